@@ -1,0 +1,398 @@
+//! The server's peers, calls and rooms as one pure state machine, without text, sockets or a clock.
+//!
+//! It takes [`Input`]s and gives [`Output`]s. It knows connections by the number that the server
+//! gave them; a connection has a name once it registered, and then is in the lobby, in a call with
+//! one other connection, or in a room. Nothing here depends on the protocol that a peer speaks.
+
+mod registry;
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use crate::protocol::{PeerId, RoomId};
+
+/// A connection's number, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnId(pub u64);
+
+/// Bounds of one hub.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The most rooms at a time.
+    pub rooms: usize,
+    /// The most peers in one room.
+    pub room_size: usize,
+    /// The most names in an answer to [`Command::ListPeers`].
+    pub listed: usize,
+    /// How long the holder of an id has to show that it is alive when another asks for the id.
+    pub probe: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { rooms: 10_000, room_size: 1_000, listed: 1_000, probe: Duration::from_secs(2) }
+    }
+}
+
+/// What a peer asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// To be known by this name.
+    Register(PeerId),
+    /// A 1-1 call.
+    Call(PeerId),
+    /// To come into a room.
+    Join(RoomId),
+    /// A message to one peer of the room.
+    Send {
+        /// Who gets it.
+        to: PeerId,
+        /// What.
+        body: String,
+    },
+    /// A message to the other side of the call.
+    Relay(String),
+    /// Who else is in the room?
+    ListRoom,
+    /// Who can be called?
+    ListPeers,
+}
+
+/// What happens to the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A connection was made.
+    Opened(ConnId),
+    /// A connection asks for something.
+    Command(ConnId, Command),
+    /// A connection answered a [`Output::Probe`].
+    Alive(ConnId),
+    /// A connection is gone.
+    Closed(ConnId),
+}
+
+/// What a peer is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The name is yours.
+    Registered,
+    /// The call stands; what you send goes to the peer.
+    CallStarted,
+    /// That peer called you; what you send goes to it.
+    CalledBy(PeerId),
+    /// You are in the room, with these before you.
+    Joined(Vec<PeerId>),
+    /// A peer came into your room.
+    PeerJoined(PeerId),
+    /// A peer left your room.
+    PeerLeft(PeerId),
+    /// Who else is in your room.
+    RoomList(Vec<PeerId>),
+    /// Who can be called.
+    PeerList(Vec<PeerId>),
+    /// From a peer of your room.
+    From {
+        /// Who sent it.
+        from: PeerId,
+        /// What.
+        body: String,
+    },
+    /// From the other side of your call.
+    Relayed(String),
+    /// That cannot be; nothing changed.
+    Refused(Refusal),
+}
+
+/// Why something cannot be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Nobody registered has that name.
+    #[error("peer '{0}' not found")]
+    NotFound(PeerId),
+    /// It is in a call or a room.
+    #[error("peer '{0}' busy")]
+    Busy(PeerId),
+    /// It is not in the sender's room.
+    #[error("peer '{0}' is not in the room")]
+    NotInRoom(PeerId),
+    /// The command is not for somebody in a room.
+    #[error("invalid msg, already in room")]
+    InRoom,
+    /// The command is for somebody in a room.
+    #[error("invalid msg, not in a room")]
+    Outside,
+    /// The command is not for somebody who is registered already.
+    #[error("invalid msg, already registered")]
+    Registered,
+    /// Relaying needs a call.
+    #[error("invalid msg, not in a session")]
+    NoCall,
+    /// Too many rooms.
+    #[error("no room for more rooms on this server")]
+    TooManyRooms,
+    /// Too many peers in that room.
+    #[error("room '{0}' is full")]
+    RoomFull(RoomId),
+}
+
+/// Why the hub ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// The name it asks for has a living holder.
+    IdTaken,
+    /// Its name went to another, since it did not answer.
+    Replaced,
+    /// The other side of its call is gone.
+    CallOver,
+}
+
+/// What the server is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Tell a connection.
+    Notify(ConnId, Notice),
+    /// End a connection; the hub has forgotten it.
+    Close(ConnId, Reason),
+    /// Ask a connection for a sign of life (a ping), to be given as [`Input::Alive`].
+    Probe(ConnId),
+}
+
+/// Where a connection stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    /// Not registered.
+    Door,
+    /// Registered and free.
+    Lobby,
+    Call(ConnId),
+    Room(RoomId),
+}
+
+/// What kind of words a connection may say now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Only its name.
+    Unregistered,
+    /// Commands.
+    Commands,
+    /// In a call: everything is for the other side.
+    Relay,
+}
+
+#[derive(Debug)]
+struct Conn {
+    name: Option<PeerId>,
+    place: Place,
+}
+
+/// The state machine.
+#[derive(Debug, Default)]
+pub struct Hub {
+    limits: Limits,
+    conns: HashMap<ConnId, Conn>,
+    names: HashMap<PeerId, ConnId>,
+    /// Members in the order in which they came.
+    rooms: HashMap<RoomId, Vec<ConnId>>,
+    /// Holders being asked for a sign of life, until when, and who wants the name.
+    probes: HashMap<ConnId, (Instant, VecDeque<ConnId>)>,
+    outputs: VecDeque<Output>,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Takes one input; its outputs are then waiting in [`Hub::poll_output`].
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Opened(conn) => {
+                self.conns.insert(conn, Conn { name: None, place: Place::Door });
+            }
+            Input::Alive(conn) => self.alive(conn),
+            Input::Closed(conn) => self.leave(conn),
+            Input::Command(conn, command) => {
+                let Some(place) = self.conns.get(&conn).map(|c| c.place.clone()) else { return };
+                if let Err(refusal) = self.command(now, conn, place, command) {
+                    self.notify(conn, Notice::Refused(refusal));
+                }
+            }
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Hub::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.probes.values().map(|(deadline, _)| *deadline).min()
+    }
+
+    /// What that connection may say now.
+    pub fn phase(&self, conn: ConnId) -> Phase {
+        match self.conns.get(&conn).map(|c| &c.place) {
+            None | Some(Place::Door) => Phase::Unregistered,
+            Some(Place::Call(_)) => Phase::Relay,
+            Some(Place::Lobby | Place::Room(_)) => Phase::Commands,
+        }
+    }
+
+    /// How many connections, registered peers and rooms there are.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        (self.conns.len(), self.names.len(), self.rooms.len())
+    }
+
+    fn command(&mut self, now: Instant, conn: ConnId, place: Place, command: Command) -> Result<(), Refusal> {
+        match (command, place) {
+            (Command::Register(name), Place::Door) if !self.is_waiting(conn) => {
+                self.register(now, conn, name);
+                Ok(())
+            }
+            (Command::Relay(text), Place::Call(other)) => {
+                self.notify(other, Notice::Relayed(text));
+                Ok(())
+            }
+            (Command::Call(to), Place::Lobby) => self.call(conn, &to),
+            (Command::Join(room), Place::Lobby) => self.join(conn, room),
+            (Command::Send { to, body }, Place::Room(room)) => self.send(conn, &room, &to, body),
+            (Command::ListRoom, Place::Room(room)) => {
+                let others = self.others(&room, conn);
+                self.notify(conn, Notice::RoomList(others));
+                Ok(())
+            }
+            (Command::ListPeers, Place::Lobby) => {
+                let free = |(_, id): &(&PeerId, &ConnId)| {
+                    **id != conn && self.conns.get(id).is_some_and(|c| c.place == Place::Lobby)
+                };
+                let free = self.names.iter().filter(free).map(|(name, _)| name.clone());
+                let mut free: Vec<PeerId> = free.take(self.limits.listed).collect();
+                free.sort();
+                self.notify(conn, Notice::PeerList(free));
+                Ok(())
+            }
+            (Command::Register(_), _) => Err(Refusal::Registered),
+            (Command::Relay(_), _) => Err(Refusal::NoCall),
+            (Command::Call(_) | Command::Join(_) | Command::ListPeers, Place::Room(_)) => {
+                Err(Refusal::InRoom)
+            }
+            (Command::Send { .. } | Command::ListRoom, Place::Lobby) => Err(Refusal::Outside),
+            // The server's edge sends a peer at the door away and relays all of a call's text, so
+            // these are not to be met; they change nothing.
+            (
+                Command::Call(_)
+                | Command::Join(_)
+                | Command::ListPeers
+                | Command::Send { .. }
+                | Command::ListRoom,
+                Place::Door | Place::Call(_),
+            ) => Err(Refusal::Outside),
+        }
+    }
+
+    fn call(&mut self, conn: ConnId, to: &PeerId) -> Result<(), Refusal> {
+        let other = *self.names.get(to).ok_or_else(|| Refusal::NotFound(to.clone()))?;
+        if other == conn || self.conns.get(&other).is_none_or(|c| c.place != Place::Lobby) {
+            return Err(Refusal::Busy(to.clone()));
+        }
+        self.set_place(conn, Place::Call(other));
+        self.set_place(other, Place::Call(conn));
+        if let Some(caller) = self.name(conn) {
+            self.notify(other, Notice::CalledBy(caller));
+        }
+        self.notify(conn, Notice::CallStarted);
+        Ok(())
+    }
+
+    fn join(&mut self, conn: ConnId, room: RoomId) -> Result<(), Refusal> {
+        let Some(name) = self.name(conn) else { return Err(Refusal::Outside) };
+        if !self.rooms.contains_key(&room) && self.rooms.len() >= self.limits.rooms {
+            return Err(Refusal::TooManyRooms);
+        }
+        let members = self.rooms.entry(room.clone()).or_default();
+        if members.len() >= self.limits.room_size {
+            return Err(Refusal::RoomFull(room));
+        }
+        members.push(conn);
+        let others = self.others(&room, conn);
+        self.notify(conn, Notice::Joined(others));
+        self.tell_room(&room, conn, Notice::PeerJoined(name));
+        self.set_place(conn, Place::Room(room));
+        Ok(())
+    }
+
+    fn send(&mut self, conn: ConnId, room: &RoomId, to: &PeerId, body: String) -> Result<(), Refusal> {
+        let here = Place::Room(room.clone());
+        let is_here = |id: &&ConnId| **id != conn && self.conns.get(id).is_some_and(|c| c.place == here);
+        match (self.names.get(to).filter(is_here).copied(), self.name(conn)) {
+            (Some(other), Some(from)) => {
+                self.notify(other, Notice::From { from, body });
+                Ok(())
+            }
+            _ if self.names.contains_key(to) => Err(Refusal::NotInRoom(to.clone())),
+            _ => Err(Refusal::NotFound(to.clone())),
+        }
+    }
+
+    /// Forgets a connection, and tells those whom it concerns.
+    fn leave(&mut self, conn: ConnId) {
+        for (_, waiting) in self.probes.values_mut() {
+            waiting.retain(|other| *other != conn);
+        }
+        self.probes.retain(|holder, (_, waiting)| *holder == conn || !waiting.is_empty());
+        let Some(Conn { name, place }) = self.conns.remove(&conn) else { return };
+        if let Some(name) = &name {
+            self.names.remove(name);
+        }
+        match place {
+            Place::Door | Place::Lobby => {}
+            Place::Call(other) => {
+                self.outputs.push_back(Output::Close(other, Reason::CallOver));
+                // It is no longer in the call: its own leaving ends no other connection.
+                self.set_place(other, Place::Lobby);
+                self.leave(other);
+            }
+            Place::Room(room) => {
+                let members = self.rooms.entry(room.clone()).or_default();
+                members.retain(|member| *member != conn);
+                if members.is_empty() {
+                    self.rooms.remove(&room);
+                } else if let Some(name) = &name {
+                    self.tell_room(&room, conn, Notice::PeerLeft(name.clone()));
+                }
+            }
+        }
+        self.inherit(conn, name);
+    }
+
+    fn name(&self, conn: ConnId) -> Option<PeerId> {
+        self.conns.get(&conn)?.name.clone()
+    }
+
+    fn set_place(&mut self, conn: ConnId, place: Place) {
+        if let Some(conn) = self.conns.get_mut(&conn) {
+            conn.place = place;
+        }
+    }
+
+    fn others(&self, room: &RoomId, conn: ConnId) -> Vec<PeerId> {
+        let members = self.rooms.get(room).into_iter().flatten();
+        members.filter(|member| **member != conn).filter_map(|member| self.name(*member)).collect()
+    }
+
+    fn tell_room(&mut self, room: &RoomId, but: ConnId, notice: Notice) {
+        let members = self.rooms.get(room).into_iter().flatten();
+        let told = members.filter(|member| **member != but);
+        self.outputs.extend(told.map(|member| Output::Notify(*member, notice.clone())));
+    }
+
+    fn notify(&mut self, conn: ConnId, notice: Notice) {
+        self.outputs.push_back(Output::Notify(conn, notice));
+    }
+}
+
+#[cfg(test)]
+mod tests;

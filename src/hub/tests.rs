@@ -1,0 +1,257 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn id(text: &str) -> PeerId {
+    text.parse().unwrap()
+}
+
+struct Bench {
+    hub: Hub,
+    now: Instant,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { hub: Hub::new(Limits::default()), now: Instant::now() }
+    }
+
+    fn input(&mut self, input: Input) -> Vec<Output> {
+        self.hub.handle_input(self.now, input);
+        std::iter::from_fn(|| self.hub.poll_output()).collect()
+    }
+
+    fn say(&mut self, conn: u64, command: Command) -> Vec<Output> {
+        self.input(Input::Command(ConnId(conn), command))
+    }
+
+    fn registered(names: &[&str]) -> Self {
+        let mut bench = Self::new();
+        for (i, name) in (1..).zip(names) {
+            bench.input(Input::Opened(ConnId(i)));
+            assert_eq!(bench.say(i, Command::Register(id(name))), [notify(i, Notice::Registered)]);
+        }
+        bench
+    }
+}
+
+fn notify(conn: u64, notice: Notice) -> Output {
+    Output::Notify(ConnId(conn), notice)
+}
+
+fn refused(conn: u64, refusal: Refusal) -> Vec<Output> {
+    vec![notify(conn, Notice::Refused(refusal))]
+}
+
+#[test]
+fn a_call_relays_both_ways_and_ends_with_either() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat"]);
+    let started = bench.say(1, Command::Call(id("bob")));
+    assert_eq!(started, [notify(2, Notice::CalledBy(id("ann"))), notify(1, Notice::CallStarted)]);
+    assert_eq!(bench.say(2, Command::Relay("x".into())), [notify(1, Notice::Relayed("x".into()))]);
+    assert_eq!(bench.say(1, Command::Relay("y".into())), [notify(2, Notice::Relayed("y".into()))]);
+    assert_eq!(bench.say(3, Command::Call(id("ann"))), refused(3, Refusal::Busy(id("ann"))));
+    assert_eq!(bench.say(3, Command::Call(id("cat"))), refused(3, Refusal::Busy(id("cat"))));
+    assert_eq!(bench.say(3, Command::Call(id("dan"))), refused(3, Refusal::NotFound(id("dan"))));
+    assert_eq!(bench.input(Input::Closed(ConnId(2))), [Output::Close(ConnId(1), Reason::CallOver)]);
+    assert_eq!(bench.input(Input::Closed(ConnId(1))), []);
+    assert_eq!(bench.hub.counts(), (1, 1, 0));
+}
+
+#[test]
+fn a_room_tells_of_joins_and_leaves() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat"]);
+    let room: RoomId = "attic".parse().unwrap();
+    assert_eq!(bench.say(1, Command::Join(room.clone())), [notify(1, Notice::Joined(vec![]))]);
+    let joined = bench.say(2, Command::Join(room.clone()));
+    assert_eq!(
+        joined,
+        [notify(2, Notice::Joined(vec![id("ann")])), notify(1, Notice::PeerJoined(id("bob")))]
+    );
+    assert_eq!(bench.say(2, Command::ListRoom), [notify(2, Notice::RoomList(vec![id("ann")]))]);
+    let body = || "hi".to_owned();
+    let sent = bench.say(1, Command::Send { to: id("bob"), body: body() });
+    assert_eq!(sent, [notify(2, Notice::From { from: id("ann"), body: body() })]);
+    let sent = bench.say(1, Command::Send { to: id("cat"), body: body() });
+    assert_eq!(sent, refused(1, Refusal::NotInRoom(id("cat"))));
+    assert_eq!(bench.say(3, Command::Call(id("ann"))), refused(3, Refusal::Busy(id("ann"))));
+    assert_eq!(bench.say(1, Command::Join(room)), refused(1, Refusal::InRoom));
+    assert_eq!(bench.input(Input::Closed(ConnId(1))), [notify(2, Notice::PeerLeft(id("ann")))]);
+    bench.input(Input::Closed(ConnId(2)));
+    assert_eq!(bench.hub.counts(), (1, 1, 0), "an empty room is forgotten");
+}
+
+#[test]
+fn a_name_is_refused_while_its_holder_lives_and_taken_over_when_it_does_not() {
+    let mut bench = Bench::registered(&["ann", "bob"]);
+    bench.input(Input::Opened(ConnId(8)));
+    assert_eq!(bench.say(8, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
+    assert_eq!(bench.input(Input::Alive(ConnId(1))), [Output::Close(ConnId(8), Reason::IdTaken)]);
+
+    bench.input(Input::Opened(ConnId(9)));
+    assert_eq!(bench.say(9, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
+    let deadline = bench.hub.poll_timeout().unwrap();
+    bench.hub.handle_timeout(deadline);
+    let outputs: Vec<Output> = std::iter::from_fn(|| bench.hub.poll_output()).collect();
+    assert_eq!(outputs, [Output::Close(ConnId(1), Reason::Replaced), notify(9, Notice::Registered)]);
+    assert_eq!(bench.hub.poll_timeout(), None);
+    assert_eq!(bench.input(Input::Closed(ConnId(1))), [], "the old socket's end touches nobody");
+    assert_eq!(bench.hub.counts(), (2, 2, 0));
+}
+
+#[test]
+fn a_full_room_and_too_many_rooms_are_refused() {
+    let mut bench = Bench::registered(&["ann", "bob"]);
+    bench.hub.limits = Limits { rooms: 1, room_size: 1, ..Limits::default() };
+    let room = |name: &str| -> RoomId { name.parse().unwrap() };
+    bench.say(1, Command::Join(room("attic")));
+    assert_eq!(bench.say(2, Command::Join(room("attic"))), refused(2, Refusal::RoomFull(room("attic"))));
+    assert_eq!(bench.say(2, Command::Join(room("yard"))), refused(2, Refusal::TooManyRooms));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Open,
+    Close(usize),
+    Alive(usize),
+    Wait,
+    Say(usize, Command),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let name = || (0..6_u8).prop_map(|n| id(&format!("p{n}")));
+    let room = || (0..3_u8).prop_map(|n| format!("r{n}").parse::<RoomId>().unwrap());
+    let command = prop_oneof![
+        4 => name().prop_map(Command::Register),
+        2 => name().prop_map(Command::Call),
+        3 => room().prop_map(Command::Join),
+        1 => name().prop_map(|to| Command::Send { to, body: "b".into() }),
+        1 => Just(Command::Relay("r".into())),
+        1 => Just(Command::ListRoom),
+        1 => Just(Command::ListPeers),
+    ];
+    prop_oneof![
+        3 => Just(Step::Open),
+        2 => any::<usize>().prop_map(Step::Close),
+        1 => any::<usize>().prop_map(Step::Alive),
+        1 => Just(Step::Wait),
+        12 => (any::<usize>(), command).prop_map(|(conn, command)| Step::Say(conn, command)),
+    ]
+}
+
+/// What a client knows from what it was told alone.
+#[derive(Debug, Default)]
+struct View {
+    room: Option<BTreeSet<PeerId>>,
+    in_call: bool,
+}
+
+proptest! {
+    /// Any interleaving of messages and disconnects: no ghost, no half-session, and everyone in a
+    /// room is told of every join and leave once, in order.
+    #[test]
+    fn no_ghosts(steps in prop::collection::vec(step(), 0..120)) {
+        let mut bench = Bench::new();
+        let mut open: BTreeMap<ConnId, View> = BTreeMap::new();
+        let mut next = 0;
+        let pick = |open: &BTreeMap<ConnId, View>, n: usize| open.keys().nth(n % open.len().max(1)).copied();
+        for step in steps {
+            let outputs = match step {
+                Step::Open => {
+                    next += 1;
+                    open.insert(ConnId(next), View::default());
+                    bench.input(Input::Opened(ConnId(next)))
+                }
+                Step::Close(n) => {
+                    let Some(conn) = pick(&open, n) else { continue };
+                    open.remove(&conn);
+                    bench.input(Input::Closed(conn))
+                }
+                Step::Alive(n) => {
+                    let Some(conn) = pick(&open, n) else { continue };
+                    bench.input(Input::Alive(conn))
+                }
+                Step::Wait => {
+                    bench.now += Limits::default().probe;
+                    bench.hub.handle_timeout(bench.now);
+                    std::iter::from_fn(|| bench.hub.poll_output()).collect()
+                }
+                Step::Say(n, command) => {
+                    let Some(conn) = pick(&open, n) else { continue };
+                    bench.say(conn.0, command)
+                }
+            };
+            for output in outputs {
+                match output {
+                    Output::Probe(conn) => prop_assert!(open.contains_key(&conn)),
+                    Output::Close(conn, _) => prop_assert!(open.remove(&conn).is_some(), "closed twice"),
+                    Output::Notify(conn, notice) => {
+                        let view = open.get_mut(&conn).expect("only the living are told");
+                        match notice {
+                            Notice::Joined(peers) => {
+                                let peers: BTreeSet<PeerId> = peers.into_iter().collect();
+                                prop_assert!(view.room.replace(peers).is_none());
+                            }
+                            Notice::PeerJoined(peer) => {
+                                prop_assert!(view.room.as_mut().unwrap().insert(peer), "told twice");
+                            }
+                            Notice::PeerLeft(peer) => {
+                                prop_assert!(view.room.as_mut().unwrap().remove(&peer), "left twice");
+                            }
+                            Notice::RoomList(peers) => {
+                                let peers: BTreeSet<PeerId> = peers.into_iter().collect();
+                                prop_assert_eq!(Some(&peers), view.room.as_ref());
+                            }
+                            Notice::CallStarted | Notice::CalledBy(_) => {
+                                prop_assert!(!std::mem::replace(&mut view.in_call, true));
+                            }
+                            Notice::Relayed(_) => prop_assert!(view.in_call),
+                            Notice::From { from, .. } => {
+                                prop_assert!(view.room.as_ref().unwrap().contains(&from));
+                            }
+                            Notice::Registered | Notice::PeerList(_) | Notice::Refused(_) => {}
+                        }
+                    }
+                }
+            }
+            check(&bench.hub, &open)?;
+        }
+        for conn in open.into_keys().collect::<Vec<_>>() {
+            bench.input(Input::Closed(conn));
+        }
+        prop_assert_eq!(bench.hub.counts(), (0, 0, 0));
+        prop_assert!(bench.hub.probes.is_empty());
+    }
+}
+
+fn check(hub: &Hub, open: &BTreeMap<ConnId, View>) -> Result<(), TestCaseError> {
+    prop_assert_eq!(hub.conns.len(), open.len());
+    for (name, conn) in &hub.names {
+        prop_assert_eq!(hub.conns[conn].name.as_ref(), Some(name));
+    }
+    for (conn, state) in &hub.conns {
+        let view = &open[conn];
+        match &state.place {
+            Place::Door => prop_assert!(state.name.is_none()),
+            Place::Lobby => prop_assert!(state.name.is_some()),
+            Place::Call(other) => {
+                prop_assert!(view.in_call);
+                prop_assert_eq!(&hub.conns[other].place, &Place::Call(*conn));
+            }
+            Place::Room(room) => {
+                let others: BTreeSet<PeerId> = hub.others(room, *conn).into_iter().collect();
+                prop_assert_eq!(view.room.as_ref(), Some(&others), "what it was told is what is");
+            }
+        }
+    }
+    for members in hub.rooms.values() {
+        prop_assert!(!members.is_empty());
+    }
+    for (holder, (_, waiting)) in &hub.probes {
+        prop_assert!(hub.conns[holder].name.is_some() && !waiting.is_empty());
+        prop_assert!(waiting.iter().all(|conn| hub.conns[conn].place == Place::Door));
+    }
+    Ok(())
+}

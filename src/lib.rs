@@ -1,0 +1,3 @@
+pub mod hub;
+pub mod protocol;
+pub mod sdp;

@@ -1,0 +1,102 @@
+//! Names of peers and rooms: strings without white space, bounded.
+
+use std::fmt;
+
+/// The longest id of a peer or a room, in bytes.
+pub const MAX_ID: usize = 256;
+
+/// Why a text is no id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IdError {
+    /// Nothing there.
+    #[error("an id may not be empty")]
+    Empty,
+    /// Longer than [`MAX_ID`].
+    #[error("an id may hold at most {MAX_ID} bytes")]
+    TooLong,
+    /// White space or control characters inside.
+    #[error("an id may hold no white space and no control characters")]
+    BadCharacter,
+    /// A room may not be called `session`.
+    #[error("a room may not be called 'session'")]
+    Reserved,
+}
+
+fn check(text: &str) -> Result<(), IdError> {
+    if text.is_empty() {
+        Err(IdError::Empty)
+    } else if text.len() > MAX_ID {
+        Err(IdError::TooLong)
+    } else if text.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        Err(IdError::BadCharacter)
+    } else {
+        Ok(())
+    }
+}
+
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Box<str>);
+
+        impl $name {
+            /// The id as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                let check: fn(&str) -> Result<(), IdError> = $check;
+                check(text)?;
+                Ok(Self(text.into()))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+    };
+}
+
+id!(
+    /// The name of a peer on its server.
+    PeerId,
+    check
+);
+
+id!(
+    /// The name of a room.
+    RoomId,
+    |text| match text {
+        "session" => Err(IdError::Reserved),
+        _ => check(text),
+    }
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_bounded_and_hold_no_white_space() {
+        assert_eq!("".parse::<PeerId>(), Err(IdError::Empty));
+        assert_eq!("a b".parse::<PeerId>(), Err(IdError::BadCharacter));
+        assert_eq!("a\u{1b}".parse::<PeerId>(), Err(IdError::BadCharacter));
+        assert_eq!("x".repeat(257).parse::<PeerId>(), Err(IdError::TooLong));
+        assert_eq!("session".parse::<RoomId>(), Err(IdError::Reserved));
+        assert_eq!("späti-7".parse::<PeerId>().map(|id| id.to_string()), Ok("späti-7".into()));
+    }
+}

@@ -1,0 +1,11 @@
+//! Wire text to typed messages and back: one file per protocol. Sizes and bad input end here.
+
+pub mod id;
+pub mod negotiation;
+pub mod room;
+
+pub use id::{PeerId, RoomId};
+pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};
+
+/// The largest text message taken or relayed, in bytes (1 MiB, as the demos' server has it).
+pub const MAX_MESSAGE: usize = 1 << 20;

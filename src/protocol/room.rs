@@ -1,0 +1,314 @@
+//! The room protocol: text messages over a WebSocket, as the GStreamer WebRTC demos speak it,
+//! and roomtone's additions to it, which only a client that asked for them ever sees.
+//!
+//! A client asks with the query `roomtone=1` in the URL it connects to ([`EXTENSION_QUERY`]).
+
+use std::fmt;
+
+use super::id::{IdError, PeerId, RoomId};
+
+/// The part of a URL's query by which a client asks for roomtone's additions.
+pub const EXTENSION_QUERY: &str = "roomtone=1";
+
+/// What a client says to a server outside of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientMessage {
+    /// `HELLO <uid>`: registers under this id.
+    Hello(PeerId),
+    /// `SESSION <uid>`: asks for a 1-1 call with that peer.
+    Session(PeerId),
+    /// `ROOM <room>`: joins a room, which is made when it is not there.
+    Room(RoomId),
+    /// `ROOM_PEER_MSG <to> <body>`: to one peer of the room.
+    RoomPeerMsg {
+        /// Who is to get it.
+        to: PeerId,
+        /// The message, passed on as it is.
+        body: String,
+    },
+    /// `ROOM_PEER_LIST`: who else is in the room?
+    RoomPeerList,
+    /// `PEER_LIST` (addition): who can be called?
+    PeerList,
+}
+
+/// What a server says to a client outside of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerMessage {
+    /// `HELLO`: registered.
+    Hello,
+    /// `SESSION_OK`: from now on everything goes to the other peer.
+    SessionOk,
+    /// `ROOM_OK <peers…>`: in the room, together with these.
+    RoomOk(Vec<PeerId>),
+    /// `ROOM_PEER_MSG <from> <body>`.
+    RoomPeerMsg {
+        /// Who sent it.
+        from: PeerId,
+        /// The message as it was sent.
+        body: String,
+    },
+    /// `ROOM_PEER_JOINED <uid>`.
+    RoomPeerJoined(PeerId),
+    /// `ROOM_PEER_LEFT <uid>`.
+    RoomPeerLeft(PeerId),
+    /// `ROOM_PEER_LIST <peers…>`, never oneself.
+    RoomPeerList(Vec<PeerId>),
+    /// `ERROR <text>`.
+    Error(String),
+    /// `PEER_LIST <peers…>` (addition): who is registered and neither in a call nor in a room.
+    PeerList(Vec<PeerId>),
+    /// `SESSION_FROM <uid>` (addition): this peer calls you; its messages follow.
+    SessionFrom(PeerId),
+}
+
+/// Why a line is no message of this protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RoomError {
+    /// The first word is not one of the protocol's.
+    #[error("unknown command")]
+    UnknownCommand,
+    /// A command without what must follow it.
+    #[error("'{0}' needs {1}")]
+    Missing(&'static str, &'static str),
+    /// A peer's id that is none.
+    #[error("invalid peer uid: {0}")]
+    Peer(IdError),
+    /// A room's name that is none.
+    #[error("invalid room id '{0}'")]
+    Room(String),
+}
+
+/// Splits the first word off; the rest keeps everything after one separating space.
+fn word(text: &str) -> (&str, Option<&str>) {
+    match text.split_once(char::is_whitespace) {
+        Some((head, rest)) => (head, Some(rest)),
+        None => (text, None),
+    }
+}
+
+fn peer(text: Option<&str>, command: &'static str) -> Result<PeerId, RoomError> {
+    match text.map(str::trim) {
+        None | Some("") => Err(RoomError::Missing(command, "the id of a peer")),
+        Some(text) => text.parse().map_err(RoomError::Peer),
+    }
+}
+
+fn peers(text: Option<&str>) -> Result<Vec<PeerId>, RoomError> {
+    let words = text.unwrap_or_default().split_whitespace();
+    words.map(|word| word.parse().map_err(RoomError::Peer)).collect()
+}
+
+fn addressed(rest: Option<&str>) -> Result<(PeerId, String), RoomError> {
+    const NAME: &str = "ROOM_PEER_MSG";
+    let (who, body) = word(rest.unwrap_or_default().trim_start());
+    let body = body.ok_or(RoomError::Missing(NAME, "the id of a peer and a message"))?;
+    Ok((peer(Some(who), NAME)?, body.to_owned()))
+}
+
+impl ClientMessage {
+    /// Reads one line of a client. White space before and after it counts for nothing.
+    pub fn parse(line: &str) -> Result<Self, RoomError> {
+        let (command, rest) = word(line.trim_start());
+        match command {
+            "HELLO" => Ok(Self::Hello(peer(rest, "HELLO")?)),
+            "SESSION" => Ok(Self::Session(peer(rest, "SESSION")?)),
+            "ROOM" => {
+                let name = rest.unwrap_or_default().trim();
+                if name.is_empty() {
+                    return Err(RoomError::Missing("ROOM", "the name of a room"));
+                }
+                Ok(Self::Room(name.parse().map_err(|_| RoomError::Room(name.to_owned()))?))
+            }
+            "ROOM_PEER_MSG" => {
+                let (to, body) = addressed(rest)?;
+                Ok(Self::RoomPeerMsg { to, body })
+            }
+            "ROOM_PEER_LIST" => Ok(Self::RoomPeerList),
+            "PEER_LIST" => Ok(Self::PeerList),
+            _ => Err(RoomError::UnknownCommand),
+        }
+    }
+}
+
+impl fmt::Display for ClientMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hello(id) => write!(f, "HELLO {id}"),
+            Self::Session(id) => write!(f, "SESSION {id}"),
+            Self::Room(room) => write!(f, "ROOM {room}"),
+            Self::RoomPeerMsg { to, body } => write!(f, "ROOM_PEER_MSG {to} {body}"),
+            Self::RoomPeerList => f.write_str("ROOM_PEER_LIST"),
+            Self::PeerList => f.write_str("PEER_LIST"),
+        }
+    }
+}
+
+impl ServerMessage {
+    /// Reads one line of a server.
+    pub fn parse(line: &str) -> Result<Self, RoomError> {
+        let (command, rest) = word(line);
+        match command {
+            "HELLO" => Ok(Self::Hello),
+            "SESSION_OK" => Ok(Self::SessionOk),
+            "ROOM_OK" => Ok(Self::RoomOk(peers(rest)?)),
+            "ROOM_PEER_MSG" => {
+                let (from, body) = addressed(rest)?;
+                Ok(Self::RoomPeerMsg { from, body })
+            }
+            "ROOM_PEER_JOINED" => Ok(Self::RoomPeerJoined(peer(rest, "ROOM_PEER_JOINED")?)),
+            "ROOM_PEER_LEFT" => Ok(Self::RoomPeerLeft(peer(rest, "ROOM_PEER_LEFT")?)),
+            "ROOM_PEER_LIST" => Ok(Self::RoomPeerList(peers(rest)?)),
+            "ERROR" => Ok(Self::Error(rest.unwrap_or_default().to_owned())),
+            "PEER_LIST" => Ok(Self::PeerList(peers(rest)?)),
+            "SESSION_FROM" => Ok(Self::SessionFrom(peer(rest, "SESSION_FROM")?)),
+            _ => Err(RoomError::UnknownCommand),
+        }
+    }
+}
+
+impl fmt::Display for ServerMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn list(f: &mut fmt::Formatter<'_>, name: &str, peers: &[PeerId]) -> fmt::Result {
+            // The space after the name is always there: the C client tests for `ROOM_OK `.
+            write!(f, "{name} ")?;
+            for (i, peer) in peers.iter().enumerate() {
+                write!(f, "{}{peer}", if i == 0 { "" } else { " " })?;
+            }
+            Ok(())
+        }
+        match self {
+            Self::Hello => f.write_str("HELLO"),
+            Self::SessionOk => f.write_str("SESSION_OK"),
+            Self::RoomOk(peers) => list(f, "ROOM_OK", peers),
+            Self::RoomPeerMsg { from, body } => write!(f, "ROOM_PEER_MSG {from} {body}"),
+            Self::RoomPeerJoined(id) => write!(f, "ROOM_PEER_JOINED {id}"),
+            Self::RoomPeerLeft(id) => write!(f, "ROOM_PEER_LEFT {id}"),
+            Self::RoomPeerList(peers) => list(f, "ROOM_PEER_LIST", peers),
+            Self::Error(text) => write!(f, "ERROR {text}"),
+            Self::PeerList(peers) => list(f, "PEER_LIST", peers),
+            Self::SessionFrom(id) => write!(f, "SESSION_FROM {id}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id() -> impl Strategy<Value = PeerId> {
+        "[a-zA-Z0-9_.\u{e4}-]{1,20}".prop_map(|text| text.parse().unwrap())
+    }
+
+    fn client() -> impl Strategy<Value = ClientMessage> {
+        prop_oneof![
+            id().prop_map(ClientMessage::Hello),
+            id().prop_map(ClientMessage::Session),
+            "[a-z]{8,9}".prop_map(|r| ClientMessage::Room(r.parse().unwrap())),
+            (id(), ".*").prop_map(|(to, body)| ClientMessage::RoomPeerMsg { to, body }),
+            Just(ClientMessage::RoomPeerList),
+            Just(ClientMessage::PeerList),
+        ]
+    }
+
+    fn server() -> impl Strategy<Value = ServerMessage> {
+        let ids = || prop::collection::vec(id(), 0..5);
+        prop_oneof![
+            Just(ServerMessage::Hello),
+            Just(ServerMessage::SessionOk),
+            ids().prop_map(ServerMessage::RoomOk),
+            (id(), ".*").prop_map(|(from, body)| ServerMessage::RoomPeerMsg { from, body }),
+            id().prop_map(ServerMessage::RoomPeerJoined),
+            id().prop_map(ServerMessage::RoomPeerLeft),
+            ids().prop_map(ServerMessage::RoomPeerList),
+            ".*".prop_map(ServerMessage::Error),
+            ids().prop_map(ServerMessage::PeerList),
+            id().prop_map(ServerMessage::SessionFrom),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_again(message in client()) {
+            prop_assert_eq!(ClientMessage::parse(&message.to_string()), Ok(message));
+        }
+
+        #[test]
+        fn what_a_server_writes_is_read_again(message in server()) {
+            prop_assert_eq!(ServerMessage::parse(&message.to_string()), Ok(message));
+        }
+
+        #[test]
+        fn perturbed_bytes_never_panic(
+            message in server(), at in any::<prop::sample::Index>(), byte in any::<u8>()
+        ) {
+            let mut bytes = message.to_string().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            let text = String::from_utf8_lossy(&bytes);
+            let _ = ServerMessage::parse(&text);
+            let _ = ClientMessage::parse(&text);
+        }
+    }
+
+    #[test]
+    fn wire_text() {
+        let ann: PeerId = "ann".parse().unwrap();
+        let bob: PeerId = "bob".parse().unwrap();
+        let lines: Vec<String> = vec![
+            ClientMessage::Hello(ann.clone()).to_string(),
+            ClientMessage::Session(bob.clone()).to_string(),
+            ClientMessage::Room("attic".parse().unwrap()).to_string(),
+            ClientMessage::RoomPeerMsg { to: bob.clone(), body: "{\"ice\": 1}".into() }.to_string(),
+            ClientMessage::RoomPeerList.to_string(),
+            ClientMessage::PeerList.to_string(),
+            ServerMessage::Hello.to_string(),
+            ServerMessage::SessionOk.to_string(),
+            ServerMessage::RoomOk(vec![]).to_string() + "|",
+            ServerMessage::RoomOk(vec![ann.clone(), bob.clone()]).to_string(),
+            ServerMessage::RoomPeerMsg { from: ann.clone(), body: "x  y".into() }.to_string(),
+            ServerMessage::RoomPeerJoined(ann.clone()).to_string(),
+            ServerMessage::RoomPeerLeft(ann.clone()).to_string(),
+            ServerMessage::RoomPeerList(vec![bob.clone()]).to_string(),
+            ServerMessage::Error("peer 'x' not found".into()).to_string(),
+            ServerMessage::PeerList(vec![ann, bob.clone()]).to_string(),
+            ServerMessage::SessionFrom(bob).to_string(),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        HELLO ann
+        SESSION bob
+        ROOM attic
+        ROOM_PEER_MSG bob {"ice": 1}
+        ROOM_PEER_LIST
+        PEER_LIST
+        HELLO
+        SESSION_OK
+        ROOM_OK |
+        ROOM_OK ann bob
+        ROOM_PEER_MSG ann x  y
+        ROOM_PEER_JOINED ann
+        ROOM_PEER_LEFT ann
+        ROOM_PEER_LIST bob
+        ERROR peer 'x' not found
+        PEER_LIST ann bob
+        SESSION_FROM bob
+        "#);
+    }
+
+    #[test]
+    fn commands_without_what_they_need_say_so() {
+        let error = |line| ClientMessage::parse(line).unwrap_err().to_string();
+        assert_eq!(error("SESSION"), "'SESSION' needs the id of a peer");
+        assert_eq!(error("ROOM  "), "'ROOM' needs the name of a room");
+        assert_eq!(error("ROOM a b"), "invalid room id 'a b'");
+        assert_eq!(error("ROOM session"), "invalid room id 'session'");
+        assert_eq!(error("ROOM_PEER_MSG bob"), "'ROOM_PEER_MSG' needs the id of a peer and a message");
+        assert_eq!(error("GET /"), "unknown command");
+        assert_eq!(
+            ClientMessage::parse("  HELLO\t ann \r\n"),
+            Ok(ClientMessage::Hello("ann".parse().unwrap()))
+        );
+    }
+}

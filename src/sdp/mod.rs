@@ -1,0 +1,302 @@
+//! Reading, checking and rewriting SDP (RFC 8866, as JSEP uses it: RFC 8829). Pure: no GStreamer.
+//!
+//! A description is kept as lines, so that what roomtone does not know passes through untouched.
+//! Nothing reaches webrtcbin that was not read and normalised here ([`normalise`]).
+
+pub mod candidate;
+pub mod codec;
+pub mod normalise;
+pub mod setup;
+
+pub use candidate::{CandidateError, CandidateLine};
+pub use codec::{Codec, Kind, Payload};
+pub use normalise::normalise;
+pub use setup::Setup;
+
+use std::fmt;
+
+/// The largest description taken, in bytes. Chromium's largest with thirty m-lines has about 100 KB.
+pub const MAX_SDP: usize = 256 * 1024;
+/// The most m-lines taken.
+pub const MAX_MLINES: usize = 64;
+
+/// Why a description is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SdpError {
+    /// Larger than [`MAX_SDP`].
+    #[error("an SDP of {0} bytes is too large")]
+    TooLarge(usize),
+    /// Does not begin with `v=0`.
+    #[error("no SDP: it does not begin with v=0")]
+    NoVersion,
+    /// A line that is not `x=…`.
+    #[error("line {0} of the SDP is malformed")]
+    BadLine(usize),
+    /// More than [`MAX_MLINES`] m-lines, or none.
+    #[error("an SDP with {0} m-lines")]
+    MLines(usize),
+    /// A mid given twice.
+    #[error("the SDP gives two m-lines one mid")]
+    DuplicateMid,
+    /// A BUNDLE group with a mid that no m-line has.
+    #[error("the SDP's BUNDLE group names a mid that is not there")]
+    BundleMid,
+    /// One header extension id for two extensions in a bundle (RFC 8843, 9.2).
+    #[error("the SDP uses one header extension id twice")]
+    Extmap,
+    /// No `ice-ufrag` or `ice-pwd`.
+    #[error("the SDP has no ICE credentials")]
+    NoIce,
+    /// No `fingerprint`.
+    #[error("the SDP has no DTLS fingerprint")]
+    NoFingerprint,
+}
+
+/// One line, `x=value`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Line {
+    /// The letter before the `=`.
+    pub letter: char,
+    /// What stands after it.
+    pub value: String,
+}
+
+impl Line {
+    /// `a=name:value`, or `a=name` where there is no value.
+    pub fn attribute(name: &str, value: &str) -> Self {
+        let value = if value.is_empty() { name.to_owned() } else { format!("{name}:{value}") };
+        Self { letter: 'a', value }
+    }
+
+    /// The name and the value of an attribute line (`a=name:value`, `a=name`).
+    pub fn as_attribute(&self) -> Option<(&str, &str)> {
+        (self.letter == 'a').then(|| self.value.split_once(':').unwrap_or((&self.value, "")))
+    }
+}
+
+/// Attribute access shared by the session and its media sections.
+pub trait Section {
+    /// The section's lines.
+    fn lines(&self) -> &[Line];
+    /// The section's lines, to be changed.
+    fn lines_mut(&mut self) -> &mut Vec<Line>;
+
+    /// The values of all attributes of that name.
+    fn attributes<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.lines().iter().filter_map(Line::as_attribute).filter(move |(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// The value of the first attribute of that name.
+    fn attribute(&self, name: &str) -> Option<&str> {
+        self.lines().iter().filter_map(Line::as_attribute).find(|(n, _)| *n == name).map(|(_, v)| v)
+    }
+
+    /// Sets an attribute in place of all of that name, where the first stood, or at the end.
+    fn set_attribute(&mut self, name: &str, value: &str) {
+        let is_it = |line: &Line| line.as_attribute().is_some_and(|(n, _)| n == name);
+        let at = self.lines().iter().position(is_it).unwrap_or(self.lines().len());
+        self.lines_mut().retain(|line| !is_it(line));
+        self.lines_mut().insert(at, Line::attribute(name, value));
+    }
+
+    /// Takes all attributes of that name away.
+    fn remove_attribute(&mut self, name: &str) {
+        self.lines_mut().retain(|line| line.as_attribute().is_none_or(|(n, _)| n != name));
+    }
+}
+
+/// A media section: an m-line and what follows it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Media {
+    /// `audio`, `video`, `application`, …
+    pub kind: String,
+    /// Port (0: rejected), protocol and formats, as they stand after the kind.
+    pub rest: String,
+    /// The lines after the m-line.
+    pub lines: Vec<Line>,
+}
+
+/// Which way media flows, from the view of the description's author (RFC 8866, 6.7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Direction {
+    /// The author sends.
+    pub send: bool,
+    /// The author receives.
+    pub receive: bool,
+}
+
+impl Media {
+    /// The section's mid (RFC 5888).
+    pub fn mid(&self) -> Option<&str> {
+        self.attribute("mid").filter(|mid| !mid.is_empty())
+    }
+
+    /// Rejected: port 0 and not merely bundled (RFC 8843, 6).
+    pub fn is_rejected(&self) -> bool {
+        self.rest.split(' ').next() == Some("0") && self.attribute("bundle-only").is_none()
+    }
+
+    /// The direction, `sendrecv` where none is said. A rejected section has none.
+    pub fn direction(&self) -> Direction {
+        let is = |name| self.attribute(name).is_some();
+        let on = !self.is_rejected() && !is("inactive");
+        Direction { send: on && !is("recvonly"), receive: on && !is("sendonly") }
+    }
+}
+
+impl Section for Media {
+    fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+    fn lines_mut(&mut self) -> &mut Vec<Line> {
+        &mut self.lines
+    }
+}
+
+/// A whole description.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sdp {
+    /// The lines before the first m-line, `v=0` first.
+    pub session: Vec<Line>,
+    /// The media sections in their order.
+    pub media: Vec<Media>,
+}
+
+impl Section for Sdp {
+    fn lines(&self) -> &[Line] {
+        &self.session
+    }
+    fn lines_mut(&mut self) -> &mut Vec<Line> {
+        &mut self.session
+    }
+}
+
+impl Sdp {
+    /// Reads a description; line ends may be CRLF or LF.
+    pub fn parse(text: &str) -> Result<Self, SdpError> {
+        if text.len() > MAX_SDP {
+            return Err(SdpError::TooLarge(text.len()));
+        }
+        if text.lines().next().map(str::trim_end) != Some("v=0") {
+            return Err(SdpError::NoVersion);
+        }
+        let mut sdp = Self { session: Vec::new(), media: Vec::new() };
+        for (i, line) in text.lines().enumerate() {
+            let line = line.trim_end();
+            if line.is_empty() {
+                continue;
+            }
+            let bad = SdpError::BadLine(i + 1);
+            let mut chars = line.chars();
+            let (Some(letter @ 'a'..='z'), Some('=')) = (chars.next(), chars.next()) else { return Err(bad) };
+            let value = chars.as_str();
+            if value.chars().any(char::is_control) {
+                return Err(bad);
+            }
+            match (letter, sdp.media.last_mut()) {
+                ('m', _) => {
+                    let (kind, rest) = value.split_once(' ').ok_or(bad.clone())?;
+                    // `port proto formats…`: webrtcbin counts on all three.
+                    if rest.split(' ').filter(|word| !word.is_empty()).count() < 3 {
+                        return Err(bad);
+                    }
+                    sdp.media.push(Media { kind: kind.into(), rest: rest.into(), lines: Vec::new() });
+                    if sdp.media.len() > MAX_MLINES {
+                        return Err(SdpError::MLines(sdp.media.len()));
+                    }
+                }
+                (_, Some(media)) => media.lines.push(Line { letter, value: value.into() }),
+                (_, None) => sdp.session.push(Line { letter, value: value.into() }),
+            }
+        }
+        if sdp.media.is_empty() {
+            return Err(SdpError::MLines(0));
+        }
+        Ok(sdp)
+    }
+
+    /// The mid of the m-line with that index.
+    pub fn mid(&self, mline: u32) -> Option<&str> {
+        self.media.get(mline as usize)?.mid()
+    }
+
+    /// The index of the m-line with that mid.
+    pub fn mline(&self, mid: &str) -> Option<u32> {
+        self.media.iter().position(|media| media.mid() == Some(mid)).and_then(|i| i.try_into().ok())
+    }
+}
+
+impl fmt::Display for Sdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = |f: &mut fmt::Formatter<'_>, lines: &[Line]| {
+            lines.iter().try_for_each(|Line { letter, value }| write!(f, "{letter}={value}\r\n"))
+        };
+        lines(f, &self.session)?;
+        self.media.iter().try_for_each(|media| {
+            write!(f, "m={} {}\r\n", media.kind, media.rest)?;
+            lines(f, &media.lines)
+        })
+    }
+}
+
+impl fmt::Debug for Sdp {
+    // SDP holds addresses and keys: never through a stray `{:?}`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sdp({} m-lines)", self.media.len())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// An offer in Chromium's shape: audio, video and a data channel in one bundle.
+    pub(crate) const CHROMIUM: &str = include_str!("testdata/chromium-offer.sdp");
+
+    #[test]
+    fn what_is_read_is_written_again() {
+        let sdp = Sdp::parse(CHROMIUM).unwrap();
+        let crlf = CHROMIUM.lines().collect::<Vec<_>>().join("\r\n") + "\r\n";
+        assert_eq!(sdp.to_string(), crlf);
+        assert_eq!(
+            sdp.media.iter().map(|m| m.kind.as_str()).collect::<Vec<_>>(),
+            ["audio", "video", "application"]
+        );
+        assert_eq!(sdp.mid(1), Some("1"));
+        assert_eq!(sdp.mline("2"), Some(2));
+        assert_eq!(sdp.media[0].direction(), Direction { send: true, receive: true });
+    }
+
+    #[test]
+    fn what_is_no_sdp_is_refused() {
+        assert_eq!(Sdp::parse(""), Err(SdpError::NoVersion));
+        assert_eq!(Sdp::parse("v=0\r\nnonsense\r\n"), Err(SdpError::BadLine(2)));
+        assert_eq!(Sdp::parse("v=0\r\ns=-\r\n"), Err(SdpError::MLines(0)));
+        assert_eq!(Sdp::parse("v=0\nm=video\n"), Err(SdpError::BadLine(2)));
+        assert_eq!(Sdp::parse("v=0\nm=video 9\n"), Err(SdpError::BadLine(2)));
+        assert_eq!(
+            Sdp::parse(&format!("v=0\n{}", "m=video 9 RTP 1\n".repeat(65))),
+            Err(SdpError::MLines(65))
+        );
+        assert_eq!(Sdp::parse(&"a".repeat(MAX_SDP + 1)), Err(SdpError::TooLarge(MAX_SDP + 1)));
+    }
+
+    #[test]
+    fn an_attribute_is_set_in_place_of_all_of_its_name() {
+        let mut sdp = Sdp::parse("v=0\nm=video 9 RTP 1\na=mid:a\na=setup:actpass\na=setup:active\n").unwrap();
+        sdp.media[0].set_attribute("setup", "passive");
+        sdp.media[0].set_attribute("new", "");
+        assert_eq!(sdp.to_string(), "v=0\r\nm=video 9 RTP 1\r\na=mid:a\r\na=setup:passive\r\na=new\r\n");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_or_refused(text in "(v=0\n)?([a-z]=[ -~]{0,12}\r?\n|\\PC{0,20}\n){0,20}") {
+            if let Ok(sdp) = Sdp::parse(&text) {
+                prop_assert_eq!(Sdp::parse(&sdp.to_string()), Ok(sdp));
+            }
+        }
+    }
+}

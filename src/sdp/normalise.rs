@@ -1,0 +1,216 @@
+//! Makes of a peer's valid description one that webrtcbin (1.22 and later) takes, and refuses the
+//! ones that are known to crash or confuse it.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Line, Sdp, SdpError, Section};
+
+/// What may stand once for the whole session and is wanted in every m-line (RFC 8839, 8842).
+const INHERITED: [&str; 5] = ["ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup"];
+
+/// Checks and completes a peer's description: mids and a BUNDLE group, session-level ICE and DTLS
+/// attributes in every m-line, credentials and a fingerprint for every m-line, and without the Opus
+/// parameters that would turn our answer `recvonly`.
+pub fn normalise(mut sdp: Sdp) -> Result<Sdp, SdpError> {
+    inherit(&mut sdp);
+    let mids = name_mlines(&mut sdp)?;
+    bundle(&mut sdp, &mids)?;
+    check_extensions(&mut sdp)?;
+    sdp.media.iter_mut().for_each(strip_opus);
+    Ok(sdp)
+}
+
+fn inherit(sdp: &mut Sdp) {
+    for name in INHERITED {
+        let values: Vec<String> = sdp.attributes(name).map(str::to_owned).collect();
+        for media in &mut sdp.media {
+            if media.attribute(name).is_none() {
+                media.lines.extend(values.iter().map(|value| Line::attribute(name, value)));
+            }
+        }
+        sdp.remove_attribute(name);
+    }
+}
+
+/// Gives every m-line a mid; returns them in order.
+fn name_mlines(sdp: &mut Sdp) -> Result<Vec<String>, SdpError> {
+    let mut taken: HashSet<String> = HashSet::new();
+    for mid in sdp.media.iter().filter_map(|media| media.mid()) {
+        if !taken.insert(mid.to_owned()) {
+            return Err(SdpError::DuplicateMid);
+        }
+    }
+    let mut next = 0_usize;
+    for media in &mut sdp.media {
+        if media.mid().is_none() {
+            while taken.contains(&next.to_string()) {
+                next += 1;
+            }
+            taken.insert(next.to_string());
+            media.set_attribute("mid", &next.to_string());
+        }
+    }
+    Ok(sdp.media.iter().filter_map(|media| media.mid().map(str::to_owned)).collect())
+}
+
+/// One BUNDLE group, whose sections share the credentials of its first, and a fingerprint each.
+fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
+    let group = sdp
+        .attributes("group")
+        .find_map(|value| value.strip_prefix("BUNDLE"))
+        .map(|group| group.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+    let group = match group {
+        Some(group) => {
+            if group.iter().any(|mid| !mids.contains(mid)) {
+                return Err(SdpError::BundleMid);
+            }
+            group
+        }
+        None => {
+            let live = sdp.media.iter().filter(|media| !media.is_rejected());
+            let group: Vec<String> = live.filter_map(|media| media.mid().map(str::to_owned)).collect();
+            if !group.is_empty() {
+                sdp.session.push(Line::attribute("group", &format!("BUNDLE {}", group.join(" "))));
+            }
+            group
+        }
+    };
+    let source = sdp
+        .media
+        .iter()
+        .find(|media| media.mid().is_some_and(|mid| group.first().is_some_and(|first| first == mid)))
+        .or_else(|| sdp.media.iter().find(|media| !media.is_rejected()))
+        .unwrap_or(&sdp.media[0]);
+    let ufrag = source.attribute("ice-ufrag").ok_or(SdpError::NoIce)?.to_owned();
+    let pwd = source.attribute("ice-pwd").ok_or(SdpError::NoIce)?.to_owned();
+    // RFC 8839, 5.4: at least 4 and 22 characters.
+    if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&pwd.len()) {
+        return Err(SdpError::NoIce);
+    }
+    let fingerprints: Vec<String> = source.attributes("fingerprint").map(str::to_owned).collect();
+    if fingerprints.is_empty() {
+        return Err(SdpError::NoFingerprint);
+    }
+    for media in &mut sdp.media {
+        let bundled = media.mid().is_some_and(|mid| group.iter().any(|other| other == mid));
+        if bundled || media.attribute("ice-ufrag").is_none() {
+            media.set_attribute("ice-ufrag", &ufrag);
+            media.set_attribute("ice-pwd", &pwd);
+        }
+        if media.attribute("fingerprint").is_none() {
+            media.lines.extend(fingerprints.iter().map(|value| Line::attribute("fingerprint", value)));
+        }
+    }
+    Ok(())
+}
+
+/// One id, one extension in the whole description; an extension given twice in a section counts once.
+fn check_extensions(sdp: &mut Sdp) -> Result<(), SdpError> {
+    let mut ids: HashMap<String, String> = HashMap::new();
+    for media in &mut sdp.media {
+        let mut seen = HashSet::new();
+        let mut twisted = false;
+        media.lines.retain(|line| {
+            let Some(("extmap", value)) = line.as_attribute() else { return true };
+            let mut words = value.split_whitespace();
+            let (Some(id), Some(uri)) = (words.next(), words.next()) else { return false };
+            let id = id.split('/').next().unwrap_or(id);
+            twisted |= ids.insert(id.to_owned(), uri.to_owned()).is_some_and(|other| other != uri);
+            seen.insert(uri.to_owned())
+        });
+        if twisted {
+            return Err(SdpError::Extmap);
+        }
+    }
+    Ok(())
+}
+
+/// `sprop-*` of Opus describe what the peer sends; webrtcbin wants them equal to ours.
+fn strip_opus(media: &mut super::Media) {
+    if media.kind != "audio" {
+        return;
+    }
+    for line in &mut media.lines {
+        let Some(("fmtp", value)) = line.as_attribute() else { continue };
+        let Some((pt, parameters)) = value.split_once(' ') else { continue };
+        let kept: Vec<&str> =
+            parameters.split(';').map(str::trim).filter(|p| !p.starts_with("sprop-")).collect();
+        let value = format!("{pt} {}", kept.join(";"));
+        *line = Line::attribute("fmtp", &value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::CHROMIUM;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Sdp, SdpError> {
+        normalise(Sdp::parse(text)?)
+    }
+
+    const SESSION_LEVEL: &str = "v=0\no=- 1 1 IN IP4 0.0.0.0\ns=-\nt=0 0\na=ice-ufrag:abcd\n\
+        a=ice-pwd:0123456789012345678901\na=fingerprint:sha-256 AA:BB\na=setup:actpass\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 111\na=rtpmap:111 opus/48000/2\nm=video 0 UDP/TLS/RTP/SAVPF 96\n";
+
+    #[test]
+    fn session_level_attributes_come_into_every_mline() {
+        let sdp = parse(SESSION_LEVEL).unwrap();
+        assert_eq!(sdp.attribute("group"), Some("BUNDLE 0"));
+        for media in &sdp.media {
+            assert_eq!(media.attribute("ice-ufrag"), Some("abcd"));
+            assert_eq!(media.attribute("setup"), Some("actpass"));
+            assert_eq!(media.attribute("fingerprint"), Some("sha-256 AA:BB"));
+        }
+        assert_eq!(sdp.attribute("setup"), None);
+        assert_eq!((sdp.mid(0), sdp.mid(1)), (Some("0"), Some("1")));
+    }
+
+    #[test]
+    fn chromium_passes_but_for_opus_sprop() {
+        let sdp = parse(CHROMIUM).unwrap();
+        assert_eq!(sdp.media[0].attribute("fmtp"), Some("111 minptime=10;useinbandfec=1"));
+        let stripped = CHROMIUM.replace("sprop-stereo=1;", "").replace(";sprop-maxcapturerate=16000", "");
+        assert_eq!(sdp, Sdp::parse(&stripped).unwrap());
+    }
+
+    #[test]
+    fn what_would_hurt_webrtcbin_is_refused() {
+        assert_eq!(parse(&CHROMIUM.replace("BUNDLE 0 1 2", "BUNDLE 0 1 7")), Err(SdpError::BundleMid));
+        assert_eq!(parse(&CHROMIUM.replace("a=mid:1", "a=mid:0")), Err(SdpError::DuplicateMid));
+        assert_eq!(parse(&CHROMIUM.replace("extmap:14 ", "extmap:3 ")), Err(SdpError::Extmap));
+        assert_eq!(parse(&CHROMIUM.replace("ice-ufrag", "x")), Err(SdpError::NoIce));
+        assert_eq!(parse(&CHROMIUM.replace("fingerprint", "x")), Err(SdpError::NoFingerprint));
+    }
+
+    #[test]
+    fn bundled_lines_share_the_first_ones_credentials() {
+        let mut sdp = Sdp::parse(CHROMIUM).unwrap();
+        sdp.media[2].set_attribute("ice-ufrag", "evil");
+        let sdp = normalise(sdp).unwrap();
+        assert!(sdp.media.iter().all(|media| media.attribute("ice-ufrag") == Some("4ZcD")));
+    }
+
+    proptest! {
+        #[test]
+        fn mutated_offers_are_taken_or_refused_and_stay_the_same_a_second_time(
+            cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..4), 0..12)
+        ) {
+            let mut lines: Vec<&str> = CHROMIUM.lines().collect();
+            for (at, what) in cuts {
+                let at = at.index(lines.len() - 1) + 1;
+                match what {
+                    0 => { lines.remove(at); }
+                    1 => { let line = lines[at]; lines.push(line); }
+                    2 => { let last = lines.len() - 1; lines.swap(at, last); }
+                    _ => lines[at] = &lines[at][..lines[at].len() / 2],
+                }
+                if lines.len() < 3 { break; }
+            }
+            if let Ok(sdp) = parse(&lines.join("\n")) {
+                prop_assert_eq!(normalise(sdp.clone()), Ok(sdp));
+            }
+        }
+    }
+}

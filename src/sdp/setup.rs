@@ -1,0 +1,64 @@
+//! The DTLS role in SDP (`a=setup`, RFC 8842), which must not change while a connection lives.
+
+use super::{Sdp, SdpError, Section};
+
+/// A role named by `a=setup`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setup {
+    /// DTLS client.
+    Active,
+    /// DTLS server.
+    Passive,
+}
+
+impl Setup {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Passive => "passive",
+        }
+    }
+
+    /// The other side's role.
+    pub fn opposite(self) -> Self {
+        match self {
+            Self::Active => Self::Passive,
+            Self::Passive => Self::Active,
+        }
+    }
+
+    /// The role that an answer takes: of its first m-line that names one.
+    pub fn of_answer(answer: &Sdp) -> Option<Self> {
+        answer.media.iter().find_map(|media| match media.attribute("setup") {
+            Some("active") => Some(Self::Active),
+            Some("passive") => Some(Self::Passive),
+            _ => None,
+        })
+    }
+
+    /// Writes this role into every m-line that names one. webrtcbin answers `actpass` with
+    /// `active` even where it has been the DTLS server of this connection from the start.
+    pub fn write_into(self, sdp: &str) -> Result<String, SdpError> {
+        let mut sdp = Sdp::parse(sdp)?;
+        for media in &mut sdp.media {
+            if media.attribute("setup").is_some() {
+                media.set_attribute("setup", self.as_str());
+            }
+        }
+        Ok(sdp.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_role_is_read_and_written() {
+        let answer = "v=0\r\nm=audio 9 X 1\r\na=setup:active\r\nm=video 9 X 1\r\na=setup:active\r\n";
+        assert_eq!(Setup::of_answer(&Sdp::parse(answer).unwrap()), Some(Setup::Active));
+        let kept = Setup::Active.opposite().write_into(answer).unwrap();
+        assert_eq!(kept, answer.replace("active", "passive"));
+        assert_eq!(Setup::of_answer(&Sdp::parse("v=0\nm=audio 9 X 1\n").unwrap()), None);
+    }
+}
