@@ -55,6 +55,14 @@ impl Codec {
     /// All of them, the preferred first within a kind.
     pub const ALL: [Self; 3] = [Self::Vp8, Self::H264, Self::Opus];
 
+    /// The codec of a kind that every peer has (RFC 7742, RFC 7874).
+    pub fn default_of(kind: Kind) -> Self {
+        match kind {
+            Kind::Video => Self::Vp8,
+            Kind::Audio => Self::Opus,
+        }
+    }
+
     /// What it carries.
     pub fn kind(self) -> Kind {
         match self {
@@ -119,7 +127,8 @@ pub struct Payload {
 }
 
 impl Payload {
-    fn parameter(&self, name: &str) -> Option<&str> {
+    /// A format parameter's value.
+    pub fn parameter(&self, name: &str) -> Option<&str> {
         self.fmtp.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
@@ -138,6 +147,11 @@ impl Payload {
     }
 }
 
+/// Only these reach caps and pipeline texts.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+}
+
 /// The payload types of an m-line that we could take, best first by our preference.
 pub fn usable(media: &Media, preference: &[Codec]) -> Vec<Payload> {
     let mut all: Vec<(usize, u8, Payload)> = media
@@ -154,7 +168,8 @@ pub fn usable(media: &Media, preference: &[Codec]) -> Vec<Payload> {
             }
             let fmtp = media.attributes("fmtp").filter_map(|v| v.split_once(' ')).filter(|(n, _)| *n == pt);
             let fmtp = fmtp.flat_map(|(_, v)| v.split(';')).filter_map(|p| p.trim().split_once('='));
-            let fmtp = fmtp.map(|(k, v)| (k.trim().to_owned(), v.trim().to_owned())).collect();
+            let fmtp = fmtp.map(|(k, v)| (k.trim(), v.trim())).filter(|(k, v)| is_token(k) && is_token(v));
+            let fmtp = fmtp.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
             let feedback = media.attributes("rtcp-fb").filter_map(|v| v.split_once(' '));
             let feedback = feedback.filter(|(n, _)| *n == pt || *n == "*").map(|(_, v)| v.trim().to_owned());
             let payload = Payload { pt: number, codec, fmtp, feedback: feedback.collect() };

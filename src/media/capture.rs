@@ -1,0 +1,274 @@
+//! Capture once, encode once: a source of each kind makes raw frames, an encoder of each codec in use
+//! makes packets of them, and any number of peers take these.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
+use smol::channel::{Receiver, Sender};
+
+use super::launch::{self, Folder};
+use super::pipeline::{BusEvent, Owned};
+use super::{MediaError, inventory};
+use crate::sdp::{Codec, Kind};
+
+/// How long a source has for its first frame.
+const FIRST_FRAME: Duration = Duration::from_secs(10);
+
+/// What to capture, of one kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// The name of a pipeline of `pipelines/source`, or a pipeline's text (it holds a `!`).
+    pub source: String,
+    /// What stands for `{device}`.
+    pub device: Option<String>,
+    /// Width and height in pixels; else the source's own, at most 1280x720.
+    pub size: Option<(u32, u32)>,
+    /// Frames a second.
+    pub fps: u32,
+}
+
+const DEFAULT_SIZE: (u32, u32) = (1280, 720);
+
+impl SourceConfig {
+    /// The whole pipeline: the source, and what brings its media into one shape.
+    fn text(&self, kind: Kind) -> Result<String, MediaError> {
+        let source = match self.source.contains('!') {
+            true => self.source.clone(),
+            false => launch::named(Folder::Source, &self.source)?,
+        };
+        if self.device.is_some() && !source.contains("{device") {
+            let name = &self.source;
+            return Err(MediaError::Parameter(format!("the source '{name}' takes no device")));
+        }
+        let (width, height) = self.size.unwrap_or(DEFAULT_SIZE);
+        let source = launch::fill(
+            &source,
+            &[
+                ("device", self.device.clone()),
+                ("width", Some(width.to_string())),
+                ("height", Some(height.to_string())),
+                ("fps", Some(self.fps.to_string())),
+            ],
+        )?;
+        Ok(match kind {
+            Kind::Video => {
+                let size = match self.size {
+                    Some((width, height)) => format!("width={width},height={height}"),
+                    None => format!("width=[16,{width}],height=[16,{height}]"),
+                };
+                format!(
+                    "{source} ! videoconvert ! videoscale ! videorate ! \
+                     video/x-raw,format=I420,{size},framerate={}/1,pixel-aspect-ratio=1/1 ! \
+                     appsink name=out max-buffers=4 drop=true",
+                    self.fps
+                )
+            }
+            Kind::Audio => format!(
+                "{source} ! audioconvert ! audioresample ! \
+                 audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1 ! \
+                 appsink name=out max-buffers=50 drop=true"
+            ),
+        })
+    }
+}
+
+fn by_name<T: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<T, MediaError> {
+    let element = pipeline.by_name(name).and_then(|element| element.downcast().ok());
+    element.ok_or_else(|| MediaError::WebRtc(format!("the pipeline has no element '{name}'")))
+}
+
+/// A running source of raw frames.
+#[derive(Debug)]
+pub struct Capture {
+    kind: Kind,
+    fps: u32,
+    producer: StreamProducer,
+    _pipeline: Owned,
+}
+
+impl Capture {
+    /// Starts a source and waits for its first frame. Later errors, and the end of a source that
+    /// does not loop, go to `failures`.
+    pub async fn start(
+        kind: Kind,
+        config: &SourceConfig,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let pipeline = launch::parse(&config.text(kind)?)?;
+        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
+        let (first, started) = smol::channel::bounded::<Result<(), String>>(4);
+        let first_error = first.clone();
+        let owned = Owned::new(pipeline.clone(), move |pipeline, event| match event {
+            BusEvent::Error(element, reason) => {
+                let text = format!("{reason} ({element})");
+                if first_error.try_send(Err(text.clone())).is_err() {
+                    let _ = failures.try_send(format!("the {kind} source stopped: {text}"));
+                }
+            }
+            BusEvent::SegmentDone => {
+                let _ = pipeline.seek_simple(gst::SeekFlags::SEGMENT, gst::ClockTime::ZERO);
+            }
+            BusEvent::Eos => {
+                let _ = failures.try_send(format!("the {kind} source came to its end"));
+            }
+        });
+        retime(&appsink, &pipeline, first);
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+
+        // A file is to be looped, which a seek before it plays arranges.
+        if config.source == "file" {
+            start_loop(&pipeline).await;
+        }
+        pipeline.set_base_time(gst::SystemClock::obtain().time());
+        let playing = owned.play();
+        let reason = match first_frame(&started).await {
+            Ok(()) => {
+                drop(started);
+                let fps = config.fps;
+                return Ok(Self { kind, fps, producer, _pipeline: owned });
+            }
+            Err(reason) => reason,
+        };
+        playing.map_err(|_| MediaError::Source { kind, reason: reason.clone() })?;
+        Err(MediaError::Source { kind, reason })
+    }
+
+    /// Audio or video.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+async fn first_frame(started: &Receiver<Result<(), String>>) -> Result<(), String> {
+    let nothing = async {
+        smol::Timer::after(FIRST_FRAME).await;
+        Err(format!("no frame came within {} s", FIRST_FRAME.as_secs()))
+    };
+    smol::future::or(async { started.recv().await.unwrap_or_else(|_| Err("it is gone".into())) }, nothing)
+        .await
+}
+
+/// Prerolls a pipeline and seeks it to its start as a segment, whose end is told and not an EOS.
+async fn start_loop(pipeline: &gst::Pipeline) {
+    let pipeline = pipeline.clone();
+    smol::unblock(move || {
+        let _ = pipeline.set_state(gst::State::Paused);
+        let _ = pipeline.state(gst::ClockTime::from_seconds(5));
+        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT;
+        let _ = pipeline.seek_simple(flags, gst::ClockTime::ZERO);
+    })
+    .await;
+}
+
+/// Gives every buffer before the sink its time on the common base, in one endless segment, whatever
+/// the source's own segments are; tells of the first one.
+fn retime(appsink: &gst_app::AppSink, pipeline: &gst::Pipeline, first: Sender<Result<(), String>>) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
+    let weak = pipeline.downgrade();
+    let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    pad.add_probe(types, move |_, info| {
+        let Ok(mut segment) = segment.lock() else { return gst::PadProbeReturn::Ok };
+        if let Some(event) = info.event() {
+            if let gst::EventView::Segment(new) = event.view() {
+                if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
+                    *segment = new.clone();
+                }
+                let endless = gst::FormattedSegment::<gst::ClockTime>::new();
+                info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));
+            }
+        } else if let Some(buffer) = info.buffer_mut() {
+            let own = weak.upgrade().and_then(|pipeline| pipeline.base_time());
+            let running = buffer.pts().and_then(|pts| segment.to_running_time(pts));
+            let buffer = buffer.make_mut();
+            if let (Some(own), Some(running)) = (own, running) {
+                buffer.set_pts((running + own).saturating_sub(super::pipeline::epoch()));
+            }
+            buffer.set_dts(gst::ClockTime::NONE);
+            let _ = first.try_send(Ok(()));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// The encoders in use: one for each codec that a peer negotiated, however many peers there are.
+#[derive(Debug)]
+pub struct Encoders {
+    captures: HashMap<Kind, Capture>,
+    bitrate: u32,
+    running: Mutex<HashMap<Codec, Arc<Encoder>>>,
+    failures: Sender<String>,
+}
+
+/// One encode of one source.
+#[derive(Debug)]
+pub struct Encoder {
+    producer: StreamProducer,
+    _link: ConsumptionLink,
+    _pipeline: Owned,
+}
+
+impl Encoder {
+    /// The encoded stream.
+    pub fn producer(&self) -> &StreamProducer {
+        &self.producer
+    }
+}
+
+impl Encoders {
+    /// Encoders over these sources; the video's bitrate is in kbit/s.
+    pub fn new(captures: Vec<Capture>, bitrate: u32, failures: Sender<String>) -> Self {
+        let captures = captures.into_iter().map(|capture| (capture.kind(), capture)).collect();
+        Self { captures, bitrate, running: Mutex::default(), failures }
+    }
+
+    /// Whether there is something to send of that kind.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.captures.contains_key(&kind)
+    }
+
+    /// The encoder of that codec, started when nobody used it yet.
+    pub fn encoder(&self, codec: Codec) -> Result<Arc<Encoder>, MediaError> {
+        let mut running = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(encoder) = running.get(&codec) {
+            return Ok(encoder.clone());
+        }
+        let capture = self.captures.get(&codec.kind());
+        let capture = capture.ok_or_else(|| MediaError::WebRtc(format!("nothing to send as {codec}")))?;
+        let encoder = Arc::new(self.start(codec, capture)?);
+        running.insert(codec, encoder.clone());
+        Ok(encoder)
+    }
+
+    fn start(&self, codec: Codec, capture: &Capture) -> Result<Encoder, MediaError> {
+        let text = launch::fill(
+            &launch::named(Folder::Encode, inventory::encoder(codec)?)?,
+            &[
+                ("bitrate", Some(self.bitrate.to_string())),
+                ("bitrate_bps", Some((u64::from(self.bitrate) * 1000).to_string())),
+            ],
+        )?;
+        let text = format!("appsrc name=in ! {text} ! appsink name=out max-buffers=100 drop=false");
+        let pipeline = launch::parse(&text)?;
+        let appsrc: gst_app::AppSrc = by_name(&pipeline, "in")?;
+        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
+        let failures = self.failures.clone();
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
+                let _ = failures.try_send(format!("the {codec} encoder stopped: {reason} ({element})"));
+            }
+        });
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        let link = capture.producer.add_consumer(&appsrc);
+        let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        // Two frames: a slow encoder drops pictures and does not queue them.
+        if capture.kind == Kind::Video {
+            appsrc.set_max_time(gst::ClockTime::from_mseconds(u64::from(2000 / capture.fps.max(1))));
+        }
+        owned.play()?;
+        Ok(Encoder { producer, _link: link, _pipeline: owned })
+    }
+}

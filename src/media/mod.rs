@@ -1,0 +1,99 @@
+//! The only place that knows GStreamer. Capture and encoding run once, in pipelines of their own
+//! ([`capture`]); each peer has a pipeline around a webrtcbin ([`peer`]); what a peer sends goes from
+//! there to windows, speakers and files, again in pipelines of their own ([`output`], [`record`]), so
+//! that none of them can stop another. Between them run `StreamProducer`s: an appsink that feeds any
+//! number of bounded, leaky appsrcs. All pipelines share one clock and one base time.
+
+pub mod capture;
+pub mod inventory;
+pub mod launch;
+pub mod output;
+pub mod peer;
+pub mod pipeline;
+mod receive;
+pub mod record;
+mod rtp;
+mod transceivers;
+
+pub use capture::{Capture, Encoders};
+pub use peer::{Peer, PeerEvent};
+
+use crate::sdp::Kind;
+
+/// What went wrong in the media layer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MediaError {
+    /// GStreamer itself does not start.
+    #[error("GStreamer does not start: {0}")]
+    Init(String),
+    /// An element is not installed.
+    #[error("the GStreamer element '{element}' is missing; {}", inventory::advice(.element))]
+    MissingElement {
+        /// Its name.
+        element: String,
+    },
+    /// There is no pipeline of that name.
+    #[error("there is no {kind} called '{name}'; there are: {}. A text with '!' in it is taken as a pipeline", .known.join(", "))]
+    UnknownName {
+        /// `source` or `output`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// A parameter of a named pipeline is wanting or not wanted.
+    #[error("{0}")]
+    Parameter(String),
+    /// A pipeline's text is wrong.
+    #[error("the pipeline breaks at '{at}': {reason}")]
+    Text {
+        /// The part of the text that does not work.
+        at: String,
+        /// GStreamer's words.
+        reason: String,
+    },
+    /// A source does not deliver.
+    #[error("the {kind} source does not start: {reason}")]
+    Source {
+        /// Audio or video.
+        kind: Kind,
+        /// GStreamer's words.
+        reason: String,
+    },
+    /// webrtcbin refused something.
+    #[error("{0}")]
+    WebRtc(String),
+    /// A file cannot be written.
+    #[error("cannot record to {path}: {reason}")]
+    Record {
+        /// The file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl MediaError {
+    /// Whether trying again might help: only a device that is busy or unplugged for now.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Source { .. } => true,
+            Self::Init(_)
+            | Self::MissingElement { .. }
+            | Self::UnknownName { .. }
+            | Self::Parameter(_)
+            | Self::Text { .. }
+            | Self::WebRtc(_)
+            | Self::Record { .. } => false,
+        }
+    }
+}
+
+/// Starts GStreamer. To be called before anything else of this layer; again does nothing.
+pub fn init() -> Result<(), MediaError> {
+    // Loading the TLS module late, from libnice's thread, has crashed with gnutls.
+    let _ = gio::prelude::TlsBackendExt::supports_tls(&gio::TlsBackend::default());
+    gst::init().map_err(|error| MediaError::Init(error.to_string()))
+}

@@ -1,0 +1,66 @@
+//! Where received media goes: a window, a speaker, or a pipeline of the user's.
+
+use gst::prelude::*;
+use gst_utils::ConsumptionLink;
+use smol::channel::Sender;
+
+use super::launch::{self, Folder};
+use super::pipeline::{BusEvent, Owned};
+use super::receive::Track;
+use super::{MediaError, inventory};
+use crate::sdp::Kind;
+
+/// A running output of one track.
+#[derive(Debug)]
+pub struct Output {
+    _link: ConsumptionLink,
+    _pipeline: Owned,
+}
+
+/// The whole pipeline of an output: its decoder, and the named or given pipeline.
+fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, MediaError> {
+    let output = match output.contains('!') || output.split_whitespace().count() > 1 {
+        true => output.to_owned(),
+        false => match launch::named(Folder::Output, output) {
+            // A lone element is a pipeline too.
+            Err(MediaError::UnknownName { .. }) if inventory::is_installed(output) => output.to_owned(),
+            named => named?,
+        },
+    };
+    let output = launch::fill(&output, &[("peer", Some(peer.to_owned()))])?;
+    let convert = match kind {
+        Kind::Video => "videoconvert",
+        Kind::Audio => "audioconvert ! audioresample",
+    };
+    Ok(format!("appsrc name=in ! {decoder} ! {convert} ! {output}"))
+}
+
+/// Refuses an output that could not be built, before a call begins.
+pub fn check(kind: Kind, output: &str) -> Result<(), MediaError> {
+    launch::parse(&text(kind, "identity", output, "peer")?).map(|_| ())
+}
+
+impl Output {
+    /// Decodes a track into an output: a name of `pipelines/output` or a pipeline's text, which may
+    /// hold `{peer}`. Its failure goes to `failures` and stops nothing else.
+    pub fn start(
+        track: &Track,
+        output: &str,
+        peer: &str,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let kind = track.kind();
+        let pipeline = launch::parse(&text(kind, inventory::decoder(track.codec)?, output, peer)?)?;
+        let appsrc = pipeline.by_name("in").and_downcast::<gst_app::AppSrc>();
+        let appsrc = appsrc.ok_or_else(|| MediaError::WebRtc("the output has no appsrc".to_owned()))?;
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
+                let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
+            }
+        });
+        let link = track.producer.add_consumer(&appsrc);
+        let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        owned.play()?;
+        Ok(Self { _link: link, _pipeline: owned })
+    }
+}

@@ -1,0 +1,507 @@
+//! One peer's connection: a pipeline around a webrtcbin. It does what the session says
+//! ([`Effect`]s, one after another) and tells what happens ([`PeerEvent`]s).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use gst::prelude::*;
+use gst_webrtc::{
+    WebRTCDTLSTransport, WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState,
+    WebRTCSDPType, WebRTCSessionDescription,
+};
+use smol::channel::Sender as EventSender;
+
+use super::capture::{Encoder, Encoders};
+use super::pipeline::{BusEvent, Owned};
+use super::receive::{self, Track};
+use super::{MediaError, transceivers};
+use crate::protocol::SdpKind;
+use crate::sdp::{Codec, Kind, Sdp};
+use crate::session::call::ConnectionState;
+use crate::session::{Effect, EffectId, EffectResult};
+
+/// How long the jitter buffers hold packets, in ms.
+const JITTER_BUFFER_MS: u32 = 80;
+/// The label of the data channel that carries the chat.
+pub const CHAT: &str = "chat";
+/// The longest chat message taken or sent, in bytes.
+pub const MAX_CHAT: usize = 16 * 1024;
+/// The most data channels of a peer.
+const MAX_CHANNELS: usize = 16;
+
+/// What a connection is to carry.
+#[derive(Debug, Clone)]
+pub struct PeerConfig {
+    /// What there is to send.
+    pub encoders: Arc<Encoders>,
+    /// Whether to take what the peer sends, of each kind.
+    pub receive: Vec<Kind>,
+    /// The codecs, in the order of preference.
+    pub codecs: Vec<Codec>,
+    /// The id of our media stream (`a=msid`).
+    pub stream: String,
+}
+
+impl PeerConfig {
+    pub(super) fn sends(&self, kind: Kind) -> bool {
+        self.encoders.has(kind)
+    }
+
+    pub(super) fn receives(&self, kind: Kind) -> bool {
+        self.receive.contains(&kind)
+    }
+
+    /// The kinds of media that our side sends or receives.
+    pub fn wanted(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|kind| self.sends(*kind) || self.receives(*kind)).collect()
+    }
+}
+
+/// What happens to a connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PeerEvent {
+    /// A candidate of ours: the m-line's index and the attribute.
+    LocalCandidate(u32, String),
+    /// The connection's state changed.
+    Connection(ConnectionState),
+    /// The peer sends a stream.
+    Track(Track),
+    /// The first frame of a stream came.
+    FirstFrame {
+        /// Its codec.
+        codec: Codec,
+        /// Width and height of a picture.
+        size: Option<(u32, u32)>,
+        /// Since the connection was opened.
+        after: std::time::Duration,
+    },
+    /// A text came over a data channel.
+    Message {
+        /// The channel's label.
+        channel: String,
+        /// The text.
+        text: String,
+    },
+    /// A data channel can be written to.
+    ChannelOpen(String),
+    /// The pipeline failed; the call cannot go on.
+    Failed(String),
+}
+
+/// What goes from an encoder to the peer.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) link: gst_utils::ConsumptionLink,
+    pub(super) encoder: Arc<Encoder>,
+    pub(super) codec: Codec,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    senders: Vec<(Kind, Sender)>,
+    tracks: Vec<Track>,
+    channels: Vec<WebRTCDataChannel>,
+    mlines: usize,
+    connected: bool,
+    watches_dtls: bool,
+}
+
+/// Counters of a connection, since its start.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Stats {
+    /// Frames given to the network, of each kind.
+    pub video_frames_sent: u64,
+    /// Packets of sound sent.
+    pub audio_frames_sent: u64,
+    /// Whole pictures received.
+    pub video_frames_received: u64,
+    /// Packets of sound received.
+    pub audio_frames_received: u64,
+    /// Bytes of media received.
+    pub bytes_received: u64,
+    /// Width and height of the picture received, 0 where none is.
+    pub width: u32,
+    /// See [`Stats::width`].
+    pub height: u32,
+    /// Packets that did not come, as the RTP session counts them.
+    pub packets_lost: i64,
+    /// The round trip as RTCP measures it, in ms.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Peer {
+    // Before the pipeline: links into it go first.
+    state: Arc<Mutex<State>>,
+    webrtc: gst::Element,
+    config: PeerConfig,
+    events: EventSender<PeerEvent>,
+    owned: Owned,
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Peer {
+    /// A fresh connection. Events go into `events`, which is bounded: what does not fit is lost, and
+    /// logged.
+    pub fn open(config: PeerConfig, events: EventSender<PeerEvent>) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::new();
+        let missing = |_| MediaError::MissingElement { element: "webrtcbin".to_owned() };
+        let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
+        webrtc.set_property_from_str("bundle-policy", "max-bundle");
+        webrtc.set_property("latency", JITTER_BUFFER_MS);
+        tune_ice(&webrtc);
+        pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        let bus_events = events.clone();
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
+                report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
+            }
+        });
+        let peer = Self { state: Arc::default(), webrtc, config, events, owned };
+        peer.listen();
+        peer.owned.play()?;
+        Ok(peer)
+    }
+
+    /// Does one effect of the session; the result of one with an id.
+    pub async fn execute(&self, effect: Effect) -> Option<(EffectId, EffectResult)> {
+        let result = |result: Result<EffectResult, MediaError>| match result {
+            Ok(result) => result,
+            Err(error) => EffectResult::Failed(error.to_string()),
+        };
+        match effect {
+            Effect::Open => None,
+            Effect::CreateOffer(id) => Some((id, result(self.create(SdpKind::Offer).await))),
+            Effect::CreateAnswer(id) => Some((id, result(self.create(SdpKind::Answer).await))),
+            Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
+            Effect::ApplyRemote(id, kind, sdp) => Some((id, result(self.apply_remote(kind, &sdp).await))),
+            Effect::AddCandidate(mline, candidate) => {
+                self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&mline, &candidate]);
+                None
+            }
+        }
+    }
+
+    /// Sends a text over the chat channel; false where none is open.
+    pub fn say(&self, text: &str) -> bool {
+        let state = lock(&self.state);
+        let open =
+            state.channels.iter().find(|c| c.ready_state() == gst_webrtc::WebRTCDataChannelState::Open);
+        open.is_some_and(|channel| channel.send_string_full(Some(text)).is_ok())
+    }
+
+    /// The counters as they are now.
+    pub fn stats(&self) -> Stats {
+        use std::sync::atomic::Ordering::Relaxed;
+        let state = lock(&self.state);
+        let mut stats = Stats::default();
+        for (kind, sender) in &state.senders {
+            match kind {
+                Kind::Video => stats.video_frames_sent += sender.link.pushed(),
+                Kind::Audio => stats.audio_frames_sent += sender.link.pushed(),
+            }
+        }
+        for track in &state.tracks {
+            let counters = &track.counters;
+            stats.bytes_received += counters.bytes.load(Relaxed);
+            match track.kind() {
+                Kind::Video => {
+                    stats.video_frames_received += counters.frames.load(Relaxed);
+                    stats.width = counters.width.load(Relaxed);
+                    stats.height = counters.height.load(Relaxed);
+                }
+                Kind::Audio => stats.audio_frames_received += counters.frames.load(Relaxed),
+            }
+        }
+        drop(state);
+        self.rtp_session_stats(&mut stats);
+        stats
+    }
+
+    /// webrtcbin's own statistics are wrong under BUNDLE before 1.26; the RTP session's are right.
+    fn rtp_session_stats(&self, stats: &mut Stats) {
+        let rtpbin = self.webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
+        let session = rtpbin
+            .and_then(|bin| bin.emit_by_name::<Option<gst::glib::Object>>("get-internal-session", &[&0_u32]));
+        let Some(session) = session else { return };
+        let table = session.property::<gst::Structure>("stats");
+        let Ok(sources) = table.get::<gst::glib::ValueArray>("source-stats") else { return };
+        for source in sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()) {
+            if source.get::<bool>("internal") != Ok(true) {
+                stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
+                if let (Ok(true), Ok(trip)) =
+                    (source.get::<bool>("have-rb"), source.get::<u32>("rb-round-trip"))
+                {
+                    // In units of 1/65536 s (RFC 3550, 6.4.1).
+                    stats.round_trip_ms = Some(f64::from(trip) * 1000.0 / 65536.0);
+                }
+            }
+        }
+    }
+
+    fn listen(&self) {
+        let events = self.events.clone();
+        self.webrtc.connect("on-ice-candidate", false, move |args| {
+            if let (Some(Ok(mline)), Some(Ok(candidate))) =
+                (args.get(1).map(|v| v.get::<u32>()), args.get(2).map(|v| v.get::<String>()))
+            {
+                report(&events, PeerEvent::LocalCandidate(mline, candidate));
+            }
+            None
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
+            let connection = match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
+                WebRTCPeerConnectionState::Connected => ConnectionState::Connected,
+                WebRTCPeerConnectionState::Failed => ConnectionState::Failed,
+                WebRTCPeerConnectionState::Closed => ConnectionState::Closed,
+                _ => return,
+            };
+            if connection == ConnectionState::Connected
+                && let Some(state) = state.upgrade()
+            {
+                let mut state = lock(&state);
+                state.connected = true;
+                state.senders.iter().for_each(|(_, sender)| sender.go());
+            }
+            report(&events, PeerEvent::Connection(connection));
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        let (config, pipeline, opened) =
+            (self.config.clone(), self.owned.pipeline().downgrade(), Instant::now());
+        self.webrtc.connect_pad_added(move |_, pad| {
+            let (Some(pipeline), Some(state)) = (pipeline.upgrade(), state.upgrade()) else { return };
+            if pad.direction() != gst::PadDirection::Src {
+                return;
+            }
+            let first = events.clone();
+            let linked = receive::link(
+                &pipeline,
+                pad,
+                |kind| config.receives(kind),
+                move |codec, counters| {
+                    use std::sync::atomic::Ordering::Relaxed;
+                    let size = (counters.width.load(Relaxed), counters.height.load(Relaxed));
+                    let size = (codec.kind() == Kind::Video).then_some(size);
+                    report(&first, PeerEvent::FirstFrame { codec, size, after: opened.elapsed() });
+                },
+            );
+            match linked {
+                Ok(None) => {}
+                Ok(Some(track)) => {
+                    lock(&state).tracks.push(track.clone());
+                    report(&events, PeerEvent::Track(track));
+                }
+                Err(error) => report(&events, PeerEvent::Failed(error.to_string())),
+            }
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        self.webrtc.connect("on-data-channel", false, move |args| {
+            let channel = args.get(1).and_then(|v| v.get::<WebRTCDataChannel>().ok());
+            if let (Some(channel), Some(state)) = (channel, state.upgrade()) {
+                adopt(&state, &events, channel);
+            }
+            None
+        });
+    }
+
+    async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
+        if kind == SdpKind::Offer {
+            let (mlines, first) = {
+                let state = lock(&self.state);
+                (state.mlines, state.channels.is_empty())
+            };
+            let pipeline = self.owned.pipeline();
+            let new = transceivers::for_offer(pipeline, &self.webrtc, &self.config, mlines)?;
+            self.add_senders(new);
+            if first && mlines == 0 {
+                let none = None::<gst::Structure>;
+                let channel = self
+                    .webrtc
+                    .emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &[&CHAT, &none]);
+                if let Some(channel) = channel {
+                    adopt(&self.state, &self.events, channel);
+                }
+            }
+        }
+        let (promise, reply) = gst::Promise::new_future();
+        let signal = match kind {
+            SdpKind::Offer => "create-offer",
+            SdpKind::Answer => "create-answer",
+        };
+        self.webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
+        let reply = settle(reply.await)?;
+        let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
+        let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
+        let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
+        tracing::trace!("{text}");
+        Ok(EffectResult::Created(text))
+    }
+
+    async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
+        self.apply("set-local-description", kind, sdp).await?;
+        self.watch_dtls();
+        Ok(EffectResult::Applied)
+    }
+
+    async fn apply_remote(&self, kind: SdpKind, sdp: &Sdp) -> Result<EffectResult, MediaError> {
+        tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
+        self.apply("set-remote-description", kind, &sdp.to_string()).await?;
+        lock(&self.state).mlines = sdp.media.len();
+        if kind == SdpKind::Offer {
+            let sending: Vec<Kind> = lock(&self.state).senders.iter().map(|(kind, _)| *kind).collect();
+            let pipeline = self.owned.pipeline();
+            let new = transceivers::for_answer(pipeline, &self.webrtc, &self.config, &sending, sdp)?;
+            self.add_senders(new);
+        }
+        self.watch_dtls();
+        Ok(EffectResult::Applied)
+    }
+
+    fn add_senders(&self, new: Vec<(Kind, Sender)>) {
+        let mut state = lock(&self.state);
+        if state.connected {
+            new.iter().for_each(|(_, sender)| sender.go());
+        }
+        state.senders.extend(new);
+    }
+
+    async fn apply(&self, signal: &str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
+        let wrong = |error: String| MediaError::WebRtc(format!("{signal}: {error}"));
+        let message = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        let kind = match kind {
+            SdpKind::Offer => WebRTCSDPType::Offer,
+            SdpKind::Answer => WebRTCSDPType::Answer,
+        };
+        let (promise, reply) = gst::Promise::new_future();
+        let description = WebRTCSessionDescription::new(kind, message);
+        self.webrtc.emit_by_name::<()>(signal, &[&description, &promise]);
+        settle(reply.await).map(|_| ()).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
+    fn watch_dtls(&self) {
+        let Some(transport) = self.dtls() else { return };
+        if std::mem::replace(&mut lock(&self.state).watches_dtls, true) {
+            return;
+        }
+        let events = self.events.clone();
+        transport.connect_state_notify(move |transport| match transport.state() {
+            DtlsState::Closed => report(&events, PeerEvent::Connection(ConnectionState::Closed)),
+            DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
+            _ => {}
+        });
+    }
+
+    fn dtls(&self) -> Option<WebRTCDTLSTransport> {
+        let first = self
+            .webrtc
+            .emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&0_i32]);
+        let of_media = first.and_then(|transceiver| transceiver.receiver()).and_then(|r| r.transport());
+        of_media.or_else(|| {
+            let sctp = self.webrtc.property::<Option<gst::glib::Object>>("sctp-transport")?;
+            sctp.property::<Option<WebRTCDTLSTransport>>("transport")
+        })
+    }
+}
+
+impl Sender {
+    /// Lets the stream flow, beginning with a key frame.
+    fn go(&self) {
+        tracing::debug!(codec = %self.codec, "sending");
+        self.link.set_discard(false);
+        if let Some(pad) = self.encoder.producer().appsink().static_pad("sink") {
+            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+    }
+}
+
+fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
+    if let Err(error) = events.try_send(event)
+        && error.is_full()
+    {
+        tracing::warn!("an event of the connection is lost: too many at once");
+    }
+}
+
+fn text_summary(sdp: &str) -> String {
+    Sdp::parse(sdp).map_or_else(|error| error.to_string(), |sdp| transceivers::summary(&sdp))
+}
+
+fn settle(
+    reply: Result<Option<gst::promise::PromiseReply>, gst::PromiseError>,
+) -> Result<Option<gst::Structure>, MediaError> {
+    match reply {
+        Ok(None) => Ok(None),
+        Ok(Some(ref reply)) => match reply.get::<gst::glib::Error>("error") {
+            Ok(error) => Err(MediaError::WebRtc(error.message().to_owned())),
+            Err(_) => Ok(Some((**reply).to_owned())),
+        },
+        Err(error) => Err(MediaError::WebRtc(format!("webrtcbin gave no answer: {error:?}"))),
+    }
+}
+
+/// Takes a data channel in and passes its texts on.
+fn adopt(state: &Mutex<State>, events: &EventSender<PeerEvent>, channel: WebRTCDataChannel) {
+    let mut state = lock(state);
+    if state.channels.len() >= MAX_CHANNELS {
+        channel.close();
+        return;
+    }
+    let messages = events.clone();
+    channel.connect_on_message_string(move |channel, text| {
+        let channel = channel.label().map(|label| label.to_string()).unwrap_or_default();
+        match text {
+            Some(text) if text.len() <= MAX_CHAT => {
+                report(&messages, PeerEvent::Message { channel, text: text.to_owned() });
+            }
+            _ => tracing::warn!("a message that is too long or empty is dropped"),
+        }
+    });
+    let opened = events.clone();
+    channel.connect_on_open(move |channel| {
+        let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
+        report(&opened, PeerEvent::ChannelOpen(label));
+    });
+    if channel.ready_state() == gst_webrtc::WebRTCDataChannelState::Open {
+        report(events, PeerEvent::ChannelOpen(channel.label().map(|l| l.to_string()).unwrap_or_default()));
+    }
+    state.channels.push(channel);
+}
+
+/// libnice's settings that webrtcbin does not show: no UPnP (it opens listeners), checks every 5 ms
+/// instead of 20, and consent checks that notice a dead path.
+fn tune_ice(webrtc: &gst::Element) {
+    let ice = webrtc.property::<Option<gst::glib::Object>>("ice-agent");
+    let agent = ice.filter(|ice| ice.has_property("agent"));
+    let Some(agent) = agent.and_then(|ice| ice.property::<Option<gst::glib::Object>>("agent")) else {
+        return;
+    };
+    for (name, value) in [("upnp", false), ("keepalive-conncheck", true)] {
+        if agent.find_property(name).is_some_and(|p| p.flags().contains(gst::glib::ParamFlags::WRITABLE)) {
+            agent.set_property(name, value);
+        }
+    }
+    if agent.has_property("stun-pacing-timer") {
+        agent.set_property("stun-pacing-timer", 5_u32);
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Links and channels before the pipeline that they lead into.
+        let mut state = lock(&self.state);
+        state.senders.clear();
+        state.tracks.clear();
+        state.channels.clear();
+    }
+}

@@ -1,0 +1,109 @@
+//! A pipeline with an owner: on the shared clock, its bus read by a task, torn down on a blocking
+//! worker when the owner lets go.
+
+use std::sync::LazyLock;
+
+use gst::prelude::*;
+use smol::stream::StreamExt;
+
+use super::MediaError;
+
+/// What a pipeline tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusEvent {
+    /// It stopped with an error: the element and GStreamer's words.
+    Error(String, String),
+    /// All is played.
+    Eos,
+    /// A segment of a looping source is played.
+    SegmentDone,
+}
+
+/// The base time of every pipeline: a moment at the start of the process. With one clock and one base
+/// time a buffer's time means the same in all of them.
+static EPOCH: LazyLock<gst::ClockTime> = LazyLock::new(|| gst::SystemClock::obtain().time());
+
+/// See [`EPOCH`].
+pub(super) fn epoch() -> gst::ClockTime {
+    *EPOCH
+}
+
+/// The time since the epoch of all pipelines.
+pub fn running_time() -> gst::ClockTime {
+    let epoch = *EPOCH;
+    gst::SystemClock::obtain().time().saturating_sub(epoch)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Owned {
+    pipeline: gst::Pipeline,
+    bus: Option<smol::Task<()>>,
+}
+
+impl Owned {
+    /// Takes a pipeline and reads its bus; `on_event` runs on the executor.
+    pub fn new(
+        pipeline: gst::Pipeline,
+        on_event: impl Fn(&gst::Pipeline, BusEvent) + Send + 'static,
+    ) -> Self {
+        let clock = gst::SystemClock::obtain();
+        let epoch = *EPOCH;
+        pipeline.use_clock(Some(&clock));
+        pipeline.set_start_time(gst::ClockTime::NONE);
+        pipeline.set_base_time(epoch);
+        let task = pipeline.bus().map(|bus| {
+            let weak = pipeline.downgrade();
+            smol::spawn(async move {
+                let mut messages = bus.stream_filtered(&[
+                    gst::MessageType::Error,
+                    gst::MessageType::Eos,
+                    gst::MessageType::SegmentDone,
+                    gst::MessageType::Latency,
+                ]);
+                while let Some(message) = messages.next().await {
+                    let Some(pipeline) = weak.upgrade() else { break };
+                    let event = match message.view() {
+                        gst::MessageView::Error(error) => {
+                            let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
+                            tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
+                            BusEvent::Error(source, error.error().message().to_owned())
+                        }
+                        gst::MessageView::Eos(_) => BusEvent::Eos,
+                        gst::MessageView::SegmentDone(_) => BusEvent::SegmentDone,
+                        gst::MessageView::Latency(_) => {
+                            let _ = pipeline.recalculate_latency();
+                            continue;
+                        }
+                        _ => continue,
+                    };
+                    on_event(&pipeline, event);
+                }
+            })
+        });
+        Self { pipeline, bus: task }
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
+    /// Sets it going.
+    pub fn play(&self) -> Result<(), MediaError> {
+        let started = self.pipeline.set_state(gst::State::Playing);
+        started.map(|_| ()).map_err(|error| MediaError::WebRtc(format!("a pipeline does not start: {error}")))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Neither the bus's task nor a state change may run where a streaming thread could wait for it.
+        drop(self.bus.take());
+        let pipeline = self.pipeline.clone();
+        smol::unblock(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+        })
+        .detach();
+    }
+}

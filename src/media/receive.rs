@@ -1,0 +1,108 @@
+//! What a peer sends: every pad that webrtcbin makes is linked at once, one that is not wanted to
+//! nowhere, for an unlinked one stops all media of the bundle.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use gst::prelude::*;
+use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
+
+use super::{MediaError, launch, rtp};
+use crate::sdp::{Codec, Kind};
+
+/// Counters of one received stream.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Whole frames (packets of sound) since the start.
+    pub frames: AtomicU64,
+    /// Their bytes.
+    pub bytes: AtomicU64,
+    /// Width of the picture, 0 until known.
+    pub width: AtomicU32,
+    /// Height of the picture, 0 until known.
+    pub height: AtomicU32,
+}
+
+/// A stream of a peer, encoded as it came.
+#[derive(Debug, Clone)]
+pub struct Track {
+    /// Its codec.
+    pub codec: Codec,
+    /// Its frames.
+    pub producer: StreamProducer,
+    /// Its counters.
+    pub counters: Arc<Counters>,
+}
+
+impl Track {
+    /// Audio or video.
+    pub fn kind(&self) -> Kind {
+        self.codec.kind()
+    }
+}
+
+/// Links a pad of webrtcbin; gives the track where it is one that we can take. `on_first` is called
+/// at its first frame, once the picture's size is known.
+pub(super) fn link(
+    pipeline: &gst::Pipeline,
+    pad: &gst::Pad,
+    wanted: impl Fn(Kind) -> bool,
+    on_first: impl Fn(Codec, &Counters) + Send + Sync + 'static,
+) -> Result<Option<Track>, MediaError> {
+    let caps = pad.current_caps();
+    let name =
+        caps.as_ref().and_then(|caps| caps.structure(0)).and_then(|s| s.get::<String>("encoding-name").ok());
+    let codec = name.and_then(|name| Codec::from_encoding_name(&name)).filter(|codec| wanted(codec.kind()));
+    let text = match codec {
+        Some(codec) => format!("{} ! appsink name=out sync=false max-buffers=100", rtp::depayloader(codec)),
+        None => "fakesink sync=false async=false".to_owned(),
+    };
+    let bin = launch::parse_bin(&text)?;
+    let failed = |what: &str| MediaError::WebRtc(format!("a received stream cannot be linked: {what}"));
+    let track = match (codec, bin.by_name("out").and_downcast::<gst_app::AppSink>()) {
+        (Some(codec), Some(appsink)) => {
+            appsink.set_async(false);
+            let counters = Arc::new(Counters::default());
+            count(&appsink, codec, &counters, on_first);
+            let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+            Some(Track { codec, producer, counters })
+        }
+        _ => None,
+    };
+    pipeline.add(&bin).map_err(|_| failed("add"))?;
+    bin.sync_state_with_parent().map_err(|_| failed("state"))?;
+    let sink = bin.static_pad("sink").ok_or_else(|| failed("no pad"))?;
+    pad.link(&sink).map_err(|_| failed("link"))?;
+    Ok(track)
+}
+
+fn count(
+    appsink: &gst_app::AppSink,
+    codec: Codec,
+    counters: &Arc<Counters>,
+    on_first: impl Fn(Codec, &Counters) + Send + Sync + 'static,
+) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let counters = counters.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        // The size may change with a key frame.
+        if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+            read_size(pad, &counters);
+        }
+        counters.bytes.fetch_add(buffer.size() as u64, Ordering::Relaxed);
+        if counters.frames.fetch_add(1, Ordering::Relaxed) == 0 {
+            on_first(codec, &counters);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn read_size(pad: &gst::Pad, counters: &Counters) {
+    let caps = pad.current_caps();
+    let size = |key| caps.as_ref()?.structure(0)?.get::<i32>(key).ok()?.try_into().ok();
+    if let (Some(width), Some(height)) = (size("width"), size("height")) {
+        counters.width.store(width, Ordering::Relaxed);
+        counters.height.store(height, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,151 @@
+//! Recording what a peer sends into a Matroska file, without encoding it again.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst_utils::ConsumptionLink;
+use smol::channel::{Receiver, Sender, bounded};
+
+use super::MediaError;
+use super::launch;
+use super::pipeline::{BusEvent, Owned};
+use super::receive::Track;
+use crate::sdp::Codec;
+
+/// How long a file's end may take to be written.
+const FINISH: Duration = Duration::from_secs(5);
+
+/// A running recording. [`Recorder::finish`] ends it in order.
+#[derive(Debug)]
+pub struct Recorder {
+    path: PathBuf,
+    sources: Vec<gst_app::AppSrc>,
+    links: Vec<ConsumptionLink>,
+    ended: Receiver<()>,
+    owned: Owned,
+}
+
+/// A file name of a peer's id and a time: nothing that a peer is called leads out of the folder.
+pub fn file_name(peer: &str, time: &str) -> String {
+    let safe = |c: char| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' };
+    let peer: String = peer.chars().take(64).map(safe).collect();
+    let time: String = time.chars().map(safe).collect();
+    format!("{peer}-{time}.mkv")
+}
+
+impl Recorder {
+    /// Records these tracks of a peer into a new file.
+    pub fn start(tracks: &[Track], path: &Path, failures: Sender<String>) -> Result<Self, MediaError> {
+        let failed = |reason: String| MediaError::Record { path: path.display().to_string(), reason };
+        let mut text =
+            String::from("matroskamux name=mux writing-app=roomtone ! filesink name=file async=false");
+        for (i, track) in tracks.iter().enumerate() {
+            // The muxer takes H.264 as it stands in MP4, with its headers in the caps.
+            let parse = match track.codec {
+                Codec::H264 => "! h264parse ! video/x-h264,stream-format=avc,alignment=au",
+                Codec::Opus => "! opusparse",
+                Codec::Vp8 => "! identity name=vp8",
+            };
+            text.push_str(&format!(" appsrc name=in{i} {parse} ! queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."));
+        }
+        let pipeline = launch::parse(&text)?;
+        let file = pipeline.by_name("file").ok_or_else(|| failed("no filesink".into()))?;
+        file.set_property("location", path.to_string_lossy().as_ref());
+        if let Some(pad) = pipeline.by_name("vp8").and_then(|element| element.static_pad("src")) {
+            keep_first_caps(&pad);
+        }
+        let (end, ended) = bounded(1);
+        let shown = path.display().to_string();
+        let owned = Owned::new(pipeline.clone(), move |_, event| match event {
+            BusEvent::Eos => {
+                let _ = end.try_send(());
+            }
+            BusEvent::Error(_, reason) => {
+                let _ = failures.try_send(format!("recording to {shown} stopped: {reason}"));
+                let _ = end.try_send(());
+            }
+            BusEvent::SegmentDone => {}
+        });
+        let mut sources = Vec::new();
+        let mut links = Vec::new();
+        let origin = super::pipeline::running_time();
+        for (i, track) in tracks.iter().enumerate() {
+            let source = pipeline.by_name(&format!("in{i}")).and_downcast::<gst_app::AppSrc>();
+            let source = source.ok_or_else(|| failed("no appsrc".into()))?;
+            from_zero(&source, origin);
+            let settings = gst_utils::streamproducer::ConsumerSettings {
+                max_time: gst::ClockTime::from_seconds(10),
+                ..Default::default()
+            };
+            let link = track.producer.add_consumer_with(&source, settings);
+            links.push(link.map_err(|error| failed(error.to_string()))?);
+            sources.push(source);
+        }
+        owned.play().map_err(|_| failed("the file cannot be written".into()))?;
+        Ok(Self { path: path.to_owned(), sources, links, ended, owned })
+    }
+
+    /// Writes the file's end and waits for it, at most [`FINISH`].
+    pub async fn finish(mut self) -> PathBuf {
+        self.links.clear();
+        for source in &self.sources {
+            let _ = source.end_of_stream();
+        }
+        let timeout = async {
+            smol::Timer::after(FINISH).await;
+            tracing::warn!("the recording could not be finished in time");
+        };
+        smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, timeout).await;
+        // The file is complete only when the sink has closed it.
+        let pipeline = self.owned.pipeline().clone();
+        smol::unblock(move || {
+            let _ = pipeline.set_state(gst::State::Null);
+        })
+        .await;
+        self.path.clone()
+    }
+}
+
+/// The file's time begins with the recording, not with the process.
+fn from_zero(source: &gst_app::AppSrc, origin: gst::ClockTime) {
+    let Some(pad) = source.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let pts = buffer.pts().map(|pts| pts.saturating_sub(origin));
+            let buffer = buffer.make_mut();
+            buffer.set_pts(pts);
+            buffer.set_dts(gst::ClockTime::NONE);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// A browser changes the picture's size with the network. VP8 carries its size in every key frame,
+/// but the muxer would stop at new caps.
+fn keep_first_caps(pad: &gst::Pad) {
+    let seen = Arc::new(AtomicBool::new(false));
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let is_caps = info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
+        match is_caps && seen.swap(true, Ordering::Relaxed) {
+            true => gst::PadProbeReturn::Drop,
+            false => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_peer_leads_out_of_the_folder() {
+        assert_eq!(
+            file_name("../../etc/passwd", "2026-01-01T00:00:00Z"),
+            "______etc_passwd-2026-01-01T00_00_00Z.mkv"
+        );
+        assert_eq!(file_name("späti", "x"), "späti-x.mkv");
+    }
+}

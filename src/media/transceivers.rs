@@ -1,0 +1,149 @@
+//! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
+
+use gst::prelude::*;
+use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
+
+use super::peer::{PeerConfig, Sender};
+use super::{MediaError, launch, rtp};
+use crate::sdp::codec::{Payload, usable};
+use crate::sdp::{Codec, Kind, Sdp, Section};
+
+fn direction(send: bool, receive: bool) -> Direction {
+    match (send, receive) {
+        (true, true) => Direction::Sendrecv,
+        (true, false) => Direction::Sendonly,
+        (false, true) => Direction::Recvonly,
+        (false, false) => Direction::Inactive,
+    }
+}
+
+fn all(webrtc: &gst::Element) -> Vec<WebRTCRTPTransceiver> {
+    let get = |i: i32| webrtc.emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&i]);
+    (0..).map_while(get).collect()
+}
+
+/// Adds a transceiver for each kind that we want and that has none yet, with one codec each, the
+/// one that we prefer; `mlines` is the number of m-lines agreed so far.
+pub(super) fn for_offer(
+    pipeline: &gst::Pipeline,
+    webrtc: &gst::Element,
+    config: &PeerConfig,
+    mut mlines: usize,
+) -> Result<Vec<(Kind, Sender)>, MediaError> {
+    let present: Vec<Kind> = all(webrtc).iter().filter_map(kind_of).collect();
+    let mut senders = Vec::new();
+    for kind in Kind::ALL {
+        let (send, receive) = (config.sends(kind), config.receives(kind));
+        if present.contains(&kind) || !(send || receive) {
+            continue;
+        }
+        let codec = config.codecs.iter().find(|codec| codec.kind() == kind);
+        let payload = rtp::offered(*codec.ok_or_else(|| MediaError::WebRtc(format!("no codec for {kind}")))?);
+        if send {
+            let sender = attach(pipeline, webrtc, config, &payload, mlines, direction(send, receive))?;
+            senders.push((kind, sender));
+        } else {
+            add(webrtc, direction(send, receive), &payload);
+        }
+        mlines += 1;
+    }
+    Ok(senders)
+}
+
+/// Fits our side to an offer that webrtcbin has just taken: for each m-line the codec, the direction,
+/// and a sender where we have something to send and the peer wants it.
+pub(super) fn for_answer(
+    pipeline: &gst::Pipeline,
+    webrtc: &gst::Element,
+    config: &PeerConfig,
+    sending: &[Kind],
+    offer: &Sdp,
+) -> Result<Vec<(Kind, Sender)>, MediaError> {
+    let transceivers = all(webrtc);
+    let mut senders = Vec::new();
+    for (mline, media) in offer.media.iter().enumerate() {
+        let Some(kind) = Kind::of(media) else { continue };
+        if transceivers.iter().any(|t| t.mlineindex() as usize == mline) {
+            // Agreed before: a direction that the peer narrowed shows in the answer, not here.
+            continue;
+        }
+        let theirs = media.direction();
+        let payload = usable(media, &config.codecs).into_iter().next();
+        let receive = config.receives(kind) && theirs.send;
+        // The first of the peer's lines of a kind is the one that we send on.
+        let already = sending.contains(&kind) || senders.iter().any(|(k, _)| *k == kind);
+        match payload {
+            Some(payload) if config.sends(kind) && theirs.receive && !already => {
+                let sender = attach(pipeline, webrtc, config, &payload, mline, direction(true, receive))?;
+                senders.push((kind, sender));
+            }
+            Some(payload) => add(webrtc, direction(false, receive), &payload),
+            None => add(webrtc, Direction::Inactive, &rtp::offered(Codec::default_of(kind))),
+        }
+    }
+    Ok(senders)
+}
+
+fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
+    match transceiver.kind() {
+        gst_webrtc::WebRTCKind::Audio => Some(Kind::Audio),
+        gst_webrtc::WebRTCKind::Video => Some(Kind::Video),
+        _ => None,
+    }
+}
+
+/// A transceiver that sends nothing.
+fn add(webrtc: &gst::Element, direction: Direction, payload: &Payload) {
+    let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payload, None)];
+    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), payload, None);
+}
+
+/// One payload type, and retransmission for pictures.
+fn set_up(transceiver: &WebRTCRTPTransceiver, payload: &Payload, ssrc: Option<u32>) {
+    transceiver.set_codec_preferences(Some(&rtp::caps(payload, ssrc)));
+    if payload.codec.kind() == Kind::Video && payload.feedback.iter().any(|feedback| feedback == "nack") {
+        transceiver.set_property("do-nack", true);
+    }
+}
+
+/// Builds `appsrc ! payloader` and links it to webrtcbin's sink pad of that m-line.
+fn attach(
+    pipeline: &gst::Pipeline,
+    webrtc: &gst::Element,
+    config: &PeerConfig,
+    payload: &Payload,
+    mline: usize,
+    direction: Direction,
+) -> Result<Sender, MediaError> {
+    let ssrc = fastrand::u32(1..);
+    let kind = payload.codec.kind();
+    let failed = |what: &str| MediaError::WebRtc(format!("the {kind} cannot be sent: {what}"));
+    let encoder = config.encoders.encoder(payload.codec)?;
+    let bin = launch::parse_bin(&format!("appsrc name=in ! {}", rtp::payloader(payload, ssrc)))?;
+    let appsrc = bin.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or_else(|| failed("no appsrc"))?;
+    pipeline.add(&bin).map_err(|_| failed("add"))?;
+    let pad = webrtc.request_pad_simple(&format!("sink_{mline}")).ok_or_else(|| failed("no pad"))?;
+    if pad.has_property("msid") {
+        pad.set_property("msid", &config.stream);
+    }
+    let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the payloader"))?;
+    src.link(&pad).map_err(|_| failed("link"))?;
+    let link = encoder.producer().add_consumer(&appsrc).map_err(|error| failed(&error.to_string()))?;
+    // Nothing leaves before the connection stands.
+    link.set_discard(true);
+    bin.sync_state_with_parent().map_err(|_| failed("state"))?;
+    let transceiver = pad.property::<WebRTCRTPTransceiver>("transceiver");
+    transceiver.set_direction(direction);
+    set_up(&transceiver, payload, Some(ssrc));
+    Ok(Sender { link, encoder, codec: payload.codec })
+}
+
+/// The codec parameters of an m-line in words, for logs.
+pub(super) fn summary(sdp: &Sdp) -> String {
+    let lines = sdp.media.iter().map(|media| {
+        let direction = ["sendrecv", "sendonly", "recvonly", "inactive"];
+        let direction = direction.into_iter().find(|name| media.attribute(name).is_some()).unwrap_or("-");
+        format!("{} {} {direction}", media.kind, media.mid().unwrap_or("-"))
+    });
+    lines.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,412 @@
+//! Offers, answers and candidates of one connection (RFC 8829), with the polite side's part of a
+//! collision ("perfect negotiation") done without rollback, which webrtcbin does not have: a re-offer
+//! is sent at once but applied only when its answer comes, so that it can still be forgotten.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::STEP;
+use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
+use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup};
+
+/// The most messages of the peer that wait while a step is under way.
+pub const MAX_INBOX: usize = 512;
+/// The most candidates of a peer taken per connection.
+pub const MAX_CANDIDATES: usize = 256;
+/// How long the peer has to offer the media we want before we offer them. The demos' page offers a
+/// data channel alone first, and audio and video as soon as that is answered.
+const COMPLETION: Duration = Duration::from_millis(1500);
+
+/// Numbers effects, so that a late result is told from the one waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct EffectId(pub u64);
+
+/// What the connection is to do, strictly in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Begin with a fresh connection, in place of the one before.
+    Open,
+    /// Make an offer.
+    CreateOffer(EffectId),
+    /// Make an answer to the offer applied last.
+    CreateAnswer(EffectId),
+    /// Take this as the local description.
+    ApplyLocal(EffectId, SdpKind, String),
+    /// Take this as the remote description.
+    ApplyRemote(EffectId, SdpKind, Sdp),
+    /// Take a candidate of the peer: its m-line's index and the attribute.
+    AddCandidate(u32, String),
+}
+
+/// How an effect with an id went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EffectResult {
+    /// The offer or the answer that was made.
+    Created(String),
+    /// The description is applied.
+    Applied,
+    /// It failed, for this reason.
+    Failed(String),
+}
+
+/// What the machine gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// For the connection.
+    Effect(Effect),
+    /// For the peer.
+    Send(PeerMessage),
+    /// An offer was answered and applied on our side.
+    Negotiated,
+    /// Something of the peer was not taken; the negotiation goes on.
+    Warning(String),
+    /// The end: the step that failed, and why.
+    Failed(&'static str, String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Stable,
+    CreatingOffer(EffectId),
+    /// Our offer is with the peer; deferred: not yet applied on our side.
+    Offered {
+        sdp: String,
+        deferred: bool,
+    },
+    ApplyingAnswer(EffectId),
+    ApplyingOffer(EffectId),
+    CreatingAnswer(EffectId),
+    ApplyingLocal(EffectId),
+    Failed,
+}
+
+impl State {
+    fn effect(&self) -> Option<EffectId> {
+        match self {
+            Self::CreatingOffer(id)
+            | Self::ApplyingAnswer(id)
+            | Self::ApplyingOffer(id)
+            | Self::CreatingAnswer(id)
+            | Self::ApplyingLocal(id) => Some(*id),
+            Self::Stable | Self::Offered { .. } | Self::Failed => None,
+        }
+    }
+
+    /// What is waited for, in words.
+    fn step(&self) -> Option<&'static str> {
+        match self {
+            Self::Stable | Self::Failed => None,
+            Self::CreatingOffer(_) => Some("our offer to be made"),
+            Self::Offered { .. } => Some("the peer's answer"),
+            Self::ApplyingAnswer(_) => Some("the peer's answer to be applied"),
+            Self::ApplyingOffer(_) => Some("the peer's offer to be applied"),
+            Self::CreatingAnswer(_) => Some("our answer to be made"),
+            Self::ApplyingLocal(_) => Some("our answer to be applied"),
+        }
+    }
+}
+
+/// One connection's negotiation.
+#[derive(Debug)]
+pub struct Negotiation {
+    polite: bool,
+    wanted: Vec<Kind>,
+    state: State,
+    deadline: Option<Instant>,
+    next_id: u64,
+    /// An offer of ours is owed as soon as the state is stable.
+    offer_owed: bool,
+    /// When to offer what the peer's offer left out.
+    complete_at: Option<Instant>,
+    inbox: VecDeque<PeerMessage>,
+    remote: Option<Sdp>,
+    local: Option<Sdp>,
+    /// The offer being ignored, until the next description.
+    ignoring: bool,
+    candidates: usize,
+    role: Option<Setup>,
+    outputs: VecDeque<Output>,
+}
+
+impl Negotiation {
+    /// A negotiation over a fresh connection. The polite side gives way in a collision; `wanted` are
+    /// the kinds of media that our side means to send or receive.
+    pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
+        let mut this = Self {
+            polite,
+            wanted,
+            state: State::Stable,
+            deadline: None,
+            next_id: 0,
+            offer_owed: false,
+            complete_at: None,
+            inbox: VecDeque::new(),
+            remote: None,
+            local: None,
+            ignoring: false,
+            candidates: 0,
+            role: None,
+            outputs: VecDeque::new(),
+        };
+        this.effect(Effect::Open);
+        this
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Negotiation::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.complete_at).min()
+    }
+
+    /// Whether descriptions were exchanged at least once.
+    pub fn is_established(&self) -> bool {
+        self.remote.is_some() && self.local.is_some()
+    }
+
+    /// Our side wants to make an offer.
+    pub fn request_offer(&mut self, now: Instant) {
+        self.offer_owed = true;
+        self.proceed(now);
+    }
+
+    /// A message of the peer came.
+    pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
+        if self.inbox.len() >= MAX_INBOX {
+            self.warn("more messages than can wait: one is dropped");
+            return;
+        }
+        self.inbox.push_back(message);
+        self.proceed(now);
+    }
+
+    /// The connection found a candidate of ours.
+    pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
+        let sdp = match &self.state {
+            State::Offered { sdp, .. } => Sdp::parse(sdp).ok(),
+            _ => None,
+        };
+        let local = sdp.as_ref().or(self.local.as_ref());
+        let mid = local.and_then(|sdp| sdp.mid(mline)).map(str::to_owned);
+        let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag: None };
+        self.send(PeerMessage::Candidate(candidate));
+    }
+
+    /// An effect with an id came to its end.
+    pub fn handle_result(&mut self, now: Instant, id: EffectId, result: EffectResult) {
+        let waited_for = self.state.effect() == Some(id);
+        match (result, std::mem::replace(&mut self.state, State::Stable)) {
+            (EffectResult::Failed(reason), state) if waited_for || matches!(state, State::Offered { .. }) => {
+                let step = state.step().unwrap_or("a description");
+                self.fail(step, reason);
+            }
+            (EffectResult::Created(sdp), State::CreatingOffer(_)) if waited_for => self.offer(now, sdp),
+            (EffectResult::Created(sdp), State::CreatingAnswer(_)) if waited_for => self.answer(now, sdp),
+            (EffectResult::Applied, State::ApplyingOffer(_)) if waited_for => {
+                let id = self.id();
+                self.effect(Effect::CreateAnswer(id));
+                self.enter(now, State::CreatingAnswer(id));
+            }
+            (EffectResult::Applied, State::ApplyingAnswer(_) | State::ApplyingLocal(_)) if waited_for => {
+                self.enter(now, State::Stable);
+                self.outputs.push_back(Output::Negotiated);
+            }
+            // Not waited for (the local half of an offer, a forgotten offer) or of the wrong kind.
+            (_, state) => self.state = state,
+        }
+        self.proceed(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.complete_at.is_some_and(|at| at <= now) {
+            self.complete_at = None;
+            self.request_offer(now);
+        }
+        if self.deadline.is_some_and(|at| at <= now)
+            && let Some(step) = self.state.step()
+        {
+            self.fail(step, format!("nothing came for {} s", STEP.as_secs()));
+        }
+    }
+
+    /// Works on the inbox, and makes an offer that is owed, as far as the state allows.
+    fn proceed(&mut self, now: Instant) {
+        while matches!(self.state, State::Stable | State::Offered { .. }) {
+            match self.inbox.pop_front() {
+                Some(PeerMessage::Description(description)) => self.description(now, description),
+                Some(PeerMessage::Candidate(candidate)) => {
+                    if self.remote.is_none() && !self.ignoring {
+                        // Candidates before the description wait for it, behind what came after them.
+                        if !self.inbox.iter().any(|m| matches!(m, PeerMessage::Description(_))) {
+                            self.inbox.push_front(PeerMessage::Candidate(candidate));
+                            break;
+                        }
+                        self.inbox.push_back(PeerMessage::Candidate(candidate));
+                    } else {
+                        self.candidate(candidate);
+                    }
+                }
+                Some(PeerMessage::OfferRequest) => self.offer_owed |= self.state == State::Stable,
+                Some(PeerMessage::EndOfCandidates) => {}
+                Some(PeerMessage::Placeholder) => self.warn("a placeholder where a description should be"),
+                None => break,
+            }
+        }
+        if self.state == State::Stable && self.offer_owed {
+            self.offer_owed = false;
+            self.complete_at = None;
+            let id = self.id();
+            self.effect(Effect::CreateOffer(id));
+            self.enter(now, State::CreatingOffer(id));
+        }
+    }
+
+    fn offer(&mut self, now: Instant, sdp: String) {
+        let sdp = match Sdp::parse(&sdp) {
+            Ok(mut parsed) => {
+                parsed.media.iter_mut().for_each(|media| sdp::codec::declare_h264(media, "1f"));
+                parsed.to_string()
+            }
+            Err(error) => return self.fail("our offer to be made", error.to_string()),
+        };
+        // The first offer can be answered by a fresh start, so it need not wait to be applied.
+        let deferred = self.polite && self.is_established();
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.clone() }));
+        if !deferred {
+            let id = self.id();
+            self.effect(Effect::ApplyLocal(id, SdpKind::Offer, sdp.clone()));
+        }
+        self.enter(now, State::Offered { sdp, deferred });
+    }
+
+    fn answer(&mut self, now: Instant, sdp: String) {
+        let role = self.role.or_else(|| Setup::of_answer(&Sdp::parse(&sdp).ok()?));
+        let written = match role {
+            Some(role) => role.write_into(&sdp),
+            None => Ok(sdp),
+        };
+        match written.and_then(|sdp| Ok((Sdp::parse(&sdp)?, sdp))) {
+            Ok((parsed, sdp)) => {
+                self.role = role;
+                self.local = Some(parsed);
+                self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: sdp.clone() }));
+                let id = self.id();
+                self.effect(Effect::ApplyLocal(id, SdpKind::Answer, sdp));
+                self.enter(now, State::ApplyingLocal(id));
+            }
+            Err(error) => self.fail("our answer to be made", error.to_string()),
+        }
+    }
+
+    /// A description of the peer, in [`State::Stable`] or [`State::Offered`].
+    fn description(&mut self, now: Instant, Description { kind, sdp }: Description) {
+        let sdp = match Sdp::parse(&sdp).and_then(sdp::normalise) {
+            Ok(sdp) => sdp,
+            Err(error) => return self.warn(&error.to_string()),
+        };
+        match (kind, self.state.clone()) {
+            (SdpKind::Offer, State::Offered { deferred, .. }) => {
+                if !self.polite {
+                    self.ignoring = true;
+                    return;
+                }
+                if deferred {
+                    self.offer_owed = true;
+                } else {
+                    self.restart();
+                }
+                self.take_offer(now, sdp);
+            }
+            (SdpKind::Offer, _) => self.take_offer(now, sdp),
+            (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {
+                self.ignoring = false;
+                self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
+                self.local = Sdp::parse(&offer).ok();
+                self.remote = Some(sdp.clone());
+                if deferred {
+                    let id = self.id();
+                    self.effect(Effect::ApplyLocal(id, SdpKind::Offer, offer));
+                }
+                let id = self.id();
+                self.effect(Effect::ApplyRemote(id, SdpKind::Answer, sdp));
+                self.enter(now, State::ApplyingAnswer(id));
+            }
+            (SdpKind::Answer, _) => self.warn("an answer to no offer of ours"),
+        }
+    }
+
+    fn take_offer(&mut self, now: Instant, sdp: Sdp) {
+        self.ignoring = false;
+        let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
+        self.complete_at = (!self.wanted.iter().all(offered)).then_some(now + COMPLETION);
+        self.remote = Some(sdp.clone());
+        let id = self.id();
+        self.effect(Effect::ApplyRemote(id, SdpKind::Offer, sdp));
+        self.enter(now, State::ApplyingOffer(id));
+    }
+
+    /// Throws the connection away and begins with a fresh one.
+    fn restart(&mut self) {
+        self.remote = None;
+        self.local = None;
+        self.role = None;
+        self.candidates = 0;
+        self.effect(Effect::Open);
+    }
+
+    fn candidate(&mut self, candidate: Candidate) {
+        if self.ignoring {
+            return;
+        }
+        self.candidates += 1;
+        if self.candidates > MAX_CANDIDATES {
+            if self.candidates == MAX_CANDIDATES + 1 {
+                self.warn("more candidates than are taken: the rest is dropped");
+            }
+            return;
+        }
+        let Some(remote) = &self.remote else { return };
+        let mline = candidate.mid.as_deref().and_then(|mid| remote.mline(mid)).or(candidate.mline);
+        let mline = mline.filter(|mline| (*mline as usize) < remote.media.len());
+        match (CandidateLine::parse(&candidate.candidate), mline) {
+            (Ok(_), Some(mline)) => self.effect(Effect::AddCandidate(mline, candidate.candidate)),
+            (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
+            (Err(sdp::CandidateError::Mdns), _) => {}
+            (Err(error), _) => self.warn(&error.to_string()),
+        }
+    }
+
+    fn enter(&mut self, now: Instant, state: State) {
+        self.deadline = state.step().map(|_| now + STEP);
+        self.state = state;
+    }
+
+    fn fail(&mut self, step: &'static str, reason: String) {
+        self.state = State::Failed;
+        self.deadline = None;
+        self.complete_at = None;
+        self.inbox.clear();
+        self.outputs.push_back(Output::Failed(step, reason));
+    }
+
+    fn id(&mut self) -> EffectId {
+        self.next_id += 1;
+        EffectId(self.next_id)
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.outputs.push_back(Output::Effect(effect));
+    }
+
+    fn send(&mut self, message: PeerMessage) {
+        self.outputs.push_back(Output::Send(message));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.outputs.push_back(Output::Warning(text.to_owned()));
+    }
+}
