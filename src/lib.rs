@@ -1,7 +1,12 @@
+pub mod app;
+pub mod cli;
 pub mod hub;
 #[cfg(feature = "media")]
 pub mod media;
 pub mod paths;
 pub mod protocol;
 pub mod sdp;
+pub mod server;
 pub mod session;
+pub mod signalling;
+pub mod tls;

@@ -15,11 +15,18 @@ use crate::protocol::{PeerId, RoomId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
+/// Whom a connection belongs to, for the bounds on what one address may take: any number that is the
+/// same for the same address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Owner(pub u64);
+
 /// Bounds of one hub.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most rooms at a time.
     pub rooms: usize,
+    /// The most rooms at a time that one address made.
+    pub rooms_per_owner: usize,
     /// The most peers in one room.
     pub room_size: usize,
     /// The most names in an answer to [`Command::ListPeers`].
@@ -30,7 +37,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { rooms: 10_000, room_size: 1_000, listed: 1_000, probe: Duration::from_secs(2) }
+        Self {
+            rooms: 10_000,
+            rooms_per_owner: 1_000,
+            room_size: 1_000,
+            listed: 1_000,
+            probe: Duration::from_secs(2),
+        }
     }
 }
 
@@ -62,7 +75,7 @@ pub enum Command {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A connection was made.
-    Opened(ConnId),
+    Opened(ConnId, Owner),
     /// A connection asks for something.
     Command(ConnId, Command),
     /// A connection answered a [`Output::Probe`].
@@ -184,6 +197,15 @@ pub enum Phase {
 struct Conn {
     name: Option<PeerId>,
     place: Place,
+    owner: Owner,
+}
+
+#[derive(Debug)]
+struct Room {
+    /// Who made it.
+    owner: Owner,
+    /// In the order in which they came.
+    members: Vec<ConnId>,
 }
 
 /// The state machine.
@@ -192,8 +214,9 @@ pub struct Hub {
     limits: Limits,
     conns: HashMap<ConnId, Conn>,
     names: HashMap<PeerId, ConnId>,
-    /// Members in the order in which they came.
-    rooms: HashMap<RoomId, Vec<ConnId>>,
+    rooms: HashMap<RoomId, Room>,
+    /// How many rooms each owner made that are still there.
+    rooms_of: HashMap<Owner, usize>,
     /// Holders being asked for a sign of life, until when, and who wants the name.
     probes: HashMap<ConnId, (Instant, VecDeque<ConnId>)>,
     outputs: VecDeque<Output>,
@@ -208,8 +231,8 @@ impl Hub {
     /// Takes one input; its outputs are then waiting in [`Hub::poll_output`].
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Opened(conn) => {
-                self.conns.insert(conn, Conn { name: None, place: Place::Door });
+            Input::Opened(conn, owner) => {
+                self.conns.insert(conn, Conn { name: None, place: Place::Door, owner });
             }
             Input::Alive(conn) => self.alive(conn),
             Input::Closed(conn) => self.leave(conn),
@@ -308,15 +331,24 @@ impl Hub {
     }
 
     fn join(&mut self, conn: ConnId, room: RoomId) -> Result<(), Refusal> {
-        let Some(name) = self.name(conn) else { return Err(Refusal::Outside) };
-        if !self.rooms.contains_key(&room) && self.rooms.len() >= self.limits.rooms {
-            return Err(Refusal::TooManyRooms);
+        let Some(Conn { name: Some(name), owner, .. }) = self.conns.get(&conn) else {
+            return Err(Refusal::Outside);
+        };
+        let (name, owner) = (name.clone(), *owner);
+        match self.rooms.get_mut(&room) {
+            Some(there) if there.members.len() >= self.limits.room_size => {
+                return Err(Refusal::RoomFull(room));
+            }
+            Some(there) => there.members.push(conn),
+            None => {
+                let made = self.rooms_of.entry(owner).or_default();
+                if self.rooms.len() >= self.limits.rooms || *made >= self.limits.rooms_per_owner {
+                    return Err(Refusal::TooManyRooms);
+                }
+                *made += 1;
+                self.rooms.insert(room.clone(), Room { owner, members: vec![conn] });
+            }
         }
-        let members = self.rooms.entry(room.clone()).or_default();
-        if members.len() >= self.limits.room_size {
-            return Err(Refusal::RoomFull(room));
-        }
-        members.push(conn);
         let others = self.others(&room, conn);
         self.notify(conn, Notice::Joined(others));
         self.tell_room(&room, conn, Notice::PeerJoined(name));
@@ -343,7 +375,7 @@ impl Hub {
             waiting.retain(|other| *other != conn);
         }
         self.probes.retain(|holder, (_, waiting)| *holder == conn || !waiting.is_empty());
-        let Some(Conn { name, place }) = self.conns.remove(&conn) else { return };
+        let Some(Conn { name, place, .. }) = self.conns.remove(&conn) else { return };
         if let Some(name) = &name {
             self.names.remove(name);
         }
@@ -356,16 +388,29 @@ impl Hub {
                 self.leave(other);
             }
             Place::Room(room) => {
-                let members = self.rooms.entry(room.clone()).or_default();
-                members.retain(|member| *member != conn);
-                if members.is_empty() {
-                    self.rooms.remove(&room);
-                } else if let Some(name) = &name {
-                    self.tell_room(&room, conn, Notice::PeerLeft(name.clone()));
-                }
+                self.leave_room(conn, &room, name.as_ref());
             }
         }
         self.inherit(conn, name);
+    }
+
+    fn leave_room(&mut self, conn: ConnId, room: &RoomId, name: Option<&PeerId>) {
+        let Some(there) = self.rooms.get_mut(room) else { return };
+        there.members.retain(|member| *member != conn);
+        if !there.members.is_empty() {
+            if let Some(name) = name {
+                self.tell_room(room, conn, Notice::PeerLeft(name.clone()));
+            }
+            return;
+        }
+        let owner = there.owner;
+        self.rooms.remove(room);
+        if let Some(made) = self.rooms_of.get_mut(&owner) {
+            *made -= 1;
+            if *made == 0 {
+                self.rooms_of.remove(&owner);
+            }
+        }
     }
 
     fn name(&self, conn: ConnId) -> Option<PeerId> {
@@ -379,12 +424,12 @@ impl Hub {
     }
 
     fn others(&self, room: &RoomId, conn: ConnId) -> Vec<PeerId> {
-        let members = self.rooms.get(room).into_iter().flatten();
+        let members = self.rooms.get(room).map_or(&[][..], |room| &room.members).iter();
         members.filter(|member| **member != conn).filter_map(|member| self.name(*member)).collect()
     }
 
     fn tell_room(&mut self, room: &RoomId, but: ConnId, notice: Notice) {
-        let members = self.rooms.get(room).into_iter().flatten();
+        let members = self.rooms.get(room).map_or(&[][..], |room| &room.members).iter();
         let told = members.filter(|member| **member != but);
         self.outputs.extend(told.map(|member| Output::Notify(*member, notice.clone())));
     }

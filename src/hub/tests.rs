@@ -30,7 +30,7 @@ impl Bench {
     fn registered(names: &[&str]) -> Self {
         let mut bench = Self::new();
         for (i, name) in (1..).zip(names) {
-            bench.input(Input::Opened(ConnId(i)));
+            bench.input(Input::Opened(ConnId(i), Owner(i % 2)));
             assert_eq!(bench.say(i, Command::Register(id(name))), [notify(i, Notice::Registered)]);
         }
         bench
@@ -86,11 +86,11 @@ fn a_room_tells_of_joins_and_leaves() {
 #[test]
 fn a_name_is_refused_while_its_holder_lives_and_taken_over_when_it_does_not() {
     let mut bench = Bench::registered(&["ann", "bob"]);
-    bench.input(Input::Opened(ConnId(8)));
+    bench.input(Input::Opened(ConnId(8), Owner(8 % 2)));
     assert_eq!(bench.say(8, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
     assert_eq!(bench.input(Input::Alive(ConnId(1))), [Output::Close(ConnId(8), Reason::IdTaken)]);
 
-    bench.input(Input::Opened(ConnId(9)));
+    bench.input(Input::Opened(ConnId(9), Owner(9 % 2)));
     assert_eq!(bench.say(9, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
     let deadline = bench.hub.poll_timeout().unwrap();
     bench.hub.handle_timeout(deadline);
@@ -107,6 +107,7 @@ fn a_full_room_and_too_many_rooms_are_refused() {
     bench.hub.limits = Limits { rooms: 1, room_size: 1, ..Limits::default() };
     let room = |name: &str| -> RoomId { name.parse().unwrap() };
     bench.say(1, Command::Join(room("attic")));
+    bench.hub.limits.rooms_per_owner = 1;
     assert_eq!(bench.say(2, Command::Join(room("attic"))), refused(2, Refusal::RoomFull(room("attic"))));
     assert_eq!(bench.say(2, Command::Join(room("yard"))), refused(2, Refusal::TooManyRooms));
 }
@@ -162,7 +163,7 @@ proptest! {
                 Step::Open => {
                     next += 1;
                     open.insert(ConnId(next), View::default());
-                    bench.input(Input::Opened(ConnId(next)))
+                    bench.input(Input::Opened(ConnId(next), Owner(next % 2)))
                 }
                 Step::Close(n) => {
                     let Some(conn) = pick(&open, n) else { continue };
@@ -246,8 +247,10 @@ fn check(hub: &Hub, open: &BTreeMap<ConnId, View>) -> Result<(), TestCaseError> 
             }
         }
     }
-    for members in hub.rooms.values() {
-        prop_assert!(!members.is_empty());
+    let made: usize = hub.rooms_of.values().sum();
+    prop_assert_eq!(made, hub.rooms.len());
+    for room in hub.rooms.values() {
+        prop_assert!(!room.members.is_empty());
     }
     for (holder, (_, waiting)) in &hub.probes {
         prop_assert!(hub.conns[holder].name.is_some() && !waiting.is_empty());

@@ -10,7 +10,7 @@ pub mod launch;
 pub mod output;
 pub mod peer;
 pub mod pipeline;
-mod receive;
+pub mod receive;
 pub mod record;
 mod rtp;
 mod transceivers;
@@ -96,4 +96,10 @@ pub fn init() -> Result<(), MediaError> {
     // Loading the TLS module late, from libnice's thread, has crashed with gnutls.
     let _ = gio::prelude::TlsBackendExt::supports_tls(&gio::TlsBackend::default());
     gst::init().map_err(|error| MediaError::Init(error.to_string()))
+}
+
+/// GStreamer's version as it runs here.
+pub fn version() -> String {
+    let (major, minor, micro, _) = gst::version();
+    format!("{major}.{minor}.{micro}")
 }

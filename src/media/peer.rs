@@ -103,6 +103,7 @@ struct State {
     tracks: Vec<Track>,
     channels: Vec<WebRTCDataChannel>,
     mlines: usize,
+    expected: usize,
     connected: bool,
     watches_dtls: bool,
 }
@@ -193,6 +194,11 @@ impl Peer {
         let open =
             state.channels.iter().find(|c| c.ready_state() == gst_webrtc::WebRTCDataChannelState::Open);
         open.is_some_and(|channel| channel.send_string_full(Some(text)).is_ok())
+    }
+
+    /// How many streams the peer said it sends.
+    pub fn expected_tracks(&self) -> usize {
+        lock(&self.state).expected
     }
 
     /// The counters as they are now.
@@ -356,7 +362,14 @@ impl Peer {
     async fn apply_remote(&self, kind: SdpKind, sdp: &Sdp) -> Result<EffectResult, MediaError> {
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
         self.apply("set-remote-description", kind, &sdp.to_string()).await?;
-        lock(&self.state).mlines = sdp.media.len();
+        let sends = |media: &&crate::sdp::Media| {
+            media.direction().send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
+        };
+        {
+            let mut state = lock(&self.state);
+            state.mlines = sdp.media.len();
+            state.expected = sdp.media.iter().filter(sends).count();
+        }
         if kind == SdpKind::Offer {
             let sending: Vec<Kind> = lock(&self.state).senders.iter().map(|(kind, _)| *kind).collect();
             let pipeline = self.owned.pipeline();

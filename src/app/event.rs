@@ -1,0 +1,121 @@
+//! What the programs tell: for people as lines, for programs as JSON.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+/// Where events go.
+pub type Sink = Arc<dyn Fn(&Event) + Send + Sync>;
+
+/// Where a call with a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PeerState {
+    /// It is in the room.
+    Joined,
+    /// It called or was called; descriptions are being exchanged.
+    Connecting,
+    /// Media can flow.
+    Connected,
+    /// The path broke and is being mended.
+    Reconnecting,
+    /// The call ended in order.
+    Left,
+    /// The call ended in an error.
+    Failed,
+}
+
+/// Something that happened. As JSON: an object with `event` in snake case, and these fields.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// The server takes connections; one for each address.
+    Listening {
+        /// What to open in a browser.
+        url: String,
+        /// SHA-256 of the certificate, where this address speaks TLS.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fingerprint: Option<String>,
+    },
+    /// The server knows us.
+    Registered {
+        /// By this id.
+        id: String,
+        /// The server's address.
+        server: String,
+    },
+    /// A call changed.
+    Peer {
+        /// The peer's id; `caller` where the server does not tell it.
+        peer: String,
+        /// Where the call stands.
+        state: PeerState,
+        /// Why it ended.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The first frame of a stream came.
+    Media {
+        /// From whom.
+        peer: String,
+        /// `audio` or `video`.
+        kind: &'static str,
+        /// Always `receive`.
+        direction: &'static str,
+        /// The codec's name.
+        codec: String,
+        /// The picture's width in pixels.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        width: Option<u32>,
+        /// The picture's height in pixels.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        height: Option<u32>,
+        /// Since the connection was opened, in ms.
+        first_frame_ms: u64,
+    },
+    /// A data channel opened: messages can be sent.
+    Channel {
+        /// With whom.
+        peer: String,
+        /// The channel's label.
+        channel: String,
+    },
+    /// A text came over a data channel.
+    Message {
+        /// From whom.
+        peer: String,
+        /// The channel's label.
+        channel: String,
+        /// The text.
+        text: String,
+    },
+    /// A recording began or ended.
+    Recording {
+        /// Of whom.
+        peer: String,
+        /// The file.
+        path: String,
+        /// Whether the file is complete.
+        finished: bool,
+    },
+    /// Counters of a connection.
+    #[cfg(feature = "media")]
+    Stats {
+        /// With whom.
+        peer: String,
+        /// The counters.
+        #[serde(flatten)]
+        stats: crate::media::peer::Stats,
+    },
+    /// Something that the user should know; things go on.
+    Warning {
+        /// In words.
+        text: String,
+    },
+    /// The program ends.
+    Ended {
+        /// Why.
+        reason: String,
+    },
+}

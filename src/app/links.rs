@@ -1,0 +1,33 @@
+//! The links under which a server is reached.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::Event;
+use crate::protocol::PeerId;
+use crate::server::{Server, tls};
+
+/// The links to a server for browsers: on this machine without TLS, from others with it.
+pub fn links(server: &Server, plain: bool, call: Option<&PeerId>) -> Vec<Event> {
+    let address = server.address();
+    let query = call.map(|id| {
+        let id: String = url::form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
+        format!("?call={id}")
+    });
+    let query = query.unwrap_or_default();
+    let is_for_this_machine = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+    let mut links = Vec::new();
+    if is_for_this_machine(address.ip()) || plain {
+        let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
+        let url = format!("http://{}/{query}", SocketAddr::new(ip, address.port()));
+        links.push(Event::Listening { url, fingerprint: None });
+    }
+    if let Some(fingerprint) = server.fingerprint() {
+        let ips = if address.ip().is_unspecified() { tls::addresses() } else { vec![address.ip()] };
+        let reachable = |ip: &IpAddr| address.is_ipv6() || ip.is_ipv4();
+        links.extend(ips.into_iter().filter(reachable).map(|ip| Event::Listening {
+            url: format!("https://{}/{query}", SocketAddr::new(ip, address.port())),
+            fingerprint: Some(fingerprint.to_owned()),
+        }));
+    }
+    links
+}

@@ -1,0 +1,22 @@
+//! The event loops that join session, signalling, media and server: what the programs do, as an API.
+//!
+//! [`Client`] makes and takes calls; [`host`] runs a server and a client that answers on it. What
+//! happens is told as [`Event`]s.
+
+#[cfg(feature = "media")]
+pub mod client;
+#[cfg(feature = "media")]
+mod connection;
+pub mod event;
+#[cfg(feature = "media")]
+pub mod host;
+mod links;
+#[cfg(feature = "media")]
+pub mod plan;
+
+#[cfg(feature = "media")]
+pub use client::{Client, ClientError, Command};
+pub use event::{Event, PeerState, Sink};
+pub use links::links;
+#[cfg(feature = "media")]
+pub use plan::{MediaOptions, MediaPlan};

@@ -1,0 +1,182 @@
+//! From the user's choice of media to what runs: sources with their fallbacks, codecs, outputs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smol::channel::{Receiver, bounded};
+
+use super::{Event, Sink};
+use crate::media::capture::SourceConfig;
+use crate::media::peer::PeerConfig;
+use crate::media::{Capture, Encoders, MediaError, inventory, output};
+use crate::sdp::{Codec, Kind};
+
+/// What the user wants of media. A source or an output is a name of `pipelines/`, a pipeline's text, or
+/// `none`; where nothing is said, what this machine has is taken.
+#[derive(Debug, Clone)]
+pub struct MediaOptions {
+    /// The source of pictures.
+    pub video: Option<String>,
+    /// The source of sound.
+    pub audio: Option<String>,
+    /// What stands for `{device}` in the source of pictures.
+    pub device: Option<String>,
+    /// What stands for `{device}` in the source of sound.
+    pub audio_device: Option<String>,
+    /// The codec that is offered, and preferred in answers.
+    pub video_codec: Codec,
+    /// Width and height in pixels.
+    pub size: Option<(u32, u32)>,
+    /// Frames a second.
+    pub fps: u32,
+    /// Of the pictures, in kbit/s.
+    pub bitrate: u32,
+    /// Where pictures go.
+    pub show: Option<String>,
+    /// Where sound goes.
+    pub play: Option<String>,
+    /// The folder that recordings go to.
+    pub record: Option<PathBuf>,
+    /// Send nothing.
+    pub receive_only: bool,
+    /// Take nothing.
+    pub send_only: bool,
+    /// Counters every so often.
+    pub stats: Option<Duration>,
+}
+
+/// The word for nothing.
+const NONE: &str = "none";
+
+/// Running media, ready for peers.
+#[derive(Debug)]
+pub struct MediaPlan {
+    pub(super) peer: PeerConfig,
+    pub(super) show: Option<String>,
+    pub(super) play: Option<String>,
+    pub(super) record: Option<PathBuf>,
+    pub(super) stats: Option<Duration>,
+    /// Sources and encoders that stopped.
+    pub(super) failures: Receiver<String>,
+}
+
+impl MediaPlan {
+    /// Starts the sources, and refuses what cannot work before any call.
+    pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
+        crate::media::init()?;
+        inventory::check()?;
+        let (failed, failures) = bounded(16);
+        let mut captures = Vec::new();
+        for kind in Kind::ALL {
+            if !options.receive_only
+                && let Some(config) = source(kind, options, sink)
+            {
+                captures.push(Capture::start(kind, &config, failed.clone()).await?);
+            }
+        }
+        let mut codecs = vec![options.video_codec];
+        codecs.extend(Codec::ALL.into_iter().filter(|codec| *codec != options.video_codec));
+        // A codec that cannot be encoded or decoded here is not negotiated.
+        codecs.retain(|codec| {
+            *codec == options.video_codec
+                || (inventory::encoder(*codec).is_ok() && inventory::decoder(*codec).is_ok())
+        });
+        inventory::encoder(options.video_codec)?;
+        inventory::decoder(options.video_codec)?;
+
+        let encoders = Arc::new(Encoders::new(captures, options.bitrate, failed));
+        // The encoders run before the first peer comes: its first frame need not wait for them.
+        for codec in [options.video_codec, Codec::Opus] {
+            if encoders.has(codec.kind()) {
+                encoders.encoder(codec)?;
+            }
+        }
+        let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
+        let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+        let show =
+            chosen(&options.show, "window", || has_display, "no display: pictures are not shown", sink);
+        let play = chosen(
+            &options.play,
+            "speaker",
+            inventory::has_speaker,
+            "no sound card: sound is not played",
+            sink,
+        );
+        for (kind, output) in [(Kind::Video, &show), (Kind::Audio, &play)] {
+            if let Some(output) = output.as_ref().filter(|_| !options.send_only) {
+                output::check(kind, output)?;
+            }
+        }
+        if let Some(folder) = &options.record {
+            std::fs::create_dir_all(folder).map_err(|error| MediaError::Record {
+                path: folder.display().to_string(),
+                reason: error.to_string(),
+            })?;
+        }
+        let stream = format!("roomtone-{:08x}", fastrand::u32(..));
+        let peer = PeerConfig { encoders, receive, codecs, stream };
+        Ok(Self { peer, show, play, record: options.record.clone(), stats: options.stats, failures })
+    }
+}
+
+fn warn(sink: &Sink, text: &str) {
+    sink(&Event::Warning { text: text.to_owned() });
+}
+
+/// The source of a kind; none where the user wants none. By default a camera or microphone, or else
+/// the test picture or tone, with a word about it.
+fn source(kind: Kind, options: &MediaOptions, sink: &Sink) -> Option<SourceConfig> {
+    let (wanted, device, real, fallback, missing) = match kind {
+        Kind::Video => (
+            &options.video,
+            options.device.clone(),
+            "camera",
+            "test",
+            "no camera: the test picture is sent (--video chooses another source)",
+        ),
+        // A file or an address holds both.
+        Kind::Audio => {
+            let shared = ["file", "rtsp"].iter().any(|name| options.audio.as_deref() == Some(name));
+            let device = options.audio_device.clone().or_else(|| options.device.clone().filter(|_| shared));
+            let missing = "no microphone: a test tone is sent (--audio chooses another source)";
+            (&options.audio, device, "microphone", "tone", missing)
+        }
+    };
+    let source = match wanted.as_deref() {
+        Some(NONE) => return None,
+        Some(source) => source.to_owned(),
+        None if device.is_some() || inventory::sources().iter().any(|device| device.kind == kind) => {
+            real.to_owned()
+        }
+        None => {
+            warn(sink, missing);
+            return Some(SourceConfig {
+                source: fallback.into(),
+                device: None,
+                size: options.size,
+                fps: options.fps,
+            });
+        }
+    };
+    Some(SourceConfig { source, device, size: options.size, fps: options.fps })
+}
+
+/// An output: what the user said, or the default where this machine has it.
+fn chosen(
+    said: &Option<String>,
+    default: &str,
+    is_there: impl FnOnce() -> bool,
+    missing: &str,
+    sink: &Sink,
+) -> Option<String> {
+    match said.as_deref() {
+        Some(NONE) => None,
+        Some(said) => Some(said.to_owned()),
+        None if is_there() => Some(default.to_owned()),
+        None => {
+            warn(sink, missing);
+            None
+        }
+    }
+}

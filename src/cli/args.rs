@@ -1,0 +1,226 @@
+//! The arguments. Every option of a command can also stand in the environment (`ROOMTONE_…`) and in the
+//! configuration file under its long name; see [`super::config`].
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+
+const EXAMPLES: &str = "\
+Examples:
+  roomtone host                              host a call here; open the link it prints
+  roomtone host --video 'v4l2src ! videoflip method=180'
+  roomtone call 1234 --server wss://example.org:8443
+  roomtone answer --id kiosk --record calls/ --server ws://127.0.0.1:8443
+  roomtone doctor                            what is missing, and how to install it
+
+Exit codes:
+  0 ended normally    2 usage              3 server not reachable   4 refused by the server
+  5 peer not found or busy   6 negotiation or media failed   7 plugin or device missing
+  1 other error       130 interrupted";
+
+/// The native end of a WebRTC call: calls browsers from the command line, or hosts a call here.
+#[derive(Debug, Parser)]
+#[command(name = "roomtone", version, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    /// What to do.
+    pub command: Command,
+
+    /// One JSON object a line on stdout for everything that happens; commands as JSON lines on stdin
+    #[arg(long, global = true, env = "ROOMTONE_JSON")]
+    pub json: bool,
+
+    /// Say more on stderr; twice for all there is
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+
+    /// The configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it is there]
+    #[arg(long, global = true, value_name = "FILE", env = "ROOMTONE_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Host a call on this machine: server, page and a client that takes calls
+    #[cfg(feature = "media")]
+    Host(HostArgs),
+    /// The signalling server and the page alone
+    Serve(ServeArgs),
+    /// Call a peer
+    #[cfg(feature = "media")]
+    Call(CallArgs),
+    /// Register and take calls, one after another
+    #[cfg(feature = "media")]
+    Answer(AnswerArgs),
+    /// List cameras, microphones and the names of sources and outputs
+    #[cfg(feature = "media")]
+    Devices,
+    /// List codecs: what encodes and decodes them here
+    #[cfg(feature = "media")]
+    Codecs,
+    /// Check what is installed, and say how to install what is missing
+    #[cfg(feature = "media")]
+    Doctor,
+}
+
+/// `host`.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    /// The server's options.
+    #[command(flatten)]
+    pub server: ServerOptions,
+    /// The id that the page calls
+    #[arg(long, env = "ROOMTONE_ID", default_value = "host")]
+    pub id: String,
+    /// End after the first call
+    #[arg(long)]
+    pub once: bool,
+    /// Media options.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub media: MediaArgs,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The server's options.
+    #[command(flatten)]
+    pub server: ServerOptions,
+}
+
+/// `call`.
+#[derive(Debug, Args)]
+pub struct CallArgs {
+    /// The id of the peer to call
+    pub peer: String,
+    /// Let the peer make the offer
+    #[arg(long)]
+    pub request_offer: bool,
+    /// Where to register.
+    #[command(flatten)]
+    pub client: ClientOptions,
+    /// Media options.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub media: MediaArgs,
+}
+
+/// `answer`.
+#[derive(Debug, Args)]
+pub struct AnswerArgs {
+    /// End after the first call
+    #[arg(long)]
+    pub once: bool,
+    /// Where to register.
+    #[command(flatten)]
+    pub client: ClientOptions,
+    /// Media options.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub media: MediaArgs,
+}
+
+/// Options of the server.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[command(next_help_heading = "Server")]
+pub struct ServerOptions {
+    /// Where to listen [default: 0.0.0.0:8443]
+    #[arg(long, value_name = "ADDR:PORT", env = "ROOMTONE_LISTEN")]
+    pub listen: Option<SocketAddr>,
+    /// The certificate (PEM), read again when it changes [default: one is made and kept]
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_CERT", requires = "key")]
+    pub cert: Option<PathBuf>,
+    /// The certificate's private key (PEM)
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_KEY", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// No TLS at all: for loopback, or behind a proxy that does it
+    #[arg(long, env = "ROOMTONE_PLAIN", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub plain: Option<bool>,
+    /// A page's origin that may connect besides our own page's; '*' for all; may be repeated
+    #[arg(long, value_name = "ORIGIN", env = "ROOMTONE_ALLOW_ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Option<Vec<String>>,
+    /// The most connections of one address, loopback not counted [default: 256]
+    #[arg(long, value_name = "N", env = "ROOMTONE_MAX_PER_ADDRESS")]
+    pub max_per_address: Option<usize>,
+    /// The most rooms at a time [default: 10000]
+    #[arg(long, value_name = "N", env = "ROOMTONE_MAX_ROOMS")]
+    pub max_rooms: Option<usize>,
+}
+
+/// Options of a client towards its server.
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[command(next_help_heading = "Signalling")]
+pub struct ClientOptions {
+    /// The signalling server [default: ws://127.0.0.1:8443]
+    #[arg(long, value_name = "URL", env = "ROOMTONE_SERVER")]
+    pub server: Option<String>,
+    /// The id to register with [default: a number by chance]
+    #[arg(long, env = "ROOMTONE_ID")]
+    pub id: Option<String>,
+    /// Trust this certificate (PEM) besides the system's roots
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_CA")]
+    pub ca: Option<PathBuf>,
+    /// Trust any server, whatever its certificate
+    #[arg(long, env = "ROOMTONE_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "ca")]
+    pub insecure: Option<bool>,
+}
+
+/// Options of media.
+#[cfg(feature = "media")]
+#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+#[command(next_help_heading = "Media")]
+pub struct MediaArgs {
+    /// What to send: a source's name, a pipeline in gst-launch words, or none
+    /// [default: camera; test where there is none]
+    #[arg(long, value_name = "NAME|PIPELINE|none", env = "ROOMTONE_VIDEO")]
+    pub video: Option<String>,
+    /// The same for sound [default: microphone; tone where there is none]
+    #[arg(long, value_name = "NAME|PIPELINE|none", env = "ROOMTONE_AUDIO")]
+    pub audio: Option<String>,
+    /// The source's device, file or address (`roomtone devices` lists devices)
+    #[arg(long, value_name = "ID", env = "ROOMTONE_DEVICE")]
+    pub device: Option<String>,
+    /// The same for sound
+    #[arg(long, value_name = "ID", env = "ROOMTONE_AUDIO_DEVICE")]
+    pub audio_device: Option<String>,
+    /// The codec to offer, and to prefer in answers [default: vp8]
+    #[arg(long, value_name = "vp8|h264", env = "ROOMTONE_VIDEO_CODEC", value_parser = ["vp8", "h264"], hide_possible_values = true)]
+    pub video_codec: Option<String>,
+    /// The picture's size [default: the source's, at most 1280x720]
+    #[arg(long, value_name = "WxH", env = "ROOMTONE_SIZE")]
+    pub size: Option<String>,
+    /// Frames a second [default: 30]
+    #[arg(long, value_name = "N", env = "ROOMTONE_FPS", value_parser = clap::value_parser!(u32).range(1..=120))]
+    pub fps: Option<u32>,
+    /// The pictures' bitrate in kbit/s [default: 1500]
+    #[arg(long, value_name = "KBPS", env = "ROOMTONE_BITRATE", value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    pub bitrate: Option<u32>,
+    /// Where received pictures go [default: window; none without a display]
+    #[arg(long, value_name = "window|none|PIPELINE", env = "ROOMTONE_SHOW")]
+    pub show: Option<String>,
+    /// Where received sound goes [default: speaker; none without a sound card]
+    #[arg(long, value_name = "speaker|none|PIPELINE", env = "ROOMTONE_PLAY")]
+    pub play: Option<String>,
+    /// Record what each peer sends into a Matroska file in this folder, without encoding it again
+    #[arg(long, value_name = "DIR", env = "ROOMTONE_RECORD")]
+    pub record: Option<PathBuf>,
+    /// Show and play nothing
+    #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub headless: Option<bool>,
+    /// Take nothing of the peer
+    #[arg(long, env = "ROOMTONE_SEND_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "receive_only")]
+    pub send_only: Option<bool>,
+    /// Send nothing
+    #[arg(long, env = "ROOMTONE_RECEIVE_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    pub receive_only: Option<bool>,
+    /// Tell the counters of the call every so many seconds
+    #[arg(long, value_name = "SECONDS", env = "ROOMTONE_STATS")]
+    pub stats: Option<f64>,
+}

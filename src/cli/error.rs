@@ -1,0 +1,73 @@
+//! Why the program ends, and the exit code that says so.
+
+use crate::server::ServerError;
+
+/// Any error that ends the program. The exit codes are documented in the README.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// Wrong arguments, or a wrong configuration file.
+    #[error("{0}")]
+    Usage(String),
+    /// The server cannot start.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// The client ended in an error.
+    #[cfg(feature = "media")]
+    #[error(transparent)]
+    Client(#[from] crate::app::ClientError),
+    /// Media cannot start.
+    #[cfg(feature = "media")]
+    #[error(transparent)]
+    Media(#[from] crate::media::MediaError),
+    /// `doctor` found something wanting.
+    #[error("something that every call needs is missing")]
+    Incomplete,
+    /// A signal ended the program.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl CliError {
+    /// The exit code, by cause.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => 2,
+            Self::Server(_) => 1,
+            #[cfg(feature = "media")]
+            Self::Client(error) => client_code(error),
+            #[cfg(feature = "media")]
+            Self::Media(error) => media_code(error),
+            Self::Incomplete => 7,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+#[cfg(feature = "media")]
+fn client_code(error: &crate::app::ClientError) -> u8 {
+    use crate::app::ClientError;
+    use crate::signalling::ConnectError;
+    match error {
+        ClientError::Connect(ConnectError::Url(_) | ConnectError::Trust(_)) => 2,
+        ClientError::Connect(_) => 3,
+        ClientError::Refused(_) => 4,
+        ClientError::Unavailable(_) => 5,
+        ClientError::Failed(_) => 6,
+        ClientError::Media(error) => media_code(error),
+        ClientError::Interrupted => 130,
+    }
+}
+
+#[cfg(feature = "media")]
+fn media_code(error: &crate::media::MediaError) -> u8 {
+    use crate::media::MediaError;
+    match error {
+        MediaError::UnknownName { .. } | MediaError::Parameter(_) | MediaError::Text { .. } => 2,
+        MediaError::WebRtc(_) => 6,
+        MediaError::Init(_)
+        | MediaError::MissingElement { .. }
+        | MediaError::Source { .. }
+        | MediaError::Record { .. } => 7,
+    }
+}

@@ -1,0 +1,117 @@
+//! `devices`, `codecs` and `doctor`.
+
+use serde_json::json;
+
+use super::CliError;
+use super::output::{json_line, result_line};
+use crate::media::inventory::{self, PARTS};
+use crate::media::launch::{self, Folder};
+use crate::media::{self, MediaError};
+use crate::sdp::{Codec, Kind};
+
+fn print(json: bool, value: &serde_json::Value, human: &str) {
+    match json {
+        true => result_line(&json_line(value, time::OffsetDateTime::now_utc())),
+        false => result_line(human),
+    }
+}
+
+/// What media can be captured from, and the names of sources and outputs.
+pub(super) fn devices(json: bool) -> Result<(), CliError> {
+    media::init()?;
+    let found = inventory::sources();
+    for kind in Kind::ALL {
+        let of_kind: Vec<_> = found.iter().filter(|device| device.kind == kind).collect();
+        if !json {
+            result_line(match kind {
+                Kind::Video => "Cameras:",
+                Kind::Audio => "Microphones:",
+            });
+            if of_kind.is_empty() {
+                result_line("  none found");
+            }
+        }
+        for device in of_kind {
+            let value = json!({"event": "device", "kind": kind.as_str(), "name": device.name, "options": device.options});
+            print(json, &value, &format!("  {:40}  {}", device.name, device.options));
+        }
+    }
+    for (folder, title) in
+        [(Folder::Source, "Sources (--video, --audio):"), (Folder::Output, "Outputs (--show, --play):")]
+    {
+        if !json {
+            result_line(title);
+        }
+        for name in launch::names(folder) {
+            let about = launch::about(folder, &name);
+            let value = json!({"event": folder.as_str(), "name": name, "about": about});
+            print(json, &value, &format!("  {name:12}  {about}"));
+        }
+    }
+    Ok(())
+}
+
+/// The codecs, and what encodes and decodes them here.
+pub(super) fn codecs(json: bool) -> Result<(), CliError> {
+    media::init()?;
+    let element = |found: Result<&'static str, MediaError>| match found {
+        Ok(name) => (Some(name), name.to_owned()),
+        Err(error) => (None, error.to_string()),
+    };
+    for codec in Codec::ALL {
+        let (encoder, encodes) = element(inventory::encoder(codec));
+        let (decoder, decodes) = element(inventory::decoder(codec));
+        let is_default = codec == Codec::default_of(codec.kind());
+        let value = json!({
+            "event": "codec", "name": codec.to_string(), "kind": codec.kind().as_str(),
+            "encoder": encoder, "decoder": decoder, "default": is_default,
+        });
+        let mark = if is_default { "default" } else { "" };
+        print(
+            json,
+            &value,
+            &format!("{codec:6} {:6} {mark:8} encodes: {encodes}; decodes: {decodes}", codec.kind()),
+        );
+    }
+    Ok(())
+}
+
+/// What is installed and what is missing.
+pub(super) fn doctor(json: bool) -> Result<(), CliError> {
+    media::init()?;
+    let version = media::version();
+    print(json, &json!({"event": "gstreamer", "version": version}), &format!("GStreamer {version}"));
+    let mut is_complete = true;
+    for part in PARTS {
+        let is_there = inventory::is_installed(part.element);
+        is_complete &= is_there || !part.required;
+        let value = json!({
+            "event": "part", "element": part.element, "purpose": part.purpose, "installed": is_there,
+            "required": part.required, "package": part.package,
+        });
+        let (mark, rest) = match (is_there, part.required) {
+            (true, _) => ("ok     ", String::new()),
+            (false, true) => ("MISSING", format!(" -> {}", inventory::advice(part.element))),
+            (false, false) => ("missing", format!(" -> {}", inventory::advice(part.element))),
+        };
+        print(json, &value, &format!("{mark} {:14} {}{rest}", part.element, part.purpose));
+    }
+    let display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
+    let sources = inventory::sources();
+    let has = |kind| sources.iter().any(|device| device.kind == kind);
+    let found = [
+        ("display", display, "pictures are shown in a window", "pictures are not shown"),
+        ("speaker", inventory::has_speaker(), "sound is played", "sound is not played"),
+        ("camera", has(Kind::Video), "is sent by default", "the test picture is sent instead"),
+        ("microphone", has(Kind::Audio), "is sent by default", "a test tone is sent instead"),
+    ];
+    for (name, is_there, with, without) in found {
+        let value = json!({"event": "device", "name": name, "installed": is_there});
+        let (mark, text) = if is_there { ("ok     ", with) } else { ("none   ", without) };
+        print(json, &value, &format!("{mark} {name:14} {text}"));
+    }
+    match is_complete {
+        true => Ok(()),
+        false => Err(CliError::Incomplete),
+    }
+}

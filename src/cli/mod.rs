@@ -1,0 +1,14 @@
+//! The command line: arguments to validated options, output for people and programs, exit codes.
+
+pub mod args;
+mod config;
+mod error;
+#[cfg(feature = "media")]
+mod input;
+#[cfg(feature = "media")]
+mod inventory;
+pub mod output;
+mod run;
+
+pub use error::CliError;
+pub use run::run;

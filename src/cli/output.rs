@@ -1,0 +1,163 @@
+//! What people read on stderr, and what programs read on stdout.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::app::{Event, PeerState, Sink};
+
+/// Text of others, with nothing in it that a terminal would obey.
+pub fn shown(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// An event as one line of JSON, `event` and `time` (RFC 3339, UTC) among its fields.
+pub fn json_line(event: &impl serde::Serialize, time: time::OffsetDateTime) -> String {
+    let mut value = serde_json::to_value(event).unwrap_or_default();
+    if let Value::Object(fields) = &mut value {
+        let time = time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        fields.insert("time".to_owned(), Value::String(time));
+    }
+    value.to_string()
+}
+
+/// An event as a line for people; none where it says nothing to them.
+pub fn human_line(event: &Event) -> Option<String> {
+    let because =
+        |reason: &Option<String>| reason.as_ref().map(|r| format!(": {}", shown(r))).unwrap_or_default();
+    Some(match event {
+        Event::Listening { url, fingerprint: None } => format!("on this machine   {url}"),
+        Event::Listening { url, fingerprint: Some(_) } => format!("from others       {url}"),
+        Event::Registered { id, server } => format!("registered as {} at {}", shown(id), shown(server)),
+        Event::Peer { peer, state, reason } => {
+            let peer = shown(peer);
+            match state {
+                PeerState::Joined => format!("{peer} is here"),
+                PeerState::Connecting => format!("{peer}: connecting"),
+                PeerState::Connected => format!("{peer}: connected"),
+                PeerState::Reconnecting => format!("{peer}: the path broke, reconnecting"),
+                PeerState::Left => format!("{peer}: the call is over{}", because(reason)),
+                PeerState::Failed => format!("{peer}: the call failed{}", because(reason)),
+            }
+        }
+        Event::Media { peer, kind, codec, width, height, first_frame_ms, .. } => {
+            let size = match (width, height) {
+                (Some(width), Some(height)) => format!(" {width}x{height}"),
+                _ => String::new(),
+            };
+            format!("{}: {kind} comes, {codec}{size}, first frame after {first_frame_ms} ms", shown(peer))
+        }
+        Event::Channel { peer, channel } => {
+            format!("{}: messages can be sent ({}); type: say TEXT", shown(peer), shown(channel))
+        }
+        Event::Message { peer, text, .. } => format!("{} says: {}", shown(peer), shown(text)),
+        Event::Recording { path, finished: false, .. } => format!("recording to {path}"),
+        Event::Recording { path, finished: true, .. } => format!("recorded {path}"),
+        #[cfg(feature = "media")]
+        Event::Stats { peer, stats } => format!(
+            "{}: sent {} pictures {} sounds, received {} pictures ({}x{}) {} sounds, {} packets lost{}",
+            shown(peer),
+            stats.video_frames_sent,
+            stats.audio_frames_sent,
+            stats.video_frames_received,
+            stats.width,
+            stats.height,
+            stats.audio_frames_received,
+            stats.packets_lost,
+            stats.round_trip_ms.map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default(),
+        ),
+        Event::Warning { text } => format!("note: {}", shown(text)),
+        Event::Ended { reason } => format!("ended: {}", shown(reason)),
+    })
+}
+
+/// A line on stdout. A reader that went away is no error of ours.
+pub(super) fn result_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// A line on stderr.
+pub(super) fn human(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// The sink of the programs.
+pub(super) fn sink(json: bool) -> Sink {
+    Arc::new(move |event| {
+        if json {
+            result_line(&json_line(event, time::OffsetDateTime::now_utc()));
+        } else if let Some(line) = human_line(event) {
+            human(&line);
+        }
+    })
+}
+
+#[cfg(feature = "media")]
+/// A QR code for phones, where a person looks at a terminal.
+pub(super) fn qr(url: &str) {
+    use std::io::IsTerminal;
+
+    use qrcode::QrCode;
+    use qrcode::render::unicode::Dense1x2;
+
+    if std::io::stderr().is_terminal()
+        && let Ok(code) = QrCode::new(url)
+    {
+        // Dark terminals are the rule: light modules drawn, with a quiet zone.
+        let mut picture = code.render::<Dense1x2>();
+        picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).quiet_zone(true);
+        human(&picture.build());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_say_does_not_reach_the_terminal_raw() {
+        let event =
+            Event::Message { peer: "a\u{1b}[2J".into(), channel: "c".into(), text: "x\u{7}\r\ny".into() };
+        assert_eq!(human_line(&event).unwrap(), "a\\u{1b}[2J says: x\\u{7}\\r\\ny");
+    }
+
+    #[test]
+    fn json_lines_are_as_documented() {
+        let time = time::OffsetDateTime::UNIX_EPOCH;
+        let lines = [
+            json_line(&Event::Listening { url: "http://127.0.0.1:8443/".into(), fingerprint: None }, time),
+            json_line(&Event::Registered { id: "ann".into(), server: "ws://127.0.0.1:8443".into() }, time),
+            json_line(
+                &Event::Peer { peer: "bob".into(), state: PeerState::Left, reason: Some("hung up".into()) },
+                time,
+            ),
+            json_line(
+                &Event::Media {
+                    peer: "bob".into(),
+                    kind: "video",
+                    direction: "receive",
+                    codec: "VP8".into(),
+                    width: Some(640),
+                    height: Some(480),
+                    first_frame_ms: 120,
+                },
+                time,
+            ),
+            json_line(
+                &Event::Message { peer: "bob".into(), channel: "chat".into(), text: "hi".into() },
+                time,
+            ),
+            json_line(&Event::Ended { reason: "hung up".into() }, time),
+        ];
+        insta::assert_snapshot!(lines.join("\n"), @r#"
+        {"event":"listening","time":"1970-01-01T00:00:00Z","url":"http://127.0.0.1:8443/"}
+        {"event":"registered","id":"ann","server":"ws://127.0.0.1:8443","time":"1970-01-01T00:00:00Z"}
+        {"event":"peer","peer":"bob","reason":"hung up","state":"left","time":"1970-01-01T00:00:00Z"}
+        {"codec":"VP8","direction":"receive","event":"media","first_frame_ms":120,"height":480,"kind":"video","peer":"bob","time":"1970-01-01T00:00:00Z","width":640}
+        {"channel":"chat","event":"message","peer":"bob","text":"hi","time":"1970-01-01T00:00:00Z"}
+        {"event":"ended","reason":"hung up","time":"1970-01-01T00:00:00Z"}
+        "#);
+    }
+}

@@ -1,0 +1,265 @@
+//! From arguments to a running program.
+
+use std::net::SocketAddr;
+
+use clap::Parser;
+use smol::channel::bounded;
+
+use super::args::{Cli, Command, ServeArgs, ServerOptions};
+use super::output::{self, human};
+use super::{CliError, config};
+use crate::app::Event;
+#[cfg(feature = "media")]
+use crate::app::Sink;
+use crate::hub::Limits;
+use crate::server::{Config, Files, Identity, Server};
+
+/// Where a server listens by default.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443);
+
+/// Runs the program `roomtone` to its end.
+pub fn run() -> Result<(), CliError> {
+    let cli = Cli::parse();
+    start_log(cli.verbose);
+    let file = config::read(cli.config.as_deref())?;
+    let result = match &cli.command {
+        Command::Serve(args) => serve(args, &file, cli.json),
+        #[cfg(feature = "media")]
+        Command::Host(args) => media::host(args, &file, cli.json),
+        #[cfg(feature = "media")]
+        Command::Call(args) => media::call(args, &file, cli.json),
+        #[cfg(feature = "media")]
+        Command::Answer(args) => media::answer(args, &file, cli.json),
+        #[cfg(feature = "media")]
+        Command::Devices => return super::inventory::devices(cli.json),
+        #[cfg(feature = "media")]
+        Command::Codecs => return super::inventory::codecs(cli.json),
+        #[cfg(feature = "media")]
+        Command::Doctor => return super::inventory::doctor(cli.json),
+    };
+    if cli.json {
+        let reason = result.as_ref().err().map_or_else(|| "normally".to_owned(), ToString::to_string);
+        output::sink(true)(&Event::Ended { reason });
+    }
+    result
+}
+
+/// To stderr; `ROOMTONE_LOG` takes the filter language of tracing.
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info,roomtone=debug",
+        _ => "debug,roomtone=trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ROOMTONE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+/// Calls `on_signal` at Ctrl-C or SIGTERM; the second time the program ends at once.
+fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
+    let mut again = false;
+    let handler = move || {
+        if std::mem::replace(&mut again, true) {
+            std::process::exit(130);
+        }
+        on_signal();
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        tracing::warn!("signals end the program at once: {error}");
+    }
+}
+
+/// Opens the server's port.
+async fn bind(options: ServerOptions) -> Result<(Server, bool), CliError> {
+    let plain = options.plain == Some(true);
+    let identity = match (options.cert, options.key) {
+        _ if plain => None,
+        (Some(cert), Some(key)) => Some(Identity::load(Files { cert, key })?),
+        (None, None) => {
+            let folder = crate::paths::state_dir().ok_or_else(|| {
+                CliError::Usage("no HOME to keep a certificate in; give --cert and --key".into())
+            })?;
+            Some(Identity::own(&folder)?)
+        }
+        _ => return Err(CliError::Usage("--cert and --key belong together".into())),
+    };
+    let defaults = Limits::default();
+    let config = Config {
+        listen: options.listen.unwrap_or(LISTEN),
+        identity,
+        plain,
+        allowed_origins: options.allow_origin.unwrap_or_default(),
+        per_address: options.max_per_address.unwrap_or(256),
+        limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
+    };
+    Ok((Server::bind(config).await?, plain))
+}
+
+/// Tells people the certificate's fingerprint, with which they recognise the server.
+fn tell_fingerprint(server: &Server, json: bool) {
+    if let (false, Some(fingerprint)) = (json, server.fingerprint()) {
+        human(&format!("certificate       SHA-256 {fingerprint}"));
+    }
+}
+
+fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+    // All cores: a server has nothing else to do. Before the executor's first use, and in one thread.
+    let (stop, stopped) = bounded::<()>(1);
+    on_signal(move || {
+        let _ = stop.try_send(());
+    });
+    let options = config::complete(&args.server, file)?;
+    smol::block_on(async {
+        let (server, plain) = bind(options).await?;
+        let sink = output::sink(json);
+        crate::app::links(&server, plain, None).iter().for_each(|event| sink(event));
+        tell_fingerprint(&server, json);
+        server
+            .run(async {
+                let _ = stopped.recv().await;
+            })
+            .await;
+        Err(CliError::Interrupted)
+    })
+}
+
+#[cfg(feature = "media")]
+mod media {
+    use std::time::Duration;
+
+    use smol::channel::Receiver;
+
+    use super::*;
+    use crate::app::{self, Client, MediaOptions, MediaPlan};
+    use crate::cli::args::{AnswerArgs, CallArgs, ClientOptions, HostArgs, MediaArgs};
+    use crate::cli::input;
+    use crate::protocol::PeerId;
+    use crate::sdp::Codec;
+    use crate::signalling::Target;
+    use crate::tls::Trust;
+
+    fn commands(json: bool) -> Receiver<app::Command> {
+        let (command, commands) = bounded(64);
+        let interrupt = command.clone();
+        on_signal(move || {
+            let _ = interrupt.try_send(app::Command::Interrupt);
+        });
+        input::listen(command, json);
+        commands
+    }
+
+    fn peer_id(text: &str) -> Result<PeerId, CliError> {
+        text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
+    }
+
+    fn size(text: &str) -> Result<(u32, u32), CliError> {
+        let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+        let fits = |n: &u32| (16..=8192).contains(n) && n % 2 == 0;
+        parsed.filter(|(width, height)| fits(width) && fits(height)).ok_or_else(|| {
+            CliError::Usage(format!("'{text}' is no size: two even numbers from 16 to 8192, as in 1280x720"))
+        })
+    }
+
+    fn media_options(args: &MediaArgs, file: &toml::Table) -> Result<MediaOptions, CliError> {
+        let args: MediaArgs = config::complete(args, file)?;
+        let headless = args.headless == Some(true);
+        let nothing = || headless.then(|| "none".to_owned());
+        Ok(MediaOptions {
+            video: args.video,
+            audio: args.audio,
+            device: args.device,
+            audio_device: args.audio_device,
+            video_codec: match args.video_codec.as_deref() {
+                None | Some("vp8") => Codec::Vp8,
+                Some("h264") => Codec::H264,
+                Some(other) => return Err(CliError::Usage(format!("'{other}' is no codec: vp8 or h264"))),
+            },
+            size: args.size.as_deref().map(size).transpose()?,
+            fps: args.fps.unwrap_or(30).clamp(1, 120),
+            bitrate: args.bitrate.unwrap_or(1500).clamp(30, 100_000),
+            show: args.show.or_else(nothing),
+            play: args.play.or_else(nothing),
+            record: args.record,
+            receive_only: args.receive_only == Some(true),
+            send_only: args.send_only == Some(true),
+            stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
+        })
+    }
+
+    struct Setup {
+        target: Target,
+        id: PeerId,
+        options: MediaOptions,
+        sink: Sink,
+    }
+
+    fn set_up(
+        client: &ClientOptions,
+        media: &MediaArgs,
+        file: &toml::Table,
+        json: bool,
+    ) -> Result<Setup, CliError> {
+        let client = config::complete(client, file)?;
+        let trust = match (client.insecure, client.ca) {
+            (Some(true), _) => Trust::Anybody,
+            (_, Some(ca)) => Trust::File(ca),
+            _ => Trust::System,
+        };
+        let server = client.server.as_deref().unwrap_or("ws://127.0.0.1:8443");
+        let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
+        let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
+        let sink = output::sink(json);
+        if target.is_insecure() {
+            let text =
+                "--insecure: whoever sits between here and the server can listen and take the call over";
+            sink(&Event::Warning { text: text.to_owned() });
+        }
+        Ok(Setup { target, id: peer_id(&id)?, options: media_options(media, file)?, sink })
+    }
+
+    pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+        let peer = peer_id(&args.peer)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let commands = commands(json);
+        smol::block_on(async {
+            let plan = MediaPlan::start(&options, &sink).await?;
+            Ok(Client::new(target, id, plan, commands, sink).call(&peer, args.request_offer).await?)
+        })
+    }
+
+    pub(super) fn answer(args: &AnswerArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let commands = commands(json);
+        smol::block_on(async {
+            let plan = MediaPlan::start(&options, &sink).await?;
+            Ok(Client::new(target, id, plan, commands, sink).answer(args.once).await?)
+        })
+    }
+
+    pub(super) fn host(args: &HostArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+        let options = media_options(&args.media, file)?;
+        let server_options = config::complete(&args.server, file)?;
+        let id = peer_id(&args.id)?;
+        let sink = output::sink(json);
+        let commands = commands(json);
+        smol::block_on(async {
+            let (server, plain) = bind(server_options).await?;
+            let plan = MediaPlan::start(&options, &sink).await?;
+            let links = app::links(&server, plain, Some(&id));
+            if !json {
+                human("Open one of these links to be in the call:");
+            }
+            links.iter().for_each(|event| sink(event));
+            tell_fingerprint(&server, json);
+            let for_phones = links.iter().find_map(|event| match event {
+                Event::Listening { url, fingerprint: Some(_) } => Some(url),
+                _ => None,
+            });
+            if let (false, Some(url)) = (json, for_phones) {
+                output::qr(url);
+            }
+            Ok(app::host::host(server, id, plan, commands, sink, args.once).await?)
+        })
+    }
+}

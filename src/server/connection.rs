@@ -1,0 +1,160 @@
+//! The life of one WebSocket: lines in, queue out, pings between, and time-outs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error, Message};
+use smol::future::or;
+use smol::stream::StreamExt;
+
+use super::Io;
+use super::room::Rejection;
+use super::switchboard::{Inbox, Outgoing, Switchboard};
+use crate::hub::Input;
+use crate::protocol::MAX_MESSAGE;
+
+/// How often a ping goes out.
+const PING: Duration = Duration::from_secs(25);
+/// How long a peer may be silent, answers to pings counted.
+const SILENCE: Duration = Duration::from_secs(70);
+/// How long a peer may take to say who it is.
+const HELLO: Duration = Duration::from_secs(30);
+/// How long one message may take to leave, and the closing handshake to end.
+const WRITE: Duration = Duration::from_secs(20);
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// Small buffers: a server holds many connections that are mostly idle.
+pub(super) fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(8 * 1024)
+        .write_buffer_size(0)
+        .max_message_size(Some(MAX_MESSAGE))
+        .max_frame_size(Some(MAX_MESSAGE))
+}
+
+enum Event {
+    Out(Option<Outgoing>),
+    In(Option<Result<Message, Error>>),
+    Tick,
+    Killed,
+}
+
+async fn at(time: Instant) -> Event {
+    smol::Timer::at(time).await;
+    Event::Tick
+}
+
+async fn after(time: Duration, event: Event) -> Event {
+    smol::Timer::after(time).await;
+    event
+}
+
+/// Waits for the word to end at once; for ever where none comes.
+async fn killed(inbox: &Inbox) -> Event {
+    match inbox.killed.recv().await {
+        Ok(()) => Event::Killed,
+        Err(_) => smol::future::pending().await,
+    }
+}
+
+/// Serves a WebSocket until it ends, and tells the switchboard of its end.
+pub(super) async fn serve(ws: WebSocketStream<Io>, board: Arc<Switchboard>, address: IpAddr, extended: bool) {
+    let inbox = board.open(extended, address);
+    let id = inbox.id;
+    tracing::debug!(conn = id.0, "opened");
+    let reason = converse(ws, &inbox, &board).await;
+    board.handle(Input::Closed(id));
+    tracing::debug!(conn = id.0, reason, "closed");
+}
+
+async fn converse(mut ws: WebSocketStream<Io>, inbox: &Inbox, board: &Arc<Switchboard>) -> &'static str {
+    let mut heard = Instant::now();
+    let mut tick = Instant::now() + HELLO;
+    loop {
+        let queue = async { Event::Out(inbox.queue.recv().await.ok()) };
+        let socket = async { Event::In(ws.next().await) };
+        match or(or(queue, socket), or(killed(inbox), at(tick))).await {
+            Event::Killed => return "too slow",
+            Event::Out(None) => return "ended by the hub",
+            Event::Out(Some(outgoing)) => {
+                inbox.taken(&outgoing);
+                let message = match outgoing {
+                    Outgoing::Text(text) => Message::text(text),
+                    Outgoing::Ping => Message::Ping(Default::default()),
+                    Outgoing::Close(code, words) => {
+                        close(&mut ws, code, words).await;
+                        return words;
+                    }
+                };
+                if let Some(reason) = write(&mut ws, message, inbox).await {
+                    return reason;
+                }
+            }
+            Event::In(message) => {
+                heard = Instant::now();
+                let rejection = match message {
+                    Some(Ok(Message::Text(text))) => board.line(inbox.id, text.as_str().to_owned()).err(),
+                    Some(Ok(Message::Binary(_))) => Some(Rejection::Error(
+                        "ERROR binary messages are not part of this protocol".to_owned(),
+                    )),
+                    Some(Ok(Message::Pong(_))) => {
+                        board.handle(Input::Alive(inbox.id));
+                        None
+                    }
+                    Some(Ok(Message::Ping(_) | Message::Frame(_))) => None,
+                    Some(Ok(Message::Close(_))) | None => return "closed by the peer",
+                    Some(Err(Error::Capacity(_))) => Some(Rejection::Close(1009, "message too big")),
+                    Some(Err(_)) => return "broken",
+                };
+                match rejection {
+                    None => {}
+                    Some(Rejection::Error(text)) => {
+                        if let Some(reason) = write(&mut ws, Message::text(text), inbox).await {
+                            return reason;
+                        }
+                    }
+                    Some(Rejection::Close(code, words)) => {
+                        close(&mut ws, code, words).await;
+                        return words;
+                    }
+                }
+            }
+            Event::Tick if heard.elapsed() > SILENCE => return "silent",
+            Event::Tick if board.is_registered(inbox.id) => {
+                tick = Instant::now() + PING;
+                if let Some(reason) = write(&mut ws, Message::Ping(Default::default()), inbox).await {
+                    return reason;
+                }
+            }
+            Event::Tick => {
+                close(&mut ws, 1002, "invalid protocol").await;
+                return "no HELLO";
+            }
+        }
+    }
+}
+
+/// Sends a message; gives a reason where the connection must end.
+async fn write(ws: &mut WebSocketStream<Io>, message: Message, inbox: &Inbox) -> Option<&'static str> {
+    let send = async { ws.send(message).await.err().map(|_| "broken") };
+    let late = async {
+        or(killed(inbox), after(WRITE, Event::Tick)).await;
+        Some("too slow")
+    };
+    or(send, late).await
+}
+
+/// Sends a close frame and waits for the peer's.
+async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
+    let frame = CloseFrame { code: code.into(), reason: words.into() };
+    let handshake = async {
+        if ws.close(Some(frame)).await.is_ok() {
+            while let Some(Ok(_)) = ws.next().await {}
+        }
+        Event::Tick
+    };
+    or(handshake, after(CLOSING, Event::Tick)).await;
+}

@@ -1,0 +1,166 @@
+//! What the server answers to plain HTTP: the page, its health, and the way up to a WebSocket.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::protocol::Role;
+use http_body_util::Full;
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
+use smol_hyper::rt::FuturesIo;
+
+use super::{Io, Shared, connection};
+use crate::protocol::room::EXTENSION_QUERY;
+
+/// The page's files: path, type, content.
+const FILES: [(&str, &str, &str); 6] = [
+    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
+    ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
+    ("/call.js", "text/javascript; charset=utf-8", include_str!("page/call.js")),
+    ("/signalling.js", "text/javascript; charset=utf-8", include_str!("page/signalling.js")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+];
+
+/// Nothing from elsewhere, nothing inline, no frames around it.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
+    media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'";
+
+type Reply = Response<Full<Bytes>>;
+
+fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    reply
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+    reply(status, "text/plain; charset=utf-8", body)
+}
+
+/// Answers one request of a connection; `secure` says whether it came over TLS.
+pub(super) async fn handle(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+    from: SocketAddr,
+    secure: bool,
+) -> Result<Reply, Infallible> {
+    // Without TLS only this machine is served, unless the user chose so: others are shown the way.
+    if !secure && !shared.plain && !from.ip().is_loopback() {
+        return Ok(to_https(&request));
+    }
+    if is_upgrade(request.headers()) {
+        return Ok(upgrade(request, shared, from));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
+    }
+    let path = request.uri().path();
+    if path == "/health" {
+        let (connections, peers, rooms) = shared.board.counts();
+        let body = format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n");
+        return Ok(text(StatusCode::OK, body));
+    }
+    Ok(match FILES.iter().find(|(name, _, _)| *name == path) {
+        Some((_, kind, content)) => reply(StatusCode::OK, kind, *content),
+        None => text(StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n"),
+    })
+}
+
+fn to_https(request: &Request<Incoming>) -> Reply {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let location = HeaderValue::try_from(format!("https://{host}{}", request.uri()));
+    let mut reply = text(StatusCode::PERMANENT_REDIRECT, "this server speaks TLS to other machines\n");
+    if let Ok(location) = location {
+        reply.headers_mut().insert(header::LOCATION, location);
+    }
+    reply
+}
+
+fn holds(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
+}
+
+fn is_upgrade(headers: &HeaderMap) -> bool {
+    holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
+}
+
+/// A page of another site may not use a browser to come in here, unless it is allowed to.
+fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    if allowed.iter().any(|allowed| allowed == "*" || allowed.trim_end_matches('/') == origin) {
+        return true;
+    }
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let own = origin.split_once("://").map(|(_, authority)| authority);
+    own.is_some() && own == host
+}
+
+fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr) -> Reply {
+    let headers = request.headers();
+    if !origin_is_allowed(headers, &shared.allowed_origins) {
+        return text(StatusCode::FORBIDDEN, "this page's origin is not allowed here (--allow-origin)\n");
+    }
+    let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
+    let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
+        return text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n");
+    };
+    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
+    let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
+    let upgraded = hyper::upgrade::on(&mut request);
+    smol::spawn(async move {
+        let Ok(upgraded) = upgraded.await else { return };
+        let Ok(parts) = upgraded.downcast::<FuturesIo<Io>>() else { return };
+        let (io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        let config = Some(connection::config());
+        let ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
+        let guard = shared.count_socket(from.ip());
+        connection::serve(ws, shared.board.clone(), from.ip(), extended).await;
+        drop(guard);
+    })
+    .detach();
+    let mut reply = text(StatusCode::SWITCHING_PROTOCOLS, "");
+    let headers = reply.headers_mut();
+    headers.clear();
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    if let Ok(accept) = accept {
+        headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_own_page_and_allowed_origins_come_in() {
+        let headers = |origin: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, HeaderValue::from_static("192.0.2.1:8443"));
+            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
+            headers
+        };
+        let none: &[String] = &[];
+        assert!(origin_is_allowed(&HeaderMap::new(), none), "not a browser");
+        assert!(origin_is_allowed(&headers("https://192.0.2.1:8443"), none));
+        assert!(!origin_is_allowed(&headers("https://evil.example"), none));
+        assert!(!origin_is_allowed(&headers("null"), none));
+        assert!(origin_is_allowed(&headers("https://app.example"), &["https://app.example/".to_owned()]));
+        assert!(origin_is_allowed(&headers("https://any.example"), &["*".to_owned()]));
+    }
+}

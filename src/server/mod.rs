@@ -1,0 +1,196 @@
+//! The signalling server: sockets, TLS, HTTP and the page, limits; it feeds the hub.
+//!
+//! One port takes TLS and plain connections, told apart by their first byte. Plain ones are for this
+//! machine, or for a proxy in front ([`Config::plain`]).
+
+mod connection;
+mod http;
+pub mod room;
+mod switchboard;
+pub mod tls;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_rustls::TlsAcceptor;
+use hyper::service::service_fn;
+use smol::future::or;
+use smol::net::{TcpListener, TcpStream};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use switchboard::Switchboard;
+
+use crate::hub::Limits;
+pub use tls::{Files, Identity};
+
+/// How long a client may take for TLS and for its HTTP request.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a graceful stop waits for the peers' goodbyes.
+const STOP: Duration = Duration::from_secs(2);
+
+trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin + 'static {}
+impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin + 'static> Stream for T {}
+/// A connection, with or without TLS.
+type Io = Pin<Box<dyn Stream>>;
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address cannot be had.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, io::Error),
+    /// The certificate or its key cannot be used, or not be made.
+    #[error("the certificate in {0} cannot be used: {1}")]
+    Certificate(String, String),
+}
+
+/// How a server is set up.
+#[derive(Debug)]
+pub struct Config {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// Its certificate; none for a server that speaks no TLS at all.
+    pub identity: Option<Identity>,
+    /// Plain connections of other machines are served (behind a proxy).
+    pub plain: bool,
+    /// Origins, besides its own, whose pages may connect; `*` for all.
+    pub allowed_origins: Vec<String>,
+    /// The most connections of one address; loopback is not counted.
+    pub per_address: usize,
+    /// The hub's bounds.
+    pub limits: Limits,
+}
+
+#[derive(Debug)]
+struct Shared {
+    board: Arc<Switchboard>,
+    identity: Option<Identity>,
+    plain: bool,
+    allowed_origins: Vec<String>,
+    per_address: usize,
+}
+
+/// Counts a connection while it lives.
+struct Counted(Arc<Switchboard>, IpAddr);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dismiss(self.1);
+    }
+}
+
+impl Shared {
+    /// An upgraded connection outlives its HTTP half and is counted anew, without a bound.
+    fn count_socket(&self, address: IpAddr) -> Option<Counted> {
+        self.board.admit(address, usize::MAX).then(|| Counted(self.board.clone(), address))
+    }
+}
+
+/// A server that listens; [`Server::run`] serves.
+#[derive(Debug)]
+pub struct Server {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Takes the address.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let listener = TcpListener::bind(config.listen).await;
+        let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
+        let shared = Shared {
+            board: Switchboard::new(config.limits),
+            identity: config.identity,
+            plain: config.plain,
+            allowed_origins: config.allowed_origins,
+            per_address: config.per_address,
+        };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// The address it has, with the port that the system chose where none was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// The certificate's fingerprint.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
+    }
+
+    /// Serves until `stop` is done; then says goodbye to everybody.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let accept = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, from)) => {
+                        let shared = self.shared.clone();
+                        smol::spawn(serve(stream, from, shared)).detach();
+                    }
+                    // Out of descriptors, most likely: some will come back.
+                    Err(error) => {
+                        tracing::warn!("a connection cannot be accepted: {error}");
+                        smol::Timer::after(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        or(accept, stop).await;
+        let board = &self.shared.board;
+        board.close_all();
+        let all_gone = async {
+            while board.counts().0 > 0 {
+                smol::Timer::after(Duration::from_millis(10)).await;
+            }
+        };
+        or(all_gone, async {
+            smol::Timer::after(STOP).await;
+        })
+        .await;
+    }
+}
+
+async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
+    let _ = stream.set_nodelay(true);
+    if !shared.board.admit(from.ip(), shared.per_address) {
+        tracing::info!("an address with too many connections is refused one more");
+        return;
+    }
+    let _counted = Counted(shared.board.clone(), from.ip());
+    let handshake = async { secure(stream, &shared).await };
+    let late = async {
+        smol::Timer::after(HANDSHAKE).await;
+        None
+    };
+    let Some((io, is_secure)) = or(handshake, late).await else { return };
+    let service = service_fn(|request| http::handle(request, shared.clone(), from, is_secure));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(HANDSHAKE)
+        .max_buf_size(16 * 1024)
+        .serve_connection(FuturesIo::new(io), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!("an HTTP connection ended: {error}");
+    }
+}
+
+/// Finds out by the first byte whether the client speaks TLS, and does its handshake.
+async fn secure(stream: TcpStream, shared: &Shared) -> Option<(Io, bool)> {
+    const TLS_HANDSHAKE: u8 = 0x16;
+    let mut first = [0];
+    stream.peek(&mut first).await.ok()?;
+    match (&shared.identity, first[0]) {
+        (Some(identity), TLS_HANDSHAKE) => {
+            let tls = TlsAcceptor::from(identity.config()).accept(stream).await;
+            tls.map_err(|error| tracing::debug!("a TLS handshake failed: {error}"))
+                .ok()
+                .map(|tls| (Box::pin(tls) as Io, true))
+        }
+        _ => Some((Box::pin(stream), false)),
+    }
+}

@@ -1,0 +1,330 @@
+// The page: what is seen, and what the buttons do.
+
+import { Call } from "./call.js";
+import { Signalling } from "./signalling.js";
+
+const $ = (id) => document.getElementById(id);
+const query = new URLSearchParams(location.search);
+const app = { call: null, stream: null };
+// For the console.
+globalThis.roomtone = app;
+
+const id = query.get("id") ?? String(1000 + Math.floor(Math.random() * 9000));
+const signalling = new Signalling(id);
+$("my-id").value = id;
+$("auto").checked = query.get("answer") === "auto" || localStorage.getItem("auto") === "yes";
+$("auto").onchange = () => localStorage.setItem("auto", $("auto").checked ? "yes" : "no");
+
+const state = (name) => (document.body.dataset.state = name);
+const status = (text) => ($("status").textContent = text);
+function notice(text) {
+  $("notice").textContent = text ?? "";
+  $("notice").hidden = !text;
+}
+
+// The server
+
+let toCall = query.get("call");
+signalling.addEventListener("registered", () => {
+  state("lobby");
+  status("Ready");
+  signalling.listPeers();
+  if (toCall) {
+    const peer = toCall;
+    toCall = null;
+    dial(peer);
+  }
+});
+signalling.addEventListener("offline", () => {
+  if (app.call) return;
+  state("offline");
+  status("The server does not answer; trying again…");
+});
+signalling.addEventListener("taken", () => notice(`The id ${id} is taken. Reload the page for another one.`));
+signalling.addEventListener("refused", ({ detail }) => {
+  notice(detail.includes("busy") ? "They are in another call." : detail.includes("not found") ? "Nobody of that id is here." : detail);
+  end();
+});
+signalling.addEventListener("peers", ({ detail }) => showPeers(detail));
+signalling.addEventListener("gone", () => end("The call is over"));
+setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
+
+function showPeers(peers) {
+  const list = $("peers");
+  const shown = [...list.querySelectorAll("span")].map((span) => span.textContent);
+  if (peers.length && peers.join(" ") === shown.join(" ")) return;
+  list.replaceChildren(
+    ...peers.map((peer) => {
+      const item = document.createElement("li");
+      const name = document.createElement("span");
+      const button = document.createElement("button");
+      name.textContent = peer;
+      button.textContent = "Call";
+      button.setAttribute("aria-label", `Call ${peer}`);
+      button.onclick = () => dial(peer);
+      item.append(name, button);
+      return item;
+    }),
+  );
+  if (!peers.length) {
+    const item = document.createElement("li");
+    item.className = "empty";
+    item.textContent = "Nobody else yet. Open this page on another device, or run a native client.";
+    list.append(item);
+  }
+}
+
+// Calls
+
+async function dial(peer) {
+  if (app.call) return;
+  notice();
+  begin(peer, `Calling ${peer}…`);
+  await turnOn();
+  signalling.dial(peer);
+}
+$("dial").onsubmit = (event) => {
+  event.preventDefault();
+  dial($("callee").value.trim());
+};
+
+signalling.addEventListener("accepted", () => app.call?.offer());
+signalling.addEventListener("called", async ({ detail }) => {
+  notice();
+  begin(detail, `${detail} is calling…`);
+  if ($("auto").checked) await turnOn();
+});
+const ofPeer = (work) => async ({ detail }) => {
+  // A caller that the server did not announce.
+  if (!app.call) begin("caller", "Incoming call…");
+  const { call } = app;
+  try {
+    await (call.ready ?? Promise.resolve());
+    await work(call, detail);
+  } catch (error) {
+    if (call === app.call) notice(`The peers do not agree: ${error.message}`);
+  }
+};
+let order = Promise.resolve();
+const inOrder = (work) => (event) => (order = order.then(() => ofPeer(work)(event)));
+signalling.addEventListener("description", inOrder((call, it) => call.description(it)));
+signalling.addEventListener("candidate", inOrder((call, it) => call.candidate(it)));
+signalling.addEventListener("offer-request", inOrder((call) => call.offer()));
+
+function begin(peer, text) {
+  const call = new Call(signalling, peer);
+  app.call = call;
+  state("call");
+  status(text);
+  $("messages").replaceChildren();
+  $("remote").srcObject = call.remote;
+  call.addEventListener("track", () => play());
+  call.addEventListener("state", ({ detail }) => {
+    const texts = { connected: `In a call with ${peer}`, disconnected: "The connection is interrupted…" };
+    if (texts[detail]) status(texts[detail]);
+    if (detail === "failed") {
+      notice("No network path to the peer was found. Between two networks a TURN server is usually needed.");
+      signalling.hangUp();
+    }
+  });
+  call.addEventListener("channel", () => chat(true));
+  call.addEventListener("message", ({ detail }) => message(detail, false));
+  if (app.stream) call.ready = call.send(app.stream);
+}
+
+function end(text) {
+  app.call?.close();
+  app.call = null;
+  chat(false);
+  delete $("stage").dataset.picture;
+  $("remote").srcObject = null;
+  $("unblock").hidden = true;
+  turnOff();
+  state("lobby");
+  status(text ?? "Ready");
+}
+
+function hangUp() {
+  if (app.call) signalling.hangUp();
+}
+
+// Sound and picture
+
+$("remote").addEventListener("resize", () => ($("stage").dataset.picture = "yes"));
+async function play() {
+  try {
+    await $("remote").play();
+    $("unblock").hidden = true;
+  } catch (error) {
+    // Browsers want a click before they play sound to somebody who sends none.
+    if (error.name === "NotAllowedError") $("unblock").hidden = false;
+  }
+}
+$("unblock").onclick = play;
+
+const troubles = {
+  NotAllowedError: "Camera and microphone are not allowed for this page; the browser's address bar has the setting. The call goes on without them.",
+  NotFoundError: "No camera and no microphone was found. The call goes on without them.",
+  NotReadableError: "The camera or the microphone is in use by another program. The call goes on without it.",
+};
+
+async function capture(constraints) {
+  if (!navigator.mediaDevices) {
+    throw new DOMException("Browsers give camera and microphone only to pages that came over https or from this machine (127.0.0.1).", "InsecureContext");
+  }
+  return navigator.mediaDevices.getUserMedia(constraints);
+}
+
+const choice = (kind) => {
+  const id = $(kind === "video" ? "cameras" : "microphones").value;
+  return id ? { deviceId: { exact: id } } : true;
+};
+
+async function turnOn() {
+  if (app.stream) return;
+  let trouble;
+  for (const wanted of [["audio", "video"], ["audio"], ["video"]]) {
+    try {
+      app.stream = await capture(Object.fromEntries(wanted.map((kind) => [kind, choice(kind)])));
+      break;
+    } catch (error) {
+      trouble ??= error;
+      if (!["NotFoundError", "NotReadableError", "OverconstrainedError"].includes(error.name)) break;
+    }
+  }
+  if (!app.stream) return notice(troubles[trouble.name] ?? trouble.message);
+  document.body.dataset.live = "yes";
+  $("local").srcObject = app.stream;
+  $("local").toggleAttribute("data-live", app.stream.getVideoTracks().length > 0);
+  await pickers();
+  await app.call?.send(app.stream);
+}
+
+function turnOff() {
+  app.stream?.getTracks().forEach((track) => track.stop());
+  app.stream = null;
+  delete document.body.dataset.live;
+  $("local").removeAttribute("data-live");
+  $("local").srcObject = null;
+  press($("mute"), false, "Mute");
+  press($("blind"), false, "Camera off");
+}
+
+async function pickers() {
+  const devices = await navigator.mediaDevices.enumerateDevices();
+  for (const [select, kind] of [[$("cameras"), "video"], [$("microphones"), "audio"]]) {
+    const current = app.stream.getTracks().find((track) => track.kind === kind)?.getSettings().deviceId;
+    const options = devices.filter((device) => device.kind === `${kind}input`);
+    select.replaceChildren(...options.map((device) => new Option(device.label || kind, device.deviceId, false, device.deviceId === current)));
+    select.onchange = () => change(kind);
+  }
+}
+
+async function change(kind) {
+  try {
+    const [track] = (await capture({ [kind]: choice(kind) })).getTracks();
+    for (const old of app.stream.getTracks().filter((old) => old.kind === kind)) {
+      track.enabled = old.enabled;
+      old.stop();
+      app.stream.removeTrack(old);
+    }
+    app.stream.addTrack(track);
+    await app.call?.send(app.stream);
+  } catch (error) {
+    notice(troubles[error.name] ?? error.message);
+  }
+}
+
+function press(button, pressed, text) {
+  button.setAttribute("aria-pressed", String(pressed));
+  button.textContent = text;
+}
+
+function toggle(button, kind, on, off) {
+  const pressed = button.getAttribute("aria-pressed") !== "true";
+  app.stream?.getTracks().filter((track) => track.kind === kind).forEach((track) => (track.enabled = !pressed));
+  press(button, pressed, pressed ? off : on);
+}
+
+$("media").onclick = turnOn;
+$("mute").onclick = () => toggle($("mute"), "audio", "Mute", "Unmute");
+$("blind").onclick = () => toggle($("blind"), "video", "Camera off", "Camera on");
+$("hang-up").onclick = hangUp;
+
+// Chat
+
+function chat(open) {
+  $("text").disabled = $("send").disabled = !open;
+}
+
+function message(text, mine) {
+  const item = document.createElement("li");
+  item.textContent = text.slice(0, 4000);
+  item.className = mine ? "mine" : "theirs";
+  $("messages").append(item);
+  if ($("messages").children.length > 500) $("messages").firstChild.remove();
+  item.scrollIntoView({ block: "nearest" });
+}
+
+$("say").onsubmit = (event) => {
+  event.preventDefault();
+  const text = $("text").value.trim();
+  if (text && app.call?.say(text)) {
+    message(text, true);
+    $("text").value = "";
+  }
+};
+
+// Statistics
+
+let before = new Map();
+async function showStats() {
+  if (!app.call || $("stats").hidden) return;
+  const rows = [];
+  const rate = (report, bytes) => {
+    const last = before.get(report.id);
+    before.set(report.id, { bytes, time: report.timestamp });
+    return last ? Math.max(0, Math.round((8 * (bytes - last.bytes)) / (report.timestamp - last.time))) : 0;
+  };
+  const reports = await app.call.pc.getStats();
+  const codec = (report) => reports.get(report.codecId)?.mimeType.split("/")[1] ?? "";
+  reports.forEach((report) => {
+    if (report.type === "inbound-rtp") {
+      const size = report.frameWidth ? `${report.frameWidth}×${report.frameHeight} ${Math.round(report.framesPerSecond ?? 0)} fps ` : "";
+      rows.push([`${report.kind} in`, `${codec(report)} ${size}${rate(report, report.bytesReceived)} kbit/s`]);
+      rows.push(["", `${report.packetsLost} lost, jitter ${Math.round(1000 * report.jitter)} ms`]);
+    } else if (report.type === "outbound-rtp") {
+      const size = report.frameWidth ? `${report.frameWidth}×${report.frameHeight} ${Math.round(report.framesPerSecond ?? 0)} fps ` : "";
+      rows.push([`${report.kind} out`, `${codec(report)} ${size}${rate(report, report.bytesSent)} kbit/s`]);
+    } else if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined) {
+      rows.push(["round trip", `${Math.round(1000 * report.currentRoundTripTime)} ms`]);
+    }
+  });
+  $("stats").replaceChildren(
+    ...rows.flatMap((row) =>
+      row.map((text, i) => {
+        const cell = document.createElement(i ? "dd" : "dt");
+        cell.textContent = text;
+        return cell;
+      }),
+    ),
+  );
+}
+setInterval(showStats, 1000);
+$("show-stats").onclick = () => {
+  $("stats").hidden = !$("stats").hidden;
+  $("show-stats").setAttribute("aria-pressed", String(!$("stats").hidden));
+  showStats();
+};
+
+// Keys
+
+document.addEventListener("keydown", (event) => {
+  if (!app.call || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+  const button = { m: "mute", c: "blind", s: "show-stats", Escape: "hang-up" }[event.key];
+  if (button) $(button).click();
+});
+window.addEventListener("pagehide", () => {
+  app.call?.close();
+  signalling.hangUp();
+});

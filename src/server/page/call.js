@@ -1,0 +1,130 @@
+// One call: an RTCPeerConnection and its negotiation. This side is the impolite one: in a collision its
+// offer stands, for the native peer gives way.
+
+export class Call extends EventTarget {
+  #signalling;
+  #stream;
+  #makingOffer = false;
+  #ignoring = false;
+  #waiting = [];
+  #channel;
+  #senders = new Map();
+
+  constructor(signalling, peer) {
+    super();
+    this.#signalling = signalling;
+    this.peer = peer;
+    this.remote = new MediaStream();
+    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    this.pc = pc;
+    pc.onicecandidate = ({ candidate }) => candidate && signalling.send({ ice: candidate.toJSON() });
+    pc.ontrack = ({ track }) => {
+      this.remote.addTrack(track);
+      this.#tell("track", track);
+    };
+    pc.ondatachannel = ({ channel }) => this.#adopt(channel);
+    pc.onconnectionstatechange = () => this.#tell("state", pc.connectionState);
+    // Before the first description only `offer` or the peer's offer begins.
+    pc.onnegotiationneeded = () => (pc.remoteDescription || this.#makingOffer) && this.#offer();
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  #adopt(channel) {
+    this.#channel ??= channel;
+    channel.onopen = () => this.#tell("channel", channel.label);
+    channel.onmessage = ({ data }) => typeof data === "string" && this.#tell("message", data);
+    if (channel.readyState === "open") this.#tell("channel", channel.label);
+  }
+
+  // Makes the first offer: a chat channel, sound and picture both ways (or to receive, where there is
+  // nothing to send yet).
+  async offer() {
+    this.#adopt(this.pc.createDataChannel("chat"));
+    for (const kind of ["audio", "video"]) {
+      const track = this.#stream?.getTracks().find((track) => track.kind === kind);
+      const transceiver = this.pc.addTransceiver(track ?? kind, {
+        direction: track ? "sendrecv" : "recvonly",
+        streams: track ? [this.#stream] : [],
+      });
+      this.#senders.set(kind, transceiver);
+    }
+    await this.#offer();
+  }
+
+  async #offer() {
+    if (this.#makingOffer || this.pc.signalingState !== "stable") return;
+    this.#makingOffer = true;
+    try {
+      await this.pc.setLocalDescription();
+      this.#signalling.send({ sdp: this.pc.localDescription });
+    } finally {
+      this.#makingOffer = false;
+    }
+  }
+
+  async description(description) {
+    const { pc } = this;
+    const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
+    this.#ignoring = collision;
+    if (collision) return;
+    await pc.setRemoteDescription(description);
+    for (const candidate of this.#waiting.splice(0)) await this.#add(candidate);
+    if (description.type === "offer") {
+      await this.#attach();
+      await pc.setLocalDescription();
+      this.#signalling.send({ sdp: pc.localDescription });
+    }
+  }
+
+  async candidate(candidate) {
+    if (this.#ignoring) return;
+    if (this.pc.remoteDescription) await this.#add(candidate);
+    else if (this.#waiting.length < 256) this.#waiting.push(candidate);
+  }
+
+  async #add(candidate) {
+    try {
+      await this.pc.addIceCandidate(candidate);
+    } catch (error) {
+      console.warn("a candidate was not taken:", error.message);
+    }
+  }
+
+  // What is sent from now on. A kind that was not sent before is negotiated.
+  async send(stream) {
+    this.#stream = stream;
+    await this.#attach();
+  }
+
+  async #attach() {
+    for (const track of this.#stream?.getTracks() ?? []) {
+      const transceiver =
+        this.#senders.get(track.kind) ??
+        this.pc.getTransceivers().find((t) => t.receiver.track.kind === track.kind && t.mid !== null);
+      if (!transceiver) {
+        if (!this.pc.remoteDescription) continue;
+        this.#senders.set(track.kind, this.pc.addTransceiver(track, { streams: [this.#stream] }));
+        continue;
+      }
+      this.#senders.set(track.kind, transceiver);
+      if (transceiver.sender.track !== track) await transceiver.sender.replaceTrack(track);
+      if (transceiver.direction === "recvonly" || transceiver.direction === "inactive") {
+        transceiver.sender.setStreams?.(this.#stream);
+        transceiver.direction = "sendrecv";
+      }
+    }
+  }
+
+  say(text) {
+    if (this.#channel?.readyState !== "open") return false;
+    this.#channel.send(text);
+    return true;
+  }
+
+  close() {
+    this.pc.close();
+  }
+}

@@ -1,0 +1,94 @@
+// The room protocol over a WebSocket to the server that this page came from. After a call the server
+// closes the socket: this registers anew by itself.
+
+export class Signalling extends EventTarget {
+  #socket;
+  #phase = "closed";
+  #pause = 500;
+
+  constructor(id) {
+    super();
+    this.id = id;
+    this.#open();
+  }
+
+  #open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/?roomtone=1`);
+    this.#socket = socket;
+    this.#phase = "registering";
+    socket.onopen = () => socket.send(`HELLO ${this.id}`);
+    socket.onmessage = ({ data }) => this.#line(String(data));
+    socket.onclose = ({ reason }) => this.#closed(socket, reason);
+  }
+
+  #closed(socket, reason) {
+    if (socket !== this.#socket) return;
+    const phase = this.#phase;
+    this.#phase = "closed";
+    if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
+    this.#tell(phase === "session" ? "gone" : "offline");
+    const pause = phase === "session" ? 0 : this.#pause;
+    this.#pause = Math.min(this.#pause * 2, 15000);
+    setTimeout(() => this.#open(), pause);
+  }
+
+  #line(line) {
+    const [word] = line.split(" ", 1);
+    const rest = line.slice(word.length + 1);
+    if (this.#phase === "registering" && word === "HELLO") {
+      this.#phase = "lobby";
+      this.#pause = 500;
+      return this.#tell("registered");
+    }
+    if (this.#phase === "session") return this.#peer(line);
+    switch (word) {
+      case "SESSION_OK":
+        this.#phase = "session";
+        return this.#tell("accepted");
+      case "SESSION_FROM":
+        this.#phase = "session";
+        return this.#tell("called", rest);
+      case "PEER_LIST":
+        return this.#tell("peers", rest.split(" ").filter(Boolean));
+      case "ERROR":
+        this.#phase = "lobby";
+        return this.#tell("refused", rest);
+      default:
+        return console.warn("not understood:", line);
+    }
+  }
+
+  #peer(line) {
+    if (line === "OFFER_REQUEST") return this.#tell("offer-request");
+    try {
+      const { sdp, ice } = JSON.parse(line);
+      if (sdp?.type) this.#tell("description", sdp);
+      else if (ice) this.#tell("candidate", ice);
+    } catch {
+      console.warn("the peer sent something that is not JSON");
+    }
+  }
+
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  dial(peer) {
+    this.#phase = "dialling";
+    this.#socket.send(`SESSION ${peer}`);
+  }
+
+  listPeers() {
+    if (this.#phase === "lobby") this.#socket.send("PEER_LIST");
+  }
+
+  send(message) {
+    if (this.#phase === "session") this.#socket.send(JSON.stringify(message));
+  }
+
+  // Hanging up is closing the socket; the server tells the peer.
+  hangUp() {
+    this.#socket.close();
+  }
+}

@@ -1,0 +1,107 @@
+//! The room protocol at the server's edge: a peer's text to the hub's commands, and the hub's notices
+//! to text. Pure.
+
+use crate::hub::{Command, Notice, Phase, Reason};
+use crate::protocol::room::{ClientMessage, RoomError, ServerMessage};
+
+/// What becomes of a line that is no command for the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rejection {
+    /// The peer is told, and the connection stays.
+    Error(String),
+    /// The connection ends with this code and these words.
+    Close(u16, &'static str),
+}
+
+/// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
+const PROTOCOL_ERROR: u16 = 1002;
+const INVALID_ID: Rejection = Rejection::Close(PROTOCOL_ERROR, "invalid peer uid");
+
+/// Reads a line of a peer that stands in that phase.
+pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
+    match phase {
+        Phase::Relay => Ok(Command::Relay(line)),
+        Phase::Unregistered => match ClientMessage::parse(&line) {
+            Ok(ClientMessage::Hello(id)) => Ok(Command::Register(id)),
+            Err(RoomError::Missing("HELLO", _) | RoomError::Peer(_))
+                if line.trim_start().starts_with("HELLO") =>
+            {
+                Err(INVALID_ID)
+            }
+            Ok(_) | Err(_) => Err(Rejection::Close(PROTOCOL_ERROR, "invalid protocol")),
+        },
+        Phase::Commands => match ClientMessage::parse(&line) {
+            Ok(ClientMessage::Hello(id)) => Ok(Command::Register(id)),
+            Ok(ClientMessage::Session(to)) => Ok(Command::Call(to)),
+            Ok(ClientMessage::Room(room)) => Ok(Command::Join(room)),
+            Ok(ClientMessage::RoomPeerMsg { to, body }) => Ok(Command::Send { to, body }),
+            Ok(ClientMessage::RoomPeerList) => Ok(Command::ListRoom),
+            Ok(ClientMessage::PeerList) => Ok(Command::ListPeers),
+            Err(error) => Err(Rejection::Error(ServerMessage::Error(error.to_string()).to_string())),
+        },
+    }
+}
+
+/// What a peer is sent; nothing where it did not ask for roomtone's additions.
+pub fn encode(notice: Notice, extended: bool) -> Option<String> {
+    let message = match notice {
+        Notice::Relayed(text) => return Some(text),
+        Notice::CalledBy(_) if !extended => return None,
+        Notice::CalledBy(peer) => ServerMessage::SessionFrom(peer),
+        Notice::PeerList(peers) => ServerMessage::PeerList(peers),
+        Notice::Registered => ServerMessage::Hello,
+        Notice::CallStarted => ServerMessage::SessionOk,
+        Notice::Joined(peers) => ServerMessage::RoomOk(peers),
+        Notice::PeerJoined(peer) => ServerMessage::RoomPeerJoined(peer),
+        Notice::PeerLeft(peer) => ServerMessage::RoomPeerLeft(peer),
+        Notice::RoomList(peers) => ServerMessage::RoomPeerList(peers),
+        Notice::From { from, body } => ServerMessage::RoomPeerMsg { from, body },
+        Notice::Refused(refusal) => ServerMessage::Error(refusal.to_string()),
+    };
+    Some(message.to_string())
+}
+
+/// The close code and words of an end that the hub decided.
+pub fn close(reason: Reason) -> (u16, &'static str) {
+    match reason {
+        Reason::IdTaken => (PROTOCOL_ERROR, "invalid peer uid"),
+        Reason::Replaced => (1001, "registered again elsewhere"),
+        Reason::CallOver => (1000, ""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bad_hello_is_closed_as_the_demos_expect() {
+        let close = |line: &str| match decode(Phase::Unregistered, line.into()) {
+            Err(Rejection::Close(1002, words)) => words,
+            other => panic!("{line:?}: {other:?}"),
+        };
+        assert_eq!(close("SESSION bob"), "invalid protocol");
+        assert_eq!(close(""), "invalid protocol");
+        assert_eq!(close("HELLO"), "invalid peer uid");
+        assert_eq!(close("HELLO a b"), "invalid peer uid");
+        assert_eq!(close("HELLOO a"), "invalid protocol");
+        let ok = decode(Phase::Unregistered, " HELLO\tann\n".into());
+        assert_eq!(ok, Ok(Command::Register("ann".parse().unwrap())));
+    }
+
+    #[test]
+    fn a_malformed_command_gets_an_error_and_a_call_relays_anything() {
+        let error = |line: &str| decode(Phase::Commands, line.into()).unwrap_err();
+        assert_eq!(error("SESSION"), Rejection::Error("ERROR 'SESSION' needs the id of a peer".into()));
+        assert_eq!(error("nonsense"), Rejection::Error("ERROR unknown command".into()));
+        assert_eq!(error("ROOM a b"), Rejection::Error("ERROR invalid room id 'a b'".into()));
+        assert_eq!(decode(Phase::Relay, "HELLO x".into()), Ok(Command::Relay("HELLO x".into())));
+    }
+
+    #[test]
+    fn additions_reach_only_those_who_asked() {
+        let called = || Notice::CalledBy("ann".parse().unwrap());
+        assert_eq!(encode(called(), false), None);
+        assert_eq!(encode(called(), true).as_deref(), Some("SESSION_FROM ann"));
+    }
+}

@@ -1,0 +1,227 @@
+//! The hub behind a lock, with a bounded queue to every connection. Nobody waits for anybody: what a
+//! peer does not take in time is that peer's end.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, bounded};
+
+use super::room;
+use crate::hub::{ConnId, Hub, Input, Limits, Output, Owner, Phase};
+
+/// The most messages that wait for one peer.
+const QUEUE: usize = 1024;
+/// The most bytes that wait for one peer.
+const QUEUE_BYTES: usize = 8 << 20;
+
+/// What a connection is to do.
+#[derive(Debug)]
+pub(super) enum Outgoing {
+    Text(String),
+    Ping,
+    /// The code and the words of a close frame.
+    Close(u16, &'static str),
+}
+
+/// A connection's own end of its queue.
+#[derive(Debug)]
+pub(super) struct Inbox {
+    pub(super) id: ConnId,
+    pub(super) queue: Receiver<Outgoing>,
+    /// Says that the connection is to end at once, with nothing more to be sent.
+    pub(super) killed: Receiver<()>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Inbox {
+    /// Counts a message as gone.
+    pub(super) fn taken(&self, message: &Outgoing) {
+        self.waiting.fetch_sub(message.bytes(), Ordering::Relaxed);
+    }
+}
+
+impl Outgoing {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Ping | Self::Close(..) => 0,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Outbox {
+    queue: Sender<Outgoing>,
+    kill: Sender<()>,
+    waiting: Arc<AtomicUsize>,
+    extended: bool,
+}
+
+impl Outbox {
+    /// False where the peer is too slow.
+    fn push(&self, message: Outgoing) -> bool {
+        let bytes = message.bytes();
+        if self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES {
+            return false;
+        }
+        self.queue.try_send(message).is_ok()
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    hub: Hub,
+    outboxes: HashMap<ConnId, Outbox>,
+    per_address: HashMap<IpAddr, usize>,
+    next: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Switchboard {
+    state: Mutex<State>,
+    probe: Duration,
+}
+
+impl Switchboard {
+    pub(super) fn new(limits: Limits) -> Arc<Self> {
+        let state = State { hub: Hub::new(limits), ..State::default() };
+        Arc::new(Self { state: Mutex::new(state), probe: limits.probe })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection of an address; false where it has too many.
+    pub(super) fn admit(&self, address: IpAddr, most: usize) -> bool {
+        let mut state = self.lock();
+        let count = state.per_address.entry(address).or_default();
+        // A proxy or a test on this machine is many peers.
+        if *count >= most && !address.is_loopback() {
+            return false;
+        }
+        *count += 1;
+        true
+    }
+
+    /// The counterpart of [`Switchboard::admit`].
+    pub(super) fn dismiss(&self, address: IpAddr) {
+        let mut state = self.lock();
+        if let Some(count) = state.per_address.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                state.per_address.remove(&address);
+            }
+        }
+    }
+
+    /// A WebSocket was opened.
+    pub(super) fn open(&self, extended: bool, address: IpAddr) -> Inbox {
+        let (queue, receiver) = bounded(QUEUE);
+        let (kill, killed) = bounded(1);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let mut state = self.lock();
+        state.next += 1;
+        let id = ConnId(state.next);
+        state.outboxes.insert(id, Outbox { queue, kill, waiting: waiting.clone(), extended });
+        state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
+        Inbox { id, queue: receiver, killed, waiting }
+    }
+
+    /// A line of a peer; the words to answer with where it is none for the hub.
+    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<(), room::Rejection> {
+        let mut state = self.lock();
+        let command = room::decode(state.hub.phase(id), line)?;
+        self.input(&mut state, Input::Command(id, command));
+        Ok(())
+    }
+
+    /// A sign of life of a peer, or its end.
+    pub(super) fn handle(self: &Arc<Self>, input: Input) {
+        let mut state = self.lock();
+        if let Input::Closed(id) = input {
+            state.outboxes.remove(&id);
+        }
+        self.input(&mut state, input);
+    }
+
+    /// Whether the peer is registered by now.
+    pub(super) fn is_registered(&self, id: ConnId) -> bool {
+        self.lock().hub.phase(id) != Phase::Unregistered
+    }
+
+    /// Connections, registered peers and rooms.
+    pub(super) fn counts(&self) -> (usize, usize, usize) {
+        self.lock().hub.counts()
+    }
+
+    /// Ends all connections in order.
+    pub(super) fn close_all(&self) {
+        for outbox in self.lock().outboxes.values() {
+            outbox.push(Outgoing::Close(1001, "the server stops"));
+        }
+    }
+
+    fn input(self: &Arc<Self>, state: &mut State, input: Input) {
+        let now = Instant::now();
+        state.hub.handle_input(now, input);
+        self.deliver(state, now);
+    }
+
+    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant) {
+        while let Some(output) = state.hub.poll_output() {
+            let (id, fits) = match output {
+                Output::Notify(id, notice) => {
+                    let Some(outbox) = state.outboxes.get(&id) else { continue };
+                    let text = room::encode(notice, outbox.extended);
+                    (id, text.is_none_or(|text| outbox.push(Outgoing::Text(text))))
+                }
+                Output::Close(id, reason) => {
+                    let Some(outbox) = state.outboxes.remove(&id) else { continue };
+                    let (code, words) = room::close(reason);
+                    outbox.push(Outgoing::Close(code, words));
+                    // The queue ends here; what is in it is still sent.
+                    continue;
+                }
+                Output::Probe(id) => {
+                    self.time_probe();
+                    (id, state.outboxes.get(&id).is_none_or(|outbox| outbox.push(Outgoing::Ping)))
+                }
+            };
+            if !fits {
+                tracing::info!(conn = id.0, "a peer that does not read is dropped");
+                if let Some(outbox) = state.outboxes.remove(&id) {
+                    let _ = outbox.kill.try_send(());
+                }
+                state.hub.handle_input(now, Input::Closed(id));
+            }
+        }
+    }
+
+    fn time_probe(self: &Arc<Self>) {
+        let this = Arc::downgrade(self);
+        let wait = self.probe;
+        smol::spawn(async move {
+            smol::Timer::after(wait).await;
+            if let Some(this) = this.upgrade() {
+                let mut state = this.lock();
+                let now = Instant::now();
+                state.hub.handle_timeout(now);
+                this.deliver(&mut state, now);
+            }
+        })
+        .detach();
+    }
+}
+
+/// One number for one IPv4 address or one IPv6 network of a customer (/64).
+fn owner(address: IpAddr) -> Owner {
+    Owner(match address {
+        IpAddr::V4(address) => u64::from(u32::from(address)),
+        IpAddr::V6(address) => (u128::from(address) >> 64) as u64 | 1 << 63,
+    })
+}

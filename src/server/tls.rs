@@ -1,0 +1,202 @@
+//! The server's certificate: given as files and read again when they change, or made here once and
+//! kept, so that a browser's exception for it lasts.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_rustls::rustls::ServerConfig;
+use futures_rustls::rustls::pki_types::pem::PemObject;
+use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::ServerError;
+
+/// How often the files are looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A certificate's files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Files {
+    /// The certificate and its chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    changed: Option<SystemTime>,
+    looked: Instant,
+}
+
+/// What new connections are accepted with.
+#[derive(Debug)]
+pub struct Identity {
+    files: Files,
+    /// SHA-256 of the certificate, in the form in which browsers show it.
+    pub fingerprint: String,
+    loaded: Mutex<Loaded>,
+}
+
+impl Identity {
+    /// Reads a certificate.
+    pub fn load(files: Files) -> Result<Self, ServerError> {
+        let (config, fingerprint) = read(&files)?;
+        let changed = modified(&files);
+        let loaded = Mutex::new(Loaded { config, changed, looked: Instant::now() });
+        Ok(Self { files, fingerprint, loaded })
+    }
+
+    /// The certificate made here, in `folder`; made now if there is none that fits.
+    pub fn own(folder: &Path) -> Result<Self, ServerError> {
+        let files = Files { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
+        let names = names();
+        let known = std::fs::read_to_string(folder.join("names")).unwrap_or_default();
+        let fits = names.iter().all(|name| known.lines().any(|known| known == name));
+        if fits && let Ok(identity) = Self::load(files.clone()) {
+            return Ok(identity);
+        }
+        make(folder, &files, &names)
+            .map_err(|error| ServerError::Certificate(folder.display().to_string(), error.to_string()))?;
+        Self::load(files)
+    }
+
+    /// The configuration for the next connection; files that changed are read again, and kept out
+    /// when they are wrong.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        if loaded.looked.elapsed() > LOOK {
+            loaded.looked = Instant::now();
+            let changed = modified(&self.files);
+            if changed != loaded.changed {
+                match read(&self.files) {
+                    Ok((config, fingerprint)) => {
+                        tracing::info!(fingerprint, "the certificate was read again");
+                        loaded.config = config;
+                        loaded.changed = changed;
+                    }
+                    Err(error) => tracing::warn!("the new certificate is not taken: {error}"),
+                }
+            }
+        }
+        loaded.config.clone()
+    }
+}
+
+fn modified(files: &Files) -> Option<SystemTime> {
+    let time = |path: &Path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok();
+    time(&files.cert).max(time(&files.key))
+}
+
+fn read(files: &Files) -> Result<(Arc<ServerConfig>, String), ServerError> {
+    let wrong = |path: &Path, error: String| ServerError::Certificate(path.display().to_string(), error);
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
+        .and_then(Iterator::collect)
+        .map_err(|error| wrong(&files.cert, error.to_string()))?;
+    let first =
+        chain.first().ok_or_else(|| wrong(&files.cert, "there is no certificate in it".to_owned()))?;
+    let fingerprint = fingerprint(first);
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| wrong(&files.key, e.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
+        .map_err(|error| wrong(&files.cert, error.to_string()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok((Arc::new(config), fingerprint))
+}
+
+fn fingerprint(certificate: &CertificateDer<'_>) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
+}
+
+/// This machine's addresses other than loopback and link-local ones, IPv4 first.
+pub fn addresses() -> Vec<IpAddr> {
+    let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
+    let usable = interfaces.into_iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip());
+    let mut addresses: Vec<IpAddr> = usable.collect();
+    addresses.sort();
+    addresses
+}
+
+/// The names and addresses under which this machine can be reached.
+fn names() -> Vec<String> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let host = host.trim().to_owned();
+    let mut names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !host.is_empty() {
+        names.extend([format!("{host}.local"), host]);
+    }
+    names.extend(addresses().iter().map(IpAddr::to_string));
+    names.dedup();
+    names
+}
+
+fn make(folder: &Path, files: &Files, names: &[String]) -> Result<(), Box<dyn std::error::Error>> {
+    std::fs::create_dir_all(folder)?;
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256)?;
+    let mut parameters = rcgen::CertificateParams::new(names)?;
+    parameters.distinguished_name.push(rcgen::DnType::CommonName, "roomtone");
+    parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    let certificate = parameters.self_signed(&key)?;
+    write_private(&files.key, &key.serialize_pem())?;
+    std::fs::write(&files.cert, certificate.pem())?;
+    std::fs::write(folder.join("names"), names.join("\n"))?;
+    Ok(())
+}
+
+/// Writes a file that only its owner may read.
+fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)?.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_made_once_kept_and_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = Identity::own(folder.path()).unwrap().fingerprint;
+        assert_eq!(first, Identity::own(folder.path()).unwrap().fingerprint);
+        assert_eq!(first.len(), 32 * 3 - 1);
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(folder.path().join("key.pem")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn changed_files_are_read_again_and_wrong_ones_kept_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::own(folder.path()).unwrap();
+        let expire = || identity.loaded.lock().unwrap().looked = Instant::now() - LOOK - LOOK;
+        let touch = |seconds| {
+            let file = std::fs::File::options().write(true).open(&identity.files.cert).unwrap();
+            file.set_modified(SystemTime::now() + Duration::from_secs(seconds)).unwrap();
+        };
+        let first = identity.config();
+        std::fs::write(&identity.files.cert, "nonsense").unwrap();
+        touch(60);
+        expire();
+        assert!(Arc::ptr_eq(&first, &identity.config()), "nonsense is kept out");
+        make(folder.path(), &identity.files, &names()).unwrap();
+        touch(120);
+        expire();
+        assert!(!Arc::ptr_eq(&first, &identity.config()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files { cert: folder.path().join("no.pem"), key: folder.path().join("no.key") };
+        assert!(Identity::load(files).unwrap_err().to_string().contains("no.pem"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The room protocol as a client of 1-1 calls speaks it. Pure: lines in, events out.
+
+use crate::protocol::room::{ClientMessage, ServerMessage};
+use crate::protocol::{PeerId, PeerMessage};
+
+/// Where the conversation with the server stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// `HELLO` is sent.
+    Registering,
+    /// Registered; nobody called, and we called nobody.
+    Lobby,
+    /// `SESSION` is sent.
+    Dialling,
+    /// In a session: all that comes is the other peer's.
+    Session,
+}
+
+/// What a line meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// We are registered.
+    Registered,
+    /// Our call was accepted.
+    Accepted,
+    /// The server says who calls us.
+    Caller(PeerId),
+    /// The server refused what we asked for.
+    Refused(String),
+    /// From the other peer.
+    Peer(PeerMessage),
+    /// From the other peer or the server, and of no use; why.
+    Junk(String),
+}
+
+/// The client's side of the protocol on one connection.
+#[derive(Debug)]
+pub struct RoomClient {
+    phase: Phase,
+}
+
+impl RoomClient {
+    /// A connection just opened; the line to send first.
+    pub fn register(id: &PeerId) -> (Self, String) {
+        (Self { phase: Phase::Registering }, ClientMessage::Hello(id.clone()).to_string())
+    }
+
+    /// Calls a peer; the line to send.
+    pub fn dial(&mut self, peer: &PeerId) -> String {
+        self.phase = Phase::Dialling;
+        ClientMessage::Session(peer.clone()).to_string()
+    }
+
+    /// Takes a line of the server.
+    pub fn handle_text(&mut self, line: &str) -> Event {
+        // What is relayed can look like anything, the server's own words too: in a session it is the
+        // peer's, and only JSON and OFFER_REQUEST mean something there.
+        if self.phase == Phase::Session {
+            return peer_message(line);
+        }
+        match (ServerMessage::parse(line), self.phase) {
+            (Ok(ServerMessage::Hello), Phase::Registering) => {
+                self.phase = Phase::Lobby;
+                Event::Registered
+            }
+            (Ok(ServerMessage::SessionOk), Phase::Dialling) => {
+                self.phase = Phase::Session;
+                Event::Accepted
+            }
+            (Ok(ServerMessage::SessionFrom(peer)), Phase::Lobby) => {
+                self.phase = Phase::Session;
+                Event::Caller(peer)
+            }
+            (Ok(ServerMessage::Error(text)), Phase::Registering | Phase::Dialling | Phase::Lobby) => {
+                if self.phase == Phase::Dialling {
+                    self.phase = Phase::Lobby;
+                }
+                Event::Refused(text)
+            }
+            // The first word of a caller, whom the server did not announce.
+            (_, Phase::Lobby) => {
+                self.phase = Phase::Session;
+                peer_message(line)
+            }
+            (Ok(_) | Err(_), Phase::Registering | Phase::Dialling | Phase::Session) => {
+                Event::Junk("something that is not part of the protocol here".to_owned())
+            }
+        }
+    }
+
+    /// What the server's closing of the connection means: while registering, that the id is refused.
+    pub fn handle_close(&self, reason: &str) -> Option<String> {
+        (self.phase == Phase::Registering).then(|| match reason {
+            "" => "the server closed the connection".to_owned(),
+            "invalid peer uid" => "the id is taken or invalid (invalid peer uid)".to_owned(),
+            reason => reason.to_owned(),
+        })
+    }
+}
+
+fn peer_message(line: &str) -> Event {
+    match PeerMessage::parse(line) {
+        Ok(message) => Event::Peer(message),
+        Err(error) => Event::Junk(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn registered() -> RoomClient {
+        let (mut client, hello) = RoomClient::register(&"ann".parse().unwrap());
+        assert_eq!(hello, "HELLO ann");
+        assert_eq!(client.handle_text("HELLO"), Event::Registered);
+        client
+    }
+
+    #[test]
+    fn a_call_is_dialled_and_then_everything_is_the_peers() {
+        let mut client = registered();
+        assert_eq!(client.dial(&"bob".parse().unwrap()), "SESSION bob");
+        assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
+        assert_eq!(client.handle_text("ERROR forged"), Event::Junk("a message that is not JSON".into()));
+        assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+    }
+
+    #[test]
+    fn a_call_is_taken_with_and_without_the_callers_name() {
+        let mut client = registered();
+        assert_eq!(client.handle_text("SESSION_FROM bob"), Event::Caller("bob".parse().unwrap()));
+        assert!(matches!(client.handle_text("SESSION_FROM eve"), Event::Junk(_)), "forged");
+        let mut client = registered();
+        assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+    }
+
+    #[test]
+    fn refusals_are_told() {
+        let mut client = registered();
+        client.dial(&"bob".parse().unwrap());
+        assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
+        let (client, _) = RoomClient::register(&"ann".parse().unwrap());
+        assert!(client.handle_close("invalid peer uid").unwrap().contains("taken"));
+        assert_eq!(registered().handle_close(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_line_in_any_phase_is_taken(lines in prop::collection::vec("(HELLO|SESSION_OK|ERROR|\\{.*\\}|\\PC*)( \\PC*)?", 0..8)) {
+            let (mut client, _) = RoomClient::register(&"ann".parse().unwrap());
+            for line in lines {
+                let _ = client.handle_text(&line);
+            }
+        }
+    }
+}

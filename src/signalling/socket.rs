@@ -1,0 +1,256 @@
+//! The driver of WebSockets: connects by `ws://` or `wss://`, sends and receives text. Nothing here
+//! knows what the text means. It runs on any executor that lets `async-io` run (smol, async-std).
+
+use std::time::Duration;
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use async_tungstenite::tungstenite::{Error as WsError, Message};
+use futures_rustls::TlsConnector;
+use futures_rustls::rustls::pki_types::ServerName;
+use smol::future::or;
+use smol::net::TcpStream;
+use smol::stream::StreamExt;
+use url::{Host, Url};
+
+use crate::protocol::MAX_MESSAGE;
+use crate::protocol::room::EXTENSION_QUERY;
+use crate::tls::{Trust, client_config};
+
+/// How long connecting may take, with TLS and the upgrade.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long a message may take to leave.
+const WRITE: Duration = Duration::from_secs(10);
+
+/// Which server, and whether to believe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    url: Url,
+    trust: Trust,
+}
+
+/// Why there is no connection to a server.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// Not a URL of a WebSocket.
+    #[error("'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443")]
+    Url(String),
+    /// The file of trusted certificates cannot be used.
+    #[error("the trusted certificates cannot be read: {0}")]
+    Trust(String),
+    /// Nothing answers there.
+    #[error("the server {0} is not reachable: {1}")]
+    Unreachable(String, String),
+    /// Its certificate is not one that is trusted.
+    #[error(
+        "the certificate of {0} is not trusted: {1}; give its certificate with --ca FILE, or use --insecure to trust anybody"
+    )]
+    Certificate(String, String),
+    /// TLS failed in another way.
+    #[error("no TLS with {0}: {1}; is it a ws:// server?")]
+    Tls(String, String),
+    /// It answers, but speaks no WebSocket.
+    #[error("{0} does not speak WebSocket: {1}")]
+    NotWebSocket(String, String),
+    /// The connection broke.
+    #[error("the connection to the server broke: {0}")]
+    Broken(String),
+}
+
+impl ConnectError {
+    /// Whether trying again later may help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unreachable(..) | Self::Broken(_) | Self::NotWebSocket(..) | Self::Tls(..) => true,
+            Self::Url(_) | Self::Trust(_) | Self::Certificate(..) => false,
+        }
+    }
+}
+
+impl Target {
+    /// Reads `ws://…` or `wss://…`; a bare `host:port` is taken as `wss://`.
+    pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
+        let wrong = || ConnectError::Url(text.to_owned());
+        let full = if text.contains("://") { text.to_owned() } else { format!("wss://{text}") };
+        let mut url = Url::parse(&full).map_err(|_| wrong())?;
+        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
+            return Err(wrong());
+        }
+        url.set_fragment(None);
+        Ok(Self { url, trust })
+    }
+
+    /// The address for people, without what may be secret in it.
+    pub fn name(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        url.to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// Whether the server is believed whatever certificate it has.
+    pub fn is_insecure(&self) -> bool {
+        self.trust == Trust::Anybody
+    }
+
+    fn request_url(&self) -> String {
+        let mut url = self.url.clone();
+        let query = match url.query() {
+            Some(query) if !query.is_empty() => format!("{query}&{EXTENSION_QUERY}"),
+            _ => EXTENSION_QUERY.to_owned(),
+        };
+        url.set_query(Some(&query));
+        url.to_string()
+    }
+}
+
+trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
+impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// What comes from a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// A message.
+    Text(String),
+    /// The server, or the network, ended the connection; the server's words, where it said some.
+    Closed(String),
+}
+
+/// An open connection.
+pub struct Socket {
+    ws: WebSocketStream<Box<dyn Stream>>,
+}
+
+impl std::fmt::Debug for Socket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Socket")
+    }
+}
+
+impl Socket {
+    /// Connects.
+    pub async fn connect(target: &Target) -> Result<Self, ConnectError> {
+        let late = async {
+            smol::Timer::after(CONNECT).await;
+            let reason = format!("no answer within {} s", CONNECT.as_secs());
+            Err(ConnectError::Unreachable(target.name(), reason))
+        };
+        or(Self::open(target), late).await
+    }
+
+    async fn open(target: &Target) -> Result<Self, ConnectError> {
+        let name = target.name();
+        let unreachable = |reason: String| ConnectError::Unreachable(name.clone(), reason);
+        let is_tls = target.url.scheme() == "wss";
+        let port = target.url.port_or_known_default().unwrap_or(443);
+        let wrong = || ConnectError::Url(name.clone());
+        let (tcp, server_name) = match target.url.host().ok_or_else(wrong)? {
+            Host::Domain(host) => (
+                TcpStream::connect((host, port)).await,
+                ServerName::try_from(host.to_owned()).map_err(|_| wrong())?,
+            ),
+            Host::Ipv4(ip) => {
+                (TcpStream::connect((ip, port)).await, ServerName::from(std::net::IpAddr::from(ip)))
+            }
+            Host::Ipv6(ip) => {
+                (TcpStream::connect((ip, port)).await, ServerName::from(std::net::IpAddr::from(ip)))
+            }
+        };
+        let tcp = tcp.map_err(|error| unreachable(error.to_string()))?;
+        let _ = tcp.set_nodelay(true);
+        let stream: Box<dyn Stream> = if is_tls {
+            let config = client_config(&target.trust).map_err(ConnectError::Trust)?;
+            let tls = TlsConnector::from(config).connect(server_name, tcp).await;
+            Box::new(tls.map_err(|error| tls_error(&name, &error))?)
+        } else {
+            Box::new(tcp)
+        };
+        let config = WebSocketConfig::default()
+            .read_buffer_size(16 * 1024)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let opened =
+            async_tungstenite::client_async_with_config(target.request_url(), stream, Some(config)).await;
+        match opened {
+            Ok((ws, _)) => Ok(Self { ws }),
+            Err(WsError::Http(response)) => {
+                Err(ConnectError::NotWebSocket(name, format!("it answered {}", response.status())))
+            }
+            Err(error) => Err(ConnectError::NotWebSocket(name, error.to_string())),
+        }
+    }
+
+    /// Sends a message.
+    pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
+        let late = async {
+            smol::Timer::after(WRITE).await;
+            Err(ConnectError::Broken("the server does not read".to_owned()))
+        };
+        let send = async {
+            self.ws.send(Message::text(text)).await.map_err(|error| ConnectError::Broken(error.to_string()))
+        };
+        or(send, late).await
+    }
+
+    /// The next message; pings are answered meanwhile, binary frames passed over. May be dropped
+    /// while it waits, without loss.
+    pub async fn receive(&mut self) -> Frame {
+        loop {
+            return match self.ws.next().await {
+                Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
+                Some(Ok(Message::Close(Some(CloseFrame { reason, .. })))) => {
+                    Frame::Closed(reason.as_str().to_owned())
+                }
+                Some(Ok(Message::Close(None))) | None => Frame::Closed(String::new()),
+                Some(Ok(Message::Binary(_))) => {
+                    tracing::debug!("a binary frame is passed over");
+                    continue;
+                }
+                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
+                Some(Err(error)) => Frame::Closed(error.to_string()),
+            };
+        }
+    }
+
+    /// Says goodbye and waits a moment for the server's.
+    pub async fn close(mut self) {
+        let handshake = async {
+            if self.ws.close(None).await.is_ok() {
+                while let Some(Ok(_)) = self.ws.next().await {}
+            }
+        };
+        let late = async {
+            smol::Timer::after(Duration::from_secs(1)).await;
+        };
+        or(handshake, late).await;
+    }
+}
+
+fn tls_error(name: &str, error: &std::io::Error) -> ConnectError {
+    use futures_rustls::rustls::Error;
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        Some(Error::InvalidCertificate(reason)) => {
+            ConnectError::Certificate(name.to_owned(), reason.to_string())
+        }
+        _ => ConnectError::Tls(name.to_owned(), error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_shown_without_secrets() {
+        let name = |text| Target::parse(text, Trust::System).map(|t| t.name()).map_err(|e| e.to_string());
+        assert_eq!(name("localhost:8443").unwrap(), "wss://localhost:8443");
+        assert_eq!(name("ws://u:p@127.0.0.1:1/x?token=t").unwrap(), "ws://127.0.0.1:1/x");
+        assert!(name("http://example.org").unwrap_err().contains("wss://"));
+        assert!(name("wss://").is_err());
+        let target = Target::parse("wss://a/b?c=d", Trust::System).unwrap();
+        assert_eq!(target.request_url(), "wss://a/b?c=d&roomtone=1");
+    }
+}
