@@ -480,13 +480,18 @@ fn adopt(state: &Mutex<State>, events: &EventSender<PeerEvent>, channel: WebRTCD
             _ => tracing::warn!("a message that is too long or empty is dropped"),
         }
     });
-    let opened = events.clone();
-    channel.connect_on_open(move |channel| {
-        let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
-        report(&opened, PeerEvent::ChannelOpen(label));
+    // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
+    let (opened, told) = (events.clone(), std::sync::atomic::AtomicBool::new(false));
+    let on_open = Arc::new(move |channel: &WebRTCDataChannel| {
+        if !told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
+            report(&opened, PeerEvent::ChannelOpen(label));
+        }
     });
+    let later = on_open.clone();
+    channel.connect_on_open(move |channel| later(channel));
     if channel.ready_state() == gst_webrtc::WebRTCDataChannelState::Open {
-        report(events, PeerEvent::ChannelOpen(channel.label().map(|l| l.to_string()).unwrap_or_default()));
+        on_open(&channel);
     }
     state.channels.push(channel);
 }

@@ -1,0 +1,148 @@
+//! A real Chromium, driven over WebDriver (W3C): the four calls that these tests need.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::wait_for;
+
+/// A browser with one page.
+pub struct Browser {
+    driver: Child,
+    session: String,
+    agent: ureq::Agent,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    /// Headless, with a camera and a microphone that beeps, permission for both, and without a way to
+    /// anything outside.
+    pub fn start() -> Self {
+        Self::start_with(&["--use-fake-ui-for-media-stream"])
+    }
+
+    pub fn start_with(extra: &[&str]) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver (Debian: chromium-driver) is needed for this test");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let port = lines
+            .find_map(|line| {
+                line.split_once("successfully on port ")
+                    .map(|(_, port)| port.trim_end_matches('.').to_owned())
+            })
+            .expect("chromedriver says its port");
+        std::thread::spawn(move || lines.for_each(drop));
+        let profile = tempfile::tempdir().unwrap();
+        let mut args = vec![
+            "--headless=new".to_owned(),
+            "--no-sandbox".into(),
+            "--disable-gpu".into(),
+            "--disable-dev-shm-usage".into(),
+            "--no-first-run".into(),
+            "--disable-background-networking".into(),
+            "--disable-component-update".into(),
+            "--disable-sync".into(),
+            "--disable-quic".into(),
+            "--use-fake-device-for-media-stream=fps=15".into(),
+            "--autoplay-policy=no-user-gesture-required".into(),
+            format!("--user-data-dir={}", profile.path().display()),
+        ];
+        args.extend(extra.iter().map(|arg| (*arg).to_owned()));
+        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let mut browser = Self {
+            driver,
+            session: format!("http://127.0.0.1:{port}/session"),
+            agent: config.new_agent(),
+            _profile: profile,
+        };
+        let options = json!({"args": args, "binary": "/usr/bin/chromium"});
+        let capabilities = json!({"capabilities": {"alwaysMatch": {
+            "browserName": "chrome", "goog:chromeOptions": options, "acceptInsecureCerts": false,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }}});
+        let id = browser.post("", &capabilities)["sessionId"].as_str().unwrap().to_owned();
+        browser.session = format!("{}/{id}", browser.session);
+        browser
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Value {
+        let url = format!("{}{path}", self.session);
+        let mut response = self.agent.post(url).send_json(body).unwrap();
+        let value: Value = response.body_mut().read_json().unwrap();
+        assert!(value["value"]["error"].is_null(), "{path}: {value}");
+        value["value"].clone()
+    }
+
+    /// Opens a page.
+    pub fn open(&self, url: &str) {
+        self.post("/url", &json!({"url": url}));
+    }
+
+    /// Runs a function's body in the page; what it returns, promises awaited.
+    pub fn run(&self, script: &str) -> Value {
+        self.post("/execute/sync", &json!({"script": script, "args": []}))
+    }
+
+    /// Waits until an expression is true in the page.
+    pub fn wait(&self, expression: &str) {
+        let script = format!("try {{ return Boolean({expression}) }} catch {{ return false }}");
+        wait_for(expression, || self.run(&script).as_bool().filter(|is| *is));
+    }
+
+    /// Clicks on an element as a person would: it must be there to be seen.
+    pub fn click(&self, id: &str) {
+        let found = self.post("/element", &json!({"using": "css selector", "value": format!("#{id}")}));
+        let element = found.as_object().unwrap().values().next().unwrap().as_str().unwrap().to_owned();
+        self.post(&format!("/element/{element}/click"), &json!({}));
+    }
+
+    /// A picture of the page, PNG in base64.
+    pub fn screenshot(&self) -> String {
+        let url = format!("{}/screenshot", self.session);
+        let value: Value = self.agent.get(url).call().unwrap().body_mut().read_json().unwrap();
+        value["value"].as_str().unwrap().to_owned()
+    }
+
+    /// Waits for pictures that differ and sound with energy, as the page's own elements have them.
+    pub fn expect_moving_and_audible(&self) {
+        let moving = "
+            const video = document.querySelector('#remote');
+            const canvas = document.createElement('canvas');
+            canvas.width = 32; canvas.height = 24;
+            const paper = canvas.getContext('2d', { willReadFrequently: true });
+            const look = () => { paper.drawImage(video, 0, 0, 32, 24); return paper.getImageData(0, 0, 32, 24).data.join(); };
+            const pictures = new Set();
+            const first = video.getVideoPlaybackQuality().totalVideoFrames;
+            for (let i = 0; i < 40; i++) { pictures.add(look()); await new Promise((r) => setTimeout(r, 50)); }
+            return { different: pictures.size, frames: video.getVideoPlaybackQuality().totalVideoFrames - first };";
+        wait_for("moving pictures in the page", || {
+            let seen = self.run(moving);
+            (seen["different"].as_u64()? >= 8 && seen["frames"].as_u64()? >= 10).then_some(())
+        });
+        let energy = "
+            let energy = 0;
+            (await roomtone.call.pc.getStats()).forEach((r) => { if (r.type === 'inbound-rtp' && r.kind === 'audio') energy = r.totalAudioEnergy; });
+            return energy;";
+        let before = self.run(energy).as_f64().unwrap_or_default();
+        wait_for("sound in the page", || (self.run(energy).as_f64()? > before + 0.0005).then_some(()));
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let url = format!("{}/se/log", self.session);
+            if let Ok(mut logs) = self.agent.post(url).send_json(json!({"type": "browser"})) {
+                eprintln!("the page's console: {}", logs.body_mut().read_to_string().unwrap_or_default());
+            }
+        }
+        let _ = self.agent.delete(&self.session).call();
+        let _ = self.driver.kill();
+        let _ = self.driver.wait();
+    }
+}

@@ -1,0 +1,207 @@
+//! The harness: programs as users run them, a real browser, and what was received, measured.
+#![allow(dead_code, reason = "each test program uses a part of it")]
+
+pub mod browser;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// How long anything may take before a test fails. Nothing waits that long when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Options of a client that needs no camera, no sound card and little of a processor.
+pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
+
+/// A running `roomtone --json`.
+pub struct Program {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    events: Receiver<Value>,
+    seen: Vec<Value>,
+    stderr: Arc<Mutex<String>>,
+}
+
+impl Program {
+    /// Starts it with these arguments in a folder of its own for state and configuration.
+    pub fn start(home: &Path, args: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_roomtone"))
+            .args(args)
+            .arg("--json")
+            .env("HOME", home)
+            .env_remove("XDG_STATE_HOME")
+            .env_remove("XDG_CONFIG_HOME")
+            .env_remove("DISPLAY")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (event, events) = channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                let value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+                let _ = event.send(value);
+            }
+        });
+        let stderr = Arc::new(Mutex::new(String::new()));
+        let (kept, mut pipe) = (stderr.clone(), child.stderr.take().unwrap());
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+        });
+        Self { stdin: child.stdin.take(), child, events, seen: vec![], stderr }
+    }
+
+    /// Waits for an event of that name with these fields, passing others over.
+    pub fn expect(&mut self, event: &str, fields: &[(&str, &str)]) -> Value {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(value) => {
+                    self.seen.push(value.clone());
+                    let fits = |(key, wanted): &(&str, &str)| value[key].as_str() == Some(wanted);
+                    if value["event"] == event && fields.iter().all(fits) {
+                        return value;
+                    }
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let stderr = self.stderr.lock().unwrap();
+                    panic!("no {event} {fields:?}; seen: {:#?}\nstderr: {stderr}", self.seen)
+                }
+            }
+        }
+    }
+
+    /// The port of a server's first link.
+    pub fn link(&mut self) -> String {
+        self.expect("listening", &[])["url"].as_str().unwrap().to_owned()
+    }
+
+    /// Says a command on its stdin.
+    pub fn say(&mut self, command: &Value) {
+        writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
+    }
+
+    /// Waits for its end; the exit code, and what it said on stderr.
+    pub fn end(mut self) -> (i32, String) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                let stderr = self.stderr.lock().unwrap().clone();
+                return (status.code().unwrap_or(-1), stderr);
+            }
+            assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr.lock().unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Ctrl-C.
+    pub fn interrupt(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("stderr of roomtone: {}", self.stderr.lock().unwrap());
+        }
+    }
+}
+
+/// `ws://` of an `http://` link.
+pub fn ws(link: &str) -> String {
+    let end = link.find('?').unwrap_or(link.len());
+    link[..end].replacen("http", "ws", 1).trim_end_matches('/').to_owned()
+}
+
+/// Polls until it gives something, for as long as [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = poll() {
+            return found;
+        }
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Received pictures and sound, as outputs write them into files: small grey pictures, and samples.
+pub struct Received {
+    folder: tempfile::TempDir,
+}
+
+const WIDTH: usize = 32;
+const HEIGHT: usize = 24;
+const RATE: usize = 8000;
+
+impl Received {
+    pub fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The options that write the files.
+    pub fn options(&self) -> [String; 4] {
+        let file = |name: &str| {
+            let path = self.folder.path().join(name);
+            format!("filesink buffer-mode=unbuffered append=true sync=false location={}", path.display())
+        };
+        let show = format!(
+            "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT} ! {}",
+            file("pictures")
+        );
+        let play = format!(
+            "audioconvert ! audioresample ! audio/x-raw,format=S16LE,channels=1,rate={RATE} ! {}",
+            file("sound")
+        );
+        ["--show".into(), show, "--play".into(), play]
+    }
+
+    fn bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.folder.path().join(name)).unwrap_or_default()
+    }
+
+    /// How much was written so far, to look only at what comes after.
+    pub fn mark(&self) -> (usize, usize) {
+        (self.bytes("pictures").len(), self.bytes("sound").len())
+    }
+
+    /// Waits for `count` whole pictures after the mark of which at least a third differ from the one
+    /// before, and for half a second of sound that is louder than -50 dBFS.
+    pub fn expect_moving_and_audible(&self, since: (usize, usize), count: usize) {
+        let size = WIDTH * HEIGHT;
+        wait_for("moving pictures", || {
+            let bytes = self.bytes("pictures");
+            let pictures: Vec<&[u8]> =
+                bytes[since.0.next_multiple_of(size).min(bytes.len())..].chunks_exact(size).collect();
+            let moved = pictures.windows(2).filter(|pair| pair[0] != pair[1]).count();
+            (pictures.len() >= count && moved * 3 >= count).then_some(())
+        });
+        wait_for("sound", || {
+            let bytes = self.bytes("sound");
+            let recent = &bytes[since.1.next_multiple_of(2).min(bytes.len())..];
+            let samples: Vec<f64> = recent
+                .chunks_exact(2)
+                .map(|b| f64::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
+                .collect();
+            let loudest = samples
+                .chunks_exact(RATE / 2)
+                .map(|half| (half.iter().map(|s| s * s).sum::<f64>() / half.len() as f64).sqrt());
+            loudest.fold(0.0, f64::max).ge(&0.00316).then_some(())
+        });
+    }
+}
