@@ -53,3 +53,207 @@ fn whoever_opens_the_link_is_in_the_call_again_and_again() {
     host.expect("ended", &[("reason", "interrupted")]);
     assert_eq!(host.end().0, 130);
 }
+
+/// A server alone, and a page on it that is registered as `page`.
+fn server_and_page(home: &std::path::Path, page: &str) -> (Program, String, Browser) {
+    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let browser = Browser::start();
+    browser.open(&format!("{link}?id=page{page}"));
+    browser.wait("document.body.dataset.state === 'lobby'");
+    (server, link, browser)
+}
+
+fn the_client_calls_the_page(codec: &[&str], extra: &[&str], expected: &str) {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let (_server, link, browser) = server_and_page(home.path(), "&answer=auto");
+    let server = ws(&link);
+    let options = received.options();
+    let first: Vec<&str> = ["call", "page", "--id", "robot", "--server", &server]
+        .iter()
+        .chain(codec)
+        .chain(extra)
+        .copied()
+        .collect();
+    let mut client = Program::start(home.path(), &args(&first, &options));
+    client.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    assert_eq!(client.expect("media", &[("kind", "video")])["codec"], expected);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    let sent = "let codec; const reports = await roomtone.call.pc.getStats(); \
+        reports.forEach((r) => { if (r.type === 'inbound-rtp' && r.kind === 'video') codec = reports.get(r.codecId).mimeType; }); return codec;";
+    assert_eq!(browser.run(sent), format!("video/{}", expected.replace('.', "")));
+    chat_both_ways(&browser, &mut client);
+    browser.click("hang-up");
+    client.expect("ended", &[("reason", "normally")]);
+    assert_eq!(client.end().0, 0);
+    browser.wait("document.body.dataset.state === 'lobby'");
+}
+
+#[test]
+fn the_client_calls_the_page_in_vp8() {
+    the_client_calls_the_page(&["--video-codec", "vp8"], &[], "VP8");
+}
+
+#[test]
+fn the_client_calls_the_page_in_h264() {
+    the_client_calls_the_page(&["--video-codec", "h264"], &[], "H.264");
+}
+
+#[test]
+fn the_client_lets_the_page_make_the_offer_and_prefers_h264_in_its_answer() {
+    the_client_calls_the_page(&["--video-codec", "h264"], &["--request-offer"], "H.264");
+}
+
+#[test]
+fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let (_server, link, browser) = server_and_page(home.path(), "");
+    let server = ws(&link);
+    let options = received.options();
+    let mut client = Program::start(home.path(), &args(&["call", "page", "--server", &server], &options));
+    client.expect("peer", &[("state", "connected")]);
+    browser.expect_moving_and_audible();
+    assert_eq!(received.mark(), (0, 0), "nothing is sent before the user agreed");
+    browser.click("media");
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    client.say(&json!({"command": "quit"}));
+    assert_eq!(client.end().0, 0);
+    browser.wait("document.body.dataset.state === 'lobby'");
+}
+
+#[test]
+fn a_page_offers_a_data_channel_first_and_sound_and_picture_second() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let link = host.link();
+    let browser = Browser::start();
+    // A page of another make, on a page of ours that does nothing by itself.
+    browser.open(&link.replace("?call=host", "health"));
+    browser.run(FOREIGN_PAGE);
+    host.expect("channel", &[("channel", "label")]);
+    host.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    assert_eq!(browser.run("return foreign.offers"), 2);
+    host.say(&json!({"command": "say", "text": "hello"}));
+    browser.wait("foreign.heard.includes('hello')");
+    browser.run("foreign.ws.close()");
+    host.expect("peer", &[("state", "left")]);
+}
+
+/// What the demos' page does with its defaults, in short.
+const FOREIGN_PAGE: &str = "
+    document.body.innerHTML = '<video id=remote autoplay playsinline></video>';
+    const pc = new RTCPeerConnection();
+    const ws = new WebSocket(location.href.replace('http', 'ws').replace('health', ''));
+    globalThis.foreign = { ws, offers: 0, heard: [] };
+    globalThis.roomtone = { call: { pc } };
+    const remote = new MediaStream();
+    document.querySelector('#remote').srcObject = remote;
+    pc.ontrack = ({ track }) => remote.addTrack(track);
+    pc.onicecandidate = ({ candidate }) => candidate && ws.send(JSON.stringify({ ice: candidate }));
+    const channel = pc.createDataChannel('label', null);
+    channel.onmessage = ({ data }) => foreign.heard.push(data);
+    const offer = async () => {
+        foreign.offers += 1;
+        await pc.setLocalDescription();
+        ws.send(JSON.stringify({ sdp: pc.localDescription }));
+    };
+    ws.onopen = () => ws.send('HELLO 4321');
+    ws.onmessage = async ({ data }) => {
+        if (data === 'HELLO') return ws.send('SESSION host');
+        if (data === 'SESSION_OK') return offer();
+        const { sdp, ice } = JSON.parse(data);
+        if (ice) return pc.addIceCandidate(ice);
+        await pc.setRemoteDescription(sdp);
+        if (foreign.offers === 1) {
+            const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 320, height: 240 } });
+            stream.getTracks().forEach((track) => pc.addTrack(track, stream));
+            await offer();
+        }
+    };";
+
+#[test]
+fn what_a_page_sends_is_recorded_as_it_came() {
+    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let folder_name = folder.path().to_str().unwrap().to_owned();
+    for (codec, name) in [("vp8", "vp8"), ("h264", "h264")] {
+        let options = ["--headless", "--record", &folder_name, "--video-codec", codec].map(str::to_owned);
+        let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+        let link = host.link();
+        let browser = Browser::start();
+        browser.open(&link);
+        host.expect("recording", &[]);
+        // Measured in the page's own time: the duration to be found in the file.
+        let began = std::time::Instant::now();
+        browser.run("await new Promise((r) => setTimeout(r, 5000))");
+        let lasted = began.elapsed().as_secs_f64();
+        // Ctrl-C in the middle of it: the file is whole all the same.
+        host.interrupt();
+        let file = host.expect("recording", &[])["path"].as_str().unwrap().to_owned();
+        assert_eq!(host.end().0, 130);
+        let probe = std::process::Command::new("ffprobe")
+            .args([
+                "-v",
+                "error",
+                "-count_frames",
+                "-of",
+                "json",
+                "-show_entries",
+                "format=duration:stream=codec_name,nb_read_frames",
+            ])
+            .arg(&file)
+            .output()
+            .expect("ffprobe (Debian: ffmpeg) is needed for this test");
+        assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
+        let probe: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
+        let duration: f64 = probe["format"]["duration"].as_str().unwrap().parse().unwrap();
+        assert!((duration - lasted).abs() < 1.5, "{duration} s in the file, {lasted} s in the call");
+        let frames = |codec: &str| -> u64 {
+            let streams = probe["streams"].as_array().unwrap();
+            let stream = streams
+                .iter()
+                .find(|s| s["codec_name"] == codec)
+                .unwrap_or_else(|| panic!("no {codec}: {probe}"));
+            stream["nb_read_frames"].as_str().unwrap().parse().unwrap()
+        };
+        assert!(frames(name) > 30, "{probe}");
+        assert!(frames("opus") > 150, "{probe}");
+    }
+}
+
+#[test]
+fn over_tls_with_the_certificate_made_here() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let plain = host.link();
+    let secure = host.expect("listening", &[]);
+    let url = secure["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("https://127.0.0.1:") && plain.starts_with("http://127.0.0.1:"));
+    assert_eq!(secure["fingerprint"].as_str().unwrap().len(), 95);
+    let browser = Browser::start_with(&["--use-fake-ui-for-media-stream", "--ignore-certificate-errors"]);
+    browser.open(&url);
+    host.expect("peer", &[("state", "connected")]);
+    assert_eq!(browser.run("return location.protocol + isSecureContext"), "https:true");
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+}
+
+#[test]
+fn a_tab_that_closes_ends_the_call_within_two_seconds() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let browser = Browser::start();
+    browser.open(&host.link());
+    host.expect("media", &[("kind", "video")]);
+    // The socket stays: only the connection between the two tells.
+    browser.run("roomtone.call.pc.close()");
+    let closed = std::time::Instant::now();
+    host.expect("peer", &[("state", "left")]);
+    assert!(closed.elapsed().as_secs_f64() < 2.0, "{:?}", closed.elapsed());
+}

@@ -18,7 +18,7 @@ use super::{MediaError, transceivers};
 use crate::protocol::SdpKind;
 use crate::sdp::{Codec, Kind, Sdp};
 use crate::session::call::ConnectionState;
-use crate::session::{Effect, EffectId, EffectResult};
+use crate::session::{Effect, EffectId, EffectResult, Remote};
 
 /// How long the jitter buffers hold packets, in ms.
 const JITTER_BUFFER_MS: u32 = 80;
@@ -94,7 +94,9 @@ pub enum PeerEvent {
 pub(super) struct Sender {
     pub(super) link: gst_utils::ConsumptionLink,
     pub(super) encoder: Arc<Encoder>,
-    pub(super) codec: Codec,
+    pub(super) mline: usize,
+    /// The peer takes it.
+    pub(super) is_wanted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +162,12 @@ impl Peer {
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
+                // A peer that closes takes the data channels' transport away while they still say
+                // goodbye; the end itself is told by DTLS.
+                if element.starts_with("sctp") {
+                    tracing::debug!(element, reason, "the data channels ended");
+                    return;
+                }
                 report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
             }
         });
@@ -180,7 +188,9 @@ impl Peer {
             Effect::CreateOffer(id) => Some((id, result(self.create(SdpKind::Offer).await))),
             Effect::CreateAnswer(id) => Some((id, result(self.create(SdpKind::Answer).await))),
             Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
-            Effect::ApplyRemote(id, kind, sdp) => Some((id, result(self.apply_remote(kind, &sdp).await))),
+            Effect::ApplyRemote(id, kind, remote) => {
+                Some((id, result(self.apply_remote(kind, &remote).await)))
+            }
             Effect::AddCandidate(mline, candidate) => {
                 self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&mline, &candidate]);
                 None
@@ -274,7 +284,7 @@ impl Peer {
             {
                 let mut state = lock(&state);
                 state.connected = true;
-                state.senders.iter().for_each(|(_, sender)| sender.go());
+                state.senders.iter().for_each(|(_, sender)| sender.flow(true));
             }
             report(&events, PeerEvent::Connection(connection));
         });
@@ -327,7 +337,7 @@ impl Peer {
             };
             let pipeline = self.owned.pipeline();
             let new = transceivers::for_offer(pipeline, &self.webrtc, &self.config, mlines)?;
-            self.add_senders(new);
+            lock(&self.state).senders.extend(new);
             if first && mlines == 0 {
                 let none = None::<gst::Structure>;
                 let channel = self
@@ -359,33 +369,31 @@ impl Peer {
         Ok(EffectResult::Applied)
     }
 
-    async fn apply_remote(&self, kind: SdpKind, sdp: &Sdp) -> Result<EffectResult, MediaError> {
+    async fn apply_remote(&self, kind: SdpKind, remote: &Remote) -> Result<EffectResult, MediaError> {
+        let Remote { sdp, flows } = remote;
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
         self.apply("set-remote-description", kind, &sdp.to_string()).await?;
-        let sends = |media: &&crate::sdp::Media| {
-            media.direction().send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
-        };
-        {
-            let mut state = lock(&self.state);
-            state.mlines = sdp.media.len();
-            state.expected = sdp.media.iter().filter(sends).count();
-        }
         if kind == SdpKind::Offer {
             let sending: Vec<Kind> = lock(&self.state).senders.iter().map(|(kind, _)| *kind).collect();
             let pipeline = self.owned.pipeline();
             let new = transceivers::for_answer(pipeline, &self.webrtc, &self.config, &sending, sdp)?;
-            self.add_senders(new);
+            lock(&self.state).senders.extend(new);
         }
+        let lines = sdp.media.iter().zip(flows);
+        let comes = |(media, flow): &(&crate::sdp::Media, &crate::sdp::Direction)| {
+            flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
+        };
+        let mut state = lock(&self.state);
+        state.mlines = sdp.media.len();
+        state.expected = lines.filter(comes).count();
+        let connected = state.connected;
+        for (_, sender) in &mut state.senders {
+            sender.is_wanted = flows.get(sender.mline).is_some_and(|flow| flow.receive);
+            sender.flow(connected);
+        }
+        drop(state);
         self.watch_dtls();
         Ok(EffectResult::Applied)
-    }
-
-    fn add_senders(&self, new: Vec<(Kind, Sender)>) {
-        let mut state = lock(&self.state);
-        if state.connected {
-            new.iter().for_each(|(_, sender)| sender.go());
-        }
-        state.senders.extend(new);
     }
 
     async fn apply(&self, signal: &str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
@@ -428,11 +436,15 @@ impl Peer {
 }
 
 impl Sender {
-    /// Lets the stream flow, beginning with a key frame.
-    fn go(&self) {
-        tracing::debug!(codec = %self.codec, "sending");
-        self.link.set_discard(false);
-        if let Some(pad) = self.encoder.producer().appsink().static_pad("sink") {
+    /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
+    /// peer wants it.
+    fn flow(&self, connected: bool) {
+        let on = connected && self.is_wanted;
+        if on != self.link.discard() {
+            return;
+        }
+        self.link.set_discard(!on);
+        if let (true, Some(pad)) = (on, self.encoder.producer().appsink().static_pad("sink")) {
             pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
     }

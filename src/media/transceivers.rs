@@ -6,7 +6,7 @@ use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Directio
 use super::peer::{PeerConfig, Sender};
 use super::{MediaError, launch, rtp};
 use crate::sdp::codec::{Payload, usable};
-use crate::sdp::{Codec, Kind, Sdp, Section};
+use crate::sdp::{Codec, Kind, Sdp};
 
 fn direction(send: bool, receive: bool) -> Direction {
     match (send, receive) {
@@ -67,13 +67,12 @@ pub(super) fn for_answer(
             // Agreed before: a direction that the peer narrowed shows in the answer, not here.
             continue;
         }
-        let theirs = media.direction();
         let payload = usable(media, &config.codecs).into_iter().next();
-        let receive = config.receives(kind) && theirs.send;
+        let receive = config.receives(kind);
         // The first of the peer's lines of a kind is the one that we send on.
         let already = sending.contains(&kind) || senders.iter().any(|(k, _)| *k == kind);
         match payload {
-            Some(payload) if config.sends(kind) && theirs.receive && !already => {
+            Some(payload) if config.sends(kind) && !already => {
                 let sender = attach(pipeline, webrtc, config, &payload, mline, direction(true, receive))?;
                 senders.push((kind, sender));
             }
@@ -135,15 +134,14 @@ fn attach(
     let transceiver = pad.property::<WebRTCRTPTransceiver>("transceiver");
     transceiver.set_direction(direction);
     set_up(&transceiver, payload, Some(ssrc));
-    Ok(Sender { link, encoder, codec: payload.codec })
+    Ok(Sender { link, encoder, mline, is_wanted: false })
 }
 
 /// The codec parameters of an m-line in words, for logs.
 pub(super) fn summary(sdp: &Sdp) -> String {
-    let lines = sdp.media.iter().map(|media| {
-        let direction = ["sendrecv", "sendonly", "recvonly", "inactive"];
-        let direction = direction.into_iter().find(|name| media.attribute(name).is_some()).unwrap_or("-");
-        format!("{} {} {direction}", media.kind, media.mid().unwrap_or("-"))
-    });
+    let lines = sdp
+        .media
+        .iter()
+        .map(|media| format!("{} {} {}", media.kind, media.mid().unwrap_or("-"), media.direction().as_str()));
     lines.collect::<Vec<_>>().join(", ")
 }

@@ -5,11 +5,13 @@
 
 pub mod candidate;
 pub mod codec;
+pub mod direction;
 pub mod normalise;
 pub mod setup;
 
 pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
+pub use direction::Direction;
 pub use normalise::normalise;
 pub use setup::Setup;
 
@@ -117,15 +119,6 @@ pub struct Media {
     pub lines: Vec<Line>,
 }
 
-/// Which way media flows, from the view of the description's author (RFC 8866, 6.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Direction {
-    /// The author sends.
-    pub send: bool,
-    /// The author receives.
-    pub receive: bool,
-}
-
 impl Media {
     /// The section's mid (RFC 5888).
     pub fn mid(&self) -> Option<&str> {
@@ -135,13 +128,6 @@ impl Media {
     /// Rejected: port 0 and not merely bundled (RFC 8843, 6).
     pub fn is_rejected(&self) -> bool {
         self.rest.split(' ').next() == Some("0") && self.attribute("bundle-only").is_none()
-    }
-
-    /// The direction, `sendrecv` where none is said. A rejected section has none.
-    pub fn direction(&self) -> Direction {
-        let is = |name| self.attribute(name).is_some();
-        let on = !self.is_rejected() && !is("inactive");
-        Direction { send: on && !is("recvonly"), receive: on && !is("sendonly") }
     }
 }
 

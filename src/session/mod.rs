@@ -8,7 +8,7 @@ pub mod call;
 pub mod negotiation;
 
 pub use call::Call;
-pub use negotiation::{Effect, EffectId, EffectResult, Negotiation};
+pub use negotiation::{Effect, EffectId, EffectResult, Negotiation, Remote};
 
 use std::time::Duration;
 

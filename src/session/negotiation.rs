@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::STEP;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
-use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup};
+use crate::sdp::{self, CandidateLine, Direction, Kind, Sdp, Setup, direction};
 
 /// The most messages of the peer that wait while a step is under way.
 pub const MAX_INBOX: usize = 512;
@@ -33,9 +33,18 @@ pub enum Effect {
     /// Take this as the local description.
     ApplyLocal(EffectId, SdpKind, String),
     /// Take this as the remote description.
-    ApplyRemote(EffectId, SdpKind, Sdp),
+    ApplyRemote(EffectId, SdpKind, Remote),
     /// Take a candidate of the peer: its m-line's index and the attribute.
     AddCandidate(u32, String),
+}
+
+/// A description of the peer, checked and made fit for webrtcbin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remote {
+    /// The description, with the widest directions: see [`direction`].
+    pub sdp: Sdp,
+    /// The peer's true directions, by m-line.
+    pub flows: Vec<Direction>,
 }
 
 /// How an effect with an id went.
@@ -119,7 +128,7 @@ pub struct Negotiation {
     /// When to offer what the peer's offer left out.
     complete_at: Option<Instant>,
     inbox: VecDeque<PeerMessage>,
-    remote: Option<Sdp>,
+    remote: Option<Remote>,
     local: Option<Sdp>,
     /// The offer being ignored, until the next description.
     ignoring: bool,
@@ -292,8 +301,13 @@ impl Negotiation {
         match written.and_then(|sdp| Ok((Sdp::parse(&sdp)?, sdp))) {
             Ok((parsed, sdp)) => {
                 self.role = role;
-                self.local = Some(parsed);
-                self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: sdp.clone() }));
+                self.local = Some(parsed.clone());
+                let mut told = parsed;
+                if let Some(remote) = &self.remote {
+                    direction::narrow_answer(&mut told, &remote.flows);
+                }
+                let told = Description { kind: SdpKind::Answer, sdp: told.to_string() };
+                self.send(PeerMessage::Description(told));
                 let id = self.id();
                 self.effect(Effect::ApplyLocal(id, SdpKind::Answer, sdp));
                 self.enter(now, State::ApplyingLocal(id));
@@ -325,14 +339,19 @@ impl Negotiation {
             (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {
                 self.ignoring = false;
                 self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
+                let flows = direction::flows(&sdp);
+                let mut remote = Remote { sdp, flows };
                 self.local = Sdp::parse(&offer).ok();
-                self.remote = Some(sdp.clone());
+                if let Some(offer) = &self.local {
+                    direction::widen_answer(&mut remote.sdp, offer);
+                }
+                self.remote = Some(remote.clone());
                 if deferred {
                     let id = self.id();
                     self.effect(Effect::ApplyLocal(id, SdpKind::Offer, offer));
                 }
                 let id = self.id();
-                self.effect(Effect::ApplyRemote(id, SdpKind::Answer, sdp));
+                self.effect(Effect::ApplyRemote(id, SdpKind::Answer, remote));
                 self.enter(now, State::ApplyingAnswer(id));
             }
             (SdpKind::Answer, _) => self.warn("an answer to no offer of ours"),
@@ -343,9 +362,12 @@ impl Negotiation {
         self.ignoring = false;
         let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
         self.complete_at = (!self.wanted.iter().all(offered)).then_some(now + COMPLETION);
-        self.remote = Some(sdp.clone());
+        let flows = direction::flows(&sdp);
+        let mut remote = Remote { sdp, flows };
+        direction::widen_offer(&mut remote.sdp);
+        self.remote = Some(remote.clone());
         let id = self.id();
-        self.effect(Effect::ApplyRemote(id, SdpKind::Offer, sdp));
+        self.effect(Effect::ApplyRemote(id, SdpKind::Offer, remote));
         self.enter(now, State::ApplyingOffer(id));
     }
 
@@ -370,8 +392,8 @@ impl Negotiation {
             return;
         }
         let Some(remote) = &self.remote else { return };
-        let mline = candidate.mid.as_deref().and_then(|mid| remote.mline(mid)).or(candidate.mline);
-        let mline = mline.filter(|mline| (*mline as usize) < remote.media.len());
+        let mline = candidate.mid.as_deref().and_then(|mid| remote.sdp.mline(mid)).or(candidate.mline);
+        let mline = mline.filter(|mline| (*mline as usize) < remote.sdp.media.len());
         match (CandidateLine::parse(&candidate.candidate), mline) {
             (Ok(_), Some(mline)) => self.effect(Effect::AddCandidate(mline, candidate.candidate)),
             (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),

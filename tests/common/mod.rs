@@ -75,14 +75,18 @@ impl Program {
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-                    let stderr = self.stderr.lock().unwrap();
+                    let stderr = self.stderr();
                     panic!("no {event} {fields:?}; seen: {:#?}\nstderr: {stderr}", self.seen)
                 }
             }
         }
     }
 
-    /// The port of a server's first link.
+    fn stderr(&self) -> String {
+        self.stderr.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// The first link of a server.
     pub fn link(&mut self) -> String {
         self.expect("listening", &[])["url"].as_str().unwrap().to_owned()
     }
@@ -97,10 +101,9 @@ impl Program {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
-                let stderr = self.stderr.lock().unwrap().clone();
-                return (status.code().unwrap_or(-1), stderr);
+                return (status.code().unwrap_or(-1), self.stderr());
             }
-            assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr.lock().unwrap());
+            assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -117,7 +120,7 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("stderr of roomtone: {}", self.stderr.lock().unwrap());
+            eprintln!("stderr of roomtone: {}", self.stderr());
         }
     }
 }
