@@ -86,12 +86,12 @@ async fn bind(options: ServerOptions) -> Result<(Server, bool), CliError> {
     };
     let defaults = Limits::default();
     let config = Config {
-        listen: options.listen.unwrap_or(LISTEN),
         identity,
         plain,
         allowed_origins: options.allow_origin.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
         limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
+        ..Config::plain(options.listen.unwrap_or(LISTEN))
     };
     Ok((Server::bind(config).await?, plain))
 }

@@ -10,18 +10,12 @@ use async_tungstenite::tungstenite::{Error, Message};
 use smol::future::or;
 use smol::stream::StreamExt;
 
-use super::Io;
 use super::room::Rejection;
 use super::switchboard::{Inbox, Outgoing, Switchboard};
+use super::{Io, Timeouts};
 use crate::hub::Input;
 use crate::protocol::MAX_MESSAGE;
 
-/// How often a ping goes out.
-const PING: Duration = Duration::from_secs(25);
-/// How long a peer may be silent, answers to pings counted.
-const SILENCE: Duration = Duration::from_secs(70);
-/// How long a peer may take to say who it is.
-const HELLO: Duration = Duration::from_secs(30);
 /// How long one message may take to leave, and the closing handshake to end.
 const WRITE: Duration = Duration::from_secs(20);
 const CLOSING: Duration = Duration::from_secs(2);
@@ -61,18 +55,29 @@ async fn killed(inbox: &Inbox) -> Event {
 }
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
-pub(super) async fn serve(ws: WebSocketStream<Io>, board: Arc<Switchboard>, address: IpAddr, extended: bool) {
+pub(super) async fn serve(
+    ws: WebSocketStream<Io>,
+    board: Arc<Switchboard>,
+    address: IpAddr,
+    extended: bool,
+    timeouts: Timeouts,
+) {
     let inbox = board.open(extended, address);
     let id = inbox.id;
     tracing::debug!(conn = id.0, "opened");
-    let reason = converse(ws, &inbox, &board).await;
+    let reason = converse(ws, &inbox, &board, timeouts).await;
     board.handle(Input::Closed(id));
     tracing::debug!(conn = id.0, reason, "closed");
 }
 
-async fn converse(mut ws: WebSocketStream<Io>, inbox: &Inbox, board: &Arc<Switchboard>) -> &'static str {
+async fn converse(
+    mut ws: WebSocketStream<Io>,
+    inbox: &Inbox,
+    board: &Arc<Switchboard>,
+    timeouts: Timeouts,
+) -> &'static str {
     let mut heard = Instant::now();
-    let mut tick = Instant::now() + HELLO;
+    let mut tick = Instant::now() + timeouts.hello;
     loop {
         let queue = async { Event::Out(inbox.queue.recv().await.ok()) };
         let socket = async { Event::In(ws.next().await) };
@@ -122,9 +127,9 @@ async fn converse(mut ws: WebSocketStream<Io>, inbox: &Inbox, board: &Arc<Switch
                     }
                 }
             }
-            Event::Tick if heard.elapsed() > SILENCE => return "silent",
+            Event::Tick if heard.elapsed() > timeouts.silence => return "silent",
             Event::Tick if board.is_registered(inbox.id) => {
-                tick = Instant::now() + PING;
+                tick = Instant::now() + timeouts.ping;
                 if let Some(reason) = write(&mut ws, Message::Ping(Default::default()), inbox).await {
                     return reason;
                 }

@@ -128,7 +128,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         let config = Some(connection::config());
         let ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from.ip());
-        connection::serve(ws, shared.board.clone(), from.ip(), extended).await;
+        connection::serve(ws, shared.board.clone(), from.ip(), extended, shared.timeouts).await;
         drop(guard);
     })
     .detach();

@@ -26,8 +26,6 @@ use switchboard::Switchboard;
 use crate::hub::Limits;
 pub use tls::{Files, Identity};
 
-/// How long a client may take for TLS and for its HTTP request.
-const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -48,6 +46,26 @@ pub enum ServerError {
     Certificate(String, String),
 }
 
+/// How long a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Timeouts {
+    /// For TLS, and for its HTTP request.
+    pub handshake: Duration,
+    /// To say who it is.
+    pub hello: Duration,
+    /// Between pings.
+    pub ping: Duration,
+    /// Without any sign of life, answers to pings counted.
+    pub silence: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { handshake: seconds(10), hello: seconds(30), ping: seconds(25), silence: seconds(70) }
+    }
+}
+
 /// How a server is set up.
 #[derive(Debug)]
 pub struct Config {
@@ -63,6 +81,23 @@ pub struct Config {
     pub per_address: usize,
     /// The hub's bounds.
     pub limits: Limits,
+    /// How patient it is.
+    pub timeouts: Timeouts,
+}
+
+impl Config {
+    /// A server without TLS at that address, everything else by default.
+    pub fn plain(listen: SocketAddr) -> Self {
+        Self {
+            listen,
+            identity: None,
+            plain: true,
+            allowed_origins: vec![],
+            per_address: 256,
+            limits: Limits::default(),
+            timeouts: Timeouts::default(),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -72,6 +107,7 @@ struct Shared {
     plain: bool,
     allowed_origins: Vec<String>,
     per_address: usize,
+    timeouts: Timeouts,
 }
 
 /// Counts a connection while it lives.
@@ -108,6 +144,7 @@ impl Server {
             plain: config.plain,
             allowed_origins: config.allowed_origins,
             per_address: config.per_address,
+            timeouts: config.timeouts,
         };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
@@ -163,14 +200,14 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
     let _counted = Counted(shared.board.clone(), from.ip());
     let handshake = async { secure(stream, &shared).await };
     let late = async {
-        smol::Timer::after(HANDSHAKE).await;
+        smol::Timer::after(shared.timeouts.handshake).await;
         None
     };
     let Some((io, is_secure)) = or(handshake, late).await else { return };
     let service = service_fn(|request| http::handle(request, shared.clone(), from, is_secure));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(SmolTimer::new())
-        .header_read_timeout(HANDSHAKE)
+        .header_read_timeout(shared.timeouts.handshake)
         .max_buf_size(16 * 1024)
         .serve_connection(FuturesIo::new(io), service)
         .with_upgrades();

@@ -153,7 +153,6 @@ impl Call {
 
     /// The next thing to do.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.drain();
         self.outputs.pop_front()
     }
 
@@ -198,7 +197,7 @@ impl Call {
                 if self.is_waiting() {
                     self.begin(now);
                 }
-                self.warn(format!("the peer sent {why}"));
+                self.warn(format!("not taken from the peer: {why}"));
             }
             Input::PeerGone => {
                 if !self.is_waiting() {
@@ -287,7 +286,7 @@ impl Call {
                 negotiation::Output::Effect(effect) => self.outputs.push_back(Output::Effect(effect)),
                 negotiation::Output::Send(message) => self.outputs.push_back(Output::Send(message)),
                 negotiation::Output::Negotiated => negotiated = true,
-                negotiation::Output::Warning(text) => self.warn(format!("the peer sent {text}")),
+                negotiation::Output::Warning(text) => self.warn(format!("not taken from the peer: {text}")),
                 negotiation::Output::Failed(step, reason) => {
                     self.end(EndReason::Negotiation { step, reason });
                 }
@@ -313,6 +312,3 @@ impl Call {
 
 /// The step after the negotiation.
 const PATH: &str = "a network path to the peer";
-
-#[cfg(test)]
-mod tests;

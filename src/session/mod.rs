@@ -14,3 +14,6 @@ use std::time::Duration;
 
 /// How long each step of a call may take before the call ends, saying which step it was.
 pub const STEP: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,401 @@
+//! Two peers and a network in one thread, on virtual time.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+
+use super::call::{Call, ConnectionState, EndReason, Input, Output};
+use super::{Effect, EffectId, EffectResult, STEP};
+use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
+use crate::sdp::Kind;
+
+/// A connection that does what it is told, with descriptions just big enough to be believed.
+#[derive(Debug, Default)]
+struct Connection {
+    opened: usize,
+    kinds: Vec<&'static str>,
+    local: Option<SdpKind>,
+    remote: Option<SdpKind>,
+    pending_offer: bool,
+    candidates: Vec<String>,
+    offers: usize,
+}
+
+fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
+    let mut text = format!(
+        "v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:ufrag\r\n\
+         a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n"
+    );
+    for kind in kinds {
+        text +=
+            &format!("m={kind} 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:{kind}\r\na=setup:{setup}\r\na=sendrecv\r\n");
+    }
+    text
+}
+
+impl Connection {
+    fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
+        match effect {
+            Effect::Open => {
+                *self = Self { opened: self.opened + 1, kinds: self.kinds.clone(), ..Self::default() };
+                None
+            }
+            Effect::CreateOffer(id) => {
+                self.offers += 1;
+                Some((*id, EffectResult::Created(sdp(&self.kinds, "actpass", self.offers))))
+            }
+            Effect::CreateAnswer(id) => {
+                assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
+                Some((*id, EffectResult::Created(sdp(&self.kinds, "active", 0))))
+            }
+            Effect::ApplyLocal(id, kind, _) => {
+                match kind {
+                    SdpKind::Offer => {
+                        assert!(!self.pending_offer, "webrtcbin is not stable");
+                        self.pending_offer = true;
+                    }
+                    SdpKind::Answer => assert_eq!(self.remote, Some(SdpKind::Offer)),
+                }
+                self.local = Some(*kind);
+                Some((*id, EffectResult::Applied))
+            }
+            Effect::ApplyRemote(id, kind, remote) => {
+                match kind {
+                    SdpKind::Offer => assert!(!self.pending_offer, "rollback is not there"),
+                    SdpKind::Answer => {
+                        assert!(std::mem::take(&mut self.pending_offer), "an answer to nothing")
+                    }
+                }
+                self.remote = Some(*kind);
+                self.kinds = remote
+                    .sdp
+                    .media
+                    .iter()
+                    .map(|m| if m.kind == "audio" { "audio" } else { "video" })
+                    .collect();
+                Some((*id, EffectResult::Applied))
+            }
+            Effect::AddCandidate(_, candidate) => {
+                assert!(self.remote.is_some(), "a candidate before the description");
+                self.candidates.push(candidate.clone());
+                None
+            }
+        }
+    }
+}
+
+struct Side {
+    call: Call,
+    connection: Connection,
+    outbox: VecDeque<PeerMessage>,
+    results: VecDeque<(EffectId, EffectResult)>,
+    events: Vec<String>,
+    ended: Option<EndReason>,
+}
+
+fn id(text: &str) -> PeerId {
+    text.parse().unwrap()
+}
+
+impl Side {
+    fn new(call: Call) -> Self {
+        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+        Self {
+            call,
+            connection,
+            outbox: VecDeque::new(),
+            results: VecDeque::new(),
+            events: vec![],
+            ended: None,
+        }
+    }
+
+    fn caller(now: Instant, request_offer: bool) -> Self {
+        Self::new(Call::dial(now, id("callee"), request_offer, vec![Kind::Video]))
+    }
+
+    fn callee() -> Self {
+        Self::new(Call::answer(vec![Kind::Video]))
+    }
+
+    fn input(&mut self, now: Instant, input: Input) {
+        self.call.handle_input(now, input);
+        self.pump();
+    }
+
+    fn pump(&mut self) {
+        while let Some(output) = self.call.poll_output() {
+            assert!(self.ended.is_none(), "{output:?} after the end");
+            match output {
+                Output::Dial(peer) => self.events.push(format!("dial {peer}")),
+                Output::Send(message) => self.outbox.push_back(message),
+                Output::Effect(effect) => self.results.extend(self.connection.execute(&effect)),
+                Output::Connecting(peer) => self.events.push(format!("connecting {peer:?}")),
+                Output::Connected => self.events.push("connected".into()),
+                Output::Warning(text) => self.events.push(format!("warning: {text}")),
+                Output::Ended(reason) => self.ended = Some(reason),
+            }
+        }
+    }
+
+    /// Hands the oldest result back, as the connection would some time later.
+    fn result(&mut self, now: Instant) -> bool {
+        let Some((id, result)) = self.results.pop_front() else { return false };
+        self.input(now, Input::Result(id, result));
+        true
+    }
+
+    fn is_stable(&self) -> bool {
+        self.results.is_empty() && self.outbox.is_empty() && !self.connection.pending_offer
+    }
+}
+
+fn deliver(now: Instant, from: &mut Side, to: &mut Side) -> bool {
+    let Some(message) = from.outbox.pop_front() else { return false };
+    // Through the wire's text, as it goes in life.
+    to.input(now, Input::Peer(PeerMessage::parse(&message.to_string()).unwrap()));
+    true
+}
+
+/// Lets both work until nothing moves; a livelock fails.
+fn settle(now: Instant, a: &mut Side, b: &mut Side) {
+    for _ in 0..200 {
+        let moved = [a.result(now), b.result(now), deliver(now, a, b), deliver(now, b, a)];
+        if !moved.contains(&true) {
+            return;
+        }
+    }
+    panic!("the two never come to rest");
+}
+
+fn accepted(request_offer: bool) -> (Instant, Side, Side) {
+    let now = Instant::now();
+    let (mut a, mut b) = (Side::caller(now, request_offer), Side::callee());
+    a.pump();
+    assert_eq!(a.events, ["dial callee"]);
+    b.input(now, Input::Caller(id("caller")));
+    a.input(now, Input::Accepted);
+    (now, a, b)
+}
+
+#[test]
+fn the_caller_offers() {
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    assert_eq!((a.connection.local, a.connection.remote), (Some(SdpKind::Offer), Some(SdpKind::Answer)));
+    assert_eq!((b.connection.local, b.connection.remote), (Some(SdpKind::Answer), Some(SdpKind::Offer)));
+    for side in [&mut a, &mut b] {
+        side.input(now, Input::Connection(ConnectionState::Connected));
+        assert!(side.events.contains(&"connected".to_owned()));
+        assert_eq!(side.call.poll_timeout(), None, "nothing is waited for any more");
+    }
+    a.input(now, Input::HangUp);
+    assert_eq!(a.ended, Some(EndReason::HungUp));
+    b.input(now, Input::PeerGone);
+    assert_eq!(b.ended, Some(EndReason::PeerHungUp));
+}
+
+#[test]
+fn the_caller_requests_the_offer() {
+    let (now, mut a, mut b) = accepted(true);
+    settle(now, &mut a, &mut b);
+    assert_eq!((a.connection.local, b.connection.local), (Some(SdpKind::Answer), Some(SdpKind::Offer)));
+}
+
+#[test]
+fn a_first_offer_with_a_data_channel_alone_is_completed_by_us_if_the_peer_does_not() {
+    let now = Instant::now();
+    let mut b = Side::callee();
+    let channel = "v=0\r\na=ice-ufrag:ufrag\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n\
+        m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=setup:actpass\r\n";
+    let offer = Description { kind: SdpKind::Offer, sdp: channel.into() };
+    b.input(now, Input::Peer(PeerMessage::Description(offer)));
+    while b.result(now) {}
+    assert!(matches!(&b.outbox[0], PeerMessage::Description(d) if d.kind == SdpKind::Answer));
+    b.input(now, Input::Connection(ConnectionState::Connected));
+    let due = b.call.poll_timeout().expect("the peer is waited for");
+    assert!(due <= now + Duration::from_secs(2));
+    b.call.handle_timeout(due);
+    b.pump();
+    while b.result(due) {}
+    assert!(matches!(&b.outbox[1], PeerMessage::Description(d) if d.kind == SdpKind::Offer));
+}
+
+#[test]
+fn a_re_offer_in_a_collision_is_forgotten_by_the_polite_side_and_made_again() {
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    // Our re-offer and the page's cross on their way.
+    b.call.handle_input(now, Input::Peer(PeerMessage::OfferRequest));
+    b.pump();
+    while b.result(now) {}
+    let ours = b.outbox.pop_front().unwrap();
+    assert!(matches!(&ours, PeerMessage::Description(d) if d.kind == SdpKind::Offer));
+    assert!(!b.connection.pending_offer, "it is not applied before its answer");
+    let theirs = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 7) };
+    b.input(now, Input::Peer(PeerMessage::Description(theirs)));
+    while b.result(now) {}
+    let kinds: Vec<SdpKind> = b
+        .outbox
+        .iter()
+        .filter_map(|m| match m {
+            PeerMessage::Description(d) => Some(d.kind),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kinds, [SdpKind::Answer, SdpKind::Offer], "theirs is answered, ours made anew");
+    assert_eq!(b.connection.opened, 1, "on the same connection");
+    assert_eq!(b.ended, None);
+}
+
+#[test]
+fn a_collision_of_the_first_offers_starts_afresh() {
+    let (now, mut a, _) = accepted(false);
+    while a.result(now) {}
+    assert!(a.connection.pending_offer);
+    let theirs = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 7) };
+    a.input(now, Input::Peer(PeerMessage::Description(theirs)));
+    while a.result(now) {}
+    assert_eq!((a.connection.opened, a.connection.local), (2, Some(SdpKind::Answer)));
+}
+
+#[test]
+fn the_dtls_role_is_kept_over_re_offers() {
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    // We made the first offer and are DTLS server; the page offers next.
+    let theirs = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 7) };
+    a.input(now, Input::Peer(PeerMessage::Description(theirs)));
+    while a.result(now) {}
+    let Some(PeerMessage::Description(answer)) = a.outbox.pop_back() else { panic!("no answer") };
+    assert!(
+        answer.sdp.contains("a=setup:passive") && !answer.sdp.contains("a=setup:active"),
+        "{}",
+        answer.sdp
+    );
+}
+
+fn ended_by(reason: &EndReason) -> String {
+    reason.to_string()
+}
+
+#[test]
+fn every_waiting_ends_with_what_was_waited_for() {
+    // The server does not answer.
+    let now = Instant::now();
+    let mut a = Side::caller(now, false);
+    a.pump();
+    let step = |side: &mut Side, at: Instant| {
+        assert!(side.call.poll_timeout().is_some_and(|due| due <= at));
+        side.call.handle_timeout(at);
+        side.pump();
+        ended_by(side.ended.as_ref().expect("it ended"))
+    };
+    assert_eq!(
+        step(&mut a, now + STEP),
+        "waiting for the server's answer to our call: nothing came for 10 s"
+    );
+    // The peer does not answer, or does not offer.
+    let (now, mut a, mut b) = accepted(false);
+    while a.result(now) {}
+    assert_eq!(step(&mut a, now + STEP), "waiting for the peer's answer: nothing came for 10 s");
+    assert_eq!(step(&mut b, now + STEP), "waiting for the peer's offer: nothing came for 10 s");
+    let (now, mut a, _) = accepted(true);
+    assert_eq!(step(&mut a, now + STEP), "waiting for the peer's offer: nothing came for 10 s");
+    // No path.
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    assert!(step(&mut a, now + super::call::CONNECT).starts_with("no network path"));
+}
+
+#[test]
+fn junk_is_shrugged_off() {
+    let (now, mut a, mut b) = accepted(false);
+    b.input(now, Input::Junk("a message that is not JSON".into()));
+    b.input(now, Input::Peer(PeerMessage::Placeholder));
+    let bad = Description { kind: SdpKind::Offer, sdp: "v=0\r\nnonsense".into() };
+    b.input(now, Input::Peer(PeerMessage::Description(bad)));
+    let stray = Description { kind: SdpKind::Answer, sdp: sdp(&["video"], "active", 1) };
+    b.input(now, Input::Peer(PeerMessage::Description(stray)));
+    settle(now, &mut a, &mut b);
+    assert_eq!((b.ended.as_ref(), b.connection.local), (None, Some(SdpKind::Answer)));
+    assert_eq!(b.events.iter().filter(|event| event.starts_with("warning")).count(), 4, "{:?}", b.events);
+}
+
+#[test]
+fn a_flood_of_candidates_is_bounded() {
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    for n in 0..2000 {
+        let candidate = format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", n % 60_000 + 1);
+        b.input(
+            now,
+            Input::Peer(PeerMessage::Candidate(Candidate {
+                candidate,
+                mline: Some(0),
+                ..Candidate::default()
+            })),
+        );
+    }
+    assert_eq!(b.connection.candidates.len(), super::negotiation::MAX_CANDIDATES);
+    assert_eq!(b.ended, None);
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    ResultA,
+    ResultB,
+    ToA,
+    ToB,
+    CandidateA,
+    CandidateB,
+    ReofferB,
+    DuplicateToB,
+}
+
+proptest! {
+    /// Whatever the order in which results and messages come, with candidates before descriptions,
+    /// re-offers and messages that come twice: both come to rest in a bounded number of steps, agreed.
+    #[test]
+    fn two_sides_agree_in_any_order(
+        request in any::<bool>(),
+        steps in prop::collection::vec(prop_oneof![
+            4 => Just(Step::ResultA), 4 => Just(Step::ResultB), 4 => Just(Step::ToA), 4 => Just(Step::ToB),
+            1 => Just(Step::CandidateA), 1 => Just(Step::CandidateB), 1 => Just(Step::ReofferB),
+            1 => Just(Step::DuplicateToB),
+        ], 0..60)
+    ) {
+        let (now, mut a, mut b) = accepted(request);
+        let local = |n: usize| Input::LocalCandidate(0, format!("candidate:{n} 1 udp 1 192.0.2.1 9 typ host"));
+        let mut sent = (0, 0);
+        for step in steps {
+            match step {
+                Step::ResultA => { a.result(now); }
+                Step::ResultB => { b.result(now); }
+                Step::ToA => { deliver(now, &mut b, &mut a); }
+                Step::ToB => { deliver(now, &mut a, &mut b); }
+                Step::CandidateA => { sent.0 += 1; a.input(now, local(sent.0)); }
+                Step::CandidateB => { sent.1 += 1; b.input(now, local(sent.1)); }
+                // The caller asks for another offer of the callee once the call stands.
+                Step::ReofferB if b.connection.local.is_some() => {
+                    a.outbox.push_back(PeerMessage::OfferRequest);
+                }
+                Step::DuplicateToB => {
+                    if let Some(PeerMessage::Candidate(candidate)) = a.outbox.front().cloned() {
+                        sent.0 += 1;
+                        a.outbox.push_front(PeerMessage::Candidate(candidate));
+                    }
+                }
+                Step::ReofferB => {}
+            }
+        }
+        settle(now, &mut a, &mut b);
+        prop_assert!(a.is_stable() && b.is_stable());
+        prop_assert!(a.ended.is_none() && b.ended.is_none(), "{:?} {:?}", a.ended, b.ended);
+        prop_assert!(a.connection.local.is_some() && b.connection.local.is_some());
+        prop_assert_ne!(a.connection.local, b.connection.local, "one offered, one answered");
+        prop_assert_eq!(b.connection.candidates.len(), sent.0, "no candidate is lost");
+        prop_assert_eq!(a.connection.candidates.len(), sent.1);
+    }
+}

@@ -1,0 +1,403 @@
+//! The server on loopback, spoken to as the deployed clients do.
+
+use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::time::Duration;
+
+use async_tungstenite::tungstenite::{self, Message, WebSocket};
+use roomtone::hub::Limits;
+use roomtone::server::{Config, Identity, Server, Timeouts, tls};
+use smol::channel::{Sender, bounded};
+
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// A running server; dropped, it stops.
+struct Running {
+    address: SocketAddr,
+    stop: Option<Sender<()>>,
+    task: Option<smol::Task<()>>,
+}
+
+impl Running {
+    fn start(config: Config) -> Self {
+        let server = smol::block_on(Server::bind(config)).unwrap();
+        let address = server.address();
+        let (stop, stopped) = bounded::<()>(1);
+        let run = server.run(async move {
+            let _ = stopped.recv().await;
+        });
+        Self { address, stop: Some(stop), task: Some(smol::spawn(run)) }
+    }
+
+    fn plain() -> Self {
+        Self::start(Config::plain(ANY))
+    }
+
+    fn connect(&self, query: &str) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let url = format!("ws://{}/{query}", self.address);
+        Client { ws: tungstenite::client(url, stream).unwrap().0 }
+    }
+
+    fn peer(&self, id: &str) -> Client {
+        let mut client = self.connect("");
+        client.say(&format!("HELLO {id}"));
+        client.expect("HELLO");
+        client
+    }
+
+    fn stop(mut self) {
+        self.stop.take();
+        smol::block_on(self.task.take().unwrap());
+    }
+}
+
+struct Client {
+    ws: WebSocket<TcpStream>,
+}
+
+impl Client {
+    fn say(&mut self, text: &str) {
+        self.ws.send(Message::text(text)).unwrap();
+    }
+
+    fn hear(&mut self) -> String {
+        loop {
+            match self.ws.read().unwrap() {
+                Message::Text(text) => return text.as_str().to_owned(),
+                Message::Ping(_) | Message::Pong(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn expect(&mut self, text: &str) {
+        assert_eq!(self.hear(), text);
+    }
+
+    fn expect_close(mut self, code: u16, reason: &str) {
+        loop {
+            match self.ws.read() {
+                Ok(Message::Close(Some(frame))) => {
+                    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (code, reason));
+                    return;
+                }
+                Ok(Message::Ping(_) | Message::Text(_)) => {}
+                other => panic!("no close frame but {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn registration_as_the_demos_have_it() {
+    let server = Running::plain();
+    let mut ann = server.connect("");
+    ann.say("  HELLO \t ann\r\n");
+    ann.expect("HELLO");
+    for (hello, reason) in [
+        ("HELLO", "invalid peer uid"),
+        ("HELLO a b", "invalid peer uid"),
+        ("SESSION ann", "invalid protocol"),
+        ("", "invalid protocol"),
+        ("\u{0}\u{1}", "invalid protocol"),
+    ] {
+        let mut other = server.connect("");
+        other.say(hello);
+        other.expect_close(1002, reason);
+    }
+    ann.say("HELLO ann");
+    ann.expect("ERROR invalid msg, already registered");
+}
+
+#[test]
+fn a_session_relays_verbatim_until_either_side_goes() {
+    let server = Running::plain();
+    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    for text in
+        ["OFFER_REQUEST", "ERROR forged", "  {\"sdp\": \"initial sdp\"} ", "HELLO x", "ROOM_PEER_LIST"]
+    {
+        ann.say(text);
+        bob.expect(text);
+        bob.say(text);
+        ann.expect(text);
+    }
+    let mut cat = server.peer("cat");
+    cat.say("SESSION bob");
+    cat.expect("ERROR peer 'bob' busy");
+    cat.say("SESSION nobody");
+    cat.expect("ERROR peer 'nobody' not found");
+    drop(bob);
+    ann.expect_close(1000, "");
+    // Both are free again at once.
+    server.peer("ann");
+    server.peer("bob");
+}
+
+#[test]
+fn rooms_tell_of_everybody() {
+    let server = Running::plain();
+    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    ann.say("ROOM_PEER_LIST");
+    ann.expect("ROOM_PEER_LIST ");
+    bob.say("ROOM attic");
+    bob.expect("ROOM_OK ann");
+    ann.expect("ROOM_PEER_JOINED bob");
+    bob.say("ROOM_PEER_MSG ann {\"x\":  1}");
+    ann.expect("ROOM_PEER_MSG bob {\"x\":  1}");
+    bob.say("ROOM_PEER_LIST");
+    bob.expect("ROOM_PEER_LIST ann");
+    let mut cat = server.peer("cat");
+    cat.say("SESSION ann");
+    cat.expect("ERROR peer 'ann' busy");
+    cat.say("ROOM a b");
+    cat.expect("ERROR invalid room id 'a b'");
+    cat.say("ROOM session");
+    cat.expect("ERROR invalid room id 'session'");
+    ann.say("ROOM_PEER_MSG cat hi");
+    ann.expect("ERROR peer 'cat' is not in the room");
+    ann.say("ROOM_PEER_MSG dan hi");
+    ann.expect("ERROR peer 'dan' not found");
+    ann.say("SESSION cat");
+    ann.expect("ERROR invalid msg, already in room");
+    drop(bob);
+    ann.expect("ROOM_PEER_LEFT bob");
+}
+
+#[test]
+fn a_malformed_command_or_a_binary_frame_gets_an_error_and_the_connection_stays() {
+    let server = Running::plain();
+    let mut ann = server.peer("ann");
+    for (line, error) in [
+        ("SESSION", "ERROR 'SESSION' needs the id of a peer"),
+        ("ROOM", "ERROR 'ROOM' needs the name of a room"),
+        ("ROOM_PEER_MSG", "ERROR 'ROOM_PEER_MSG' needs the id of a peer and a message"),
+        ("ROOM_PEER_LIST", "ERROR invalid msg, not in a room"),
+        ("", "ERROR unknown command"),
+        ("{\"sdp\": 1}", "ERROR unknown command"),
+    ] {
+        ann.say(line);
+        ann.expect(error);
+    }
+    ann.ws.send(Message::binary(vec![0, 159, 146, 150])).unwrap();
+    ann.expect("ERROR binary messages are not part of this protocol");
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+}
+
+#[test]
+fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
+    let server = Running::plain();
+    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    let most = "x".repeat(1 << 20);
+    ann.say(&most);
+    assert_eq!(bob.hear().len(), 1 << 20);
+    // The server may close before it has read all: the sender's own error is no matter here.
+    let _ = ann.ws.send(Message::text(most + "x"));
+    ann.expect_close(1009, "message too big");
+    bob.expect_close(1000, "");
+}
+
+#[test]
+fn only_who_asked_hears_of_additions() {
+    let server = Running::plain();
+    let mut bob = server.connect("any/path?a=b&roomtone=1");
+    bob.say("HELLO bob");
+    bob.expect("HELLO");
+    let mut ann = server.peer("ann");
+    bob.say("PEER_LIST");
+    bob.expect("PEER_LIST ann");
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    bob.expect("SESSION_FROM ann");
+    ann.say("{}");
+    bob.expect("{}");
+}
+
+#[test]
+fn an_id_is_refused_while_its_holder_answers() {
+    let server = Running::plain();
+    // Reading answers the server's ping.
+    let mut ann = server.peer("ann");
+    let holder = std::thread::spawn(move || ann.hear());
+    let mut other = server.connect("");
+    other.say("HELLO ann");
+    other.expect_close(1002, "invalid peer uid");
+    let mut bob = server.peer("bob");
+    bob.say("SESSION ann");
+    bob.expect("SESSION_OK");
+    bob.say("still you");
+    assert_eq!(holder.join().unwrap(), "still you");
+}
+
+#[test]
+fn an_id_is_taken_over_from_a_socket_that_is_dead() {
+    let limits = Limits { probe: Duration::from_millis(300), ..Limits::default() };
+    let server = Running::start(Config { limits, ..Config::plain(ANY) });
+    // It registers and then never reads again, so no ping is answered.
+    let dead = server.peer("ann");
+    let mut ann = server.connect("");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    let mut bob = server.peer("bob");
+    bob.say("SESSION ann");
+    bob.expect("SESSION_OK");
+    bob.say("to the new one");
+    ann.expect("to the new one");
+    dead.expect_close(1001, "registered again elsewhere");
+}
+
+#[test]
+fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
+    let server = Running::plain();
+    let (mut ann, _frozen) = (server.peer("ann"), server.peer("frozen"));
+    ann.say("SESSION frozen");
+    ann.expect("SESSION_OK");
+    let flood = std::thread::spawn(move || {
+        let text = "x".repeat(1 << 20);
+        // Until the server ends it; far more than sockets and queue together hold.
+        (0..200).find(|_| ann.ws.send(Message::text(text.clone())).is_err());
+        ann
+    });
+    let (mut cat, mut dan) = (server.peer("cat"), server.peer("dan"));
+    cat.say("SESSION dan");
+    cat.expect("SESSION_OK");
+    for n in 0..500 {
+        cat.say(&n.to_string());
+        dan.expect(&n.to_string());
+    }
+    drop(flood.join().unwrap());
+    server.peer("frozen");
+}
+
+#[test]
+fn many_that_leave_at_once_leave_no_ghosts() {
+    let server = Running::plain();
+    let mut ann = server.peer("ann");
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    let mut others: Vec<Client> = (0..50).map(|n| server.peer(&format!("p{n}"))).collect();
+    for other in &mut others {
+        other.say("ROOM attic");
+        other.hear();
+    }
+    drop(others);
+    let mut told: Vec<String> = (0..100).map(|_| ann.hear()).collect();
+    told.sort();
+    told.dedup();
+    assert_eq!(told.len(), 100, "each join and each leave once");
+    ann.say("ROOM_PEER_LIST");
+    ann.expect("ROOM_PEER_LIST ");
+    (0..50).for_each(|n| drop(server.peer(&format!("p{n}"))));
+}
+
+#[test]
+fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
+    let short = Duration::from_millis(200);
+    let timeouts = Timeouts { handshake: short, hello: short, ping: short, silence: short * 3 };
+    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
+    server.connect("").expect_close(1002, "invalid protocol");
+    // Not even a request.
+    let mut silent = TcpStream::connect(server.address).unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    assert_eq!(std::io::Read::read(&mut silent, &mut [0; 16]).unwrap_or(0), 0);
+    // Registered, then half-dead: what it was called is free again.
+    let _dead = server.peer("ann");
+    let mut watch = server.connect("?roomtone=1");
+    watch.say("HELLO watch");
+    watch.expect("HELLO");
+    let gone = || {
+        watch.say("PEER_LIST");
+        watch.hear() == "PEER_LIST "
+    };
+    let began = std::time::Instant::now();
+    assert!(std::iter::repeat_with(gone).any(|gone| gone || began.elapsed().as_secs() > 20));
+    assert!(began.elapsed().as_secs() < 20, "the half-dead peer stays");
+}
+
+#[test]
+fn a_stop_says_goodbye() {
+    let server = Running::plain();
+    let ann = server.peer("ann");
+    let reader = std::thread::spawn(move || ann.expect_close(1001, "the server stops"));
+    server.stop();
+    reader.join().unwrap();
+}
+
+fn http() -> ureq::Agent {
+    ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().new_agent()
+}
+
+#[test]
+fn http_serves_the_page_and_health_and_nothing_else() {
+    let server = Running::plain();
+    let get = |path: &str| http().get(format!("http://{}{path}", server.address)).call().unwrap();
+    let mut page = get("/");
+    assert_eq!(page.status(), 200);
+    let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    let page = page.body_mut().read_to_string().unwrap();
+    for part in ["style.css", "app.js"] {
+        assert!(page.contains(part));
+        assert_eq!(get(&format!("/{part}")).status(), 200);
+    }
+    for outside in ["http://", "https://", "<script>", "style=\"", "onclick"] {
+        assert!(!page.contains(outside), "the page holds {outside}");
+    }
+    let _ann = server.peer("ann");
+    let health = get("/health").body_mut().read_to_string().unwrap();
+    assert!(health.starts_with("OK\n") && health.contains("peers 1\n"), "{health}");
+    assert_eq!(get("/../Cargo.toml").status(), 404);
+    assert_eq!(http().post(format!("http://{}/", server.address)).send("x").unwrap().status(), 405);
+}
+
+#[test]
+fn a_page_of_another_origin_is_kept_out() {
+    let server = Running::plain();
+    let upgrade = |origin: &str| {
+        let stream = TcpStream::connect(server.address).unwrap();
+        let mut request =
+            tungstenite::client::IntoClientRequest::into_client_request(format!("ws://{}/", server.address))
+                .unwrap();
+        request.headers_mut().insert("Origin", origin.parse().unwrap());
+        tungstenite::client(request, stream).is_ok()
+    };
+    assert!(upgrade(&format!("http://{}", server.address)));
+    assert!(!upgrade("https://evil.example"));
+}
+
+#[test]
+fn other_machines_are_served_by_tls_alone_and_counted() {
+    let Some(own) = tls::addresses().into_iter().find(IpAddr::is_ipv4) else {
+        eprintln!("SKIPPED: this machine has no address but loopback");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+        identity: Some(Identity::own(folder.path()).unwrap()),
+        plain: false,
+        per_address: 2,
+        ..Config::plain(ANY)
+    };
+    let server = Running::start(config);
+    let port = server.address.port();
+    // From this machine by loopback: plain is fine.
+    assert_eq!(http().get(format!("http://127.0.0.1:{port}/health")).call().unwrap().status(), 200);
+    // By the address that others see: shown the way to TLS.
+    let sent_on = http().get(format!("http://{own}:{port}/x?y")).call().unwrap();
+    assert_eq!(sent_on.status(), 308);
+    assert_eq!(sent_on.headers()["location"], format!("https://{own}:{port}/x?y"));
+    // Two connections of one address stay, a third is closed.
+    let held: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect((own, port)).unwrap()).collect();
+    let mut third = TcpStream::connect((own, port)).unwrap();
+    third.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(std::io::Read::read(&mut third, &mut [0; 1]).unwrap_or(0), 0);
+    drop(held);
+}
