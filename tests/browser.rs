@@ -1,4 +1,5 @@
 //! Calls between the programs and a real Chromium on the page: both ways, in every role.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 #![cfg(feature = "media")]
 
 mod common;

@@ -1,4 +1,5 @@
 //! Two connections of the media layer in one process, joined by the session's machines alone.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 #![cfg(feature = "media")]
 
 use std::collections::VecDeque;

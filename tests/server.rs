@@ -1,9 +1,13 @@
 //! The server on loopback, spoken to as the deployed clients do.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::{self, Message, WebSocket};
+mod common;
+
+use async_tungstenite::tungstenite;
+use common::WebSocket;
 use roomtone::hub::Limits;
 use roomtone::server::{Config, Identity, Server, Timeouts, tls};
 use smol::channel::{Sender, bounded};
@@ -32,14 +36,11 @@ impl Running {
         Self::start(Config::plain(ANY))
     }
 
-    fn connect(&self, query: &str) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let url = format!("ws://{}/{query}", self.address);
-        Client { ws: tungstenite::client(url, stream).unwrap().0 }
+    fn connect(&self, query: &str) -> WebSocket {
+        WebSocket::connect_to(self.address, query)
     }
 
-    fn peer(&self, id: &str) -> Client {
+    fn peer(&self, id: &str) -> WebSocket {
         let mut client = self.connect("");
         client.say(&format!("HELLO {id}"));
         client.expect("HELLO");
@@ -49,43 +50,6 @@ impl Running {
     fn stop(mut self) {
         self.stop.take();
         smol::block_on(self.task.take().unwrap());
-    }
-}
-
-struct Client {
-    ws: WebSocket<TcpStream>,
-}
-
-impl Client {
-    fn say(&mut self, text: &str) {
-        self.ws.send(Message::text(text)).unwrap();
-    }
-
-    fn hear(&mut self) -> String {
-        loop {
-            match self.ws.read().unwrap() {
-                Message::Text(text) => return text.as_str().to_owned(),
-                Message::Ping(_) | Message::Pong(_) => {}
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    fn expect(&mut self, text: &str) {
-        assert_eq!(self.hear(), text);
-    }
-
-    fn expect_close(mut self, code: u16, reason: &str) {
-        loop {
-            match self.ws.read() {
-                Ok(Message::Close(Some(frame))) => {
-                    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (code, reason));
-                    return;
-                }
-                Ok(Message::Ping(_) | Message::Text(_)) => {}
-                other => panic!("no close frame but {other:?}"),
-            }
-        }
     }
 }
 
@@ -183,7 +147,7 @@ fn a_malformed_command_or_a_binary_frame_gets_an_error_and_the_connection_stays(
         ann.say(line);
         ann.expect(error);
     }
-    ann.ws.send(Message::binary(vec![0, 159, 146, 150])).unwrap();
+    ann.binary(&[0, 159, 146, 150]);
     ann.expect("ERROR binary messages are not part of this protocol");
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
@@ -197,9 +161,9 @@ fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
     ann.expect("SESSION_OK");
     let most = "x".repeat(1 << 20);
     ann.say(&most);
-    assert_eq!(bob.hear().len(), 1 << 20);
+    assert_eq!(bob.hear().unwrap().len(), 1 << 20);
     // The server may close before it has read all: the sender's own error is no matter here.
-    let _ = ann.ws.send(Message::text(most + "x"));
+    ann.try_say(&(most + "x"));
     ann.expect_close(1009, "message too big");
     bob.expect_close(1000, "");
 }
@@ -225,7 +189,7 @@ fn an_id_is_refused_while_its_holder_answers() {
     let server = Running::plain();
     // Reading answers the server's ping.
     let mut ann = server.peer("ann");
-    let holder = std::thread::spawn(move || ann.hear());
+    let holder = std::thread::spawn(move || ann.hear().unwrap());
     let mut other = server.connect("");
     other.say("HELLO ann");
     other.expect_close(1002, "invalid peer uid");
@@ -262,7 +226,7 @@ fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
     let flood = std::thread::spawn(move || {
         let text = "x".repeat(1 << 20);
         // Until the server ends it; far more than sockets and queue together hold.
-        (0..200).find(|_| ann.ws.send(Message::text(text.clone())).is_err());
+        (0..200).find(|_| !ann.try_say(&text));
         ann
     });
     let (mut cat, mut dan) = (server.peer("cat"), server.peer("dan"));
@@ -282,13 +246,13 @@ fn many_that_leave_at_once_leave_no_ghosts() {
     let mut ann = server.peer("ann");
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
-    let mut others: Vec<Client> = (0..50).map(|n| server.peer(&format!("p{n}"))).collect();
+    let mut others: Vec<WebSocket> = (0..50).map(|n| server.peer(&format!("p{n}"))).collect();
     for other in &mut others {
         other.say("ROOM attic");
-        other.hear();
+        other.hear().unwrap();
     }
     drop(others);
-    let mut told: Vec<String> = (0..100).map(|_| ann.hear()).collect();
+    let mut told: Vec<String> = (0..100).map(|_| ann.hear().unwrap()).collect();
     told.sort();
     told.dedup();
     assert_eq!(told.len(), 100, "each join and each leave once");
@@ -314,7 +278,7 @@ fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
     watch.expect("HELLO");
     let gone = || {
         watch.say("PEER_LIST");
-        watch.hear() == "PEER_LIST "
+        watch.hear().unwrap() == "PEER_LIST "
     };
     let began = std::time::Instant::now();
     assert!(std::iter::repeat_with(gone).any(|gone| gone || began.elapsed().as_secs() > 20));

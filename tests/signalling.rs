@@ -1,4 +1,5 @@
 //! The library's signalling client, under smol and under the runtime that earlier clients used.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use roomtone::protocol::PeerId;
 use roomtone::server::{Config, Identity, Server};

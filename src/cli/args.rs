@@ -1,10 +1,10 @@
 //! The arguments. Every option of a command can also stand in the environment (`ROOMTONE_…`) and in the
-//! configuration file under its long name; see [`super::config`].
+//! configuration file under its long name; see `config.rs`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
 const EXAMPLES: &str = "\
@@ -40,6 +40,25 @@ pub struct Cli {
     #[arg(long, global = true, value_name = "FILE", env = "ROOMTONE_CONFIG")]
     pub config: Option<PathBuf>,
 }
+
+impl Cli {
+    /// Reads the arguments; wrong ones, and `--help`, end the program here.
+    pub(super) fn read() -> Self {
+        // That every option has a variable is said once, not at each.
+        let quiet =
+            |command: clap::Command| command.mut_args(|argument| argument.hide_env(true)).after_help(HINT);
+        let mut command = quiet(Self::command()).after_help(EXAMPLES);
+        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
+        for name in names {
+            command = command.mut_subcommand(name, quiet);
+        }
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+const HINT: &str = "\
+Options can also stand in the environment (--bitrate as ROOMTONE_BITRATE) and in the configuration
+file (bitrate = 800). Flags win over the environment, the environment over the file.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -139,7 +158,7 @@ pub struct ServerOptions {
     #[arg(long, value_name = "FILE", env = "ROOMTONE_KEY", requires = "cert")]
     pub key: Option<PathBuf>,
     /// No TLS at all: for loopback, or behind a proxy that does it
-    #[arg(long, env = "ROOMTONE_PLAIN", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, env = "ROOMTONE_PLAIN", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub plain: Option<bool>,
     /// A page's origin that may connect besides our own page's; '*' for all; may be repeated
     #[arg(long, value_name = "ORIGIN", env = "ROOMTONE_ALLOW_ORIGIN", value_delimiter = ',')]
@@ -167,7 +186,7 @@ pub struct ClientOptions {
     #[arg(long, value_name = "FILE", env = "ROOMTONE_CA")]
     pub ca: Option<PathBuf>,
     /// Trust any server, whatever its certificate
-    #[arg(long, env = "ROOMTONE_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "ca")]
+    #[arg(long, env = "ROOMTONE_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", conflicts_with = "ca")]
     pub insecure: Option<bool>,
 }
 
@@ -212,13 +231,13 @@ pub struct MediaArgs {
     #[arg(long, value_name = "DIR", env = "ROOMTONE_RECORD")]
     pub record: Option<PathBuf>,
     /// Show and play nothing
-    #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub headless: Option<bool>,
     /// Take nothing of the peer
-    #[arg(long, env = "ROOMTONE_SEND_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, conflicts_with = "receive_only")]
+    #[arg(long, env = "ROOMTONE_SEND_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", conflicts_with = "receive_only")]
     pub send_only: Option<bool>,
     /// Send nothing
-    #[arg(long, env = "ROOMTONE_RECEIVE_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true)]
+    #[arg(long, env = "ROOMTONE_RECEIVE_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub receive_only: Option<bool>,
     /// Tell the counters of the call every so many seconds
     #[arg(long, value_name = "SECONDS", env = "ROOMTONE_STATS")]

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use clap::Parser;
 use smol::channel::bounded;
 
 use super::args::{Cli, Command, ServeArgs, ServerOptions};
@@ -19,7 +18,7 @@ const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Ad
 
 /// Runs the program `roomtone` to its end.
 pub fn run() -> Result<(), CliError> {
-    let cli = Cli::parse();
+    let cli = Cli::read();
     start_log(cli.verbose);
     let file = config::read(cli.config.as_deref())?;
     let result = match &cli.command {
@@ -155,7 +154,7 @@ mod media {
 
     fn size(text: &str) -> Result<(u32, u32), CliError> {
         let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-        let fits = |n: &u32| (16..=8192).contains(n) && n % 2 == 0;
+        let fits = |n: &u32| (16..=8192).contains(n) && n.is_multiple_of(2);
         parsed.filter(|(width, height)| fits(width) && fits(height)).ok_or_else(|| {
             CliError::Usage(format!("'{text}' is no size: two even numbers from 16 to 8192, as in 1280x720"))
         })

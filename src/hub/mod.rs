@@ -4,6 +4,9 @@
 //! gave them; a connection has a name once it registered, and then is in the lobby, in a call with
 //! one other connection, or in a room. Nothing here depends on the protocol that a peer speaks.
 
+// A new message must make the compiler ask what to do with it.
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod registry;
 
 use std::collections::{HashMap, VecDeque};

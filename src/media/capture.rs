@@ -87,6 +87,7 @@ pub struct Capture {
     fps: u32,
     producer: StreamProducer,
     _pipeline: Owned,
+    _ends: smol::Task<()>,
 }
 
 impl Capture {
@@ -100,40 +101,49 @@ impl Capture {
         let pipeline = launch::parse(&config.text(kind)?)?;
         let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
         let (first, started) = smol::channel::bounded::<Result<(), String>>(4);
-        let first_error = first.clone();
-        let owned = Owned::new(pipeline.clone(), move |pipeline, event| match event {
-            BusEvent::Error(element, reason) => {
+        let (first_error, later) = (first.clone(), failures.clone());
+        let owned = Owned::new(pipeline.clone(), move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
                 let text = format!("{reason} ({element})");
                 if first_error.try_send(Err(text.clone())).is_err() {
-                    let _ = failures.try_send(format!("the {kind} source stopped: {text}"));
+                    let _ = later.try_send(format!("the {kind} source stopped: {text}"));
                 }
             }
-            BusEvent::SegmentDone => {
-                let _ = pipeline.seek_simple(gst::SeekFlags::SEGMENT, gst::ClockTime::ZERO);
-            }
-            BusEvent::Eos => {
-                let _ = failures.try_send(format!("the {kind} source came to its end"));
-            }
         });
-        retime(&appsink, &pipeline, first);
+        // A live source has its time; a file gets it as it is played.
+        let is_file = config.source == FILE;
+        let base = gst::SystemClock::obtain().time();
+        pipeline.set_base_time(base);
+        let shift = (!is_file).then(|| base.saturating_sub(super::pipeline::epoch()));
+        let (end, ended) = smol::channel::bounded(1);
+        let pace = Arc::new(Mutex::new(Pace { shift, ..Pace::default() }));
+        retime(&appsink, pace.clone(), first, end);
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        let weak = pipeline.downgrade();
+        let ends = smol::spawn(async move {
+            while ended.recv().await.is_ok() {
+                let Some(pipeline) = weak.upgrade().filter(|_| is_file) else { break };
+                lock(&pace).shift = None;
+                let again =
+                    smol::unblock(move || pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO));
+                if again.await.is_err() {
+                    break;
+                }
+            }
+            let _ = failures.try_send(format!("the {kind} source came to its end"));
+        });
 
-        // A file is to be looped, which a seek before it plays arranges.
-        if config.source == "file" {
-            start_loop(&pipeline).await;
-        }
-        pipeline.set_base_time(gst::SystemClock::obtain().time());
         let playing = owned.play();
-        let reason = match first_frame(&started).await {
+        match first_frame(&started).await {
             Ok(()) => {
                 drop(started);
-                let fps = config.fps;
-                return Ok(Self { kind, fps, producer, _pipeline: owned });
+                Ok(Self { kind, fps: config.fps, producer, _pipeline: owned, _ends: ends })
             }
-            Err(reason) => reason,
-        };
-        playing.map_err(|_| MediaError::Source { kind, reason: reason.clone() })?;
-        Err(MediaError::Source { kind, reason })
+            Err(reason) => {
+                playing.map_err(|_| MediaError::Source { kind, reason: reason.clone() })?;
+                Err(MediaError::Source { kind, reason })
+            }
+        }
     }
 
     /// Audio or video.
@@ -141,6 +151,9 @@ impl Capture {
         self.kind
     }
 }
+
+/// The source that is paced and looped.
+const FILE: &str = "file";
 
 async fn first_frame(started: &Receiver<Result<(), String>>) -> Result<(), String> {
     let nothing = async {
@@ -151,41 +164,67 @@ async fn first_frame(started: &Receiver<Result<(), String>>) -> Result<(), Strin
         .await
 }
 
-/// Prerolls a pipeline and seeks it to its start as a segment, whose end is told and not an EOS.
-async fn start_loop(pipeline: &gst::Pipeline) {
-    let pipeline = pipeline.clone();
-    smol::unblock(move || {
-        let _ = pipeline.set_state(gst::State::Paused);
-        let _ = pipeline.state(gst::ClockTime::from_seconds(5));
-        let flags = gst::SeekFlags::FLUSH | gst::SeekFlags::SEGMENT;
-        let _ = pipeline.seek_simple(flags, gst::ClockTime::ZERO);
-    })
-    .await;
+/// How a source's time becomes the common time.
+#[derive(Debug, Default)]
+struct Pace {
+    segment: gst::FormattedSegment<gst::ClockTime>,
+    /// From the source's running time to the common one; none: it begins with the next frame, and
+    /// frames wait for their time.
+    shift: Option<gst::ClockTime>,
+    waits: bool,
+}
+
+impl Pace {
+    /// The common time of a frame, and how long to wait for it.
+    fn time(&mut self, pts: gst::ClockTime) -> Option<(gst::ClockTime, Duration)> {
+        let running = self.segment.to_running_time(pts)?;
+        let now = super::pipeline::running_time();
+        let shift = *self.shift.get_or_insert_with(|| {
+            self.waits = true;
+            now.saturating_sub(running)
+        });
+        let time = running + shift;
+        let wait = if self.waits { time.saturating_sub(now) } else { gst::ClockTime::ZERO };
+        Some((time, Duration::from(wait).min(Duration::from_secs(1))))
+    }
+}
+
+fn lock(pace: &Mutex<Pace>) -> std::sync::MutexGuard<'_, Pace> {
+    pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 /// Gives every buffer before the sink its time on the common base, in one endless segment, whatever
-/// the source's own segments are; tells of the first one.
-fn retime(appsink: &gst_app::AppSink, pipeline: &gst::Pipeline, first: Sender<Result<(), String>>) {
+/// the source's own segments are. Tells of the first frame, and of the end, which goes no further.
+fn retime(
+    appsink: &gst_app::AppSink,
+    pace: Arc<Mutex<Pace>>,
+    first: Sender<Result<(), String>>,
+    end: Sender<()>,
+) {
     let Some(pad) = appsink.static_pad("sink") else { return };
-    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
-    let weak = pipeline.downgrade();
     let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
     pad.add_probe(types, move |_, info| {
-        let Ok(mut segment) = segment.lock() else { return gst::PadProbeReturn::Ok };
-        if let Some(event) = info.event() {
-            if let gst::EventView::Segment(new) = event.view() {
+        match info.event().map(|event| event.view()) {
+            Some(gst::EventView::Segment(new)) => {
                 if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
-                    *segment = new.clone();
+                    lock(&pace).segment = new.clone();
                 }
                 let endless = gst::FormattedSegment::<gst::ClockTime>::new();
                 info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));
             }
-        } else if let Some(buffer) = info.buffer_mut() {
-            let own = weak.upgrade().and_then(|pipeline| pipeline.base_time());
-            let running = buffer.pts().and_then(|pts| segment.to_running_time(pts));
+            Some(gst::EventView::Eos(_)) => {
+                let _ = end.try_send(());
+                return gst::PadProbeReturn::Drop;
+            }
+            _ => {}
+        }
+        if let Some(buffer) = info.buffer_mut() {
+            let time = buffer.pts().and_then(|pts| lock(&pace).time(pts));
             let buffer = buffer.make_mut();
-            if let (Some(own), Some(running)) = (own, running) {
-                buffer.set_pts((running + own).saturating_sub(super::pipeline::epoch()));
+            if let Some((time, wait)) = time {
+                buffer.set_pts(time);
+                // In the source's own thread, which has nothing else to do.
+                std::thread::sleep(wait);
             }
             buffer.set_dts(gst::ClockTime::NONE);
             let _ = first.try_send(Ok(()));

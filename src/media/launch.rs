@@ -155,6 +155,21 @@ pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
     .map_err(|_| breaks(text, "it is no bin"))
 }
 
+/// Plays a pipeline that comes to an end by itself, and waits for it.
+pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
+    let failed = |reason: String| MediaError::WebRtc(format!("the pipeline failed: {reason}"));
+    pipeline.set_state(gst::State::Playing).map_err(|error| failed(error.to_string()))?;
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let message =
+        pipeline.bus().and_then(|bus| bus.timed_pop_filtered(gst::ClockTime::from_seconds(60), &ends));
+    let _ = pipeline.set_state(gst::State::Null);
+    match message.as_ref().map(|message| message.view()) {
+        Some(gst::MessageView::Eos(_)) => Ok(()),
+        Some(gst::MessageView::Error(error)) => Err(failed(error.error().to_string())),
+        _ => Err(failed("it has no end".to_owned())),
+    }
+}
+
 fn parse_with<T>(
     text: &str,
     parse: impl FnOnce(&mut gst::ParseContext) -> Result<T, gst::glib::Error>,

@@ -15,8 +15,6 @@ pub enum BusEvent {
     Error(String, String),
     /// All is played.
     Eos,
-    /// A segment of a looping source is played.
-    SegmentDone,
 }
 
 /// The base time of every pipeline: a moment at the start of the process. With one clock and one base
@@ -58,7 +56,6 @@ impl Owned {
                 let mut messages = bus.stream_filtered(&[
                     gst::MessageType::Error,
                     gst::MessageType::Eos,
-                    gst::MessageType::SegmentDone,
                     gst::MessageType::Latency,
                 ]);
                 while let Some(message) = messages.next().await {
@@ -70,7 +67,6 @@ impl Owned {
                             BusEvent::Error(source, error.error().message().to_owned())
                         }
                         gst::MessageView::Eos(_) => BusEvent::Eos,
-                        gst::MessageView::SegmentDone(_) => BusEvent::SegmentDone,
                         gst::MessageView::Latency(_) => {
                             let _ = pipeline.recalculate_latency();
                             continue;

@@ -67,7 +67,6 @@ impl Recorder {
                 let _ = failures.try_send(format!("recording to {shown} stopped: {reason}"));
                 let _ = end.try_send(());
             }
-            BusEvent::SegmentDone => {}
         });
         let mut sources = Vec::new();
         let mut links = Vec::new();
@@ -88,7 +87,7 @@ impl Recorder {
         Ok(Self { path: path.to_owned(), sources, links, ended, owned })
     }
 
-    /// Writes the file's end and waits for it, at most [`FINISH`].
+    /// Writes the file's end and waits for it, at most 5 s.
     pub async fn finish(mut self) -> PathBuf {
         self.links.clear();
         for source in &self.sources {

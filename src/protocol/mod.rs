@@ -1,5 +1,8 @@
 //! Wire text to typed messages and back: one file per protocol. Sizes and bad input end here.
 
+// A new message must make the compiler ask what to do with it.
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 pub mod id;
 pub mod negotiation;
 pub mod room;

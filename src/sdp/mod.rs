@@ -1,7 +1,10 @@
 //! Reading, checking and rewriting SDP (RFC 8866, as JSEP uses it: RFC 8829). Pure: no GStreamer.
 //!
 //! A description is kept as lines, so that what roomtone does not know passes through untouched.
-//! Nothing reaches webrtcbin that was not read and normalised here ([`normalise`]).
+//! Nothing reaches webrtcbin that was not read and normalised here ([`normalise()`]).
+
+// A new message must make the compiler ask what to do with it.
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod candidate;
 pub mod codec;

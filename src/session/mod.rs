@@ -4,6 +4,9 @@
 //! around it, from the dialling to its end. An effect carries an id, its result comes back with that
 //! id, and a result whose id is no longer waited for is ignored.
 
+// A new message must make the compiler ask what to do with it.
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 pub mod call;
 pub mod negotiation;
 

@@ -194,10 +194,7 @@ impl Negotiation {
 
     /// The connection found a candidate of ours.
     pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
-        let sdp = match &self.state {
-            State::Offered { sdp, .. } => Sdp::parse(sdp).ok(),
-            _ => None,
-        };
+        let sdp = if let State::Offered { sdp, .. } = &self.state { Sdp::parse(sdp).ok() } else { None };
         let local = sdp.as_ref().or(self.local.as_ref());
         let mid = local.and_then(|sdp| sdp.mid(mline)).map(str::to_owned);
         let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag: None };

@@ -1,0 +1,130 @@
+//! The house keeps its order: who may import whom, and what the pure layers do without.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+use std::path::{Path, PathBuf};
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The layer of a file and its code, without tests and comments.
+fn sources() -> Vec<(String, PathBuf, String)> {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let layer = |path: &Path| {
+        let first = path.strip_prefix(&src).unwrap().components().next().unwrap();
+        first.as_os_str().to_str().unwrap().trim_end_matches(".rs").to_owned()
+    };
+    let code = |path: &Path| {
+        let text = std::fs::read_to_string(path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
+        text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+    };
+    let all = files(&src).into_iter().filter(|path| !path.ends_with("tests.rs"));
+    all.map(|path| (layer(&path), path.clone(), code(&path))).collect()
+}
+
+/// `bin → cli → app → {media, signalling, server} → {session, hub} → {protocol, sdp}`, and `tls` and
+/// `paths` for all that need them.
+fn may_import(layer: &str) -> &'static [&'static str] {
+    match layer {
+        "protocol" | "sdp" | "tls" | "paths" => &[],
+        "session" | "hub" => &["protocol", "sdp"],
+        "media" => &["protocol", "sdp", "session", "paths"],
+        "signalling" => &["protocol", "sdp", "session", "tls"],
+        "server" => &["protocol", "hub", "tls", "paths"],
+        "app" => &["protocol", "sdp", "session", "hub", "media", "signalling", "server", "tls", "paths"],
+        "cli" => &["app", "protocol", "sdp", "hub", "media", "signalling", "server", "tls", "paths"],
+        "bin" | "lib" => &["cli"],
+        other => panic!("what layer is {other}?"),
+    }
+}
+
+#[test]
+fn no_layer_imports_what_stands_above_it() {
+    for (layer, path, code) in sources() {
+        for part in code.split("crate::").skip(1).chain(code.split("roomtone::").skip(1)) {
+            let target: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let is_layer = [
+                "protocol",
+                "sdp",
+                "session",
+                "hub",
+                "media",
+                "signalling",
+                "server",
+                "app",
+                "cli",
+                "tls",
+                "paths",
+            ];
+            if is_layer.contains(&target.as_str()) && target != layer {
+                let allowed = may_import(&layer).contains(&target.as_str());
+                assert!(allowed, "{} ({layer}) imports {target}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn the_pure_layers_do_without_sockets_clocks_chance_and_gstreamer() {
+    const IMPURE: [&str; 15] = [
+        "gst::",
+        "gst_",
+        "smol",
+        "async_",
+        "tokio",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::fs",
+        "std::thread",
+        "std::env",
+        "fastrand",
+        "rand::",
+        "Instant::now",
+        "SystemTime",
+        "println!",
+    ];
+    let is_back_end = |path: &Path| {
+        path.parent().is_some_and(|folder| folder.ends_with("signalling"))
+            && !path.ends_with("socket.rs")
+            && !path.ends_with("mod.rs")
+    };
+    let mut looked = 0;
+    for (layer, path, code) in sources() {
+        if ["protocol", "session", "hub", "sdp"].contains(&layer.as_str())
+            || is_back_end(&path)
+            || path.ends_with("server/room.rs")
+        {
+            looked += 1;
+            for word in IMPURE {
+                assert!(!code.contains(word), "{} holds {word}", path.display());
+            }
+        }
+    }
+    assert!(looked > 15, "only {looked} pure files");
+}
+
+#[test]
+fn only_media_knows_gstreamer_and_no_program_knows_tokio() {
+    for (layer, path, code) in sources() {
+        assert!(layer == "media" || !code.contains("gst::"), "{} knows GStreamer", path.display());
+        assert!(!code.contains("tokio"), "{} knows tokio", path.display());
+    }
+}
+
+#[test]
+fn no_file_grows_into_a_heap() {
+    for (_, path, code) in sources() {
+        let lines = code.lines().count();
+        assert!(lines <= 500, "{} has {lines} lines before its tests", path.display());
+    }
+}

@@ -1,0 +1,196 @@
+//! The program as a user types it: help, errors and exit codes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+use assert_cmd::Command;
+
+fn roomtone(home: &std::path::Path) -> Command {
+    let mut command = Command::cargo_bin("roomtone").unwrap();
+    command
+        .env("HOME", home)
+        .env_remove("XDG_CONFIG_HOME")
+        .env_remove("XDG_STATE_HOME")
+        .env_remove("DISPLAY");
+    command.timeout(std::time::Duration::from_secs(60));
+    command
+}
+
+/// The exit code and the last line of stderr.
+fn fails(args: &[&str]) -> (i32, String) {
+    let home = tempfile::tempdir().unwrap();
+    outcome(roomtone(home.path()).args(args))
+}
+
+fn outcome(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let last = stderr.trim_end().lines().last().unwrap_or_default().to_owned();
+    (output.status.code().unwrap_or(-1), last)
+}
+
+fn help(args: &[&str]) -> String {
+    let home = tempfile::tempdir().unwrap();
+    let output = roomtone(home.path()).args(args).arg("--help").env("COLUMNS", "100").output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn help_of_the_server() {
+    insta::assert_snapshot!(help(&["serve"]));
+}
+
+#[test]
+fn wrong_arguments_are_usage_errors() {
+    assert_eq!(fails(&["serve", "--listen", "here"]).0, 2);
+    assert_eq!(fails(&["dance"]).0, 2);
+    assert_eq!(fails(&["serve", "--cert", "x.pem"]).0, 2);
+    let (code, error) = fails(&["serve", "--config", "/nonexistent.toml"]);
+    assert_eq!(code, 2);
+    assert!(error.starts_with("roomtone: /nonexistent.toml: No such file"), "{error}");
+}
+
+#[test]
+fn a_port_that_is_taken_says_so() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, error) = fails(&["serve", "--plain", "--listen", &address]);
+    assert_eq!(code, 1);
+    assert!(error.starts_with(&format!("roomtone: cannot listen on {address}: ")), "{error}");
+}
+
+#[cfg(feature = "media")]
+mod media {
+    use super::*;
+
+    #[test]
+    fn help_of_the_programs() {
+        insta::assert_snapshot!(help(&[]));
+    }
+
+    #[test]
+    fn help_of_the_host() {
+        insta::assert_snapshot!(help(&["host"]));
+    }
+
+    #[test]
+    fn help_of_a_call() {
+        insta::assert_snapshot!(help(&["call"]));
+    }
+
+    const QUIET: [&str; 4] = ["--headless", "--video=none", "--audio=none", "--json"];
+
+    fn call_fails(server: &str, rest: &[&str]) -> (i32, String) {
+        fails(&[&["call", "bob", "--server", server], rest].concat())
+    }
+
+    #[test]
+    fn a_server_that_is_not_there() {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let (code, error) = call_fails(&format!("ws://{free}"), &QUIET);
+        assert_eq!(code, 3);
+        assert!(
+            error.starts_with(&format!("roomtone: the server ws://{free} is not reachable: ")),
+            "{error}"
+        );
+        let (code, error) = call_fails("http://example.org", &QUIET);
+        assert_eq!((code, error.contains("wss://example.org:8443")), (2, true), "{error}");
+    }
+
+    #[test]
+    fn media_that_cannot_be_had() {
+        let server = "ws://127.0.0.1:9";
+        let check = |rest: &[&str], code: i32, words: &str| {
+            let (found, error) = call_fails(server, &[rest, &["--audio=none", "--headless"]].concat());
+            assert_eq!(found, code, "{error}");
+            assert!(error.contains(words), "{error}");
+        };
+        check(&["--video", "camera", "--device", "/dev/nope"], 7, "the video source does not start: ");
+        check(&["--video", "nosuch"], 2, "there is no source called 'nosuch'; there are: alsa, camera, file");
+        check(&["--video", "videotestsrc ! vp8encc ! x"], 7, "the GStreamer element 'vp8encc' is missing");
+        check(
+            &["--video", "videotestsrc patern=ball ! identity"],
+            2,
+            "the pipeline breaks at 'videotestsrc patern=ball'",
+        );
+        check(&["--video", "test", "--device", "x"], 2, "the source 'test' takes no device");
+        check(&["--video", "file"], 2, "this source needs a --device");
+        check(&["--video", "file", "--device", "/nonexistent.mkv"], 7, "the video source does not start: ");
+        check(&["--video", "test", "--size", "1x1"], 2, "'1x1' is no size");
+        check(
+            &["--video", "test", "--show", "nosuch ! fakesink"],
+            7,
+            "the GStreamer element 'nosuch' is missing",
+        );
+        check(&["--video", "test", "--record", "/proc/x"], 7, "cannot record to /proc/x");
+        let (code, error) = fails(&["call", "a b", "--server", server]);
+        assert_eq!(
+            (code, error.as_str()),
+            (2, "roomtone: 'a b': an id may hold no white space and no control characters")
+        );
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_that_over_the_file() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".config/roomtone");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(
+            folder.join("config.toml"),
+            "server = 'ws://127.0.0.1:1'\nvideo = 'none'\naudio = 'none'\nheadless = true\n",
+        )
+        .unwrap();
+        let error = |command: &mut Command| outcome(command).1;
+        assert!(error(roomtone(home.path()).args(["call", "bob"])).contains("127.0.0.1:1 "));
+        let environment = |command: &mut Command| error(command.env("ROOMTONE_SERVER", "ws://127.0.0.1:2"));
+        assert!(environment(roomtone(home.path()).args(["call", "bob"])).contains("127.0.0.1:2 "));
+        assert!(
+            environment(roomtone(home.path()).args(["call", "bob", "--server", "ws://127.0.0.1:3"]))
+                .contains("127.0.0.1:3 ")
+        );
+        std::fs::write(folder.join("config.toml"), "sever = 'x'").unwrap();
+        let (code, error) = outcome(roomtone(home.path()).args(["call", "bob"]));
+        assert_eq!(code, 2);
+        assert!(error.contains("there is no option 'sever'"), "{error}");
+    }
+
+    fn lines(args: &[&str]) -> Vec<serde_json::Value> {
+        let home = tempfile::tempdir().unwrap();
+        let output = roomtone(home.path()).args(args).arg("--json").output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_there_is_to_choose() {
+        let sources = lines(&["devices"]);
+        let test = sources.iter().find(|line| line["event"] == "source" && line["name"] == "test").unwrap();
+        assert_eq!(test["about"], "A test picture with a moving ball and the time.");
+        let codecs = lines(&["codecs"]);
+        let names: Vec<&str> = codecs.iter().map(|line| line["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["VP8", "H.264", "Opus"]);
+        assert!(codecs.iter().all(|line| line["encoder"].is_string() && line["decoder"].is_string()));
+        let doctor = lines(&["doctor"]);
+        let nice = doctor.iter().find(|line| line["element"] == "nicesrc").unwrap();
+        assert_eq!(
+            (nice["installed"].as_bool(), nice["package"].as_str()),
+            (Some(true), Some("gstreamer1.0-nice"))
+        );
+    }
+
+    #[test]
+    fn the_doctor_names_the_package_of_what_is_missing() {
+        let home = tempfile::tempdir().unwrap();
+        // A registry without any plugin but GStreamer's core.
+        let output = roomtone(home.path())
+            .arg("doctor")
+            .env("GST_PLUGIN_SYSTEM_PATH_1_0", home.path())
+            .env("GST_REGISTRY_1_0", home.path().join("registry"))
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(7));
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(text.contains("MISSING webrtcbin      the call itself -> on Debian and Ubuntu: apt install gstreamer1.0-plugins-bad"), "{text}");
+    }
+}

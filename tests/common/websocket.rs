@@ -1,0 +1,82 @@
+//! A WebSocket in the test's own hands.
+
+use std::net::TcpStream;
+
+use async_tungstenite::tungstenite;
+
+use super::PATIENCE;
+
+/// A WebSocket in the test's own hands.
+pub struct WebSocket {
+    ws: tungstenite::WebSocket<TcpStream>,
+}
+
+impl WebSocket {
+    pub fn connect(url: &str) -> Self {
+        Self::open(url, url.trim_start_matches("ws://"))
+    }
+
+    fn open(url: &str, address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { ws: tungstenite::client(url, stream).unwrap().0 }
+    }
+
+    /// To a server's path and query.
+    pub fn connect_to(address: impl std::fmt::Display, query: &str) -> Self {
+        Self::open(&format!("ws://{address}/{query}"), &address.to_string())
+    }
+
+    pub fn accept(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { ws: tungstenite::accept(stream).unwrap() }
+    }
+
+    pub fn say(&mut self, text: &str) {
+        self.ws.send(tungstenite::Message::text(text)).unwrap();
+    }
+
+    pub fn binary(&mut self, bytes: &[u8]) {
+        self.ws.send(tungstenite::Message::binary(bytes.to_vec())).unwrap();
+    }
+
+    pub fn close(&mut self, code: u16, reason: &str) {
+        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
+        self.ws.close(Some(frame)).unwrap();
+        while self.ws.read().is_ok() {}
+    }
+
+    /// The next text; nothing where the other side is gone.
+    pub fn hear(&mut self) -> Option<String> {
+        loop {
+            match self.ws.read() {
+                Ok(tungstenite::Message::Text(text)) => return Some(text.as_str().to_owned()),
+                Ok(tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_)) => {}
+                Ok(_) | Err(_) => return None,
+            }
+        }
+    }
+
+    pub fn expect(&mut self, text: &str) {
+        assert_eq!(self.hear().as_deref(), Some(text));
+    }
+
+    /// Says it where that may fail, since the other side may be gone by now.
+    pub fn try_say(&mut self, text: &str) -> bool {
+        self.ws.send(tungstenite::Message::text(text)).is_ok()
+    }
+
+    /// Waits for a close frame of that code and reason.
+    pub fn expect_close(mut self, code: u16, reason: &str) {
+        loop {
+            match self.ws.read() {
+                Ok(tungstenite::Message::Close(Some(frame))) => {
+                    assert_eq!((u16::from(frame.code), frame.reason.as_str()), (code, reason));
+                    return;
+                }
+                Ok(tungstenite::Message::Ping(_) | tungstenite::Message::Text(_)) => {}
+                other => panic!("no close frame but {other:?}"),
+            }
+        }
+    }
+}

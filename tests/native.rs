@@ -1,0 +1,163 @@
+//! Two native clients with each other, by way of the server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+#![cfg(feature = "media")]
+
+mod common;
+
+use common::{Program, Received, SMALL, ws};
+use serde_json::json;
+
+fn start(home: &std::path::Path, first: &[&str], media: &[&str], received: Option<&Received>) -> Program {
+    let options = received.map(Received::options);
+    let outputs: Vec<&str> = match &options {
+        Some(options) => options.iter().map(String::as_str).collect(),
+        None => vec!["--headless"],
+    };
+    Program::start(home, &[first, media, &outputs].concat())
+}
+
+fn server(home: &std::path::Path) -> (Program, String) {
+    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    (server, ws(&link))
+}
+
+#[test]
+fn they_see_and_hear_each_other_and_can_do_so_again() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let heard_by_bob = Received::new();
+    let mut bob =
+        start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, Some(&heard_by_bob));
+    bob.expect("registered", &[("id", "bob")]);
+    for (codec, name) in [("vp8", "VP8"), ("h264", "H.264")] {
+        let (heard, mark) = (Received::new(), heard_by_bob.mark());
+        let call = ["call", "bob", "--id", "ann", "--server", &url, "--video-codec", codec];
+        let mut ann = start(home.path(), &call, &SMALL, Some(&heard));
+        for (program, peer) in [(&mut ann, "bob"), (&mut bob, "ann")] {
+            program.expect("peer", &[("peer", peer), ("state", "connected")]);
+            let media = program.expect("media", &[("kind", "video"), ("codec", name)]);
+            assert_eq!((media["width"].as_u64(), media["height"].as_u64()), (Some(320), Some(240)));
+        }
+        heard.expect_moving_and_audible((0, 0), 20);
+        heard_by_bob.expect_moving_and_audible(mark, 20);
+        ann.say(&json!({"command": "say", "text": "hello"}));
+        bob.expect("message", &[("peer", "ann"), ("text", "hello")]);
+        bob.say(&json!({"command": "say", "text": "good day"}));
+        ann.expect("message", &[("peer", "bob"), ("text", "good day")]);
+        bob.say(&json!({"command": "stats"}));
+        let stats = bob.expect("stats", &[("peer", "ann")]);
+        for counter in
+            ["video_frames_sent", "video_frames_received", "audio_frames_sent", "audio_frames_received"]
+        {
+            assert!(stats[counter].as_u64().unwrap() > 10, "{counter}: {stats}");
+        }
+        // While it lasts nobody else comes in.
+        let mut cat =
+            start(home.path(), &["call", "bob", "--server", &url], &["--video=none", "--audio=none"], None);
+        cat.expect("ended", &[]);
+        let (code, error) = cat.end();
+        assert_eq!((code, error.contains("peer 'bob' busy")), (5, true), "{error}");
+        match codec {
+            "vp8" => bob.say(&json!({"command": "hang-up"})),
+            _ => ann.say(&json!({"command": "hang-up"})),
+        }
+        ann.expect("peer", &[("state", "left")]);
+        bob.expect("peer", &[("state", "left")]);
+        assert_eq!(ann.end().0, 0);
+        bob.expect("registered", &[]);
+    }
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+}
+
+#[test]
+fn the_caller_lets_the_callee_offer_and_each_sends_only_one_way() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let received = Received::new();
+    let sends: Vec<&str> = SMALL.iter().copied().chain(["--send-only"]).collect();
+    let mut bob = start(home.path(), &["answer", "--once", "--id", "bob", "--server", &url], &sends, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--request-offer", "--server", &url];
+    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    bob.say(&json!({"command": "stats"}));
+    assert_eq!(bob.expect("stats", &[])["bytes_received"], 0);
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!((ann.end().0, bob.end().0), (0, 0));
+}
+
+#[test]
+fn a_file_is_sent_in_real_time_and_over_and_over() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let file = home.path().join("a movie.mkv");
+    let make = format!(
+        "matroskamux name=mux ! filesink location=\"{}\" videotestsrc num-buffers=30 pattern=ball ! \
+         video/x-raw,width=320,height=240,framerate=15/1 ! vp8enc deadline=1 ! mux. \
+         audiotestsrc num-buffers=86 samplesperbuffer=1024 ! vorbisenc ! mux.",
+        file.display()
+    );
+    roomtone::media::init().unwrap();
+    let pipeline = roomtone::media::launch::parse(&make).unwrap();
+    roomtone::media::launch::run_to_end(&pipeline).unwrap();
+    let received = Received::new();
+    let sends = [
+        "--video",
+        "file",
+        "--audio",
+        "file",
+        "--device",
+        file.to_str().unwrap(),
+        "--size",
+        "320x240",
+        "--fps",
+        "15",
+    ];
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &sends, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--server", &url];
+    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    // The file has 30 pictures: more than two rounds of it, and not all at once.
+    let began = std::time::Instant::now();
+    received.expect_moving_and_audible((0, 0), 75);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds > 3.0, "75 pictures of 15 a second came within {seconds} s");
+}
+
+#[test]
+fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let none = ["--video=none", "--audio=none"];
+    let outcome = |args: &[&str]| {
+        let (code, error) = start(home.path(), args, &none, None).end();
+        assert_eq!(
+            error.trim_end().lines().filter(|line| line.starts_with("roomtone: ")).count(),
+            1,
+            "{error}"
+        );
+        (code, error)
+    };
+    let (code, error) = outcome(&["call", "nobody", "--server", &url]);
+    assert_eq!((code, error.contains("peer 'nobody' not found")), (5, true), "{error}");
+
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
+    bob.expect("registered", &[]);
+    let (code, error) = outcome(&["answer", "--id", "bob", "--server", &url]);
+    assert_eq!((code, error.contains("the id is taken")), (4, true), "{error}");
+
+    // Registered, and never a word more.
+    let mut mute = common::WebSocket::connect(&url);
+    mute.say("HELLO mute");
+    mute.expect("HELLO");
+    let (code, error) = outcome(&["call", "mute", "--server", &url]);
+    assert_eq!(
+        (code, error.contains("waiting for the peer's answer: nothing came for 10 s")),
+        (6, true),
+        "{error}"
+    );
+}
