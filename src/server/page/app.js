@@ -296,8 +296,9 @@ async function showStats() {
     } else if (report.type === "outbound-rtp") {
       const size = report.frameWidth ? `${report.frameWidth}×${report.frameHeight} ${Math.round(report.framesPerSecond ?? 0)} fps ` : "";
       rows.push([`${report.kind} out`, `${codec(report)} ${size}${rate(report, report.bytesSent)} kbit/s`]);
-    } else if (report.type === "candidate-pair" && report.nominated && report.currentRoundTripTime !== undefined) {
-      rows.push(["round trip", `${Math.round(1000 * report.currentRoundTripTime)} ms`]);
+    } else if (report.type === "transport") {
+      const pair = reports.get(report.selectedCandidatePairId);
+      rows.push(["round trip", `${Math.round(1000 * (pair?.currentRoundTripTime ?? 0))} ms`]);
     }
   });
   $("stats").replaceChildren(
