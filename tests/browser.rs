@@ -258,3 +258,64 @@ fn a_tab_that_closes_ends_the_call_within_two_seconds() {
     host.expect("peer", &[("state", "left")]);
     assert!(closed.elapsed().as_secs_f64() < 2.0, "{:?}", closed.elapsed());
 }
+
+#[test]
+fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
+    let home = tempfile::tempdir().unwrap();
+    let mut host =
+        Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0", "--headless"], &[]));
+    let browser = Browser::start_with(&["--deny-permission-prompts"]);
+    browser.open(&host.link());
+    host.expect("peer", &[("state", "connected")]);
+    browser.wait(
+        "document.querySelector('#notice').textContent.startsWith('Camera and microphone are not allowed')",
+    );
+    browser.expect_moving_and_audible();
+    host.say(&json!({"command": "stats"}));
+    assert_eq!(host.expect("stats", &[])["bytes_received"], 0);
+}
+
+#[test]
+fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
+    let Some(own) = roomtone::server::tls::addresses().into_iter().find(std::net::IpAddr::is_ipv4) else {
+        eprintln!("SKIPPED: this machine has no address but loopback");
+        return;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let mut host =
+        Program::start(home.path(), &args(&["host", "--plain", "--listen", "0.0.0.0:0", "--headless"], &[]));
+    let browser = Browser::start();
+    browser.open(&host.link().replace("127.0.0.1", &own.to_string()));
+    host.expect("peer", &[("state", "connected")]);
+    assert_eq!(browser.run("return isSecureContext"), false);
+    browser
+        .wait("document.querySelector('#notice').textContent.includes('only to pages that came over https')");
+    browser.expect_moving_and_audible();
+}
+
+#[test]
+fn the_page_mutes_and_shows_who_is_there() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let link = host.link();
+    let browser = Browser::start();
+    browser.open(&link.replace("?call=host", "?id=visitor"));
+    browser.wait("document.querySelector('#my-id').value === 'visitor'");
+    browser.wait("document.querySelector('#peers button')?.getAttribute('aria-label') === 'Call host'");
+    // By keyboard alone.
+    browser.run("document.querySelector('#peers button').focus()");
+    browser.press("\u{e007}");
+    host.expect("peer", &[("peer", "visitor"), ("state", "connected")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.run("document.activeElement.blur()");
+    browser.press("m");
+    browser.wait("document.querySelector('#mute').getAttribute('aria-pressed') === 'true'");
+    received.expect_silence();
+    browser.press("m");
+    received.expect_moving_and_audible(received.mark(), 10);
+    browser.press("s");
+    browser.wait("document.querySelector('#stats').textContent.includes('round trip')");
+    browser.press("\u{e00c}");
+    host.expect("peer", &[("state", "left")]);
+}

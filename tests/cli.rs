@@ -105,7 +105,7 @@ mod media {
             assert_eq!(found, code, "{error}");
             assert!(error.contains(words), "{error}");
         };
-        check(&["--video", "camera", "--device", "/dev/nope"], 7, "the video source does not start: ");
+        check(&["--video", "camera", "--device", "/dev/nope"], 7, "devices found here: ");
         check(&["--video", "nosuch"], 2, "there is no source called 'nosuch'; there are: alsa, camera, file");
         check(&["--video", "videotestsrc ! vp8encc ! x"], 7, "the GStreamer element 'vp8encc' is missing");
         check(

@@ -129,6 +129,33 @@ fn a_file_is_sent_in_real_time_and_over_and_over() {
 }
 
 #[test]
+fn without_camera_sound_card_and_display_the_defaults_fall_back_and_say_so() {
+    roomtone::media::init().unwrap();
+    if !roomtone::media::inventory::sources().is_empty() || roomtone::media::inventory::has_speaker() {
+        eprintln!("SKIPPED: this machine has devices");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let small = ["--size", "320x240", "--fps", "15"];
+    let answer = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&answer[..], &small].concat());
+    let texts: Vec<String> =
+        (0..4).map(|_| bob.expect("warning", &[])["text"].as_str().unwrap().to_owned()).collect();
+    for (text, words) in
+        texts.iter().zip(["no camera: the test", "no microphone: a test", "no display", "no sound card"])
+    {
+        assert!(text.starts_with(words), "{texts:?}");
+    }
+    bob.expect("registered", &[]);
+    let received = Received::new();
+    let call = ["call", "bob", "--receive-only", "--server", &url];
+    let mut ann = start(home.path(), &call, &[], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+}
+
+#[test]
 fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
     let home = tempfile::tempdir().unwrap();
     let (_server, url) = server(home.path());
@@ -160,4 +187,69 @@ fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
         (6, true),
         "{error}"
     );
+}
+
+#[test]
+fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let received: Vec<Received> = (0..3).map(|_| Received::new()).collect();
+    let join = |name: &str, received: &Received| {
+        start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, Some(received))
+    };
+    let mut ann = join("ann", &received[0]);
+    assert_eq!(ann.expect("room", &[("room", "attic")])["peers"], json!([]));
+    let mut bob = join("bob", &received[1]);
+    bob.expect("room", &[]);
+    let mut cat = join("cat", &received[2]);
+    assert_eq!(cat.expect("room", &[])["peers"].as_array().unwrap().len(), 2);
+    for (program, others) in [(&mut ann, ["bob", "cat"]), (&mut cat, ["ann", "bob"])] {
+        let video = |peer| [("peer", peer), ("kind", "video")];
+        program.expect_all(&others.map(video).each_ref().map(|fields| ("media", &fields[..])));
+    }
+    bob.expect("peer", &[("peer", "cat"), ("state", "connected")]);
+    for received in &received {
+        received.expect_moving_and_audible((0, 0), 20);
+    }
+    // To all, and to one.
+    ann.say(&json!({"command": "say", "text": "to all"}));
+    bob.expect("message", &[("peer", "ann"), ("text", "to all")]);
+    cat.expect("message", &[("peer", "ann"), ("text", "to all")]);
+    ann.say(&json!({"command": "say", "to": "cat", "text": "to one"}));
+    cat.expect("message", &[("text", "to one")]);
+
+    // One goes and comes back under its name.
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+    for program in [&mut ann, &mut cat] {
+        program.expect("peer", &[("peer", "bob"), ("state", "left")]);
+    }
+    let again = Received::new();
+    let mut bob = join("bob", &again);
+    for program in [&mut ann, &mut cat] {
+        program.expect("peer", &[("peer", "bob"), ("state", "connected")]);
+        program.expect("media", &[("peer", "bob"), ("kind", "video")]);
+    }
+    again.expect_moving_and_audible((0, 0), 20);
+
+    // Silence and black, another source, and a peer that is hung up on: nothing is negotiated.
+    cat.say(&json!({"command": "quit"}));
+    assert_eq!(cat.end().0, 0);
+    ann.say(&json!({"command": "mute"}));
+    ann.say(&json!({"command": "camera-off"}));
+    ann.expect("sending", &[("kind", "video"), ("what", "muted")]);
+    again.expect_silence();
+    again.expect_still();
+    ann.say(&json!({"command": "unmute"}));
+    ann.say(&json!({"command": "camera-on"}));
+    ann.say(&json!({"command": "video", "source": "videotestsrc is-live=true pattern=snow ! identity"}));
+    ann.expect(
+        "sending",
+        &[("kind", "video"), ("what", "videotestsrc is-live=true pattern=snow ! identity")],
+    );
+    again.expect_moving_and_audible(again.mark(), 20);
+    ann.say(&json!({"command": "hang-up", "peer": "bob"}));
+    let said = std::time::Instant::now();
+    bob.expect("peer", &[("peer", "ann"), ("state", "left"), ("reason", "the peer hung up")]);
+    assert!(said.elapsed().as_secs_f64() < 2.0, "{:?}", said.elapsed());
 }

@@ -45,6 +45,13 @@ pub enum Event {
         /// The server's address.
         server: String,
     },
+    /// We are in a room.
+    Room {
+        /// Its name.
+        room: String,
+        /// Who was there before us.
+        peers: Vec<String>,
+    },
     /// A call changed.
     Peer {
         /// The peer's id; `caller` where the server does not tell it.
@@ -98,6 +105,13 @@ pub enum Event {
         path: String,
         /// Whether the file is complete.
         finished: bool,
+    },
+    /// What is sent changed.
+    Sending {
+        /// `audio` or `video`.
+        kind: &'static str,
+        /// `muted`, `on`, or the new source.
+        what: String,
     },
     /// Counters of a connection.
     #[cfg(feature = "media")]

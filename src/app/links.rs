@@ -3,17 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Event;
-use crate::protocol::PeerId;
 use crate::server::{Server, tls};
 
-/// The links to a server for browsers: on this machine without TLS, from others with it.
-pub fn links(server: &Server, plain: bool, call: Option<&PeerId>) -> Vec<Event> {
+/// The links to a server for browsers: on this machine without TLS, from others with it. The query says
+/// what the page does: `?call=ID` or `?room=NAME`, or nothing.
+pub fn links(server: &Server, plain: bool, query: &str) -> Vec<Event> {
     let address = server.address();
-    let query = call.map(|id| {
-        let id: String = url::form_urlencoded::byte_serialize(id.as_str().as_bytes()).collect();
-        format!("?call={id}")
-    });
-    let query = query.unwrap_or_default();
     let is_for_this_machine = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
     let mut links = Vec::new();
     if is_for_this_machine(address.ip()) || plain {

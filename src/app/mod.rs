@@ -4,6 +4,8 @@
 //! happens is told as [`Event`]s.
 
 #[cfg(feature = "media")]
+mod call;
+#[cfg(feature = "media")]
 pub mod client;
 #[cfg(feature = "media")]
 mod connection;
@@ -13,9 +15,11 @@ pub mod host;
 mod links;
 #[cfg(feature = "media")]
 pub mod plan;
+#[cfg(feature = "media")]
+mod room;
 
 #[cfg(feature = "media")]
-pub use client::{Client, ClientError, Command};
+pub use client::{Change, Client, ClientError, Command};
 pub use event::{Event, PeerState, Sink};
 pub use links::links;
 #[cfg(feature = "media")]

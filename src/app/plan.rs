@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use smol::channel::{Receiver, bounded};
+use smol::channel::{Receiver, Sender, bounded};
 
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
@@ -57,6 +57,9 @@ pub struct MediaPlan {
     pub(super) play: Option<String>,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
+    size: Option<(u32, u32)>,
+    fps: u32,
+    failed: Sender<String>,
     /// Sources and encoders that stopped.
     pub(super) failures: Receiver<String>,
 }
@@ -85,11 +88,11 @@ impl MediaPlan {
         inventory::encoder(options.video_codec)?;
         inventory::decoder(options.video_codec)?;
 
-        let encoders = Arc::new(Encoders::new(captures, options.bitrate, failed));
+        let encoders = Arc::new(Encoders::new(captures, options.bitrate, failed.clone()));
         // The encoders run before the first peer comes: its first frame need not wait for them.
         for codec in [options.video_codec, Codec::Opus] {
             if encoders.has(codec.kind()) {
-                encoders.encoder(codec)?;
+                encoders.keep(codec)?;
             }
         }
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
@@ -116,7 +119,37 @@ impl MediaPlan {
         }
         let stream = format!("roomtone-{:08x}", fastrand::u32(..));
         let peer = PeerConfig { encoders, receive, codecs, stream };
-        Ok(Self { peer, show, play, record: options.record.clone(), stats: options.stats, failures })
+        Ok(Self {
+            peer,
+            show,
+            play,
+            record: options.record.clone(),
+            stats: options.stats,
+            size: options.size,
+            fps: options.fps,
+            failed,
+            failures,
+        })
+    }
+
+    /// Sends silence or black of a kind from now on, or its source again; false where nothing is sent.
+    pub fn set_muted(&self, kind: Kind, muted: bool) -> bool {
+        self.peer.encoders.set_muted(kind, muted)
+    }
+
+    /// Sends another source to all peers from now on; false where nothing of the kind is sent.
+    pub async fn switch(
+        &self,
+        kind: Kind,
+        source: String,
+        device: Option<String>,
+    ) -> Result<bool, MediaError> {
+        if !self.peer.encoders.has(kind) {
+            return Ok(false);
+        }
+        let config = SourceConfig { source, device, size: self.size, fps: self.fps };
+        let capture = Capture::start(kind, &config, self.failed.clone()).await?;
+        self.peer.encoders.replace(capture)
     }
 }
 

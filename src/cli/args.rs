@@ -12,6 +12,8 @@ Examples:
   roomtone host                              host a call here; open the link it prints
   roomtone host --video 'v4l2src ! videoflip method=180'
   roomtone call 1234 --server wss://example.org:8443
+  roomtone host --room                       the same for many: a room
+  roomtone join attic --server wss://example.org:8443
   roomtone answer --id kiosk --record calls/ --server ws://127.0.0.1:8443
   roomtone doctor                            what is missing, and how to install it
 
@@ -74,6 +76,9 @@ pub enum Command {
     /// Register and take calls, one after another
     #[cfg(feature = "media")]
     Answer(AnswerArgs),
+    /// Join a room: a call of many
+    #[cfg(feature = "media")]
+    Join(JoinArgs),
     /// List cameras, microphones and the names of sources and outputs
     #[cfg(feature = "media")]
     Devices,
@@ -97,6 +102,12 @@ pub struct HostArgs {
     /// End after the first call
     #[arg(long)]
     pub once: bool,
+    /// Host a room instead, for many at a time
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "roomtone", env = "ROOMTONE_ROOM", conflicts_with = "once")]
+    pub room: Option<String>,
+    /// Of a room, the most peers to be connected with
+    #[arg(long, value_name = "N", default_value_t = 16, env = "ROOMTONE_MAX_PEERS")]
+    pub max_peers: usize,
     /// Media options.
     #[cfg(feature = "media")]
     #[command(flatten)]
@@ -134,6 +145,23 @@ pub struct AnswerArgs {
     /// End after the first call
     #[arg(long)]
     pub once: bool,
+    /// Where to register.
+    #[command(flatten)]
+    pub client: ClientOptions,
+    /// Media options.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub media: MediaArgs,
+}
+
+/// `join`.
+#[derive(Debug, Args)]
+pub struct JoinArgs {
+    /// The room's name
+    pub room: String,
+    /// The most peers to be connected with
+    #[arg(long, value_name = "N", default_value_t = 16, env = "ROOMTONE_MAX_PEERS")]
+    pub max_peers: usize,
     /// Where to register.
     #[command(flatten)]
     pub client: ClientOptions,

@@ -6,44 +6,95 @@ use serde::Deserialize;
 use smol::channel::Sender;
 
 use super::output::human;
-use crate::app::Command;
+use crate::app::{Change, Command};
+use crate::protocol::PeerId;
+use crate::sdp::Kind;
 
 /// The longest line taken, in bytes.
 const MAX_LINE: usize = 64 * 1024;
 
 /// A command as JSON: `{"command":"say","text":"hello"}`.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "command", rename_all = "kebab-case")]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 enum JsonCommand {
-    Say { text: String },
-    HangUp,
+    Say { text: String, to: Option<String> },
+    Mute,
+    Unmute,
+    CameraOff,
+    CameraOn,
+    Video { source: String, device: Option<String> },
+    Audio { source: String, device: Option<String> },
+    Peers,
+    HangUp { peer: Option<String> },
     Stats,
     Quit,
 }
 
-const HELP: &str = "commands: say TEXT, hang-up, stats, quit";
+const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
+    video SOURCE, audio SOURCE, peers, stats, hang-up [PEER], quit";
+
+fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
+    text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
+}
+
+fn of_program(line: &str) -> Result<Command, String> {
+    let command: JsonCommand =
+        serde_json::from_str(line).map_err(|error| format!("not a command: {error}"))?;
+    Ok(match command {
+        JsonCommand::Say { text, to } => Command::Say { to: peer(to)?, text },
+        JsonCommand::Mute => Command::Send(Change::Mute(Kind::Audio, true)),
+        JsonCommand::Unmute => Command::Send(Change::Mute(Kind::Audio, false)),
+        JsonCommand::CameraOff => Command::Send(Change::Mute(Kind::Video, true)),
+        JsonCommand::CameraOn => Command::Send(Change::Mute(Kind::Video, false)),
+        JsonCommand::Video { source, device } => Command::Send(Change::Source(Kind::Video, source, device)),
+        JsonCommand::Audio { source, device } => Command::Send(Change::Source(Kind::Audio, source, device)),
+        JsonCommand::Peers => Command::Peers,
+        JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
+        JsonCommand::Stats => Command::Stats,
+        JsonCommand::Quit => Command::Quit,
+    })
+}
+
+/// A named source and its device in one line, or a whole pipeline.
+fn source(kind: Kind, text: &str) -> Command {
+    let (name, device) = match text.split_once(' ') {
+        Some((name, device)) if !text.contains('!') => (name, Some(device.trim().to_owned())),
+        _ => (text, None),
+    };
+    Command::Send(Change::Source(kind, name.to_owned(), device))
+}
+
+fn of_person(line: &str) -> Result<Command, String> {
+    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let rest = rest.trim();
+    Ok(match (word, rest) {
+        ("say", text) if !text.is_empty() => Command::Say { to: None, text: text.to_owned() },
+        ("tell", rest) => match rest.split_once(' ') {
+            Some((who, text)) => {
+                Command::Say { to: peer(Some(who.to_owned()))?, text: text.trim().to_owned() }
+            }
+            None => return Err(HELP.to_owned()),
+        },
+        ("mute", "") => Command::Send(Change::Mute(Kind::Audio, true)),
+        ("unmute", "") => Command::Send(Change::Mute(Kind::Audio, false)),
+        ("camera", "off") => Command::Send(Change::Mute(Kind::Video, true)),
+        ("camera", "on") => Command::Send(Change::Mute(Kind::Video, false)),
+        ("video", text) if !text.is_empty() => source(Kind::Video, text),
+        ("audio", text) if !text.is_empty() => source(Kind::Audio, text),
+        ("peers", "") => Command::Peers,
+        ("hang-up" | "hangup", "") => Command::HangUp(None),
+        ("hang-up" | "hangup", who) => Command::HangUp(peer(Some(who.to_owned()))?),
+        ("stats", "") => Command::Stats,
+        ("quit" | "exit", "") => Command::Quit,
+        _ => return Err(HELP.to_owned()),
+    })
+}
 
 fn parse(line: &str, json: bool) -> Result<Option<Command>, String> {
-    let line = line.trim();
-    if line.is_empty() {
-        return Ok(None);
-    }
-    if json {
-        let command: JsonCommand =
-            serde_json::from_str(line).map_err(|error| format!("not a command: {error}"))?;
-        return Ok(Some(match command {
-            JsonCommand::Say { text } => Command::Say(text),
-            JsonCommand::HangUp => Command::HangUp,
-            JsonCommand::Stats => Command::Stats,
-            JsonCommand::Quit => Command::Quit,
-        }));
-    }
-    match line.split_once(' ').unwrap_or((line, "")) {
-        ("say", text) if !text.trim().is_empty() => Ok(Some(Command::Say(text.trim().to_owned()))),
-        ("hang-up" | "hangup", "") => Ok(Some(Command::HangUp)),
-        ("stats", "") => Ok(Some(Command::Stats)),
-        ("quit" | "exit", "") => Ok(Some(Command::Quit)),
-        _ => Err(HELP.to_owned()),
+    match (line.trim(), json) {
+        ("", _) => Ok(None),
+        (line, true) => of_program(line).map(Some),
+        (line, false) => of_person(line).map(Some),
     }
 }
 
@@ -72,13 +123,36 @@ mod tests {
 
     #[test]
     fn commands_of_people_and_programs() {
-        assert_eq!(parse("say  hello there ", false), Ok(Some(Command::Say("hello there".into()))));
-        assert_eq!(parse("quit", false), Ok(Some(Command::Quit)));
+        let id = |text: &str| -> PeerId { text.parse().unwrap() };
+        let say = |to: Option<&str>, text: &str| Command::Say { to: to.map(id), text: text.into() };
+        for (line, json, command) in [
+            ("say  hello there ", r#"{"command":"say","text":"hello there"}"#, say(None, "hello there")),
+            ("tell bob hi", r#"{"command":"say","to":"bob","text":"hi"}"#, say(Some("bob"), "hi")),
+            ("mute", r#"{"command":"mute"}"#, Command::Send(Change::Mute(Kind::Audio, true))),
+            ("camera on", r#"{"command":"camera-on"}"#, Command::Send(Change::Mute(Kind::Video, false))),
+            (
+                "video file a b.mkv",
+                r#"{"command":"video","source":"file","device":"a b.mkv"}"#,
+                Command::Send(Change::Source(Kind::Video, "file".into(), Some("a b.mkv".into()))),
+            ),
+            (
+                "audio audiotestsrc ! identity",
+                r#"{"command":"audio","source":"audiotestsrc ! identity"}"#,
+                Command::Send(Change::Source(Kind::Audio, "audiotestsrc ! identity".into(), None)),
+            ),
+            ("hang-up", r#"{"command":"hang-up"}"#, Command::HangUp(None)),
+            ("hang-up bob", r#"{"command":"hang-up","peer":"bob"}"#, Command::HangUp(Some(id("bob")))),
+            ("peers", r#"{"command":"peers"}"#, Command::Peers),
+            ("quit", r#"{"command":"quit"}"#, Command::Quit),
+        ] {
+            assert_eq!(parse(line, false), Ok(Some(command.clone())), "{line}");
+            assert_eq!(parse(json, true), Ok(Some(command)), "{json}");
+        }
         assert_eq!(parse("  ", false), Ok(None));
-        assert_eq!(parse("dance", false), Err(HELP.into()));
-        assert_eq!(parse("say", false), Err(HELP.into()));
-        assert_eq!(parse(r#"{"command":"say","text":"a b"}"#, true), Ok(Some(Command::Say("a b".into()))));
-        assert_eq!(parse(r#"{"command":"hang-up"}"#, true), Ok(Some(Command::HangUp)));
+        for wrong in ["dance", "say", "tell bob", "mute x", "camera"] {
+            assert_eq!(parse(wrong, false), Err(HELP.into()), "{wrong}");
+        }
         assert!(parse("quit", true).is_err());
+        assert!(parse(r#"{"command":"say"}"#, true).is_err());
     }
 }

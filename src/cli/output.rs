@@ -30,6 +30,11 @@ pub fn human_line(event: &Event) -> Option<String> {
         Event::Listening { url, fingerprint: None } => format!("on this machine   {url}"),
         Event::Listening { url, fingerprint: Some(_) } => format!("from others       {url}"),
         Event::Registered { id, server } => format!("registered as {} at {}", shown(id), shown(server)),
+        Event::Room { room, peers } => {
+            let peers: Vec<String> = peers.iter().map(|peer| shown(peer)).collect();
+            let with = if peers.is_empty() { "nobody else yet".to_owned() } else { peers.join(", ") };
+            format!("in the room {}: {with}", shown(room))
+        }
         Event::Peer { peer, state, reason } => {
             let peer = shown(peer);
             match state {
@@ -54,6 +59,7 @@ pub fn human_line(event: &Event) -> Option<String> {
         Event::Message { peer, text, .. } => format!("{} says: {}", shown(peer), shown(text)),
         Event::Recording { path, finished: false, .. } => format!("recording to {path}"),
         Event::Recording { path, finished: true, .. } => format!("recorded {path}"),
+        Event::Sending { kind, what } => format!("{kind}: {}", shown(what)),
         #[cfg(feature = "media")]
         Event::Stats { peer, stats } => format!(
             "{}: sent {} pictures {} sounds, received {} pictures ({}x{}) {} sounds, {} packets lost{}",

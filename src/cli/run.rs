@@ -30,6 +30,8 @@ pub fn run() -> Result<(), CliError> {
         #[cfg(feature = "media")]
         Command::Answer(args) => media::answer(args, &file, cli.json),
         #[cfg(feature = "media")]
+        Command::Join(args) => media::join(args, &file, cli.json),
+        #[cfg(feature = "media")]
         Command::Devices => return super::inventory::devices(cli.json),
         #[cfg(feature = "media")]
         Command::Codecs => return super::inventory::codecs(cli.json),
@@ -112,7 +114,7 @@ fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliErro
     smol::block_on(async {
         let (server, plain) = bind(options).await?;
         let sink = output::sink(json);
-        crate::app::links(&server, plain, None).iter().for_each(|event| sink(event));
+        crate::app::links(&server, plain, "").iter().for_each(|event| sink(event));
         tell_fingerprint(&server, json);
         server
             .run(async {
@@ -131,9 +133,9 @@ mod media {
 
     use super::*;
     use crate::app::{self, Client, MediaOptions, MediaPlan};
-    use crate::cli::args::{AnswerArgs, CallArgs, ClientOptions, HostArgs, MediaArgs};
+    use crate::cli::args::{AnswerArgs, CallArgs, ClientOptions, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
-    use crate::protocol::PeerId;
+    use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
     use crate::signalling::Target;
     use crate::tls::Trust;
@@ -149,6 +151,10 @@ mod media {
     }
 
     fn peer_id(text: &str) -> Result<PeerId, CliError> {
+        text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
+    }
+
+    fn room_id(text: &str) -> Result<RoomId, CliError> {
         text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
     }
 
@@ -236,16 +242,30 @@ mod media {
         })
     }
 
+    pub(super) fn join(args: &JoinArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+        let room = room_id(&args.room)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let commands = commands(json);
+        smol::block_on(async {
+            let plan = MediaPlan::start(&options, &sink).await?;
+            Ok(Client::new(target, id, plan, commands, sink).join(&room, args.max_peers).await?)
+        })
+    }
+
     pub(super) fn host(args: &HostArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let options = media_options(&args.media, file)?;
         let server_options = config::complete(&args.server, file)?;
         let id = peer_id(&args.id)?;
+        let part = match args.room.as_deref().map(room_id).transpose()? {
+            Some(room) => app::host::Part::Room(room, args.max_peers),
+            None => app::host::Part::Calls { once: args.once },
+        };
         let sink = output::sink(json);
         let commands = commands(json);
         smol::block_on(async {
             let (server, plain) = bind(server_options).await?;
             let plan = MediaPlan::start(&options, &sink).await?;
-            let links = app::links(&server, plain, Some(&id));
+            let links = app::links(&server, plain, &part.query(&id));
             if !json {
                 human("Open one of these links to be in the call:");
             }
@@ -258,7 +278,7 @@ mod media {
             if let (false, Some(url)) = (json, for_phones) {
                 output::qr(url);
             }
-            Ok(app::host::host(server, id, plan, commands, sink, args.once).await?)
+            Ok(app::host::host(server, id, plan, commands, sink, part).await?)
         })
     }
 }

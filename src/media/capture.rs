@@ -1,18 +1,17 @@
-//! Capture once, encode once: a source of each kind makes raw frames, an encoder of each codec in use
-//! makes packets of them, and any number of peers take these.
+//! Capture once: a source of each kind makes raw frames of one shape, for any number of encoders.
 
-use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
-use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
+use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::{Receiver, Sender};
 
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::{MediaError, inventory};
-use crate::sdp::{Codec, Kind};
+use crate::sdp::Kind;
 
 /// How long a source has for its first frame.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -75,7 +74,7 @@ impl SourceConfig {
     }
 }
 
-fn by_name<T: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<T, MediaError> {
+pub(super) fn by_name<T: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<T, MediaError> {
     let element = pipeline.by_name(name).and_then(|element| element.downcast().ok());
     element.ok_or_else(|| MediaError::WebRtc(format!("the pipeline has no element '{name}'")))
 }
@@ -86,6 +85,7 @@ pub struct Capture {
     kind: Kind,
     fps: u32,
     producer: StreamProducer,
+    is_muted: Arc<AtomicBool>,
     _pipeline: Owned,
     _ends: smol::Task<()>,
 }
@@ -117,7 +117,9 @@ impl Capture {
         let shift = (!is_file).then(|| base.saturating_sub(super::pipeline::epoch()));
         let (end, ended) = smol::channel::bounded(1);
         let pace = Arc::new(Mutex::new(Pace { shift, ..Pace::default() }));
+        let is_muted = Arc::new(AtomicBool::new(false));
         retime(&appsink, pace.clone(), first, end);
+        mute(&appsink, kind, is_muted.clone());
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         let weak = pipeline.downgrade();
         let ends = smol::spawn(async move {
@@ -137,11 +139,15 @@ impl Capture {
         match first_frame(&started).await {
             Ok(()) => {
                 drop(started);
-                Ok(Self { kind, fps: config.fps, producer, _pipeline: owned, _ends: ends })
+                let fps = config.fps;
+                Ok(Self { kind, fps, producer, is_muted, _pipeline: owned, _ends: ends })
             }
             Err(reason) => {
-                playing.map_err(|_| MediaError::Source { kind, reason: reason.clone() })?;
-                Err(MediaError::Source { kind, reason })
+                drop(playing);
+                let there: Vec<String> =
+                    inventory::sources().into_iter().filter(|d| d.kind == kind).map(|d| d.options).collect();
+                let there = if there.is_empty() { "none".to_owned() } else { there.join(", ") };
+                Err(MediaError::Source { kind, reason, there })
             }
         }
     }
@@ -149,6 +155,26 @@ impl Capture {
     /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// Frames a second, of pictures.
+    pub(super) fn fps(&self) -> u32 {
+        self.fps
+    }
+
+    /// The raw frames.
+    pub(super) fn producer(&self) -> &StreamProducer {
+        &self.producer
+    }
+
+    /// Silence or black from now on, or the source again. Nothing is negotiated.
+    pub fn set_muted(&self, muted: bool) {
+        self.is_muted.store(muted, Ordering::Relaxed);
+    }
+
+    /// Whether silence or black is sent.
+    pub fn is_muted(&self) -> bool {
+        self.is_muted.load(Ordering::Relaxed)
     }
 }
 
@@ -233,81 +259,26 @@ fn retime(
     });
 }
 
-/// The encoders in use: one for each codec that a peer negotiated, however many peers there are.
-#[derive(Debug)]
-pub struct Encoders {
-    captures: HashMap<Kind, Capture>,
-    bitrate: u32,
-    running: Mutex<HashMap<Codec, Arc<Encoder>>>,
-    failures: Sender<String>,
-}
-
-/// One encode of one source.
-#[derive(Debug)]
-pub struct Encoder {
-    producer: StreamProducer,
-    _link: ConsumptionLink,
-    _pipeline: Owned,
-}
-
-impl Encoder {
-    /// The encoded stream.
-    pub fn producer(&self) -> &StreamProducer {
-        &self.producer
-    }
-}
-
-impl Encoders {
-    /// Encoders over these sources; the video's bitrate is in kbit/s.
-    pub fn new(captures: Vec<Capture>, bitrate: u32, failures: Sender<String>) -> Self {
-        let captures = captures.into_iter().map(|capture| (capture.kind(), capture)).collect();
-        Self { captures, bitrate, running: Mutex::default(), failures }
-    }
-
-    /// Whether there is something to send of that kind.
-    pub fn has(&self, kind: Kind) -> bool {
-        self.captures.contains_key(&kind)
-    }
-
-    /// The encoder of that codec, started when nobody used it yet.
-    pub fn encoder(&self, codec: Codec) -> Result<Arc<Encoder>, MediaError> {
-        let mut running = self.running.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if let Some(encoder) = running.get(&codec) {
-            return Ok(encoder.clone());
+/// Overwrites frames with silence or black (I420: luma 16, chroma 128) while muted.
+fn mute(appsink: &gst_app::AppSink, kind: Kind, is_muted: Arc<AtomicBool>) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if !is_muted.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Ok;
         }
-        let capture = self.captures.get(&codec.kind());
-        let capture = capture.ok_or_else(|| MediaError::WebRtc(format!("nothing to send as {codec}")))?;
-        let encoder = Arc::new(self.start(codec, capture)?);
-        running.insert(codec, encoder.clone());
-        Ok(encoder)
-    }
-
-    fn start(&self, codec: Codec, capture: &Capture) -> Result<Encoder, MediaError> {
-        let text = launch::fill(
-            &launch::named(Folder::Encode, inventory::encoder(codec)?)?,
-            &[
-                ("bitrate", Some(self.bitrate.to_string())),
-                ("bitrate_bps", Some((u64::from(self.bitrate) * 1000).to_string())),
-            ],
-        )?;
-        let text = format!("appsrc name=in ! {text} ! appsink name=out max-buffers=100 drop=false");
-        let pipeline = launch::parse(&text)?;
-        let appsrc: gst_app::AppSrc = by_name(&pipeline, "in")?;
-        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
-        let failures = self.failures.clone();
-        let owned = Owned::new(pipeline, move |_, event| {
-            if let BusEvent::Error(element, reason) = event {
-                let _ = failures.try_send(format!("the {codec} encoder stopped: {reason} ({element})"));
+        if let Some(buffer) = info.buffer_mut()
+            && let Ok(mut map) = buffer.make_mut().map_writable()
+        {
+            match kind {
+                Kind::Audio => map.fill(0),
+                Kind::Video => {
+                    let half = map.len() / 3 * 2;
+                    let (luma, chroma) = map.split_at_mut(half);
+                    luma.fill(16);
+                    chroma.fill(128);
+                }
             }
-        });
-        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-        let link = capture.producer.add_consumer(&appsrc);
-        let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
-        // Two frames: a slow encoder drops pictures and does not queue them.
-        if capture.kind == Kind::Video {
-            appsrc.set_max_time(gst::ClockTime::from_mseconds(u64::from(2000 / capture.fps.max(1))));
         }
-        owned.play()?;
-        Ok(Encoder { producer, _link: link, _pipeline: owned })
-    }
+        gst::PadProbeReturn::Ok
+    });
 }

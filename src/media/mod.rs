@@ -1,10 +1,11 @@
 //! The only place that knows GStreamer. Capture and encoding run once, in pipelines of their own
-//! ([`capture`]); each peer has a pipeline around a webrtcbin ([`peer`]); what a peer sends goes from
+//! ([`capture`], [`encode`]); each peer has a pipeline around a webrtcbin ([`peer`]); what a peer sends goes from
 //! there to windows, speakers and files, again in pipelines of their own ([`output`], [`record`]), so
 //! that none of them can stop another. Between them run `StreamProducer`s: an appsink that feeds any
 //! number of bounded, leaky appsrcs. All pipelines share one clock and one base time.
 
 pub mod capture;
+pub mod encode;
 pub mod inventory;
 pub mod launch;
 pub mod output;
@@ -15,7 +16,8 @@ pub mod record;
 mod rtp;
 mod transceivers;
 
-pub use capture::{Capture, Encoders};
+pub use capture::Capture;
+pub use encode::Encoders;
 pub use peer::{Peer, PeerEvent};
 
 use crate::sdp::Kind;
@@ -55,12 +57,14 @@ pub enum MediaError {
         reason: String,
     },
     /// A source does not deliver.
-    #[error("the {kind} source does not start: {reason}")]
+    #[error("the {kind} source does not start: {reason}; devices found here: {there}")]
     Source {
         /// Audio or video.
         kind: Kind,
         /// GStreamer's words.
         reason: String,
+        /// The options that choose the devices that there are.
+        there: String,
     },
     /// webrtcbin refused something.
     #[error("{0}")]

@@ -11,14 +11,13 @@ use gst_webrtc::{
 };
 use smol::channel::Sender as EventSender;
 
-use super::capture::{Encoder, Encoders};
+use super::encode::{Encoder, Encoders};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
 use super::{MediaError, transceivers};
 use crate::protocol::SdpKind;
 use crate::sdp::{Codec, Kind, Sdp};
-use crate::session::call::ConnectionState;
-use crate::session::{Effect, EffectId, EffectResult, Remote};
+use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
 
 /// How long the jitter buffers hold packets, in ms.
 const JITTER_BUFFER_MS: u32 = 80;
@@ -171,6 +170,7 @@ impl Peer {
                 report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
             }
         });
+        let owned = owned.with_farewell(close_dtls);
         let peer = Self { state: Arc::default(), webrtc, config, events, owned };
         peer.listen();
         peer.owned.play()?;
@@ -523,6 +523,24 @@ fn tune_ice(webrtc: &gst::Element) {
     }
     if agent.has_property("stun-pacing-timer") {
         agent.set_property("stun-pacing-timer", 5_u32);
+    }
+}
+
+/// Sends DTLS's close_notify, by which the peer knows at once that we are gone; webrtcbin does not.
+fn close_dtls(pipeline: &gst::Pipeline) {
+    /// For the few bytes to leave.
+    const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
+    let is_encoder =
+        |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "dtlsenc");
+    let elements = pipeline.iterate_recurse().into_iter().filter_map(Result::ok);
+    let mut said = false;
+    for encoder in elements.filter(is_encoder) {
+        for pad in encoder.sink_pads() {
+            said |= pad.send_event(gst::event::Eos::new());
+        }
+    }
+    if said {
+        std::thread::sleep(LINGER);
     }
 }
 

@@ -37,6 +37,8 @@ pub fn running_time() -> gst::ClockTime {
 pub struct Owned {
     pipeline: gst::Pipeline,
     bus: Option<smol::Task<()>>,
+    /// Done on the worker before the pipeline stops.
+    farewell: fn(&gst::Pipeline),
 }
 
 impl Owned {
@@ -77,7 +79,14 @@ impl Owned {
                 }
             })
         });
-        Self { pipeline, bus: task }
+        Self { pipeline, bus: task, farewell: |_| {} }
+    }
+
+    /// With something to be done, on a blocking worker, before the pipeline stops.
+    pub(super) fn with_farewell(self, farewell: fn(&gst::Pipeline)) -> Self {
+        let mut this = self;
+        this.farewell = farewell;
+        this
     }
 
     /// The pipeline.
@@ -96,8 +105,9 @@ impl Drop for Owned {
     fn drop(&mut self) {
         // Neither the bus's task nor a state change may run where a streaming thread could wait for it.
         drop(self.bus.take());
-        let pipeline = self.pipeline.clone();
+        let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
         smol::unblock(move || {
+            farewell(&pipeline);
             let _ = pipeline.set_state(gst::State::Null);
         })
         .detach();

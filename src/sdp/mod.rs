@@ -210,6 +210,11 @@ impl Sdp {
         self.media.get(mline as usize)?.mid()
     }
 
+    /// The ICE user fragment of its transport; another one is another transport (RFC 8839, 4.4.1.1.1).
+    pub fn ufrag(&self) -> Option<&str> {
+        self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("ice-ufrag"))
+    }
+
     /// The index of the m-line with that mid.
     pub fn mline(&self, mid: &str) -> Option<u32> {
         self.media.iter().position(|media| media.mid() == Some(mid)).and_then(|i| i.try_into().ok())

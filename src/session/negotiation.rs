@@ -134,6 +134,7 @@ pub struct Negotiation {
     ignoring: bool,
     candidates: usize,
     role: Option<Setup>,
+    connected: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -155,6 +156,7 @@ impl Negotiation {
             ignoring: false,
             candidates: 0,
             role: None,
+            connected: false,
             outputs: VecDeque::new(),
         };
         this.effect(Effect::Open);
@@ -174,6 +176,11 @@ impl Negotiation {
     /// Whether descriptions were exchanged at least once.
     pub fn is_established(&self) -> bool {
         self.remote.is_some() && self.local.is_some()
+    }
+
+    /// ICE and DTLS are through: both sides mean the same descriptions.
+    pub fn handle_connected(&mut self) {
+        self.connected = true;
     }
 
     /// Our side wants to make an offer.
@@ -332,7 +339,15 @@ impl Negotiation {
                 }
                 self.take_offer(now, sdp);
             }
-            (SdpKind::Offer, _) => self.take_offer(now, sdp),
+            (SdpKind::Offer, _) => {
+                // Another transport: a peer that came back under its name, or an ICE restart, which
+                // webrtcbin cannot do. Both need a fresh connection.
+                let before = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
+                if before.is_some_and(|before| Some(before) != sdp.ufrag()) {
+                    self.restart();
+                }
+                self.take_offer(now, sdp);
+            }
             (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {
                 self.ignoring = false;
                 self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
@@ -350,6 +365,12 @@ impl Negotiation {
                 let id = self.id();
                 self.effect(Effect::ApplyRemote(id, SdpKind::Answer, remote));
                 self.enter(now, State::ApplyingAnswer(id));
+            }
+            // The peer answered an offer that was forgotten or made by one before us of our name, and by
+            // then means another exchange than we do. One side begins again.
+            (SdpKind::Answer, _) if self.polite && self.is_established() && !self.connected => {
+                self.restart();
+                self.offer_owed = true;
             }
             (SdpKind::Answer, _) => self.warn("an answer to no offer of ours"),
         }
@@ -374,6 +395,7 @@ impl Negotiation {
         self.local = None;
         self.role = None;
         self.candidates = 0;
+        self.connected = false;
         self.effect(Effect::Open);
     }
 

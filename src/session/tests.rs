@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::call::{Call, ConnectionState, EndReason, Input, Output};
+use super::call::{Call, Input as CallInput, Output};
+use super::link::{ConnectionState, EndReason, Input};
 use super::{Effect, EffectId, EffectResult, STEP};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::Kind;
@@ -120,6 +121,10 @@ impl Side {
     }
 
     fn input(&mut self, now: Instant, input: Input) {
+        self.call_input(now, CallInput::Link(input));
+    }
+
+    fn call_input(&mut self, now: Instant, input: CallInput) {
         self.call.handle_input(now, input);
         self.pump();
     }
@@ -174,8 +179,8 @@ fn accepted(request_offer: bool) -> (Instant, Side, Side) {
     let (mut a, mut b) = (Side::caller(now, request_offer), Side::callee());
     a.pump();
     assert_eq!(a.events, ["dial callee"]);
-    b.input(now, Input::Caller(id("caller")));
-    a.input(now, Input::Accepted);
+    b.call_input(now, CallInput::Caller(id("caller")));
+    a.call_input(now, CallInput::Accepted);
     (now, a, b)
 }
 
@@ -227,8 +232,7 @@ fn a_re_offer_in_a_collision_is_forgotten_by_the_polite_side_and_made_again() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     // Our re-offer and the page's cross on their way.
-    b.call.handle_input(now, Input::Peer(PeerMessage::OfferRequest));
-    b.pump();
+    b.input(now, Input::Peer(PeerMessage::OfferRequest));
     while b.result(now) {}
     let ours = b.outbox.pop_front().unwrap();
     assert!(matches!(&ours, PeerMessage::Description(d) if d.kind == SdpKind::Offer));
@@ -306,7 +310,7 @@ fn every_waiting_ends_with_what_was_waited_for() {
     // No path.
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
-    assert!(step(&mut a, now + super::call::CONNECT).starts_with("no network path"));
+    assert!(step(&mut a, now + super::link::CONNECT).starts_with("no network path"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
-//! The room protocol as a client of 1-1 calls speaks it. Pure: lines in, events out.
+//! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
 
 use crate::protocol::room::{ClientMessage, ServerMessage};
-use crate::protocol::{PeerId, PeerMessage};
+use crate::protocol::{PeerId, PeerMessage, RoomId};
 
 /// Where the conversation with the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,6 +14,10 @@ enum Phase {
     Dialling,
     /// In a session: all that comes is the other peer's.
     Session,
+    /// `ROOM` is sent.
+    Joining,
+    /// In a room.
+    Room,
 }
 
 /// What a line meant.
@@ -31,6 +35,16 @@ pub enum Event {
     Peer(PeerMessage),
     /// From the other peer or the server, and of no use; why.
     Junk(String),
+    /// We are in the room, with these before us.
+    Joined(Vec<PeerId>),
+    /// A peer came into the room.
+    PeerJoined(PeerId),
+    /// A peer left the room.
+    PeerLeft(PeerId),
+    /// From a peer of the room.
+    From(PeerId, PeerMessage),
+    /// From a peer of the room, and of no use; why.
+    JunkFrom(PeerId, String),
 }
 
 /// The client's side of the protocol on one connection.
@@ -49,6 +63,20 @@ impl RoomClient {
     pub fn dial(&mut self, peer: &PeerId) -> String {
         self.phase = Phase::Dialling;
         ClientMessage::Session(peer.clone()).to_string()
+    }
+
+    /// Enters a room; the line to send.
+    pub fn join(&mut self, room: &RoomId) -> String {
+        self.phase = Phase::Joining;
+        ClientMessage::Room(room.clone()).to_string()
+    }
+
+    /// The line that takes a message to the other peer of a call, or to that peer of the room.
+    pub fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> String {
+        match to {
+            None => message.to_string(),
+            Some(to) => ClientMessage::RoomPeerMsg { to: to.clone(), body: message.to_string() }.to_string(),
+        }
     }
 
     /// Takes a line of the server.
@@ -77,12 +105,23 @@ impl RoomClient {
                 }
                 Event::Refused(text)
             }
+            (Ok(ServerMessage::RoomOk(peers)), Phase::Joining) => {
+                self.phase = Phase::Room;
+                Event::Joined(peers)
+            }
+            (Ok(ServerMessage::RoomPeerJoined(peer)), Phase::Room) => Event::PeerJoined(peer),
+            (Ok(ServerMessage::RoomPeerLeft(peer)), Phase::Room) => Event::PeerLeft(peer),
+            (Ok(ServerMessage::RoomPeerMsg { from, body }), Phase::Room) => match PeerMessage::parse(&body) {
+                Ok(message) => Event::From(from, message),
+                Err(error) => Event::JunkFrom(from, error.to_string()),
+            },
+            (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(text),
             // The first word of a caller, whom the server did not announce.
             (_, Phase::Lobby) => {
                 self.phase = Phase::Session;
                 peer_message(line)
             }
-            (Ok(_) | Err(_), Phase::Registering | Phase::Dialling | Phase::Session) => {
+            (_, Phase::Registering | Phase::Dialling | Phase::Session | Phase::Joining | Phase::Room) => {
                 Event::Junk("something that is not part of the protocol here".to_owned())
             }
         }
@@ -133,6 +172,21 @@ mod tests {
         assert!(matches!(client.handle_text("SESSION_FROM eve"), Event::Junk(_)), "forged");
         let mut client = registered();
         assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+    }
+
+    #[test]
+    fn a_room_is_entered_and_tells_of_its_peers() {
+        let id = |text: &str| -> PeerId { text.parse().unwrap() };
+        let mut client = registered();
+        assert_eq!(client.join(&"attic".parse().unwrap()), "ROOM attic");
+        assert_eq!(client.handle_text("ROOM_OK bob cat"), Event::Joined(vec![id("bob"), id("cat")]));
+        assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Event::PeerJoined(id("dan")));
+        assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Event::PeerLeft(id("bob")));
+        let from = client.handle_text("ROOM_PEER_MSG cat OFFER_REQUEST");
+        assert_eq!(from, Event::From(id("cat"), PeerMessage::OfferRequest));
+        assert!(matches!(client.handle_text("ROOM_PEER_MSG cat junk"), Event::JunkFrom(..)));
+        let line = client.address(Some(&id("cat")), &PeerMessage::OfferRequest);
+        assert_eq!(line, "ROOM_PEER_MSG cat OFFER_REQUEST");
     }
 
     #[test]

@@ -101,6 +101,12 @@ impl Browser {
         self.post(&format!("/element/{element}/click"), &json!({}));
     }
 
+    /// Presses a key (WebDriver's code points for those that are no letters).
+    pub fn press(&self, key: &str) {
+        let keys = json!([{"type": "keyDown", "value": key}, {"type": "keyUp", "value": key}]);
+        self.post("/actions", &json!({"actions": [{"type": "key", "id": "keyboard", "actions": keys}]}));
+    }
+
     /// A picture of the page, PNG in base64.
     pub fn screenshot(&self) -> String {
         let url = format!("{}/screenshot", self.session);

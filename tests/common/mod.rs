@@ -68,23 +68,35 @@ impl Program {
 
     /// Waits for an event of that name with these fields, passing others over.
     pub fn expect(&mut self, event: &str, fields: &[(&str, &str)]) -> Value {
+        self.expect_all(&[(event, fields)]).remove(0)
+    }
+
+    /// Waits for all of these, in whatever order they come.
+    pub fn expect_all(&mut self, wanted: &[(&str, &[(&str, &str)])]) -> Vec<Value> {
         let until = Instant::now() + PATIENCE;
-        loop {
+        let mut found: Vec<Option<Value>> = vec![None; wanted.len()];
+        while found.iter().any(Option::is_none) {
             let left = until.saturating_duration_since(Instant::now());
             match self.events.recv_timeout(left) {
                 Ok(value) => {
                     self.seen.push(value.clone());
-                    let fits = |(key, wanted): &(&str, &str)| value[key].as_str() == Some(wanted);
-                    if value["event"] == event && fields.iter().all(fits) {
-                        return value;
+                    let fits = |(event, fields): &(&str, &[(&str, &str)])| {
+                        let field = |(key, wanted): &(&str, &str)| value[key].as_str() == Some(wanted);
+                        value["event"] == *event && fields.iter().all(field)
+                    };
+                    let at = (0..wanted.len()).find(|at| found[*at].is_none() && fits(&wanted[*at]));
+                    if let Some(at) = at {
+                        found[at] = Some(value);
                     }
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                    let missing: Vec<_> = wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).collect();
                     let stderr = self.stderr();
-                    panic!("no {event} {fields:?}; seen: {:#?}\nstderr: {stderr}", self.seen)
+                    panic!("no {missing:?}; seen: {:#?}\nstderr: {stderr}", self.seen)
                 }
             }
         }
+        found.into_iter().flatten().collect()
     }
 
     fn stderr(&self) -> String {

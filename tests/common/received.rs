@@ -10,6 +10,8 @@ pub struct Received {
 const WIDTH: usize = 32;
 const HEIGHT: usize = 24;
 const RATE: usize = 8000;
+/// -50 dBFS.
+const AUDIBLE: f64 = 0.00316;
 
 impl Received {
     pub fn new() -> Self {
@@ -43,7 +45,7 @@ impl Received {
     }
 
     /// Waits for `count` whole pictures after the mark of which at least a third differ from the one
-    /// before, and for half a second of sound that is louder than -50 dBFS.
+    /// before, and for half a second of audible sound.
     pub fn expect_moving_and_audible(&self, since: (usize, usize), count: usize) {
         let size = WIDTH * HEIGHT;
         wait_for("moving pictures", || {
@@ -53,17 +55,35 @@ impl Received {
             let moved = pictures.windows(2).filter(|pair| pair[0] != pair[1]).count();
             (pictures.len() >= count && moved * 3 >= count).then_some(())
         });
-        wait_for("sound", || {
-            let bytes = self.bytes("sound");
-            let recent = &bytes[since.1.next_multiple_of(2).min(bytes.len())..];
-            let samples: Vec<f64> = recent
-                .chunks_exact(2)
-                .map(|b| f64::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0)
-                .collect();
-            let loudest = samples
-                .chunks_exact(RATE / 2)
-                .map(|half| (half.iter().map(|s| s * s).sum::<f64>() / half.len() as f64).sqrt());
-            loudest.fold(0.0, f64::max).ge(&0.00316).then_some(())
+        wait_for("sound", || self.loudness(since.1).into_iter().any(|half| half > AUDIBLE).then_some(()));
+    }
+
+    /// Waits for a second and a half without audible sound.
+    pub fn expect_silence(&self) {
+        wait_for("silence", || {
+            let since = self.mark().1.saturating_sub(3 * RATE);
+            let recent = self.loudness(since);
+            (recent.len() >= 3 && recent.iter().all(|half| *half < AUDIBLE)).then_some(())
         });
+    }
+
+    /// Waits until fifteen pictures in a row are the same.
+    pub fn expect_still(&self) {
+        wait_for("a still picture", || {
+            let bytes = self.bytes("pictures");
+            let pictures: Vec<&[u8]> = bytes.chunks_exact(WIDTH * HEIGHT).collect();
+            let last = pictures.len().checked_sub(15).map(|from| &pictures[from..])?;
+            last.windows(2).all(|pair| pair[0] == pair[1]).then_some(())
+        });
+    }
+
+    /// The root mean square of each half second of sound after that byte, 1 being the loudest.
+    fn loudness(&self, since: usize) -> Vec<f64> {
+        let bytes = self.bytes("sound");
+        let recent = &bytes[since.next_multiple_of(2).min(bytes.len())..];
+        let samples: Vec<f64> =
+            recent.chunks_exact(2).map(|b| f64::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0).collect();
+        let power = |half: &[f64]| (half.iter().map(|s| s * s).sum::<f64>() / half.len() as f64).sqrt();
+        samples.chunks_exact(RATE / 2).map(power).collect()
     }
 }

@@ -1,0 +1,299 @@
+//! The event loop of 1-1 calls: one that we make, or those that we take, one after another.
+
+use std::time::{Duration, Instant};
+
+use smol::future::or;
+
+use super::client::{Client, ClientError, Command, at};
+use super::connection::{Connection, Funnel, Happened};
+use super::{Event, PeerState};
+use crate::protocol::PeerId;
+use crate::session::call::{Call, Input, Output};
+use crate::session::{Effect, EndReason, link};
+use crate::signalling::{Backoff, ConnectError, Frame, RoomClient, Socket, room};
+
+/// How a session of the loop came to its end.
+enum End {
+    /// The call ended; whether it had been connected.
+    Call(EndReason, bool),
+    /// Nobody called, and the server is gone.
+    ServerGone,
+    /// The user ends the program.
+    Quit,
+}
+
+/// What the loop waits for.
+enum Happening {
+    Frame(Frame),
+    Connection(u64, Happened),
+    Command(Command),
+    Failure(String),
+    Timer,
+}
+
+impl Client {
+    /// Calls a peer; done when the call is over.
+    pub async fn call(&self, peer: &PeerId, request_offer: bool) -> Result<(), ClientError> {
+        let (mut socket, room) = self.register().await?;
+        let call = Call::dial(Instant::now(), peer.clone(), request_offer, self.plan.peer.wanted());
+        let end = self.converse(&mut socket, room, call, Some(peer.to_string())).await;
+        socket.close().await;
+        match end? {
+            End::Quit => Ok(()),
+            End::ServerGone => Err(ConnectError::Broken("it ended before the call began".to_owned()).into()),
+            End::Call(reason, was_connected) => outcome(reason, was_connected),
+        }
+    }
+
+    /// Takes calls, one after another, until the user ends it; with `once`, the first alone.
+    pub async fn answer(&self, once: bool) -> Result<(), ClientError> {
+        let mut backoff = Backoff::default();
+        let mut was_registered = false;
+        loop {
+            let (mut socket, room) = match self.register().await {
+                Ok(registered) => registered,
+                Err(error) if was_registered && error.is_retryable() => {
+                    self.warn(&error.to_string());
+                    self.pause(&mut backoff).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            was_registered = true;
+            backoff.reset();
+            let call = Call::answer(self.plan.peer.wanted());
+            let end = self.converse(&mut socket, room, call, None).await;
+            socket.close().await;
+            match end? {
+                End::Quit => return Ok(()),
+                End::Call(reason, was_connected) if once => return outcome(reason, was_connected),
+                End::Call(..) => {}
+                End::ServerGone => {
+                    self.warn("the server is gone; trying again");
+                    self.pause(&mut backoff).await?;
+                }
+            }
+        }
+    }
+
+    /// One call on one connection to the server, from the waiting for it to its end.
+    async fn converse(
+        &self,
+        socket: &mut Socket,
+        mut room: RoomClient,
+        mut call: Call,
+        peer: Option<String>,
+    ) -> Result<End, ClientError> {
+        let mut talk = Talk {
+            name: peer,
+            connection: None,
+            funnel: Funnel::new(),
+            stats_at: None,
+            was_connected: false,
+        };
+        let end = loop {
+            match self.act(socket, &mut room, &mut call, &mut talk).await {
+                Ok(None) => {}
+                Ok(Some(reason)) => break Ok(End::Call(reason, talk.was_connected)),
+                Err(error) => break Err(error),
+            }
+            let now = Instant::now();
+            let input = match self.next(socket, &call, &talk).await {
+                Happening::Timer => {
+                    self.timer(&mut call, &mut talk);
+                    continue;
+                }
+                Happening::Frame(Frame::Text(line)) => match room.handle_text(&line) {
+                    room::Event::Accepted => Input::Accepted,
+                    room::Event::Caller(peer) => Input::Caller(peer),
+                    room::Event::Refused(reason) => Input::Refused(reason),
+                    room::Event::Peer(message) => Input::Link(link::Input::Peer(message)),
+                    room::Event::Junk(why) => Input::Link(link::Input::Junk(why)),
+                    room::Event::Registered
+                    | room::Event::Joined(_)
+                    | room::Event::PeerJoined(_)
+                    | room::Event::PeerLeft(_)
+                    | room::Event::From(..)
+                    | room::Event::JunkFrom(..) => continue,
+                },
+                Happening::Frame(Frame::Closed(_)) if call.is_waiting() => break Ok(End::ServerGone),
+                Happening::Frame(Frame::Closed(_)) => Input::Link(link::Input::PeerGone),
+                Happening::Connection(number, happened) => {
+                    let connection =
+                        talk.connection.as_mut().filter(|connection| connection.number == number);
+                    match connection
+                        .and_then(|connection| connection.handle(happened, &self.plan, &self.sink))
+                    {
+                        Some(input) => Input::Link(input),
+                        None => continue,
+                    }
+                }
+                Happening::Failure(text) => {
+                    self.warn(&text);
+                    continue;
+                }
+                Happening::Command(Command::Quit) => break Ok(End::Quit),
+                Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
+                Happening::Command(Command::HangUp(_)) if !call.is_waiting() => {
+                    Input::Link(link::Input::HangUp)
+                }
+                Happening::Command(command) => {
+                    self.command_in_call(command, &talk).await;
+                    continue;
+                }
+            };
+            call.handle_input(now, input);
+        };
+        let name = talk.name().to_owned();
+        let was_talking = talk.connection.is_some();
+        if let Some(connection) = talk.connection.take() {
+            connection.close(&self.sink).await;
+        }
+        match &end {
+            Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), _)) => {
+                self.tell(&name, PeerState::Left, Some(reason.to_string()));
+            }
+            Ok(End::Call(reason, _)) => self.tell(&name, PeerState::Failed, Some(reason.to_string())),
+            Ok(End::Quit) | Err(ClientError::Interrupted) if was_talking => {
+                self.tell(&name, PeerState::Left, Some(EndReason::HungUp.to_string()));
+            }
+            _ => {}
+        }
+        end
+    }
+
+    /// Does what the call wants; its reason when it is over.
+    async fn act(
+        &self,
+        socket: &mut Socket,
+        room: &mut RoomClient,
+        call: &mut Call,
+        talk: &mut Talk,
+    ) -> Result<Option<EndReason>, ClientError> {
+        while let Some(output) = call.poll_output() {
+            match output {
+                Output::Dial(peer) => socket.send(room.dial(&peer)).await?,
+                Output::Send(message) => {
+                    if socket.send(message.to_string()).await.is_err() {
+                        call.handle_input(Instant::now(), Input::Link(link::Input::PeerGone));
+                    }
+                }
+                Output::Effect(Effect::Open) => {
+                    if let Some(old) = talk.connection.take() {
+                        old.close(&self.sink).await;
+                    }
+                    let name = talk.name().to_owned();
+                    talk.connection = Some(Connection::open(&self.plan, name, &mut talk.funnel)?);
+                }
+                Output::Effect(effect) => {
+                    if let Some(connection) = &talk.connection {
+                        connection.execute(effect);
+                    }
+                }
+                Output::Connecting(peer) => {
+                    if let Some(peer) = peer {
+                        talk.name = Some(peer.to_string());
+                    }
+                    self.tell(talk.name(), PeerState::Connecting, None);
+                }
+                Output::Connected => {
+                    talk.was_connected = true;
+                    talk.stats_at = self.plan.stats.map(|every| Instant::now() + every);
+                    self.tell(talk.name(), PeerState::Connected, None);
+                }
+                Output::Warning(text) => self.warn(&text),
+                Output::Ended(reason) => return Ok(Some(reason)),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn next(&self, socket: &mut Socket, call: &Call, talk: &Talk) -> Happening {
+        let record_at = talk.connection.as_ref().and_then(Connection::record_at);
+        let deadline = call.poll_timeout().into_iter().chain(talk.stats_at).chain(record_at).min();
+        let timer = async {
+            at(deadline).await;
+            Happening::Timer
+        };
+        let connection = async {
+            let (number, happened) = talk.funnel.next().await;
+            Happening::Connection(number, happened)
+        };
+        let frame = async { Happening::Frame(socket.receive().await) };
+        let command = async { Happening::Command(self.command().await) };
+        let failure = async { Happening::Failure(self.failure().await) };
+        or(timer, or(or(connection, frame), or(command, failure))).await
+    }
+
+    fn timer(&self, call: &mut Call, talk: &mut Talk) {
+        let now = Instant::now();
+        call.handle_timeout(now);
+        if let Some(connection) = &mut talk.connection
+            && connection.record_at().is_some_and(|at| at <= now)
+        {
+            connection.start_recording(&self.plan, &self.sink);
+        }
+        if talk.stats_at.is_some_and(|at| at <= now) {
+            talk.stats_at = self.plan.stats.map(|every| now + every.max(Duration::from_millis(100)));
+            self.tell_stats(talk);
+        }
+    }
+
+    fn tell_stats(&self, talk: &Talk) {
+        if let Some(connection) = &talk.connection {
+            (self.sink)(&Event::Stats { peer: talk.name().to_owned(), stats: connection.stats() });
+        }
+    }
+
+    async fn command_in_call(&self, command: Command, talk: &Talk) {
+        match (command, &talk.connection) {
+            (Command::Say { text, .. }, Some(connection)) => {
+                if !connection.say(&text) {
+                    self.warn("not sent: no data channel is open");
+                }
+            }
+            (Command::Stats, Some(_)) => self.tell_stats(talk),
+            (Command::Say { .. } | Command::Stats | Command::HangUp(_), None) => {
+                self.warn("there is no call now")
+            }
+            (Command::Peers, _) => {
+                let state = if talk.was_connected { PeerState::Connected } else { PeerState::Connecting };
+                if talk.connection.is_some() {
+                    self.tell(talk.name(), state, None);
+                }
+            }
+            (Command::Send(change), _) => self.change(change).await,
+            (Command::HangUp(_) | Command::Quit | Command::Interrupt, _) => {}
+        }
+    }
+}
+
+/// What the loop knows of the call under way.
+struct Talk {
+    name: Option<String>,
+    connection: Option<Connection>,
+    funnel: Funnel,
+    stats_at: Option<Instant>,
+    was_connected: bool,
+}
+
+impl Talk {
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or("caller")
+    }
+}
+
+fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
+    match reason {
+        EndReason::HungUp => Ok(()),
+        EndReason::PeerHungUp if was_connected => Ok(()),
+        // The protocol has no codes: the demos' server and its kin say it in these words.
+        EndReason::Refused(text) if text.contains("not found") || text.contains("busy") => {
+            Err(ClientError::Unavailable(text))
+        }
+        EndReason::Refused(text) => Err(ClientError::Refused(text)),
+        EndReason::PeerHungUp | EndReason::Negotiation { .. } | EndReason::NoPath | EndReason::Lost => {
+            Err(ClientError::Failed(reason))
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The event loop of a room: a link and a connection with each peer, one source and one encode for all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use smol::future::or;
+
+use super::client::{Client, ClientError, Command, at};
+use super::connection::{Connection, Funnel, Happened};
+use super::{Event, PeerState};
+use crate::media::MediaError;
+use crate::protocol::{PeerId, RoomId};
+use crate::session::room::{Input, Output, Room};
+use crate::session::{Effect, EndReason, link};
+use crate::signalling::{Backoff, Frame, RoomClient, Socket, room};
+
+/// What the loop waits for.
+enum Happening {
+    Frame(Frame),
+    Connection(u64, Happened),
+    Command(Command),
+    Failure(String),
+    Timer,
+}
+
+/// How the loop ended.
+enum End {
+    ServerGone,
+    Quit,
+}
+
+/// What the loop holds besides the machine.
+struct Hall {
+    connections: BTreeMap<PeerId, Connection>,
+    funnel: Funnel,
+    stats_at: Option<Instant>,
+}
+
+impl Client {
+    /// Joins a room and stays until the user ends it; comes back when the server was gone.
+    pub async fn join(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
+        let mut backoff = Backoff::default();
+        let mut was_in = false;
+        loop {
+            let (mut socket, mut lines) = match self.register().await {
+                Ok(registered) => registered,
+                Err(error) if was_in && error.is_retryable() => {
+                    self.warn(&error.to_string());
+                    self.pause(&mut backoff).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            was_in = true;
+            backoff.reset();
+            let end = self.attend(&mut socket, &mut lines, room, most).await;
+            socket.close().await;
+            match end? {
+                End::Quit => return Ok(()),
+                End::ServerGone => {
+                    self.warn("the server is gone; trying again");
+                    self.pause(&mut backoff).await?;
+                }
+            }
+        }
+    }
+
+    /// One stay in the room, on one connection to the server.
+    async fn attend(
+        &self,
+        socket: &mut Socket,
+        lines: &mut RoomClient,
+        name: &RoomId,
+        most: usize,
+    ) -> Result<End, ClientError> {
+        let mut room = Room::new(most, self.plan.peer.wanted());
+        let stats_at = self.plan.stats.map(|every| Instant::now() + every);
+        let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at };
+        socket.send(lines.join(name)).await?;
+        let mut is_in = false;
+        let end = loop {
+            if let Err(error) = self.act_in_room(socket, lines, &mut room, &mut hall).await {
+                break Err(error);
+            }
+            let input = match self.next_in_room(socket, &room, &hall).await {
+                Happening::Timer => {
+                    self.room_timer(&mut room, &mut hall);
+                    continue;
+                }
+                Happening::Frame(Frame::Closed(_)) => break Ok(End::ServerGone),
+                Happening::Frame(Frame::Text(line)) => match lines.handle_text(&line) {
+                    room::Event::Joined(peers) => {
+                        is_in = true;
+                        (self.sink)(&Event::Room {
+                            room: name.to_string(),
+                            peers: peers.iter().map(PeerId::to_string).collect(),
+                        });
+                        Input::Joined(peers)
+                    }
+                    room::Event::PeerJoined(peer) => Input::PeerJoined(peer),
+                    room::Event::PeerLeft(peer) => Input::PeerLeft(peer),
+                    room::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
+                    room::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
+                    room::Event::Refused(reason) if !is_in => break Err(ClientError::Refused(reason)),
+                    room::Event::Refused(text) | room::Event::Junk(text) => {
+                        self.warn(&text);
+                        continue;
+                    }
+                    room::Event::Registered
+                    | room::Event::Accepted
+                    | room::Event::Caller(_)
+                    | room::Event::Peer(_) => continue,
+                },
+                Happening::Connection(number, happened) => {
+                    let mut all = hall.connections.iter_mut();
+                    let Some((peer, connection)) = all.find(|(_, c)| c.number == number) else { continue };
+                    match connection.handle(happened, &self.plan, &self.sink) {
+                        Some(input) => Input::Link(peer.clone(), input),
+                        None => continue,
+                    }
+                }
+                Happening::Failure(text) => {
+                    self.warn(&text);
+                    continue;
+                }
+                Happening::Command(Command::Quit) => break Ok(End::Quit),
+                Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
+                Happening::Command(Command::HangUp(Some(peer))) => Input::Link(peer, link::Input::HangUp),
+                Happening::Command(command) => {
+                    self.command_in_room(command, &room, &hall).await;
+                    continue;
+                }
+            };
+            room.handle_input(Instant::now(), input);
+        };
+        for (peer, connection) in std::mem::take(&mut hall.connections) {
+            connection.close(&self.sink).await;
+            self.tell(peer.as_str(), PeerState::Left, Some(EndReason::HungUp.to_string()));
+        }
+        end
+    }
+
+    /// Does what the room wants.
+    async fn act_in_room(
+        &self,
+        socket: &mut Socket,
+        lines: &RoomClient,
+        room: &mut Room,
+        hall: &mut Hall,
+    ) -> Result<(), ClientError> {
+        while let Some(output) = room.poll_output() {
+            match output {
+                Output::Joined(peer) => self.tell(peer.as_str(), PeerState::Joined, None),
+                Output::Left(peer) => {
+                    self.close(hall, &peer).await;
+                    self.tell(peer.as_str(), PeerState::Left, None);
+                }
+                Output::Connecting(peer) => self.tell(peer.as_str(), PeerState::Connecting, None),
+                Output::Warning(text) => self.warn(&text),
+                Output::Link(peer, link::Output::Send(message)) => {
+                    socket.send(lines.address(Some(&peer), &message)).await?;
+                }
+                Output::Link(peer, link::Output::Effect(Effect::Open)) => {
+                    self.close(hall, &peer).await;
+                    match Connection::open(&self.plan, peer.to_string(), &mut hall.funnel) {
+                        Ok(connection) => {
+                            hall.connections.insert(peer, connection);
+                        }
+                        // What is missing is missing for all.
+                        Err(error @ MediaError::MissingElement { .. }) => return Err(error.into()),
+                        Err(error) => self.warn(&error.to_string()),
+                    }
+                }
+                Output::Link(peer, link::Output::Effect(effect)) => {
+                    if let Some(connection) = hall.connections.get(&peer) {
+                        connection.execute(effect);
+                    }
+                }
+                Output::Link(peer, link::Output::Connected) => {
+                    self.tell(peer.as_str(), PeerState::Connected, None)
+                }
+                Output::Link(peer, link::Output::Warning(text)) => self.warn(&format!("{peer}: {text}")),
+                Output::Link(peer, link::Output::Ended(reason)) => {
+                    self.close(hall, &peer).await;
+                    let state = match reason {
+                        EndReason::HungUp | EndReason::PeerHungUp => PeerState::Left,
+                        _ => PeerState::Failed,
+                    };
+                    self.tell(peer.as_str(), state, Some(reason.to_string()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&self, hall: &mut Hall, peer: &PeerId) {
+        if let Some(connection) = hall.connections.remove(peer) {
+            connection.close(&self.sink).await;
+        }
+    }
+
+    async fn next_in_room(&self, socket: &mut Socket, room: &Room, hall: &Hall) -> Happening {
+        let records = hall.connections.values().filter_map(Connection::record_at);
+        let deadline = room.poll_timeout().into_iter().chain(hall.stats_at).chain(records).min();
+        let timer = async {
+            at(deadline).await;
+            Happening::Timer
+        };
+        let connection = async {
+            let (number, happened) = hall.funnel.next().await;
+            Happening::Connection(number, happened)
+        };
+        let frame = async { Happening::Frame(socket.receive().await) };
+        let command = async { Happening::Command(self.command().await) };
+        let failure = async { Happening::Failure(self.failure().await) };
+        or(timer, or(or(command, frame), or(connection, failure))).await
+    }
+
+    fn room_timer(&self, room: &mut Room, hall: &mut Hall) {
+        let now = Instant::now();
+        room.handle_timeout(now);
+        for connection in hall.connections.values_mut() {
+            if connection.record_at().is_some_and(|at| at <= now) {
+                connection.start_recording(&self.plan, &self.sink);
+            }
+        }
+        if hall.stats_at.is_some_and(|at| at <= now) {
+            hall.stats_at = self.plan.stats.map(|every| now + every.max(Duration::from_millis(100)));
+            self.tell_all_stats(hall);
+        }
+    }
+
+    fn tell_all_stats(&self, hall: &Hall) {
+        for (peer, connection) in &hall.connections {
+            (self.sink)(&Event::Stats { peer: peer.to_string(), stats: connection.stats() });
+        }
+    }
+
+    async fn command_in_room(&self, command: Command, room: &Room, hall: &Hall) {
+        match command {
+            Command::Say { to: Some(peer), text } => {
+                if !hall.connections.get(&peer).is_some_and(|connection| connection.say(&text)) {
+                    self.warn(&format!("not sent: there is no data channel with '{peer}'"));
+                }
+            }
+            Command::Say { to: None, text } => {
+                let sent = hall.connections.values().filter(|connection| connection.say(&text)).count();
+                if sent == 0 {
+                    self.warn("not sent: there is no data channel with anybody");
+                }
+            }
+            Command::Peers => {
+                for (peer, connected) in room.peers() {
+                    let state = if connected { PeerState::Connected } else { PeerState::Joined };
+                    self.tell(peer.as_str(), state, None);
+                }
+            }
+            Command::Send(change) => self.change(change).await,
+            Command::Stats => self.tell_all_stats(hall),
+            Command::HangUp(_) => self.warn("hang up on whom? hang-up PEER; quit leaves the room"),
+            Command::Quit | Command::Interrupt => {}
+        }
+    }
+}

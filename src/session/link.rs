@@ -1,0 +1,257 @@
+//! The talk with one peer from its first description to its end: a negotiation, the timers around it,
+//! and how the connection fares. A 1-1 call has one link, a room one for each peer.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::STEP;
+use super::negotiation::{self, Effect, EffectId, EffectResult, Negotiation};
+use crate::protocol::PeerMessage;
+use crate::sdp::Kind;
+
+/// How long ICE and DTLS may take once the descriptions are exchanged.
+pub const CONNECT: Duration = Duration::from_secs(20);
+
+/// How a connection fares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// ICE and DTLS are through.
+    Connected,
+    /// No path works, or none any more.
+    Failed,
+    /// The peer closed its side (DTLS close).
+    Closed,
+}
+
+/// Who makes the first offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Begin {
+    /// We do.
+    Offer,
+    /// The peer does.
+    AwaitOffer,
+    /// The peer does, and is asked to.
+    RequestOffer,
+}
+
+/// What happens to a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A message of the peer.
+    Peer(PeerMessage),
+    /// Something of the peer that is no message; why not.
+    Junk(String),
+    /// An effect with an id ended.
+    Result(EffectId, EffectResult),
+    /// The connection found a candidate of ours: the m-line's index and the attribute.
+    LocalCandidate(u32, String),
+    /// The connection changed.
+    Connection(ConnectionState),
+    /// The peer is gone, as the signalling knows.
+    PeerGone,
+    /// Our side ends it.
+    HangUp,
+}
+
+/// Why a talk ended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// We hung up.
+    #[error("hung up")]
+    HungUp,
+    /// The peer hung up, or its connection to the server broke.
+    #[error("the peer hung up")]
+    PeerHungUp,
+    /// The server refused the call.
+    #[error("the server refused the call: {0}")]
+    Refused(String),
+    /// A step did not come about.
+    #[error("waiting for {step}: {reason}")]
+    Negotiation {
+        /// What was waited for.
+        step: &'static str,
+        /// Why it did not come.
+        reason: String,
+    },
+    /// The descriptions were exchanged, but no path to the peer was found.
+    #[error("no network path to the peer was found; a firewall between the two usually needs a TURN server")]
+    NoPath,
+    /// The path to the peer broke.
+    #[error("the connection to the peer broke")]
+    Lost,
+}
+
+impl EndReason {
+    /// The step was not taken in time.
+    pub(super) fn timed_out(step: &'static str) -> Self {
+        Self::Negotiation { step, reason: format!("nothing came for {} s", STEP.as_secs()) }
+    }
+}
+
+/// What a link gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// For the peer.
+    Send(PeerMessage),
+    /// For the connection.
+    Effect(Effect),
+    /// ICE and DTLS are through.
+    Connected,
+    /// Something of the peer was not taken; the talk goes on.
+    Warning(String),
+    /// The end; nothing comes after it.
+    Ended(EndReason),
+}
+
+/// What is waited for besides the negotiation's own steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// The peer's first description.
+    Offer,
+    /// ICE and DTLS.
+    Path,
+}
+
+/// The machine of one link.
+#[derive(Debug)]
+pub struct Link {
+    negotiation: Negotiation,
+    connected: bool,
+    waiting: Option<(Instant, Wait)>,
+    ended: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Link {
+    /// A talk over a fresh connection. The polite side gives way in a collision; `wanted` are the kinds
+    /// of media that our side means to send or receive.
+    pub fn new(now: Instant, begin: Begin, polite: bool, wanted: Vec<Kind>) -> Self {
+        let mut link = Self {
+            negotiation: Negotiation::new(polite, wanted),
+            connected: false,
+            waiting: None,
+            ended: false,
+            outputs: VecDeque::new(),
+        };
+        match begin {
+            Begin::Offer => link.negotiation.request_offer(now),
+            Begin::AwaitOffer => link.waiting = Some((now + STEP, Wait::Offer)),
+            Begin::RequestOffer => {
+                link.waiting = Some((now + STEP, Wait::Offer));
+                link.outputs.push_back(Output::Send(PeerMessage::OfferRequest));
+            }
+        }
+        link.after(now);
+        link
+    }
+
+    /// It came to its end.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Media can flow.
+    pub fn is_connected(&self) -> bool {
+        self.connected && !self.ended
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Link::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let negotiation = self.negotiation.poll_timeout().filter(|_| !self.ended);
+        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).min()
+    }
+
+    /// Takes one input.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        if self.ended {
+            return;
+        }
+        match input {
+            Input::Peer(message) => {
+                let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
+                if begins && matches!(self.waiting, Some((_, Wait::Offer))) {
+                    // From here on the negotiation has its own timers.
+                    self.waiting = None;
+                }
+                self.negotiation.handle_peer(now, message);
+                self.keep_waiting(now);
+            }
+            Input::Junk(why) => self.warn(&why),
+            Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
+            Input::LocalCandidate(mline, candidate) => {
+                self.negotiation.handle_local_candidate(mline, candidate);
+            }
+            Input::Connection(ConnectionState::Connected) => {
+                self.negotiation.handle_connected();
+                if !std::mem::replace(&mut self.connected, true) {
+                    self.waiting = None;
+                    self.outputs.push_back(Output::Connected);
+                }
+            }
+            Input::Connection(ConnectionState::Failed) if self.connected => self.end(EndReason::Lost),
+            Input::Connection(ConnectionState::Failed) => self.end(EndReason::NoPath),
+            Input::Connection(ConnectionState::Closed) | Input::PeerGone => self.end(EndReason::PeerHungUp),
+            Input::HangUp => self.end(EndReason::HungUp),
+        }
+        self.after(now);
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.ended {
+            return;
+        }
+        match self.waiting {
+            Some((at, Wait::Offer)) if at <= now => self.end(EndReason::timed_out("the peer's offer")),
+            Some((at, Wait::Path)) if at <= now => self.end(EndReason::NoPath),
+            Some(_) | None => {
+                self.negotiation.handle_timeout(now);
+                self.after(now);
+            }
+        }
+    }
+
+    /// A description that was no use leaves us where we were: still waiting for one.
+    fn keep_waiting(&mut self, now: Instant) {
+        let idle = self.negotiation.poll_timeout().is_none() && !self.negotiation.is_established();
+        if idle && self.waiting.is_none() && !self.connected {
+            self.waiting = Some((now + STEP, Wait::Offer));
+        }
+    }
+
+    /// Passes on what the negotiation gives, and starts the timer for the path once there is a deal.
+    fn after(&mut self, now: Instant) {
+        while let Some(output) = self.negotiation.poll_output() {
+            if self.ended {
+                continue;
+            }
+            match output {
+                negotiation::Output::Effect(effect) => self.outputs.push_back(Output::Effect(effect)),
+                negotiation::Output::Send(message) => self.outputs.push_back(Output::Send(message)),
+                negotiation::Output::Negotiated if self.connected => {}
+                negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
+                negotiation::Output::Warning(text) => self.warn(&text),
+                negotiation::Output::Failed(step, reason) => {
+                    self.end(EndReason::Negotiation { step, reason })
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, reason: EndReason) {
+        if !std::mem::replace(&mut self.ended, true) {
+            self.waiting = None;
+            self.outputs.push_back(Output::Ended(reason));
+        }
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.outputs.push_back(Output::Warning(format!("not taken from the peer: {text}")));
+    }
+}

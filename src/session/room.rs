@@ -1,0 +1,170 @@
+//! A room as one of its peers sees it: who is there, and a link with each. Only the one who came in
+//! makes the first offers; the others wait for them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Instant;
+
+use super::link::{self, Begin, Link};
+use crate::protocol::{PeerId, PeerMessage};
+use crate::sdp::Kind;
+
+/// The most peers of a room that are remembered.
+pub const MAX_ROSTER: usize = 4096;
+
+/// What happens in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// We are in, with these before us.
+    Joined(Vec<PeerId>),
+    /// A peer came.
+    PeerJoined(PeerId),
+    /// A peer went.
+    PeerLeft(PeerId),
+    /// Of a peer, or of the connection with it.
+    Link(PeerId, link::Input),
+}
+
+/// What a room gives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A peer is there.
+    Joined(PeerId),
+    /// A peer is no longer there, nor its link, where there was one.
+    Left(PeerId),
+    /// Descriptions will be exchanged with a peer.
+    Connecting(PeerId),
+    /// Of the link with a peer.
+    Link(PeerId, link::Output),
+    /// Something that nobody did wrong, or somebody who is not in the room.
+    Warning(String),
+}
+
+/// The machine of a room.
+#[derive(Debug)]
+pub struct Room {
+    wanted: Vec<Kind>,
+    most: usize,
+    roster: BTreeSet<PeerId>,
+    links: BTreeMap<PeerId, Link>,
+    outputs: VecDeque<Output>,
+}
+
+impl Room {
+    /// A room that we are about to enter, with at most so many links.
+    pub fn new(most: usize, wanted: Vec<Kind>) -> Self {
+        Self { wanted, most, roster: BTreeSet::new(), links: BTreeMap::new(), outputs: VecDeque::new() }
+    }
+
+    /// Who is there, and whether media can flow.
+    pub fn peers(&self) -> impl Iterator<Item = (&PeerId, bool)> {
+        self.roster.iter().map(|id| (id, self.links.get(id).is_some_and(Link::is_connected)))
+    }
+
+    /// The next thing to do.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When [`Room::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.links.values().filter_map(Link::poll_timeout).min()
+    }
+
+    /// Takes one input.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        match input {
+            Input::Joined(peers) => {
+                for peer in peers {
+                    if self.admit(&peer) {
+                        self.begin(now, &peer, Begin::Offer);
+                    }
+                }
+            }
+            Input::PeerJoined(peer) => {
+                // The same id again: what was before is over.
+                self.leave(&peer);
+                if self.admit(&peer) {
+                    self.begin(now, &peer, Begin::AwaitOffer);
+                }
+            }
+            Input::PeerLeft(peer) => self.leave(&peer),
+            Input::Link(peer, input) => self.link(now, &peer, input),
+        }
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        for peer in self.links.keys().cloned().collect::<Vec<_>>() {
+            if let Some(link) = self.links.get_mut(&peer) {
+                link.handle_timeout(now);
+            }
+            self.pass_on(&peer);
+        }
+    }
+
+    /// Remembers a peer; false where it was there, or the roster is full.
+    fn admit(&mut self, peer: &PeerId) -> bool {
+        if self.roster.len() >= MAX_ROSTER {
+            self.outputs.push_back(Output::Warning(format!("the room has more than {MAX_ROSTER} peers")));
+            return false;
+        }
+        let is_new = self.roster.insert(peer.clone());
+        if is_new {
+            self.outputs.push_back(Output::Joined(peer.clone()));
+        }
+        is_new
+    }
+
+    fn begin(&mut self, now: Instant, peer: &PeerId, begin: Begin) {
+        if self.links.len() >= self.most {
+            let most = self.most;
+            let text = format!("not connected to '{peer}': {most} peers are the most (--max-peers)");
+            self.outputs.push_back(Output::Warning(text));
+            return;
+        }
+        self.outputs.push_back(Output::Connecting(peer.clone()));
+        // Of two who offer at once, the one who came later gives way.
+        let polite = begin == Begin::Offer;
+        self.links.insert(peer.clone(), Link::new(now, begin, polite, self.wanted.clone()));
+        self.pass_on(peer);
+    }
+
+    fn leave(&mut self, peer: &PeerId) {
+        self.links.remove(peer);
+        if self.roster.remove(peer) {
+            self.outputs.push_back(Output::Left(peer.clone()));
+        }
+    }
+
+    fn link(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
+        let begins = matches!(
+            &input,
+            link::Input::Peer(
+                PeerMessage::Description(_) | PeerMessage::OfferRequest | PeerMessage::Candidate(_)
+            )
+        );
+        if !self.links.contains_key(peer) && begins {
+            if !self.roster.contains(peer) {
+                let text = format!("a message from '{peer}', who is not in the room");
+                self.outputs.push_back(Output::Warning(text));
+                return;
+            }
+            // Its link ended; it begins anew.
+            self.begin(now, peer, Begin::AwaitOffer);
+        }
+        if let Some(link) = self.links.get_mut(peer) {
+            link.handle_input(now, input);
+        }
+        self.pass_on(peer);
+    }
+
+    fn pass_on(&mut self, peer: &PeerId) {
+        let Some(link) = self.links.get_mut(peer) else { return };
+        while let Some(output) = link.poll_output() {
+            self.outputs.push_back(Output::Link(peer.clone(), output));
+        }
+        if link.has_ended() {
+            self.links.remove(peer);
+        }
+    }
+}
