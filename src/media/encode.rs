@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
+use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::Sender;
 
@@ -123,6 +125,7 @@ impl Encoders {
                 let _ = failures.try_send(format!("the {codec} encoder stopped: {reason} ({element})"));
             }
         });
+        limit_key_frames(&appsink);
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
         // Two frames: a slow encoder drops pictures and does not queue them.
@@ -135,4 +138,24 @@ impl Encoders {
         owned.play()?;
         Ok(Encoder { codec, producer, link: Mutex::new(link), _pipeline: owned })
     }
+}
+
+/// At most two forced key frames in a second: every peer may ask, and each costs all of them. What is
+/// refused is asked for again by those who still need it. (The encoders' own limit,
+/// `min-force-key-unit-interval`, makes x264enc of 1.22 refuse for ever, since its time is shifted.)
+fn limit_key_frames(appsink: &gst_app::AppSink) {
+    const TWO_IN: Duration = Duration::from_secs(1);
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let last: Mutex<[Option<Instant>; 2]> = Mutex::default();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if info.event().is_none_or(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_err()) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last[0].is_some_and(|at| at.elapsed() < TWO_IN) {
+            return gst::PadProbeReturn::Drop;
+        }
+        *last = [last[1], Some(Instant::now())];
+        gst::PadProbeReturn::Ok
+    });
 }
