@@ -5,7 +5,7 @@
 //! | layer | what it is |
 //! |---|---|
 //! | [`cli`] | arguments to validated options, output, exit codes |
-//! | [`app`] | the event loops that join the layers below |
+//! | [`app`], [`tester`] | the event loops that join the layers below; `room-client` |
 //! | [`media`], [`signalling`], [`server`] | GStreamer; a client's way to a server; sockets of a server |
 //! | [`session`], [`hub`] | a client's call, and a server's peers, as pure state machines |
 //! | [`protocol`], [`sdp`] | wire text to typed messages; SDP read, checked and rewritten |
@@ -25,4 +25,5 @@ pub mod sdp;
 pub mod server;
 pub mod session;
 pub mod signalling;
+pub mod tester;
 pub mod tls;

@@ -42,7 +42,10 @@ fn may_import(layer: &str) -> &'static [&'static str] {
         "signalling" => &["protocol", "sdp", "session", "tls"],
         "server" => &["protocol", "hub", "tls", "paths"],
         "app" => &["protocol", "sdp", "session", "hub", "media", "signalling", "server", "tls", "paths"],
-        "cli" => &["app", "protocol", "sdp", "hub", "media", "signalling", "server", "tls", "paths"],
+        "tester" => &["protocol", "signalling"],
+        "cli" => {
+            &["app", "tester", "protocol", "sdp", "hub", "media", "signalling", "server", "tls", "paths"]
+        }
         "bin" | "lib" => &["cli"],
         other => panic!("what layer is {other}?"),
     }

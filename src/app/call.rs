@@ -103,6 +103,7 @@ impl Client {
                     self.timer(&mut call, &mut talk);
                     continue;
                 }
+                Happening::Frame(Frame::Binary(_)) => continue,
                 Happening::Frame(Frame::Text(line)) => match room.handle_text(&line) {
                     room::Event::Accepted => Input::Accepted,
                     room::Event::Caller(peer) => Input::Caller(peer),
@@ -116,8 +117,8 @@ impl Client {
                     | room::Event::From(..)
                     | room::Event::JunkFrom(..) => continue,
                 },
-                Happening::Frame(Frame::Closed(_)) if call.is_waiting() => break Ok(End::ServerGone),
-                Happening::Frame(Frame::Closed(_)) => Input::Link(link::Input::PeerGone),
+                Happening::Frame(Frame::Closed(..)) if call.is_waiting() => break Ok(End::ServerGone),
+                Happening::Frame(Frame::Closed(..)) => Input::Link(link::Input::PeerGone),
                 Happening::Connection(number, happened) => {
                     let connection =
                         talk.connection.as_mut().filter(|connection| connection.number == number);

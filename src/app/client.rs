@@ -199,7 +199,8 @@ impl Client {
                         room::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
                         _ => {}
                     },
-                    Frame::Closed(reason) => {
+                    Frame::Binary(_) => {}
+                    Frame::Closed(_, reason) => {
                         let reason = room.handle_close(&reason).unwrap_or(reason);
                         return Err(ClientError::Refused(reason));
                     }

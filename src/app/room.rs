@@ -87,7 +87,8 @@ impl Client {
                     self.room_timer(&mut room, &mut hall);
                     continue;
                 }
-                Happening::Frame(Frame::Closed(_)) => break Ok(End::ServerGone),
+                Happening::Frame(Frame::Closed(..)) => break Ok(End::ServerGone),
+                Happening::Frame(Frame::Binary(_)) => continue,
                 Happening::Frame(Frame::Text(line)) => match lines.handle_text(&line) {
                     room::Event::Joined(peers) => {
                         is_in = true;

@@ -8,7 +8,9 @@ mod input;
 #[cfg(feature = "media")]
 mod inventory;
 pub mod output;
+mod room_client;
 mod run;
 
 pub use error::CliError;
+pub use room_client::room_client;
 pub use run::run;

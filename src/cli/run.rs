@@ -105,7 +105,6 @@ fn tell_fingerprint(server: &Server, json: bool) {
 }
 
 fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
-    // All cores: a server has nothing else to do. Before the executor's first use, and in one thread.
     let (stop, stopped) = bounded::<()>(1);
     on_signal(move || {
         let _ = stop.try_send(());

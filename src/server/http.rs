@@ -17,10 +17,11 @@ use super::{Io, Shared, connection};
 use crate::protocol::room::EXTENSION_QUERY;
 
 /// The page's files: path, type, content.
-const FILES: [(&str, &str, &str); 6] = [
+const FILES: [(&str, &str, &str); 7] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
     ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
     ("/call.js", "text/javascript; charset=utf-8", include_str!("page/call.js")),
+    ("/room.js", "text/javascript; charset=utf-8", include_str!("page/room.js")),
     ("/signalling.js", "text/javascript; charset=utf-8", include_str!("page/signalling.js")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),

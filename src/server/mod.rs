@@ -26,6 +26,8 @@ use switchboard::Switchboard;
 use crate::hub::Limits;
 pub use tls::{Files, Identity};
 
+/// The most connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -138,6 +140,8 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let listener = TcpListener::bind(config.listen).await;
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
+        // The default of 128 makes all but the first of many that come at once try again after a second.
+        let _ = rustix::net::listen(&listener, BACKLOG);
         let shared = Shared {
             board: Switchboard::new(config.limits),
             identity: config.identity,

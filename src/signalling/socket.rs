@@ -19,6 +19,9 @@ use crate::tls::{Trust, client_config};
 
 /// How long connecting may take, with TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
+/// No close frame came; one without a code came (RFC 6455, 7.4.1).
+const ABNORMAL: u16 = 1006;
+const NO_STATUS: u16 = 1005;
 /// How long a message may take to leave.
 const WRITE: Duration = Duration::from_secs(10);
 
@@ -27,6 +30,7 @@ const WRITE: Duration = Duration::from_secs(10);
 pub struct Target {
     url: Url,
     trust: Trust,
+    extended: bool,
 }
 
 /// Why there is no connection to a server.
@@ -78,7 +82,7 @@ impl Target {
             return Err(wrong());
         }
         url.set_fragment(None);
-        Ok(Self { url, trust })
+        Ok(Self { url, trust, extended: true })
     }
 
     /// The address for people, without what may be secret in it.
@@ -90,12 +94,21 @@ impl Target {
         url.to_string().trim_end_matches('/').to_owned()
     }
 
+    /// The same server, without asking for roomtone's additions, or asking for them.
+    pub fn extended(mut self, extended: bool) -> Self {
+        self.extended = extended;
+        self
+    }
+
     /// Whether the server is believed whatever certificate it has.
     pub fn is_insecure(&self) -> bool {
         self.trust == Trust::Anybody
     }
 
     fn request_url(&self) -> String {
+        if !self.extended {
+            return self.url.to_string();
+        }
         let mut url = self.url.clone();
         let query = match url.query() {
             Some(query) if !query.is_empty() => format!("{query}&{EXTENSION_QUERY}"),
@@ -114,8 +127,10 @@ impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T 
 pub enum Frame {
     /// A message.
     Text(String),
-    /// The server, or the network, ended the connection; the server's words, where it said some.
-    Closed(String),
+    /// Something that is no text, of so many bytes.
+    Binary(usize),
+    /// The connection ended: the close code (1006: none came, RFC 6455, 7.4.1) and the words with it.
+    Closed(u16, String),
 }
 
 /// An open connection.
@@ -194,24 +209,26 @@ impl Socket {
         or(send, late).await
     }
 
-    /// The next message; pings are answered meanwhile, binary frames passed over. May be dropped
-    /// while it waits, without loss.
+    /// The next message; pings are answered meanwhile. May be dropped while it waits, without loss.
     pub async fn receive(&mut self) -> Frame {
         loop {
             return match self.ws.next().await {
                 Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
-                Some(Ok(Message::Close(Some(CloseFrame { reason, .. })))) => {
-                    Frame::Closed(reason.as_str().to_owned())
+                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                    Frame::Closed(code.into(), reason.as_str().to_owned())
                 }
-                Some(Ok(Message::Close(None))) | None => Frame::Closed(String::new()),
-                Some(Ok(Message::Binary(_))) => {
-                    tracing::debug!("a binary frame is passed over");
-                    continue;
-                }
+                Some(Ok(Message::Close(None))) => Frame::Closed(NO_STATUS, String::new()),
+                None => Frame::Closed(ABNORMAL, String::new()),
+                Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes.len()),
                 Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Err(error)) => Frame::Closed(error.to_string()),
+                Some(Err(error)) => Frame::Closed(ABNORMAL, error.to_string()),
             };
         }
+    }
+
+    /// Sends bytes, which no protocol here knows: for tests.
+    pub async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), ConnectError> {
+        self.ws.send(Message::binary(bytes)).await.map_err(|error| ConnectError::Broken(error.to_string()))
     }
 
     /// Says goodbye and waits a moment for the server's.

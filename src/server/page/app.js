@@ -1,11 +1,14 @@
 // The page: what is seen, and what the buttons do.
 
 import { Call } from "./call.js";
+import { Room } from "./room.js";
 import { Signalling } from "./signalling.js";
 
 const $ = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
-const app = { call: null, stream: null };
+const app = { call: null, room: null, stream: null };
+// The call or the room, whichever there is.
+const talk = () => app.call ?? app.room;
 // For the console.
 globalThis.roomtone = app;
 
@@ -25,6 +28,7 @@ function notice(text) {
 // The server
 
 let toCall = query.get("call");
+let toJoin = query.get("room");
 signalling.addEventListener("registered", () => {
   state("lobby");
   status("Ready");
@@ -33,20 +37,24 @@ signalling.addEventListener("registered", () => {
     const peer = toCall;
     toCall = null;
     dial(peer);
+  } else if (toJoin) {
+    join(toJoin);
   }
 });
 signalling.addEventListener("offline", () => {
-  if (app.call) return;
+  if (talk()) return;
   state("offline");
   status("The server does not answer; trying again…");
 });
 signalling.addEventListener("taken", () => notice(`The id ${id} is taken. Reload the page for another one.`));
 signalling.addEventListener("refused", ({ detail }) => {
+  if (app.room && app.room.calls.size) return;
+  toJoin = null;
   notice(detail.includes("busy") ? "They are in another call." : detail.includes("not found") ? "Nobody of that id is here." : detail);
   end();
 });
 signalling.addEventListener("peers", ({ detail }) => showPeers(detail));
-signalling.addEventListener("gone", () => end("The call is over"));
+signalling.addEventListener("gone", () => end(app.room ? "You left the room" : "The call is over"));
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
 function showPeers(peers) {
@@ -77,7 +85,7 @@ function showPeers(peers) {
 // Calls
 
 async function dial(peer) {
-  if (app.call) return;
+  if (talk()) return;
   notice();
   begin(peer, `Calling ${peer}…`);
   await turnOn();
@@ -94,22 +102,72 @@ signalling.addEventListener("called", async ({ detail }) => {
   begin(detail, `${detail} is calling…`);
   if ($("auto").checked) await turnOn();
 });
-const ofPeer = (work) => async ({ detail }) => {
+let order = Promise.resolve();
+async function take(kind, detail) {
+  if (app.room) return app.room.take(kind, detail);
   // A caller that the server did not announce.
   if (!app.call) begin("caller", "Incoming call…");
   const { call } = app;
+  await call.ready;
+  if (kind === "description") await call.description(detail.message);
+  else if (kind === "candidate") await call.candidate(detail.message);
+  else await call.offer();
+}
+for (const kind of ["description", "candidate", "offer-request"]) {
+  signalling.addEventListener(kind, ({ detail }) => {
+    const before = talk();
+    order = order.then(() => take(kind, detail)).catch((error) => {
+      if (before === talk()) notice(`The peers do not agree: ${error.message}`);
+    });
+  });
+}
+
+// Rooms
+
+async function join(name) {
+  if (talk()) return;
+  notice();
+  const room = new Room(signalling, name, $("grid"));
+  app.room = room;
+  state("room");
+  status(`Joining ${name}…`);
+  $("messages").replaceChildren();
+  room.addEventListener("play", ({ detail }) => play(detail));
+  room.addEventListener("channel", () => chat(true));
+  room.addEventListener("message", ({ detail }) => message(detail.text, false, detail.peer));
+  const link = new URL(location.href);
+  link.search = new URLSearchParams({ room: name });
+  $("link").value = link.href;
+  await turnOn();
+  if (app.stream) await room.send(app.stream);
+  signalling.join(name);
+}
+$("enter").onsubmit = (event) => {
+  event.preventDefault();
+  toJoin = $("room").value.trim();
+  join(toJoin);
+};
+$("share").onclick = async () => {
   try {
-    await (call.ready ?? Promise.resolve());
-    await work(call, detail);
-  } catch (error) {
-    if (call === app.call) notice(`The peers do not agree: ${error.message}`);
+    if (navigator.share) await navigator.share({ title: "roomtone", url: $("link").value });
+    else await navigator.clipboard.writeText($("link").value);
+    status("The link is copied");
+  } catch {
+    $("link").select();
   }
 };
-let order = Promise.resolve();
-const inOrder = (work) => (event) => (order = order.then(() => ofPeer(work)(event)));
-signalling.addEventListener("description", inOrder((call, it) => call.description(it)));
-signalling.addEventListener("candidate", inOrder((call, it) => call.candidate(it)));
-signalling.addEventListener("offer-request", inOrder((call) => call.offer()));
+const who = () => status(`${app.room.name}: you and ${app.room.calls.size || "nobody"} ${app.room.calls.size === 1 ? "other" : app.room.calls.size ? "others" : "else yet"}`);
+signalling.addEventListener("room", ({ detail }) => {
+  app.room?.entered(detail);
+  who();
+});
+for (const kind of ["joined", "left"]) {
+  signalling.addEventListener(kind, ({ detail }) => {
+    if (!app.room) return;
+    app.room[kind](detail);
+    who();
+  });
+}
 
 function begin(peer, text) {
   const call = new Call(signalling, peer);
@@ -134,7 +192,8 @@ function begin(peer, text) {
 
 function end(text) {
   app.call?.close();
-  app.call = null;
+  app.room?.close();
+  app.call = app.room = null;
   chat(false);
   delete $("stage").dataset.picture;
   $("remote").srcObject = null;
@@ -145,22 +204,23 @@ function end(text) {
 }
 
 function hangUp() {
-  if (app.call) signalling.hangUp();
+  toJoin = null;
+  if (talk()) signalling.hangUp();
 }
 
 // Sound and picture
 
 $("remote").addEventListener("resize", () => ($("stage").dataset.picture = "yes"));
-async function play() {
+async function play(video = $("remote")) {
   try {
-    await $("remote").play();
+    await video.play();
     $("unblock").hidden = true;
   } catch (error) {
     // Browsers want a click before they play sound to somebody who sends none.
     if (error.name === "NotAllowedError") $("unblock").hidden = false;
   }
 }
-$("unblock").onclick = play;
+$("unblock").onclick = () => document.querySelectorAll("#stage video").forEach((video) => play(video));
 
 const troubles = {
   NotAllowedError: "Camera and microphone are not allowed for this page; the browser's address bar has the setting. The call goes on without them.",
@@ -197,7 +257,7 @@ async function turnOn() {
   $("local").srcObject = app.stream;
   $("local").toggleAttribute("data-live", app.stream.getVideoTracks().length > 0);
   await pickers();
-  await app.call?.send(app.stream);
+  await talk()?.send(app.stream);
 }
 
 function turnOff() {
@@ -229,7 +289,7 @@ async function change(kind) {
       app.stream.removeTrack(old);
     }
     app.stream.addTrack(track);
-    await app.call?.send(app.stream);
+    await talk()?.send(app.stream);
   } catch (error) {
     notice(troubles[error.name] ?? error.message);
   }
@@ -257,9 +317,14 @@ function chat(open) {
   $("text").disabled = $("send").disabled = !open;
 }
 
-function message(text, mine) {
+function message(text, mine, from) {
   const item = document.createElement("li");
-  item.textContent = text.slice(0, 4000);
+  if (from) {
+    const name = document.createElement("b");
+    name.textContent = from;
+    item.append(name);
+  }
+  item.append(text.slice(0, 4000));
   item.className = mine ? "mine" : "theirs";
   $("messages").append(item);
   if ($("messages").children.length > 500) $("messages").firstChild.remove();
@@ -269,7 +334,7 @@ function message(text, mine) {
 $("say").onsubmit = (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (text && app.call?.say(text)) {
+  if (text && talk()?.say(text)) {
     message(text, true);
     $("text").value = "";
   }
@@ -279,15 +344,20 @@ $("say").onsubmit = (event) => {
 
 let before = new Map();
 async function showStats() {
-  if (!app.call || $("stats").hidden) return;
+  if (!talk() || $("stats").hidden) return;
   const rows = [];
   const rate = (report, bytes) => {
-    const last = before.get(report.id);
-    before.set(report.id, { bytes, time: report.timestamp });
+    const key = `${report.peer} ${report.id}`;
+    const last = before.get(key);
+    before.set(key, { bytes, time: report.timestamp });
     return last ? Math.max(0, Math.round((8 * (bytes - last.bytes)) / (report.timestamp - last.time))) : 0;
   };
-  const reports = await app.call.pc.getStats();
-  const codec = (report) => reports.get(report.codecId)?.mimeType.split("/")[1] ?? "";
+  const calls = app.call ? [app.call] : [...app.room.calls.values()];
+  const reports = new Map();
+  for (const { peer, pc } of calls) {
+    (await pc.getStats()).forEach((report) => reports.set(`${peer} ${report.id}`, { ...report, peer, of: (id) => reports.get(`${peer} ${id}`) }));
+  }
+  const codec = (report) => report.of(report.codecId)?.mimeType.split("/")[1] ?? "";
   reports.forEach((report) => {
     if (report.type === "inbound-rtp") {
       const size = report.frameWidth ? `${report.frameWidth}×${report.frameHeight} ${Math.round(report.framesPerSecond ?? 0)} fps ` : "";
@@ -297,8 +367,8 @@ async function showStats() {
       const size = report.frameWidth ? `${report.frameWidth}×${report.frameHeight} ${Math.round(report.framesPerSecond ?? 0)} fps ` : "";
       rows.push([`${report.kind} out`, `${codec(report)} ${size}${rate(report, report.bytesSent)} kbit/s`]);
     } else if (report.type === "transport") {
-      const pair = reports.get(report.selectedCandidatePairId);
-      rows.push(["round trip", `${Math.round(1000 * (pair?.currentRoundTripTime ?? 0))} ms`]);
+      const pair = report.of(report.selectedCandidatePairId);
+      rows.push([app.room ? `round trip ${report.peer}` : "round trip", `${Math.round(1000 * (pair?.currentRoundTripTime ?? 0))} ms`]);
     }
   });
   $("stats").replaceChildren(
@@ -321,11 +391,11 @@ $("show-stats").onclick = () => {
 // Keys
 
 document.addEventListener("keydown", (event) => {
-  if (!app.call || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+  if (!talk() || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
   const button = { m: "mute", c: "blind", s: "show-stats", Escape: "hang-up" }[event.key];
   if (button) $(button).click();
 });
 window.addEventListener("pagehide", () => {
-  app.call?.close();
+  talk()?.close();
   signalling.hangUp();
 });

@@ -1,5 +1,5 @@
-// One call: an RTCPeerConnection and its negotiation. This side is the impolite one: in a collision its
-// offer stands, for the native peer gives way.
+// One connection: an RTCPeerConnection and its negotiation. In a call of two this side is the impolite one:
+// in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite.
 
 export class Call extends EventTarget {
   #signalling;
@@ -10,14 +10,17 @@ export class Call extends EventTarget {
   #channel;
   #senders = new Map();
 
-  constructor(signalling, peer) {
+  #polite;
+
+  constructor(signalling, peer, polite = false) {
     super();
     this.#signalling = signalling;
+    this.#polite = polite;
     this.peer = peer;
     this.remote = new MediaStream();
     const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
     this.pc = pc;
-    pc.onicecandidate = ({ candidate }) => candidate && signalling.send({ ice: candidate.toJSON() });
+    pc.onicecandidate = ({ candidate }) => candidate && signalling.send({ ice: candidate.toJSON() }, peer);
     pc.ontrack = ({ track }) => {
       this.remote.addTrack(track);
       this.#tell("track", track);
@@ -59,7 +62,7 @@ export class Call extends EventTarget {
     this.#makingOffer = true;
     try {
       await this.pc.setLocalDescription();
-      this.#signalling.send({ sdp: this.pc.localDescription });
+      this.#signalling.send({ sdp: this.pc.localDescription }, this.peer);
     } finally {
       this.#makingOffer = false;
     }
@@ -68,14 +71,16 @@ export class Call extends EventTarget {
   async description(description) {
     const { pc } = this;
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
-    this.#ignoring = collision;
-    if (collision) return;
+    this.#ignoring = collision && !this.#polite;
+    if (this.#ignoring) return;
+    // An answer to an offer that was forgotten.
+    if (description.type === "answer" && pc.signalingState !== "have-local-offer") return;
     await pc.setRemoteDescription(description);
     for (const candidate of this.#waiting.splice(0)) await this.#add(candidate);
     if (description.type === "offer") {
       await this.#attach();
       await pc.setLocalDescription();
-      this.#signalling.send({ sdp: pc.localDescription });
+      this.#signalling.send({ sdp: pc.localDescription }, this.peer);
     }
   }
 
@@ -122,6 +127,13 @@ export class Call extends EventTarget {
     if (this.#channel?.readyState !== "open") return false;
     this.#channel.send(text);
     return true;
+  }
+
+  // Whether that description is of another transport than the one before: its author began anew.
+  isAnew({ type, sdp }) {
+    const ufrag = (text) => /^a=ice-ufrag:(.*)$/m.exec(text)?.[1].trim();
+    const before = this.pc.remoteDescription;
+    return type === "offer" && before !== null && ufrag(before.sdp) !== ufrag(sdp);
   }
 
   close() {

@@ -27,8 +27,9 @@ export class Signalling extends EventTarget {
     const phase = this.#phase;
     this.#phase = "closed";
     if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
-    this.#tell(phase === "session" ? "gone" : "offline");
-    const pause = phase === "session" ? 0 : this.#pause;
+    const talking = phase === "session" || phase === "room";
+    this.#tell(talking ? "gone" : "offline");
+    const pause = talking ? 0 : this.#pause;
     this.#pause = Math.min(this.#pause * 2, 15000);
     setTimeout(() => this.#open(), pause);
   }
@@ -49,22 +50,34 @@ export class Signalling extends EventTarget {
       case "SESSION_FROM":
         this.#phase = "session";
         return this.#tell("called", rest);
+      case "ROOM_OK":
+        this.#phase = "room";
+        return this.#tell("room", rest.split(" ").filter(Boolean));
+      case "ROOM_PEER_JOINED":
+        return this.#tell("joined", rest);
+      case "ROOM_PEER_LEFT":
+        return this.#tell("left", rest);
+      case "ROOM_PEER_MSG": {
+        const [from] = rest.split(" ", 1);
+        return this.#peer(rest.slice(from.length + 1), from);
+      }
       case "PEER_LIST":
         return this.#tell("peers", rest.split(" ").filter(Boolean));
       case "ERROR":
-        this.#phase = "lobby";
+        if (this.#phase !== "room") this.#phase = "lobby";
         return this.#tell("refused", rest);
       default:
         return console.warn("not understood:", line);
     }
   }
 
-  #peer(line) {
-    if (line === "OFFER_REQUEST") return this.#tell("offer-request");
+  // What a peer says; in a room it has a name.
+  #peer(line, from) {
+    if (line === "OFFER_REQUEST") return this.#tell("offer-request", { from });
     try {
       const { sdp, ice } = JSON.parse(line);
-      if (sdp?.type) this.#tell("description", sdp);
-      else if (ice) this.#tell("candidate", ice);
+      if (sdp?.type) this.#tell("description", { from, message: sdp });
+      else if (ice) this.#tell("candidate", { from, message: ice });
     } catch {
       console.warn("the peer sent something that is not JSON");
     }
@@ -79,12 +92,18 @@ export class Signalling extends EventTarget {
     this.#socket.send(`SESSION ${peer}`);
   }
 
+  join(room) {
+    this.#phase = "joining";
+    this.#socket.send(`ROOM ${room}`);
+  }
+
   listPeers() {
     if (this.#phase === "lobby") this.#socket.send("PEER_LIST");
   }
 
-  send(message) {
+  send(message, to) {
     if (this.#phase === "session") this.#socket.send(JSON.stringify(message));
+    else if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MSG ${to} ${JSON.stringify(message)}`);
   }
 
   // Hanging up is closing the socket; the server tells the peer.

@@ -1,0 +1,261 @@
+//! Conformance: every rule of the room protocol, tried against a server.
+
+use std::time::{Duration, Instant};
+
+use super::run::run;
+use super::script::Script;
+use crate::signalling::Target;
+
+/// How much a rule weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Weight {
+    /// Clients count on it.
+    Required,
+    /// Deployed servers are known to do otherwise; what that leads to.
+    Deviates(&'static str),
+    /// Only roomtone's server does it.
+    Ours,
+}
+
+/// One rule, and the script that tries it.
+#[derive(Debug, Clone, Copy)]
+pub struct Rule {
+    /// In words.
+    pub name: &'static str,
+    /// How much it weighs.
+    pub weight: Weight,
+    script: &'static str,
+}
+
+/// How a rule fared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Nothing where it holds; else what happened instead.
+    pub failure: Option<String>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Outcome {
+    /// One word for a table.
+    pub fn word(&self, weight: Weight) -> &'static str {
+        match (&self.failure, weight) {
+            (None, _) => "ok",
+            (Some(_), Weight::Required) => "FAILED",
+            (Some(_), Weight::Deviates(_)) => "deviates",
+            (Some(_), Weight::Ours) => "absent",
+        }
+    }
+}
+
+const fn rule(name: &'static str, weight: Weight, script: &'static str) -> Rule {
+    Rule { name, weight, script }
+}
+
+use Weight::{Deviates, Ours, Required};
+
+/// The rules, in the order in which they are tried.
+pub const RULES: &[Rule] = &[
+    rule("HELLO is answered by HELLO", Required, "a !connect\na > HELLO a-{run}\na < HELLO"),
+    rule(
+        "HELLO may have white space around and within",
+        Required,
+        "a !connect\na > \\s HELLO \\t a-{run} \\s\na < HELLO",
+    ),
+    rule(
+        "a first word that is not HELLO is closed with 1002",
+        Required,
+        "a !connect\na > SESSION x\na !closed 1002 invalid protocol",
+    ),
+    rule(
+        "an id with white space is closed with 1002",
+        Required,
+        "a !connect\na > HELLO a b\na !closed 1002 invalid peer uid",
+    ),
+    rule(
+        "SESSION is answered by SESSION_OK, and the callee hears nothing of it",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         a > SESSION b-{run}\na < SESSION_OK\nb !quiet 200ms",
+    ),
+    rule(
+        "a session relays verbatim, both ways",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         a > SESSION b-{run}\na < SESSION_OK\na > {\"sdp\": {\"type\": \"offer\"}}\n\
+         b < {\"sdp\": {\"type\": \"offer\"}}\nb > OFFER_REQUEST\na < OFFER_REQUEST",
+    ),
+    rule(
+        "a session ends for both when one is gone",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         a > SESSION b-{run}\na < SESSION_OK\nb !drop\na !closed * *",
+    ),
+    rule(
+        "… with code 1000 and no words",
+        Deviates("clients that look at the code take a hang-up for a fault"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         a > SESSION b-{run}\na < SESSION_OK\nb !close\na !closed 1000",
+    ),
+    rule(
+        "a peer that is not there is not found",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > SESSION x-{run}\na < ERROR peer 'x-{run}' not found",
+    ),
+    rule(
+        "a peer in a session is busy",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         c !connect\nc > HELLO c-{run}\nc < HELLO\na > SESSION b-{run}\na < SESSION_OK\n\
+         c > SESSION a-{run}\nc < ERROR peer 'a-{run}' busy",
+    ),
+    rule(
+        "a new room is empty: 'ROOM_OK ' with its space",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK\\s",
+    ),
+    rule(
+        "who joins hears who is there, and they hear of it",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK a-{run}\n\
+         a < ROOM_PEER_JOINED b-{run}",
+    ),
+    rule(
+        "messages in a room are addressed and arrive as they are",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK a-{run}\n\
+         b > ROOM_PEER_MSG a-{run} {\"x\":  1}\na < ROOM_PEER_JOINED b-{run}\n\
+         a < ROOM_PEER_MSG b-{run} {\"x\":  1}",
+    ),
+    rule(
+        "who leaves is told of",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK *\n\
+         a < ROOM_PEER_JOINED *\nb !close\na < ROOM_PEER_LEFT b-{run}",
+    ),
+    rule(
+        "a peer in a room is busy",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > SESSION a-{run}\nb < ERROR peer 'a-{run}' busy",
+    ),
+    rule(
+        "a room's name has no white space and is not 'session'",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM a b\na < ERROR invalid room id *\n\
+         a > ROOM session\na < ERROR invalid room id *",
+    ),
+    rule(
+        "only peers of the room are written to",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\na > ROOM_PEER_MSG b-{run} x\na < ERROR *\nb !quiet 200ms",
+    ),
+    rule(
+        "an id that is in use is refused",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO a-{run}\na !quiet 500ms\n\
+         b !closed 1002 invalid peer uid",
+    ),
+    rule(
+        "a large message (1 MiB) is relayed",
+        Required,
+        "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
+         a > SESSION b-{run}\na < SESSION_OK\na > {fill:1048576}\nb < xxx*",
+    ),
+    rule(
+        "ROOM_PEER_LIST lists the others",
+        Deviates("the demos' server ends the connection of who asks"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         a > ROOM_PEER_LIST\na < ROOM_PEER_LIST\\s",
+    ),
+    rule(
+        "several that leave at once are all told of",
+        Deviates("peers that are gone stay in the room, and their ids stay in use"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK *\n\
+         c !connect\nc > HELLO c-{run}\nc < HELLO\nc > ROOM r-{run}\nc < ROOM_OK *\n\
+         a < ROOM_PEER_JOINED *\na < ROOM_PEER_JOINED *\nb !drop\nc !drop\n\
+         {\na < ROOM_PEER_LEFT b-{run}\na < ROOM_PEER_LEFT c-{run}\n}\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO",
+    ),
+    rule(
+        "a bare command gets an ERROR, and the connection stays",
+        Deviates("a client's slip ends its connection without a word"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > SESSION\na < ERROR *\na > ROOM r-{run}\na < ROOM_OK *",
+    ),
+    rule(
+        "a binary frame gets an ERROR, and the connection stays",
+        Deviates("a client's slip ends its connection without a word"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\na !binary 4\na < ERROR *\na > ROOM r-{run}\na < ROOM_OK *",
+    ),
+    rule(
+        "more than 1 MiB ends the sender alone, with 1009",
+        Deviates("a larger message is relayed, or ends more than its sender"),
+        "a !connect\na > HELLO a-{run}\na < HELLO\na > {fill:1048577}\na !closed 1009 *",
+    ),
+    rule(
+        "who asks for additions hears who calls, and who can be called",
+        Ours,
+        "a !connect +\na > HELLO a-{run}\na < HELLO\na > PEER_LIST\na < PEER_LIST *\n\
+         b !connect\nb > HELLO b-{run}\nb < HELLO\nb > SESSION a-{run}\nb < SESSION_OK\na < SESSION_FROM b-{run}",
+    ),
+];
+
+impl Rule {
+    /// Tries the rule; no peer of it stays on the server.
+    pub async fn try_on(&self, target: &Target) -> Outcome {
+        let began = Instant::now();
+        let failure = match Script::parse(self.script) {
+            Ok(script) => run(&script, target, &|_, _, _| {}).await.err().map(|failure| failure.reason),
+            Err(error) => Some(error.to_string()),
+        };
+        Outcome { failure, took: began.elapsed() }
+    }
+}
+
+/// A report that continuous integration reads (JUnit's XML).
+pub fn junit(results: &[(Rule, Outcome)]) -> String {
+    let escape = |text: &str| {
+        let text =
+            text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+        text.chars().filter(|c| !c.is_control()).collect::<String>()
+    };
+    let is_failure = |rule: &Rule, outcome: &Outcome| rule.weight == Required && outcome.failure.is_some();
+    let failures = results.iter().filter(|(rule, outcome)| is_failure(rule, outcome)).count();
+    let mut xml = format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"room protocol\" tests=\"{}\" failures=\"{failures}\">\n",
+        results.len()
+    );
+    for (rule, outcome) in results {
+        let (name, time) = (escape(rule.name), outcome.took.as_secs_f64());
+        xml += &format!("  <testcase classname=\"room\" name=\"{name}\" time=\"{time:.3}\">");
+        if let Some(reason) = &outcome.failure {
+            let reason = escape(reason);
+            xml += &match rule.weight {
+                Required => format!("<failure message=\"{reason}\"/>"),
+                Deviates(consequence) => format!("<skipped message=\"{}: {reason}\"/>", escape(consequence)),
+                Ours => format!("<skipped message=\"{reason}\"/>"),
+            };
+        }
+        xml += "</testcase>\n";
+    }
+    xml + "</testsuite>\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rule_is_a_script() {
+        for rule in RULES {
+            let script = Script::parse(rule.script).unwrap_or_else(|error| panic!("{}: {error}", rule.name));
+            assert!(script.lines.len() >= 3, "{}", rule.name);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! By hand, and the classic test client: sees what comes, says what is typed, or answers by itself.
+
+use std::io::{BufRead, IsTerminal};
+
+use smol::channel::{Receiver, bounded};
+use smol::future::{or, pending};
+
+use crate::protocol::room::{ClientMessage, ServerMessage};
+use crate::protocol::{PeerId, RoomId};
+use crate::signalling::{ConnectError, Frame, Socket, Target};
+
+/// What to do once registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    /// Nothing but what is typed.
+    None,
+    /// Join this room.
+    Room(RoomId),
+    /// Call this peer.
+    Session(PeerId),
+}
+
+/// Why it ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HandError {
+    /// The server cannot be reached or talked to.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The server closed the connection.
+    #[error("closed by the server: {0} {1}")]
+    Closed(u16, String),
+    /// The server said ERROR to the test client.
+    #[error("the server said ERROR {0}")]
+    Refused(String),
+}
+
+/// The placeholders of the classic test client.
+const OFFER: &str = r#"{"sdp": "initial sdp"}"#;
+const ANSWER: &str = r#"{"sdp": "reply sdp"}"#;
+
+/// Lines of stdin, from a thread of their own.
+fn typed() -> Receiver<String> {
+    let (line, lines) = bounded(16);
+    std::thread::spawn(move || {
+        for text in std::io::stdin().lock().lines().map_while(Result::ok) {
+            if line.send_blocking(text).is_err() {
+                break;
+            }
+        }
+    });
+    lines
+}
+
+/// What the classic test client says to a line of the server.
+pub fn reply(line: &str, part: &Part) -> Vec<String> {
+    let to = |peer: &PeerId, body: &str| {
+        ClientMessage::RoomPeerMsg { to: peer.clone(), body: body.to_owned() }.to_string()
+    };
+    match (ServerMessage::parse(line), part) {
+        (Ok(ServerMessage::RoomOk(peers)), Part::Room(_)) => {
+            peers.iter().map(|peer| to(peer, OFFER)).collect()
+        }
+        (Ok(ServerMessage::RoomPeerMsg { from, body }), Part::Room(_)) if is_offer(&body) => {
+            vec![to(&from, ANSWER)]
+        }
+        (Ok(ServerMessage::SessionOk), Part::Session(_)) => vec![OFFER.to_owned()],
+        (Err(_), Part::None) if is_offer(line) => vec![ANSWER.to_owned()],
+        _ => vec![],
+    }
+}
+
+fn is_offer(text: &str) -> bool {
+    let value: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    value["sdp"] == "initial sdp" || value["sdp"]["type"] == "offer"
+}
+
+/// Talks until the server, or the end of what is typed, ends it. `show` is told the direction and the
+/// text. At a terminal nothing is said but what is typed; elsewhere it is the test client.
+pub async fn talk(
+    target: &Target,
+    id: &PeerId,
+    part: &Part,
+    show: impl Fn(char, &str),
+) -> Result<(), HandError> {
+    let by_hand = std::io::stdin().is_terminal();
+    let mut socket = Socket::connect(&target.clone().extended(false)).await?;
+    let lines = typed();
+    let say = async |socket: &mut Socket, text: String| {
+        show('>', &text);
+        socket.send(text).await
+    };
+    say(&mut socket, ClientMessage::Hello(id.clone()).to_string()).await?;
+    let mut typing = true;
+    loop {
+        let frame = async { Ok(socket.receive().await) };
+        let line = async {
+            match typing {
+                true => Err(lines.recv().await),
+                false => pending().await,
+            }
+        };
+        match or(frame, line).await {
+            Ok(Frame::Text(text)) => {
+                show('<', &text);
+                for text in told(&text, part, by_hand)? {
+                    say(&mut socket, text).await?;
+                }
+            }
+            Ok(Frame::Binary(bytes)) => show('<', &format!("[a binary frame of {bytes} bytes]")),
+            Ok(Frame::Closed(1000, _)) => return Ok(()),
+            Ok(Frame::Closed(code, reason)) => return Err(HandError::Closed(code, reason)),
+            Err(Ok(line)) => say(&mut socket, line).await?,
+            Err(Err(_)) if by_hand => {
+                socket.close().await;
+                return Ok(());
+            }
+            // Nothing more is typed: the test client stays until the server ends it.
+            Err(Err(_)) => typing = false,
+        }
+    }
+}
+
+/// What is to be said to a line of the server: after HELLO the way into the room or the session, and
+/// what the test client answers where nobody types.
+fn told(line: &str, part: &Part, by_hand: bool) -> Result<Vec<String>, HandError> {
+    Ok(match (ServerMessage::parse(line), part) {
+        (Ok(ServerMessage::Hello), Part::Room(room)) => vec![ClientMessage::Room(room.clone()).to_string()],
+        (Ok(ServerMessage::Hello), Part::Session(peer)) => {
+            vec![ClientMessage::Session(peer.clone()).to_string()]
+        }
+        (Ok(ServerMessage::Error(text)), _) if !by_hand => return Err(HandError::Refused(text)),
+        _ if by_hand => vec![],
+        _ => reply(line, part),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_client_offers_to_all_and_answers_offers() {
+        let room = Part::Room("attic".parse().unwrap());
+        assert_eq!(
+            reply("ROOM_OK ann bob", &room),
+            ["ROOM_PEER_MSG ann {\"sdp\": \"initial sdp\"}", "ROOM_PEER_MSG bob {\"sdp\": \"initial sdp\"}"]
+        );
+        let offer = "ROOM_PEER_MSG ann {\"sdp\": \"initial sdp\"}";
+        assert_eq!(reply(offer, &room), ["ROOM_PEER_MSG ann {\"sdp\": \"reply sdp\"}"]);
+        assert!(reply("ROOM_PEER_MSG ann {\"sdp\": \"reply sdp\"}", &room).is_empty(), "no endless answers");
+        let session = Part::Session("ann".parse().unwrap());
+        assert_eq!(reply("SESSION_OK", &session), ["{\"sdp\": \"initial sdp\"}"]);
+        assert_eq!(reply("{\"sdp\": {\"type\": \"offer\"}}", &Part::None), ["{\"sdp\": \"reply sdp\"}"]);
+        assert!(matches!(told("ERROR no", &room, false), Err(HandError::Refused(_))));
+        assert!(told("ERROR no", &room, true).unwrap().is_empty());
+    }
+}

@@ -1,0 +1,278 @@
+//! Load: many peers register, join rooms and write to each other; how long that takes, and what fails.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use smol::future::or;
+
+use crate::protocol::room::{ClientMessage, ServerMessage};
+use crate::protocol::{PeerId, RoomId};
+use crate::signalling::{Frame, Socket, Target};
+
+/// The most peers of one run.
+pub const MAX_PEERS: usize = 20_000;
+/// How long registering and joining may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What load.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// How many peers.
+    pub peers: usize,
+    /// In how many rooms.
+    pub rooms: usize,
+    /// How long they write to each other.
+    pub duration: Duration,
+    /// Messages of each peer in a second.
+    pub rate: f64,
+}
+
+/// Times in ms: the median, and what 95 and 99 of a hundred stayed below.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Percentiles {
+    /// How many were measured.
+    pub count: usize,
+    /// The median.
+    pub p50: f64,
+    /// 95 of 100 are below.
+    pub p95: f64,
+    /// 99 of 100 are below.
+    pub p99: f64,
+    /// The longest.
+    pub max: f64,
+}
+
+impl Percentiles {
+    /// Of these times.
+    pub fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |part: f64| {
+            let index = ((times.len() as f64 * part).ceil() as usize).clamp(1, times.len().max(1)) - 1;
+            times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
+        };
+        Self { count: times.len(), p50: at(0.5), p95: at(0.95), p99: at(0.99), max: at(1.0) }
+    }
+}
+
+/// How it went.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Report {
+    /// Connecting and HELLO.
+    pub register_ms: Percentiles,
+    /// ROOM to ROOM_OK, all joining at once.
+    pub join_ms: Percentiles,
+    /// From one peer to another by way of the server.
+    pub relay_ms: Percentiles,
+    /// Messages that arrived, in a second.
+    pub messages_per_second: f64,
+    /// Messages sent.
+    pub sent: u64,
+    /// Messages that arrived.
+    pub received: u64,
+    /// What went wrong, in words, at most ten.
+    pub errors: Vec<String>,
+}
+
+/// What peers share while they run.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Peers in their rooms.
+    pub joined: AtomicU64,
+    /// Peers that gave up.
+    pub failed: AtomicU64,
+    /// Messages sent.
+    pub sent: AtomicU64,
+    /// Messages that arrived.
+    pub received: AtomicU64,
+}
+
+struct Times {
+    register: Duration,
+    join: Duration,
+    relay: Vec<Duration>,
+}
+
+/// Runs the load; no peer stays on the server.
+pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Report {
+    let epoch = Instant::now();
+    let word = format!("{:08x}", fastrand::u32(..));
+    let (start, started) = smol::channel::bounded::<()>(1);
+    let tasks: Vec<_> = (0..load.peers)
+        .map(|n| {
+            let (load, target) = (load.clone(), target.clone().extended(false));
+            let (word, started, progress) = (word.clone(), started.clone(), progress.clone());
+            smol::spawn(async move {
+                let result = peer(n, &load, &target, &word, epoch, started, &progress).await;
+                progress.failed.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
+                result
+            })
+        })
+        .collect();
+    let all_in = async {
+        let done = || progress.joined.load(Ordering::Relaxed) + progress.failed.load(Ordering::Relaxed);
+        while done() < load.peers as u64 {
+            smol::Timer::after(Duration::from_millis(5)).await;
+        }
+    };
+    let late = async {
+        smol::Timer::after(PATIENCE).await;
+    };
+    or(all_in, late).await;
+    let began = Instant::now();
+    // Closed: everybody waits on it.
+    drop(start);
+    let mut report = Report::default();
+    let (mut register, mut join, mut relay) = (vec![], vec![], vec![]);
+    for task in tasks {
+        match task.await {
+            Ok(times) => {
+                register.push(times.register);
+                join.push(times.join);
+                relay.extend(times.relay);
+            }
+            Err(error) if report.errors.len() < 10 => report.errors.push(error),
+            Err(_) => {}
+        }
+    }
+    report.sent = progress.sent.load(Ordering::Relaxed);
+    report.received = progress.received.load(Ordering::Relaxed);
+    report.messages_per_second =
+        report.received as f64 / began.elapsed().min(load.duration).as_secs_f64().max(0.001);
+    report.register_ms = Percentiles::of(register);
+    report.join_ms = Percentiles::of(join);
+    report.relay_ms = Percentiles::of(relay);
+    report
+}
+
+async fn within<T>(what: &str, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = async {
+        smol::Timer::after(PATIENCE).await;
+        Err(format!("{what} took more than {} s", PATIENCE.as_secs()))
+    };
+    or(work, late).await
+}
+
+async fn peer(
+    n: usize,
+    load: &Load,
+    target: &Target,
+    word: &str,
+    epoch: Instant,
+    started: smol::channel::Receiver<()>,
+    progress: &Progress,
+) -> Result<Times, String> {
+    let id: PeerId = format!("load-{word}-{n}").parse().map_err(|error| format!("{error}"))?;
+    let room = n % load.rooms.max(1);
+    let room: RoomId = format!("load-{word}-{room}").parse().map_err(|error| format!("{error}"))?;
+    let began = Instant::now();
+    let mut socket = within("registering", async {
+        let mut socket = Socket::connect(target).await.map_err(|error| error.to_string())?;
+        say(&mut socket, &ClientMessage::Hello(id)).await?;
+        match hear(&mut socket).await? {
+            ServerMessage::Hello => Ok(socket),
+            other => Err(format!("HELLO was answered by {other}")),
+        }
+    })
+    .await?;
+    let register = began.elapsed();
+    let began = Instant::now();
+    say(&mut socket, &ClientMessage::Room(room)).await?;
+    let mut others = within("joining", async {
+        loop {
+            match hear(&mut socket).await? {
+                ServerMessage::RoomOk(peers) => return Ok(peers),
+                ServerMessage::Error(text) => return Err(text),
+                _ => {}
+            }
+        }
+    })
+    .await?;
+    let join = began.elapsed();
+    progress.joined.fetch_add(1, Ordering::Relaxed);
+
+    let mut relay = Vec::new();
+    let mut until: Option<Instant> = None;
+    let pause = Duration::from_secs_f64(1.0 / load.rate.clamp(0.01, 10_000.0));
+    // Not all in the same moment.
+    let mut next: Option<Instant> = None;
+    loop {
+        enum Happening {
+            Frame(Frame),
+            Start,
+            Tick,
+        }
+        let frame = async { Happening::Frame(socket.receive().await) };
+        let clock = async {
+            match (until, next) {
+                (Some(until), Some(next)) => {
+                    smol::Timer::at(until.min(next)).await;
+                    Happening::Tick
+                }
+                _ => {
+                    let _ = started.recv().await;
+                    Happening::Start
+                }
+            }
+        };
+        match or(frame, clock).await {
+            Happening::Start => {
+                let now = Instant::now();
+                until = Some(now + load.duration);
+                next = Some(now + pause.mul_f64(fastrand::f64()));
+            }
+            Happening::Frame(Frame::Text(text)) => match ServerMessage::parse(&text) {
+                Ok(ServerMessage::RoomPeerJoined(peer)) => others.push(peer),
+                Ok(ServerMessage::RoomPeerLeft(peer)) => others.retain(|other| *other != peer),
+                Ok(ServerMessage::RoomPeerMsg { body, .. }) => {
+                    progress.received.fetch_add(1, Ordering::Relaxed);
+                    let sent = body.trim_start_matches("{\"t\":").trim_end_matches('}').parse().unwrap_or(0);
+                    relay.push(epoch.elapsed().saturating_sub(Duration::from_nanos(sent)));
+                }
+                Ok(ServerMessage::Error(_)) => {} // To one that has just left.
+                other => return Err(format!("not expected: {other:?}")),
+            },
+            Happening::Frame(Frame::Binary(_)) => {}
+            Happening::Frame(Frame::Closed(code, reason)) => {
+                return Err(format!("closed by the server: {code} {reason}"));
+            }
+            Happening::Tick if until.is_some_and(|until| until <= Instant::now()) => break,
+            Happening::Tick => {
+                next = next.map(|next| next + pause);
+                if let Some(to) = fastrand::choice(&others).cloned() {
+                    let body = format!("{{\"t\":{}}}", epoch.elapsed().as_nanos());
+                    say(&mut socket, &ClientMessage::RoomPeerMsg { to, body }).await?;
+                    progress.sent.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+    socket.close().await;
+    Ok(Times { register, join, relay })
+}
+
+async fn say(socket: &mut Socket, message: &ClientMessage) -> Result<(), String> {
+    socket.send(message.to_string()).await.map_err(|error| error.to_string())
+}
+
+async fn hear(socket: &mut Socket) -> Result<ServerMessage, String> {
+    match socket.receive().await {
+        Frame::Text(text) => ServerMessage::parse(&text).map_err(|error| error.to_string()),
+        Frame::Binary(bytes) => Err(format!("a binary frame of {bytes} bytes")),
+        Frame::Closed(code, reason) => Err(format!("closed by the server: {code} {reason}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let times = (1..=100).rev().map(Duration::from_millis).collect();
+        let found = Percentiles::of(times);
+        assert_eq!((found.count, found.p50, found.p95, found.p99, found.max), (100, 50.0, 95.0, 99.0, 100.0));
+        assert_eq!(Percentiles::of(vec![]), Percentiles::default());
+    }
+}

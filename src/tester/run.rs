@@ -1,0 +1,205 @@
+//! Runs a script against a server.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use smol::future::or;
+
+use super::script::{Action, Line, Names, Pattern, Script, Step};
+use crate::signalling::{Frame, Socket, Target};
+
+/// Where a script failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {reason}")]
+pub struct Failure {
+    /// The line's number, from 1.
+    pub line: usize,
+    /// What was expected and what came.
+    pub reason: String,
+}
+
+/// Told of all that is said, as it is said: the peer, `>` or `<` or `!`, and the text.
+pub type Trace<'a> = &'a (dyn Fn(&str, char, &str) + Sync);
+
+/// A peer's connection, and what it heard.
+struct Peer {
+    socket: Option<Socket>,
+}
+
+struct Runner<'a> {
+    target: &'a Target,
+    peers: BTreeMap<String, Peer>,
+    names: Names,
+    trace: Trace<'a>,
+}
+
+/// Runs all steps; all connections are closed in the end, whatever happened. `{run}` is a word that is
+/// different for each run, so that runs do not meet.
+pub async fn run(script: &Script, target: &Target, trace: Trace<'_>) -> Result<(), Failure> {
+    let names = Names::from([("run".to_owned(), format!("{:08x}", fastrand::u32(..)))]);
+    let mut runner = Runner { target, peers: BTreeMap::new(), names, trace };
+    let mut result = Ok(());
+    for line in &script.lines {
+        result = runner.step(line).await.map_err(|reason| Failure { line: line.number, reason });
+        if result.is_err() {
+            break;
+        }
+    }
+    for peer in runner.peers.into_values() {
+        if let Some(socket) = peer.socket {
+            socket.close().await;
+        }
+    }
+    result
+}
+
+fn shown(text: &str) -> String {
+    let head: String = text.chars().take(200).collect();
+    let more = if head.len() < text.len() { format!("… ({} bytes)", text.len()) } else { String::new() };
+    format!("{head:?}{more}")
+}
+
+impl Runner<'_> {
+    async fn step(&mut self, line: &Line) -> Result<(), String> {
+        match &line.step {
+            Step::Send(peer, pattern) => {
+                let text = pattern.fill(&self.names)?;
+                (self.trace)(peer, '>', &text);
+                self.socket(peer)?.send(text).await.map_err(|error| error.to_string())
+            }
+            Step::Expect(peer, pattern) => self.expect(peer, pattern, line.timeout).await,
+            Step::Act(peer, action) => self.act(peer, action, line.timeout).await,
+            Step::Unordered(lines) => self.unordered(lines).await,
+        }
+    }
+
+    fn socket(&mut self, peer: &str) -> Result<&mut Socket, String> {
+        let socket = self.peers.get_mut(peer).and_then(|peer| peer.socket.as_mut());
+        socket.ok_or_else(|| format!("{peer} is not connected"))
+    }
+
+    /// What the peer hears next; nothing when the time is over.
+    async fn hear(&mut self, peer: &str, until: Instant) -> Result<Option<Frame>, String> {
+        let socket = self.socket(peer)?;
+        let late = async {
+            smol::Timer::at(until).await;
+            None
+        };
+        let frame = or(async { Some(socket.receive().await) }, late).await;
+        match &frame {
+            Some(Frame::Text(text)) => (self.trace)(peer, '<', text),
+            Some(Frame::Closed(code, reason)) => {
+                (self.trace)(peer, '!', &format!("closed {code} {reason}"));
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.socket = None;
+                }
+            }
+            Some(Frame::Binary(_)) | None => {}
+        }
+        Ok(frame)
+    }
+
+    async fn expect(&mut self, peer: &str, pattern: &Pattern, timeout: Duration) -> Result<(), String> {
+        let wanted = pattern.shown(&self.names);
+        let came = match self.hear(peer, Instant::now() + timeout).await? {
+            Some(Frame::Text(text)) if pattern.matches(&text, &mut self.names) => return Ok(()),
+            Some(Frame::Text(text)) => format!("{} came", shown(&text)),
+            Some(Frame::Binary(bytes)) => format!("a binary frame of {bytes} bytes came"),
+            Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
+            None => format!("nothing came for {timeout:?}"),
+        };
+        Err(format!("{peer} was to receive {}, but {came}", shown(&wanted)))
+    }
+
+    /// Each line is one message of its peer, in any order.
+    async fn unordered(&mut self, lines: &[Line]) -> Result<(), String> {
+        let mut open: Vec<&Line> = lines.iter().collect();
+        while let Some(first) = open.first() {
+            let Step::Expect(peer, _) = &first.step else { return Err("a group of other steps".to_owned()) };
+            let timeout = first.timeout;
+            let came = match self.hear(peer, Instant::now() + timeout).await? {
+                Some(Frame::Text(text)) => {
+                    let names = &mut self.names;
+                    let fits = |line: &&Line| match &line.step {
+                        Step::Expect(of, pattern) if of == peer => pattern.matches(&text, names),
+                        _ => false,
+                    };
+                    match open.iter().position(fits) {
+                        Some(at) => {
+                            open.remove(at);
+                            continue;
+                        }
+                        None => format!("{} came", shown(&text)),
+                    }
+                }
+                Some(Frame::Binary(bytes)) => format!("a binary frame of {bytes} bytes came"),
+                Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
+                None => format!("nothing came for {timeout:?}"),
+            };
+            let wanted: Vec<String> = open
+                .iter()
+                .filter_map(|line| match &line.step {
+                    Step::Expect(of, pattern) if of == peer => Some(shown(&pattern.shown(&self.names))),
+                    _ => None,
+                })
+                .collect();
+            return Err(format!("{peer} was to receive one of {}, but {came}", wanted.join(", ")));
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, peer: &str, action: &Action, timeout: Duration) -> Result<(), String> {
+        match action {
+            Action::Connect(extended) => {
+                let target = self.target.clone().extended(*extended);
+                let socket = Socket::connect(&target).await.map_err(|error| error.to_string())?;
+                (self.trace)(peer, '!', "connected");
+                self.peers.insert(peer.to_owned(), Peer { socket: Some(socket) });
+                Ok(())
+            }
+            Action::Close | Action::Drop => {
+                self.socket(peer)?;
+                let socket = self.peers.get_mut(peer).and_then(|peer| peer.socket.take());
+                if let (Action::Close, Some(socket)) = (action, socket) {
+                    socket.close().await;
+                }
+                (self.trace)(peer, '!', "gone");
+                Ok(())
+            }
+            Action::Quiet(time) => match self.hear(peer, Instant::now() + *time).await? {
+                None => Ok(()),
+                Some(Frame::Text(text)) => {
+                    Err(format!("{peer} was to hear nothing, but {} came", shown(&text)))
+                }
+                Some(frame) => Err(format!("{peer} was to hear nothing, but {frame:?} came")),
+            },
+            Action::Closed(code, words) => {
+                let until = Instant::now() + timeout;
+                loop {
+                    match self.hear(peer, until).await? {
+                        Some(Frame::Closed(came, reason)) => {
+                            let names = &mut self.names;
+                            let fits =
+                                code.matches(&came.to_string(), names) && words.matches(&reason, names);
+                            let wanted = format!("{} {}", code.shown(names), words.shown(names));
+                            return match fits {
+                                true => Ok(()),
+                                false => Err(format!(
+                                    "{peer} was to be closed with {wanted}, but it was {came} {reason}"
+                                )),
+                            };
+                        }
+                        Some(_) => {}
+                        None => {
+                            return Err(format!("{peer} was to be closed, but nothing came for {timeout:?}"));
+                        }
+                    }
+                }
+            }
+            Action::Binary(bytes) => {
+                let sent = self.socket(peer)?.send_binary(vec![0xff; *bytes]).await;
+                sent.map_err(|error| error.to_string())
+            }
+        }
+    }
+}
