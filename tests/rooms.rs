@@ -87,10 +87,7 @@ impl Client {
                     self.connections.remove(&peer);
                 }
                 Output::Link(_, From::Warning(text)) | Output::Warning(text) => self.warnings.push(text),
-                Output::Joined(_)
-                | Output::Left(_)
-                | Output::Connecting(_)
-                | Output::Link(_, From::Connected) => {}
+                Output::Joined(_) | Output::Connecting(_) | Output::Link(_, From::Connected) => {}
             }
         }
     }

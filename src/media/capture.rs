@@ -240,7 +240,7 @@ fn retime(
             }
             Some(gst::EventView::Eos(_)) => {
                 let _ = end.try_send(());
-                return gst::PadProbeReturn::Drop;
+                return gst::PadProbeReturn::Handled;
             }
             _ => {}
         }

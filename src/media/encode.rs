@@ -153,7 +153,7 @@ fn limit_key_frames(appsink: &gst_app::AppSink) {
         }
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last[0].is_some_and(|at| at.elapsed() < TWO_IN) {
-            return gst::PadProbeReturn::Drop;
+            return gst::PadProbeReturn::Handled;
         }
         *last = [last[1], Some(Instant::now())];
         gst::PadProbeReturn::Ok

@@ -129,7 +129,7 @@ fn keep_first_caps(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let is_caps = info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
         match is_caps && seen.swap(true, Ordering::Relaxed) {
-            true => gst::PadProbeReturn::Drop,
+            true => gst::PadProbeReturn::Handled,
             false => gst::PadProbeReturn::Ok,
         }
     });

@@ -116,26 +116,41 @@ impl Browser {
 
     /// Waits for pictures that differ and sound with energy, as the page's own elements have them.
     pub fn expect_moving_and_audible(&self) {
+        self.expect_of("document.querySelector('#remote')", "roomtone.call.pc");
+    }
+
+    /// The same of one peer of the page's room.
+    pub fn expect_of_peer(&self, peer: &str) {
+        self.expect_of(
+            &format!("document.querySelector('.tile[data-peer={peer}] video')"),
+            &format!("roomtone.room.calls.get('{peer}').pc"),
+        );
+    }
+
+    fn expect_of(&self, video: &str, connection: &str) {
         let moving = "
-            const video = document.querySelector('#remote');
+            const video = VIDEO;
             const canvas = document.createElement('canvas');
             canvas.width = 32; canvas.height = 24;
             const paper = canvas.getContext('2d', { willReadFrequently: true });
             const look = () => { paper.drawImage(video, 0, 0, 32, 24); return paper.getImageData(0, 0, 32, 24).data.join(); };
             const pictures = new Set();
+            if (!video?.videoWidth) return { different: 0, frames: 0 };
             const first = video.getVideoPlaybackQuality().totalVideoFrames;
             for (let i = 0; i < 40; i++) { pictures.add(look()); await new Promise((r) => setTimeout(r, 50)); }
-            return { different: pictures.size, frames: video.getVideoPlaybackQuality().totalVideoFrames - first };";
+            return { different: pictures.size, frames: video.getVideoPlaybackQuality().totalVideoFrames - first };"
+            .replace("VIDEO", video);
         wait_for("moving pictures in the page", || {
-            let seen = self.run(moving);
+            let seen = self.run(&moving);
             (seen["different"].as_u64()? >= 8 && seen["frames"].as_u64()? >= 10).then_some(())
         });
         let energy = "
             let energy = 0;
-            (await roomtone.call.pc.getStats()).forEach((r) => { if (r.type === 'inbound-rtp' && r.kind === 'audio') energy = r.totalAudioEnergy; });
-            return energy;";
-        let before = self.run(energy).as_f64().unwrap_or_default();
-        wait_for("sound in the page", || (self.run(energy).as_f64()? > before + 0.0005).then_some(()));
+            (await CONNECTION.getStats()).forEach((r) => { if (r.type === 'inbound-rtp' && r.kind === 'audio') energy = r.totalAudioEnergy; });
+            return energy;"
+            .replace("CONNECTION", connection);
+        let before = self.run(&energy).as_f64().unwrap_or_default();
+        wait_for("sound in the page", || (self.run(&energy).as_f64()? > before + 0.0005).then_some(()));
     }
 }
 

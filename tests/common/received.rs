@@ -4,7 +4,9 @@ use super::wait_for;
 
 /// Received pictures and sound, as outputs write them into files: small grey pictures, and samples.
 pub struct Received {
-    folder: tempfile::TempDir,
+    folder: std::sync::Arc<tempfile::TempDir>,
+    /// What the files' names end in: nothing, or a peer's id.
+    of: String,
 }
 
 const WIDTH: usize = 32;
@@ -15,13 +17,23 @@ const AUDIBLE: f64 = 0.00316;
 
 impl Received {
     pub fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
+        Self { folder: std::sync::Arc::new(tempfile::tempdir().unwrap()), of: String::new() }
+    }
+
+    /// For a room: files for each peer.
+    pub fn of_each() -> Self {
+        Self { of: "{peer}".into(), ..Self::new() }
+    }
+
+    /// What came from that peer.
+    pub fn from(&self, peer: &str) -> Self {
+        Self { folder: self.folder.clone(), of: peer.into() }
     }
 
     /// The options that write the files.
     pub fn options(&self) -> [String; 4] {
         let file = |name: &str| {
-            let path = self.folder.path().join(name);
+            let path = self.folder.path().join(format!("{name}{}", self.of));
             format!("filesink buffer-mode=unbuffered append=true sync=false location={}", path.display())
         };
         let show = format!(
@@ -36,7 +48,7 @@ impl Received {
     }
 
     fn bytes(&self, name: &str) -> Vec<u8> {
-        std::fs::read(self.folder.path().join(name)).unwrap_or_default()
+        std::fs::read(self.folder.path().join(format!("{name}{}", self.of))).unwrap_or_default()
     }
 
     /// How much was written so far, to look only at what comes after.

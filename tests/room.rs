@@ -1,0 +1,77 @@
+//! A room of browsers and native clients: everybody sees and hears everybody.
+#![cfg(feature = "media")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod common;
+
+use common::browser::Browser;
+use common::{Program, Received, SMALL, ws};
+use serde_json::json;
+
+fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
+    let options = received.options();
+    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    Program::start(home, &[first, &SMALL, &outputs].concat())
+}
+
+#[test]
+fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns() {
+    let home = tempfile::tempdir().unwrap();
+    let (by_host, by_bob) = (Received::of_each(), Received::of_each());
+    let mut host = client(home.path(), &["host", "--room", "attic", "--listen", "127.0.0.1:0"], &by_host);
+    let link = host.link();
+    assert!(link.ends_with("/?room=attic"), "{link}");
+    host.expect("room", &[("room", "attic")]);
+    let url = ws(&link);
+    let tabs: Vec<Browser> = ["tab1", "tab2"]
+        .iter()
+        .map(|id| {
+            let tab = Browser::start();
+            tab.open(&format!("{link}&id={id}"));
+            host.expect("peer", &[("peer", id), ("state", "connected")]);
+            tab
+        })
+        .collect();
+    let mut bob = client(home.path(), &["join", "attic", "--id", "bob", "--server", &url], &by_bob);
+    let connected = |peer| [("peer", peer), ("state", "connected")];
+    let all = ["host", "tab1", "tab2"].map(connected);
+    bob.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
+
+    for (received, peers) in [(&by_host, ["tab1", "tab2", "bob"]), (&by_bob, ["tab1", "tab2", "host"])] {
+        for peer in peers {
+            received.from(peer).expect_moving_and_audible((0, 0), 15);
+        }
+    }
+    for (tab, other) in tabs.iter().zip(["tab2", "tab1"]) {
+        for peer in ["host", "bob", other] {
+            tab.expect_of_peer(peer);
+        }
+    }
+    // Chat goes to all.
+    tabs[0].wait("!document.querySelector('#text').disabled");
+    tabs[0].run("document.querySelector('#text').value = 'to all'");
+    tabs[0].click("send");
+    bob.expect("message", &[("peer", "tab1"), ("text", "to all")]);
+    tabs[1].wait(
+        "[...document.querySelectorAll('#messages .theirs')].some((m) => m.textContent === 'tab1to all')",
+    );
+
+    // A tab leaves: its place is empty for all. It returns: a new call with all.
+    tabs[0].click("hang-up");
+    for program in [&mut host, &mut bob] {
+        program.expect("peer", &[("peer", "tab1"), ("state", "left")]);
+    }
+    tabs[1].wait("!document.querySelector('.tile[data-peer=tab1]')");
+    let mark = by_bob.from("tab1").mark();
+    tabs[0].open(&format!("{link}&id=tab1"));
+    bob.expect("peer", &[("peer", "tab1"), ("state", "connected")]);
+    by_bob.from("tab1").expect_moving_and_audible(mark, 15);
+    tabs[0].expect_of_peer("bob");
+    tabs[1].expect_of_peer("tab1");
+
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+    host.expect("peer", &[("peer", "bob"), ("state", "left")]);
+    let by_host_still = by_host.from("tab2");
+    by_host_still.expect_moving_and_audible(by_host_still.mark(), 15);
+}
