@@ -5,7 +5,7 @@
 mod common;
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, ws};
+use common::{Program, Received, SMALL, duration_and_frames, probe, ws};
 use serde_json::json;
 
 fn args<'a>(first: &[&'a str], rest: &'a [String]) -> Vec<&'a str> {
@@ -196,33 +196,11 @@ fn what_a_page_sends_is_recorded_as_it_came() {
         host.interrupt();
         let file = host.expect("recording", &[])["path"].as_str().unwrap().to_owned();
         assert_eq!(host.end().0, 130);
-        let probe = std::process::Command::new("ffprobe")
-            .args([
-                "-v",
-                "error",
-                "-count_frames",
-                "-of",
-                "json",
-                "-show_entries",
-                "format=duration:stream=codec_name,nb_read_frames",
-            ])
-            .arg(&file)
-            .output()
-            .expect("ffprobe (Debian: ffmpeg) is needed for this test");
-        assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
-        let probe: serde_json::Value = serde_json::from_slice(&probe.stdout).unwrap();
-        let duration: f64 = probe["format"]["duration"].as_str().unwrap().parse().unwrap();
+        let probe = probe(&file);
+        let (duration, pictures) = duration_and_frames(&probe, name);
         assert!((duration - lasted).abs() < 1.5, "{duration} s in the file, {lasted} s in the call");
-        let frames = |codec: &str| -> u64 {
-            let streams = probe["streams"].as_array().unwrap();
-            let stream = streams
-                .iter()
-                .find(|s| s["codec_name"] == codec)
-                .unwrap_or_else(|| panic!("no {codec}: {probe}"));
-            stream["nb_read_frames"].as_str().unwrap().parse().unwrap()
-        };
-        assert!(frames(name) > 30, "{probe}");
-        assert!(frames("opus") > 150, "{probe}");
+        assert!(pictures > 30, "{probe}");
+        assert!(duration_and_frames(&probe, "opus").1 > 150, "{probe}");
     }
 }
 

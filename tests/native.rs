@@ -253,3 +253,42 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
     bob.expect("peer", &[("peer", "ann"), ("state", "left"), ("reason", "the peer hung up")]);
     assert!(said.elapsed().as_secs_f64() < 2.0, "{:?}", said.elapsed());
 }
+
+#[test]
+fn a_room_comes_in_one_window_and_one_file() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let join = |name: &str, received: &Received, extra: &[&str]| {
+        start(home.path(), &["join", "attic", "--id", name, "--server", &url], extra, Some(received))
+    };
+    let file = home.path().join("all.mkv");
+    let all = Received::new();
+    let mut cat = join("cat", &all, &["--receive-only", "--record-mix", file.to_str().unwrap()]);
+    cat.expect("room", &[]);
+    let began = std::time::Instant::now();
+    all.expect_halves([false, false]);
+    let headless = |name: &str| {
+        let first = ["join", "attic", "--id", name, "--server", &url, "--headless"];
+        Program::start(home.path(), &[&first[..], &SMALL].concat())
+    };
+    let _ann = headless("ann");
+    cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
+    all.expect_halves([true, true]);
+    let mut bob = headless("<b>&ob");
+    cat.expect("media", &[("peer", "<b>&ob"), ("kind", "video")]);
+    all.expect_moving_and_audible(all.mark(), 20);
+    // Two beside each other: their pictures leave the upper and the lower border black.
+    all.expect_halves([true, true]);
+    bob.say(&json!({"command": "quit"}));
+    cat.expect("peer", &[("peer", "<b>&ob"), ("state", "left")]);
+    all.expect_moving_and_audible(all.mark(), 20);
+    let lasted = began.elapsed().as_secs_f64();
+    cat.say(&json!({"command": "quit"}));
+    cat.expect("recording", &[("peer", "all")]);
+    assert_eq!(cat.end().0, 0);
+    let probe = common::probe(file.to_str().unwrap());
+    let (duration, pictures) = common::duration_and_frames(&probe, "vp8");
+    assert!((duration - lasted).abs() < 3.0, "{duration} s in the file, {lasted} s in the room");
+    assert!(pictures as f64 > duration * 15.0, "{probe}");
+    assert!(common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
+}

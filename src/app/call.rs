@@ -34,6 +34,12 @@ enum Happening {
 impl Client {
     /// Calls a peer; done when the call is over.
     pub async fn call(&self, peer: &PeerId, request_offer: bool) -> Result<(), ClientError> {
+        let result = self.call_once(peer, request_offer).await;
+        self.finish().await;
+        result
+    }
+
+    async fn call_once(&self, peer: &PeerId, request_offer: bool) -> Result<(), ClientError> {
         let (mut socket, room) = self.register().await?;
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, self.plan.peer.wanted());
         let end = self.converse(&mut socket, room, call, Some(peer.to_string())).await;
@@ -47,6 +53,12 @@ impl Client {
 
     /// Takes calls, one after another, until the user ends it; with `once`, the first alone.
     pub async fn answer(&self, once: bool) -> Result<(), ClientError> {
+        let result = self.answer_all(once).await;
+        self.finish().await;
+        result
+    }
+
+    async fn answer_all(&self, once: bool) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
         let mut was_registered = false;
         loop {

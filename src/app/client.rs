@@ -148,6 +148,14 @@ impl Client {
         }
     }
 
+    /// Completes what is recorded of all peers together.
+    pub(super) async fn finish(&self) {
+        if let Some(path) = self.plan.finish().await {
+            let path = path.display().to_string();
+            (self.sink)(&Event::Recording { peer: "all".to_owned(), path, finished: true });
+        }
+    }
+
     /// Changes what is sent.
     pub(super) async fn change(&self, change: Change) {
         let (kind, what, changed) = match change {

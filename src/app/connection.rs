@@ -14,8 +14,8 @@ use crate::media::output::Output;
 use crate::media::peer::Stats;
 use crate::media::receive::Track;
 use crate::media::record::{self, Recorder};
+use crate::media::stage::Seat;
 use crate::media::{MediaError, Peer, PeerEvent};
-use crate::sdp::Kind;
 use crate::session::link::Input;
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
@@ -63,6 +63,7 @@ pub(super) struct Connection {
     name: String,
     effects: Sender<Effect>,
     outputs: Vec<Output>,
+    seats: Vec<Seat>,
     tracks: Vec<Track>,
     recorder: Option<Recorder>,
     record_at: Option<Instant>,
@@ -108,6 +109,7 @@ impl Connection {
             name,
             effects,
             outputs: vec![],
+            seats: vec![],
             tracks: vec![],
             recorder: None,
             record_at: None,
@@ -167,11 +169,12 @@ impl Connection {
 
     /// A stream of the peer: to its output, and on record.
     fn add_track(&mut self, track: Track, plan: &MediaPlan, sink: &Sink) {
-        let output = match track.kind() {
-            Kind::Video => &plan.show,
-            Kind::Audio => &plan.play,
-        };
-        if let Some(output) = output {
+        let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.name)).transpose();
+        match seat {
+            Ok(seat) => self.seats.extend(seat.flatten()),
+            Err(error) => sink(&Event::Warning { text: error.to_string() }),
+        }
+        if let Some(output) = plan.own_output(track.kind()) {
             match Output::start(&track, output, &self.name, self.failed.clone()) {
                 Ok(output) => self.outputs.push(output),
                 Err(error) => sink(&Event::Warning { text: error.to_string() }),
@@ -201,6 +204,7 @@ impl Connection {
     /// Ends the connection; its recording is complete afterwards.
     pub(super) async fn close(mut self, sink: &Sink) {
         self.outputs.clear();
+        self.seats.clear();
         if let Some(recorder) = self.recorder.take() {
             let path = recorder.finish().await;
             self.tell_recording(&path, true, sink);

@@ -9,6 +9,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
 use crate::media::peer::PeerConfig;
+use crate::media::stage::{Stage, StageConfig};
 use crate::media::{Capture, Encoders, MediaError, inventory, output};
 use crate::sdp::{Codec, Kind};
 
@@ -42,6 +43,10 @@ pub struct MediaOptions {
     pub receive_only: bool,
     /// Take nothing.
     pub send_only: bool,
+    /// The file that the room's grid and mixed sound go into.
+    pub record_mix: Option<PathBuf>,
+    /// All peers together in one window and one speaker, unless an output holds `{peer}`.
+    pub together: bool,
     /// Counters every so often.
     pub stats: Option<Duration>,
 }
@@ -57,6 +62,9 @@ pub struct MediaPlan {
     pub(super) play: Option<String>,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
+    pub(super) stage: Option<Arc<Stage>>,
+    /// Whether pictures and sound go to the stage's outputs.
+    together: (bool, bool),
     size: Option<(u32, u32)>,
     fps: u32,
     failed: Sender<String>,
@@ -117,6 +125,21 @@ impl MediaPlan {
                 reason: error.to_string(),
             })?;
         }
+        let together = |output: &Option<String>| {
+            output
+                .clone()
+                .filter(|output| options.together && !output.contains("{peer}") && !options.send_only)
+        };
+        let stage = StageConfig {
+            show: together(&show),
+            play: together(&play),
+            record: options.record_mix.clone().filter(|_| !options.send_only),
+        };
+        let are_together = (stage.show.is_some(), stage.play.is_some());
+        let stage = match stage == StageConfig::default() {
+            true => None,
+            false => Some(Arc::new(Stage::start(&stage, &failed)?)),
+        };
         let stream = format!("roomtone-{:08x}", fastrand::u32(..));
         let peer = PeerConfig { encoders, receive, codecs, stream };
         Ok(Self {
@@ -125,11 +148,30 @@ impl MediaPlan {
             play,
             record: options.record.clone(),
             stats: options.stats,
+            stage,
+            together: are_together,
             size: options.size,
             fps: options.fps,
             failed,
             failures,
         })
+    }
+
+    /// Completes what is recorded of all together; its file, where there is one.
+    pub async fn finish(&self) -> Option<PathBuf> {
+        match &self.stage {
+            Some(stage) => stage.finish().await,
+            None => None,
+        }
+    }
+
+    /// The output of one peer alone, where not all are together.
+    pub(super) fn own_output(&self, kind: Kind) -> Option<&str> {
+        let (output, of_all) = match kind {
+            Kind::Video => (&self.show, self.together.0),
+            Kind::Audio => (&self.play, self.together.1),
+        };
+        output.as_deref().filter(|_| !of_all)
     }
 
     /// Sends silence or black of a kind from now on, or its source again; false where nothing is sent.

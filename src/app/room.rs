@@ -39,6 +39,12 @@ struct Hall {
 impl Client {
     /// Joins a room and stays until the user ends it; comes back when the server was gone.
     pub async fn join(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
+        let result = self.stay(room, most).await;
+        self.finish().await;
+        result
+    }
+
+    async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
         let mut was_in = false;
         loop {

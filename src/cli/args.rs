@@ -258,6 +258,9 @@ pub struct MediaArgs {
     /// Record what each peer sends into a Matroska file in this folder, without encoding it again
     #[arg(long, value_name = "DIR", env = "ROOMTONE_RECORD")]
     pub record: Option<PathBuf>,
+    /// Record all together into this Matroska file: the grid of a room, and the mixed sound
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_RECORD_MIX")]
+    pub record_mix: Option<PathBuf>,
     /// Show and play nothing
     #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub headless: Option<bool>,

@@ -185,6 +185,8 @@ mod media {
             show: args.show.or_else(nothing),
             play: args.play.or_else(nothing),
             record: args.record,
+            record_mix: args.record_mix,
+            together: false,
             receive_only: args.receive_only == Some(true),
             send_only: args.send_only == Some(true),
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
@@ -243,7 +245,8 @@ mod media {
 
     pub(super) fn join(args: &JoinArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let room = room_id(&args.room)?;
-        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let Setup { target, id, mut options, sink } = set_up(&args.client, &args.media, file, json)?;
+        options.together = true;
         let commands = commands(json);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
@@ -252,7 +255,8 @@ mod media {
     }
 
     pub(super) fn host(args: &HostArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
-        let options = media_options(&args.media, file)?;
+        let mut options = media_options(&args.media, file)?;
+        options.together = args.room.is_some();
         let server_options = config::complete(&args.server, file)?;
         let id = peer_id(&args.id)?;
         let part = match args.room.as_deref().map(room_id).transpose()? {

@@ -153,6 +153,7 @@ fn limit_key_frames(appsink: &gst_app::AppSink) {
         }
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if last[0].is_some_and(|at| at.elapsed() < TWO_IN) {
+            // Not Drop: with it GStreamer is left to free an event that the binding has taken.
             return gst::PadProbeReturn::Handled;
         }
         *last = [last[1], Some(Instant::now())];

@@ -170,6 +170,23 @@ pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
     }
 }
 
+/// Builds a bin of a text that has one open end, the `src` of the element of that name. Other pads that
+/// could be linked stay as they are: a textoverlay whose text pad is offered waits for text.
+pub fn parse_bin_ending(text: &str, end: &str) -> Result<gst::Bin, MediaError> {
+    let bin = parse_with(text, |context| {
+        gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)
+    })?;
+    let bin: gst::Bin = bin.downcast().map_err(|_| breaks(text, "it is no bin"))?;
+    let src = bin.by_name(end).and_then(|element| element.static_pad("src"));
+    let src = src.ok_or_else(|| breaks(text, "it has no end"))?;
+    let ghost = gst::GhostPad::with_target(&src).map_err(|error| breaks(text, &error.to_string()))?;
+    ghost
+        .set_active(true)
+        .and_then(|()| bin.add_pad(&ghost))
+        .map_err(|error| breaks(text, &error.to_string()))?;
+    Ok(bin)
+}
+
 fn parse_with<T>(
     text: &str,
     parse: impl FnOnce(&mut gst::ParseContext) -> Result<T, gst::glib::Error>,

@@ -6,6 +6,7 @@
 
 pub mod capture;
 pub mod encode;
+pub mod grid;
 pub mod inventory;
 pub mod launch;
 pub mod output;
@@ -14,6 +15,7 @@ pub mod pipeline;
 pub mod receive;
 pub mod record;
 mod rtp;
+pub mod stage;
 mod transceivers;
 
 pub use capture::Capture;

@@ -1,9 +1,9 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
-use gst::prelude::*;
-use gst_utils::ConsumptionLink;
+use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::Sender;
 
+use super::capture::by_name;
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
@@ -49,16 +49,34 @@ impl Output {
         peer: &str,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        let kind = track.kind();
-        let pipeline = launch::parse(&text(kind, inventory::decoder(track.codec)?, output, peer)?)?;
-        let appsrc = pipeline.by_name("in").and_downcast::<gst_app::AppSrc>();
-        let appsrc = appsrc.ok_or_else(|| MediaError::WebRtc("the output has no appsrc".to_owned()))?;
+        let text = text(track.kind(), inventory::decoder(track.codec)?, output, peer)?;
+        Self::run(track.kind(), &track.producer, &text, failures)
+    }
+
+    /// The same of raw frames.
+    pub(super) fn of_raw(
+        kind: Kind,
+        producer: &StreamProducer,
+        output: &str,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        Self::run(kind, producer, &text(kind, "queue", output, "room")?, failures)
+    }
+
+    fn run(
+        kind: Kind,
+        producer: &StreamProducer,
+        text: &str,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let pipeline = launch::parse(text)?;
+        let appsrc: gst_app::AppSrc = by_name(&pipeline, "in")?;
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
             }
         });
-        let link = track.producer.add_consumer(&appsrc);
+        let link = producer.add_consumer(&appsrc);
         let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
         owned.play()?;
         Ok(Self { _link: link, _pipeline: owned })

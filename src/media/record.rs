@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use gst::prelude::*;
-use gst_utils::ConsumptionLink;
+use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::MediaError;
@@ -39,17 +39,32 @@ pub fn file_name(peer: &str, time: &str) -> String {
 impl Recorder {
     /// Records these tracks of a peer into a new file.
     pub fn start(tracks: &[Track], path: &Path, failures: Sender<String>) -> Result<Self, MediaError> {
+        let input = |track: &Track| {
+            // The muxer takes H.264 as it stands in MP4, with its headers in the caps.
+            let parse = match track.codec {
+                Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
+                Codec::Opus => "opusparse",
+                Codec::Vp8 => "identity name=vp8",
+            };
+            (track.producer.clone(), parse.to_owned())
+        };
+        Self::start_with(&tracks.iter().map(input).collect::<Vec<_>>(), path, failures)
+    }
+
+    /// Records streams into a new file, each through elements in gst-launch words.
+    pub(super) fn start_with(
+        inputs: &[(StreamProducer, String)],
+        path: &Path,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
         let failed = |reason: String| MediaError::Record { path: path.display().to_string(), reason };
         let mut text =
             String::from("matroskamux name=mux writing-app=roomtone ! filesink name=file async=false");
-        for (i, track) in tracks.iter().enumerate() {
-            // The muxer takes H.264 as it stands in MP4, with its headers in the caps.
-            let parse = match track.codec {
-                Codec::H264 => "! h264parse ! video/x-h264,stream-format=avc,alignment=au",
-                Codec::Opus => "! opusparse",
-                Codec::Vp8 => "! identity name=vp8",
-            };
-            text.push_str(&format!(" appsrc name=in{i} {parse} ! queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."));
+        for (i, (_, through)) in inputs.iter().enumerate() {
+            text.push_str(&format!(
+                " appsrc name=in{i} ! {through} ! \
+                 queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."
+            ));
         }
         let pipeline = launch::parse(&text)?;
         let file = pipeline.by_name("file").ok_or_else(|| failed("no filesink".into()))?;
@@ -71,7 +86,7 @@ impl Recorder {
         let mut sources = Vec::new();
         let mut links = Vec::new();
         let origin = super::pipeline::running_time();
-        for (i, track) in tracks.iter().enumerate() {
+        for (i, (producer, _)) in inputs.iter().enumerate() {
             let source = pipeline.by_name(&format!("in{i}")).and_downcast::<gst_app::AppSrc>();
             let source = source.ok_or_else(|| failed("no appsrc".into()))?;
             from_zero(&source, origin);
@@ -79,7 +94,7 @@ impl Recorder {
                 max_time: gst::ClockTime::from_seconds(10),
                 ..Default::default()
             };
-            let link = track.producer.add_consumer_with(&source, settings);
+            let link = producer.add_consumer_with(&source, settings);
             links.push(link.map_err(|error| failed(error.to_string()))?);
             sources.push(source);
         }
@@ -122,8 +137,8 @@ fn from_zero(source: &gst_app::AppSrc, origin: gst::ClockTime) {
     });
 }
 
-/// A browser changes the picture's size with the network. VP8 carries its size in every key frame,
-/// but the muxer would stop at new caps.
+/// A browser changes the picture's size with the network, and a mix its colours' description with its
+/// inputs. VP8 carries its size in every key frame, but the muxer would stop at new caps.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = Arc::new(AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {

@@ -159,3 +159,23 @@ pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// What ffprobe finds in a media file; it must find no fault.
+pub fn probe(file: &str) -> Value {
+    let what = "format=duration:stream=codec_name,width,height,nb_read_frames";
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-count_frames", "-of", "json", "-show_entries", what, file])
+        .output()
+        .expect("ffprobe (Debian: ffmpeg) is needed for this test");
+    assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
+    serde_json::from_slice(&probe.stdout).unwrap()
+}
+
+/// The duration in seconds, and the frames of the stream of that codec.
+pub fn duration_and_frames(probe: &Value, codec: &str) -> (f64, u64) {
+    let streams = probe["streams"].as_array().unwrap();
+    let stream =
+        streams.iter().find(|s| s["codec_name"] == codec).unwrap_or_else(|| panic!("no {codec}: {probe}"));
+    let frames = stream["nb_read_frames"].as_str().unwrap().parse().unwrap();
+    (probe["format"]["duration"].as_str().unwrap().parse().unwrap(), frames)
+}

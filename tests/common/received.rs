@@ -79,6 +79,19 @@ impl Received {
         });
     }
 
+    /// Waits for a picture whose left and right halves are lit as that says (black is about 16 of 255).
+    pub fn expect_halves(&self, lit: [bool; 2]) {
+        wait_for("the halves of the picture", || {
+            let bytes = self.bytes("pictures");
+            let last = bytes.chunks_exact(WIDTH * HEIGHT).next_back()?;
+            // The middle row, away from the borders and from what moves.
+            let row: Vec<u32> = last[WIDTH * HEIGHT / 2..][..WIDTH].iter().map(|p| u32::from(*p)).collect();
+            let mean = |part: &[u32]| part.iter().sum::<u32>() / part.len() as u32;
+            let halves = [mean(&row[4..WIDTH / 2 - 4]), mean(&row[WIDTH / 2 + 4..WIDTH - 4])];
+            (halves.map(|half| half > 40) == lit).then_some(())
+        });
+    }
+
     /// Waits until fifteen pictures in a row are the same.
     pub fn expect_still(&self) {
         wait_for("a still picture", || {
