@@ -253,7 +253,10 @@ fn record(
         launch::fill(&text, &values)
     };
     let inputs = [
-        (video.producer.clone(), format!("videoconvert ! {} ! identity name=vp8", encoder(Codec::Vp8, 2500)?)),
+        (
+            video.producer.clone(),
+            format!("videoconvert ! {} ! identity name=vp8", encoder(Codec::Vp8, 2500)?),
+        ),
         (audio.producer.clone(), format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
     ];
     Recorder::start_with(&inputs, path, failures.clone())
