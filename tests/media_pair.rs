@@ -161,3 +161,25 @@ fn one_way() {
     run(&[Codec::Vp8, Codec::Opus], &[Codec::Vp8, Codec::Opus], Codec::Vp8, (&Kind::ALL, &[]));
     run(&[Codec::Vp8, Codec::Opus], &[Codec::Vp8, Codec::Opus], Codec::Vp8, (&[], &Kind::ALL));
 }
+
+#[test]
+fn an_encoder_runs_as_long_as_somebody_needs_it() {
+    roomtone::media::init().unwrap();
+    smol::block_on(async {
+        let (failures, _) = bounded(16);
+        let config = SourceConfig { source: "test".into(), device: None, size: Some((160, 120)), fps: 15 };
+        let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
+        let encoders = Encoders::new(vec![capture], 300, failures);
+        encoders.keep(Codec::Vp8).unwrap();
+        // Two peers of one codec share one encode; another codec is another one, while it is needed.
+        let (first, second) =
+            (encoders.encoder(Codec::H264).unwrap(), encoders.encoder(Codec::H264).unwrap());
+        assert!(Arc::ptr_eq(&first, &second));
+        let watch = Arc::downgrade(&first);
+        drop((first, second));
+        assert!(watch.upgrade().is_none(), "nobody needs it");
+        let kept = Arc::downgrade(&encoders.encoder(Codec::Vp8).unwrap());
+        assert!(kept.upgrade().is_some());
+        assert!(encoders.encoder(Codec::Opus).is_err(), "no sound is sent");
+    });
+}

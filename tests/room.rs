@@ -5,7 +5,7 @@
 mod common;
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, ws};
+use common::{Program, Received, SMALL, duration_and_frames, probe, ws};
 use serde_json::json;
 
 fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
@@ -32,7 +32,10 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
             tab
         })
         .collect();
-    let mut bob = client(home.path(), &["join", "attic", "--id", "bob", "--server", &url], &by_bob);
+    let records = home.path().join("records");
+    let record = ["--record", records.to_str().unwrap()];
+    let join = ["join", "attic", "--id", "bob", "--server", &url];
+    let mut bob = client(home.path(), &[&join[..], &record].concat(), &by_bob);
     let connected = |peer| [("peer", peer), ("state", "connected")];
     let all = ["host", "tab1", "tab2"].map(connected);
     bob.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
@@ -56,6 +59,12 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
         "[...document.querySelectorAll('#messages .theirs')].some((m) => m.textContent === 'tab1to all')",
     );
 
+    // Who is muted is shown to all.
+    bob.say(&json!({"command": "mute"}));
+    tabs[1].wait("document.querySelector('.tile[data-peer=bob][data-silent]')");
+    bob.say(&json!({"command": "unmute"}));
+    tabs[1].wait("document.querySelector('.tile[data-peer=bob]:not([data-silent])')");
+
     // A tab leaves: its place is empty for all. It returns: a new call with all.
     tabs[0].click("hang-up");
     for program in [&mut host, &mut bob] {
@@ -72,6 +81,23 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
     bob.say(&json!({"command": "quit"}));
     assert_eq!(bob.end().0, 0);
     host.expect("peer", &[("peer", "bob"), ("state", "left")]);
+
+    // A file of each peer, and another of the one that returned.
+    let mut files: Vec<String> = std::fs::read_dir(records)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
+        .collect();
+    files.sort();
+    let count = |peer: &str| files.iter().filter(|file| file.contains(&format!("/{peer}-"))).count();
+    assert_eq!(["host", "tab1", "tab2"].map(count), [1, 2, 1], "{files:?}");
+    for file in &files {
+        let probe = probe(file);
+        let (duration, pictures) = duration_and_frames(&probe, "vp8");
+        assert!(
+            duration > 1.0 && pictures > 10 && duration_and_frames(&probe, "opus").1 > 50,
+            "{file}: {probe}"
+        );
+    }
     let by_host_still = by_host.from("tab2");
     by_host_still.expect_moving_and_audible(by_host_still.mark(), 15);
 }

@@ -42,6 +42,8 @@ pub enum Command {
 pub enum Change {
     /// Silence or black, or the source again.
     Mute(Kind, bool),
+    /// The one of the two that it is not.
+    Toggle(Kind),
     /// Another source: a name of `pipelines/source` or a pipeline's text, and its device.
     Source(Kind, String, Option<String>),
 }
@@ -158,7 +160,12 @@ impl Client {
 
     /// Changes what is sent.
     pub(super) async fn change(&self, change: Change) {
+        let change = match change {
+            Change::Toggle(kind) => Change::Mute(kind, !self.plan.is_muted(kind)),
+            change => change,
+        };
         let (kind, what, changed) = match change {
+            Change::Toggle(_) => return,
             Change::Mute(kind, muted) => {
                 let what = if muted { "muted" } else { "on" };
                 (kind, what.to_owned(), Ok(self.plan.set_muted(kind, muted)))

@@ -179,6 +179,11 @@ impl MediaPlan {
         self.peer.encoders.set_muted(kind, muted)
     }
 
+    /// Whether silence or black is sent.
+    pub fn is_muted(&self, kind: Kind) -> bool {
+        self.peer.encoders.is_muted(kind)
+    }
+
     /// Sends another source to all peers from now on; false where nothing of the kind is sent.
     pub async fn switch(
         &self,

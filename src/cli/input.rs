@@ -31,7 +31,7 @@ enum JsonCommand {
 }
 
 const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
-    video SOURCE, audio SOURCE, peers, stats, hang-up [PEER], quit";
+    video SOURCE, audio SOURCE, peers, stats, hang-up [PEER], quit; in short: m, c, p, s, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
     text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
@@ -75,6 +75,12 @@ fn of_person(line: &str) -> Result<Command, String> {
             }
             None => return Err(HELP.to_owned()),
         },
+        // One letter and Enter, for people at a terminal.
+        ("m", "") => Command::Send(Change::Toggle(Kind::Audio)),
+        ("c", "") => Command::Send(Change::Toggle(Kind::Video)),
+        ("p", "") => Command::Peers,
+        ("s", "") => Command::Stats,
+        ("q", "") => Command::Quit,
         ("mute", "") => Command::Send(Change::Mute(Kind::Audio, true)),
         ("unmute", "") => Command::Send(Change::Mute(Kind::Audio, false)),
         ("camera", "off") => Command::Send(Change::Mute(Kind::Video, true)),
@@ -149,6 +155,8 @@ mod tests {
             assert_eq!(parse(json, true), Ok(Some(command)), "{json}");
         }
         assert_eq!(parse("  ", false), Ok(None));
+        assert_eq!(parse("m", false), Ok(Some(Command::Send(Change::Toggle(Kind::Audio)))));
+        assert_eq!(parse("q", false), Ok(Some(Command::Quit)));
         for wrong in ["dance", "say", "tell bob", "mute x", "camera"] {
             assert_eq!(parse(wrong, false), Err(HELP.into()), "{wrong}");
         }

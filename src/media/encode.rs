@@ -90,6 +90,11 @@ impl Encoders {
         self.lock().captures.get(&kind).map(|capture| capture.set_muted(muted)).is_some()
     }
 
+    /// Whether silence or black is sent of that kind.
+    pub fn is_muted(&self, kind: Kind) -> bool {
+        self.lock().captures.get(&kind).is_some_and(Capture::is_muted)
+    }
+
     /// Another source in place of the one of its kind, for all peers at once; false where nothing of the
     /// kind is sent.
     pub fn replace(&self, capture: Capture) -> Result<bool, MediaError> {

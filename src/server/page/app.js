@@ -388,6 +388,8 @@ $("show-stats").onclick = () => {
   showStats();
 };
 
+setInterval(() => app.room?.listen(), 1000);
+
 // Keys
 
 document.addEventListener("keydown", (event) => {

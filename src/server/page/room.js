@@ -71,6 +71,17 @@ export class Room extends EventTarget {
     await Promise.all([...this.calls.values()].map((call) => call.send(stream)));
   }
 
+  // Who is silent: of a microphone that is on, some noise always comes.
+  async listen() {
+    for (const [peer, { pc }] of this.calls) {
+      let level;
+      (await pc.getStats()).forEach((report) => {
+        if (report.type === "inbound-rtp" && report.kind === "audio") level = report.audioLevel;
+      });
+      this.#tile(peer)?.toggleAttribute("data-silent", level === 0);
+    }
+  }
+
   say(text) {
     return [...this.calls.values()].filter((call) => call.say(text)).length > 0;
   }
