@@ -24,6 +24,8 @@ struct Side {
     first_frames: Vec<Codec>,
     messages: Vec<String>,
     open_channels: usize,
+    forged: bool,
+    tracks: usize,
 }
 
 impl Side {
@@ -54,6 +56,8 @@ impl Side {
             first_frames: vec![],
             messages: vec![],
             open_channels: 0,
+            forged: false,
+            tracks: 0,
         }
     }
 
@@ -91,6 +95,8 @@ impl Side {
                 }
                 PeerEvent::Message { text, .. } => self.messages.push(text),
                 PeerEvent::ChannelOpen(_) => self.open_channels += 1,
+                PeerEvent::Forged => self.forged = true,
+                PeerEvent::Track(_) => self.tracks += 1,
                 PeerEvent::Failed(reason) => panic!("{}: {reason}", self.name),
                 _ => {}
             }
@@ -182,4 +188,54 @@ fn an_encoder_runs_as_long_as_somebody_needs_it() {
         assert!(kept.upgrade().is_some());
         assert!(encoders.encoder(Codec::Opus).is_err(), "no sound is sent");
     });
+}
+
+/// Between the two somebody writes another fingerprint into what one of them says.
+fn forge(message: &mut PeerMessage) {
+    if let PeerMessage::Description(description) = message {
+        let digit = |c: char| if c == 'A' { 'B' } else { 'A' };
+        let forged = |line: &str| match line.strip_prefix("a=fingerprint:sha-256 ") {
+            Some(digest) => {
+                let first = digest.chars().next().map(digit).unwrap();
+                format!("a=fingerprint:sha-256 {first}{}\r\n", &digest[1..])
+            }
+            None => format!("{line}\r\n"),
+        };
+        description.sdp = description.sdp.lines().map(forged).collect();
+    }
+}
+
+#[test]
+fn a_forged_fingerprint_is_found_out_before_anything_is_sent_or_shown() {
+    roomtone::media::init().unwrap();
+    for offer_is_forged in [true, false] {
+        smol::block_on(async {
+            let codecs = [Codec::Vp8, Codec::Opus];
+            let mut a = Side::new("offerer", &codecs, &Kind::ALL).await;
+            let mut b = Side::new("answerer", &codecs, &Kind::ALL).await;
+            let (mut to_a, mut to_b) = (VecDeque::new(), VecDeque::new());
+            a.negotiation.request_offer(Instant::now());
+            let started = Instant::now();
+            loop {
+                a.step(&mut to_b, &mut to_a).await;
+                if offer_is_forged {
+                    to_b.iter_mut().for_each(forge);
+                }
+                b.step(&mut to_a, &mut to_b).await;
+                if !offer_is_forged {
+                    to_a.iter_mut().for_each(forge);
+                }
+                let (deceived, other) = if offer_is_forged { (&b, &a) } else { (&a, &b) };
+                if deceived.forged {
+                    assert_eq!(deceived.tracks, 0, "nothing is shown");
+                    let stats = deceived.peer.as_ref().unwrap().stats();
+                    assert_eq!((stats.video_frames_sent, stats.audio_frames_sent), (0, 0), "nothing is sent");
+                    assert!(!other.forged);
+                    break;
+                }
+                assert!(started.elapsed() < Duration::from_secs(20), "it is not found out");
+                smol::Timer::after(Duration::from_millis(2)).await;
+            }
+        });
+    }
 }

@@ -305,8 +305,10 @@ fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
             Err(ClientError::Unavailable(text))
         }
         EndReason::Refused(text) => Err(ClientError::Refused(text)),
-        EndReason::PeerHungUp | EndReason::Negotiation { .. } | EndReason::NoPath | EndReason::Lost => {
-            Err(ClientError::Failed(reason))
-        }
+        EndReason::PeerHungUp
+        | EndReason::Negotiation { .. }
+        | EndReason::NoPath
+        | EndReason::Forged
+        | EndReason::Lost => Err(ClientError::Failed(reason)),
     }
 }

@@ -159,6 +159,7 @@ impl Connection {
                 sink(&Event::Message { peer, channel, text })
             }
             Happened::Event(PeerEvent::ChannelOpen(channel)) => sink(&Event::Channel { peer, channel }),
+            Happened::Event(PeerEvent::Forged) => return Some(Input::Connection(ConnectionState::Forged)),
             Happened::Event(PeerEvent::Failed(text)) => {
                 sink(&Event::Warning { text });
                 return Some(Input::Connection(ConnectionState::Failed));

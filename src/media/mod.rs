@@ -16,7 +16,9 @@ pub mod receive;
 pub mod record;
 mod rtp;
 pub mod stage;
+pub mod stats;
 mod transceivers;
+mod transport;
 
 pub use capture::Capture;
 pub use encode::Encoders;

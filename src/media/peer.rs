@@ -6,16 +6,18 @@ use std::time::Instant;
 
 use gst::prelude::*;
 use gst_webrtc::{
-    WebRTCDTLSTransport, WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState,
-    WebRTCSDPType, WebRTCSessionDescription,
+    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState, WebRTCSDPType,
+    WebRTCSessionDescription,
 };
 use smol::channel::Sender as EventSender;
 
 use super::encode::{Encoder, Encoders};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
-use super::{MediaError, transceivers};
+pub use super::stats::Stats;
+use super::{MediaError, transceivers, transport};
 use crate::protocol::SdpKind;
+use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::{Codec, Kind, Sdp};
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
 
@@ -84,6 +86,8 @@ pub enum PeerEvent {
     },
     /// A data channel can be written to.
     ChannelOpen(String),
+    /// The peer's certificate is not the one that its description names: somebody sits between.
+    Forged,
     /// The pipeline failed; the call cannot go on.
     Failed(String),
 }
@@ -105,31 +109,13 @@ struct State {
     channels: Vec<WebRTCDataChannel>,
     mlines: usize,
     expected: usize,
+    /// What the peer's certificate must be.
+    fingerprints: Vec<Fingerprint>,
+    /// ICE and DTLS are through, and the certificate is the one that was named.
     connected: bool,
+    /// What the peer showed and said before that.
+    held: Vec<PeerEvent>,
     watches_dtls: bool,
-}
-
-/// Counters of a connection, since its start.
-#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
-pub struct Stats {
-    /// Frames given to the network, of each kind.
-    pub video_frames_sent: u64,
-    /// Packets of sound sent.
-    pub audio_frames_sent: u64,
-    /// Whole pictures received.
-    pub video_frames_received: u64,
-    /// Packets of sound received.
-    pub audio_frames_received: u64,
-    /// Bytes of media received.
-    pub bytes_received: u64,
-    /// Width and height of the picture received, 0 where none is.
-    pub width: u32,
-    /// See [`Stats::width`].
-    pub height: u32,
-    /// Packets that did not come, as the RTP session counts them.
-    pub packets_lost: i64,
-    /// The round trip as RTCP measures it, in ms.
-    pub round_trip_ms: Option<f64>,
 }
 
 /// See the module.
@@ -156,7 +142,7 @@ impl Peer {
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         webrtc.set_property("latency", JITTER_BUFFER_MS);
-        tune_ice(&webrtc);
+        transport::tune_ice(&webrtc);
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -170,7 +156,7 @@ impl Peer {
                 report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
             }
         });
-        let owned = owned.with_farewell(close_dtls);
+        let owned = owned.with_farewell(transport::close_dtls);
         let peer = Self { state: Arc::default(), webrtc, config, events, owned };
         peer.listen();
         peer.owned.play()?;
@@ -201,6 +187,9 @@ impl Peer {
     /// Sends a text over the chat channel; false where none is open.
     pub fn say(&self, text: &str) -> bool {
         let state = lock(&self.state);
+        if !state.connected {
+            return false;
+        }
         let open =
             state.channels.iter().find(|c| c.ready_state() == gst_webrtc::WebRTCDataChannelState::Open);
         open.is_some_and(|channel| channel.send_string_full(Some(text)).is_ok())
@@ -235,29 +224,8 @@ impl Peer {
             }
         }
         drop(state);
-        self.rtp_session_stats(&mut stats);
+        super::stats::add_rtp_session(&self.webrtc, &mut stats);
         stats
-    }
-
-    /// webrtcbin's own statistics are wrong under BUNDLE before 1.26; the RTP session's are right.
-    fn rtp_session_stats(&self, stats: &mut Stats) {
-        let rtpbin = self.webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
-        let session = rtpbin
-            .and_then(|bin| bin.emit_by_name::<Option<gst::glib::Object>>("get-internal-session", &[&0_u32]));
-        let Some(session) = session else { return };
-        let table = session.property::<gst::Structure>("stats");
-        let Ok(sources) = table.get::<gst::glib::ValueArray>("source-stats") else { return };
-        for source in sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()) {
-            if source.get::<bool>("internal") != Ok(true) {
-                stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
-                if let (Ok(true), Ok(trip)) =
-                    (source.get::<bool>("have-rb"), source.get::<u32>("rb-round-trip"))
-                {
-                    // In units of 1/65536 s (RFC 3550, 6.4.1).
-                    stats.round_trip_ms = Some(f64::from(trip) * 1000.0 / 65536.0);
-                }
-            }
-        }
     }
 
     fn listen(&self) {
@@ -273,20 +241,30 @@ impl Peer {
 
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
-            let connection = match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
-                WebRTCPeerConnectionState::Connected => ConnectionState::Connected,
-                WebRTCPeerConnectionState::Failed => ConnectionState::Failed,
-                WebRTCPeerConnectionState::Closed => ConnectionState::Closed,
-                _ => return,
-            };
-            if connection == ConnectionState::Connected
-                && let Some(state) = state.upgrade()
-            {
-                let mut state = lock(&state);
-                state.connected = true;
-                state.senders.iter().for_each(|(_, sender)| sender.flow(true));
+            let Some(state) = state.upgrade() else { return };
+            match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
+                WebRTCPeerConnectionState::Connected => {
+                    let mut state = lock(&state);
+                    // webrtcbin (before 1.28.5) takes whatever certificate comes.
+                    if !transport::is_the_one_named(webrtc, &state.fingerprints) {
+                        drop(state);
+                        report(&events, PeerEvent::Forged);
+                        return;
+                    }
+                    state.connected = true;
+                    state.senders.iter().for_each(|(_, sender)| sender.flow(true));
+                    state.held.drain(..).for_each(|event| report(&events, event));
+                    drop(state);
+                    report(&events, PeerEvent::Connection(ConnectionState::Connected));
+                }
+                WebRTCPeerConnectionState::Failed => {
+                    report(&events, PeerEvent::Connection(ConnectionState::Failed));
+                }
+                WebRTCPeerConnectionState::Closed => {
+                    report(&events, PeerEvent::Connection(ConnectionState::Closed));
+                }
+                _ => {}
             }
-            report(&events, PeerEvent::Connection(connection));
         });
 
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
@@ -313,7 +291,7 @@ impl Peer {
                 Ok(None) => {}
                 Ok(Some(track)) => {
                     lock(&state).tracks.push(track.clone());
-                    report(&events, PeerEvent::Track(track));
+                    report_of_peer(&state, &events, PeerEvent::Track(track));
                 }
                 Err(error) => report(&events, PeerEvent::Failed(error.to_string())),
             }
@@ -372,6 +350,7 @@ impl Peer {
     async fn apply_remote(&self, kind: SdpKind, remote: &Remote) -> Result<EffectResult, MediaError> {
         let Remote { sdp, flows } = remote;
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
+        lock(&self.state).fingerprints = Fingerprint::all(sdp);
         self.apply("set-remote-description", kind, &sdp.to_string()).await?;
         if kind == SdpKind::Offer {
             let sending: Vec<Kind> = lock(&self.state).senders.iter().map(|(kind, _)| *kind).collect();
@@ -411,7 +390,7 @@ impl Peer {
 
     /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
     fn watch_dtls(&self) {
-        let Some(transport) = self.dtls() else { return };
+        let Some(transport) = transport::dtls(&self.webrtc) else { return };
         if std::mem::replace(&mut lock(&self.state).watches_dtls, true) {
             return;
         }
@@ -421,17 +400,6 @@ impl Peer {
             DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
             _ => {}
         });
-    }
-
-    fn dtls(&self) -> Option<WebRTCDTLSTransport> {
-        let first = self
-            .webrtc
-            .emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&0_i32]);
-        let of_media = first.and_then(|transceiver| transceiver.receiver()).and_then(|r| r.transport());
-        of_media.or_else(|| {
-            let sctp = self.webrtc.property::<Option<gst::glib::Object>>("sctp-transport")?;
-            sctp.property::<Option<WebRTCDTLSTransport>>("transport")
-        })
     }
 }
 
@@ -458,6 +426,17 @@ fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
     }
 }
 
+/// Nothing that a peer shows or says is passed on before it is known who it is.
+fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEvent>, event: PeerEvent) {
+    const MOST: usize = 256;
+    let mut state = lock(state);
+    match state.connected {
+        true => report(events, event),
+        false if state.held.len() < MOST => state.held.push(event),
+        false => tracing::warn!("too much of a peer that is not known yet"),
+    }
+}
+
 fn text_summary(sdp: &str) -> String {
     Sdp::parse(sdp).map_or_else(|error| error.to_string(), |sdp| transceivers::summary(&sdp))
 }
@@ -476,28 +455,30 @@ fn settle(
 }
 
 /// Takes a data channel in and passes its texts on.
-fn adopt(state: &Mutex<State>, events: &EventSender<PeerEvent>, channel: WebRTCDataChannel) {
-    let mut state = lock(state);
-    if state.channels.len() >= MAX_CHANNELS {
+fn adopt(state: &Arc<Mutex<State>>, events: &EventSender<PeerEvent>, channel: WebRTCDataChannel) {
+    if lock(state).channels.len() >= MAX_CHANNELS {
         channel.close();
         return;
     }
-    let messages = events.clone();
+    let (messages, of) = (events.clone(), Arc::downgrade(state));
     channel.connect_on_message_string(move |channel, text| {
+        let Some(state) = of.upgrade() else { return };
         let channel = channel.label().map(|label| label.to_string()).unwrap_or_default();
         match text {
             Some(text) if text.len() <= MAX_CHAT => {
-                report(&messages, PeerEvent::Message { channel, text: text.to_owned() });
+                let text = text.to_owned();
+                report_of_peer(&state, &messages, PeerEvent::Message { channel, text });
             }
             _ => tracing::warn!("a message that is too long or empty is dropped"),
         }
     });
     // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
     let (opened, told) = (events.clone(), std::sync::atomic::AtomicBool::new(false));
+    let of = Arc::downgrade(state);
     let on_open = Arc::new(move |channel: &WebRTCDataChannel| {
-        if !told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        if let (false, Some(state)) = (told.swap(true, std::sync::atomic::Ordering::Relaxed), of.upgrade()) {
             let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
-            report(&opened, PeerEvent::ChannelOpen(label));
+            report_of_peer(&state, &opened, PeerEvent::ChannelOpen(label));
         }
     });
     let later = on_open.clone();
@@ -505,43 +486,7 @@ fn adopt(state: &Mutex<State>, events: &EventSender<PeerEvent>, channel: WebRTCD
     if channel.ready_state() == gst_webrtc::WebRTCDataChannelState::Open {
         on_open(&channel);
     }
-    state.channels.push(channel);
-}
-
-/// libnice's settings that webrtcbin does not show: no UPnP (it opens listeners), checks every 5 ms
-/// instead of 20, and consent checks that notice a dead path.
-fn tune_ice(webrtc: &gst::Element) {
-    let ice = webrtc.property::<Option<gst::glib::Object>>("ice-agent");
-    let agent = ice.filter(|ice| ice.has_property("agent"));
-    let Some(agent) = agent.and_then(|ice| ice.property::<Option<gst::glib::Object>>("agent")) else {
-        return;
-    };
-    for (name, value) in [("upnp", false), ("keepalive-conncheck", true)] {
-        if agent.find_property(name).is_some_and(|p| p.flags().contains(gst::glib::ParamFlags::WRITABLE)) {
-            agent.set_property(name, value);
-        }
-    }
-    if agent.has_property("stun-pacing-timer") {
-        agent.set_property("stun-pacing-timer", 5_u32);
-    }
-}
-
-/// Sends DTLS's close_notify, by which the peer knows at once that we are gone; webrtcbin does not.
-fn close_dtls(pipeline: &gst::Pipeline) {
-    /// For the few bytes to leave.
-    const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
-    let is_encoder =
-        |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "dtlsenc");
-    let elements = pipeline.iterate_recurse().into_iter().filter_map(Result::ok);
-    let mut said = false;
-    for encoder in elements.filter(is_encoder) {
-        for pad in encoder.sink_pads() {
-            said |= pad.send_event(gst::event::Eos::new());
-        }
-    }
-    if said {
-        std::thread::sleep(LINGER);
-    }
+    lock(state).channels.push(channel);
 }
 
 impl Drop for Peer {
@@ -550,6 +495,7 @@ impl Drop for Peer {
         let mut state = lock(&self.state);
         state.senders.clear();
         state.tracks.clear();
+        state.held.clear();
         state.channels.clear();
     }
 }

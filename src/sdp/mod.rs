@@ -9,6 +9,7 @@
 pub mod candidate;
 pub mod codec;
 pub mod direction;
+pub mod fingerprint;
 pub mod normalise;
 pub mod setup;
 

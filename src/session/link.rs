@@ -21,6 +21,8 @@ pub enum ConnectionState {
     Failed,
     /// The peer closed its side (DTLS close).
     Closed,
+    /// The peer's certificate is not the one that its description names.
+    Forged,
 }
 
 /// Who makes the first offer.
@@ -77,6 +79,9 @@ pub enum EndReason {
     /// The descriptions were exchanged, but no path to the peer was found.
     #[error("no network path to the peer was found; a firewall between the two usually needs a TURN server")]
     NoPath,
+    /// The peer is not who its description says: whoever relays the descriptions changed them.
+    #[error("the peer's certificate is not the one in its description: somebody sits between the two")]
+    Forged,
     /// The path to the peer broke.
     #[error("the connection to the peer broke")]
     Lost,
@@ -196,6 +201,7 @@ impl Link {
             }
             Input::Connection(ConnectionState::Failed) if self.connected => self.end(EndReason::Lost),
             Input::Connection(ConnectionState::Failed) => self.end(EndReason::NoPath),
+            Input::Connection(ConnectionState::Forged) => self.end(EndReason::Forged),
             Input::Connection(ConnectionState::Closed) | Input::PeerGone => self.end(EndReason::PeerHungUp),
             Input::HangUp => self.end(EndReason::HungUp),
         }

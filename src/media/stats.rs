@@ -1,0 +1,46 @@
+//! Counters of a connection.
+
+use gst::prelude::*;
+
+/// Counters of a connection, since its start.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct Stats {
+    /// Frames given to the network, of each kind.
+    pub video_frames_sent: u64,
+    /// Packets of sound sent.
+    pub audio_frames_sent: u64,
+    /// Whole pictures received.
+    pub video_frames_received: u64,
+    /// Packets of sound received.
+    pub audio_frames_received: u64,
+    /// Bytes of media received.
+    pub bytes_received: u64,
+    /// Width and height of the picture received, 0 where none is.
+    pub width: u32,
+    /// See [`Stats::width`].
+    pub height: u32,
+    /// Packets that did not come, as the RTP session counts them.
+    pub packets_lost: i64,
+    /// The round trip as RTCP measures it, in ms.
+    pub round_trip_ms: Option<f64>,
+}
+
+/// webrtcbin's own statistics are wrong under BUNDLE before 1.26; the RTP session's are right.
+pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
+    let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
+    let session = rtpbin
+        .and_then(|bin| bin.emit_by_name::<Option<gst::glib::Object>>("get-internal-session", &[&0_u32]));
+    let Some(session) = session else { return };
+    let table = session.property::<gst::Structure>("stats");
+    let Ok(sources) = table.get::<gst::glib::ValueArray>("source-stats") else { return };
+    for source in sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()) {
+        if source.get::<bool>("internal") != Ok(true) {
+            stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
+            if let (Ok(true), Ok(trip)) = (source.get::<bool>("have-rb"), source.get::<u32>("rb-round-trip"))
+            {
+                // In units of 1/65536 s (RFC 3550, 6.4.1).
+                stats.round_trip_ms = Some(f64::from(trip) * 1000.0 / 65536.0);
+            }
+        }
+    }
+}
