@@ -41,6 +41,12 @@ fn help_of_the_server() {
 }
 
 #[test]
+fn help_of_room_client() {
+    let output = Command::cargo_bin("room-client").unwrap().arg("--help").env("COLUMNS", "100").output().unwrap();
+    insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
+}
+
+#[test]
 fn wrong_arguments_are_usage_errors() {
     assert_eq!(fails(&["serve", "--listen", "here"]).0, 2);
     assert_eq!(fails(&["dance"]).0, 2);

@@ -2,10 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use smol::future::or;
-
-use super::client::{Client, ClientError, Command, at};
-use super::connection::{Connection, Funnel, Happened};
+use super::client::{Client, ClientError, Command, Happening};
+use super::connection::{Connection, Funnel};
 use super::{Event, PeerState};
 use crate::protocol::PeerId;
 use crate::session::call::{Call, Input, Output};
@@ -20,15 +18,6 @@ enum End {
     ServerGone,
     /// The user ends the program.
     Quit,
-}
-
-/// What the loop waits for.
-enum Happening {
-    Frame(Frame),
-    Connection(u64, Happened),
-    Command(Command),
-    Failure(String),
-    Timer,
 }
 
 impl Client {
@@ -110,7 +99,9 @@ impl Client {
                 Err(error) => break Err(error),
             }
             let now = Instant::now();
-            let input = match self.next(socket, &call, &talk).await {
+            let record_at = talk.connection.as_ref().and_then(Connection::record_at);
+            let deadline = call.poll_timeout().into_iter().chain(talk.stats_at).chain(record_at).min();
+            let input = match self.next(socket, &talk.funnel, deadline).await {
                 Happening::Timer => {
                     self.timer(&mut call, &mut talk);
                     continue;
@@ -219,23 +210,6 @@ impl Client {
             }
         }
         Ok(None)
-    }
-
-    async fn next(&self, socket: &mut Socket, call: &Call, talk: &Talk) -> Happening {
-        let record_at = talk.connection.as_ref().and_then(Connection::record_at);
-        let deadline = call.poll_timeout().into_iter().chain(talk.stats_at).chain(record_at).min();
-        let timer = async {
-            at(deadline).await;
-            Happening::Timer
-        };
-        let connection = async {
-            let (number, happened) = talk.funnel.next().await;
-            Happening::Connection(number, happened)
-        };
-        let frame = async { Happening::Frame(socket.receive().await) };
-        let command = async { Happening::Command(self.command().await) };
-        let failure = async { Happening::Failure(self.failure().await) };
-        or(timer, or(or(connection, frame), or(command, failure))).await
     }
 
     fn timer(&self, call: &mut Call, talk: &mut Talk) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 use smol::channel::Receiver;
 use smol::future::{or, pending};
 
+use super::connection::{Funnel, Happened};
 use super::plan::MediaPlan;
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
@@ -93,14 +94,15 @@ pub(super) fn timestamp() -> String {
         .unwrap_or_default()
 }
 
-/// Done at that time; never where there is none.
-pub(super) async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => {
-            smol::Timer::at(time).await;
-        }
-        None => pending().await,
-    }
+/// What the loops wait for.
+pub(super) enum Happening {
+    Frame(Frame),
+    /// Of the connection with that number.
+    Connection(u64, Happened),
+    Command(Command),
+    /// A source or an encoder stopped.
+    Failure(String),
+    Timer,
 }
 
 /// A client of one server.
@@ -143,7 +145,7 @@ impl Client {
     }
 
     /// The next command; for ever where nobody can give one.
-    pub(super) async fn command(&self) -> Command {
+    async fn command(&self) -> Command {
         match self.commands.recv().await {
             Ok(command) => command,
             Err(_) => pending().await,
@@ -190,8 +192,33 @@ impl Client {
         }
     }
 
+    /// The first of all that can happen, until that time.
+    pub(super) async fn next(
+        &self,
+        socket: &mut Socket,
+        funnel: &Funnel,
+        until: Option<Instant>,
+    ) -> Happening {
+        let timer = async {
+            match until {
+                Some(time) => smol::Timer::at(time).await,
+                None => pending().await,
+            };
+            Happening::Timer
+        };
+        let connection = async {
+            let (number, happened) = funnel.next().await;
+            Happening::Connection(number, happened)
+        };
+        let frame = async { Happening::Frame(socket.receive().await) };
+        let command = async { Happening::Command(self.command().await) };
+        let failure = async { Happening::Failure(self.failure().await) };
+        // None starves another: what is ready is taken in, and the timer is looked at each time.
+        or(timer, or(or(command, frame), or(connection, failure))).await
+    }
+
     /// Sources and encoders that stopped; for ever where none does.
-    pub(super) async fn failure(&self) -> String {
+    async fn failure(&self) -> String {
         match self.plan.failures.recv().await {
             Ok(text) => text,
             Err(_) => pending().await,

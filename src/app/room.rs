@@ -3,25 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use smol::future::or;
-
-use super::client::{Client, ClientError, Command, at};
-use super::connection::{Connection, Funnel, Happened};
+use super::client::{Client, ClientError, Command, Happening};
+use super::connection::{Connection, Funnel};
 use super::{Event, PeerState};
 use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
 use crate::session::room::{Input, Output, Room};
 use crate::session::{Effect, EndReason, link};
 use crate::signalling::{Backoff, Frame, RoomClient, Socket, room};
-
-/// What the loop waits for.
-enum Happening {
-    Frame(Frame),
-    Connection(u64, Happened),
-    Command(Command),
-    Failure(String),
-    Timer,
-}
 
 /// How the loop ended.
 enum End {
@@ -88,7 +77,9 @@ impl Client {
             if let Err(error) = self.act_in_room(socket, lines, &mut room, &mut hall).await {
                 break Err(error);
             }
-            let input = match self.next_in_room(socket, &room, &hall).await {
+            let records = hall.connections.values().filter_map(Connection::record_at);
+            let deadline = room.poll_timeout().into_iter().chain(hall.stats_at).chain(records).min();
+            let input = match self.next(socket, &hall.funnel, deadline).await {
                 Happening::Timer => {
                     self.room_timer(&mut room, &mut hall);
                     continue;
@@ -204,23 +195,6 @@ impl Client {
         if let Some(connection) = hall.connections.remove(peer) {
             connection.close(&self.sink).await;
         }
-    }
-
-    async fn next_in_room(&self, socket: &mut Socket, room: &Room, hall: &Hall) -> Happening {
-        let records = hall.connections.values().filter_map(Connection::record_at);
-        let deadline = room.poll_timeout().into_iter().chain(hall.stats_at).chain(records).min();
-        let timer = async {
-            at(deadline).await;
-            Happening::Timer
-        };
-        let connection = async {
-            let (number, happened) = hall.funnel.next().await;
-            Happening::Connection(number, happened)
-        };
-        let frame = async { Happening::Frame(socket.receive().await) };
-        let command = async { Happening::Command(self.command().await) };
-        let failure = async { Happening::Failure(self.failure().await) };
-        or(timer, or(or(command, frame), or(connection, failure))).await
     }
 
     fn room_timer(&self, room: &mut Room, hall: &mut Hall) {
