@@ -42,7 +42,8 @@ fn help_of_the_server() {
 
 #[test]
 fn help_of_room_client() {
-    let output = Command::cargo_bin("room-client").unwrap().arg("--help").env("COLUMNS", "100").output().unwrap();
+    let output =
+        Command::cargo_bin("room-client").unwrap().arg("--help").env("COLUMNS", "100").output().unwrap();
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap());
 }
 

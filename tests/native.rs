@@ -292,3 +292,21 @@ fn a_room_comes_in_one_window_and_one_file() {
     assert!(pictures as f64 > duration * 15.0, "{probe}");
     assert!(common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
 }
+
+#[test]
+fn who_answers_comes_back_when_the_server_does() {
+    let home = tempfile::tempdir().unwrap();
+    let (first, url) = server(home.path());
+    let none = ["--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
+    bob.expect("registered", &[]);
+    first.interrupt();
+    bob.expect("warning", &[("text", "the server is gone; trying again")]);
+    assert_eq!(first.end().0, 130);
+    let address = url.trim_start_matches("ws://");
+    let mut second = Program::start(home.path(), &["serve", "--listen", address]);
+    second.link();
+    bob.expect("registered", &[("id", "bob")]);
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+}

@@ -49,19 +49,10 @@ impl Client {
 
     async fn answer_all(&self, once: bool) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
-        let mut was_registered = false;
+        let mut again = false;
         loop {
-            let (mut socket, room) = match self.register().await {
-                Ok(registered) => registered,
-                Err(error) if was_registered && error.is_retryable() => {
-                    self.warn(&error.to_string());
-                    self.pause(&mut backoff).await?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            was_registered = true;
-            backoff.reset();
+            let (mut socket, room) = self.register_again(&mut backoff, again).await?;
+            again = true;
             let call = Call::answer(self.plan.peer.wanted());
             let end = self.converse(&mut socket, room, call, None).await;
             socket.close().await;

@@ -225,6 +225,27 @@ impl Client {
         }
     }
 
+    /// Registers; `again`, for one that was registered before, until that works, as long as it may.
+    pub(super) async fn register_again(
+        &self,
+        backoff: &mut Backoff,
+        again: bool,
+    ) -> Result<(Socket, RoomClient), ClientError> {
+        loop {
+            match self.register().await {
+                Ok(registered) => {
+                    backoff.reset();
+                    return Ok(registered);
+                }
+                Err(error) if again && error.is_retryable() => {
+                    self.warn(&error.to_string());
+                    self.pause(backoff).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     pub(super) async fn register(&self) -> Result<(Socket, RoomClient), ClientError> {
         let late = async {
             smol::Timer::after(2 * STEP).await;

@@ -35,19 +35,10 @@ impl Client {
 
     async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
-        let mut was_in = false;
+        let mut again = false;
         loop {
-            let (mut socket, mut lines) = match self.register().await {
-                Ok(registered) => registered,
-                Err(error) if was_in && error.is_retryable() => {
-                    self.warn(&error.to_string());
-                    self.pause(&mut backoff).await?;
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            was_in = true;
-            backoff.reset();
+            let (mut socket, mut lines) = self.register_again(&mut backoff, again).await?;
+            again = true;
             let end = self.attend(&mut socket, &mut lines, room, most).await;
             socket.close().await;
             match end? {
