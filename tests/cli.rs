@@ -187,6 +187,42 @@ mod media {
     }
 
     #[test]
+    fn a_users_own_pipelines_come_first() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join(".config/roomtone/pipelines/source");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("test.launch"), "# My own test.\nnosuchelement\n").unwrap();
+        std::fs::write(folder.join("mine.launch"), "# Mine.\nvideotestsrc pattern=nosuch\n").unwrap();
+        let output = roomtone(home.path()).arg("devices").output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(
+            text.contains("My own test.") && text.contains("Mine.") && !text.contains("moving ball"),
+            "{text}"
+        );
+        let call = |source: &str| {
+            let server =
+                ["call", "bob", "--server", "ws://127.0.0.1:9", "--headless", "--audio=none", "--video"];
+            outcome(roomtone(home.path()).args(server).arg(source))
+        };
+        let (code, error) = call("test");
+        assert_eq!((code, error.contains("'nosuchelement' is missing")), (7, true), "{error}");
+        let (code, error) = call("mine");
+        assert_eq!((code, error.contains("breaks at 'videotestsrc pattern=nosuch'")), (2, true), "{error}");
+    }
+
+    #[test]
+    fn a_call_without_a_needed_plugin_names_its_package() {
+        let home = tempfile::tempdir().unwrap();
+        let mut command = roomtone(home.path());
+        command.args(["call", "bob", "--server", "ws://127.0.0.1:9"]);
+        command.env("GST_PLUGIN_SYSTEM_PATH_1_0", home.path());
+        command.env("GST_REGISTRY_1_0", home.path().join("registry"));
+        let (code, error) = outcome(&mut command);
+        let words = "the GStreamer element 'webrtcbin' is missing; on Debian and Ubuntu: apt install gstreamer1.0-plugins-bad";
+        assert_eq!((code, error), (7, format!("roomtone: {words}")));
+    }
+
+    #[test]
     fn the_doctor_names_the_package_of_what_is_missing() {
         let home = tempfile::tempdir().unwrap();
         // A registry without any plugin but GStreamer's core.
