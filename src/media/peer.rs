@@ -353,9 +353,12 @@ impl Peer {
         lock(&self.state).fingerprints = Fingerprint::all(sdp);
         self.apply("set-remote-description", kind, &sdp.to_string()).await?;
         if kind == SdpKind::Offer {
-            let sending: Vec<Kind> = lock(&self.state).senders.iter().map(|(kind, _)| *kind).collect();
+            let (sending, agreed): (Vec<Kind>, usize) = {
+                let state = lock(&self.state);
+                (state.senders.iter().map(|(kind, _)| *kind).collect(), state.mlines)
+            };
             let pipeline = self.owned.pipeline();
-            let new = transceivers::for_answer(pipeline, &self.webrtc, &self.config, &sending, sdp)?;
+            let new = transceivers::for_answer(pipeline, &self.webrtc, &self.config, &sending, sdp, agreed)?;
             lock(&self.state).senders.extend(new);
         }
         let lines = sdp.media.iter().zip(flows);

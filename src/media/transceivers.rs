@@ -51,33 +51,37 @@ pub(super) fn for_offer(
 }
 
 /// Fits our side to an offer that webrtcbin has just taken: for each m-line the codec, the direction,
-/// and a sender where we have something to send and the peer wants it.
+/// and a sender where we have something to send. The first `agreed` m-lines were fitted before.
 pub(super) fn for_answer(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
     config: &PeerConfig,
     sending: &[Kind],
     offer: &Sdp,
+    agreed: usize,
 ) -> Result<Vec<(Kind, Sender)>, MediaError> {
     let transceivers = all(webrtc);
     let mut senders = Vec::new();
-    for (mline, media) in offer.media.iter().enumerate() {
+    // What was agreed before stays: a direction that the peer changed shows in the answer, not here.
+    for (mline, media) in offer.media.iter().enumerate().skip(agreed) {
         let Some(kind) = Kind::of(media) else { continue };
-        if transceivers.iter().any(|t| t.mlineindex() as usize == mline) {
-            // Agreed before: a direction that the peer narrowed shows in the answer, not here.
-            continue;
-        }
+        // Newer versions make it with the offer, 1.22 only with the answer.
+        let made = transceivers.iter().find(|t| t.mlineindex() as usize == mline);
         let payload = usable(media, &config.codecs).into_iter().next();
         let receive = config.receives(kind);
         // The first of the peer's lines of a kind is the one that we send on.
         let already = sending.contains(&kind) || senders.iter().any(|(k, _)| *k == kind);
         match payload {
             Some(payload) if config.sends(kind) && !already => {
+                // No sink pad is given for a transceiver that does not send.
+                if let Some(transceiver) = made {
+                    transceiver.set_direction(direction(true, receive));
+                }
                 let sender = attach(pipeline, webrtc, config, &payload, mline, direction(true, receive))?;
                 senders.push((kind, sender));
             }
-            Some(payload) => add(webrtc, direction(false, receive), &payload),
-            None => add(webrtc, Direction::Inactive, &rtp::offered(Codec::default_of(kind))),
+            Some(payload) => receive_only(webrtc, made, direction(false, receive), &payload),
+            None => receive_only(webrtc, made, Direction::Inactive, &rtp::offered(Codec::default_of(kind))),
         }
     }
     Ok(senders)
@@ -88,6 +92,22 @@ fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
         gst_webrtc::WebRTCKind::Audio => Some(Kind::Audio),
         gst_webrtc::WebRTCKind::Video => Some(Kind::Video),
         _ => None,
+    }
+}
+
+/// The transceiver of an m-line that we send nothing on: the one that is there, or a new one.
+fn receive_only(
+    webrtc: &gst::Element,
+    made: Option<&WebRTCRTPTransceiver>,
+    direction: Direction,
+    payload: &Payload,
+) {
+    match made {
+        Some(transceiver) => {
+            transceiver.set_direction(direction);
+            set_up(transceiver, payload, None);
+        }
+        None => add(webrtc, direction, payload),
     }
 }
 

@@ -52,12 +52,19 @@ pub(super) fn is_the_one_named(webrtc: &gst::Element, named: &[Fingerprint]) -> 
     })
 }
 
+/// Whether a `dtlsenc` has a connection that can be closed.
+fn is_connected(encoder: &gst::Element) -> bool {
+    let state = encoder.property_value("connection-state");
+    gst::glib::EnumValue::from_value(&state).is_some_and(|(_, state)| state.nick() == "connected")
+}
+
 /// Sends DTLS's close_notify, by which the peer knows at once that we are gone; webrtcbin does not.
 pub(super) fn close_dtls(pipeline: &gst::Pipeline) {
     /// For the few bytes to leave.
     const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
-    let is_encoder =
-        |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "dtlsenc");
+    let is_encoder = |element: &gst::Element| {
+        element.factory().is_some_and(|factory| factory.name() == "dtlsenc") && is_connected(element)
+    };
     let elements = pipeline.iterate_recurse().into_iter().filter_map(Result::ok);
     let mut said = false;
     for encoder in elements.filter(is_encoder) {
