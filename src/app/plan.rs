@@ -58,13 +58,12 @@ const NONE: &str = "none";
 #[derive(Debug)]
 pub struct MediaPlan {
     pub(super) peer: PeerConfig,
-    pub(super) show: Option<String>,
-    pub(super) play: Option<String>,
+    /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
+    show: Option<String>,
+    play: Option<String>,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
-    /// Whether pictures and sound go to the stage's outputs.
-    together: (bool, bool),
     size: Option<(u32, u32)>,
     fps: u32,
     failed: Sender<String>,
@@ -104,9 +103,13 @@ impl MediaPlan {
             }
         }
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
-        let has_display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
-        let show =
-            chosen(&options.show, "window", || has_display, "no display: pictures are not shown", sink);
+        let show = chosen(
+            &options.show,
+            "window",
+            inventory::has_display,
+            "no display: pictures are not shown",
+            sink,
+        );
         let play = chosen(
             &options.play,
             "speaker",
@@ -135,7 +138,8 @@ impl MediaPlan {
             play: together(&play),
             record: options.record_mix.clone().filter(|_| !options.send_only),
         };
-        let are_together = (stage.show.is_some(), stage.play.is_some());
+        let show = show.filter(|_| stage.show.is_none());
+        let play = play.filter(|_| stage.play.is_none());
         let stage = match stage == StageConfig::default() {
             true => None,
             false => Some(Arc::new(Stage::start(&stage, &failed)?)),
@@ -149,7 +153,6 @@ impl MediaPlan {
             record: options.record.clone(),
             stats: options.stats,
             stage,
-            together: are_together,
             size: options.size,
             fps: options.fps,
             failed,
@@ -167,11 +170,10 @@ impl MediaPlan {
 
     /// The output of one peer alone, where not all are together.
     pub(super) fn own_output(&self, kind: Kind) -> Option<&str> {
-        let (output, of_all) = match kind {
-            Kind::Video => (&self.show, self.together.0),
-            Kind::Audio => (&self.play, self.together.1),
-        };
-        output.as_deref().filter(|_| !of_all)
+        match kind {
+            Kind::Video => self.show.as_deref(),
+            Kind::Audio => self.play.as_deref(),
+        }
     }
 
     /// Sends silence or black of a kind from now on, or its source again; false where nothing is sent.

@@ -130,13 +130,9 @@ pub struct CallArgs {
     /// Let the peer make the offer
     #[arg(long)]
     pub request_offer: bool,
-    /// Where to register.
+    /// What all clients take.
     #[command(flatten)]
-    pub client: ClientOptions,
-    /// Media options.
-    #[cfg(feature = "media")]
-    #[command(flatten)]
-    pub media: MediaArgs,
+    pub client: ClientArgs,
 }
 
 /// `answer`.
@@ -145,13 +141,9 @@ pub struct AnswerArgs {
     /// End after the first call
     #[arg(long)]
     pub once: bool,
-    /// Where to register.
+    /// What all clients take.
     #[command(flatten)]
-    pub client: ClientOptions,
-    /// Media options.
-    #[cfg(feature = "media")]
-    #[command(flatten)]
-    pub media: MediaArgs,
+    pub client: ClientArgs,
 }
 
 /// `join`.
@@ -162,9 +154,17 @@ pub struct JoinArgs {
     /// The most peers to be connected with
     #[arg(long, value_name = "N", default_value_t = 16, env = "ROOMTONE_MAX_PEERS")]
     pub max_peers: usize,
+    /// What all clients take.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// What `call`, `answer` and `join` take alike.
+#[derive(Debug, Args)]
+pub struct ClientArgs {
     /// Where to register.
     #[command(flatten)]
-    pub client: ClientOptions,
+    pub signalling: ClientOptions,
     /// Media options.
     #[cfg(feature = "media")]
     #[command(flatten)]

@@ -96,11 +96,10 @@ pub(super) fn doctor(json: bool) -> Result<(), CliError> {
         };
         print(json, &value, &format!("{mark} {:14} {}{rest}", part.element, part.purpose));
     }
-    let display = ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some());
     let sources = inventory::sources();
     let has = |kind| sources.iter().any(|device| device.kind == kind);
     let found = [
-        ("display", display, "pictures are shown in a window", "pictures are not shown"),
+        ("display", inventory::has_display(), "pictures are shown in a window", "pictures are not shown"),
         ("speaker", inventory::has_speaker(), "sound is played", "sound is not played"),
         ("camera", has(Kind::Video), "is sent by default", "the test picture is sent instead"),
         ("microphone", has(Kind::Audio), "is sent by default", "a test tone is sent instead"),

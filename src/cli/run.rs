@@ -132,7 +132,7 @@ mod media {
 
     use super::*;
     use crate::app::{self, Client, MediaOptions, MediaPlan};
-    use crate::cli::args::{AnswerArgs, CallArgs, ClientOptions, HostArgs, JoinArgs, MediaArgs};
+    use crate::cli::args::{AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
@@ -200,13 +200,8 @@ mod media {
         sink: Sink,
     }
 
-    fn set_up(
-        client: &ClientOptions,
-        media: &MediaArgs,
-        file: &toml::Table,
-        json: bool,
-    ) -> Result<Setup, CliError> {
-        let client = config::complete(client, file)?;
+    fn set_up(args: &ClientArgs, file: &toml::Table, json: bool) -> Result<Setup, CliError> {
+        let client = config::complete(&args.signalling, file)?;
         let trust = match (client.insecure, client.ca) {
             (Some(true), _) => Trust::Anybody,
             (_, Some(ca)) => Trust::File(ca),
@@ -221,12 +216,12 @@ mod media {
                 "--insecure: whoever sits between here and the server can listen and take the call over";
             sink(&Event::Warning { text: text.to_owned() });
         }
-        Ok(Setup { target, id: peer_id(&id)?, options: media_options(media, file)?, sink })
+        Ok(Setup { target, id: peer_id(&id)?, options: media_options(&args.media, file)?, sink })
     }
 
     pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let peer = peer_id(&args.peer)?;
-        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
         let commands = commands(json);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
@@ -235,7 +230,7 @@ mod media {
     }
 
     pub(super) fn answer(args: &AnswerArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
-        let Setup { target, id, options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
         let commands = commands(json);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
@@ -245,7 +240,7 @@ mod media {
 
     pub(super) fn join(args: &JoinArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let room = room_id(&args.room)?;
-        let Setup { target, id, mut options, sink } = set_up(&args.client, &args.media, file, json)?;
+        let Setup { target, id, mut options, sink } = set_up(&args.client, file, json)?;
         options.together = true;
         let commands = commands(json);
         smol::block_on(async {

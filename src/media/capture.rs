@@ -74,11 +74,6 @@ impl SourceConfig {
     }
 }
 
-pub(super) fn by_name<T: IsA<gst::Element>>(pipeline: &gst::Pipeline, name: &str) -> Result<T, MediaError> {
-    let element = pipeline.by_name(name).and_then(|element| element.downcast().ok());
-    element.ok_or_else(|| MediaError::WebRtc(format!("the pipeline has no element '{name}'")))
-}
-
 /// A running source of raw frames.
 #[derive(Debug)]
 pub struct Capture {
@@ -99,7 +94,7 @@ impl Capture {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let pipeline = launch::parse(&config.text(kind)?)?;
-        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
         let (first, started) = smol::channel::bounded::<Result<(), String>>(4);
         let (first_error, later) = (first.clone(), failures.clone());
         let owned = Owned::new(pipeline.clone(), move |_, event| {

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::Sender;
 
-use super::capture::{Capture, by_name};
+use super::capture::Capture;
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::{MediaError, inventory};
@@ -122,8 +122,8 @@ impl Encoders {
         )?;
         let text = format!("appsrc name=in ! {text} ! appsink name=out max-buffers=100 drop=false");
         let pipeline = launch::parse(&text)?;
-        let appsrc: gst_app::AppSrc = by_name(&pipeline, "in")?;
-        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
         let failures = self.failures.clone();
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {

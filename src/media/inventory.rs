@@ -115,6 +115,11 @@ pub fn sources() -> Vec<Device> {
     devices(&[("Video/Source", Kind::Video), ("Audio/Source", Kind::Audio)])
 }
 
+/// Whether there is a display to show a window on (X11 or Wayland).
+pub fn has_display() -> bool {
+    ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some())
+}
+
 /// Whether sound can be played.
 pub fn has_speaker() -> bool {
     !devices(&[("Audio/Sink", Kind::Audio)]).is_empty()

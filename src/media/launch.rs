@@ -170,6 +170,12 @@ pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
     }
 }
 
+/// The element of that name in a pipeline or a bin that was built of a text.
+pub fn by_name<T: IsA<gst::Element>>(bin: &impl IsA<gst::Bin>, name: &str) -> Result<T, MediaError> {
+    let element = bin.by_name(name).and_then(|element| element.downcast().ok());
+    element.ok_or_else(|| MediaError::WebRtc(format!("the pipeline has no element '{name}'")))
+}
+
 /// Builds a bin of a text that has one open end, the `src` of the element of that name. Other pads that
 /// could be linked stay as they are: a textoverlay whose text pad is offered waits for text.
 pub fn parse_bin_ending(text: &str, end: &str) -> Result<gst::Bin, MediaError> {

@@ -3,7 +3,6 @@
 use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::Sender;
 
-use super::capture::by_name;
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
@@ -70,7 +69,7 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let pipeline = launch::parse(text)?;
-        let appsrc: gst_app::AppSrc = by_name(&pipeline, "in")?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));

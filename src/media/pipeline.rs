@@ -83,10 +83,9 @@ impl Owned {
     }
 
     /// With something to be done, on a blocking worker, before the pipeline stops.
-    pub(super) fn with_farewell(self, farewell: fn(&gst::Pipeline)) -> Self {
-        let mut this = self;
-        this.farewell = farewell;
-        this
+    pub(super) fn with_farewell(mut self, farewell: fn(&gst::Pipeline)) -> Self {
+        self.farewell = farewell;
+        self
     }
 
     /// The pipeline.

@@ -67,7 +67,7 @@ impl Recorder {
             ));
         }
         let pipeline = launch::parse(&text)?;
-        let file = pipeline.by_name("file").ok_or_else(|| failed("no filesink".into()))?;
+        let file: gst::Element = launch::by_name(&pipeline, "file")?;
         file.set_property("location", path.to_string_lossy().as_ref());
         if let Some(pad) = pipeline.by_name("vp8").and_then(|element| element.static_pad("src")) {
             keep_first_caps(&pad);
@@ -87,8 +87,7 @@ impl Recorder {
         let mut links = Vec::new();
         let origin = super::pipeline::running_time();
         for (i, (producer, _)) in inputs.iter().enumerate() {
-            let source = pipeline.by_name(&format!("in{i}")).and_downcast::<gst_app::AppSrc>();
-            let source = source.ok_or_else(|| failed("no appsrc".into()))?;
+            let source: gst_app::AppSrc = launch::by_name(&pipeline, &format!("in{i}"))?;
             from_zero(&source, origin);
             let settings = gst_utils::streamproducer::ConsumerSettings {
                 max_time: gst::ClockTime::from_seconds(10),

@@ -8,7 +8,6 @@ use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::Sender;
 
-use super::capture::by_name;
 use super::output::Output;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
@@ -80,8 +79,8 @@ impl Mixer {
             ),
         };
         let pipeline = launch::parse(&text)?;
-        let mix: gst::Element = by_name(&pipeline, "mix")?;
-        let appsink: gst_app::AppSink = by_name(&pipeline, "out")?;
+        let mix: gst::Element = launch::by_name(&pipeline, "mix")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 let _ = failures.try_send(format!("the room's {kind} stopped: {reason} ({element})"));
@@ -180,7 +179,7 @@ pub struct StageConfig {
 /// See the module.
 #[derive(Debug)]
 pub struct Stage {
-    outputs: Vec<Output>,
+    _outputs: Vec<Output>,
     recorder: Mutex<Option<Recorder>>,
     video: Option<Arc<Mixer>>,
     audio: Option<Arc<Mixer>>,
@@ -205,12 +204,7 @@ impl Stage {
             (Some(path), Some(video), Some(audio)) => Some(record(path, video, audio, failures)?),
             _ => None,
         };
-        Ok(Self { outputs, recorder: Mutex::new(recorder), video, audio })
-    }
-
-    /// Whether that kind is mixed here.
-    pub fn takes(&self, kind: Kind) -> bool {
-        self.mixer(kind).is_some()
+        Ok(Self { _outputs: outputs, recorder: Mutex::new(recorder), video, audio })
     }
 
     fn mixer(&self, kind: Kind) -> Option<&Arc<Mixer>> {
@@ -223,11 +217,6 @@ impl Stage {
     /// Mixes a peer's track in, as long as the seat is held.
     pub fn add(&self, track: &Track, peer: &str) -> Result<Option<Seat>, MediaError> {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
-    }
-
-    /// How many windows and speakers it feeds.
-    pub fn outputs(&self) -> usize {
-        self.outputs.len()
     }
 
     /// Completes the recording; its file, where there was one.

@@ -139,7 +139,7 @@ fn attach(
     let failed = |what: &str| MediaError::WebRtc(format!("the {kind} cannot be sent: {what}"));
     let encoder = config.encoders.encoder(payload.codec)?;
     let bin = launch::parse_bin(&format!("appsrc name=in ! {}", rtp::payloader(payload, ssrc)))?;
-    let appsrc = bin.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or_else(|| failed("no appsrc"))?;
+    let appsrc: gst_app::AppSrc = launch::by_name(&bin, "in")?;
     pipeline.add(&bin).map_err(|_| failed("add"))?;
     let pad = webrtc.request_pad_simple(&format!("sink_{mline}")).ok_or_else(|| failed("no pad"))?;
     if pad.has_property("msid") {
