@@ -8,6 +8,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use smol::future::or;
+use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
 use super::room::Rejection;
@@ -152,12 +153,18 @@ async fn write(ws: &mut WebSocketStream<Io>, message: Message, inbox: &Inbox) ->
     or(send, late).await
 }
 
-/// Sends a close frame and waits for the peer's.
+/// Sends a close frame and waits for the peer's. Where the peer's messages can no longer be read (one was
+/// too big), what it still sends is read and dropped: a socket closed with bytes unread is reset, and a
+/// reset would take the close frame from the peer.
 async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
     let frame = CloseFrame { code: code.into(), reason: words.into() };
     let handshake = async {
         if ws.close(Some(frame)).await.is_ok() {
             while let Some(Ok(_)) = ws.next().await {}
+        }
+        let io = ws.get_mut();
+        if io.close().await.is_ok() {
+            let _ = smol::io::copy(io, smol::io::sink()).await;
         }
         Event::Tick
     };
