@@ -12,7 +12,7 @@ use roomtone::media::{Capture, Encoders, Peer, PeerEvent};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::{Codec, Kind};
 use roomtone::session::negotiation::Output;
-use roomtone::session::{Effect, Negotiation};
+use roomtone::session::{Effect, Negotiation, Terms};
 use smol::channel::{Receiver, bounded};
 
 struct Side {
@@ -49,7 +49,7 @@ impl Side {
         };
         Self {
             name,
-            negotiation: Negotiation::new(true, config.wanted()),
+            negotiation: Negotiation::new(Terms::new(true, config.wanted())),
             config,
             peer: None,
             events: bounded(256),
@@ -79,6 +79,7 @@ impl Side {
                 Output::Send(message) => to.push_back(message),
                 Output::Negotiated => {}
                 Output::Warning(text) => panic!("{}: {text}", self.name),
+                Output::Declined(reason) => panic!("{}: {reason}", self.name),
                 Output::Failed(step, reason) => panic!("{}: {step}: {reason}", self.name),
             }
         }

@@ -181,9 +181,9 @@ fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
     let mut mute = common::WebSocket::connect(&url);
     mute.say("HELLO mute");
     mute.expect("HELLO");
-    let (code, error) = outcome(&["call", "mute", "--server", &url]);
+    let (code, error) = outcome(&["call", "mute", "--ring", "3", "--server", &url]);
     assert_eq!(
-        (code, error.contains("waiting for the peer's answer: nothing came for 10 s")),
+        (code, error.contains("waiting for the peer's answer: nothing came for 3 s")),
         (6, true),
         "{error}"
     );

@@ -292,7 +292,15 @@ fn what_a_room_shrugs_off() {
     let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
     assert_eq!(count(|o| matches!(o, Output::Joined(_))), 1000);
     assert_eq!(count(|o| matches!(o, Output::Connecting(_))), 2);
-    assert_eq!(count(|o| matches!(o, Output::Warning(text) if text.contains("--max-peers"))), 998);
+    let told = "not connected to 'p2' and 997 more: 2 peers are the most (--max-peers)";
+    assert_eq!(outputs.last(), Some(&Output::Warning(told.into())));
+    // One of them that offers is told, too.
+    let declined = all(Input::Link(id("p5"), offer()));
+    let [Output::Link(_, From::Send(PeerMessage::Description(answer)))] = &declined[..] else {
+        panic!("{declined:?}")
+    };
+    assert_eq!(answer.kind, SdpKind::Answer);
+    assert!(answer.sdp.contains("i=it is connected with 2 peers already"), "{}", answer.sdp);
     // Somebody who is not there.
     let outputs = all(Input::Link(id("eve"), offer()));
     assert_eq!(outputs, [Output::Warning("a message from 'eve', who is not in the room".into())]);

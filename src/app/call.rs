@@ -7,7 +7,7 @@ use super::connection::{Connection, Funnel};
 use super::{Event, PeerState};
 use crate::protocol::PeerId;
 use crate::session::call::{Call, Input, Output};
-use crate::session::{Effect, EndReason, link};
+use crate::session::{Admission, Effect, EndReason, Terms, link};
 use crate::signalling::{Backoff, ConnectError, Frame, RoomClient, Socket, room};
 
 /// How a session of the loop came to its end.
@@ -21,16 +21,17 @@ enum End {
 }
 
 impl Client {
-    /// Calls a peer; done when the call is over.
-    pub async fn call(&self, peer: &PeerId, request_offer: bool) -> Result<(), ClientError> {
-        let result = self.call_once(peer, request_offer).await;
+    /// Calls a peer, which may take so long to answer; done when the call is over.
+    pub async fn call(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
+        let result = self.call_once(peer, request_offer, ring).await;
         self.finish().await;
         result
     }
 
-    async fn call_once(&self, peer: &PeerId, request_offer: bool) -> Result<(), ClientError> {
+    async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         let (mut socket, room) = self.register().await?;
-        let call = Call::dial(Instant::now(), peer.clone(), request_offer, self.plan.peer.wanted());
+        let terms = Terms { ring, ..self.terms() };
+        let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
         let end = self.converse(&mut socket, room, call, Some(peer.to_string())).await;
         socket.close().await;
         match end? {
@@ -41,23 +42,29 @@ impl Client {
     }
 
     /// Takes calls, one after another, until the user ends it; with `once`, the first alone.
-    pub async fn answer(&self, once: bool) -> Result<(), ClientError> {
-        let result = self.answer_all(once).await;
+    pub async fn answer(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
+        let result = self.answer_all(once, admission).await;
         self.finish().await;
         result
     }
 
-    async fn answer_all(&self, once: bool) -> Result<(), ClientError> {
+    /// The pages in the field are impolite, so this side gives way.
+    fn terms(&self) -> Terms {
+        Terms::new(true, self.plan.peer.wanted())
+    }
+
+    async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         let mut backoff = Backoff::default();
         let mut again = false;
         loop {
             let (mut socket, room) = self.register_again(&mut backoff, again).await?;
             again = true;
-            let call = Call::answer(self.plan.peer.wanted());
+            let call = Call::answer(self.terms(), admission.clone());
             let end = self.converse(&mut socket, room, call, None).await;
             socket.close().await;
             match end? {
                 End::Quit => return Ok(()),
+                End::Call(EndReason::NotTaken(_), _) => {}
                 End::Call(reason, was_connected) if once => return outcome(reason, was_connected),
                 End::Call(..) => {}
                 End::ServerGone => {
@@ -129,6 +136,7 @@ impl Client {
                 }
                 Happening::Command(Command::Quit) => break Ok(End::Quit),
                 Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
+                Happening::Command(Command::Decide(taken)) => Input::Decision(taken),
                 Happening::Command(Command::HangUp(_)) if !call.is_waiting() => {
                     Input::Link(link::Input::HangUp)
                 }
@@ -147,6 +155,9 @@ impl Client {
         match &end {
             Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), _)) => {
                 self.tell(&name, PeerState::Left, Some(reason.to_string()));
+            }
+            Ok(End::Call(EndReason::NotTaken(reason), _)) => {
+                self.tell(&name, PeerState::Declined, Some(reason.clone()));
             }
             Ok(End::Call(reason, _)) => self.tell(&name, PeerState::Failed, Some(reason.to_string())),
             Ok(End::Quit) | Err(ClientError::Interrupted) if was_talking => {
@@ -185,12 +196,9 @@ impl Client {
                         connection.execute(effect);
                     }
                 }
-                Output::Connecting(peer) => {
-                    if let Some(peer) = peer {
-                        talk.name = Some(peer.to_string());
-                    }
-                    self.tell(talk.name(), PeerState::Connecting, None);
-                }
+                Output::Caller(peer) => talk.name = Some(peer.to_string()),
+                Output::Ask => self.tell(talk.name(), PeerState::Calling, None),
+                Output::Connecting => self.tell(talk.name(), PeerState::Connecting, None),
                 Output::Connected => {
                     talk.was_connected = true;
                     talk.stats_at = self.plan.stats.map(|every| Instant::now() + every);
@@ -241,7 +249,7 @@ impl Client {
                 }
             }
             (Command::Send(change), _) => self.change(change).await,
-            (Command::HangUp(_) | Command::Quit | Command::Interrupt, _) => {}
+            (Command::HangUp(_) | Command::Decide(_) | Command::Quit | Command::Interrupt, _) => {}
         }
     }
 }
@@ -270,10 +278,12 @@ fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
             Err(ClientError::Unavailable(text))
         }
         EndReason::Refused(text) => Err(ClientError::Refused(text)),
+        EndReason::Declined(_) => Err(ClientError::Unavailable(reason.to_string())),
+        EndReason::Forged => Err(ClientError::Forged(reason)),
         EndReason::PeerHungUp
+        | EndReason::NotTaken(_)
         | EndReason::Negotiation { .. }
         | EndReason::NoPath
-        | EndReason::Forged
         | EndReason::Lost => Err(ClientError::Failed(reason)),
     }
 }

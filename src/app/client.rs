@@ -26,6 +26,8 @@ pub enum Command {
     },
     /// End the call, or of those in a room the one with this peer.
     HangUp(Option<PeerId>),
+    /// Take the call that was asked about, or do not.
+    Decide(bool),
     /// Change what is sent.
     Send(Change),
     /// Tell who is there.
@@ -65,6 +67,9 @@ pub enum ClientError {
     /// The call failed.
     #[error("the call failed: {0}")]
     Failed(EndReason),
+    /// Somebody sits between us and the peer.
+    #[error("the call was ended: {0}")]
+    Forged(EndReason),
     /// The media layer failed.
     #[error(transparent)]
     Media(#[from] MediaError),
@@ -80,7 +85,7 @@ impl ClientError {
             Self::Connect(error) => error.is_retryable(),
             Self::Media(error) => error.is_retryable(),
             Self::Unavailable(_) | Self::Failed(_) => true,
-            Self::Refused(_) | Self::Interrupted => false,
+            Self::Refused(_) | Self::Forged(_) | Self::Interrupted => false,
         }
     }
 }

@@ -13,6 +13,8 @@ pub type Sink = Arc<dyn Fn(&Event) + Send + Sync>;
 pub enum PeerState {
     /// It is in the room.
     Joined,
+    /// It calls, and waits for our side to take the call.
+    Calling,
     /// It called or was called; descriptions are being exchanged.
     Connecting,
     /// Media can flow.
@@ -21,6 +23,8 @@ pub enum PeerState {
     Reconnecting,
     /// The call ended in order.
     Left,
+    /// It called, and the call was not taken.
+    Declined,
     /// The call ended in an error.
     Failed,
 }

@@ -7,6 +7,7 @@ use super::client::{Client, ClientError, Command};
 use super::plan::MediaPlan;
 use crate::protocol::{PeerId, RoomId};
 use crate::server::Server;
+use crate::session::Admission;
 use crate::signalling::Target;
 use crate::tls::Trust;
 use smol::channel::{Receiver, bounded};
@@ -18,6 +19,8 @@ pub enum Part {
     Calls {
         /// The first alone.
         once: bool,
+        /// Whose.
+        admission: Admission,
     },
     /// It is in this room, connected with at most so many.
     Room(RoomId, usize),
@@ -57,7 +60,7 @@ pub async fn host(
     }));
     let client = Client::new(target, id, plan, commands, sink);
     let result = match part {
-        Part::Calls { once } => client.answer(once).await,
+        Part::Calls { once, admission } => client.answer(once, &admission).await,
         Part::Room(room, most) => client.join(&room, most).await,
     };
     drop(stop);

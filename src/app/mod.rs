@@ -18,6 +18,7 @@ pub mod plan;
 #[cfg(feature = "media")]
 mod room;
 
+pub use crate::session::Admission;
 #[cfg(feature = "media")]
 pub use client::{Change, Client, ClientError, Command};
 pub use event::{Event, PeerState, Sink};

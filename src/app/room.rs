@@ -230,6 +230,7 @@ impl Client {
             Command::Send(change) => self.change(change).await,
             Command::Stats => self.tell_all_stats(hall),
             Command::HangUp(_) => self.warn("hang up on whom? hang-up PEER; quit leaves the room"),
+            Command::Decide(_) => self.warn("nobody waits to be let in"),
             Command::Quit | Command::Interrupt => {}
         }
     }

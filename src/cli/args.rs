@@ -18,9 +18,11 @@ Examples:
   roomtone doctor                            what is missing, and how to install it
 
 Exit codes:
-  0 ended normally    2 usage              3 server not reachable   4 refused by the server
-  5 peer not found or busy   6 negotiation or media failed   7 plugin or device missing
-  1 other error       130 interrupted";
+  0 ended normally                        5 peer not found, busy or not willing
+  1 another error                         6 negotiation or media failed
+  2 usage                                 7 plugin or device missing
+  3 server not reachable                  8 somebody sits between us and the peer
+  4 refused by the server               130 interrupted";
 
 /// The native end of a WebRTC call: calls browsers from the command line, or hosts a call here.
 #[derive(Debug, Parser)]
@@ -99,11 +101,11 @@ pub struct HostArgs {
     /// The id that the page calls
     #[arg(long, env = "ROOMTONE_ID", default_value = "host")]
     pub id: String,
-    /// End after the first call
-    #[arg(long)]
-    pub once: bool,
+    /// Which calls are taken.
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     /// Host a room instead, for many at a time
-    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "roomtone", env = "ROOMTONE_ROOM", conflicts_with = "once")]
+    #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "roomtone", env = "ROOMTONE_ROOM", conflicts_with_all = ["once", "ask", "allow"])]
     pub room: Option<String>,
     /// Of a room, the most peers to be connected with
     #[arg(long, value_name = "N", default_value_t = 16, env = "ROOMTONE_MAX_PEERS")]
@@ -130,6 +132,9 @@ pub struct CallArgs {
     /// Let the peer make the offer
     #[arg(long)]
     pub request_offer: bool,
+    /// How many seconds the peer may take to answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, env = "ROOMTONE_RING", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub ring: u32,
     /// What all clients take.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -138,12 +143,26 @@ pub struct CallArgs {
 /// `answer`.
 #[derive(Debug, Args)]
 pub struct AnswerArgs {
-    /// End after the first call
-    #[arg(long)]
-    pub once: bool,
+    /// Which calls are taken.
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     /// What all clients take.
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+/// Which calls are taken.
+#[derive(Debug, Args)]
+pub struct AdmissionArgs {
+    /// End after the first call
+    #[arg(long)]
+    pub once: bool,
+    /// Ask before each call is taken: y or n on the terminal, or a JSON line
+    #[arg(long, env = "ROOMTONE_ASK")]
+    pub ask: bool,
+    /// Take calls of these peers only; the server does not prove who they are
+    #[arg(long, value_name = "PEER", env = "ROOMTONE_ALLOW", value_delimiter = ',')]
+    pub allow: Option<Vec<String>>,
 }
 
 /// `join`.

@@ -54,6 +54,7 @@ fn client_code(error: &crate::app::ClientError) -> u8 {
         ClientError::Refused(_) => 4,
         ClientError::Unavailable(_) => 5,
         ClientError::Failed(_) => 6,
+        ClientError::Forged(_) => 8,
         ClientError::Media(error) => media_code(error),
         ClientError::Interrupted => 130,
     }

@@ -1,11 +1,13 @@
 //! Commands on stdin while a client runs: words for people, JSON lines for programs.
 
-use std::io::BufRead;
+use std::io::{BufRead, Read, Write};
 
 use serde::Deserialize;
 use smol::channel::Sender;
 
+use super::keys::{self, Keys};
 use super::output::human;
+use super::terminal::{self, Source};
 use crate::app::{Change, Command};
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
@@ -25,13 +27,15 @@ enum JsonCommand {
     Video { source: String, device: Option<String> },
     Audio { source: String, device: Option<String> },
     Peers,
+    Accept,
+    Decline,
     HangUp { peer: Option<String> },
     Stats,
     Quit,
 }
 
 const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
-    video SOURCE, audio SOURCE, peers, stats, hang-up [PEER], quit; in short: m, c, p, s, q";
+    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], quit; in short: m, c, p, s, y, n, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
     text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
@@ -49,6 +53,8 @@ fn of_program(line: &str) -> Result<Command, String> {
         JsonCommand::Video { source, device } => Command::Send(Change::Source(Kind::Video, source, device)),
         JsonCommand::Audio { source, device } => Command::Send(Change::Source(Kind::Audio, source, device)),
         JsonCommand::Peers => Command::Peers,
+        JsonCommand::Accept => Command::Decide(true),
+        JsonCommand::Decline => Command::Decide(false),
         JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
         JsonCommand::Stats => Command::Stats,
         JsonCommand::Quit => Command::Quit,
@@ -78,6 +84,8 @@ fn of_person(line: &str) -> Result<Command, String> {
         // One letter and Enter, for people at a terminal.
         ("m", "") => Command::Send(Change::Toggle(Kind::Audio)),
         ("c", "") => Command::Send(Change::Toggle(Kind::Video)),
+        ("y" | "yes" | "accept", "") => Command::Decide(true),
+        ("n" | "no" | "decline", "") => Command::Decide(false),
         ("p", "") => Command::Peers,
         ("s", "") => Command::Stats,
         ("q", "") => Command::Quit,
@@ -104,23 +112,46 @@ fn parse(line: &str, json: bool) -> Result<Option<Command>, String> {
     }
 }
 
-/// Reads stdin in a thread of its own until it ends; that stdin ends does not end the call.
+/// Reads stdin in a thread of its own until it ends; that stdin ends does not end the call. In a terminal
+/// of a person, keys act at once.
 pub(super) fn listen(commands: Sender<Command>, json: bool) {
-    std::thread::spawn(move || {
-        let stdin = std::io::stdin().lock();
-        for line in stdin.lines() {
-            let Ok(line) = line else { break };
-            match parse(&line[..line.floor_char_boundary(MAX_LINE)], json) {
-                Ok(None) => {}
-                Ok(Some(command)) => {
-                    if commands.send_blocking(command).is_err() {
-                        break;
-                    }
+    let source = if json { Source::Lines } else { terminal::open() };
+    std::thread::spawn(move || match source {
+        Source::Background => {}
+        Source::Lines => {
+            let lines = std::io::stdin().lock().lines().map_while(Result::ok);
+            for line in lines {
+                if !obey(&line, json, &commands) {
+                    break;
                 }
-                Err(help) => human(&help),
+            }
+        }
+        Source::Keys => {
+            human(keys::HELP);
+            let mut keys = Keys::new();
+            for byte in std::io::stdin().lock().bytes().map_while(Result::ok) {
+                let typed = keys.take(byte);
+                let mut out = std::io::stderr().lock();
+                let _ = out.write_all(typed.echo.as_bytes()).and_then(|()| out.flush());
+                drop(out);
+                if typed.line.is_some_and(|line| !obey(&line, json, &commands)) {
+                    break;
+                }
             }
         }
     });
+}
+
+/// Takes one line; false where nobody takes commands any more.
+fn obey(line: &str, json: bool, commands: &Sender<Command>) -> bool {
+    match parse(&line[..line.floor_char_boundary(MAX_LINE)], json) {
+        Ok(None) => true,
+        Ok(Some(command)) => commands.send_blocking(command).is_ok(),
+        Err(help) => {
+            human(&help);
+            true
+        }
+    }
 }
 
 #[cfg(test)]
@@ -148,6 +179,8 @@ mod tests {
             ),
             ("hang-up", r#"{"command":"hang-up"}"#, Command::HangUp(None)),
             ("hang-up bob", r#"{"command":"hang-up","peer":"bob"}"#, Command::HangUp(Some(id("bob")))),
+            ("accept", r#"{"command":"accept"}"#, Command::Decide(true)),
+            ("no", r#"{"command":"decline"}"#, Command::Decide(false)),
             ("peers", r#"{"command":"peers"}"#, Command::Peers),
             ("quit", r#"{"command":"quit"}"#, Command::Quit),
         ] {

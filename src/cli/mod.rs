@@ -7,9 +7,13 @@ mod error;
 mod input;
 #[cfg(feature = "media")]
 mod inventory;
+#[cfg(feature = "media")]
+mod keys;
 pub mod output;
 mod room_client;
 mod run;
+#[cfg(feature = "media")]
+mod terminal;
 
 pub use error::CliError;
 pub use room_client::room_client;

@@ -39,6 +39,8 @@ pub fn human_line(event: &Event) -> Option<String> {
             let peer = shown(peer);
             match state {
                 PeerState::Joined => format!("{peer} is here"),
+                PeerState::Calling => format!("{peer} calls: y takes the call, n declines it"),
+                PeerState::Declined => format!("{peer}: not taken{}", because(reason)),
                 PeerState::Connecting => format!("{peer}: connecting"),
                 PeerState::Connected => format!("{peer}: connected"),
                 PeerState::Reconnecting => format!("{peer}: the path broke, reconnecting"),

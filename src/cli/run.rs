@@ -38,6 +38,8 @@ pub fn run() -> Result<(), CliError> {
         #[cfg(feature = "media")]
         Command::Doctor => return super::inventory::doctor(cli.json),
     };
+    #[cfg(feature = "media")]
+    super::terminal::restore();
     if cli.json {
         let reason = result.as_ref().err().map_or_else(|| "normally".to_owned(), ToString::to_string);
         output::sink(true)(&Event::Ended { reason });
@@ -62,6 +64,8 @@ fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
     let mut again = false;
     let handler = move || {
         if std::mem::replace(&mut again, true) {
+            #[cfg(feature = "media")]
+            super::terminal::restore();
             std::process::exit(130);
         }
         on_signal();
@@ -131,8 +135,8 @@ mod media {
     use smol::channel::Receiver;
 
     use super::*;
-    use crate::app::{self, Client, MediaOptions, MediaPlan};
-    use crate::cli::args::{AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
+    use crate::app::{self, Admission, Client, MediaOptions, MediaPlan};
+    use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
@@ -221,20 +225,27 @@ mod media {
 
     pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let peer = peer_id(&args.peer)?;
+        let ring = Duration::from_secs(args.ring.into());
         let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
         let commands = commands(json);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
-            Ok(Client::new(target, id, plan, commands, sink).call(&peer, args.request_offer).await?)
+            Ok(Client::new(target, id, plan, commands, sink).call(&peer, args.request_offer, ring).await?)
         })
     }
 
+    fn admission(args: &AdmissionArgs) -> Result<Admission, CliError> {
+        let allowed = args.allow.as_ref().map(|ids| ids.iter().map(|id| peer_id(id)).collect());
+        Ok(Admission { allowed: allowed.transpose()?, ask: args.ask })
+    }
+
     pub(super) fn answer(args: &AnswerArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+        let admission = admission(&args.admission)?;
         let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
         let commands = commands(json);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
-            Ok(Client::new(target, id, plan, commands, sink).answer(args.once).await?)
+            Ok(Client::new(target, id, plan, commands, sink).answer(args.admission.once, &admission).await?)
         })
     }
 
@@ -256,7 +267,9 @@ mod media {
         let id = peer_id(&args.id)?;
         let part = match args.room.as_deref().map(room_id).transpose()? {
             Some(room) => app::host::Part::Room(room, args.max_peers),
-            None => app::host::Part::Calls { once: args.once },
+            None => {
+                app::host::Part::Calls { once: args.admission.once, admission: admission(&args.admission)? }
+            }
         };
         let sink = output::sink(json);
         let commands = commands(json);

@@ -8,6 +8,7 @@
 
 pub mod candidate;
 pub mod codec;
+pub mod decline;
 pub mod direction;
 pub mod fingerprint;
 pub mod normalise;

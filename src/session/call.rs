@@ -1,13 +1,25 @@
 //! A 1-1 call, from dialling or the first word of a caller to its end.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::STEP;
+use super::effect::Effect;
 use super::link::{self, Begin, EndReason, Link};
-use super::negotiation::Effect;
+use super::negotiation::{MAX_INBOX, Terms, decline};
 use crate::protocol::{PeerId, PeerMessage};
-use crate::sdp::Kind;
+
+/// How long our side has to say whether it takes a call.
+pub const ASK: Duration = Duration::from_secs(30);
+
+/// Whose calls are taken. The ids are what the callers gave to the server.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admission {
+    /// These alone; where the server does not tell who calls, nobody.
+    pub allowed: Option<Vec<PeerId>>,
+    /// Each only after our side agreed ([`Input::Decision`]).
+    pub ask: bool,
+}
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +30,8 @@ pub enum Input {
     Refused(String),
     /// The server says who calls us.
     Caller(PeerId),
+    /// Our side takes the call, or does not.
+    Decision(bool),
     /// Of the peer or the connection.
     Link(link::Input),
 }
@@ -31,9 +45,12 @@ pub enum Output {
     Send(PeerMessage),
     /// For the connection.
     Effect(Effect),
-    /// Somebody called, or our call was accepted: descriptions will be exchanged. The name is known
-    /// where the server tells it.
-    Connecting(Option<PeerId>),
+    /// Who calls; not every server tells.
+    Caller(PeerId),
+    /// Somebody calls, and our side is to say whether it takes the call.
+    Ask,
+    /// Somebody called, or our call was accepted: descriptions will be exchanged.
+    Connecting,
     /// ICE and DTLS are through.
     Connected,
     /// Something of the peer was not taken; the call goes on.
@@ -46,6 +63,10 @@ pub enum Output {
 enum Phase {
     /// Nobody called yet.
     Waiting,
+    /// Our side is asked, until then; what the caller says meanwhile.
+    Asking(Instant, VecDeque<link::Input>),
+    /// The call is not taken, for this reason; its offer is waited for, so that the caller can be told.
+    Declining(Instant, String),
     /// `SESSION` is sent; what comes once it is accepted, and until when that may take.
     Dialling(Begin, Instant),
     Talking(Box<Link>),
@@ -56,22 +77,25 @@ enum Phase {
 #[derive(Debug)]
 pub struct Call {
     phase: Phase,
-    peer: Option<PeerId>,
-    wanted: Vec<Kind>,
+    caller: Option<PeerId>,
+    terms: Terms,
+    admission: Admission,
     outputs: VecDeque<Output>,
 }
 
 impl Call {
-    /// A call that we make, of a registered client.
-    pub fn dial(now: Instant, peer: PeerId, request_offer: bool, wanted: Vec<Kind>) -> Self {
+    /// A call that we make, of a registered client. The pages in the field are impolite, so that this
+    /// side does well to be polite.
+    pub fn dial(now: Instant, peer: PeerId, request_offer: bool, terms: Terms) -> Self {
         let begin = if request_offer { Begin::RequestOffer } else { Begin::Offer };
-        let outputs = VecDeque::from([Output::Dial(peer.clone())]);
-        Self { phase: Phase::Dialling(begin, now + STEP), peer: Some(peer), wanted, outputs }
+        let outputs = VecDeque::from([Output::Dial(peer)]);
+        let phase = Phase::Dialling(begin, now + STEP);
+        Self { phase, caller: None, terms, admission: Admission::default(), outputs }
     }
 
     /// A call that we take, of a registered client that nobody called yet.
-    pub fn answer(wanted: Vec<Kind>) -> Self {
-        Self { phase: Phase::Waiting, peer: None, wanted, outputs: VecDeque::new() }
+    pub fn answer(terms: Terms, admission: Admission) -> Self {
+        Self { phase: Phase::Waiting, caller: None, terms, admission, outputs: VecDeque::new() }
     }
 
     /// Nobody called yet.
@@ -87,7 +111,7 @@ impl Call {
     /// When [`Call::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
-            Phase::Dialling(_, until) => Some(*until),
+            Phase::Dialling(_, until) | Phase::Asking(until, _) | Phase::Declining(until, _) => Some(*until),
             Phase::Talking(link) => link.poll_timeout(),
             Phase::Waiting | Phase::Ended => None,
         }
@@ -101,17 +125,26 @@ impl Call {
                 self.begin(now, begin);
             }
             (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
-            (Input::Refused(reason), Phase::Waiting | Phase::Talking(_)) => {
-                self.outputs.push_back(Output::Warning(reason));
-            }
+            (Input::Refused(reason), Phase::Ended) => drop(reason),
+            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason)),
             (Input::Caller(peer), Phase::Waiting) => {
-                self.peer = Some(peer);
+                self.outputs.push_back(Output::Caller(peer.clone()));
+                self.caller = Some(peer);
+                self.called(now);
+            }
+            (Input::Decision(true), Phase::Asking(_, held)) => {
+                let held = std::mem::take(held);
                 self.begin(now, Begin::AwaitOffer);
+                held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
+            }
+            (Input::Decision(false), Phase::Asking(_, held)) => {
+                let held = std::mem::take(held);
+                self.decline(now, "the call was declined", held);
             }
             (Input::Link(input), Phase::Waiting) => match input {
                 // The first word of a caller whom the server did not announce.
                 link::Input::Peer(_) | link::Input::Junk(_) => {
-                    self.begin(now, Begin::AwaitOffer);
+                    self.called(now);
                     self.handle_input(now, Input::Link(input));
                 }
                 link::Input::Result(..)
@@ -120,12 +153,27 @@ impl Call {
                 | link::Input::PeerGone
                 | link::Input::HangUp => {}
             },
+            (Input::Link(link::Input::HangUp), Phase::Asking(_, held)) => {
+                let held = std::mem::take(held);
+                self.decline(now, "the call was declined", held);
+            }
             (Input::Link(link::Input::HangUp), Phase::Dialling(..)) => self.end(EndReason::HungUp),
-            (Input::Link(link::Input::PeerGone), Phase::Dialling(..)) => self.end(EndReason::PeerHungUp),
+            (
+                Input::Link(link::Input::PeerGone),
+                Phase::Dialling(..) | Phase::Asking(..) | Phase::Declining(..),
+            ) => self.end(EndReason::PeerHungUp),
+            (Input::Link(input), Phase::Asking(_, held)) => {
+                if held.len() < MAX_INBOX {
+                    held.push_back(input);
+                }
+            }
+            (Input::Link(link::Input::Peer(message)), Phase::Declining(_, reason)) => {
+                let reason = reason.clone();
+                self.tell_declined(message, reason);
+            }
             (Input::Link(input), Phase::Talking(link)) => link.handle_input(now, input),
-            (Input::Accepted, Phase::Waiting | Phase::Talking(_))
-            | (Input::Caller(_), Phase::Dialling(..) | Phase::Talking(_))
-            | (Input::Link(_), Phase::Dialling(..))
+            (Input::Link(_), Phase::Dialling(..) | Phase::Declining(..))
+            | (Input::Accepted | Input::Caller(_) | Input::Decision(_), _)
             | (_, Phase::Ended) => {}
         }
         self.pass_on();
@@ -135,18 +183,60 @@ impl Call {
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Dialling(_, until) if *until <= now => {
-                self.end(EndReason::timed_out("the server's answer to our call"));
+                self.end(EndReason::timed_out("the server's answer to our call", STEP));
+            }
+            Phase::Asking(until, held) if *until <= now => {
+                let held = std::mem::take(held);
+                self.decline(now, "nobody took the call", held);
+            }
+            Phase::Declining(until, reason) if *until <= now => {
+                let reason = std::mem::take(reason);
+                self.end(EndReason::NotTaken(reason));
             }
             Phase::Talking(link) => link.handle_timeout(now),
-            Phase::Waiting | Phase::Dialling(..) | Phase::Ended => {}
+            Phase::Waiting
+            | Phase::Dialling(..)
+            | Phase::Asking(..)
+            | Phase::Declining(..)
+            | Phase::Ended => {}
         }
         self.pass_on();
     }
 
+    /// Somebody calls: taken, asked about, or not taken.
+    fn called(&mut self, now: Instant) {
+        let allowed = |allowed: &Vec<PeerId>| self.caller.as_ref().is_some_and(|peer| allowed.contains(peer));
+        if !self.admission.allowed.as_ref().is_none_or(allowed) {
+            let why = "only chosen peers may call here";
+            self.decline(now, why, VecDeque::new());
+        } else if self.admission.ask {
+            self.outputs.push_back(Output::Ask);
+            self.phase = Phase::Asking(now + ASK, VecDeque::new());
+        } else {
+            self.begin(now, Begin::AwaitOffer);
+        }
+    }
+
+    fn decline(&mut self, now: Instant, reason: &str, held: VecDeque<link::Input>) {
+        self.phase = Phase::Declining(now + STEP, reason.to_owned());
+        held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
+    }
+
+    /// An offer is answered by a refusal; who wants an offer of ours sees the call end.
+    fn tell_declined(&mut self, message: PeerMessage, reason: String) {
+        match message {
+            PeerMessage::Description(offer) => {
+                self.outputs.extend(decline(&offer, &reason).map(Output::Send));
+                self.end(EndReason::NotTaken(reason));
+            }
+            PeerMessage::OfferRequest => self.end(EndReason::NotTaken(reason)),
+            PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
+        }
+    }
+
     fn begin(&mut self, now: Instant, begin: Begin) {
-        self.outputs.push_back(Output::Connecting(self.peer.clone()));
-        // The pages in the field are impolite, so this side gives way.
-        self.phase = Phase::Talking(Box::new(Link::new(now, begin, true, self.wanted.clone())));
+        self.outputs.push_back(Output::Connecting);
+        self.phase = Phase::Talking(Box::new(Link::new(now, begin, self.terms.clone())));
     }
 
     fn pass_on(&mut self) {

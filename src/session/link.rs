@@ -4,10 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::STEP;
-use super::negotiation::{self, Effect, EffectId, EffectResult, Negotiation};
+use super::effect::{Effect, EffectId, EffectResult};
+use super::negotiation::{self, Negotiation, Terms};
 use crate::protocol::PeerMessage;
-use crate::sdp::Kind;
 
 /// How long ICE and DTLS may take once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
@@ -68,6 +67,12 @@ pub enum EndReason {
     /// The server refused the call.
     #[error("the server refused the call: {0}")]
     Refused(String),
+    /// We did not take the call.
+    #[error("not taken: {0}")]
+    NotTaken(String),
+    /// The peer does not take the call; in its words.
+    #[error("the peer declined: {0}")]
+    Declined(String),
     /// A step did not come about.
     #[error("waiting for {step}: {reason}")]
     Negotiation {
@@ -89,8 +94,8 @@ pub enum EndReason {
 
 impl EndReason {
     /// The step was not taken in time.
-    pub(super) fn timed_out(step: &'static str) -> Self {
-        Self::Negotiation { step, reason: format!("nothing came for {} s", STEP.as_secs()) }
+    pub(super) fn timed_out(step: &'static str, after: Duration) -> Self {
+        Self::Negotiation { step, reason: format!("nothing came for {} s", after.as_secs()) }
     }
 }
 
@@ -122,6 +127,7 @@ enum Wait {
 #[derive(Debug)]
 pub struct Link {
     negotiation: Negotiation,
+    ring: Duration,
     connected: bool,
     waiting: Option<(Instant, Wait)>,
     ended: bool,
@@ -129,11 +135,12 @@ pub struct Link {
 }
 
 impl Link {
-    /// A talk over a fresh connection. The polite side gives way in a collision; `wanted` are the kinds
-    /// of media that our side means to send or receive.
-    pub fn new(now: Instant, begin: Begin, polite: bool, wanted: Vec<Kind>) -> Self {
+    /// A talk over a fresh connection.
+    pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
+        let ring = terms.ring;
         let mut link = Self {
-            negotiation: Negotiation::new(polite, wanted),
+            negotiation: Negotiation::new(terms),
+            ring,
             connected: false,
             waiting: None,
             ended: false,
@@ -141,9 +148,9 @@ impl Link {
         };
         match begin {
             Begin::Offer => link.negotiation.request_offer(now),
-            Begin::AwaitOffer => link.waiting = Some((now + STEP, Wait::Offer)),
+            Begin::AwaitOffer => link.waiting = Some((now + ring, Wait::Offer)),
             Begin::RequestOffer => {
-                link.waiting = Some((now + STEP, Wait::Offer));
+                link.waiting = Some((now + ring, Wait::Offer));
                 link.outputs.push_back(Output::Send(PeerMessage::OfferRequest));
             }
         }
@@ -214,7 +221,9 @@ impl Link {
             return;
         }
         match self.waiting {
-            Some((at, Wait::Offer)) if at <= now => self.end(EndReason::timed_out("the peer's offer")),
+            Some((at, Wait::Offer)) if at <= now => {
+                self.end(EndReason::timed_out("the peer's offer", self.ring))
+            }
             Some((at, Wait::Path)) if at <= now => self.end(EndReason::NoPath),
             Some(_) | None => {
                 self.negotiation.handle_timeout(now);
@@ -227,7 +236,7 @@ impl Link {
     fn keep_waiting(&mut self, now: Instant) {
         let idle = self.negotiation.poll_timeout().is_none() && !self.negotiation.is_established();
         if idle && self.waiting.is_none() && !self.connected {
-            self.waiting = Some((now + STEP, Wait::Offer));
+            self.waiting = Some((now + self.ring, Wait::Offer));
         }
     }
 
@@ -243,6 +252,7 @@ impl Link {
                 negotiation::Output::Negotiated if self.connected => {}
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
                 negotiation::Output::Warning(text) => self.warn(&text),
+                negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
                 negotiation::Output::Failed(step, reason) => {
                     self.end(EndReason::Negotiation { step, reason })
                 }

@@ -1,20 +1,22 @@
 //! A client's call as pure state machines: input in, output out, time as an argument.
 //!
-//! [`negotiation`] exchanges descriptions and candidates for one connection; [`link`] is the talk with one
-//! peer around it; [`call`] is a 1-1 call, from the dialling to its end, and [`room`] a room. An effect carries an id, its result comes back with that
-//! id, and a result whose id is no longer waited for is ignored.
+//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the talk with one
+//! peer around it; [`call`] is a 1-1 call, from the dialling to its end, and [`room`] a room. An effect carries an id,
+//! its result comes back with that id, and a result whose id is no longer waited for is ignored.
 
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod call;
+pub mod effect;
 pub mod link;
 pub mod negotiation;
 pub mod room;
 
-pub use call::Call;
+pub use call::{Admission, Call};
+pub use effect::{Effect, EffectId, EffectResult, Remote};
 pub use link::{ConnectionState, EndReason, Link};
-pub use negotiation::{Effect, EffectId, EffectResult, Negotiation, Remote};
+pub use negotiation::{Negotiation, Terms};
 pub use room::Room;
 
 use std::time::Duration;

@@ -6,8 +6,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::STEP;
+use super::effect::{Effect, EffectId, EffectResult, Remote};
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
-use crate::sdp::{self, CandidateLine, Direction, Kind, Sdp, Setup, direction};
+use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
 
 /// The most messages of the peer that wait while a step is under way.
 pub const MAX_INBOX: usize = 512;
@@ -16,47 +17,6 @@ pub const MAX_CANDIDATES: usize = 256;
 /// How long the peer has to offer the media we want before we offer them. The demos' page offers a
 /// data channel alone first, and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
-
-/// Numbers effects, so that a late result is told from the one waited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct EffectId(pub u64);
-
-/// What the connection is to do, strictly in this order.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Begin with a fresh connection, in place of the one before.
-    Open,
-    /// Make an offer.
-    CreateOffer(EffectId),
-    /// Make an answer to the offer applied last.
-    CreateAnswer(EffectId),
-    /// Take this as the local description.
-    ApplyLocal(EffectId, SdpKind, String),
-    /// Take this as the remote description.
-    ApplyRemote(EffectId, SdpKind, Remote),
-    /// Take a candidate of the peer: its m-line's index and the attribute.
-    AddCandidate(u32, String),
-}
-
-/// A description of the peer, checked and made fit for webrtcbin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
-    /// The description, with the widest directions: see [`direction`].
-    pub sdp: Sdp,
-    /// The peer's true directions, by m-line.
-    pub flows: Vec<Direction>,
-}
-
-/// How an effect with an id went.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EffectResult {
-    /// The offer or the answer that was made.
-    Created(String),
-    /// The description is applied.
-    Applied,
-    /// It failed, for this reason.
-    Failed(String),
-}
 
 /// What the machine gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +29,8 @@ pub enum Output {
     Negotiated,
     /// Something of the peer was not taken; the negotiation goes on.
     Warning(String),
+    /// The end: the peer's answer takes nothing, for this reason.
+    Declined(String),
     /// The end: the step that failed, and why.
     Failed(&'static str, String),
 }
@@ -86,7 +48,7 @@ enum State {
     ApplyingOffer(EffectId),
     CreatingAnswer(EffectId),
     ApplyingLocal(EffectId),
-    Failed,
+    Ended,
 }
 
 impl State {
@@ -97,14 +59,14 @@ impl State {
             | Self::ApplyingOffer(id)
             | Self::CreatingAnswer(id)
             | Self::ApplyingLocal(id) => Some(*id),
-            Self::Stable | Self::Offered { .. } | Self::Failed => None,
+            Self::Stable | Self::Offered { .. } | Self::Ended => None,
         }
     }
 
     /// What is waited for, in words.
     fn step(&self) -> Option<&'static str> {
         match self {
-            Self::Stable | Self::Failed => None,
+            Self::Stable | Self::Ended => None,
             Self::CreatingOffer(_) => Some("our offer to be made"),
             Self::Offered { .. } => Some("the peer's answer"),
             Self::ApplyingAnswer(_) => Some("the peer's answer to be applied"),
@@ -115,11 +77,35 @@ impl State {
     }
 }
 
+/// The answer to an offer that is not taken, with the reason for the peer; nothing where it is no offer.
+pub fn decline(offer: &Description, reason: &str) -> Option<PeerMessage> {
+    let offered = Sdp::parse(&offer.sdp).ok().filter(|_| offer.kind == SdpKind::Offer)?;
+    let sdp = sdp::decline::decline(&offered, reason).to_string();
+    Some(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp }))
+}
+
+/// How our side negotiates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    /// In a collision this side gives way.
+    pub polite: bool,
+    /// The kinds of media that it means to send or receive.
+    pub wanted: Vec<Kind>,
+    /// How long the peer may take for its first description: a person may have to be asked.
+    pub ring: Duration,
+}
+
+impl Terms {
+    /// Of a side that waits for machines only.
+    pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
+        Self { polite, wanted, ring: STEP }
+    }
+}
+
 /// One connection's negotiation.
 #[derive(Debug)]
 pub struct Negotiation {
-    polite: bool,
-    wanted: Vec<Kind>,
+    terms: Terms,
     state: State,
     deadline: Option<Instant>,
     next_id: u64,
@@ -139,12 +125,10 @@ pub struct Negotiation {
 }
 
 impl Negotiation {
-    /// A negotiation over a fresh connection. The polite side gives way in a collision; `wanted` are
-    /// the kinds of media that our side means to send or receive.
-    pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
+    /// A negotiation over a fresh connection.
+    pub fn new(terms: Terms) -> Self {
         let mut this = Self {
-            polite,
-            wanted,
+            terms,
             state: State::Stable,
             deadline: None,
             next_id: 0,
@@ -242,7 +226,8 @@ impl Negotiation {
         if self.deadline.is_some_and(|at| at <= now)
             && let Some(step) = self.state.step()
         {
-            self.fail(step, format!("nothing came for {} s", STEP.as_secs()));
+            let seconds = self.patience().as_secs();
+            self.fail(step, format!("nothing came for {seconds} s"));
         }
     }
 
@@ -287,7 +272,7 @@ impl Negotiation {
             Err(error) => return self.fail("our offer to be made", error.to_string()),
         };
         // The first offer can be answered by a fresh start, so it need not wait to be applied.
-        let deferred = self.polite && self.is_established();
+        let deferred = self.terms.polite && self.is_established();
         self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.clone() }));
         if !deferred {
             let id = self.id();
@@ -322,13 +307,23 @@ impl Negotiation {
 
     /// A description of the peer, in [`State::Stable`] or [`State::Offered`].
     fn description(&mut self, now: Instant, Description { kind, sdp }: Description) {
-        let sdp = match Sdp::parse(&sdp).and_then(sdp::normalise) {
+        let sdp = match Sdp::parse(&sdp) {
+            Ok(sdp) => sdp,
+            Err(error) => return self.warn(&error.to_string()),
+        };
+        if let (SdpKind::Answer, State::Offered { .. }, Some(reason)) =
+            (kind, &self.state, sdp::decline::reason(&sdp))
+        {
+            self.stop();
+            return self.outputs.push_back(Output::Declined(reason));
+        }
+        let sdp = match sdp::normalise(sdp) {
             Ok(sdp) => sdp,
             Err(error) => return self.warn(&error.to_string()),
         };
         match (kind, self.state.clone()) {
             (SdpKind::Offer, State::Offered { deferred, .. }) => {
-                if !self.polite {
+                if !self.terms.polite {
                     self.ignoring = true;
                     return;
                 }
@@ -368,7 +363,7 @@ impl Negotiation {
             }
             // The peer answered an offer that was forgotten or made by one before us of our name, and by
             // then means another exchange than we do. One side begins again.
-            (SdpKind::Answer, _) if self.polite && self.is_established() && !self.connected => {
+            (SdpKind::Answer, _) if self.terms.polite && self.is_established() && !self.connected => {
                 self.restart();
                 self.offer_owed = true;
             }
@@ -379,7 +374,7 @@ impl Negotiation {
     fn take_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
         let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
-        self.complete_at = (!self.wanted.iter().all(offered)).then_some(now + COMPLETION);
+        self.complete_at = (!self.terms.wanted.iter().all(offered)).then_some(now + COMPLETION);
         let flows = direction::flows(&sdp);
         let mut remote = Remote { sdp, flows };
         direction::widen_offer(&mut remote.sdp);
@@ -422,16 +417,26 @@ impl Negotiation {
     }
 
     fn enter(&mut self, now: Instant, state: State) {
-        self.deadline = state.step().map(|_| now + STEP);
         self.state = state;
+        self.deadline = self.state.step().map(|_| now + self.patience());
+    }
+
+    /// How long the present step may take.
+    fn patience(&self) -> Duration {
+        let rings = matches!(self.state, State::Offered { .. }) && !self.is_established();
+        if rings { self.terms.ring } else { STEP }
     }
 
     fn fail(&mut self, step: &'static str, reason: String) {
-        self.state = State::Failed;
+        self.stop();
+        self.outputs.push_back(Output::Failed(step, reason));
+    }
+
+    fn stop(&mut self) {
+        self.state = State::Ended;
         self.deadline = None;
         self.complete_at = None;
         self.inbox.clear();
-        self.outputs.push_back(Output::Failed(step, reason));
     }
 
     fn id(&mut self) -> EffectId {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Instant;
 
 use super::link::{self, Begin, Link};
+use super::negotiation::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage};
 use crate::sdp::Kind;
 
@@ -74,17 +75,19 @@ impl Room {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Joined(peers) => {
+                let mut unconnected = Vec::new();
                 for peer in peers {
-                    if self.admit(&peer) {
-                        self.begin(now, &peer, Begin::Offer);
+                    if self.admit(&peer) && !self.begin(now, &peer, Begin::Offer) {
+                        unconnected.push(peer);
                     }
                 }
+                self.tell_unconnected(&unconnected);
             }
             Input::PeerJoined(peer) => {
                 // The same id again: what was before is over.
                 self.leave(&peer);
-                if self.admit(&peer) {
-                    self.begin(now, &peer, Begin::AwaitOffer);
+                if self.admit(&peer) && !self.begin(now, &peer, Begin::AwaitOffer) {
+                    self.tell_unconnected(&[peer]);
                 }
             }
             Input::PeerLeft(peer) => self.leave(&peer),
@@ -115,18 +118,33 @@ impl Room {
         is_new
     }
 
-    fn begin(&mut self, now: Instant, peer: &PeerId, begin: Begin) {
+    /// Begins a link; false where there are as many as we take.
+    fn begin(&mut self, now: Instant, peer: &PeerId, begin: Begin) -> bool {
         if self.links.len() >= self.most {
-            let most = self.most;
-            let text = format!("not connected to '{peer}': {most} peers are the most (--max-peers)");
-            self.outputs.push_back(Output::Warning(text));
-            return;
+            return false;
         }
         self.outputs.push_back(Output::Connecting(peer.clone()));
         // Of two who offer at once, the one who came later gives way.
         let polite = begin == Begin::Offer;
-        self.links.insert(peer.clone(), Link::new(now, begin, polite, self.wanted.clone()));
+        self.links.insert(peer.clone(), Link::new(now, begin, Terms::new(polite, self.wanted.clone())));
         self.pass_on(peer);
+        true
+    }
+
+    fn tell_unconnected(&mut self, peers: &[PeerId]) {
+        let (Some(first), most) = (peers.first(), self.most) else { return };
+        let others = if peers.len() > 1 { format!(" and {} more", peers.len() - 1) } else { String::new() };
+        let text = format!("not connected to '{first}'{others}: {most} peers are the most (--max-peers)");
+        self.outputs.push_back(Output::Warning(text));
+    }
+
+    /// Tells a peer that offers why there will be no connection.
+    fn decline(&mut self, peer: &PeerId, input: link::Input) {
+        let link::Input::Peer(PeerMessage::Description(offer)) = input else { return };
+        let reason = format!("it is connected with {} peers already, as many as it takes", self.most);
+        if let Some(answer) = decline(&offer, &reason) {
+            self.outputs.push_back(Output::Link(peer.clone(), link::Output::Send(answer)));
+        }
     }
 
     fn leave(&mut self, peer: &PeerId) {
@@ -150,7 +168,10 @@ impl Room {
                 return;
             }
             // Its link ended; it begins anew.
-            self.begin(now, peer, Begin::AwaitOffer);
+            if !self.begin(now, peer, Begin::AwaitOffer) {
+                self.decline(peer, input);
+                return;
+            }
         }
         if let Some(link) = self.links.get_mut(peer) {
             link.handle_input(now, input);

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::call::{Call, Input as CallInput, Output};
+use super::call::{ASK, Admission, Call, Input as CallInput, Output};
 use super::link::{ConnectionState, EndReason, Input};
-use super::{Effect, EffectId, EffectResult, STEP};
+use super::{Effect, EffectId, EffectResult, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::Kind;
 
@@ -99,6 +99,10 @@ fn id(text: &str) -> PeerId {
     text.parse().unwrap()
 }
 
+fn terms() -> Terms {
+    Terms::new(true, vec![Kind::Video])
+}
+
 impl Side {
     fn new(call: Call) -> Self {
         let connection = Connection { kinds: vec!["video"], ..Connection::default() };
@@ -113,11 +117,11 @@ impl Side {
     }
 
     fn caller(now: Instant, request_offer: bool) -> Self {
-        Self::new(Call::dial(now, id("callee"), request_offer, vec![Kind::Video]))
+        Self::new(Call::dial(now, id("callee"), request_offer, terms()))
     }
 
     fn callee() -> Self {
-        Self::new(Call::answer(vec![Kind::Video]))
+        Self::new(Call::answer(terms(), Admission::default()))
     }
 
     fn input(&mut self, now: Instant, input: Input) {
@@ -129,6 +133,11 @@ impl Side {
         self.pump();
     }
 
+    fn timeout(&mut self, now: Instant) {
+        self.call.handle_timeout(now);
+        self.pump();
+    }
+
     fn pump(&mut self) {
         while let Some(output) = self.call.poll_output() {
             assert!(self.ended.is_none(), "{output:?} after the end");
@@ -136,7 +145,9 @@ impl Side {
                 Output::Dial(peer) => self.events.push(format!("dial {peer}")),
                 Output::Send(message) => self.outbox.push_back(message),
                 Output::Effect(effect) => self.results.extend(self.connection.execute(&effect)),
-                Output::Connecting(peer) => self.events.push(format!("connecting {peer:?}")),
+                Output::Caller(peer) => self.events.push(format!("caller {peer}")),
+                Output::Ask => self.events.push("ask".into()),
+                Output::Connecting => self.events.push("connecting".into()),
                 Output::Connected => self.events.push("connected".into()),
                 Output::Warning(text) => self.events.push(format!("warning: {text}")),
                 Output::Ended(reason) => self.ended = Some(reason),
@@ -401,5 +412,76 @@ proptest! {
         prop_assert_ne!(a.connection.local, b.connection.local, "one offered, one answered");
         prop_assert_eq!(b.connection.candidates.len(), sent.0, "no candidate is lost");
         prop_assert_eq!(a.connection.candidates.len(), sent.1);
+    }
+}
+
+fn asked(admission: Admission) -> (Instant, Side, Side) {
+    let now = Instant::now();
+    let mut caller = Side::caller(now, false);
+    let mut callee = Side::new(Call::answer(terms(), admission));
+    caller.call_input(now, CallInput::Accepted);
+    callee.call_input(now, CallInput::Caller(id("ann")));
+    caller.result(now);
+    (now, caller, callee)
+}
+
+#[test]
+fn a_call_is_taken_once_our_side_agreed() {
+    let (now, mut caller, mut callee) = asked(Admission { allowed: None, ask: true });
+    while deliver(now, &mut caller, &mut callee) {}
+    assert_eq!(
+        (callee.events.as_slice(), callee.connection.opened),
+        (&["caller ann".to_owned(), "ask".into()][..], 0)
+    );
+    assert!(callee.outbox.is_empty() && callee.results.is_empty(), "nothing is said or done before");
+    callee.call_input(now, CallInput::Decision(true));
+    settle(now, &mut caller, &mut callee);
+    assert_eq!(
+        (callee.connection.remote, callee.connection.local),
+        (Some(SdpKind::Offer), Some(SdpKind::Answer))
+    );
+    assert!(caller.is_stable() && caller.ended.is_none());
+}
+
+#[test]
+fn who_is_not_taken_is_told_why() {
+    let only_bob = Admission { allowed: Some(vec![id("bob")]), ask: true };
+    let asking = Admission { allowed: None, ask: true };
+    for (admission, decision, reason) in [
+        (only_bob.clone(), None, "only chosen peers may call here"),
+        (asking.clone(), Some(false), "the call was declined"),
+        (asking, None, "nobody took the call"),
+    ] {
+        let (now, mut caller, mut callee) = asked(admission);
+        match decision {
+            Some(taken) => callee.call_input(now, CallInput::Decision(taken)),
+            None if reason.starts_with("nobody") => callee.timeout(now + ASK),
+            None => {}
+        }
+        settle(now, &mut caller, &mut callee);
+        assert_eq!(callee.connection.opened, 0);
+        assert_eq!(callee.ended, Some(EndReason::NotTaken(reason.into())));
+        assert_eq!(caller.ended, Some(EndReason::Declined(reason.into())));
+    }
+    // A server that does not say who calls: nobody is known to be allowed.
+    let mut callee = Side::new(Call::answer(terms(), only_bob));
+    let now = Instant::now();
+    callee.input(now, Input::Peer(PeerMessage::OfferRequest));
+    assert_eq!(callee.ended, Some(EndReason::NotTaken("only chosen peers may call here".into())));
+}
+
+#[test]
+fn a_person_is_waited_for_longer_than_a_machine() {
+    let ring = Duration::from_secs(45);
+    let now = Instant::now();
+    for request_offer in [false, true] {
+        let terms = Terms { ring, ..terms() };
+        let mut caller = Side::new(Call::dial(now, id("callee"), request_offer, terms));
+        caller.call_input(now, CallInput::Accepted);
+        while caller.result(now) {}
+        caller.timeout(now + STEP);
+        assert_eq!(caller.ended, None);
+        caller.timeout(now + ring);
+        assert!(ended_by(caller.ended.as_ref().unwrap()).ends_with("nothing came for 45 s"));
     }
 }

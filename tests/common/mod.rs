@@ -99,6 +99,13 @@ impl Program {
         found.into_iter().flatten().collect()
     }
 
+    /// Whether such an event came by now.
+    pub fn has_seen(&mut self, event: &str, fields: &[(&str, &str)]) -> bool {
+        self.seen.extend(self.events.try_iter());
+        let field = |value: &Value, (key, wanted): &(&str, &str)| value[*key].as_str() == Some(wanted);
+        self.seen.iter().any(|v| v["event"] == *event && fields.iter().all(|wanted| field(v, wanted)))
+    }
+
     fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

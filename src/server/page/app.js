@@ -133,6 +133,7 @@ async function join(name) {
   status(`Joining ${name}…`);
   $("messages").replaceChildren();
   room.addEventListener("play", ({ detail }) => play(detail));
+  room.addEventListener("declined", ({ detail }) => notice(`No connection with ${detail.peer}: ${detail.text}`));
   room.addEventListener("channel", () => chat(true));
   room.addEventListener("message", ({ detail }) => message(detail.text, false, detail.peer));
   const link = new URL(location.href);
@@ -184,6 +185,10 @@ function begin(peer, text) {
       notice("No network path to the peer was found. Between two networks a TURN server is usually needed.");
       signalling.hangUp();
     }
+  });
+  call.addEventListener("declined", ({ detail }) => {
+    notice(`${peer} declined: ${detail}`);
+    signalling.hangUp();
   });
   call.addEventListener("channel", () => chat(true));
   call.addEventListener("message", ({ detail }) => message(detail, false));

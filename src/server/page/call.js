@@ -75,6 +75,11 @@ export class Call extends EventTarget {
     if (this.#ignoring) return;
     // An answer to an offer that was forgotten.
     if (description.type === "answer" && pc.signalingState !== "have-local-offer") return;
+    // An answer that takes nothing says why in its i= line.
+    if (description.type === "answer" && !/^m=\w+ (?!0 )/m.test(description.sdp)) {
+      this.#tell("declined", /^i=(.*)$/m.exec(description.sdp)?.[1].trim() ?? "no reason was given");
+      return;
+    }
     await pc.setRemoteDescription(description);
     for (const candidate of this.#waiting.splice(0)) await this.#add(candidate);
     if (description.type === "offer") {

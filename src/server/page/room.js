@@ -48,6 +48,10 @@ export class Room extends EventTarget {
     video.srcObject = call.remote;
     call.addEventListener("track", () => this.#tell("play", video));
     call.addEventListener("state", ({ detail }) => (tile.dataset.state = detail));
+    call.addEventListener("declined", ({ detail }) => {
+      tile.dataset.state = "declined";
+      this.#tell("declined", { peer, text: detail });
+    });
     call.addEventListener("channel", () => this.#tell("channel"));
     call.addEventListener("message", ({ detail }) => this.#tell("message", { peer, text: detail }));
     if (this.#stream) call.ready = call.send(this.#stream);
