@@ -138,3 +138,83 @@ fn a_server_that_misbehaves_ends_the_call_with_one_line() {
         "the peer hung up",
     );
 }
+
+#[test]
+fn a_room_goes_on_whatever_its_peers_and_its_server_say() {
+    let home = tempfile::tempdir().unwrap();
+    let (go, told) = std::sync::mpsc::channel::<()>();
+    let url = server(move |ws| {
+        ws.expect("HELLO ann");
+        ws.say("HELLO");
+        ws.expect("ROOM attic");
+        let names: Vec<String> = (0..1000).map(|n| format!("p{n}")).collect();
+        ws.say(&format!("ROOM_OK {}", names.join(" ")));
+        // Two are offered to, as many as it may; neither ever answers.
+        let offered: std::collections::BTreeSet<String> = std::iter::from_fn(|| ws.hear())
+            .filter(|line| line.contains("\"offer\""))
+            .map(|line| line.split(' ').nth(1).unwrap().to_owned())
+            .take(2)
+            .collect();
+        assert_eq!(offered, ["p0".to_owned(), "p1".to_owned()].into());
+        let offer = description("offer", OFFER);
+        let candidate =
+            r#"{"ice": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host", "sdpMLineIndex": 7}}"#;
+        for line in [
+            format!("ROOM_PEER_MSG eve {offer}"),
+            format!("ROOM_PEER_MSG eve {candidate}"),
+            format!("ROOM_PEER_MSG p0 {candidate}"),
+            "ROOM_PEER_MSG p0 gibberish".into(),
+            "ROOM_PEER_MSG p0 {\"sdp\": \"initial sdp\"}".into(),
+            "ROOM_PEER_MSG".into(),
+            "ROOM_PEER_LEFT nobody".into(),
+            "ROOM_PEER_JOINED a b c".into(),
+            "ROOM_PEER_JOINED p999".into(),
+            "ERROR something odd \u{1b}[2J".into(),
+            // It was there first, and offers all the same: there is no place for it.
+            format!("ROOM_PEER_MSG p7 {offer}"),
+        ] {
+            ws.say(&line);
+        }
+        let declined = std::iter::from_fn(|| ws.hear()).find(|line| line.starts_with("ROOM_PEER_MSG p7 "));
+        assert!(declined.unwrap().contains("connected with 2 peers already"));
+        // One goes: its place is free, and the offer is taken.
+        ws.say("ROOM_PEER_LEFT p0");
+        ws.say(&format!("ROOM_PEER_MSG p7 {offer}"));
+        let answer = std::iter::from_fn(|| ws.hear())
+            .find(|line| line.starts_with("ROOM_PEER_MSG p7 ") && line.contains("\"answer\""));
+        assert!(answer.unwrap().contains("a=fingerprint"));
+        told.recv().unwrap();
+    });
+    let args = ["join", "attic", "--id", "ann", "--server", &url, "--max-peers", "2", "--headless"];
+    let mut ann = Program::start(home.path(), &[&args, &SMALL[..]].concat());
+    ann.expect("warning", &[("text", "a message from 'eve', who is not in the room")]);
+    ann.expect("peer", &[("peer", "p0"), ("state", "left")]);
+    ann.expect("peer", &[("peer", "p7"), ("state", "connecting")]);
+    let silent = "waiting for the peer's answer: nothing came for 10 s";
+    ann.expect("peer", &[("peer", "p1"), ("state", "failed"), ("reason", silent)]);
+    ann.say(&json!({"command": "peers"}));
+    ann.expect("peer", &[("peer", "p998"), ("state", "joined")]);
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!(ann.end().0, 0);
+    go.send(()).unwrap();
+}
+
+#[test]
+fn a_room_that_is_refused_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    for refusal in ["ERROR invalid room id 'attic'", "ERROR the room 'attic' is full"] {
+        let url = server(move |ws| {
+            ws.hear();
+            ws.say("HELLO");
+            ws.hear();
+            ws.say(refusal);
+            ws.hear();
+        });
+        let args = ["join", "attic", "--server", &url, "--headless", "--video=none", "--audio=none"];
+        let (code, error) = Program::start(home.path(), &args).end();
+        assert_eq!((code, error.contains(refusal.trim_start_matches("ERROR "))), (4, true), "{error}");
+    }
+    // A name that no server takes is refused before anything is opened.
+    let (code, error) = Program::start(home.path(), &["join", "a b"]).end();
+    assert_eq!((code, error.contains("a b")), (2, true), "{error}");
+}
