@@ -46,6 +46,7 @@ impl Side {
             receive: Kind::ALL.to_vec(),
             codecs: codecs.to_vec(),
             stream: name.into(),
+            ice: roomtone::media::transport::IceConfig::default(),
         };
         Self {
             name,

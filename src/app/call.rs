@@ -50,7 +50,7 @@ impl Client {
 
     /// The pages in the field are impolite, so this side gives way.
     fn terms(&self) -> Terms {
-        Terms::new(true, self.plan.peer.wanted())
+        Terms { mdns: self.plan.ice.mdns(), ..Terms::new(true, self.plan.peer.wanted()) }
     }
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
@@ -111,6 +111,10 @@ impl Client {
                     room::Event::Refused(reason) => Input::Refused(reason),
                     room::Event::Peer(message) => Input::Link(link::Input::Peer(message)),
                     room::Event::Junk(why) => Input::Link(link::Input::Junk(why)),
+                    room::Event::IceServers(servers) => {
+                        self.plan.ice.take(servers).await;
+                        continue;
+                    }
                     room::Event::Registered
                     | room::Event::Joined(_)
                     | room::Event::PeerJoined(_)
@@ -147,6 +151,9 @@ impl Client {
             };
             call.handle_input(now, input);
         };
+        if let Ok(End::Call(EndReason::NoPath, _)) = end {
+            self.plan.ice.explain(&self.sink).await;
+        }
         let name = talk.name().to_owned();
         let was_talking = talk.connection.is_some();
         if let Some(connection) = talk.connection.take() {

@@ -265,6 +265,7 @@ impl Client {
                     Frame::Text(line) => match room.handle_text(&line) {
                         room::Event::Registered => return Ok((socket, room)),
                         room::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
+                        room::Event::IceServers(servers) => self.plan.ice.take(servers).await,
                         _ => {}
                     },
                     Frame::Binary(_) => {}

@@ -76,7 +76,7 @@ impl Connection {
         funnel.next += 1;
         let number = funnel.next;
         let (event, events) = bounded(EVENTS);
-        let peer = Arc::new(Peer::open(plan.peer.clone(), event)?);
+        let peer = Arc::new(Peer::open(plan.peer_config(), event)?);
         // Bounded by the negotiation's own inbox and candidate limits.
         let (effects, todo) = unbounded::<Effect>();
         let (worker, out) = (peer.clone(), funnel.sender.clone());

@@ -12,6 +12,8 @@ mod connection;
 pub mod event;
 #[cfg(feature = "media")]
 pub mod host;
+#[cfg(feature = "media")]
+pub mod ice;
 mod links;
 #[cfg(feature = "media")]
 pub mod plan;

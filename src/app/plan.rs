@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, bounded};
 
+use super::ice::{Ice, IceOptions};
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
 use crate::media::peer::PeerConfig;
@@ -49,6 +50,8 @@ pub struct MediaOptions {
     pub together: bool,
     /// Counters every so often.
     pub stats: Option<Duration>,
+    /// How paths to peers are looked for.
+    pub ice: IceOptions,
 }
 
 /// The word for nothing.
@@ -64,6 +67,7 @@ pub struct MediaPlan {
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
+    pub(super) ice: Ice,
     size: Option<(u32, u32)>,
     fps: u32,
     failed: Sender<String>,
@@ -76,6 +80,7 @@ impl MediaPlan {
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
         crate::media::init()?;
         inventory::check()?;
+        let ice = Ice::start(options.ice.clone(), sink).await?;
         let (failed, failures) = bounded(16);
         let mut captures = Vec::new();
         for kind in Kind::ALL {
@@ -145,7 +150,7 @@ impl MediaPlan {
             false => Some(Arc::new(Stage::start(&stage, &failed)?)),
         };
         let stream = format!("roomtone-{:08x}", fastrand::u32(..));
-        let peer = PeerConfig { encoders, receive, codecs, stream };
+        let peer = PeerConfig { encoders, receive, codecs, stream, ice: ice.config() };
         Ok(Self {
             peer,
             show,
@@ -153,11 +158,17 @@ impl MediaPlan {
             record: options.record.clone(),
             stats: options.stats,
             stage,
+            ice,
             size: options.size,
             fps: options.fps,
             failed,
             failures,
         })
+    }
+
+    /// For a connection that is opened now.
+    pub(super) fn peer_config(&self) -> PeerConfig {
+        PeerConfig { ice: self.ice.config(), ..self.peer.clone() }
     }
 
     /// Completes what is recorded of all together; its file, where there is one.

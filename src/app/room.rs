@@ -95,6 +95,10 @@ impl Client {
                         self.warn(&text);
                         continue;
                     }
+                    room::Event::IceServers(servers) => {
+                        self.plan.ice.take(servers).await;
+                        continue;
+                    }
                     room::Event::Registered
                     | room::Event::Accepted
                     | room::Event::Caller(_)
@@ -171,6 +175,9 @@ impl Client {
                 Output::Link(peer, link::Output::Warning(text)) => self.warn(&format!("{peer}: {text}")),
                 Output::Link(peer, link::Output::Ended(reason)) => {
                     self.close(hall, &peer).await;
+                    if reason == EndReason::NoPath {
+                        smol::spawn(self.plan.ice.explain(&self.sink)).detach();
+                    }
                     let state = match reason {
                         EndReason::HungUp | EndReason::PeerHungUp => PeerState::Left,
                         _ => PeerState::Failed,

@@ -4,6 +4,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+#[cfg(feature = "media")]
+use super::network::PathArgs;
+use super::network::RelayArgs;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +117,13 @@ pub struct HostArgs {
     #[cfg(feature = "media")]
     #[command(flatten)]
     pub media: MediaArgs,
+    /// For its client, and for the browsers.
+    #[command(flatten)]
+    pub relays: RelayArgs,
+    /// Of its client.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub paths: PathArgs,
 }
 
 /// `serve`.
@@ -122,6 +132,9 @@ pub struct ServeArgs {
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
+    /// What its clients are told.
+    #[command(flatten)]
+    pub relays: RelayArgs,
 }
 
 /// `call`.
@@ -188,6 +201,13 @@ pub struct ClientArgs {
     #[cfg(feature = "media")]
     #[command(flatten)]
     pub media: MediaArgs,
+    /// Servers that help to find paths.
+    #[command(flatten)]
+    pub relays: RelayArgs,
+    /// Which paths are tried.
+    #[cfg(feature = "media")]
+    #[command(flatten)]
+    pub paths: PathArgs,
 }
 
 /// Options of the server.

@@ -9,6 +9,7 @@ mod input;
 mod inventory;
 #[cfg(feature = "media")]
 mod keys;
+pub mod network;
 pub mod output;
 mod room_client;
 mod run;

@@ -11,6 +11,7 @@ use crate::app::Event;
 #[cfg(feature = "media")]
 use crate::app::Sink;
 use crate::hub::Limits;
+use crate::server::ice::IceServers;
 use crate::server::{Config, Files, Identity, Server};
 
 /// Where a server listens by default.
@@ -50,8 +51,9 @@ pub fn run() -> Result<(), CliError> {
 /// To stderr; `ROOMTONE_LOG` takes the filter language of tracing.
 fn start_log(verbose: u8) {
     let level = match verbose {
-        0 => "warn",
-        1 => "info,roomtone=debug",
+        // The TURN client tells of addresses and users in its own words.
+        0 => "warn,stun_proto=off,turn_client_proto=off",
+        1 => "info,roomtone=debug,stun_proto=off,turn_client_proto=off",
         _ => "debug,roomtone=trace",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROOMTONE_LOG")
@@ -76,7 +78,7 @@ fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
 }
 
 /// Opens the server's port.
-async fn bind(options: ServerOptions) -> Result<(Server, bool), CliError> {
+async fn bind(options: ServerOptions, ice: IceServers) -> Result<(Server, bool), CliError> {
     let plain = options.plain == Some(true);
     let identity = match (options.cert, options.key) {
         _ if plain => None,
@@ -96,6 +98,7 @@ async fn bind(options: ServerOptions) -> Result<(Server, bool), CliError> {
         allowed_origins: options.allow_origin.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
         limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
+        ice,
         ..Config::plain(options.listen.unwrap_or(LISTEN))
     };
     Ok((Server::bind(config).await?, plain))
@@ -114,8 +117,9 @@ fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliErro
         let _ = stop.try_send(());
     });
     let options = config::complete(&args.server, file)?;
+    let ice = config::complete(&args.relays, file)?.servers()?;
     smol::block_on(async {
-        let (server, plain) = bind(options).await?;
+        let (server, plain) = bind(options, ice).await?;
         let sink = output::sink(json);
         crate::app::links(&server, plain, "").iter().for_each(|event| sink(event));
         tell_fingerprint(&server, json);
@@ -135,6 +139,7 @@ mod media {
     use smol::channel::Receiver;
 
     use super::*;
+    use crate::app::ice::IceOptions;
     use crate::app::{self, Admission, Client, MediaOptions, MediaPlan};
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
@@ -169,7 +174,11 @@ mod media {
         })
     }
 
-    fn media_options(args: &MediaArgs, file: &toml::Table) -> Result<MediaOptions, CliError> {
+    fn media_options(
+        args: &MediaArgs,
+        ice: IceOptions,
+        file: &toml::Table,
+    ) -> Result<MediaOptions, CliError> {
         let args: MediaArgs = config::complete(args, file)?;
         let headless = args.headless == Some(true);
         let nothing = || headless.then(|| "none".to_owned());
@@ -194,6 +203,7 @@ mod media {
             receive_only: args.receive_only == Some(true),
             send_only: args.send_only == Some(true),
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
+            ice,
         })
     }
 
@@ -212,6 +222,8 @@ mod media {
             _ => Trust::System,
         };
         let server = client.server.as_deref().unwrap_or("ws://127.0.0.1:8443");
+        let servers = config::complete(&args.relays, file)?.servers()?;
+        let ice = config::complete(&args.paths, file)?.options(servers, trust.clone())?;
         let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
@@ -220,7 +232,7 @@ mod media {
                 "--insecure: whoever sits between here and the server can listen and take the call over";
             sink(&Event::Warning { text: text.to_owned() });
         }
-        Ok(Setup { target, id: peer_id(&id)?, options: media_options(&args.media, file)?, sink })
+        Ok(Setup { target, id: peer_id(&id)?, options: media_options(&args.media, ice, file)?, sink })
     }
 
     pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
@@ -261,7 +273,9 @@ mod media {
     }
 
     pub(super) fn host(args: &HostArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
-        let mut options = media_options(&args.media, file)?;
+        let servers = config::complete(&args.relays, file)?.servers()?;
+        let ice = config::complete(&args.paths, file)?.options(servers.clone(), Trust::System)?;
+        let mut options = media_options(&args.media, ice, file)?;
         options.together = args.room.is_some();
         let server_options = config::complete(&args.server, file)?;
         let id = peer_id(&args.id)?;
@@ -274,7 +288,7 @@ mod media {
         let sink = output::sink(json);
         let commands = commands(json);
         smol::block_on(async {
-            let (server, plain) = bind(server_options).await?;
+            let (server, plain) = bind(server_options, servers).await?;
             let plan = MediaPlan::start(&options, &sink).await?;
             let links = app::links(&server, plain, &part.query(&id));
             if !json {

@@ -18,7 +18,7 @@ mod rtp;
 pub mod stage;
 pub mod stats;
 mod transceivers;
-mod transport;
+pub mod transport;
 
 pub use capture::Capture;
 pub use encode::Encoders;

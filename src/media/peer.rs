@@ -15,6 +15,7 @@ use super::encode::{Encoder, Encoders};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
 pub use super::stats::Stats;
+use super::transport::IceConfig;
 use super::{MediaError, transceivers, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::fingerprint::Fingerprint;
@@ -41,6 +42,8 @@ pub struct PeerConfig {
     pub codecs: Vec<Codec>,
     /// The id of our media stream (`a=msid`).
     pub stream: String,
+    /// How a path to the peer is looked for.
+    pub ice: IceConfig,
 }
 
 impl PeerConfig {
@@ -116,6 +119,8 @@ struct State {
     /// What the peer showed and said before that.
     held: Vec<PeerEvent>,
     watches_dtls: bool,
+    /// The types of the path's candidates: ours and the peer's.
+    path: Option<(String, String)>,
 }
 
 /// See the module.
@@ -142,7 +147,7 @@ impl Peer {
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         webrtc.set_property("latency", JITTER_BUFFER_MS);
-        transport::tune_ice(&webrtc);
+        transport::set_up_ice(&webrtc, &config.ice);
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -223,6 +228,7 @@ impl Peer {
                 Kind::Audio => stats.audio_frames_received += counters.frames.load(Relaxed),
             }
         }
+        (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         super::stats::add_rtp_session(&self.webrtc, &mut stats);
         stats
@@ -241,7 +247,8 @@ impl Peer {
 
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
-            let Some(state) = state.upgrade() else { return };
+            let of = &state;
+            let Some(state) = of.upgrade() else { return };
             match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
                 WebRTCPeerConnectionState::Connected => {
                     let mut state = lock(&state);
@@ -256,6 +263,15 @@ impl Peer {
                     state.held.drain(..).for_each(|event| report(&events, event));
                     drop(state);
                     report(&events, PeerEvent::Connection(ConnectionState::Connected));
+                    let (webrtc, of) = (webrtc.downgrade(), of.clone());
+                    smol::spawn(async move {
+                        let Some(webrtc) = webrtc.upgrade() else { return };
+                        let path = super::stats::candidate_types(&webrtc).await;
+                        if let Some(state) = of.upgrade() {
+                            lock(&state).path = path;
+                        }
+                    })
+                    .detach();
                 }
                 WebRTCPeerConnectionState::Failed => {
                     report(&events, PeerEvent::Connection(ConnectionState::Failed));

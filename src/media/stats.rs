@@ -23,6 +23,10 @@ pub struct Stats {
     pub packets_lost: i64,
     /// The round trip as RTCP measures it, in ms.
     pub round_trip_ms: Option<f64>,
+    /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
+    pub local_candidate: Option<String>,
+    /// The same of the peer's.
+    pub remote_candidate: Option<String>,
 }
 
 /// webrtcbin's own statistics are wrong under BUNDLE before 1.26; the RTP session's are right.
@@ -43,4 +47,18 @@ pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
             }
         }
     }
+}
+
+/// The types (`host`, `srflx`, `prflx`, `relay`) of our candidate and the peer's that the path has.
+pub(super) async fn candidate_types(webrtc: &gst::Element) -> Option<(String, String)> {
+    let (promise, reply) = gst::Promise::new_future();
+    webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
+    let Ok(Some(reply)) = reply.await else { return None };
+    let entries: Vec<gst::Structure> = reply.iter().filter_map(|(_, value)| value.get().ok()).collect();
+    let of = |wanted: gst_webrtc::WebRTCStatsType| {
+        let is_it = |entry: &&gst::Structure| entry.get::<gst_webrtc::WebRTCStatsType>("type") == Ok(wanted);
+        entries.iter().find(is_it).and_then(|entry| entry.get::<String>("candidate-type").ok())
+    };
+    use gst_webrtc::WebRTCStatsType::{LocalCandidate, RemoteCandidate};
+    of(LocalCandidate).zip(of(RemoteCandidate))
 }

@@ -3,10 +3,12 @@
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
+pub mod ice;
 pub mod id;
 pub mod negotiation;
 pub mod room;
 
+pub use ice::{IceKind, IceServer, IceUrl, Secret};
 pub use id::{PeerId, RoomId};
 pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};
 

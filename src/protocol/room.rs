@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use super::ice::IceServer;
 use super::id::{IdError, PeerId, RoomId};
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
@@ -60,6 +61,9 @@ pub enum ServerMessage {
     PeerList(Vec<PeerId>),
     /// `SESSION_FROM <uid>` (addition): this peer calls you; its messages follow.
     SessionFrom(PeerId),
+    /// `ICE_SERVERS <json>` (addition): the STUN and TURN servers to use from now on, as WebRTC's
+    /// `iceServers`. Comes before `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
+    IceServers(Vec<IceServer>),
 }
 
 /// Why a line is no message of this protocol.
@@ -78,6 +82,9 @@ pub enum RoomError {
     /// A room's name that is none.
     #[error("invalid room id '{0}'")]
     Room(String),
+    /// A list of ICE servers that is none.
+    #[error("a list of ICE servers that cannot be read")]
+    IceServers,
 }
 
 /// Splits the first word off; the rest keeps everything after one separating space.
@@ -163,6 +170,9 @@ impl ServerMessage {
             "ERROR" => Ok(Self::Error(rest.unwrap_or_default().to_owned())),
             "PEER_LIST" => Ok(Self::PeerList(peers(rest)?)),
             "SESSION_FROM" => Ok(Self::SessionFrom(peer(rest, "SESSION_FROM")?)),
+            "ICE_SERVERS" => IceServer::parse_list(rest.unwrap_or_default())
+                .map(Self::IceServers)
+                .ok_or(RoomError::IceServers),
             _ => Err(RoomError::UnknownCommand),
         }
     }
@@ -189,6 +199,9 @@ impl fmt::Display for ServerMessage {
             Self::Error(text) => write!(f, "ERROR {text}"),
             Self::PeerList(peers) => list(f, "PEER_LIST", peers),
             Self::SessionFrom(id) => write!(f, "SESSION_FROM {id}"),
+            Self::IceServers(servers) => {
+                write!(f, "ICE_SERVERS {}", serde_json::to_string(servers).unwrap_or_default())
+            }
         }
     }
 }
@@ -226,6 +239,11 @@ mod tests {
             ".*".prop_map(ServerMessage::Error),
             ids().prop_map(ServerMessage::PeerList),
             id().prop_map(ServerMessage::SessionFrom),
+            Just(ServerMessage::IceServers(vec![IceServer {
+                urls: vec!["turn:example.org".into()],
+                username: Some("1:x y".into()),
+                credential: Some(crate::protocol::Secret("s".into())),
+            }])),
         ]
     }
 

@@ -29,12 +29,20 @@ pub enum CandidateError {
     /// Not the attribute's grammar.
     #[error("a malformed candidate")]
     Malformed,
-    /// An mDNS name (`….local`); the peer-reflexive path connects without it.
+    /// An mDNS name (`….local`) of a browser, and well-formed otherwise. To look it up takes a machine that
+    /// can, in the same network; the peer-reflexive path connects without it.
     #[error("a candidate with an mDNS name")]
     Mdns,
     /// Another host name, which we do not look up.
     #[error("a candidate with a host name")]
     HostName,
+}
+
+/// A name as browsers make them up for one page (draft-ietf-mmusic-mdns-ice-candidates, 3.1.1).
+fn is_mdns(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    let uuid = name.strip_suffix(".local");
+    uuid.is_some_and(|uuid| uuid.len() == 36 && uuid.chars().all(|c| c.is_ascii_hexdigit() || c == '-'))
 }
 
 impl CandidateLine {
@@ -65,11 +73,10 @@ impl CandidateLine {
         if !["host", "srflx", "prflx", "relay"].contains(kind) {
             return Err(Malformed);
         }
-        let address =
-            address.parse().map_err(|_| match address.to_ascii_lowercase().ends_with(".local") {
-                true => CandidateError::Mdns,
-                false => CandidateError::HostName,
-            })?;
+        let address = address.parse().map_err(|_| match is_mdns(address) {
+            true => CandidateError::Mdns,
+            false => CandidateError::HostName,
+        })?;
         let ufrag = rest.chunks_exact(2).find(|pair| pair[0] == "ufrag").map(|pair| pair[1].to_owned());
         Ok(Self { kind: (*kind).to_owned(), is_udp, address, ufrag })
     }
@@ -90,7 +97,9 @@ mod tests {
         assert!(!CandidateLine::parse(nice).unwrap().is_udp);
         let parse =
             |address: &str| CandidateLine::parse(&format!("candidate:1 1 udp 1 {address} 9 typ host"));
-        assert_eq!(parse("1f4c.local"), Err(CandidateError::Mdns));
+        let browsers = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local";
+        assert_eq!(parse(browsers), Err(CandidateError::Mdns));
+        assert_eq!(parse("router.local"), Err(CandidateError::HostName));
         assert_eq!(parse("evil.example"), Err(CandidateError::HostName));
         assert_eq!(CandidateLine::parse("candidate:junk"), Err(CandidateError::Malformed));
         assert_eq!(CandidateLine::parse(&"x".repeat(2000)), Err(CandidateError::TooLong));

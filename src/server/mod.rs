@@ -5,6 +5,7 @@
 
 mod connection;
 mod http;
+pub mod ice;
 pub mod room;
 mod switchboard;
 pub mod tls;
@@ -85,6 +86,8 @@ pub struct Config {
     pub limits: Limits,
     /// How patient it is.
     pub timeouts: Timeouts,
+    /// The STUN and TURN servers that clients are told of.
+    pub ice: ice::IceServers,
 }
 
 impl Config {
@@ -98,6 +101,7 @@ impl Config {
             per_address: 256,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
+            ice: ice::IceServers::default(),
         }
     }
 }
@@ -143,7 +147,7 @@ impl Server {
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
         let shared = Shared {
-            board: Switchboard::new(config.limits),
+            board: Switchboard::new(config.limits, config.ice),
             identity: config.identity,
             plain: config.plain,
             allowed_origins: config.allowed_origins,

@@ -5,12 +5,14 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use smol::channel::{Receiver, Sender, bounded};
 
+use super::ice::IceServers;
 use super::room;
-use crate::hub::{ConnId, Hub, Input, Limits, Output, Owner, Phase};
+use crate::hub::{ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
+use crate::protocol::room::ServerMessage;
 
 /// The most messages that wait for one peer.
 const QUEUE: usize = 1024;
@@ -84,12 +86,24 @@ struct State {
 pub(super) struct Switchboard {
     state: Mutex<State>,
     probe: Duration,
+    ice: IceServers,
 }
 
 impl Switchboard {
-    pub(super) fn new(limits: Limits) -> Arc<Self> {
+    pub(super) fn new(limits: Limits, ice: IceServers) -> Arc<Self> {
         let state = State { hub: Hub::new(limits), ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), probe: limits.probe })
+        Arc::new(Self { state: Mutex::new(state), probe: limits.probe, ice })
+    }
+
+    /// What a client is told ahead of a notice, if it asked for additions: at the start of a talk, the
+    /// servers that help it to find a path.
+    fn ahead(&self, notice: &Notice) -> Option<Outgoing> {
+        let begins = matches!(
+            notice,
+            Notice::Registered | Notice::CallStarted | Notice::CalledBy(_) | Notice::Joined(_)
+        );
+        let servers = if begins { self.ice.list(SystemTime::now()) } else { vec![] };
+        (!servers.is_empty()).then(|| Outgoing::Text(ServerMessage::IceServers(servers).to_string()))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -177,8 +191,9 @@ impl Switchboard {
             let (id, fits) = match output {
                 Output::Notify(id, notice) => {
                     let Some(outbox) = state.outboxes.get(&id) else { continue };
-                    let text = room::encode(notice, outbox.extended);
-                    (id, text.is_none_or(|text| outbox.push(Outgoing::Text(text))))
+                    let ahead = if outbox.extended { self.ahead(&notice) } else { None };
+                    let text = room::encode(notice, outbox.extended).map(Outgoing::Text);
+                    (id, ahead.into_iter().chain(text).all(|message| outbox.push(message)))
                 }
                 Output::Close(id, reason) => {
                     let Some(outbox) = state.outboxes.remove(&id) else { continue };

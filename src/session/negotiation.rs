@@ -93,12 +93,14 @@ pub struct Terms {
     pub wanted: Vec<Kind>,
     /// How long the peer may take for its first description: a person may have to be asked.
     pub ring: Duration,
+    /// Candidates with mDNS names are taken.
+    pub mdns: bool,
 }
 
 impl Terms {
     /// Of a side that waits for machines only.
     pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
-        Self { polite, wanted, ring: STEP }
+        Self { polite, wanted, ring: STEP, mdns: false }
     }
 }
 
@@ -408,7 +410,16 @@ impl Negotiation {
         let Some(remote) = &self.remote else { return };
         let mline = candidate.mid.as_deref().and_then(|mid| remote.sdp.mline(mid)).or(candidate.mline);
         let mline = mline.filter(|mline| (*mline as usize) < remote.sdp.media.len());
-        match (CandidateLine::parse(&candidate.candidate), mline) {
+        let line = CandidateLine::parse(&candidate.candidate);
+        let ufrag = candidate.ufrag.as_deref().or(line.as_ref().ok().and_then(|line| line.ufrag.as_deref()));
+        if ufrag.is_some_and(|ufrag| remote.sdp.ufrag().is_some_and(|now| now != ufrag)) {
+            // Of a transport before this one.
+            return;
+        }
+        match (line, mline) {
+            (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
+                self.effect(Effect::AddCandidate(mline, candidate.candidate));
+            }
             (Ok(_), Some(mline)) => self.effect(Effect::AddCandidate(mline, candidate.candidate)),
             (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
             (Err(sdp::CandidateError::Mdns), _) => {}

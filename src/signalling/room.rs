@@ -1,7 +1,7 @@
 //! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
 
 use crate::protocol::room::{ClientMessage, ServerMessage};
-use crate::protocol::{PeerId, PeerMessage, RoomId};
+use crate::protocol::{IceServer, PeerId, PeerMessage, RoomId};
 
 /// Where the conversation with the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub enum Event {
     Caller(PeerId),
     /// The server refused what we asked for.
     Refused(String),
+    /// The STUN and TURN servers to use from now on.
+    IceServers(Vec<IceServer>),
     /// From the other peer.
     Peer(PeerMessage),
     /// From the other peer or the server, and of no use; why.
@@ -87,6 +89,7 @@ impl RoomClient {
             return peer_message(line);
         }
         match (ServerMessage::parse(line), self.phase) {
+            (Ok(ServerMessage::IceServers(servers)), _) => Event::IceServers(servers),
             (Ok(ServerMessage::Hello), Phase::Registering) => {
                 self.phase = Phase::Lobby;
                 Event::Registered

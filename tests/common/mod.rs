@@ -2,9 +2,11 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod browser;
+pub mod namespace;
 pub mod received;
 pub mod websocket;
 
+pub use namespace::Namespace;
 pub use received::Received;
 pub use websocket::WebSocket;
 
@@ -35,7 +37,19 @@ pub struct Program {
 impl Program {
     /// Starts it with these arguments in a folder of its own for state and configuration.
     pub fn start(home: &Path, args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_roomtone"))
+        Self::spawn(Command::new(env!("CARGO_BIN_EXE_roomtone")), home, args)
+    }
+
+    /// The same on a machine of the test's own.
+    pub fn start_in(namespace: &Namespace, home: &Path, args: &[&str]) -> Self {
+        let [program, prefix @ ..] = namespace.prefix();
+        let mut command = Command::new(program);
+        command.args(prefix).arg(env!("CARGO_BIN_EXE_roomtone"));
+        Self::spawn(command, home, args)
+    }
+
+    fn spawn(mut command: Command, home: &Path, args: &[&str]) -> Self {
+        let mut child = command
             .args(args)
             .arg("--json")
             .env("HOME", home)
@@ -130,6 +144,15 @@ impl Program {
             assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr());
             std::thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Waits for its end; the exit code, and what it warned of and said on stderr.
+    pub fn end_with_warnings(mut self) -> (i32, String) {
+        self.expect("ended", &[]);
+        let warnings = self.seen.iter().filter(|value| value["event"] == "warning");
+        let warnings: Vec<String> = warnings.map(|value| value["text"].to_string()).collect();
+        let (code, stderr) = self.end();
+        (code, warnings.join("\n") + &stderr)
     }
 
     /// Its process.

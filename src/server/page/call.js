@@ -1,6 +1,18 @@
 // One connection: an RTCPeerConnection and its negotiation. In a call of two this side is the impolite one:
 // in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite.
 
+// For those who do not want their address known: ?relay-only=1 in the page's address.
+const iceTransportPolicy = new URLSearchParams(location.search).has("relay-only") ? "relay" : "all";
+
+function connection(config) {
+  try {
+    return new RTCPeerConnection(config);
+  } catch (error) {
+    console.warn("the server's ICE servers are not taken:", error.message);
+    return new RTCPeerConnection({ ...config, iceServers: [] });
+  }
+}
+
 export class Call extends EventTarget {
   #signalling;
   #stream;
@@ -18,7 +30,8 @@ export class Call extends EventTarget {
     this.#polite = polite;
     this.peer = peer;
     this.remote = new MediaStream();
-    const pc = new RTCPeerConnection({ bundlePolicy: "max-bundle" });
+    // A list that the browser does not take leaves the call without it.
+    const pc = connection({ bundlePolicy: "max-bundle", iceServers: signalling.iceServers, iceTransportPolicy });
     this.pc = pc;
     pc.onicecandidate = ({ candidate }) => candidate && signalling.send({ ice: candidate.toJSON() }, peer);
     pc.ontrack = ({ track }) => {

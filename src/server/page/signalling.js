@@ -5,6 +5,8 @@ export class Signalling extends EventTarget {
   #socket;
   #phase = "closed";
   #pause = 500;
+  // STUN and TURN servers, as the server names them.
+  iceServers = [];
 
   constructor(id) {
     super();
@@ -37,6 +39,7 @@ export class Signalling extends EventTarget {
   #line(line) {
     const [word] = line.split(" ", 1);
     const rest = line.slice(word.length + 1);
+    if (word === "ICE_SERVERS" && this.#phase !== "session") return this.#servers(rest);
     if (this.#phase === "registering" && word === "HELLO") {
       this.#phase = "lobby";
       this.#pause = 500;
@@ -68,6 +71,14 @@ export class Signalling extends EventTarget {
         return this.#tell("refused", rest);
       default:
         return console.warn("not understood:", line);
+    }
+  }
+
+  #servers(json) {
+    try {
+      this.iceServers = JSON.parse(json);
+    } catch {
+      console.warn("a list of ICE servers that cannot be read");
     }
   }
 

@@ -1,0 +1,169 @@
+//! The STUN and TURN servers of a client: its own, and those that the signalling server names.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use super::{Event, Sink};
+use crate::media::MediaError;
+use crate::media::transport::IceConfig;
+use crate::protocol::{IceKind, IceServer, IceUrl};
+use crate::server::ice::IceServers;
+use crate::signalling::turn::{self, Tunnel, TurnError};
+use crate::tls::Trust;
+
+/// What the user wants of paths to peers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IceOptions {
+    /// The user's own servers.
+    pub servers: IceServers,
+    /// By TURN servers alone.
+    pub relay_only: bool,
+    /// Over TCP too.
+    pub tcp: bool,
+    /// From these addresses alone, where there are any.
+    pub addresses: Vec<IpAddr>,
+    /// Names of browsers in the same network are looked up.
+    pub mdns: bool,
+    /// Of TURN servers behind TLS.
+    pub trust: Trust,
+}
+
+impl Default for IceOptions {
+    fn default() -> Self {
+        Self {
+            servers: IceServers::default(),
+            relay_only: false,
+            tcp: true,
+            addresses: vec![],
+            mdns: false,
+            trust: Trust::System,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// As the signalling server named them last.
+    told: Vec<IceServer>,
+    tunnels: BTreeMap<String, Arc<Tunnel>>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Ice {
+    options: IceOptions,
+    state: Mutex<State>,
+}
+
+impl Ice {
+    /// Tries the user's TURN servers: what is wrong with one is told; with relays only, none that works
+    /// is an error.
+    pub(super) async fn start(options: IceOptions, sink: &Sink) -> Result<Self, MediaError> {
+        let own = options.servers.list(SystemTime::now());
+        let (relay_only, trust) = (options.relay_only, options.trust.clone());
+        let ice = Self { options, state: Mutex::default() };
+        ice.open_tunnels(&own).await;
+        let mut tries = Vec::new();
+        for (url, server) in relays(&own) {
+            let (trust, sink) = (trust.clone(), sink.clone());
+            tries.push(smol::spawn(async move { attempt(&url, &server, &trust, &sink).await }));
+        }
+        let is_given = !tries.is_empty();
+        if !relay_only {
+            tries.into_iter().for_each(smol::Task::detach);
+            return Ok(ice);
+        }
+        let mut works = false;
+        for task in tries {
+            works |= task.await;
+        }
+        match is_given && !works {
+            true => Err(MediaError::WebRtc("--relay-only, and no TURN server gives a relay".to_owned())),
+            false => Ok(ice),
+        }
+    }
+
+    /// Takes the servers that the signalling server names from now on.
+    pub(super) async fn take(&self, servers: Vec<IceServer>) {
+        self.open_tunnels(&servers).await;
+        self.lock().told = servers;
+    }
+
+    /// For a connection that is opened now.
+    pub(super) fn config(&self) -> IceConfig {
+        let state = self.lock();
+        let mut servers = self.options.servers.list(SystemTime::now());
+        servers.extend(state.told.clone());
+        for url in servers.iter_mut().flat_map(|server| &mut server.urls) {
+            if let Some(tunnel) = state.tunnels.get(url) {
+                *url = tunnel.url().to_string();
+            }
+        }
+        IceConfig {
+            servers,
+            relay_only: self.options.relay_only,
+            tcp: self.options.tcp,
+            addresses: self.options.addresses.clone(),
+        }
+    }
+
+    /// Whether names of browsers are looked up.
+    pub(super) fn mdns(&self) -> bool {
+        self.options.mdns
+    }
+
+    /// No path was found: tells what is wrong with the TURN servers, in words.
+    pub(super) fn explain(&self, sink: &Sink) -> impl Future<Output = ()> + Send + 'static {
+        let mut servers = self.options.servers.list(SystemTime::now());
+        servers.extend(self.lock().told.clone());
+        let (trust, sink) = (self.options.trust.clone(), sink.clone());
+        async move {
+            for (url, server) in relays(&servers) {
+                attempt(&url, &server, &trust, &sink).await;
+            }
+        }
+    }
+
+    async fn open_tunnels(&self, servers: &[IceServer]) {
+        for (url, _) in relays(servers).into_iter().filter(|(url, _)| url.kind == IceKind::TurnTls) {
+            let given = servers.iter().flat_map(|server| &server.urls);
+            let texts = given.filter(|text| text.parse() == Ok(url.clone())).cloned();
+            let missing: Vec<String> = texts.filter(|text| !self.lock().tunnels.contains_key(text)).collect();
+            if missing.is_empty() {
+                continue;
+            }
+            match Tunnel::open(url, self.options.trust.clone()).await {
+                Ok(tunnel) => {
+                    let tunnel = Arc::new(tunnel);
+                    self.lock().tunnels.extend(missing.into_iter().map(|text| (text, tunnel.clone())));
+                }
+                Err(error) => tracing::warn!("no tunnel to a TURN server: {error}"),
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The TURN servers of a list.
+fn relays(servers: &[IceServer]) -> Vec<(IceUrl, IceServer)> {
+    let urls = |server: &IceServer| -> Vec<(IceUrl, IceServer)> {
+        let urls = server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok());
+        urls.filter(|url| url.kind != IceKind::Stun).map(|url| (url, server.clone())).collect()
+    };
+    servers.iter().flat_map(urls).collect()
+}
+
+/// Tries one, and tells what is wrong with it.
+async fn attempt(url: &IceUrl, server: &IceServer, trust: &Trust, sink: &Sink) -> bool {
+    let user = server.username.as_deref().zip(server.credential.as_ref());
+    let result: Result<(), TurnError> = turn::probe(url, user, trust).await;
+    if let Err(error) = &result {
+        sink(&Event::Warning { text: format!("the TURN server {url}: {error}") });
+    }
+    result.is_ok()
+}

@@ -1,0 +1,89 @@
+//! The STUN and TURN servers that clients are told of, with fresh credentials where a secret is shared
+//! with the TURN server (the "REST API" of coturn's `use-auth-secret`, draft-uberti-behave-turn-rest).
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::protocol::{IceServer, Secret};
+
+/// How long credentials made here hold.
+pub const VALID: Duration = Duration::from_secs(24 * 3600);
+
+/// How clients prove themselves to a TURN server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Credentials {
+    /// They do not.
+    #[default]
+    None,
+    /// A user and a password for all.
+    Fixed(String, Secret),
+    /// Made for each, from a secret that the TURN server has too.
+    Shared(Secret),
+}
+
+/// What clients are told.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct IceServers {
+    /// `stun:` URIs.
+    pub stun: Vec<String>,
+    /// `turn:` and `turns:` URIs.
+    pub turn: Vec<String>,
+    /// For the TURN servers.
+    pub credentials: Credentials,
+}
+
+/// A user name that ends at that time, in seconds since 1970, and its password.
+pub fn time_limited(secret: &Secret, until: u64) -> (String, Secret) {
+    let user = format!("{until}:roomtone");
+    let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.0.as_bytes());
+    let password = STANDARD.encode(ring::hmac::sign(&key, user.as_bytes()));
+    (user, Secret(password))
+}
+
+impl IceServers {
+    /// The list as it holds from now on.
+    pub fn list(&self, now: SystemTime) -> Vec<IceServer> {
+        let mut list = Vec::new();
+        if !self.stun.is_empty() {
+            list.push(IceServer { urls: self.stun.clone(), username: None, credential: None });
+        }
+        if !self.turn.is_empty() {
+            let (username, credential) = match &self.credentials {
+                Credentials::None => (None, None),
+                Credentials::Fixed(user, password) => (Some(user.clone()), Some(password.clone())),
+                Credentials::Shared(secret) => {
+                    let until = (now + VALID).duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+                    let (user, password) = time_limited(secret, until);
+                    (Some(user), Some(password))
+                }
+            };
+            list.push(IceServer { urls: self.turn.clone(), username, credential });
+        }
+        list
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_those_of_the_turn_server() {
+        // openssl: printf 86400:roomtone | openssl dgst -sha1 -hmac north -binary | base64
+        let (user, password) = time_limited(&Secret("north".into()), 86400);
+        assert_eq!((user.as_str(), password.0.as_str()), ("86400:roomtone", "QXoBxzpuPi6qdi0tYdDYw0/zxds="));
+        let servers = IceServers {
+            stun: vec!["stun:a".into()],
+            turn: vec!["turn:b".into()],
+            credentials: Credentials::Shared(Secret("north".into())),
+        };
+        let list = servers.list(UNIX_EPOCH);
+        assert_eq!(list.len(), 2);
+        assert_eq!(
+            (list[1].username.as_deref(), list[1].credential.clone()),
+            (Some("86400:roomtone"), Some(password))
+        );
+    }
+}

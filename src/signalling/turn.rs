@@ -1,0 +1,227 @@
+//! TURN servers: a try whether they give a relay, with the reason where not, and a tunnel to those behind
+//! TLS, which libnice does not speak.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use futures_rustls::TlsConnector;
+use futures_rustls::rustls::pki_types::ServerName;
+use smol::future::or;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::{TcpListener, TcpStream, UdpSocket};
+use turn_client_proto::api::{TurnClientApi, TurnConfig, TurnEvent};
+use turn_client_proto::stun::types::attribute::ErrorCode;
+use turn_client_proto::stun::types::message::Message;
+use turn_client_proto::tcp::TurnClientTcp;
+use turn_client_proto::types::TurnCredentials;
+use turn_client_proto::udp::TurnClientUdp;
+
+use crate::protocol::{IceKind, IceUrl, Secret};
+use crate::tls::{Trust, client_config};
+
+/// How long a server may take to give a relay.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why a TURN server gives no relay.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TurnError {
+    /// No way to it.
+    #[error("it is not reachable: {0}")]
+    Unreachable(String),
+    /// Not a word.
+    #[error("it does not answer")]
+    Silent,
+    /// 401 (RFC 8656, 7.2): the user, the password or their time.
+    #[error("it refuses the user and password (401): they are wrong, or their time is over")]
+    Unauthorised,
+    /// Another error of its own.
+    #[error("it refuses: {1} ({0})")]
+    Refused(u16, String),
+    /// TURN without a user.
+    #[error("it wants a user and a password: --turn-user, --turn-password or --turn-secret")]
+    NoUser,
+}
+
+/// Asks a TURN server for a relay, and gives it back.
+pub async fn probe(url: &IceUrl, user: Option<(&str, &Secret)>, trust: &Trust) -> Result<(), TurnError> {
+    let (user, password) = user.ok_or(TurnError::NoUser)?;
+    let config = TurnConfig::new(TurnCredentials::new(user, &password.0));
+    let unreachable = |error: io::Error| TurnError::Unreachable(error.to_string());
+    let attempt = async {
+        let to = resolve(url).await.map_err(unreachable)?;
+        match url.kind {
+            IceKind::Stun => Ok(()),
+            IceKind::TurnUdp => {
+                let any: SocketAddr = if to.is_ipv4() {
+                    (Ipv4Addr::UNSPECIFIED, 0).into()
+                } else {
+                    (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
+                };
+                let socket = UdpSocket::bind(any).await.map_err(unreachable)?;
+                socket.connect(to).await.map_err(unreachable)?;
+                let from = socket.local_addr().map_err(unreachable)?;
+                allocate(TurnClientUdp::allocate(from, to, config), Wire::Udp(&socket)).await
+            }
+            IceKind::TurnTcp | IceKind::TurnTls => {
+                let mut stream = connect(url, to, trust).await.map_err(unreachable)?;
+                let any: SocketAddr = (Ipv4Addr::UNSPECIFIED, 9).into();
+                allocate(TurnClientTcp::allocate(any, to, config), Wire::Stream(&mut stream)).await
+            }
+        }
+    };
+    let late = async {
+        smol::Timer::after(PATIENCE).await;
+        Err(TurnError::Silent)
+    };
+    or(attempt, late).await
+}
+
+async fn resolve(url: &IceUrl) -> io::Result<SocketAddr> {
+    let found = smol::net::resolve((url.host.as_str(), url.port)).await?;
+    found.into_iter().next().ok_or_else(|| io::Error::other("its name has no address"))
+}
+
+trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
+impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+async fn connect(url: &IceUrl, to: SocketAddr, trust: &Trust) -> io::Result<Box<dyn Stream>> {
+    let tcp = TcpStream::connect(to).await?;
+    let _ = tcp.set_nodelay(true);
+    if url.kind != IceKind::TurnTls {
+        return Ok(Box::new(tcp));
+    }
+    let config = client_config(trust).map_err(io::Error::other)?;
+    let name = ServerName::try_from(url.host.clone()).map_err(io::Error::other)?;
+    Ok(Box::new(TlsConnector::from(config).connect(name, tcp).await?))
+}
+
+enum Wire<'a> {
+    Udp(&'a UdpSocket),
+    Stream(&'a mut Box<dyn Stream>),
+}
+
+impl Wire<'_> {
+    async fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Udp(socket) => socket.send(bytes).await.map(drop),
+            Self::Stream(stream) => stream.write_all(bytes).await,
+        }
+    }
+
+    async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Udp(socket) => socket.recv(buffer).await,
+            Self::Stream(stream) => stream.read(buffer).await,
+        }
+    }
+}
+
+/// Lets the client have its talk until it has a relay or does not get one.
+async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<(), TurnError> {
+    use turn_client_proto::api::TurnPollRet;
+    use turn_client_proto::stun::Instant as Time;
+    let unreachable = |error: io::Error| TurnError::Unreachable(error.to_string());
+    let began = Instant::now();
+    let now = || Time::from_nanos(i64::try_from(began.elapsed().as_nanos()).unwrap_or(i64::MAX));
+    let (mut code, mut refusals, mut buffer) = (None, 0, [0; 2048]);
+    let (to, from) = (client.remote_addr(), client.local_addr());
+    loop {
+        let wait = match client.poll(now()) {
+            TurnPollRet::WaitUntil(time) => time,
+            _ => now(),
+        };
+        while let Some(transmit) = client.poll_transmit(now()) {
+            wire.send(transmit.data.as_ref()).await.map_err(unreachable)?;
+        }
+        match client.poll_event() {
+            Some(TurnEvent::AllocationCreated(..)) => {
+                let _ = client.delete(now());
+                while let Some(transmit) = client.poll_transmit(now()) {
+                    let _ = wire.send(transmit.data.as_ref()).await;
+                }
+                return Ok(());
+            }
+            Some(TurnEvent::AllocationCreateFailed(_)) => {
+                return Err(match code {
+                    Some((code, words)) => TurnError::Refused(code, words),
+                    None => TurnError::Silent,
+                });
+            }
+            Some(_) | None => {}
+        }
+        let pause = Duration::from_nanos(
+            u64::try_from((wait.as_nanos() - now().as_nanos()).max(1_000_000)).unwrap_or(1_000_000),
+        );
+        let timer = async {
+            smol::Timer::after(pause.min(Duration::from_millis(200))).await;
+            Ok(0)
+        };
+        let length = or(wire.receive(&mut buffer), timer).await.map_err(unreachable)?;
+        if length == 0 {
+            continue;
+        }
+        // The reason of a refusal, which the client does not tell. Over TCP the message stands alone too.
+        if let Ok(error) =
+            Message::from_bytes(&buffer[..length]).map(|message| message.attribute::<ErrorCode>().ok())
+            && let Some(error) = error
+        {
+            // The first 401 asks for the user and password.
+            refusals += usize::from(error.code() == 401);
+            if refusals > 1 {
+                return Err(TurnError::Unauthorised);
+            }
+            code = Some((error.code(), error.reason().to_owned()));
+        }
+        let transmit =
+            turn_client_proto::stun::agent::Transmit::new(&buffer[..length], client.transport(), to, from);
+        let _ = client.recv(transmit, now());
+    }
+}
+
+/// A way to a TURN server behind TLS for one that speaks only TCP: a port on this machine, which takes
+/// connections of this machine alone. It cannot be on loopback, from where libnice reaches no server.
+#[derive(Debug)]
+pub struct Tunnel {
+    at: SocketAddr,
+    _task: smol::Task<()>,
+}
+
+impl Tunnel {
+    /// Opens the port; who connects to it talks to the server.
+    pub async fn open(url: IceUrl, trust: Trust) -> io::Result<Self> {
+        let own = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
+        let outward = own().find(|ip| ip.is_ipv4() && !ip.is_loopback());
+        let listener = TcpListener::bind((outward.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)).await?;
+        let at = listener.local_addr()?;
+        let task = smol::spawn(async move {
+            while let Ok((near, from)) = listener.accept().await {
+                if !own().any(|ip| ip == from.ip()) {
+                    continue;
+                }
+                let (url, trust) = (url.clone(), trust.clone());
+                smol::spawn(async move {
+                    if let Err(error) = carry(near, &url, &trust).await {
+                        tracing::debug!("a tunnel to a TURN server ended: {error}");
+                    }
+                })
+                .detach();
+            }
+        });
+        Ok(Self { at, _task: task })
+    }
+
+    /// What to tell the one that speaks TCP.
+    pub fn url(&self) -> IceUrl {
+        IceUrl { kind: IceKind::TurnTcp, host: self.at.ip().to_string(), port: self.at.port() }
+    }
+}
+
+async fn carry(near: TcpStream, url: &IceUrl, trust: &Trust) -> io::Result<()> {
+    let _ = near.set_nodelay(true);
+    let far = connect(url, resolve(url).await?, trust).await?;
+    let (from_far, to_far) = smol::io::split(far);
+    let (from_near, to_near) = smol::io::split(near);
+    or(smol::io::copy(from_near, to_far), smol::io::copy(from_far, to_near)).await.map(drop)
+}

@@ -1,0 +1,201 @@
+//! Calls by way of a real TURN server (coturn), over UDP, TCP and TLS.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+#![cfg(feature = "media")]
+
+mod common;
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::browser::Browser;
+use common::{Namespace, Program, Received, SMALL, namespace, wait_for, ws};
+
+const SECRET: &str = "north/of+here";
+
+/// A TURN server on an address of this machine: libnice reaches none on loopback.
+struct Turn {
+    child: Child,
+    at: IpAddr,
+    port: u16,
+    tls: u16,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Turn {
+    /// With a user `ann` whose password is `pass:word`, or with a shared secret; its certificate is
+    /// `cert.pem` in that folder.
+    fn start(home: &Path, shared_secret: bool) -> Self {
+        let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
+        let at = addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback()).expect("an address besides loopback");
+        let turn = Self::spawn(Command::new("turnserver"), home, at, shared_secret);
+        wait_for("the TURN server", || std::net::TcpStream::connect((at, turn.tls)).ok());
+        turn
+    }
+
+    fn spawn(mut command: Command, home: &Path, at: IpAddr, shared_secret: bool) -> Self {
+        let (port, tls) = (free_port(), free_port());
+        let made = rcgen::generate_simple_self_signed(vec![at.to_string()]).unwrap();
+        std::fs::write(home.join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(home.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let auth = match shared_secret {
+            true => vec!["--use-auth-secret".to_owned(), format!("--static-auth-secret={SECRET}")],
+            false => vec!["--user=ann:pass:word".to_owned()],
+        };
+        let file = |name: &str| home.join(name).display().to_string();
+        let child = command
+            .args(["-n", "--no-cli", "--lt-cred-mech", "--realm=test", "--log-file=stdout", "--no-dtls"])
+            .args([
+                format!("--listening-ip={at}"),
+                format!("--relay-ip={at}"),
+                format!("--listening-port={port}"),
+            ])
+            .arg(format!("--tls-listening-port={tls}"))
+            .args([format!("--cert={}", file("cert.pem")), format!("--pkey={}", file("key.pem"))])
+            .args([format!("--pidfile={}", file("turn.pid")), format!("--db={}", file("turn.db"))])
+            .args(auth)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("turnserver (Debian: coturn) is needed for this test");
+        Self { child, at, port, tls }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn server(home: &Path, more: &[&str]) -> (Program, String, String) {
+    let mut server = Program::start(home, &[&["serve", "--listen", "127.0.0.1:0"], more].concat());
+    let link = server.link();
+    let url = ws(&link);
+    (server, link, url)
+}
+
+#[test]
+fn a_call_that_can_only_go_through_the_relay_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), false);
+    let (_server, _, url) = server(home.path(), &[]);
+    std::fs::write(home.path().join("password"), "pass:word\n").unwrap();
+    let cert = home.path().join("cert.pem").display().to_string();
+    for relay in [
+        format!("turn:{}:{}", turn.at, turn.port),
+        format!("turn:{}:{}?transport=tcp", turn.at, turn.port),
+        format!("turns:{}:{}", turn.at, turn.tls),
+    ] {
+        let password = home.path().join("password").display().to_string();
+        let paths = ["--server", &url, "--turn", &relay, "--turn-user", "ann", "--relay-only", "--ca", &cert];
+        let paths = [&paths[..], &["--turn-password-file", &password]].concat();
+        let received = Received::new();
+        let options = received.options();
+        let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+        let mut bob =
+            Program::start(home.path(), &[&["answer", "--id", "bob"], &paths[..], &SMALL, &outputs].concat());
+        bob.expect("registered", &[]);
+        let mut ann =
+            Program::start(home.path(), &[&["call", "bob", "--headless"], &paths[..], &SMALL].concat());
+        ann.expect("media", &[("kind", "video")]);
+        received.expect_moving_and_audible((0, 0), 20);
+        ann.say(&serde_json::json!({"command": "stats"}));
+        let stats = ann.expect("stats", &[]);
+        assert_eq!(
+            (stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()),
+            (Some("relay"), Some("relay")),
+            "{stats}"
+        );
+    }
+}
+
+#[test]
+fn a_relay_that_is_refused_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_port());
+    let attempt = |args: &[&str]| {
+        let fixed = ["call", "bob", "--headless", "--video=none", "--audio=none", "--relay-only"];
+        Program::start(home.path(), &[&fixed, args].concat()).end_with_warnings()
+    };
+    // A password that is wrong, and one whose time is over.
+    for user in ["ann", "1000:roomtone"] {
+        let (code, text) = attempt(&["--turn", &relay, "--turn-user", user, "--turn-password", "x"]);
+        assert_eq!(code, 6, "{text}");
+        assert!(text.contains("it refuses the user and password (401)"), "{text}");
+    }
+    let (code, text) = attempt(&["--turn", &none, "--turn-secret", SECRET]);
+    assert!(code == 6 && text.contains("is not reachable"), "{code}: {text}");
+    let (code, text) = attempt(&["--turn", &relay]);
+    assert!(code == 6 && text.contains("wants a user and a password"), "{code}: {text}");
+    assert!(!text.contains(SECRET), "{text}");
+}
+
+#[test]
+fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let (_server, link, url) = server(home.path(), &["--turn", &relay, "--turn-secret", SECRET]);
+    let received = Received::new();
+    let options = received.options();
+    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let bob = ["answer", "--id", "bob", "--relay-only", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &outputs].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.open(&format!("{link}?relay-only=1&call=bob"));
+    bob.expect("peer", &[("state", "connected")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+
+    // Nobody who did not ask is told.
+    let mut old = common::WebSocket::connect(&url);
+    old.say("HELLO old");
+    old.expect("HELLO");
+    let mut new = common::WebSocket::connect_to(url.trim_start_matches("ws://"), "?roomtone=1");
+    new.say("HELLO new");
+    let told = new.hear().unwrap();
+    assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:"), "{told}");
+    assert!(!told.contains(SECRET), "{told}");
+    new.expect("HELLO");
+}
+
+#[test]
+fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
+    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
+        return namespace::skipped();
+    };
+    // Both reach the hub, and it forwards nothing.
+    hub.join(&left, "left", "10.77.1.1", "10.77.1.2");
+    hub.join(&right, "right", "10.77.2.1", "10.77.2.2");
+    assert!(left.ip("route add default via 10.77.1.1") && right.ip("route add default via 10.77.2.1"));
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new("ip");
+    command.args(&hub.prefix()[1..]).arg("turnserver");
+    let turn = Turn::spawn(command, home.path(), "10.77.1.1".parse().unwrap(), true);
+    let relay = format!("turn:10.77.1.1:{}", turn.port);
+    let serve = ["serve", "--listen", "0.0.0.0:7000", "--plain", "--turn", &relay, "--turn-secret", SECRET];
+    let mut server = Program::start_in(&hub, home.path(), &serve);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.77.1.1:7000"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &outputs].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.77.2.1:7000", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    ann.say(&serde_json::json!({"command": "stats"}));
+    let stats = ann.expect("stats", &[]);
+    let path = [stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()];
+    assert!(path.contains(&Some("relay")), "{stats}");
+}
