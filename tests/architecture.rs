@@ -28,7 +28,9 @@ fn sources() -> Vec<(String, PathBuf, String)> {
         let text = text.split("#[cfg(test)]").next().unwrap().to_owned();
         text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
     };
-    let all = files(&src).into_iter().filter(|path| !path.ends_with("tests.rs"));
+    let all = files(&src)
+        .into_iter()
+        .filter(|path| !path.ends_with("tests.rs") && !path.iter().any(|part| part == "tests"));
     all.map(|path| (layer(&path), path.clone(), code(&path))).collect()
 }
 

@@ -141,7 +141,7 @@ fn a_page_offers_a_data_channel_first_and_sound_and_picture_second() {
     assert_eq!(browser.run("return foreign.offers"), 2);
     host.say(&json!({"command": "say", "text": "hello"}));
     browser.wait("foreign.heard.includes('hello')");
-    browser.run("foreign.ws.close()");
+    browser.run("roomtone.call.pc.close(); foreign.ws.close()");
     host.expect("peer", &[("state", "left")]);
 }
 

@@ -11,7 +11,7 @@ use roomtone::protocol::{PeerId, PeerMessage, SdpKind};
 use roomtone::sdp::Kind;
 use roomtone::session::link::{Input as Of, Output as From};
 use roomtone::session::room::{Input, Output, Room};
-use roomtone::session::{ConnectionState, Effect, EffectId, EffectResult};
+use roomtone::session::{ConnectionState, Effect, EffectId, EffectResult, Terms};
 
 /// A connection that is told what to do and does it.
 #[derive(Debug, Default)]
@@ -87,7 +87,9 @@ impl Client {
                     self.connections.remove(&peer);
                 }
                 Output::Link(_, From::Warning(text)) | Output::Warning(text) => self.warnings.push(text),
-                Output::Joined(_) | Output::Connecting(_) | Output::Link(_, From::Connected) => {}
+                Output::Joined(_)
+                | Output::Connecting(_)
+                | Output::Link(_, From::Connected | From::Reconnecting) => {}
             }
         }
     }
@@ -161,7 +163,7 @@ impl World {
         self.clients.push(Client {
             conn,
             name: name.clone(),
-            room: Room::new(16, vec![Kind::Video]),
+            room: Room::new(16, Terms::new(true, vec![Kind::Video])),
             connections: BTreeMap::new(),
             results: VecDeque::new(),
             down: VecDeque::new(),
@@ -281,7 +283,7 @@ fn what_a_room_shrugs_off() {
         let description = roomtone::protocol::Description { kind: SdpKind::Offer, sdp: SDP.into() };
         Of::Peer(PeerMessage::Description(description))
     };
-    let mut room = Room::new(2, vec![Kind::Video]);
+    let mut room = Room::new(2, Terms::new(true, vec![Kind::Video]));
     let mut all = |input: Input| {
         room.handle_input(now, input);
         std::iter::from_fn(|| room.poll_output()).collect::<Vec<_>>()

@@ -4,18 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientError, Command, Happening};
 use super::connection::{Connection, Funnel};
+use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
 use crate::protocol::PeerId;
 use crate::session::call::{Call, Input, Output};
 use crate::session::{Admission, Effect, EndReason, Terms, link};
-use crate::signalling::{Backoff, ConnectError, Frame, RoomClient, Socket, room};
+use crate::signalling::room;
 
-/// How a session of the loop came to its end.
+/// How a call's loop came to its end.
 enum End {
     /// The call ended; whether it had been connected.
     Call(EndReason, bool),
-    /// Nobody called, and the server is gone.
-    ServerGone,
     /// The user ends the program.
     Quit,
 }
@@ -29,14 +28,13 @@ impl Client {
     }
 
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
-        let (mut socket, room) = self.register().await?;
-        let terms = Terms { ring, ..self.terms() };
+        let mut wire = self.wire().await?;
+        let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
-        let end = self.converse(&mut socket, room, call, Some(peer.to_string())).await;
-        socket.close().await;
+        let end = self.converse(&mut wire, call, Some(peer.to_string())).await;
+        wire.close().await;
         match end? {
             End::Quit => Ok(()),
-            End::ServerGone => Err(ConnectError::Broken("it ended before the call began".to_owned()).into()),
             End::Call(reason, was_connected) => outcome(reason, was_connected),
         }
     }
@@ -48,38 +46,33 @@ impl Client {
         result
     }
 
-    /// The pages in the field are impolite, so this side gives way.
-    fn terms(&self) -> Terms {
-        Terms { mdns: self.plan.ice.mdns(), ..Terms::new(true, self.plan.peer.wanted()) }
-    }
-
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
-        let mut backoff = Backoff::default();
-        let mut again = false;
-        loop {
-            let (mut socket, room) = self.register_again(&mut backoff, again).await?;
-            again = true;
+        let mut wire = self.wire().await?;
+        let result = loop {
             let call = Call::answer(self.terms(), admission.clone());
-            let end = self.converse(&mut socket, room, call, None).await;
-            socket.close().await;
-            match end? {
-                End::Quit => return Ok(()),
-                End::Call(EndReason::NotTaken(_), _) => {}
-                End::Call(reason, was_connected) if once => return outcome(reason, was_connected),
-                End::Call(..) => {}
-                End::ServerGone => {
-                    self.warn("the server is gone; trying again");
-                    self.pause(&mut backoff).await?;
-                }
+            match self.converse(&mut wire, call, None).await {
+                Err(error) => break Err(error),
+                Ok(End::Quit) => break Ok(()),
+                Ok(End::Call(EndReason::NotTaken(_), _)) => {}
+                Ok(End::Call(reason, was_connected)) if once => break outcome(reason, was_connected),
+                Ok(End::Call(..)) => {}
             }
-        }
+            wire.free(self.registration()).await;
+        };
+        wire.close().await;
+        result
     }
 
-    /// One call on one connection to the server, from the waiting for it to its end.
+    /// How this side of a 1-1 call negotiates: the pages in the field are impolite, so it gives way; and
+    /// the one that called mends a path that breaks.
+    fn terms(&self) -> Terms {
+        Terms { polite: true, mends: false, ..self.plan.terms() }
+    }
+
+    /// One call, from the waiting for it to its end.
     async fn converse(
         &self,
-        socket: &mut Socket,
-        mut room: RoomClient,
+        wire: &mut Wire,
         mut call: Call,
         peer: Option<String>,
     ) -> Result<End, ClientError> {
@@ -91,21 +84,19 @@ impl Client {
             was_connected: false,
         };
         let end = loop {
-            match self.act(socket, &mut room, &mut call, &mut talk).await {
+            match self.act(wire, &mut call, &mut talk).await {
                 Ok(None) => {}
                 Ok(Some(reason)) => break Ok(End::Call(reason, talk.was_connected)),
                 Err(error) => break Err(error),
             }
-            let now = Instant::now();
             let record_at = talk.connection.as_ref().and_then(Connection::record_at);
             let deadline = call.poll_timeout().into_iter().chain(talk.stats_at).chain(record_at).min();
-            let input = match self.next(socket, &talk.funnel, deadline).await {
+            let input = match self.next(wire, &talk.funnel, deadline).await {
                 Happening::Timer => {
                     self.timer(&mut call, &mut talk);
                     continue;
                 }
-                Happening::Frame(Frame::Binary(_)) => continue,
-                Happening::Frame(Frame::Text(line)) => match room.handle_text(&line) {
+                Happening::Wire(Wired::Said(event)) => match event {
                     room::Event::Accepted => Input::Accepted,
                     room::Event::Caller(peer) => Input::Caller(peer),
                     room::Event::Refused(reason) => Input::Refused(reason),
@@ -122,8 +113,31 @@ impl Client {
                     | room::Event::From(..)
                     | room::Event::JunkFrom(..) => continue,
                 },
-                Happening::Frame(Frame::Closed(..)) if call.is_waiting() => break Ok(End::ServerGone),
-                Happening::Frame(Frame::Closed(..)) => Input::Link(link::Input::PeerGone),
+                Happening::Wire(Wired::Lost { in_order }) => {
+                    if call.is_waiting() {
+                        self.warn("the server is gone; trying again");
+                        wire.come_back(self.registration(), false);
+                        continue;
+                    }
+                    // Who cannot be found again would have to be believed by its word alone.
+                    if call.was_connected() && call.can_resume() {
+                        wire.come_back(self.registration(), in_order);
+                    }
+                    // In order is how a server ends the session of a peer that is gone.
+                    match call.was_connected() && !in_order {
+                        true => {
+                            self.warn("the server is gone; the call goes on");
+                            Input::Link(link::Input::Reachable(false))
+                        }
+                        false => Input::Link(link::Input::PeerGone),
+                    }
+                }
+                Happening::Wire(Wired::Back) => Input::Registered,
+                Happening::Wire(Wired::Refused(error)) if call.was_connected() => {
+                    self.warn(&error.to_string());
+                    continue;
+                }
+                Happening::Wire(Wired::Refused(error)) => break Err(error),
                 Happening::Connection(number, happened) => {
                     let connection =
                         talk.connection.as_mut().filter(|connection| connection.number == number);
@@ -144,12 +158,13 @@ impl Client {
                 Happening::Command(Command::HangUp(_)) if !call.is_waiting() => {
                     Input::Link(link::Input::HangUp)
                 }
+                Happening::Command(Command::Reconnect(_)) => Input::Link(link::Input::Renew),
                 Happening::Command(command) => {
                     self.command_in_call(command, &talk).await;
                     continue;
                 }
             };
-            call.handle_input(now, input);
+            call.handle_input(Instant::now(), input);
         };
         if let Ok(End::Call(EndReason::NoPath, _)) = end {
             self.plan.ice.explain(&self.sink).await;
@@ -178,26 +193,21 @@ impl Client {
     /// Does what the call wants; its reason when it is over.
     async fn act(
         &self,
-        socket: &mut Socket,
-        room: &mut RoomClient,
+        wire: &mut Wire,
         call: &mut Call,
         talk: &mut Talk,
     ) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = call.poll_output() {
             match output {
-                Output::Dial(peer) => socket.send(room.dial(&peer)).await?,
-                Output::Send(message) => {
-                    if socket.send(message.to_string()).await.is_err() {
-                        call.handle_input(Instant::now(), Input::Link(link::Input::PeerGone));
+                Output::Dial(peer) => wire.say(|lines| lines.dial(&peer)).await,
+                Output::Send(message) => wire.say(|_| message.to_string()).await,
+                Output::Effect(Effect::Open) => match &mut talk.connection {
+                    Some(connection) => connection.reopen(&self.plan, &mut talk.funnel)?,
+                    None => {
+                        let name = talk.name().to_owned();
+                        talk.connection = Some(Connection::open(&self.plan, name, &mut talk.funnel)?);
                     }
-                }
-                Output::Effect(Effect::Open) => {
-                    if let Some(old) = talk.connection.take() {
-                        old.close(&self.sink).await;
-                    }
-                    let name = talk.name().to_owned();
-                    talk.connection = Some(Connection::open(&self.plan, name, &mut talk.funnel)?);
-                }
+                },
                 Output::Effect(effect) => {
                     if let Some(connection) = &talk.connection {
                         connection.execute(effect);
@@ -211,6 +221,9 @@ impl Client {
                     talk.stats_at = self.plan.stats.map(|every| Instant::now() + every);
                     self.tell(talk.name(), PeerState::Connected, None);
                 }
+                Output::Reconnecting => self.tell(talk.name(), PeerState::Reconnecting, None),
+                // Its session ends with our connection to the server.
+                Output::Busy => wire.hang_up(self.registration()),
                 Output::Warning(text) => self.warn(&text),
                 Output::Ended(reason) => return Ok(Some(reason)),
             }
@@ -256,7 +269,14 @@ impl Client {
                 }
             }
             (Command::Send(change), _) => self.change(change).await,
-            (Command::HangUp(_) | Command::Decide(_) | Command::Quit | Command::Interrupt, _) => {}
+            (
+                Command::HangUp(_)
+                | Command::Decide(_)
+                | Command::Reconnect(_)
+                | Command::Quit
+                | Command::Interrupt,
+                _,
+            ) => {}
         }
     }
 }

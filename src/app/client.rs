@@ -1,18 +1,21 @@
 //! A client of a server: what calls and rooms share. Registering, commands, errors.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use smol::channel::Receiver;
 use smol::future::{or, pending};
 
 use super::connection::{Funnel, Happened};
+use super::ice::Ice;
 use super::plan::MediaPlan;
+use super::wire::{Wire, Wired};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
 use crate::session::{EndReason, STEP};
-use crate::signalling::{Backoff, ConnectError, Frame, RoomClient, Socket, Target, room};
+use crate::signalling::{ConnectError, Frame, RoomClient, Socket, Target, room};
 
 /// What a user tells a running client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Command {
     Decide(bool),
     /// Change what is sent.
     Send(Change),
+    /// Make a new path to this peer, or to all.
+    Reconnect(Option<PeerId>),
     /// Tell who is there.
     Peers,
     /// Tell the counters now.
@@ -101,7 +106,7 @@ pub(super) fn timestamp() -> String {
 
 /// What the loops wait for.
 pub(super) enum Happening {
-    Frame(Frame),
+    Wire(Wired),
     /// Of the connection with that number.
     Connection(u64, Happened),
     Command(Command),
@@ -137,16 +142,6 @@ impl Client {
 
     pub(super) fn tell(&self, peer: &str, state: PeerState, reason: Option<String>) {
         (self.sink)(&Event::Peer { peer: peer.to_owned(), state, reason });
-    }
-
-    /// Waits before the next attempt; a command to end is obeyed.
-    pub(super) async fn pause(&self, backoff: &mut Backoff) -> Result<(), ClientError> {
-        let pause = backoff.next_pause(fastrand::f64());
-        or(self.interrupted(), async {
-            smol::Timer::after(pause).await;
-            Ok(())
-        })
-        .await
     }
 
     /// The next command; for ever where nobody can give one.
@@ -189,7 +184,7 @@ impl Client {
     }
 
     /// Done when the user wants the program to end.
-    async fn interrupted<T>(&self) -> Result<T, ClientError> {
+    pub(super) async fn interrupted<T>(&self) -> Result<T, ClientError> {
         loop {
             if let Command::Quit | Command::Interrupt = self.command().await {
                 return Err(ClientError::Interrupted);
@@ -198,12 +193,7 @@ impl Client {
     }
 
     /// The first of all that can happen, until that time.
-    pub(super) async fn next(
-        &self,
-        socket: &mut Socket,
-        funnel: &Funnel,
-        until: Option<Instant>,
-    ) -> Happening {
+    pub(super) async fn next(&self, wire: &mut Wire, funnel: &Funnel, until: Option<Instant>) -> Happening {
         let timer = async {
             match until {
                 Some(time) => smol::Timer::at(time).await,
@@ -215,11 +205,11 @@ impl Client {
             let (number, happened) = funnel.next().await;
             Happening::Connection(number, happened)
         };
-        let frame = async { Happening::Frame(socket.receive().await) };
+        let wired = async { Happening::Wire(wire.next().await) };
         let command = async { Happening::Command(self.command().await) };
         let failure = async { Happening::Failure(self.failure().await) };
         // None starves another: what is ready is taken in, and the timer is looked at each time.
-        or(timer, or(or(command, frame), or(connection, failure))).await
+        or(timer, or(or(command, wired), or(connection, failure))).await
     }
 
     /// Sources and encoders that stopped; for ever where none does.
@@ -230,27 +220,27 @@ impl Client {
         }
     }
 
-    /// Registers; `again`, for one that was registered before, until that works, as long as it may.
-    pub(super) async fn register_again(
-        &self,
-        backoff: &mut Backoff,
-        again: bool,
-    ) -> Result<(Socket, RoomClient), ClientError> {
-        loop {
-            match self.register().await {
-                Ok(registered) => {
-                    backoff.reset();
-                    return Ok(registered);
-                }
-                Err(error) if again && error.is_retryable() => {
-                    self.warn(&error.to_string());
-                    self.pause(backoff).await?;
-                }
-                Err(error) => return Err(error),
-            }
+    /// What it takes to register.
+    pub(super) fn registration(&self) -> Registration {
+        Registration {
+            target: self.target.clone(),
+            id: self.id.clone(),
+            ice: self.plan.ice.clone(),
+            sink: self.sink.clone(),
         }
     }
+}
 
+/// Registers a client, in whatever task.
+#[derive(Clone)]
+pub(super) struct Registration {
+    target: Target,
+    id: PeerId,
+    ice: Arc<Ice>,
+    sink: Sink,
+}
+
+impl Registration {
     pub(super) async fn register(&self) -> Result<(Socket, RoomClient), ClientError> {
         let late = async {
             smol::Timer::after(2 * STEP).await;
@@ -265,7 +255,7 @@ impl Client {
                     Frame::Text(line) => match room.handle_text(&line) {
                         room::Event::Registered => return Ok((socket, room)),
                         room::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
-                        room::Event::IceServers(servers) => self.plan.ice.take(servers).await,
+                        room::Event::IceServers(servers) => self.ice.take(servers).await,
                         _ => {}
                     },
                     Frame::Binary(_) => {}
@@ -276,8 +266,8 @@ impl Client {
                 }
             }
         };
-        let (socket, room) = or(or(register, self.interrupted()), late).await?;
+        let registered = or(register, late).await?;
         (self.sink)(&Event::Registered { id: self.id.to_string(), server: self.target.name() });
-        Ok((socket, room))
+        Ok(registered)
     }
 }

@@ -1,8 +1,9 @@
 //! A peer's connection as the event loops hold it: effects go in; events and results come out through
 //! one funnel for all connections; its tracks go to the outputs and the recorder.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded, unbounded};
@@ -21,6 +22,8 @@ use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
 /// The most events of one connection that wait.
 const EVENTS: usize = 512;
+/// How often it is looked whether anything came of the peer.
+const LISTEN: Duration = Duration::from_millis(500);
 /// How long a recording waits for the streams that the peer announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
 
@@ -30,6 +33,10 @@ pub(super) enum Happened {
     Result(EffectId, EffectResult),
     /// An output or a recording stopped.
     Failure(String),
+    /// A sign of life came of the peer; whether media.
+    Heard(bool),
+    /// This machine's addresses changed.
+    NetworkChanged,
 }
 
 /// Where all connections tell what happens, each under its number.
@@ -46,6 +53,11 @@ impl Funnel {
         Self { sender, receiver, next: 0 }
     }
 
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
     /// What happened next, and the number of the connection. May be dropped while it waits.
     pub(super) async fn next(&self) -> (u64, Happened) {
         match self.receiver.recv().await {
@@ -55,26 +67,42 @@ impl Funnel {
     }
 }
 
+/// A stream of the peer, and where it goes.
+struct Received {
+    /// The number of the connection that it came over.
+    over: u64,
+    track: Track,
+    output: Option<Output>,
+    seat: Option<Seat>,
+}
+
+/// The connection itself, which may be replaced by another with the same peer.
+struct Line {
+    peer: Arc<Peer>,
+    effects: Sender<Effect>,
+    _tasks: [smol::Task<()>; 3],
+}
+
 /// See the module.
 pub(super) struct Connection {
     /// Tells a connection from one before it with the same peer.
     pub(super) number: u64,
-    peer: Arc<Peer>,
+    line: Line,
     name: String,
-    effects: Sender<Effect>,
-    outputs: Vec<Output>,
-    seats: Vec<Seat>,
-    tracks: Vec<Track>,
+    received: Vec<Received>,
     recorder: Option<Recorder>,
     record_at: Option<Instant>,
     failed: Sender<String>,
-    _tasks: [smol::Task<()>; 2],
+    failures: Receiver<String>,
 }
 
-impl Connection {
-    pub(super) fn open(plan: &MediaPlan, name: String, funnel: &mut Funnel) -> Result<Self, MediaError> {
-        funnel.next += 1;
-        let number = funnel.next;
+impl Line {
+    fn open(
+        plan: &MediaPlan,
+        number: u64,
+        failures: Receiver<String>,
+        funnel: &Funnel,
+    ) -> Result<Self, MediaError> {
         let (event, events) = bounded(EVENTS);
         let peer = Arc::new(Peer::open(plan.peer_config(), event)?);
         // Bounded by the negotiation's own inbox and candidate limits.
@@ -89,7 +117,6 @@ impl Connection {
                 }
             }
         });
-        let (failed, failures) = bounded(16);
         let out = funnel.sender.clone();
         let forwards = smol::spawn(async move {
             let next = || {
@@ -103,31 +130,77 @@ impl Connection {
                 }
             }
         });
+        let listens = smol::spawn(listen(Arc::downgrade(&peer), number, funnel.sender.clone()));
+        Ok(Self { peer, effects, _tasks: [works, forwards, listens] })
+    }
+}
+
+/// Tells regularly whether anything came of the peer, and when this machine's addresses changed.
+async fn listen(peer: Weak<Peer>, number: u64, out: Sender<(u64, Happened)>) {
+    let own = || {
+        let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
+        all.filter(|one| !one.is_loopback()).map(|one| one.ip()).collect::<BTreeSet<_>>()
+    };
+    let (mut before, mut addresses) = ((0, 0), own());
+    loop {
+        smol::Timer::after(LISTEN).await;
+        let Some(peer) = peer.upgrade() else { return };
+        let now = peer.heard();
+        drop(peer);
+        let mut happened = vec![];
+        if now != before {
+            happened.push(Happened::Heard(now.1 != before.1));
+            before = now;
+        }
+        let there = own();
+        if there != addresses {
+            addresses = there;
+            happened.push(Happened::NetworkChanged);
+        }
+        for happened in happened {
+            if out.send((number, happened)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+impl Connection {
+    pub(super) fn open(plan: &MediaPlan, name: String, funnel: &mut Funnel) -> Result<Self, MediaError> {
+        let number = funnel.number();
+        let (failed, failures) = bounded(16);
         Ok(Self {
             number,
-            peer,
+            line: Line::open(plan, number, failures.clone(), funnel)?,
             name,
-            effects,
-            outputs: vec![],
-            seats: vec![],
-            tracks: vec![],
+            received: vec![],
             recorder: None,
             record_at: None,
             failed,
-            _tasks: [works, forwards],
+            failures,
         })
     }
 
+    /// Begins with a fresh connection to the same peer. What is shown, played and recorded of it goes on
+    /// as soon as its streams come again.
+    pub(super) fn reopen(&mut self, plan: &MediaPlan, funnel: &mut Funnel) -> Result<(), MediaError> {
+        // A goodbye of the old one would end the call on the other side.
+        self.line.peer.abandon();
+        self.number = funnel.number();
+        self.line = Line::open(plan, self.number, self.failures.clone(), funnel)?;
+        Ok(())
+    }
+
     pub(super) fn execute(&self, effect: Effect) {
-        let _ = self.effects.try_send(effect);
+        let _ = self.line.effects.try_send(effect);
     }
 
     pub(super) fn say(&self, text: &str) -> bool {
-        self.peer.say(text)
+        self.line.peer.say(text)
     }
 
     pub(super) fn stats(&self) -> Stats {
-        self.peer.stats()
+        self.line.peer.stats()
     }
 
     /// When [`Connection::start_recording`] is due.
@@ -140,6 +213,8 @@ impl Connection {
         let peer = self.name.clone();
         match happened {
             Happened::Result(id, result) => return Some(Input::Result(id, result)),
+            Happened::Heard(media) => return Some(Input::Heard(media)),
+            Happened::NetworkChanged => return Some(Input::NetworkChanged),
             Happened::Failure(text) => sink(&Event::Warning { text }),
             Happened::Event(PeerEvent::LocalCandidate(mline, candidate)) => {
                 return Some(Input::LocalCandidate(mline, candidate));
@@ -170,20 +245,41 @@ impl Connection {
 
     /// A stream of the peer: to its output, and on record.
     fn add_track(&mut self, track: Track, plan: &MediaPlan, sink: &Sink) {
-        let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.name)).transpose();
-        match seat {
-            Ok(seat) => self.seats.extend(seat.flatten()),
-            Err(error) => sink(&Event::Warning { text: error.to_string() }),
-        }
-        if let Some(output) = plan.own_output(track.kind()) {
-            match Output::start(&track, output, &self.name, self.failed.clone()) {
-                Ok(output) => self.outputs.push(output),
-                Err(error) => sink(&Event::Warning { text: error.to_string() }),
+        let is_before =
+            |received: &Received| received.track.kind() == track.kind() && received.over != self.number;
+        let before = self.received.iter().position(is_before);
+        match before.map(|at| self.received.remove(at)) {
+            // The same as over the connection before: all goes on where it went.
+            Some(mut received) if received.track.codec == track.codec => {
+                received.output.iter_mut().for_each(|output| output.follow(&track));
+                received.seat.iter().for_each(|seat| seat.follow(&track));
+                if let Some(recorder) = &mut self.recorder {
+                    recorder.follow(&received.track, &track);
+                }
+                (received.track, received.over) = (track, self.number);
+                self.received.push(received);
+                return;
             }
+            // A file holds one codec.
+            Some(_) => {
+                if let Some(recorder) = self.recorder.take() {
+                    let (name, sink) = (self.name.clone(), sink.clone());
+                    smol::spawn(async move { tell_recording(&name, &recorder.finish().await, true, &sink) })
+                        .detach();
+                }
+            }
+            None => {}
         }
-        self.tracks.push(track);
+        let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
+        let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.name)).transpose();
+        let seat = seat.map_err(warn).ok().flatten().flatten();
+        let output = plan.own_output(track.kind());
+        let output =
+            output.map(|output| Output::start(&track, output, &self.name, self.failed.clone())).transpose();
+        let output = output.map_err(warn).ok().flatten();
+        self.received.push(Received { over: self.number, track, output, seat });
         if plan.record.is_some() && self.recorder.is_none() {
-            let all = self.tracks.len() >= self.peer.expected_tracks();
+            let all = self.received.len() >= self.line.peer.expected_tracks();
             self.record_at = Some(Instant::now() + if all { Duration::ZERO } else { ALL_TRACKS });
         }
     }
@@ -193,10 +289,11 @@ impl Connection {
         self.record_at = None;
         let Some(folder) = &plan.record else { return };
         let path = free_path(folder, &self.name);
-        match Recorder::start(&self.tracks, &path, self.failed.clone()) {
+        let tracks: Vec<Track> = self.received.iter().map(|received| received.track.clone()).collect();
+        match Recorder::start(&tracks, &path, self.failed.clone()) {
             Ok(recorder) => {
                 self.recorder = Some(recorder);
-                self.tell_recording(&path, false, sink);
+                tell_recording(&self.name, &path, false, sink);
             }
             Err(error) => sink(&Event::Warning { text: error.to_string() }),
         }
@@ -204,18 +301,17 @@ impl Connection {
 
     /// Ends the connection; its recording is complete afterwards.
     pub(super) async fn close(mut self, sink: &Sink) {
-        self.outputs.clear();
-        self.seats.clear();
+        self.received.clear();
         if let Some(recorder) = self.recorder.take() {
             let path = recorder.finish().await;
-            self.tell_recording(&path, true, sink);
+            tell_recording(&self.name, &path, true, sink);
         }
     }
+}
 
-    fn tell_recording(&self, path: &Path, finished: bool, sink: &Sink) {
-        let path = path.display().to_string();
-        sink(&Event::Recording { peer: self.name.clone(), path, finished });
-    }
+fn tell_recording(peer: &str, path: &Path, finished: bool, sink: &Sink) {
+    let path = path.display().to_string();
+    sink(&Event::Recording { peer: peer.to_owned(), path, finished });
 }
 
 /// A file that is not there yet.

@@ -19,8 +19,10 @@ mod links;
 pub mod plan;
 #[cfg(feature = "media")]
 mod room;
+#[cfg(feature = "media")]
+mod wire;
 
-pub use crate::session::Admission;
+pub use crate::session::{Admission, Patience};
 #[cfg(feature = "media")]
 pub use client::{Change, Client, ClientError, Command};
 pub use event::{Event, PeerState, Sink};

@@ -13,6 +13,7 @@ use crate::media::peer::PeerConfig;
 use crate::media::stage::{Stage, StageConfig};
 use crate::media::{Capture, Encoders, MediaError, inventory, output};
 use crate::sdp::{Codec, Kind};
+use crate::session::{Patience, Terms};
 
 /// What the user wants of media. A source or an output is a name of `pipelines/`, a pipeline's text, or
 /// `none`; where nothing is said, what this machine has is taken.
@@ -52,6 +53,8 @@ pub struct MediaOptions {
     pub stats: Option<Duration>,
     /// How paths to peers are looked for.
     pub ice: IceOptions,
+    /// When a path counts as broken, and as lost.
+    pub patience: Patience,
 }
 
 /// The word for nothing.
@@ -67,7 +70,8 @@ pub struct MediaPlan {
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
-    pub(super) ice: Ice,
+    pub(super) ice: Arc<Ice>,
+    patience: Patience,
     size: Option<(u32, u32)>,
     fps: u32,
     failed: Sender<String>,
@@ -158,12 +162,19 @@ impl MediaPlan {
             record: options.record.clone(),
             stats: options.stats,
             stage,
-            ice,
+            ice: Arc::new(ice),
+            patience: options.patience,
             size: options.size,
             fps: options.fps,
             failed,
             failures,
         })
+    }
+
+    /// How connections negotiate, whoever is polite.
+    pub(super) fn terms(&self) -> Terms {
+        let terms = Terms::new(true, self.peer.wanted());
+        Terms { mdns: self.ice.mdns(), patience: self.patience, ..terms }
     }
 
     /// For a connection that is opened now.

@@ -5,24 +5,21 @@ use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientError, Command, Happening};
 use super::connection::{Connection, Funnel};
+use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
 use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
 use crate::session::room::{Input, Output, Room};
 use crate::session::{Effect, EndReason, link};
-use crate::signalling::{Backoff, Frame, RoomClient, Socket, room};
-
-/// How the loop ended.
-enum End {
-    ServerGone,
-    Quit,
-}
+use crate::signalling::room;
 
 /// What the loop holds besides the machine.
 struct Hall {
     connections: BTreeMap<PeerId, Connection>,
     funnel: Funnel,
     stats_at: Option<Instant>,
+    /// The server has us in the room.
+    is_in: bool,
 }
 
 impl Client {
@@ -33,77 +30,43 @@ impl Client {
         result
     }
 
-    async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
-        let mut backoff = Backoff::default();
-        let mut again = false;
-        loop {
-            let (mut socket, mut lines) = self.register_again(&mut backoff, again).await?;
-            again = true;
-            let end = self.attend(&mut socket, &mut lines, room, most).await;
-            socket.close().await;
-            match end? {
-                End::Quit => return Ok(()),
-                End::ServerGone => {
-                    self.warn("the server is gone; trying again");
-                    self.pause(&mut backoff).await?;
-                }
-            }
-        }
-    }
-
-    /// One stay in the room, on one connection to the server.
-    async fn attend(
-        &self,
-        socket: &mut Socket,
-        lines: &mut RoomClient,
-        name: &RoomId,
-        most: usize,
-    ) -> Result<End, ClientError> {
-        let mut room = Room::new(most, self.plan.peer.wanted());
+    async fn stay(&self, name: &RoomId, most: usize) -> Result<(), ClientError> {
+        let mut wire = self.wire().await?;
+        let mut room = Room::new(most, self.plan.terms());
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
-        let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at };
-        socket.send(lines.join(name)).await?;
-        let mut is_in = false;
+        let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at, is_in: false };
+        wire.say(|lines| lines.join(name)).await;
         let end = loop {
-            if let Err(error) = self.act_in_room(socket, lines, &mut room, &mut hall).await {
+            if let Err(error) = self.act_in_room(&mut wire, &mut room, &mut hall).await {
                 break Err(error);
             }
             let records = hall.connections.values().filter_map(Connection::record_at);
             let deadline = room.poll_timeout().into_iter().chain(hall.stats_at).chain(records).min();
-            let input = match self.next(socket, &hall.funnel, deadline).await {
+            let input = match self.next(&mut wire, &hall.funnel, deadline).await {
                 Happening::Timer => {
                     self.room_timer(&mut room, &mut hall);
                     continue;
                 }
-                Happening::Frame(Frame::Closed(..)) => break Ok(End::ServerGone),
-                Happening::Frame(Frame::Binary(_)) => continue,
-                Happening::Frame(Frame::Text(line)) => match lines.handle_text(&line) {
-                    room::Event::Joined(peers) => {
-                        is_in = true;
-                        (self.sink)(&Event::Room {
-                            room: name.to_string(),
-                            peers: peers.iter().map(PeerId::to_string).collect(),
-                        });
-                        Input::Joined(peers)
-                    }
-                    room::Event::PeerJoined(peer) => Input::PeerJoined(peer),
-                    room::Event::PeerLeft(peer) => Input::PeerLeft(peer),
-                    room::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
-                    room::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
-                    room::Event::Refused(reason) if !is_in => break Err(ClientError::Refused(reason)),
-                    room::Event::Refused(text) | room::Event::Junk(text) => {
-                        self.warn(&text);
-                        continue;
-                    }
-                    room::Event::IceServers(servers) => {
-                        self.plan.ice.take(servers).await;
-                        continue;
-                    }
-                    room::Event::Registered
-                    | room::Event::Accepted
-                    | room::Event::Caller(_)
-                    | room::Event::Peer(_) => continue,
+                Happening::Wire(Wired::Said(event)) => match self.said(event, name, &mut hall).await {
+                    Ok(Some(input)) => input,
+                    Ok(None) => continue,
+                    Err(error) => break Err(error),
                 },
+                Happening::Wire(Wired::Lost { .. }) => {
+                    self.warn("the server is gone; trying again");
+                    wire.come_back(self.registration(), false);
+                    hall.is_in = false;
+                    Input::ServerGone
+                }
+                Happening::Wire(Wired::Back) => {
+                    wire.say(|lines| lines.join(name)).await;
+                    continue;
+                }
+                Happening::Wire(Wired::Refused(error)) if hall.connections.is_empty() => break Err(error),
+                Happening::Wire(Wired::Refused(error)) => {
+                    self.warn(&format!("{error}; those who are connected stay so"));
+                    continue;
+                }
                 Happening::Connection(number, happened) => {
                     let mut all = hall.connections.iter_mut();
                     let Some((peer, connection)) = all.find(|(_, c)| c.number == number) else { continue };
@@ -116,16 +79,18 @@ impl Client {
                     self.warn(&text);
                     continue;
                 }
-                Happening::Command(Command::Quit) => break Ok(End::Quit),
+                Happening::Command(Command::Quit) => break Ok(()),
                 Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
                 Happening::Command(Command::HangUp(Some(peer))) => Input::Link(peer, link::Input::HangUp),
+                Happening::Command(Command::Reconnect(Some(peer))) => Input::Link(peer, link::Input::Renew),
                 Happening::Command(command) => {
-                    self.command_in_room(command, &room, &hall).await;
+                    self.command_in_room(command, &mut room, &hall).await;
                     continue;
                 }
             };
             room.handle_input(Instant::now(), input);
         };
+        wire.close().await;
         for (peer, connection) in std::mem::take(&mut hall.connections) {
             connection.close(&self.sink).await;
             self.tell(peer.as_str(), PeerState::Left, Some(EndReason::HungUp.to_string()));
@@ -133,11 +98,48 @@ impl Client {
         end
     }
 
+    /// What the server's words mean to the room.
+    async fn said(
+        &self,
+        event: room::Event,
+        name: &RoomId,
+        hall: &mut Hall,
+    ) -> Result<Option<Input>, ClientError> {
+        Ok(Some(match event {
+            room::Event::Joined(peers) => {
+                hall.is_in = true;
+                (self.sink)(&Event::Room {
+                    room: name.to_string(),
+                    peers: peers.iter().map(PeerId::to_string).collect(),
+                });
+                Input::Joined(peers)
+            }
+            room::Event::PeerJoined(peer) => Input::PeerJoined(peer),
+            room::Event::PeerLeft(peer) => Input::PeerLeft(peer),
+            room::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
+            room::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
+            room::Event::Refused(reason) if !hall.is_in && hall.connections.is_empty() => {
+                return Err(ClientError::Refused(reason));
+            }
+            room::Event::Refused(text) | room::Event::Junk(text) => {
+                self.warn(&text);
+                return Ok(None);
+            }
+            room::Event::IceServers(servers) => {
+                self.plan.ice.take(servers).await;
+                return Ok(None);
+            }
+            room::Event::Registered
+            | room::Event::Accepted
+            | room::Event::Caller(_)
+            | room::Event::Peer(_) => return Ok(None),
+        }))
+    }
+
     /// Does what the room wants.
     async fn act_in_room(
         &self,
-        socket: &mut Socket,
-        lines: &RoomClient,
+        wire: &mut Wire,
         room: &mut Room,
         hall: &mut Hall,
     ) -> Result<(), ClientError> {
@@ -151,14 +153,16 @@ impl Client {
                 Output::Connecting(peer) => self.tell(peer.as_str(), PeerState::Connecting, None),
                 Output::Warning(text) => self.warn(&text),
                 Output::Link(peer, link::Output::Send(message)) => {
-                    socket.send(lines.address(Some(&peer), &message)).await?;
+                    wire.say(|lines| lines.address(Some(&peer), &message)).await;
                 }
                 Output::Link(peer, link::Output::Effect(Effect::Open)) => {
-                    self.close(hall, &peer).await;
-                    match Connection::open(&self.plan, peer.to_string(), &mut hall.funnel) {
-                        Ok(connection) => {
-                            hall.connections.insert(peer, connection);
-                        }
+                    let opened = match hall.connections.get_mut(&peer) {
+                        Some(connection) => connection.reopen(&self.plan, &mut hall.funnel),
+                        None => Connection::open(&self.plan, peer.to_string(), &mut hall.funnel)
+                            .map(|connection| drop(hall.connections.insert(peer, connection))),
+                    };
+                    match opened {
+                        Ok(()) => {}
                         // What is missing is missing for all.
                         Err(error @ MediaError::MissingElement { .. }) => return Err(error.into()),
                         Err(error) => self.warn(&error.to_string()),
@@ -171,6 +175,9 @@ impl Client {
                 }
                 Output::Link(peer, link::Output::Connected) => {
                     self.tell(peer.as_str(), PeerState::Connected, None)
+                }
+                Output::Link(peer, link::Output::Reconnecting) => {
+                    self.tell(peer.as_str(), PeerState::Reconnecting, None);
                 }
                 Output::Link(peer, link::Output::Warning(text)) => self.warn(&format!("{peer}: {text}")),
                 Output::Link(peer, link::Output::Ended(reason)) => {
@@ -215,7 +222,7 @@ impl Client {
         }
     }
 
-    async fn command_in_room(&self, command: Command, room: &Room, hall: &Hall) {
+    async fn command_in_room(&self, command: Command, room: &mut Room, hall: &Hall) {
         match command {
             Command::Say { to: Some(peer), text } => {
                 if !hall.connections.get(&peer).is_some_and(|connection| connection.say(&text)) {
@@ -236,6 +243,11 @@ impl Client {
             }
             Command::Send(change) => self.change(change).await,
             Command::Stats => self.tell_all_stats(hall),
+            Command::Reconnect(_) => {
+                for peer in hall.connections.keys() {
+                    room.handle_input(Instant::now(), Input::Link(peer.clone(), link::Input::Renew));
+                }
+            }
             Command::HangUp(_) => self.warn("hang up on whom? hang-up PEER; quit leaves the room"),
             Command::Decide(_) => self.warn("nobody waits to be let in"),
             Command::Quit | Command::Interrupt => {}

@@ -309,6 +309,12 @@ pub struct MediaArgs {
     /// Send nothing
     #[arg(long, env = "ROOMTONE_RECEIVE_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub receive_only: Option<bool>,
+    /// How many seconds nothing may come of a peer until a new path to it is looked for [default: 4]
+    #[arg(long, value_name = "SECONDS", env = "ROOMTONE_RECONNECT_AFTER", value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub reconnect_after: Option<u32>,
+    /// How many seconds a path is looked for until the call ends [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "ROOMTONE_GIVE_UP_AFTER", value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub give_up_after: Option<u32>,
     /// Tell the counters of the call every so many seconds
     #[arg(long, value_name = "SECONDS", env = "ROOMTONE_STATS")]
     pub stats: Option<f64>,

@@ -30,12 +30,13 @@ enum JsonCommand {
     Accept,
     Decline,
     HangUp { peer: Option<String> },
+    Reconnect { peer: Option<String> },
     Stats,
     Quit,
 }
 
 const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
-    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], quit; in short: m, c, p, s, y, n, q";
+    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], quit; in short: m, c, p, s, y, n, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
     text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
@@ -56,6 +57,7 @@ fn of_program(line: &str) -> Result<Command, String> {
         JsonCommand::Accept => Command::Decide(true),
         JsonCommand::Decline => Command::Decide(false),
         JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
+        JsonCommand::Reconnect { peer: who } => Command::Reconnect(peer(who)?),
         JsonCommand::Stats => Command::Stats,
         JsonCommand::Quit => Command::Quit,
     })
@@ -98,6 +100,8 @@ fn of_person(line: &str) -> Result<Command, String> {
         ("peers", "") => Command::Peers,
         ("hang-up" | "hangup", "") => Command::HangUp(None),
         ("hang-up" | "hangup", who) => Command::HangUp(peer(Some(who.to_owned()))?),
+        ("reconnect", "") => Command::Reconnect(None),
+        ("reconnect", who) => Command::Reconnect(peer(Some(who.to_owned()))?),
         ("stats", "") => Command::Stats,
         ("quit" | "exit", "") => Command::Quit,
         _ => return Err(HELP.to_owned()),
@@ -181,6 +185,7 @@ mod tests {
             ("hang-up bob", r#"{"command":"hang-up","peer":"bob"}"#, Command::HangUp(Some(id("bob")))),
             ("accept", r#"{"command":"accept"}"#, Command::Decide(true)),
             ("no", r#"{"command":"decline"}"#, Command::Decide(false)),
+            ("reconnect bob", r#"{"command":"reconnect","peer":"bob"}"#, Command::Reconnect(Some(id("bob")))),
             ("peers", r#"{"command":"peers"}"#, Command::Peers),
             ("quit", r#"{"command":"quit"}"#, Command::Quit),
         ] {

@@ -140,7 +140,7 @@ mod media {
 
     use super::*;
     use crate::app::ice::IceOptions;
-    use crate::app::{self, Admission, Client, MediaOptions, MediaPlan};
+    use crate::app::{self, Admission, Client, MediaOptions, MediaPlan, Patience};
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
     use crate::protocol::{PeerId, RoomId};
@@ -204,6 +204,10 @@ mod media {
             send_only: args.send_only == Some(true),
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
             ice,
+            patience: Patience {
+                quiet: Duration::from_secs(args.reconnect_after.unwrap_or(4).into()),
+                give_up: Duration::from_secs(args.give_up_after.unwrap_or(30).into()),
+            },
         })
     }
 

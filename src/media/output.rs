@@ -12,7 +12,7 @@ use crate::sdp::Kind;
 /// A running output of one track.
 #[derive(Debug)]
 pub struct Output {
-    _link: ConsumptionLink,
+    link: ConsumptionLink,
     _pipeline: Owned,
 }
 
@@ -52,6 +52,13 @@ impl Output {
         Self::run(track.kind(), &track.producer, &text, failures)
     }
 
+    /// Goes on with another track of the same codec.
+    pub fn follow(&mut self, track: &Track) {
+        if let Err(error) = self.link.change_producer(&track.producer, false) {
+            tracing::warn!("an output does not go on: {error}");
+        }
+    }
+
     /// The same of raw frames.
     pub(super) fn of_raw(
         kind: Kind,
@@ -78,6 +85,6 @@ impl Output {
         let link = producer.add_consumer(&appsrc);
         let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
         owned.play()?;
-        Ok(Self { _link: link, _pipeline: owned })
+        Ok(Self { link, _pipeline: owned })
     }
 }

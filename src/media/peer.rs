@@ -131,6 +131,7 @@ pub struct Peer {
     webrtc: gst::Element,
     config: PeerConfig,
     events: EventSender<PeerEvent>,
+    packets: Arc<std::sync::atomic::AtomicU64>,
     owned: Owned,
 }
 
@@ -162,7 +163,8 @@ impl Peer {
             }
         });
         let owned = owned.with_farewell(transport::close_dtls);
-        let peer = Self { state: Arc::default(), webrtc, config, events, owned };
+        let packets = transport::count_packets(&webrtc);
+        let peer = Self { state: Arc::default(), webrtc, config, events, packets, owned };
         peer.listen();
         peer.owned.play()?;
         Ok(peer)
@@ -198,6 +200,18 @@ impl Peer {
         let open =
             state.channels.iter().find(|c| c.ready_state() == gst_webrtc::WebRTCDataChannelState::Open);
         open.is_some_and(|channel| channel.send_string_full(Some(text)).is_ok())
+    }
+
+    /// What came of the peer by now: packets of any kind, and frames of media.
+    pub fn heard(&self) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let frames = lock(&self.state).tracks.iter().map(|track| track.counters.frames.load(Relaxed)).sum();
+        (self.packets.load(Relaxed), frames)
+    }
+
+    /// Another connection takes its place: it ends without a goodbye, which would end the call.
+    pub fn abandon(&self) {
+        self.owned.without_farewell();
     }
 
     /// How many streams the peer said it sends.

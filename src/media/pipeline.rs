@@ -2,6 +2,7 @@
 //! worker when the owner lets go.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use gst::prelude::*;
 use smol::stream::StreamExt;
@@ -39,6 +40,7 @@ pub struct Owned {
     bus: Option<smol::Task<()>>,
     /// Done on the worker before the pipeline stops.
     farewell: fn(&gst::Pipeline),
+    silent: AtomicBool,
 }
 
 impl Owned {
@@ -79,13 +81,18 @@ impl Owned {
                 }
             })
         });
-        Self { pipeline, bus: task, farewell: |_| {} }
+        Self { pipeline, bus: task, farewell: |_| {}, silent: AtomicBool::new(false) }
     }
 
     /// With something to be done, on a blocking worker, before the pipeline stops.
     pub(super) fn with_farewell(mut self, farewell: fn(&gst::Pipeline)) -> Self {
         self.farewell = farewell;
         self
+    }
+
+    /// Forgets what was to be done before it stops.
+    pub(super) fn without_farewell(&self) {
+        self.silent.store(true, Ordering::Relaxed);
     }
 
     /// The pipeline.
@@ -105,8 +112,11 @@ impl Drop for Owned {
         // Neither the bus's task nor a state change may run where a streaming thread could wait for it.
         drop(self.bus.take());
         let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
+        let silent = self.silent.load(Ordering::Relaxed);
         smol::unblock(move || {
-            farewell(&pipeline);
+            if !silent {
+                farewell(&pipeline);
+            }
             let _ = pipeline.set_state(gst::State::Null);
         })
         .detach();

@@ -23,7 +23,7 @@ const FINISH: Duration = Duration::from_secs(5);
 pub struct Recorder {
     path: PathBuf,
     sources: Vec<gst_app::AppSrc>,
-    links: Vec<ConsumptionLink>,
+    links: Vec<(StreamProducer, ConsumptionLink)>,
     ended: Receiver<()>,
     owned: Owned,
 }
@@ -94,11 +94,22 @@ impl Recorder {
                 ..Default::default()
             };
             let link = producer.add_consumer_with(&source, settings);
-            links.push(link.map_err(|error| failed(error.to_string()))?);
+            links.push((producer.clone(), link.map_err(|error| failed(error.to_string()))?));
             sources.push(source);
         }
         owned.play().map_err(|_| failed("the file cannot be written".into()))?;
         Ok(Self { path: path.to_owned(), sources, links, ended, owned })
+    }
+
+    /// Goes on with another track of the same codec in place of the one before.
+    pub fn follow(&mut self, before: &Track, track: &Track) {
+        let link = self.links.iter_mut().find(|(of, _)| *of == before.producer);
+        if let Some((of, link)) = link {
+            match link.change_producer(&track.producer, false) {
+                Ok(()) => *of = track.producer.clone(),
+                Err(error) => tracing::warn!("a recording does not go on: {error}"),
+            }
+        }
     }
 
     /// Writes the file's end and waits for it, at most 5 s.

@@ -29,6 +29,17 @@ pub struct Seat {
     number: u64,
 }
 
+impl Seat {
+    /// Goes on with another track of the same codec; until its first frame the last one stays.
+    pub fn follow(&self, track: &Track) {
+        let mut inputs = self.mixer.lock();
+        let input = inputs.all.iter_mut().find(|input| input.number == self.number);
+        if let Some(Err(error)) = input.map(|input| input.link.change_producer(&track.producer, false)) {
+            tracing::warn!("a picture or a sound does not go on: {error}");
+        }
+    }
+}
+
 impl Drop for Seat {
     fn drop(&mut self) {
         let (mixer, number) = (self.mixer.clone(), self.number);
@@ -42,7 +53,7 @@ struct Input {
     number: u64,
     bin: gst::Bin,
     pad: gst::Pad,
-    _link: ConsumptionLink,
+    link: ConsumptionLink,
 }
 
 #[derive(Debug, Default)]
@@ -128,7 +139,7 @@ impl Mixer {
         bin.sync_state_with_parent().map_err(|_| failed("state"))?;
         inputs.next += 1;
         let number = inputs.next;
-        inputs.all.push(Input { number, bin, pad, _link: link });
+        inputs.all.push(Input { number, bin, pad, link });
         self.arrange(&inputs);
         Ok(Seat { mixer: self.clone(), number })
     }
@@ -139,7 +150,7 @@ impl Mixer {
         let input = inputs.all.remove(at);
         self.arrange(&inputs);
         drop(inputs);
-        let Input { bin, pad, _link: link, .. } = input;
+        let Input { bin, pad, link, .. } = input;
         drop(link);
         let _ = bin.set_state(gst::State::Null);
         let _ = self.owned.pipeline().remove(&bin);

@@ -1,6 +1,8 @@
 //! What lies below webrtcbin: ICE's settings, the DTLS connection, and whose certificate it has.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_rustls::rustls::pki_types::CertificateDer;
 use futures_rustls::rustls::pki_types::pem::PemObject;
@@ -80,6 +82,25 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
     if agent.has_property("stun-pacing-timer") {
         agent.set_property("stun-pacing-timer", 5_u32);
     }
+}
+
+/// Counts the packets that come in: RTP, RTCP and DTLS alike, not ICE's own checks.
+pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
+    let packets = Arc::new(AtomicU64::new(0));
+    let counter = packets.clone();
+    webrtc.connect("deep-element-added", false, move |args| {
+        let element = args.get(2)?.get::<gst::Element>().ok()?;
+        if element.factory().is_some_and(|factory| factory.name() == "nicesrc") {
+            let counter = counter.clone();
+            let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+            element.static_pad("src")?.add_probe(kinds, move |_, _| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                gst::PadProbeReturn::Ok
+            });
+        }
+        None
+    });
+    packets
 }
 
 /// The DTLS connection, which all media and data share.

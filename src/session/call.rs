@@ -12,6 +12,9 @@ use crate::protocol::{PeerId, PeerMessage};
 /// How long our side has to say whether it takes a call.
 pub const ASK: Duration = Duration::from_secs(30);
 
+/// Between attempts to set up a session again.
+const REDIAL: Duration = Duration::from_secs(2);
+
 /// Whose calls are taken. The ids are what the callers gave to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
@@ -32,6 +35,8 @@ pub enum Input {
     Caller(PeerId),
     /// Our side takes the call, or does not.
     Decision(bool),
+    /// We are registered again, after the server was lost in a call that goes on.
+    Registered,
     /// Of the peer or the connection.
     Link(link::Input),
 }
@@ -55,8 +60,20 @@ pub enum Output {
     Connected,
     /// Something of the peer was not taken; the call goes on.
     Warning(String),
+    /// The path broke; a new one is looked for.
+    Reconnecting,
+    /// Somebody else calls in the middle of this call: that session is to be ended.
+    Busy,
     /// The end; nothing comes after it.
     Ended(EndReason),
+}
+
+/// Setting up a session again for a call that goes on without one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Redial {
+    No,
+    At(Instant),
+    Asked,
 }
 
 #[derive(Debug)]
@@ -78,6 +95,8 @@ enum Phase {
 pub struct Call {
     phase: Phase,
     caller: Option<PeerId>,
+    dialled: Option<PeerId>,
+    redial: Redial,
     terms: Terms,
     admission: Admission,
     outputs: VecDeque<Output>,
@@ -88,19 +107,32 @@ impl Call {
     /// side does well to be polite.
     pub fn dial(now: Instant, peer: PeerId, request_offer: bool, terms: Terms) -> Self {
         let begin = if request_offer { Begin::RequestOffer } else { Begin::Offer };
-        let outputs = VecDeque::from([Output::Dial(peer)]);
+        let outputs = VecDeque::from([Output::Dial(peer.clone())]);
         let phase = Phase::Dialling(begin, now + STEP);
-        Self { phase, caller: None, terms, admission: Admission::default(), outputs }
+        let admission = Admission::default();
+        Self { phase, caller: None, dialled: Some(peer), redial: Redial::No, terms, admission, outputs }
     }
 
     /// A call that we take, of a registered client that nobody called yet.
     pub fn answer(terms: Terms, admission: Admission) -> Self {
-        Self { phase: Phase::Waiting, caller: None, terms, admission, outputs: VecDeque::new() }
+        let (phase, outputs) = (Phase::Waiting, VecDeque::new());
+        Self { phase, caller: None, dialled: None, redial: Redial::No, terms, admission, outputs }
     }
 
     /// Nobody called yet.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
+    }
+
+    /// Media flowed once: the call can go on without the server.
+    pub fn was_connected(&self) -> bool {
+        matches!(&self.phase, Phase::Talking(link) if link.was_connected())
+    }
+
+    /// Whether there is a way to a new session for a call that goes on: to the peer that we dialled, or
+    /// from one that the server names.
+    pub fn can_resume(&self) -> bool {
+        self.dialled.is_some() || self.caller.is_some()
     }
 
     /// The next thing to do.
@@ -112,7 +144,10 @@ impl Call {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Dialling(_, until) | Phase::Asking(until, _) | Phase::Declining(until, _) => Some(*until),
-            Phase::Talking(link) => link.poll_timeout(),
+            Phase::Talking(link) => match self.redial {
+                Redial::At(at) => Some(link.poll_timeout().map_or(at, |timeout| timeout.min(at))),
+                Redial::No | Redial::Asked => link.poll_timeout(),
+            },
             Phase::Waiting | Phase::Ended => None,
         }
     }
@@ -126,6 +161,21 @@ impl Call {
             }
             (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
             (Input::Refused(reason), Phase::Ended) => drop(reason),
+            (Input::Refused(_), Phase::Talking(_)) if self.redial == Redial::Asked => {
+                self.redial = Redial::At(now + REDIAL);
+            }
+            (Input::Accepted, Phase::Talking(link)) if self.redial == Redial::Asked => {
+                self.redial = Redial::No;
+                link.handle_input(now, link::Input::Reachable(true));
+            }
+            (Input::Registered, Phase::Talking(_)) if self.dialled.is_some() => {
+                // Not at once: it may have hung up, which its media tells before.
+                self.redial = Redial::At(now + REDIAL);
+            }
+            (Input::Caller(peer), Phase::Talking(link)) if self.caller.as_ref() == Some(&peer) => {
+                link.handle_input(now, link::Input::Reachable(true));
+            }
+            (Input::Caller(_), Phase::Talking(_)) => self.outputs.push_back(Output::Busy),
             (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason)),
             (Input::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));
@@ -150,6 +200,10 @@ impl Call {
                 link::Input::Result(..)
                 | link::Input::LocalCandidate(..)
                 | link::Input::Connection(_)
+                | link::Input::Heard(_)
+                | link::Input::NetworkChanged
+                | link::Input::Renew
+                | link::Input::Reachable(_)
                 | link::Input::PeerGone
                 | link::Input::HangUp => {}
             },
@@ -173,7 +227,7 @@ impl Call {
             }
             (Input::Link(input), Phase::Talking(link)) => link.handle_input(now, input),
             (Input::Link(_), Phase::Dialling(..) | Phase::Declining(..))
-            | (Input::Accepted | Input::Caller(_) | Input::Decision(_), _)
+            | (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _)
             | (_, Phase::Ended) => {}
         }
         self.pass_on();
@@ -193,7 +247,15 @@ impl Call {
                 let reason = std::mem::take(reason);
                 self.end(EndReason::NotTaken(reason));
             }
-            Phase::Talking(link) => link.handle_timeout(now),
+            Phase::Talking(link) => {
+                if let (Redial::At(at), Some(peer)) = (self.redial, &self.dialled)
+                    && at <= now
+                {
+                    self.redial = Redial::Asked;
+                    self.outputs.push_back(Output::Dial(peer.clone()));
+                }
+                link.handle_timeout(now);
+            }
             Phase::Waiting
             | Phase::Dialling(..)
             | Phase::Asking(..)
@@ -246,6 +308,7 @@ impl Call {
                 link::Output::Send(message) => Output::Send(message),
                 link::Output::Effect(effect) => Output::Effect(effect),
                 link::Output::Connected => Output::Connected,
+                link::Output::Reconnecting => Output::Reconnecting,
                 link::Output::Warning(text) => Output::Warning(text),
                 link::Output::Ended(reason) => Output::Ended(reason),
             });

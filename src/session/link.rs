@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::effect::{Effect, EffectId, EffectResult};
 use super::negotiation::{self, Negotiation, Terms};
+use super::watch::{Due, Watch};
 use crate::protocol::PeerMessage;
 
 /// How long ICE and DTLS may take once the descriptions are exchanged.
@@ -48,8 +49,16 @@ pub enum Input {
     LocalCandidate(u32, String),
     /// The connection changed.
     Connection(ConnectionState),
+    /// A sign of life came over the connection; whether media.
+    Heard(bool),
+    /// The local network changed.
+    NetworkChanged,
+    /// Our side wants a new path.
+    Renew,
     /// The peer is gone, as the signalling knows.
     PeerGone,
+    /// Messages reach the peer (again), or do not.
+    Reachable(bool),
     /// Our side ends it.
     HangUp,
 }
@@ -106,8 +115,10 @@ pub enum Output {
     Send(PeerMessage),
     /// For the connection.
     Effect(Effect),
-    /// ICE and DTLS are through.
+    /// ICE and DTLS are through, for the first time or again.
     Connected,
+    /// The path broke; a new one is looked for.
+    Reconnecting,
     /// Something of the peer was not taken; the talk goes on.
     Warning(String),
     /// The end; nothing comes after it.
@@ -128,7 +139,7 @@ enum Wait {
 pub struct Link {
     negotiation: Negotiation,
     ring: Duration,
-    connected: bool,
+    watch: Watch,
     waiting: Option<(Instant, Wait)>,
     ended: bool,
     outputs: VecDeque<Output>,
@@ -139,9 +150,9 @@ impl Link {
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
         let ring = terms.ring;
         let mut link = Self {
+            watch: Watch::new(terms.patience, terms.mends),
             negotiation: Negotiation::new(terms),
             ring,
-            connected: false,
             waiting: None,
             ended: false,
             outputs: VecDeque::new(),
@@ -165,7 +176,17 @@ impl Link {
 
     /// Media can flow.
     pub fn is_connected(&self) -> bool {
-        self.connected && !self.ended
+        self.watch.is_up() && !self.ended
+    }
+
+    /// Media flowed once: it may go on, or come back, without the server.
+    pub fn was_connected(&self) -> bool {
+        self.watch.was_connected() && !self.ended
+    }
+
+    /// The server says that the peer is gone.
+    pub fn is_gone(&self) -> bool {
+        self.watch.is_gone()
     }
 
     /// The next thing to do.
@@ -176,7 +197,8 @@ impl Link {
     /// When [`Link::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let negotiation = self.negotiation.poll_timeout().filter(|_| !self.ended);
-        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).min()
+        let watch = self.watch.poll_timeout().filter(|_| !self.ended);
+        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).chain(watch).min()
     }
 
     /// Takes one input.
@@ -201,15 +223,30 @@ impl Link {
             }
             Input::Connection(ConnectionState::Connected) => {
                 self.negotiation.handle_connected();
-                if !std::mem::replace(&mut self.connected, true) {
+                if !self.watch.is_up() {
+                    self.watch.connected();
                     self.waiting = None;
                     self.outputs.push_back(Output::Connected);
                 }
             }
-            Input::Connection(ConnectionState::Failed) if self.connected => self.end(EndReason::Lost),
+            Input::Connection(ConnectionState::Failed) if self.watch.was_connected() => self.broken(now),
             Input::Connection(ConnectionState::Failed) => self.end(EndReason::NoPath),
             Input::Connection(ConnectionState::Forged) => self.end(EndReason::Forged),
-            Input::Connection(ConnectionState::Closed) | Input::PeerGone => self.end(EndReason::PeerHungUp),
+            Input::Connection(ConnectionState::Closed) => self.end(EndReason::PeerHungUp),
+            Input::Heard(media) => self.watch.heard(now, media),
+            Input::NetworkChanged => self.watch.network_changed(now),
+            Input::Renew if !self.watch.is_reachable() => {
+                self.warn_ours("a new path takes the server, which is gone for now");
+            }
+            Input::Renew if self.watch.was_connected() => {
+                self.broken(now);
+                self.mend(now);
+            }
+            Input::Renew => self.warn_ours("there is no connection yet that could be renewed"),
+            // Its media may go on, or stop at once, as with a peer that hung up.
+            Input::PeerGone if self.watch.was_connected() => self.watch.peer_gone(now),
+            Input::PeerGone => self.end(EndReason::PeerHungUp),
+            Input::Reachable(reachable) => self.watch.reachable(now, reachable),
             Input::HangUp => self.end(EndReason::HungUp),
         }
         self.after(now);
@@ -224,18 +261,40 @@ impl Link {
             Some((at, Wait::Offer)) if at <= now => {
                 self.end(EndReason::timed_out("the peer's offer", self.ring))
             }
+            Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
             Some((at, Wait::Path)) if at <= now => self.end(EndReason::NoPath),
-            Some(_) | None => {
-                self.negotiation.handle_timeout(now);
-                self.after(now);
-            }
+            Some(_) | None => {}
         }
+        match self.watch.due(now) {
+            Some(Due::PeerGone) => self.end(EndReason::PeerHungUp),
+            Some(Due::GiveUp) => self.end(EndReason::Lost),
+            Some(Due::Broken) => self.broken(now),
+            Some(Due::Mend) => self.mend(now),
+            None => {}
+        }
+        if !self.ended {
+            self.negotiation.handle_timeout(now);
+            self.after(now);
+        }
+    }
+
+    fn broken(&mut self, now: Instant) {
+        self.waiting = None;
+        if self.watch.broken(now) {
+            self.outputs.push_back(Output::Reconnecting);
+        }
+    }
+
+    /// Makes a new path: webrtcbin cannot restart its ICE, so all begins anew.
+    fn mend(&mut self, now: Instant) {
+        self.watch.mending();
+        self.negotiation.renew(now);
     }
 
     /// A description that was no use leaves us where we were: still waiting for one.
     fn keep_waiting(&mut self, now: Instant) {
         let idle = self.negotiation.poll_timeout().is_none() && !self.negotiation.is_established();
-        if idle && self.waiting.is_none() && !self.connected {
+        if idle && self.waiting.is_none() && !self.watch.was_connected() {
             self.waiting = Some((now + self.ring, Wait::Offer));
         }
     }
@@ -249,10 +308,21 @@ impl Link {
             match output {
                 negotiation::Output::Effect(effect) => self.outputs.push_back(Output::Effect(effect)),
                 negotiation::Output::Send(message) => self.outputs.push_back(Output::Send(message)),
-                negotiation::Output::Negotiated if self.connected => {}
+                negotiation::Output::Negotiated if self.watch.is_up() => {}
+                negotiation::Output::Restarted => {
+                    if self.watch.was_connected() {
+                        self.broken(now);
+                        self.watch.mending();
+                    }
+                }
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
                 negotiation::Output::Warning(text) => self.warn(&text),
                 negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
+                // What cannot be negotiated over this connection may be over a new one.
+                negotiation::Output::Failed(step, reason) if self.watch.was_connected() => {
+                    self.warn_ours(&format!("waiting for {step}: {reason}"));
+                    self.broken(now);
+                }
                 negotiation::Output::Failed(step, reason) => {
                     self.end(EndReason::Negotiation { step, reason })
                 }
@@ -265,6 +335,10 @@ impl Link {
             self.waiting = None;
             self.outputs.push_back(Output::Ended(reason));
         }
+    }
+
+    fn warn_ours(&mut self, text: &str) {
+        self.outputs.push_back(Output::Warning(text.to_owned()));
     }
 
     fn warn(&mut self, text: &str) {

@@ -12,12 +12,14 @@ pub mod effect;
 pub mod link;
 pub mod negotiation;
 pub mod room;
+pub mod watch;
 
 pub use call::{Admission, Call};
 pub use effect::{Effect, EffectId, EffectResult, Remote};
 pub use link::{ConnectionState, EndReason, Link};
 pub use negotiation::{Negotiation, Terms};
 pub use room::Room;
+pub use watch::Patience;
 
 use std::time::Duration;
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::STEP;
 use super::effect::{Effect, EffectId, EffectResult, Remote};
+use super::watch::Patience;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
 use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
 
@@ -27,6 +28,8 @@ pub enum Output {
     Send(PeerMessage),
     /// An offer was answered and applied on our side.
     Negotiated,
+    /// The peer began anew, over another transport: so did we.
+    Restarted,
     /// Something of the peer was not taken; the negotiation goes on.
     Warning(String),
     /// The end: the peer's answer takes nothing, for this reason.
@@ -95,12 +98,16 @@ pub struct Terms {
     pub ring: Duration,
     /// Candidates with mDNS names are taken.
     pub mdns: bool,
+    /// When a path counts as broken, and as lost.
+    pub patience: Patience,
+    /// Of the two sides this one makes a new path first, where one breaks.
+    pub mends: bool,
 }
 
 impl Terms {
     /// Of a side that waits for machines only.
     pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
-        Self { polite, wanted, ring: STEP, mdns: false }
+        Self { polite, wanted, ring: STEP, mdns: false, patience: Patience::default(), mends: polite }
     }
 }
 
@@ -118,6 +125,8 @@ pub struct Negotiation {
     inbox: VecDeque<PeerMessage>,
     remote: Option<Remote>,
     local: Option<Sdp>,
+    /// The peer's offer that is being answered over a connection that stood, as it came.
+    answering: Option<Sdp>,
     /// The offer being ignored, until the next description.
     ignoring: bool,
     candidates: usize,
@@ -139,6 +148,7 @@ impl Negotiation {
             inbox: VecDeque::new(),
             remote: None,
             local: None,
+            answering: None,
             ignoring: false,
             candidates: 0,
             role: None,
@@ -175,6 +185,16 @@ impl Negotiation {
         self.proceed(now);
     }
 
+    /// Begins anew over a fresh connection, with an offer of ours. What the peer said before is forgotten.
+    pub fn renew(&mut self, now: Instant) {
+        self.inbox.clear();
+        self.ignoring = false;
+        self.complete_at = None;
+        self.enter(now, State::Stable);
+        self.restart();
+        self.request_offer(now);
+    }
+
     /// A message of the peer came.
     pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
         if self.inbox.len() >= MAX_INBOX {
@@ -198,6 +218,16 @@ impl Negotiation {
     pub fn handle_result(&mut self, now: Instant, id: EffectId, result: EffectResult) {
         let waited_for = self.state.effect() == Some(id);
         match (result, std::mem::replace(&mut self.state, State::Stable)) {
+            // A connection that stood cannot answer this offer: a fresh one may.
+            (EffectResult::Failed(reason), State::ApplyingOffer(_) | State::CreatingAnswer(_))
+                if waited_for && self.answering.is_some() =>
+            {
+                self.warn(&format!("{reason}; once more, over a fresh connection"));
+                let offer = self.answering.take();
+                self.restart();
+                self.outputs.push_back(Output::Restarted);
+                offer.into_iter().for_each(|offer| self.take_offer(now, offer));
+            }
             (EffectResult::Failed(reason), state) if waited_for || matches!(state, State::Offered { .. }) => {
                 let step = state.step().unwrap_or("a description");
                 self.fail(step, reason);
@@ -342,6 +372,7 @@ impl Negotiation {
                 let before = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
                 if before.is_some_and(|before| Some(before) != sdp.ufrag()) {
                     self.restart();
+                    self.outputs.push_back(Output::Restarted);
                 }
                 self.take_offer(now, sdp);
             }
@@ -365,7 +396,7 @@ impl Negotiation {
             }
             // The peer answered an offer that was forgotten or made by one before us of our name, and by
             // then means another exchange than we do. One side begins again.
-            (SdpKind::Answer, _) if self.terms.polite && self.is_established() && !self.connected => {
+            (SdpKind::Answer, _) if self.terms.mends && self.is_established() && !self.connected => {
                 self.restart();
                 self.offer_owed = true;
             }
@@ -375,6 +406,7 @@ impl Negotiation {
 
     fn take_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
+        self.answering = self.connected.then(|| sdp.clone());
         let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
         self.complete_at = (!self.terms.wanted.iter().all(offered)).then_some(now + COMPLETION);
         let flows = direction::flows(&sdp);

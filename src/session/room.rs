@@ -2,15 +2,17 @@
 //! makes the first offers; the others wait for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::link::{self, Begin, Link};
+use super::link::{self, Begin, EndReason, Link};
 use super::negotiation::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage};
-use crate::sdp::Kind;
 
 /// The most peers of a room that are remembered.
 pub const MAX_ROSTER: usize = 4096;
+
+/// For so long after we came in again a peer may turn out to have given the connection up.
+const KEPT: Duration = Duration::from_secs(10);
 
 /// What happens in a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +23,8 @@ pub enum Input {
     PeerJoined(PeerId),
     /// A peer went.
     PeerLeft(PeerId),
+    /// The server is gone; whoever is connected stays so.
+    ServerGone,
     /// Of a peer, or of the connection with it.
     Link(PeerId, link::Input),
 }
@@ -43,17 +47,27 @@ pub enum Output {
 /// The machine of a room.
 #[derive(Debug)]
 pub struct Room {
-    wanted: Vec<Kind>,
+    terms: Terms,
     most: usize,
     roster: BTreeSet<PeerId>,
     links: BTreeMap<PeerId, Link>,
+    /// Whom we stayed connected with when we came into the room again, and when that was.
+    kept: BTreeMap<PeerId, Instant>,
     outputs: VecDeque<Output>,
 }
 
 impl Room {
-    /// A room that we are about to enter, with at most so many links.
-    pub fn new(most: usize, wanted: Vec<Kind>) -> Self {
-        Self { wanted, most, roster: BTreeSet::new(), links: BTreeMap::new(), outputs: VecDeque::new() }
+    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who mends
+    /// it, is the room's matter.
+    pub fn new(most: usize, terms: Terms) -> Self {
+        Self {
+            terms,
+            most,
+            roster: BTreeSet::new(),
+            links: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
     }
 
     /// Who is there, and whether media can flow.
@@ -74,25 +88,64 @@ impl Room {
     /// Takes one input.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
-            Input::Joined(peers) => {
-                let mut unconnected = Vec::new();
-                for peer in peers {
-                    if self.admit(&peer) && !self.begin(now, &peer, Begin::Offer) {
-                        unconnected.push(peer);
-                    }
-                }
-                self.tell_unconnected(&unconnected);
-            }
+            Input::Joined(peers) => self.joined(now, peers),
             Input::PeerJoined(peer) => {
+                if self.is_back(now, &peer) {
+                    return;
+                }
                 // The same id again: what was before is over.
                 self.leave(&peer);
                 if self.admit(&peer) && !self.begin(now, &peer, Begin::AwaitOffer) {
                     self.tell_unconnected(&[peer]);
                 }
             }
-            Input::PeerLeft(peer) => self.leave(&peer),
+            Input::PeerLeft(peer) => self.left(now, &peer, link::Input::PeerGone),
+            Input::ServerGone => {
+                for peer in self.roster.clone() {
+                    self.left(now, &peer, link::Input::Reachable(false));
+                }
+            }
             Input::Link(peer, input) => self.link(now, &peer, input),
         }
+    }
+
+    /// We are in, for the first time or again: whom we are connected with we stay connected with.
+    fn joined(&mut self, now: Instant, peers: Vec<PeerId>) {
+        let absent: Vec<PeerId> = self.links.keys().filter(|peer| !peers.contains(peer)).cloned().collect();
+        absent.iter().for_each(|peer| self.left(now, peer, link::Input::PeerGone));
+        let mut unconnected = Vec::new();
+        for peer in peers {
+            if self.is_back(now, &peer) {
+                self.kept.insert(peer, now);
+                continue;
+            }
+            self.leave(&peer);
+            if self.admit(&peer) && !self.begin(now, &peer, Begin::Offer) {
+                unconnected.push(peer);
+            }
+        }
+        self.tell_unconnected(&unconnected);
+    }
+
+    /// A peer cannot be reached. Its media may go on: only its way to the server, or ours, may be gone.
+    fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
+        match self.links.get_mut(peer) {
+            Some(link) if link.was_connected() => {
+                self.roster.remove(peer);
+                link.handle_input(now, input);
+                self.pass_on(now, peer);
+            }
+            Some(_) | None => self.leave(peer),
+        }
+    }
+
+    /// Whether the peer is one whose media goes on, or may come back: it can be reached again.
+    fn is_back(&mut self, now: Instant, peer: &PeerId) -> bool {
+        let Some(link) = self.links.get_mut(peer).filter(|link| link.was_connected()) else { return false };
+        self.roster.insert(peer.clone());
+        link.handle_input(now, link::Input::Reachable(true));
+        self.pass_on(now, peer);
+        true
     }
 
     /// Time has passed.
@@ -101,7 +154,7 @@ impl Room {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.handle_timeout(now);
             }
-            self.pass_on(&peer);
+            self.pass_on(now, &peer);
         }
     }
 
@@ -126,8 +179,11 @@ impl Room {
         self.outputs.push_back(Output::Connecting(peer.clone()));
         // Of two who offer at once, the one who came later gives way.
         let polite = begin == Begin::Offer;
-        self.links.insert(peer.clone(), Link::new(now, begin, Terms::new(polite, self.wanted.clone())));
-        self.pass_on(peer);
+        self.links.insert(
+            peer.clone(),
+            Link::new(now, begin, Terms { polite, mends: polite, ..self.terms.clone() }),
+        );
+        self.pass_on(now, peer);
         true
     }
 
@@ -148,8 +204,8 @@ impl Room {
     }
 
     fn leave(&mut self, peer: &PeerId) {
-        self.links.remove(peer);
-        if self.roster.remove(peer) {
+        let was_linked = self.links.remove(peer).is_some();
+        if self.roster.remove(peer) || was_linked {
             self.outputs.push_back(Output::Left(peer.clone()));
         }
     }
@@ -176,16 +232,23 @@ impl Room {
         if let Some(link) = self.links.get_mut(peer) {
             link.handle_input(now, input);
         }
-        self.pass_on(peer);
+        self.pass_on(now, peer);
     }
 
-    fn pass_on(&mut self, peer: &PeerId) {
+    fn pass_on(&mut self, now: Instant, peer: &PeerId) {
         let Some(link) = self.links.get_mut(peer) else { return };
+        let mut hung_up = false;
         while let Some(output) = link.poll_output() {
+            hung_up |= output == link::Output::Ended(EndReason::PeerHungUp);
             self.outputs.push_back(Output::Link(peer.clone(), output));
         }
         if link.has_ended() {
             self.links.remove(peer);
+            // It did not keep the connection as we did when we lost the server: to it we are a newcomer.
+            let kept = self.kept.remove(peer).is_some_and(|at| now < at + KEPT);
+            if kept && hung_up && self.roster.contains(peer) {
+                self.begin(now, peer, Begin::Offer);
+            }
         }
     }
 }

@@ -130,6 +130,11 @@ impl RoomClient {
         }
     }
 
+    /// Registered, and neither in a call nor in a room.
+    pub fn is_free(&self) -> bool {
+        self.phase == Phase::Lobby
+    }
+
     /// What the server's closing of the connection means: while registering, that the id is refused.
     pub fn handle_close(&self, reason: &str) -> Option<String> {
         (self.phase == Phase::Registering).then(|| match reason {

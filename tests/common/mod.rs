@@ -177,7 +177,11 @@ impl Drop for Program {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            eprintln!("stderr of roomtone: {}", self.stderr());
+            self.seen.extend(self.events.try_iter());
+            let told =
+                self.seen.iter().filter(|value| value["event"] == "peer" || value["event"] == "warning");
+            let told: Vec<String> = told.map(Value::to_string).collect();
+            eprintln!("it told: {}\nstderr of roomtone: {}", told.join("\n"), self.stderr());
         }
     }
 }

@@ -60,14 +60,16 @@ impl Received {
     /// before, and for half a second of audible sound.
     pub fn expect_moving_and_audible(&self, since: (usize, usize), count: usize) {
         let size = WIDTH * HEIGHT;
-        wait_for("moving pictures", || {
+        wait_for(&format!("moving pictures of {:?}", self.of), || {
             let bytes = self.bytes("pictures");
             let pictures: Vec<&[u8]> =
                 bytes[since.0.next_multiple_of(size).min(bytes.len())..].chunks_exact(size).collect();
             let moved = pictures.windows(2).filter(|pair| pair[0] != pair[1]).count();
             (pictures.len() >= count && moved * 3 >= count).then_some(())
         });
-        wait_for("sound", || self.loudness(since.1).into_iter().any(|half| half > AUDIBLE).then_some(()));
+        wait_for(&format!("sound of {:?}", self.of), || {
+            self.loudness(since.1).into_iter().any(|half| half > AUDIBLE).then_some(())
+        });
     }
 
     /// Waits for a second and a half without audible sound.

@@ -1,5 +1,7 @@
 //! Two peers and a network in one thread, on virtual time.
 
+mod path;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,8 @@ struct Connection {
     pending_offer: bool,
     candidates: Vec<String>,
     offers: usize,
+    /// The user fragment of the peer's description.
+    theirs: String,
 }
 
 fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
@@ -36,6 +40,15 @@ fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
 }
 
 impl Connection {
+    /// Each connection has ICE credentials of its own.
+    fn sdp(&self, setup: &str, mark: usize) -> String {
+        sdp(&self.kinds, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()))
+    }
+
+    fn ufrag(&self) -> String {
+        format!("ufrag{}", self.opened)
+    }
+
     fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
         match effect {
             Effect::Open => {
@@ -44,11 +57,11 @@ impl Connection {
             }
             Effect::CreateOffer(id) => {
                 self.offers += 1;
-                Some((*id, EffectResult::Created(sdp(&self.kinds, "actpass", self.offers))))
+                Some((*id, EffectResult::Created(self.sdp("actpass", self.offers))))
             }
             Effect::CreateAnswer(id) => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
-                Some((*id, EffectResult::Created(sdp(&self.kinds, "active", 0))))
+                Some((*id, EffectResult::Created(self.sdp("active", 0))))
             }
             Effect::ApplyLocal(id, kind, _) => {
                 match kind {
@@ -69,6 +82,7 @@ impl Connection {
                     }
                 }
                 self.remote = Some(*kind);
+                self.theirs = remote.sdp.ufrag().unwrap().to_owned();
                 self.kinds = remote
                     .sdp
                     .media
@@ -149,6 +163,8 @@ impl Side {
                 Output::Ask => self.events.push("ask".into()),
                 Output::Connecting => self.events.push("connecting".into()),
                 Output::Connected => self.events.push("connected".into()),
+                Output::Reconnecting => self.events.push("reconnecting".into()),
+                Output::Busy => self.events.push("busy".into()),
                 Output::Warning(text) => self.events.push(format!("warning: {text}")),
                 Output::Ended(reason) => self.ended = Some(reason),
             }
@@ -208,7 +224,10 @@ fn the_caller_offers() {
     }
     a.input(now, Input::HangUp);
     assert_eq!(a.ended, Some(EndReason::HungUp));
+    // What the server says of it is not the end: the media may go on. The media's own end is.
     b.input(now, Input::PeerGone);
+    assert_eq!(b.ended, None);
+    b.input(now, Input::Connection(ConnectionState::Closed));
     assert_eq!(b.ended, Some(EndReason::PeerHungUp));
 }
 
@@ -248,7 +267,7 @@ fn a_re_offer_in_a_collision_is_forgotten_by_the_polite_side_and_made_again() {
     let ours = b.outbox.pop_front().unwrap();
     assert!(matches!(&ours, PeerMessage::Description(d) if d.kind == SdpKind::Offer));
     assert!(!b.connection.pending_offer, "it is not applied before its answer");
-    let theirs = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 7) };
+    let theirs = Description { kind: SdpKind::Offer, sdp: a.connection.sdp("actpass", 7) };
     b.input(now, Input::Peer(PeerMessage::Description(theirs)));
     while b.result(now) {}
     let kinds: Vec<SdpKind> = b
@@ -280,7 +299,7 @@ fn the_dtls_role_is_kept_over_re_offers() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     // We made the first offer and are DTLS server; the page offers next.
-    let theirs = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 7) };
+    let theirs = Description { kind: SdpKind::Offer, sdp: b.connection.sdp("actpass", 7) };
     a.input(now, Input::Peer(PeerMessage::Description(theirs)));
     while a.result(now) {}
     let Some(PeerMessage::Description(answer)) = a.outbox.pop_back() else { panic!("no answer") };

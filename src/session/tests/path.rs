@@ -1,0 +1,318 @@
+//! Paths that break, and servers that go, in the middle of a call.
+
+use super::*;
+use crate::session::Patience;
+
+const QUIET: Duration = Duration::from_secs(4);
+const GIVE_UP: Duration = Duration::from_secs(30);
+
+/// A call that stands, in which the caller mends.
+fn connected() -> (Instant, Side, Side) {
+    connected_for(GIVE_UP)
+}
+
+fn connected_for(give_up: Duration) -> (Instant, Side, Side) {
+    let now = Instant::now();
+    let patience = Patience { quiet: QUIET, give_up };
+    let caller = Terms { mends: true, patience, ..terms() };
+    let callee = Terms { mends: false, patience, ..terms() };
+    let mut a = Side::new(Call::dial(now, id("callee"), false, caller));
+    let mut b = Side::new(Call::answer(callee, Admission::default()));
+    a.call_input(now, CallInput::Accepted);
+    b.call_input(now, CallInput::Caller(id("ann")));
+    settle(now, &mut a, &mut b);
+    connect(now, &mut a, &mut b);
+    (now, a, b)
+}
+
+fn connect(now: Instant, a: &mut Side, b: &mut Side) {
+    for side in [a, b] {
+        side.input(now, Input::Connection(ConnectionState::Connected));
+        side.input(now, Input::Heard(true));
+    }
+}
+
+fn last(side: &Side) -> &str {
+    side.events.last().unwrap()
+}
+
+#[test]
+fn silence_is_a_broken_path_and_the_caller_makes_a_new_one() {
+    let (now, mut a, mut b) = connected();
+    a.timeout(now + QUIET / 2);
+    assert_eq!(last(&a), "connected");
+    let later = now + QUIET;
+    a.timeout(later);
+    b.timeout(later);
+    assert_eq!((last(&a), last(&b)), ("reconnecting", "reconnecting"));
+    a.timeout(later);
+    settle(later, &mut a, &mut b);
+    assert_eq!((a.connection.opened, b.connection.opened), (2, 2), "a fresh connection each");
+    connect(later, &mut a, &mut b);
+    assert_eq!((last(&a), last(&b)), ("connected", "connected"));
+    assert!(a.is_stable() && b.is_stable() && a.ended.is_none() && b.ended.is_none());
+}
+
+#[test]
+fn who_sends_no_media_reports_seldom_and_may_be_silent_for_longer() {
+    let (now, mut a, _) = connected();
+    a.input(now, Input::Heard(false));
+    a.timeout(now + 2 * QUIET);
+    assert_eq!(last(&a), "connected");
+    a.timeout(now + 3 * QUIET);
+    assert_eq!(last(&a), "reconnecting");
+}
+
+#[test]
+fn a_path_that_does_not_come_back_is_given_up() {
+    let (mut now, mut a, mut b) = connected();
+    let began = now + QUIET;
+    // Nobody answers: every offer is lost.
+    while a.ended.is_none() || b.ended.is_none() {
+        now = [&a, &b].iter().filter_map(|side| side.call.poll_timeout()).min().expect("a timer");
+        assert!(now <= began + GIVE_UP, "in time");
+        for side in [&mut a, &mut b] {
+            side.timeout(now);
+            while side.result(now) {}
+            side.outbox.clear();
+        }
+    }
+    assert_eq!((a.ended, b.ended), (Some(EndReason::Lost), Some(EndReason::Lost)));
+    assert!(a.connection.opened > 2, "it was tried more than once: {}", a.connection.opened);
+}
+
+#[test]
+fn a_failed_connection_is_mended_and_a_failed_attempt_is_tried_again() {
+    let (now, mut a, mut b) = connected();
+    a.input(now, Input::Connection(ConnectionState::Failed));
+    assert_eq!(last(&a), "reconnecting");
+    a.timeout(now);
+    assert_eq!(a.connection.opened, 2);
+    while a.result(now) {}
+    a.outbox.clear();
+    // The answer does not come for as long as it may take.
+    let later = now + STEP;
+    a.timeout(later);
+    a.timeout(later + Duration::from_secs(1));
+    assert_eq!(a.connection.opened, 3);
+    settle(later, &mut a, &mut b);
+    connect(later, &mut a, &mut b);
+    assert_eq!((last(&a), last(&b)), ("connected", "connected"));
+}
+
+#[test]
+fn media_outlives_the_server_and_a_new_session_is_dialled() {
+    let (now, mut a, mut b) = connected();
+    a.input(now, Input::Reachable(false));
+    b.input(now, Input::PeerGone);
+    for side in [&mut a, &mut b] {
+        side.input(now + Duration::from_secs(1), Input::Heard(true));
+        side.timeout(now + Duration::from_secs(2));
+        assert_eq!((side.ended.as_ref(), last(side)), (None, "connected"));
+    }
+    a.call_input(now, CallInput::Registered);
+    let later = a.call.poll_timeout().unwrap();
+    a.timeout(later);
+    assert_eq!(last(&a), "dial callee");
+    // It is not there yet.
+    a.call_input(later, CallInput::Refused("peer 'callee' not found".into()));
+    assert_eq!(a.ended, None);
+    a.input(later, Input::Heard(true));
+    let later = a.call.poll_timeout().unwrap();
+    a.timeout(later);
+    assert_eq!(a.events.iter().filter(|event| *event == "dial callee").count(), 3);
+    a.call_input(later, CallInput::Accepted);
+    b.call_input(later, CallInput::Caller(id("ann")));
+    assert_eq!((a.connection.opened, b.connection.opened), (1, 1), "nothing was negotiated");
+    // The new session carries what is to be negotiated from now on.
+    a.input(later, Input::Renew);
+    settle(later, &mut a, &mut b);
+    connect(later, &mut a, &mut b);
+    assert!(a.is_stable() && b.is_stable());
+}
+
+#[test]
+fn who_is_gone_and_silent_hung_up() {
+    let (now, mut a, _) = connected();
+    a.input(now, Input::PeerGone);
+    let soon = a.call.poll_timeout().unwrap();
+    assert!(soon < now + QUIET);
+    a.timeout(soon);
+    assert_eq!(a.ended, Some(EndReason::PeerHungUp));
+}
+
+#[test]
+fn somebody_else_does_not_take_the_call_over() {
+    let (now, _, mut b) = connected();
+    b.input(now, Input::PeerGone);
+    b.call_input(now, CallInput::Caller(id("eve")));
+    assert_eq!((last(&b), b.ended.as_ref()), ("busy", None));
+}
+
+#[test]
+fn an_offer_that_the_connection_cannot_answer_is_answered_over_a_fresh_one() {
+    let (now, mut a, mut b) = connected();
+    let offer = b.connection.sdp("actpass", 7);
+    let offer = PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: offer });
+    a.input(now, Input::Peer(offer));
+    let (id, _) = a.results.pop_front().unwrap();
+    a.input(now, Input::Result(id, EffectResult::Failed("no".into())));
+    assert_eq!((a.connection.opened, a.ended.as_ref()), (2, None));
+    while a.result(now) {}
+    assert_eq!(a.connection.local, Some(SdpKind::Answer));
+    b.outbox.clear();
+    a.input(now, Input::Connection(ConnectionState::Connected));
+    assert_eq!(last(&a), "connected");
+}
+
+#[test]
+fn a_changed_network_asks_for_a_sign_of_life_soon() {
+    let (now, mut a, _) = connected();
+    a.input(now, Input::NetworkChanged);
+    let soon = a.call.poll_timeout().unwrap();
+    assert!(soon < now + QUIET);
+    a.timeout(soon);
+    assert_eq!(last(&a), "reconnecting");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    ResultA,
+    ResultB,
+    ToA,
+    ToB,
+    RenewA,
+    RenewB,
+    ReofferB,
+    /// The server is gone, and with it all that was on its way.
+    ServerGone,
+    /// … and is back.
+    ServerBack,
+    /// Time passes; what is due comes.
+    Time,
+}
+
+/// The world of two sides: what their connections find out by themselves.
+struct World {
+    now: Instant,
+    a: Side,
+    b: Side,
+    /// Which pair of connections is known to stand.
+    connected: (usize, usize),
+    has_server: bool,
+}
+
+impl World {
+    /// ICE and DTLS come through where both mean each other's connection.
+    fn connect(&mut self) {
+        let (a, b) = (&self.a.connection, &self.b.connection);
+        let pair = (a.opened, b.opened);
+        let agreed = a.theirs == b.ufrag() && b.theirs == a.ufrag() && !a.pending_offer && !b.pending_offer;
+        let both = a.local.is_some() && b.local.is_some();
+        if agreed && both && self.connected != pair {
+            self.connected = pair;
+            connect(self.now, &mut self.a, &mut self.b);
+        }
+    }
+
+    fn time(&mut self, passes: Duration) {
+        self.now += passes;
+        if self.connected == (self.a.connection.opened, self.b.connection.opened) {
+            self.a.input(self.now, Input::Heard(true));
+            self.b.input(self.now, Input::Heard(true));
+        }
+        self.a.timeout(self.now);
+        self.b.timeout(self.now);
+    }
+
+    fn step(&mut self, step: &Step) -> bool {
+        let now = self.now;
+        let moved = match step {
+            Step::ResultA => self.a.result(now),
+            Step::ResultB => self.b.result(now),
+            Step::ToA => deliver(now, &mut self.b, &mut self.a),
+            Step::ToB => deliver(now, &mut self.a, &mut self.b),
+            Step::RenewA => {
+                self.a.input(now, Input::Renew);
+                true
+            }
+            Step::RenewB => {
+                self.b.input(now, Input::Renew);
+                true
+            }
+            Step::ReofferB => {
+                self.b.input(now, Input::Peer(PeerMessage::OfferRequest));
+                true
+            }
+            // Who goes together with the server in the middle of an exchange may look as if it hung up.
+            Step::ServerGone if self.connected != (self.a.connection.opened, self.b.connection.opened) => {
+                false
+            }
+            Step::ServerGone => {
+                self.has_server = false;
+                self.a.outbox.clear();
+                self.b.outbox.clear();
+                self.a.input(now, Input::Reachable(false));
+                self.b.input(now, Input::PeerGone);
+                true
+            }
+            Step::ServerBack => {
+                self.has_server = true;
+                self.a.input(now, Input::Reachable(true));
+                self.b.input(now, Input::Reachable(true));
+                true
+            }
+            Step::Time => {
+                self.time(Duration::from_millis(900));
+                true
+            }
+        };
+        if !self.has_server {
+            self.a.outbox.clear();
+            self.b.outbox.clear();
+        }
+        self.connect();
+        moved
+    }
+}
+
+proptest! {
+    /// Whatever is renewed, re-offered, lost with the server, late or in another order: the call goes on,
+    /// and in the end both mean the same connection.
+    #[test]
+    fn a_call_survives_whatever_happens_to_its_path_and_its_server(
+        steps in prop::collection::vec(prop_oneof![
+            5 => Just(Step::ResultA), 5 => Just(Step::ResultB), 5 => Just(Step::ToA), 5 => Just(Step::ToB),
+            1 => Just(Step::RenewA), 1 => Just(Step::RenewB), 1 => Just(Step::ReofferB),
+            1 => Just(Step::ServerGone), 1 => Just(Step::ServerBack), 2 => Just(Step::Time),
+        ], 0..80)
+    ) {
+        let (now, mut a, mut b) = connected_for(Duration::from_secs(100_000));
+        // Who is gone and silent hung up: here nobody does.
+        a.input(now, Input::Heard(true));
+        b.input(now, Input::Heard(true));
+        let mut world = World { now, a, b, connected: (1, 1), has_server: true };
+        for step in &steps {
+            world.step(step);
+        }
+        world.step(&Step::ServerBack);
+        let mut calm = 0;
+        for _ in 0..400 {
+            let all = [Step::ResultA, Step::ResultB, Step::ToA, Step::ToB];
+            while all.iter().filter(|step| world.step(step)).count() > 0 {}
+            let pair = (world.a.connection.opened, world.b.connection.opened);
+            calm = if world.connected == pair { calm + 1 } else { 0 };
+            if calm > 60 {
+                break;
+            }
+            world.time(Duration::from_millis(900));
+        }
+        prop_assert!(calm > 60, "they never come to rest");
+        prop_assert!(world.a.is_stable() && world.b.is_stable());
+        prop_assert_eq!((world.a.ended, world.b.ended), (None, None));
+        for events in [&world.a.events, &world.b.events] {
+            let state = events.iter().rfind(|event| *event == "connected" || *event == "reconnecting");
+            prop_assert_eq!(state.map(String::as_str), Some("connected"));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! Whether a connection that stood still stands: nothing heard of the peer for a while means that its
+//! path broke, and a broken one is mended for so long, and then given up.
+
+use std::time::{Duration, Instant};
+
+/// How long a peer may be silent that is gone from the server: it most likely ended.
+const GONE: Duration = Duration::from_millis(1500);
+/// A change of the local network asks for a sign of life within this time.
+const CHANGED: Duration = Duration::from_millis(1500);
+/// A peer that sends no media reports on ours only every few seconds (RFC 3550, 6.2).
+const REPORTS: u32 = 3;
+/// How long the side that does not mend waits for the one that does.
+const OTHER_SIDE: Duration = Duration::from_secs(8);
+/// Between attempts to mend.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// How patient a call is with its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Without a sign of life of a peer that sends media, until the path counts as broken.
+    pub quiet: Duration,
+    /// From there until it is given up.
+    pub give_up: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { quiet: Duration::from_secs(4), give_up: Duration::from_secs(30) }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Path {
+    /// Not through yet, for the first time.
+    New,
+    /// Through; when the next sign of life is due, once there was one.
+    Up(Option<Instant>),
+    /// Since then; when to make a new one.
+    Broken(Instant, Option<Instant>),
+}
+
+/// What time brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// The peer went, and its media too.
+    PeerGone,
+    /// The path broke.
+    Broken,
+    /// A new path is to be made.
+    Mend,
+    /// It was broken for too long.
+    GiveUp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Watch {
+    patience: Patience,
+    /// Of the two sides this one makes new paths first.
+    mends: bool,
+    /// Messages reach the peer.
+    reachable: bool,
+    /// The server says that the peer is gone.
+    gone: bool,
+    path: Path,
+}
+
+impl Watch {
+    /// Of a talk that begins.
+    pub fn new(patience: Patience, mends: bool) -> Self {
+        Self { patience, mends, reachable: true, gone: false, path: Path::New }
+    }
+
+    /// The path was through once.
+    pub fn was_connected(&self) -> bool {
+        self.path != Path::New
+    }
+
+    /// The path is through.
+    pub fn is_up(&self) -> bool {
+        matches!(self.path, Path::Up(_))
+    }
+
+    /// Messages reach the peer.
+    pub fn is_reachable(&self) -> bool {
+        self.reachable
+    }
+
+    /// The server says that the peer is gone.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// The path is through: for the first time, or again.
+    pub fn connected(&mut self) {
+        self.path = Path::Up(None);
+    }
+
+    /// A sign of life; of a peer that sends media, or only reports.
+    pub fn heard(&mut self, now: Instant, media: bool) {
+        if let Path::Up(due) = &mut self.path {
+            let quiet = match (self.gone, media) {
+                (true, _) => GONE,
+                (false, true) => self.patience.quiet,
+                (false, false) => self.patience.quiet * REPORTS,
+            };
+            *due = Some(now + quiet);
+        }
+    }
+
+    /// The path is known to be broken; false where it was before, and then the next attempt is due soon.
+    pub fn broken(&mut self, now: Instant) -> bool {
+        match &mut self.path {
+            Path::Broken(_, mend) => {
+                if mend.is_none() && self.mends {
+                    *mend = Some(now + AGAIN);
+                }
+                false
+            }
+            Path::New | Path::Up(_) => {
+                let mend = if self.mends { now } else { now + OTHER_SIDE };
+                self.path = Path::Broken(now, Some(mend));
+                true
+            }
+        }
+    }
+
+    /// A new path is being made, by whichever side; its failure is told by [`Watch::broken`].
+    pub fn mending(&mut self) {
+        if let Path::Broken(_, mend) = &mut self.path {
+            *mend = None;
+        }
+    }
+
+    /// The server says that the peer is gone. Its media may go on.
+    pub fn peer_gone(&mut self, now: Instant) {
+        (self.gone, self.reachable) = (true, false);
+        if let Path::Up(due) = &mut self.path {
+            *due = Some(due.unwrap_or(now + GONE).min(now + GONE));
+        }
+    }
+
+    /// Messages reach the peer, or do not, for lack of the server.
+    pub fn reachable(&mut self, now: Instant, reachable: bool) {
+        self.reachable = reachable;
+        if reachable {
+            self.gone = false;
+            if let (Path::Broken(_, mend), true) = (&mut self.path, self.mends) {
+                *mend = Some(now);
+            }
+        }
+    }
+
+    /// The local network changed.
+    pub fn network_changed(&mut self, now: Instant) {
+        match &mut self.path {
+            Path::Up(Some(due)) => *due = (*due).min(now + CHANGED),
+            Path::Broken(_, mend) => *mend = Some(now),
+            Path::New | Path::Up(None) => {}
+        }
+    }
+
+    /// When [`Watch::due`] wants to be asked.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match self.path {
+            Path::New => None,
+            Path::Up(due) => due,
+            Path::Broken(since, mend) => {
+                let mend = mend.filter(|_| self.reachable);
+                Some(mend.map_or(since + self.patience.give_up, |at| at.min(since + self.patience.give_up)))
+            }
+        }
+    }
+
+    /// What is due by now.
+    pub fn due(&mut self, now: Instant) -> Option<Due> {
+        match self.path {
+            Path::Up(Some(due)) if due <= now => Some(if self.gone { Due::PeerGone } else { Due::Broken }),
+            Path::Broken(since, _) if since + self.patience.give_up <= now => Some(Due::GiveUp),
+            Path::Broken(_, Some(mend)) if mend <= now && self.reachable => Some(Due::Mend),
+            Path::New | Path::Up(_) | Path::Broken(..) => None,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Calls that come back: paths that break, servers that go and come, peers that freeze.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+#![cfg(feature = "media")]
+
+mod common;
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use common::{Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, ws};
+use serde_json::json;
+
+fn strings(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+fn serve(home: &Path, port: u16) -> Program {
+    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
+    server.link();
+    server
+}
+
+fn port_of(server: &mut Program) -> u16 {
+    ws(&server.link()).rsplit(':').next().unwrap().parse().unwrap()
+}
+
+const CONNECTED: (&str, &str) = ("state", "connected");
+const RECONNECTING: (&str, &str) = ("state", "reconnecting");
+
+#[test]
+fn a_renewed_path_carries_on_into_the_same_window_and_the_same_file() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let records = home.path().join("records");
+    let record = ["--record", records.to_str().unwrap()];
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &record, &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 30);
+    bob.expect("recording", &[]);
+
+    for program in [0, 1] {
+        let side = if program == 0 { &mut ann } else { &mut bob };
+        side.say(&json!({"command": "reconnect"}));
+        for side in [&mut ann, &mut bob] {
+            side.expect("peer", &[RECONNECTING]);
+            side.expect("peer", &[CONNECTED]);
+            side.expect("channel", &[]);
+        }
+        received.expect_moving_and_audible(received.mark(), 30);
+        ann.say(&json!({"command": "say", "text": format!("hello {program}")}));
+        bob.expect("message", &[("text", &format!("hello {program}"))]);
+    }
+    ann.say(&json!({"command": "hang-up"}));
+    let file = bob.expect("recording", &[])["path"].as_str().unwrap().to_owned();
+    assert!(bob.has_seen("recording", &[("path", &file)]));
+    assert_eq!(std::fs::read_dir(records).unwrap().count(), 1, "one file for the whole call");
+    let probe = probe(&file);
+    let (duration, pictures) = duration_and_frames(&probe, "vp8");
+    assert!(duration > 4.0 && pictures > 60, "{duration} s, {pictures} pictures");
+}
+
+#[test]
+fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = port_of(&mut server);
+    let url = format!("ws://127.0.0.1:{port}");
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    server.signal("KILL");
+    server.end();
+    for side in [&mut ann, &mut bob] {
+        side.expect("warning", &[("text", "the server is gone; the call goes on")]);
+    }
+    received.expect_moving_and_audible(received.mark(), 60);
+    let _server = serve(home.path(), port);
+    for side in [&mut ann, &mut bob] {
+        side.expect("registered", &[]);
+        assert!(!side.has_seen("peer", &[RECONNECTING]));
+    }
+    received.expect_moving_and_audible(received.mark(), 60);
+    // A session is there again: what takes the server works.
+    common::wait_for("a new session", || {
+        ann.say(&json!({"command": "reconnect"}));
+        std::thread::sleep(Duration::from_millis(500));
+        ann.has_seen("peer", &[RECONNECTING]).then_some(())
+    });
+    bob.expect("peer", &[RECONNECTING]);
+    bob.expect("peer", &[CONNECTED]);
+    received.expect_moving_and_audible(received.mark(), 20);
+    ann.say(&json!({"command": "hang-up"}));
+    bob.expect("peer", &[("state", "left"), ("reason", "the peer hung up")]);
+    assert_eq!(ann.end().0, 0);
+}
+
+#[test]
+fn a_room_outlives_its_server() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = port_of(&mut server);
+    let url = format!("ws://127.0.0.1:{port}");
+    let received = Received::of_each();
+    let options = received.options();
+    let ann = ["join", "attic", "--id", "ann", "--server", &url];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    ann.expect("room", &[]);
+    let join = |name: &str| {
+        let args = ["join", "attic", "--id", name, "--server", &url, "--headless"];
+        Program::start(home.path(), &[&args, &SMALL[..]].concat())
+    };
+    let mut bob = join("bob");
+    let mut cat = join("cat");
+    for peer in ["bob", "cat"] {
+        received.from(peer).expect_moving_and_audible((0, 0), 20);
+    }
+    server.signal("KILL");
+    server.end();
+    for side in [&mut ann, &mut bob, &mut cat] {
+        side.expect("warning", &[("text", "the server is gone; trying again")]);
+    }
+    let _server = serve(home.path(), port);
+    for side in [&mut ann, &mut bob, &mut cat] {
+        side.expect("room", &[]);
+    }
+    for peer in ["bob", "cat"] {
+        let from = received.from(peer);
+        from.expect_moving_and_audible(from.mark(), 60);
+    }
+    // Nobody was renegotiated, and who comes now is connected with all.
+    for side in [&mut ann, &mut bob, &mut cat] {
+        assert!(!side.has_seen("peer", &[RECONNECTING]) && !side.has_seen("peer", &[("state", "left")]));
+    }
+    let mut dan = join("dan");
+    let connected = |peer| [("peer", peer), CONNECTED];
+    let all = ["ann", "bob", "cat"].map(connected);
+    dan.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
+}
+
+#[test]
+fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..]].concat());
+    bob.expect("registered", &[]);
+    let received = Received::new();
+    let options = received.options();
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--give-up-after", "12"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    bob.signal("STOP");
+    let stopped = Instant::now();
+    ann.expect("peer", &[RECONNECTING]);
+    let noticed = stopped.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&noticed), "{noticed:?}");
+    bob.signal("CONT");
+    ann.expect("peer", &[CONNECTED]);
+    received.expect_moving_and_audible(received.mark(), 30);
+
+    bob.signal("STOP");
+    ann.expect("peer", &[RECONNECTING]);
+    let (code, error) = ann.end();
+    assert_eq!((code, error.contains("the connection to the peer broke")), (6, true), "{error}");
+    bob.signal("CONT");
+}
+
+#[test]
+fn a_machine_that_changes_its_network_is_found_again() {
+    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
+        return namespace::skipped();
+    };
+    // The server is reached by cables of its own; the two talk over another.
+    hub.join(&left, "hl", "10.78.1.1", "10.78.1.2");
+    hub.join(&right, "hr", "10.78.2.1", "10.78.2.2");
+    left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start_in(&hub, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    // The cable between them is pulled; another network comes up.
+    assert!(left.ip("link del lr"));
+    for side in [&mut ann, &mut bob] {
+        side.expect("peer", &[RECONNECTING]);
+    }
+    left.join(&right, "lr2", "10.78.4.1", "10.78.4.2");
+    for side in [&mut ann, &mut bob] {
+        side.expect("peer", &[CONNECTED]);
+    }
+    received.expect_moving_and_audible(received.mark(), 30);
+}
