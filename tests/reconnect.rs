@@ -7,6 +7,7 @@ mod common;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use common::browser::Browser;
 use common::{Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, ws};
 use serde_json::json;
 
@@ -98,8 +99,7 @@ fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
         std::thread::sleep(Duration::from_millis(500));
         ann.has_seen("peer", &[RECONNECTING]).then_some(())
     });
-    bob.expect("peer", &[RECONNECTING]);
-    bob.expect("peer", &[CONNECTED]);
+    common::wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
     received.expect_moving_and_audible(received.mark(), 20);
     ann.say(&json!({"command": "hang-up"}));
     bob.expect("peer", &[("state", "left"), ("reason", "the peer hung up")]);
@@ -210,4 +210,123 @@ fn a_machine_that_changes_its_network_is_found_again() {
         side.expect("peer", &[CONNECTED]);
     }
     received.expect_moving_and_audible(received.mark(), 30);
+}
+
+/// A page that called a client, and what the client receives of it.
+fn page_and_client(home: &Path, port: u16) -> (Program, Program, Browser, Received) {
+    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
+    let link = server.link();
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = Program::start(home, &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.open(&format!("{link}?id=page&call=bob"));
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    (server, bob, browser, received)
+}
+
+#[test]
+fn a_page_and_a_client_find_new_paths_to_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    for side in ["client", "page"] {
+        let mark = received.mark();
+        match side {
+            "client" => bob.say(&json!({"command": "reconnect"})),
+            _ => drop(browser.run("roomtone.call.renew(); return roomtone.call.offer()")),
+        }
+        bob.expect("peer", &[RECONNECTING]);
+        bob.expect("peer", &[CONNECTED]);
+        received.expect_moving_and_audible(mark, 20);
+        browser.expect_moving_and_audible();
+        browser.wait("!document.querySelector('#text').disabled && roomtone.call.say('from the new path')");
+        bob.expect("message", &[("text", "from the new path")]);
+    }
+    browser.click("hang-up");
+    bob.expect("peer", &[("state", "left")]);
+}
+
+#[test]
+fn a_page_of_another_make_restarts_its_ice() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    // What a page does that keeps its connection: new credentials and candidates, the old certificate.
+    browser.run(
+        "const { pc } = roomtone.call; pc.onnegotiationneeded = null; pc.restartIce(); \
+         return pc.setLocalDescription().then(() => roomtone.call.signal({ sdp: pc.localDescription }))",
+    );
+    browser.wait("roomtone.call.pc.signalingState === 'stable'");
+    // Longer than it takes to notice that a path is dead.
+    std::thread::sleep(Duration::from_secs(12));
+    received.expect_moving_and_audible(received.mark(), 40);
+    browser.expect_moving_and_audible();
+    assert_eq!(browser.run("return roomtone.call.pc.connectionState"), "connected");
+    bob.say(&json!({"command": "stats"}));
+    bob.expect("stats", &[]);
+}
+
+#[test]
+fn a_call_with_a_page_outlives_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    let port = port_of(&mut server);
+    server.signal("KILL");
+    server.end();
+    bob.expect("warning", &[("text", "the server is gone; the call goes on")]);
+    received.expect_moving_and_audible(received.mark(), 40);
+    browser.expect_moving_and_audible();
+    let _server = serve(home.path(), port);
+    bob.expect("registered", &[]);
+    common::wait_for("a new session", || {
+        bob.say(&json!({"command": "reconnect"}));
+        std::thread::sleep(Duration::from_millis(500));
+        bob.has_seen("peer", &[RECONNECTING]).then_some(())
+    });
+    common::wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
+    received.expect_moving_and_audible(received.mark(), 20);
+    browser.expect_moving_and_audible();
+    assert_eq!(browser.run("return document.body.dataset.state"), "call");
+}
+
+#[test]
+fn a_room_of_pages_and_clients_outlives_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let url = ws(&link);
+    let port = url.rsplit(':').next().unwrap().parse().unwrap();
+    let received = Received::of_each();
+    let options = received.options();
+    let ann = ["join", "attic", "--id", "ann", "--server", &url];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    ann.expect("room", &[]);
+    let tabs = ["tab1", "tab2"].map(|id| {
+        let tab = Browser::start();
+        tab.open(&format!("{link}?room=attic&id={id}"));
+        received.from(id).expect_moving_and_audible((0, 0), 20);
+        tab
+    });
+    tabs[0].expect_of_peer("tab2");
+    server.signal("KILL");
+    server.end();
+    let _server = serve(home.path(), port);
+    ann.expect("room", &[]);
+    // All are in the room again, over the connections that they had.
+    tabs[0].wait("document.querySelector('#status').textContent.startsWith('attic: you and 2')");
+    tabs[1].wait("document.querySelector('#status').textContent.startsWith('attic: you and 2')");
+    for id in ["tab1", "tab2"] {
+        let from = received.from(id);
+        from.expect_moving_and_audible(from.mark(), 40);
+    }
+    tabs[0].expect_of_peer("tab2");
+    tabs[1].expect_of_peer("ann");
+    assert!(!ann.has_seen("peer", &[RECONNECTING]) && !ann.has_seen("peer", &[("state", "left")]));
+
+    // Who leaves is gone at once, with the server and without.
+    tabs[1].click("hang-up");
+    ann.expect("peer", &[("peer", "tab2"), ("state", "left")]);
+    tabs[0].wait("!document.querySelector('.tile[data-peer=tab2]')");
 }

@@ -1,9 +1,10 @@
 //! Any number of clients in a room, with the server's hub between them, in one thread on virtual time:
-//! whatever the order in which they come, go and talk, each pair ends with exactly one connection.
-#![allow(clippy::unwrap_used, reason = "tests")]
+//! whatever the order in which they come, go, talk, lose the server and come back, each pair ends with exactly
+//! one connection that stands.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use roomtone::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
@@ -22,6 +23,8 @@ struct Connection {
     /// Of this connection, and of the one that the peer described.
     ufrag: String,
     theirs: String,
+    /// ICE and DTLS are through.
+    stands: bool,
 }
 
 const SDP: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:ufrag\r\n\
@@ -31,6 +34,7 @@ const SDP: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:
 impl Connection {
     fn execute(&mut self, effect: &Effect, fresh: &mut u64) -> Option<(EffectId, EffectResult)> {
         let sdp = SDP.replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag));
+        let sdp = sdp.replace("sha-256 AA", &format!("sha-256 {}", self.ufrag));
         Some(match effect {
             Effect::Open => {
                 *fresh += 1;
@@ -57,7 +61,8 @@ impl Connection {
 }
 
 struct Client {
-    conn: ConnId,
+    /// None while the server is lost.
+    conn: Option<ConnId>,
     name: PeerId,
     room: Room,
     connections: BTreeMap<PeerId, Connection>,
@@ -68,23 +73,30 @@ struct Client {
     warnings: Vec<String>,
     /// Makes the user fragments of its connections different from all others.
     opened: u64,
+    /// The user fragments of connections that were closed with a goodbye.
+    closed: Vec<String>,
 }
 
 impl Client {
     fn pump(&mut self) {
         while let Some(output) = self.room.poll_output() {
             match output {
+                Output::Link(_, From::Send(_)) if self.conn.is_none() => {}
                 Output::Link(peer, From::Send(message)) => {
                     self.up.push_back(Command::Send { to: peer, body: message.to_string() });
                 }
                 Output::Link(peer, From::Effect(effect)) => {
+                    if effect == Effect::Open {
+                        self.results.retain(|(of, ..)| *of != peer);
+                    }
                     let connection = self.connections.entry(peer.clone()).or_default();
                     if let Some((id, result)) = connection.execute(&effect, &mut self.opened) {
                         self.results.push_back((peer, id, result));
                     }
                 }
                 Output::Link(peer, From::Ended(_)) | Output::Left(peer) => {
-                    self.connections.remove(&peer);
+                    self.closed.extend(self.connections.remove(&peer).map(|connection| connection.ufrag));
+                    self.results.retain(|(of, ..)| *of != peer);
                 }
                 Output::Link(_, From::Warning(text)) | Output::Warning(text) => self.warnings.push(text),
                 Output::Joined(_)
@@ -139,11 +151,11 @@ impl World {
         while let Some(output) = self.hub.poll_output() {
             match output {
                 hub::Output::Notify(conn, notice) => {
-                    if let Some(client) = self.clients.iter_mut().find(|client| client.conn == conn) {
+                    if let Some(client) = self.clients.iter_mut().find(|client| client.conn == Some(conn)) {
                         client.down.push_back(notice);
                     }
                 }
-                hub::Output::Close(conn, _) => self.clients.retain(|client| client.conn != conn),
+                hub::Output::Close(conn, _) => panic!("{conn:?} is closed by the hub"),
                 hub::Output::Probe(conn) => {
                     // All here are alive.
                     self.hub.handle_input(self.now, hub::Input::Alive(conn));
@@ -159,10 +171,9 @@ impl World {
             return;
         }
         self.next += 1;
-        let conn = ConnId(self.next);
         self.clients.push(Client {
-            conn,
-            name: name.clone(),
+            conn: None,
+            name,
             room: Room::new(16, Terms::new(true, vec![Kind::Video])),
             connections: BTreeMap::new(),
             results: VecDeque::new(),
@@ -170,17 +181,110 @@ impl World {
             up: VecDeque::new(),
             warnings: vec![],
             opened: self.next * 1_000_000,
+            closed: vec![],
         });
+        self.plug(self.clients.len() - 1);
+    }
+
+    /// Connects a client with the server, where it is not.
+    fn plug(&mut self, n: usize) {
+        let Some(client) = self.clients.get_mut(n).filter(|client| client.conn.is_none()) else { return };
+        self.next += 1;
+        let (conn, name) = (ConnId(self.next), client.name.clone());
+        client.conn = Some(conn);
         self.hub(hub::Input::Opened(conn, Owner(0)));
         self.hub(hub::Input::Command(conn, Command::Register(name)));
         self.hub(hub::Input::Command(conn, Command::Join("attic".parse().unwrap())));
     }
 
-    fn go(&mut self, n: usize) {
-        if !self.clients.is_empty() {
-            let client = self.clients.remove(n % self.clients.len());
-            self.hub(hub::Input::Closed(client.conn));
+    /// A client's connection to the server breaks, with all that was under way on it.
+    fn unplug(&mut self, n: usize) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(n) else { return };
+        let Some(conn) = client.conn.take() else { return };
+        client.up.clear();
+        client.down.clear();
+        client.input(now, Input::ServerGone);
+        self.hub(hub::Input::Closed(conn));
+    }
+
+    /// A client ends: with a goodbye to its peers, or killed.
+    fn go(&mut self, n: usize, says_goodbye: bool) {
+        if self.clients.is_empty() {
+            return;
         }
+        let client = self.clients.remove(n % self.clients.len());
+        if says_goodbye {
+            self.close(client.connections.values().map(|connection| connection.ufrag.clone()).collect());
+        }
+        client.conn.into_iter().for_each(|conn| self.hub(hub::Input::Closed(conn)));
+    }
+
+    /// Whoever is connected with one of these connections sees it close.
+    fn close(&mut self, ufrags: Vec<String>) {
+        let now = self.now;
+        for client in &mut self.clients {
+            let told = client.connections.iter().filter(|(_, c)| c.stands && ufrags.contains(&c.theirs));
+            let told: Vec<PeerId> = told.map(|(peer, _)| peer.clone()).collect();
+            for peer in told {
+                client.input(now, Input::Link(peer, Of::Connection(ConnectionState::Closed)));
+            }
+        }
+    }
+
+    /// What the connections find out by themselves: that both ends mean each other, that one is closed.
+    fn network(&mut self) {
+        let ends: Vec<(PeerId, PeerId, String, String)> = self
+            .clients
+            .iter()
+            .flat_map(|client| {
+                let ready = client
+                    .connections
+                    .iter()
+                    .filter(|(_, c)| !c.stands && !c.pending && c.local.is_some() && c.remote.is_some());
+                let name = client.name.clone();
+                ready.map(move |(peer, c)| (name.clone(), peer.clone(), c.ufrag.clone(), c.theirs.clone()))
+            })
+            .collect();
+        for (name, peer, ufrag, theirs) in ends {
+            let far = self.clients.iter().find(|client| client.name == peer);
+            let meets = far.and_then(|far| far.connections.get(&name));
+            if meets.is_some_and(|far| far.ufrag == theirs && far.theirs == ufrag && !far.pending) {
+                let now = self.now;
+                let client = self.clients.iter_mut().find(|client| client.name == name).unwrap();
+                client.connections.get_mut(&peer).unwrap().stands = true;
+                client.input(now, Input::Link(peer.clone(), Of::Connection(ConnectionState::Connected)));
+                client.input(now, Input::Link(peer, Of::Heard(true)));
+            }
+        }
+        let closed: Vec<String> =
+            self.clients.iter_mut().flat_map(|client| client.closed.drain(..)).collect();
+        if !closed.is_empty() {
+            self.close(closed);
+        }
+    }
+
+    /// Time passes: signs of life come over what stands at both ends, and what is due comes.
+    fn time(&mut self, passes: Duration) {
+        self.now += passes;
+        let now = self.now;
+        let alive: Vec<String> = self
+            .clients
+            .iter()
+            .flat_map(|client| client.connections.values())
+            .filter(|connection| connection.stands)
+            .map(|connection| connection.ufrag.clone())
+            .collect();
+        for client in &mut self.clients {
+            let heard = client.connections.iter().filter(|(_, c)| c.stands && alive.contains(&c.theirs));
+            let heard: Vec<PeerId> = heard.map(|(peer, _)| peer.clone()).collect();
+            for peer in heard {
+                client.input(now, Input::Link(peer, Of::Heard(true)));
+            }
+            client.room.handle_timeout(now);
+            client.pump();
+        }
+        self.network();
     }
 
     fn step(&mut self, n: usize, what: u8) -> bool {
@@ -194,13 +298,24 @@ impl World {
             1 => client.result(self.now),
             _ => match client.up.pop_front() {
                 Some(command) => {
-                    let conn = client.conn;
+                    let conn = client.conn.expect("nothing is said without the server");
                     self.hub(hub::Input::Command(conn, command));
                     true
                 }
                 None => false,
             },
         }
+    }
+
+    /// Until all are in the room and nothing is to be mended any more.
+    fn calm(&mut self) {
+        (0..self.clients.len()).for_each(|n| self.plug(n));
+        for _ in 0..90 {
+            self.settle();
+            self.network();
+            self.time(Duration::from_millis(900));
+        }
+        self.settle();
     }
 
     /// Until nothing moves; a livelock fails.
@@ -219,6 +334,7 @@ impl World {
         for client in &self.clients {
             let others: Vec<&PeerId> =
                 self.clients.iter().map(|c| &c.name).filter(|name| **name != client.name).collect();
+            assert!(client.room.peers().all(|(_, connected)| connected), "all stand");
             let mut roster: Vec<&PeerId> = client.room.peers().map(|(id, _)| id).collect();
             roster.sort();
             let mut expected = others.clone();
@@ -230,6 +346,7 @@ impl World {
                 assert_ne!(ours.local, theirs.local, "one offered, one answered");
                 assert!(ours.local.is_some() && ours.local != ours.remote);
                 assert_eq!(ours.theirs, theirs.ufrag, "they mean each other");
+                assert!(ours.stands && theirs.stands);
             }
             assert_eq!(client.connections.len(), others.len(), "one connection a pair");
         }
@@ -239,26 +356,38 @@ impl World {
 #[derive(Debug, Clone)]
 enum Step {
     Come(u8),
-    Go(usize),
+    Go(usize, bool),
     Move(usize, u8),
+    Unplug(usize),
+    Plug(usize),
+    Network,
+    Time,
 }
 
 proptest! {
     #[test]
     fn one_connection_a_pair(steps in prop::collection::vec(prop_oneof![
         2 => (0..6_u8).prop_map(Step::Come),
-        1 => any::<usize>().prop_map(Step::Go),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(n, goodbye)| Step::Go(n, goodbye)),
+        1 => (0..6_usize).prop_map(Step::Unplug),
+        2 => (0..6_usize).prop_map(Step::Plug),
+        2 => Just(Step::Network),
+        1 => Just(Step::Time),
         12 => (any::<usize>(), any::<u8>()).prop_map(|(n, what)| Step::Move(n, what)),
     ], 0..200)) {
         let mut world = World::new();
         for step in steps {
             match step {
                 Step::Come(n) => world.come(n),
-                Step::Go(n) => world.go(n),
+                Step::Go(n, goodbye) => world.go(n, goodbye),
                 Step::Move(n, what) => { world.step(n, what); }
+                Step::Unplug(n) => world.unplug(n),
+                Step::Plug(n) => world.plug(n),
+                Step::Network => world.network(),
+                Step::Time => world.time(Duration::from_millis(900)),
             }
         }
-        world.settle();
+        world.calm();
         world.check();
     }
 }
@@ -267,11 +396,11 @@ proptest! {
 fn two_who_join_in_the_same_instant_and_one_who_returns() {
     let mut world = World::new();
     (0..2).for_each(|n| world.come(n));
-    world.settle();
+    world.calm();
     world.check();
-    world.go(0);
+    world.go(0, true);
     world.come(0);
-    world.settle();
+    world.calm();
     world.check();
 }
 

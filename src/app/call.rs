@@ -13,8 +13,8 @@ use crate::signalling::room;
 
 /// How a call's loop came to its end.
 enum End {
-    /// The call ended; whether it had been connected.
-    Call(EndReason, bool),
+    /// The call ended; whether it had been connected, and the call of somebody who called meanwhile.
+    Call(EndReason, bool, Option<Box<Call>>),
     /// The user ends the program.
     Quit,
 }
@@ -35,7 +35,7 @@ impl Client {
         wire.close().await;
         match end? {
             End::Quit => Ok(()),
-            End::Call(reason, was_connected) => outcome(reason, was_connected),
+            End::Call(reason, was_connected, _) => outcome(reason, was_connected),
         }
     }
 
@@ -48,16 +48,22 @@ impl Client {
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         let mut wire = self.wire().await?;
+        let mut next: Option<Box<Call>> = None;
         let result = loop {
-            let call = Call::answer(self.terms(), admission.clone());
-            match self.converse(&mut wire, call, None).await {
+            let call = match next.take() {
+                Some(call) => *call,
+                None => {
+                    wire.free(self.registration()).await;
+                    Call::answer(self.terms(), admission.clone())
+                }
+            };
+            next = match self.converse(&mut wire, call, None).await {
                 Err(error) => break Err(error),
                 Ok(End::Quit) => break Ok(()),
-                Ok(End::Call(EndReason::NotTaken(_), _)) => {}
-                Ok(End::Call(reason, was_connected)) if once => break outcome(reason, was_connected),
-                Ok(End::Call(..)) => {}
-            }
-            wire.free(self.registration()).await;
+                Ok(End::Call(EndReason::NotTaken(_), _, next)) => next,
+                Ok(End::Call(reason, was_connected, _)) if once => break outcome(reason, was_connected),
+                Ok(End::Call(_, _, next)) => next,
+            };
         };
         wire.close().await;
         result
@@ -86,7 +92,10 @@ impl Client {
         let end = loop {
             match self.act(wire, &mut call, &mut talk).await {
                 Ok(None) => {}
-                Ok(Some(reason)) => break Ok(End::Call(reason, talk.was_connected)),
+                Ok(Some(reason)) => {
+                    let next = call.next(Instant::now()).map(Box::new);
+                    break Ok(End::Call(reason, talk.was_connected, next));
+                }
                 Err(error) => break Err(error),
             }
             let record_at = talk.connection.as_ref().and_then(Connection::record_at);
@@ -166,7 +175,7 @@ impl Client {
             };
             call.handle_input(Instant::now(), input);
         };
-        if let Ok(End::Call(EndReason::NoPath, _)) = end {
+        if let Ok(End::Call(EndReason::NoPath, ..)) = end {
             self.plan.ice.explain(&self.sink).await;
         }
         let name = talk.name().to_owned();
@@ -175,13 +184,13 @@ impl Client {
             connection.close(&self.sink).await;
         }
         match &end {
-            Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), _)) => {
+            Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), ..)) => {
                 self.tell(&name, PeerState::Left, Some(reason.to_string()));
             }
-            Ok(End::Call(EndReason::NotTaken(reason), _)) => {
+            Ok(End::Call(EndReason::NotTaken(reason), ..)) => {
                 self.tell(&name, PeerState::Declined, Some(reason.clone()));
             }
-            Ok(End::Call(reason, _)) => self.tell(&name, PeerState::Failed, Some(reason.to_string())),
+            Ok(End::Call(reason, ..)) => self.tell(&name, PeerState::Failed, Some(reason.to_string())),
             Ok(End::Quit) | Err(ClientError::Interrupted) if was_talking => {
                 self.tell(&name, PeerState::Left, Some(EndReason::HungUp.to_string()));
             }

@@ -301,6 +301,8 @@ impl Connection {
 
     /// Ends the connection; its recording is complete afterwards.
     pub(super) async fn close(mut self, sink: &Sink) {
+        // The program may end right after.
+        self.line.peer.say_goodbye().await;
         self.received.clear();
         if let Some(recorder) = self.recorder.take() {
             let path = recorder.finish().await;

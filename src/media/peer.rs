@@ -209,6 +209,11 @@ impl Peer {
         (self.packets.load(Relaxed), frames)
     }
 
+    /// Says goodbye to the peer, which then knows at once that this is the end.
+    pub async fn say_goodbye(&self) {
+        self.owned.say_farewell().await;
+    }
+
     /// Another connection takes its place: it ends without a goodbye, which would end the call.
     pub fn abandon(&self) {
         self.owned.without_farewell();

@@ -90,6 +90,14 @@ impl Owned {
         self
     }
 
+    /// Does what is to be done before it stops, now.
+    pub(super) async fn say_farewell(&self) {
+        if !self.silent.swap(true, Ordering::Relaxed) {
+            let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
+            smol::unblock(move || farewell(&pipeline)).await;
+        }
+    }
+
     /// Forgets what was to be done before it stops.
     pub(super) fn without_farewell(&self) {
         self.silent.store(true, Ordering::Relaxed);

@@ -217,6 +217,11 @@ impl Sdp {
         self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("ice-ufrag"))
     }
 
+    /// What its first m-line that is not rejected says of its certificate.
+    pub fn certificate(&self) -> Option<&str> {
+        self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("fingerprint"))
+    }
+
     /// The index of the m-line with that mid.
     pub fn mline(&self, mid: &str) -> Option<u32> {
         self.media.iter().position(|media| media.mid() == Some(mid)).and_then(|i| i.try_into().ok())

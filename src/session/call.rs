@@ -97,6 +97,8 @@ pub struct Call {
     caller: Option<PeerId>,
     dialled: Option<PeerId>,
     redial: Redial,
+    /// Who called in the middle of this call, which may be over already, and what was said since.
+    knocker: Option<(PeerId, VecDeque<link::Input>)>,
     terms: Terms,
     admission: Admission,
     outputs: VecDeque<Output>,
@@ -110,13 +112,15 @@ impl Call {
         let outputs = VecDeque::from([Output::Dial(peer.clone())]);
         let phase = Phase::Dialling(begin, now + STEP);
         let admission = Admission::default();
-        Self { phase, caller: None, dialled: Some(peer), redial: Redial::No, terms, admission, outputs }
+        let (dialled, redial) = (Some(peer), Redial::No);
+        Self { phase, caller: None, dialled, redial, knocker: None, terms, admission, outputs }
     }
 
     /// A call that we take, of a registered client that nobody called yet.
     pub fn answer(terms: Terms, admission: Admission) -> Self {
         let (phase, outputs) = (Phase::Waiting, VecDeque::new());
-        Self { phase, caller: None, dialled: None, redial: Redial::No, terms, admission, outputs }
+        let (dialled, redial) = (None, Redial::No);
+        Self { phase, caller: None, dialled, redial, knocker: None, terms, admission, outputs }
     }
 
     /// Nobody called yet.
@@ -133,6 +137,15 @@ impl Call {
     /// from one that the server names.
     pub fn can_resume(&self) -> bool {
         self.dialled.is_some() || self.caller.is_some()
+    }
+
+    /// The call of somebody who called while this one came to its end.
+    pub fn next(self, now: Instant) -> Option<Self> {
+        let (peer, held) = self.knocker?;
+        let mut next = Self::answer(self.terms, self.admission);
+        next.handle_input(now, Input::Caller(peer));
+        held.into_iter().for_each(|input| next.handle_input(now, Input::Link(input)));
+        Some(next)
     }
 
     /// The next thing to do.
@@ -175,7 +188,21 @@ impl Call {
             (Input::Caller(peer), Phase::Talking(link)) if self.caller.as_ref() == Some(&peer) => {
                 link.handle_input(now, link::Input::Reachable(true));
             }
-            (Input::Caller(_), Phase::Talking(_)) => self.outputs.push_back(Output::Busy),
+            // This call may just be coming to its end: a sign of life of its peer says that it is not.
+            (Input::Caller(peer), Phase::Talking(_)) => self.knocker = Some((peer, VecDeque::new())),
+            (Input::Link(link::Input::Peer(message)), Phase::Talking(_)) if self.knocker.is_some() => {
+                let held = self.knocker.iter_mut().map(|(_, held)| held).find(|held| held.len() < MAX_INBOX);
+                held.into_iter().for_each(|held| held.push_back(link::Input::Peer(message.clone())));
+            }
+            (Input::Link(link::Input::PeerGone), Phase::Talking(_)) if self.knocker.is_some() => {
+                self.knocker = None;
+            }
+            (Input::Link(input @ link::Input::Heard(_)), Phase::Talking(link)) => {
+                if self.knocker.take().is_some() {
+                    self.outputs.push_back(Output::Busy);
+                }
+                link.handle_input(now, input);
+            }
             (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason)),
             (Input::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));

@@ -184,9 +184,9 @@ impl Link {
         self.watch.was_connected() && !self.ended
     }
 
-    /// The server says that the peer is gone.
-    pub fn is_gone(&self) -> bool {
-        self.watch.is_gone()
+    /// Of the two sides this one makes the offer when all begins anew.
+    pub fn makes_offers(&self) -> bool {
+        self.watch.mends()
     }
 
     /// The next thing to do.

@@ -367,10 +367,15 @@ impl Negotiation {
                 self.take_offer(now, sdp);
             }
             (SdpKind::Offer, _) => {
-                // Another transport: a peer that came back under its name, or an ICE restart, which
-                // webrtcbin cannot do. Both need a fresh connection.
-                let before = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
-                if before.is_some_and(|before| Some(before) != sdp.ufrag()) {
+                // Another transport, of a peer that began anew or came back under its name, needs a fresh
+                // connection. One that only restarted its ICE keeps its certificate: browsers keep their
+                // DTLS connection then, and webrtcbin, which cannot restart its own ICE, takes theirs.
+                let before = self.remote.as_ref().map(|remote| &remote.sdp);
+                let is_other = before.is_some_and(|before| {
+                    before.ufrag() != sdp.ufrag()
+                        && !(self.connected && before.certificate() == sdp.certificate())
+                });
+                if is_other {
                     self.restart();
                     self.outputs.push_back(Output::Restarted);
                 }

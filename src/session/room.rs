@@ -11,6 +11,9 @@ use crate::protocol::{PeerId, PeerMessage};
 /// The most peers of a room that are remembered.
 pub const MAX_ROSTER: usize = 4096;
 
+/// An offer that came to nothing is made again, each time after twice as long.
+const RETRY: Duration = Duration::from_secs(10);
+const RETRIES: u32 = 3;
 /// For so long after we came in again a peer may turn out to have given the connection up.
 const KEPT: Duration = Duration::from_secs(10);
 
@@ -53,6 +56,8 @@ pub struct Room {
     links: BTreeMap<PeerId, Link>,
     /// Whom we stayed connected with when we came into the room again, and when that was.
     kept: BTreeMap<PeerId, Instant>,
+    /// To whom we offered and nothing came of it: how often by now, and when to try again.
+    retries: BTreeMap<PeerId, (u32, Option<Instant>)>,
     outputs: VecDeque<Output>,
 }
 
@@ -66,6 +71,7 @@ impl Room {
             roster: BTreeSet::new(),
             links: BTreeMap::new(),
             kept: BTreeMap::new(),
+            retries: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
     }
@@ -82,7 +88,8 @@ impl Room {
 
     /// When [`Room::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.links.values().filter_map(Link::poll_timeout).min()
+        let retries = self.retries.values().filter_map(|(_, at)| *at);
+        self.links.values().filter_map(Link::poll_timeout).chain(retries).min()
     }
 
     /// Takes one input.
@@ -156,6 +163,13 @@ impl Room {
             }
             self.pass_on(now, &peer);
         }
+        let due = self.retries.iter_mut().filter(|(_, (_, at))| at.is_some_and(|at| at <= now));
+        let due: Vec<PeerId> = due.map(|(peer, (_, at))| (at.take(), peer.clone()).1).collect();
+        for peer in due {
+            if self.roster.contains(&peer) && !self.links.contains_key(&peer) {
+                self.begin(now, &peer, Begin::Offer);
+            }
+        }
     }
 
     /// Remembers a peer; false where it was there, or the roster is full.
@@ -204,6 +218,7 @@ impl Room {
     }
 
     fn leave(&mut self, peer: &PeerId) {
+        self.retries.remove(peer);
         let was_linked = self.links.remove(peer).is_some();
         if self.roster.remove(peer) || was_linked {
             self.outputs.push_back(Output::Left(peer.clone()));
@@ -237,13 +252,26 @@ impl Room {
 
     fn pass_on(&mut self, now: Instant, peer: &PeerId) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        let mut hung_up = false;
+        let (mut hung_up, mut came_to_nothing) = (false, false);
         while let Some(output) = link.poll_output() {
-            hung_up |= output == link::Output::Ended(EndReason::PeerHungUp);
+            if let link::Output::Ended(reason) = &output {
+                hung_up = *reason == EndReason::PeerHungUp;
+                came_to_nothing =
+                    matches!(reason, EndReason::Negotiation { .. } | EndReason::NoPath | EndReason::Lost);
+            }
             self.outputs.push_back(Output::Link(peer.clone(), output));
         }
-        if link.has_ended() {
+        let (has_ended, offered) = (link.has_ended(), link.makes_offers());
+        if link.is_connected() {
+            self.retries.remove(peer);
+        }
+        if has_ended {
             self.links.remove(peer);
+            if came_to_nothing && offered && self.roster.contains(peer) {
+                let (count, at) = self.retries.entry(peer.clone()).or_default();
+                *at = (*count < RETRIES).then(|| now + RETRY * 2_u32.pow(*count));
+                *count += 1;
+            }
             // It did not keep the connection as we did when we lost the server: to it we are a newcomer.
             let kept = self.kept.remove(peer).is_some_and(|at| now < at + KEPT);
             if kept && hung_up && self.roster.contains(peer) {

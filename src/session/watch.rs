@@ -81,14 +81,14 @@ impl Watch {
         matches!(self.path, Path::Up(_))
     }
 
+    /// Of the two sides this one makes new paths first.
+    pub fn mends(&self) -> bool {
+        self.mends
+    }
+
     /// Messages reach the peer.
     pub fn is_reachable(&self) -> bool {
         self.reachable
-    }
-
-    /// The server says that the peer is gone.
-    pub fn is_gone(&self) -> bool {
-        self.gone
     }
 
     /// The path is through: for the first time, or again.

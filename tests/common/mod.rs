@@ -115,9 +115,15 @@ impl Program {
 
     /// Whether such an event came by now.
     pub fn has_seen(&mut self, event: &str, fields: &[(&str, &str)]) -> bool {
+        self.count(event, fields) > 0
+    }
+
+    /// How many such events came by now.
+    pub fn count(&mut self, event: &str, fields: &[(&str, &str)]) -> usize {
         self.seen.extend(self.events.try_iter());
         let field = |value: &Value, (key, wanted): &(&str, &str)| value[*key].as_str() == Some(wanted);
-        self.seen.iter().any(|v| v["event"] == *event && fields.iter().all(|wanted| field(v, wanted)))
+        let fits = |v: &&Value| v["event"] == *event && fields.iter().all(|wanted| field(v, wanted));
+        self.seen.iter().filter(fits).count()
     }
 
     fn stderr(&self) -> String {

@@ -30,6 +30,7 @@ function notice(text) {
 let toCall = query.get("call");
 let toJoin = query.get("room");
 signalling.addEventListener("registered", () => {
+  if (talk()) return resume();
   state("lobby");
   status("Ready");
   signalling.listPeers();
@@ -47,14 +48,28 @@ signalling.addEventListener("offline", () => {
   status("The server does not answer; trying again…");
 });
 signalling.addEventListener("taken", () => notice(`The id ${id} is taken. Reload the page for another one.`));
+// The server was gone, and the talk goes on: whoever made it makes a new session for it.
+function resume() {
+  if (app.room) return signalling.join(app.room.name);
+  const { call } = app;
+  // Not at once: a peer that hung up is noticed first.
+  if (call.dialled) setTimeout(() => app.call === call && call.isUp && signalling.dial(call.peer), 2000);
+}
 signalling.addEventListener("refused", ({ detail }) => {
   if (app.room && app.room.calls.size) return;
+  if (app.call?.wasUp) return resume();
   toJoin = null;
   notice(detail.includes("busy") ? "They are in another call." : detail.includes("not found") ? "Nobody of that id is here." : detail);
   end();
 });
 signalling.addEventListener("peers", ({ detail }) => showPeers(detail));
-signalling.addEventListener("gone", () => end(app.room ? "You left the room" : "The call is over"));
+signalling.addEventListener("gone", async () => {
+  const { call, room } = app;
+  if (room) return status("The server is gone; trying again…");
+  if (!call) return;
+  if (call.wasUp && (await call.isAlive())) status(`In a call with ${call.peer}`);
+  else if (app.call === call) end("The call is over");
+});
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
 function showPeers(peers) {
@@ -87,7 +102,7 @@ function showPeers(peers) {
 async function dial(peer) {
   if (talk()) return;
   notice();
-  begin(peer, `Calling ${peer}…`);
+  begin(peer, `Calling ${peer}…`, true);
   await turnOn();
   signalling.dial(peer);
 }
@@ -96,8 +111,11 @@ $("dial").onsubmit = (event) => {
   dial($("callee").value.trim());
 };
 
-signalling.addEventListener("accepted", () => app.call?.offer());
+signalling.addEventListener("accepted", () => app.call?.wasUp || app.call?.offer());
 signalling.addEventListener("called", async ({ detail }) => {
+  if (app.call?.peer === detail) return;
+  // Somebody else, in the middle of a call: that session ends.
+  if (app.call) return signalling.hangUp();
   notice();
   begin(detail, `${detail} is calling…`);
   if ($("auto").checked) await turnOn();
@@ -134,6 +152,7 @@ async function join(name) {
   $("messages").replaceChildren();
   room.addEventListener("play", ({ detail }) => play(detail));
   room.addEventListener("declined", ({ detail }) => notice(`No connection with ${detail.peer}: ${detail.text}`));
+  room.addEventListener("gone", who);
   room.addEventListener("channel", () => chat(true));
   room.addEventListener("message", ({ detail }) => message(detail.text, false, detail.peer));
   const link = new URL(location.href);
@@ -170,8 +189,9 @@ for (const kind of ["joined", "left"]) {
   });
 }
 
-function begin(peer, text) {
-  const call = new Call(signalling, peer);
+function begin(peer, text, dialled = false) {
+  const call = new Call(signalling, peer, { mends: dialled });
+  call.dialled = dialled;
   app.call = call;
   state("call");
   status(text);
@@ -179,7 +199,7 @@ function begin(peer, text) {
   $("remote").srcObject = call.remote;
   call.addEventListener("track", () => play());
   call.addEventListener("state", ({ detail }) => {
-    const texts = { connected: `In a call with ${peer}`, disconnected: "The connection is interrupted…" };
+    const texts = { connected: `In a call with ${peer}`, reconnecting: "The connection broke; looking for a new path…" };
     if (texts[detail]) status(texts[detail]);
     if (detail === "failed") {
       notice("No network path to the peer was found. Between two networks a TURN server is usually needed.");
@@ -190,6 +210,13 @@ function begin(peer, text) {
     notice(`${peer} declined: ${detail}`);
     signalling.hangUp();
   });
+  for (const gone of ["closed", "lost"]) {
+    call.addEventListener(gone, () => {
+      if (app.call !== call) return;
+      end(gone === "lost" ? "The connection is lost" : "The call is over");
+      signalling.hangUp();
+    });
+  }
   call.addEventListener("channel", () => chat(true));
   call.addEventListener("message", ({ detail }) => message(detail, false));
   if (app.stream) call.ready = call.send(app.stream);
@@ -210,7 +237,9 @@ function end(text) {
 
 function hangUp() {
   toJoin = null;
-  if (talk()) signalling.hangUp();
+  if (!talk()) return;
+  end(app.room ? "You left the room" : "The call is over");
+  signalling.hangUp();
 }
 
 // Sound and picture

@@ -1,5 +1,10 @@
-// One connection: an RTCPeerConnection and its negotiation. In a call of two this side is the impolite one:
-// in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite.
+// A talk with one peer: an RTCPeerConnection and its negotiation. In a call of two this side is the impolite one:
+// in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite. A path that
+// breaks is mended by a fresh RTCPeerConnection in place of the old one, first by the side that called or came later.
+
+// How long the side that does not mend waits for the other, and until a broken path is given up, in ms.
+const OTHER_SIDE = 8000;
+const GIVE_UP = 30000;
 
 // For those who do not want their address known: ?relay-only=1 in the page's address.
 const iceTransportPolicy = new URLSearchParams(location.search).has("relay-only") ? "relay" : "all";
@@ -21,27 +26,116 @@ export class Call extends EventTarget {
   #waiting = [];
   #channel;
   #senders = new Map();
-
   #polite;
+  #mends;
+  // Since when the path is broken, and the timer of the next attempt.
+  #broken;
+  #timer;
+  // Connections that were replaced: a goodbye of theirs would end the call on the other side.
+  #old = [];
 
-  constructor(signalling, peer, polite = false) {
+  constructor(signalling, peer, { polite = false, mends = false } = {}) {
     super();
     this.#signalling = signalling;
     this.#polite = polite;
+    this.#mends = mends;
     this.peer = peer;
     this.remote = new MediaStream();
+    this.wasUp = false;
+    this.#connect();
+  }
+
+  get isUp() {
+    return this.pc.connectionState === "connected" && !this.#broken;
+  }
+
+  #connect() {
     // A list that the browser does not take leaves the call without it.
-    const pc = connection({ bundlePolicy: "max-bundle", iceServers: signalling.iceServers, iceTransportPolicy });
+    const pc = connection({ bundlePolicy: "max-bundle", iceServers: this.#signalling.iceServers, iceTransportPolicy });
     this.pc = pc;
-    pc.onicecandidate = ({ candidate }) => candidate && signalling.send({ ice: candidate.toJSON() }, peer);
+    pc.onicecandidate = ({ candidate }) => candidate && this.signal({ ice: candidate.toJSON() });
     pc.ontrack = ({ track }) => {
-      this.remote.addTrack(track);
+      const before = this.remote.getTracks().filter(({ kind, id }) => kind === track.kind && id !== track.id);
+      const show = () => {
+        for (const old of before) this.remote.removeTrack(old);
+        this.remote.addTrack(track);
+      };
+      // The picture of a connection before stays until the new one comes.
+      if (before.length && track.muted) track.addEventListener("unmute", show, { once: true });
+      else show();
       this.#tell("track", track);
     };
     pc.ondatachannel = ({ channel }) => this.#adopt(channel);
-    pc.onconnectionstatechange = () => this.#tell("state", pc.connectionState);
+    pc.onconnectionstatechange = () => pc === this.pc && this.#changed(pc.connectionState);
     // Before the first description only `offer` or the peer's offer begins.
     pc.onnegotiationneeded = () => (pc.remoteDescription || this.#makingOffer) && this.#offer();
+  }
+
+  #changed(state) {
+    if (state === "connected") {
+      this.#broken = undefined;
+      this.wasUp = true;
+      clearTimeout(this.#timer);
+      this.#forget();
+      this.#watch(this.pc);
+    } else if (this.wasUp && (state === "disconnected" || state === "failed")) {
+      if (!this.#broken) {
+        this.#broken = Date.now();
+        this.#later(this.#mends ? 0 : OTHER_SIDE);
+      } else if (state === "failed") {
+        this.#later(1000);
+      }
+      state = "reconnecting";
+    }
+    this.#tell("state", state);
+  }
+
+  // A peer that hangs up closes its DTLS connection, of which the connection's own state says nothing.
+  #watch(pc) {
+    const dtls = pc.sctp?.transport ?? pc.getReceivers()[0]?.transport;
+    const check = () => dtls?.state === "closed" && pc === this.pc && this.#tell("closed");
+    dtls?.addEventListener("statechange", check);
+    check();
+  }
+
+  #later(pause) {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => {
+      if (!this.#broken) return;
+      if (Date.now() - this.#broken > GIVE_UP) return this.#tell("lost");
+      this.#later(10000);
+      this.renew();
+      this.offer();
+    }, pause);
+  }
+
+  #forget() {
+    for (const pc of this.#old.splice(0)) pc.close();
+  }
+
+  // Begins with a fresh connection.
+  renew() {
+    this.#old.push(this.pc);
+    this.#broken ??= this.wasUp ? Date.now() : undefined;
+    this.#senders.clear();
+    this.#channel = undefined;
+    this.#makingOffer = this.#ignoring = false;
+    this.#waiting = [];
+    this.#connect();
+  }
+
+  // Whether anything comes of the peer.
+  async isAlive() {
+    const received = async () => {
+      let bytes = 0;
+      (await this.pc.getStats()).forEach((report) => {
+        if (report.type === "transport") bytes += report.bytesReceived;
+      });
+      return bytes;
+    };
+    const before = await received();
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    return this.isUp && (await received()) > before;
   }
 
   #tell(type, detail) {
@@ -75,13 +169,17 @@ export class Call extends EventTarget {
     this.#makingOffer = true;
     try {
       await this.pc.setLocalDescription();
-      this.#signalling.send({ sdp: this.pc.localDescription }, this.peer);
+      this.signal({ sdp: this.pc.localDescription });
     } finally {
       this.#makingOffer = false;
     }
   }
 
   async description(description) {
+    if (this.#isAnew(description)) {
+      this.renew();
+      this.#tell("state", "reconnecting");
+    }
     const { pc } = this;
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoring = collision && !this.#polite;
@@ -98,7 +196,7 @@ export class Call extends EventTarget {
     if (description.type === "offer") {
       await this.#attach();
       await pc.setLocalDescription();
-      this.#signalling.send({ sdp: pc.localDescription }, this.peer);
+      this.signal({ sdp: pc.localDescription });
     }
   }
 
@@ -141,6 +239,11 @@ export class Call extends EventTarget {
     }
   }
 
+  // Tells the peer something by way of the server.
+  signal(message) {
+    this.#signalling.send(message, this.peer);
+  }
+
   say(text) {
     if (this.#channel?.readyState !== "open") return false;
     this.#channel.send(text);
@@ -148,13 +251,15 @@ export class Call extends EventTarget {
   }
 
   // Whether that description is of another transport than the one before: its author began anew.
-  isAnew({ type, sdp }) {
+  #isAnew({ type, sdp }) {
     const ufrag = (text) => /^a=ice-ufrag:(.*)$/m.exec(text)?.[1].trim();
     const before = this.pc.remoteDescription;
     return type === "offer" && before !== null && ufrag(before.sdp) !== ufrag(sdp);
   }
 
   close() {
+    clearTimeout(this.#timer);
+    this.#forget();
     this.pc.close();
   }
 }

@@ -22,17 +22,24 @@ export class Room extends EventTarget {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  // We came in: we offer to everybody who is here.
+  // We came in: we offer to everybody who is here. With whom a connection stands, it stays.
   entered(peers) {
-    for (const peer of peers) this.#open(peer, true).offer();
+    for (const [peer, call] of this.calls) if (!peers.includes(peer) && !call.wasUp) this.#remove(peer);
+    for (const peer of peers) if (!this.calls.get(peer)?.wasUp) this.#open(peer, true).offer();
   }
 
   joined(peer) {
-    this.left(peer);
-    this.#open(peer, false);
+    if (!this.calls.get(peer)?.wasUp) this.#open(peer, false);
   }
 
-  left(peer) {
+  // A peer that left may only have lost its server: its media tells.
+  async left(peer) {
+    const call = this.calls.get(peer);
+    if (call?.isUp && (await call.isAlive())) return;
+    if (call === this.calls.get(peer)) this.#remove(peer);
+  }
+
+  #remove(peer) {
     this.calls.get(peer)?.close();
     this.calls.delete(peer);
     this.#tile(peer)?.remove();
@@ -40,7 +47,7 @@ export class Room extends EventTarget {
   }
 
   #open(peer, polite) {
-    const call = new Call(this.#signalling, peer, polite);
+    const call = new Call(this.#signalling, peer, { polite, mends: polite });
     this.calls.get(peer)?.close();
     this.calls.set(peer, call);
     const tile = this.#tile(peer) ?? this.#newTile(peer);
@@ -48,6 +55,13 @@ export class Room extends EventTarget {
     video.srcObject = call.remote;
     call.addEventListener("track", () => this.#tell("play", video));
     call.addEventListener("state", ({ detail }) => (tile.dataset.state = detail));
+    for (const end of ["closed", "lost"]) {
+      call.addEventListener(end, () => {
+        if (this.calls.get(peer) !== call) return;
+        this.#remove(peer);
+        this.#tell("gone");
+      });
+    }
     call.addEventListener("declined", ({ detail }) => {
       tile.dataset.state = "declined";
       this.#tell("declined", { peer, text: detail });
@@ -61,9 +75,8 @@ export class Room extends EventTarget {
 
   // One message after another, so that candidates do not overtake their description.
   async take(kind, { from, message }) {
-    let call = this.calls.get(from);
+    const call = this.calls.get(from) ?? (kind === "description" ? this.#open(from, false) : null);
     if (!call) return;
-    if (kind === "description" && call.isAnew(message)) call = this.#open(from, false);
     await call.ready;
     if (kind === "description") await call.description(message);
     else if (kind === "candidate") await call.candidate(message);

@@ -42,7 +42,8 @@ fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
 impl Connection {
     /// Each connection has ICE credentials of its own.
     fn sdp(&self, setup: &str, mark: usize) -> String {
-        sdp(&self.kinds, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()))
+        let sdp = sdp(&self.kinds, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()));
+        sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
     }
 
     fn ufrag(&self) -> String {

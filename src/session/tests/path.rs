@@ -146,7 +146,23 @@ fn somebody_else_does_not_take_the_call_over() {
     let (now, _, mut b) = connected();
     b.input(now, Input::PeerGone);
     b.call_input(now, CallInput::Caller(id("eve")));
+    let offer = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 9) };
+    b.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
+    assert!(b.results.is_empty(), "hers is another call");
+    b.input(now, Input::Heard(true));
     assert_eq!((last(&b), b.ended.as_ref()), ("busy", None));
+
+    // A call that is over makes place.
+    let (now, _, mut b) = connected();
+    b.input(now, Input::PeerGone);
+    b.call_input(now, CallInput::Caller(id("eve")));
+    b.input(now, Input::Peer(PeerMessage::Description(offer)));
+    b.timeout(now + QUIET);
+    assert_eq!(b.ended, Some(EndReason::PeerHungUp));
+    let mut next = Side::new(b.call.next(now).expect("who called meanwhile"));
+    next.pump();
+    while next.result(now) {}
+    assert_eq!(next.connection.local, Some(SdpKind::Answer));
 }
 
 #[test]
