@@ -28,6 +28,11 @@ impl Namespace {
         ip(&format!("-n {} {words}", self.name))
     }
 
+    fn shows(&self, device: &str, what: &str) -> bool {
+        let output = Command::new("ip").args(["-n", &self.name, "link", "show", device]).output();
+        output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(what))
+    }
+
     /// The words that run a program in here.
     pub fn prefix(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.name]
@@ -38,12 +43,19 @@ impl Namespace {
         let far = format!("{cable}x");
         let (a, b) = (&self.name, &other.name);
         assert!(ip(&format!("link add {cable} netns {a} type veth peer name {far} netns {b}")), "a cable");
-        assert!(
-            self.ip(&format!("addr add {ours}/24 dev {cable}")) && self.ip(&format!("link set {cable} up"))
-        );
-        assert!(
-            other.ip(&format!("addr add {theirs}/24 dev {far}")) && other.ip(&format!("link set {far} up"))
-        );
+        for (end, name, address) in [(self, cable, ours), (other, far.as_str(), theirs)] {
+            // libnice gathers nothing after an address that it cannot use, as IPv6's own is for a second.
+            let up = [
+                format!("link set {name} addrgenmode none"),
+                format!("addr add {address}/24 dev {name}"),
+                format!("link set {name} up"),
+            ];
+            assert!(up.iter().all(|words| end.ip(words)), "{name}");
+        }
+        // The kernel takes up to a second to say that a cable is in, and libnice looks at that.
+        for (end, name) in [(self, cable), (other, far.as_str())] {
+            super::wait_for("a cable", || end.shows(name, "state UP").then_some(()));
+        }
     }
 }
 
