@@ -297,3 +297,54 @@ fn the_page_mutes_and_shows_who_is_there() {
     browser.press("\u{e00c}");
     host.expect("peer", &[("state", "left")]);
 }
+
+#[test]
+fn a_hundred_collisions_end_well() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let link = host.link();
+    let browser = Browser::start();
+    browser.open(&link);
+    received.expect_moving_and_audible((0, 0), 20);
+    // Both offer in the same moment: the page while its request for an offer of ours is on the way.
+    browser.run(
+        "const send = WebSocket.prototype.send;
+         let socket;
+         WebSocket.prototype.send = function (data) { socket = this; return send.call(this, data); };
+         const { call } = roomtone, { pc } = call;
+         pc.onnegotiationneeded = null;
+         const description = call.description.bind(call);
+         globalThis.collisions = 0;
+         call.description = (what) => {
+             if (what.type === 'offer' && pc.signalingState === 'have-local-offer') collisions += 1;
+             return description(what);
+         };
+         const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+         (async () => {
+             await pc.setLocalDescription();
+             call.signal({ sdp: pc.localDescription });
+             for (let round = 0; collisions < 100; round++) {
+                 while (pc.signalingState !== 'stable') await rest(2);
+                 socket.send('OFFER_REQUEST');
+                 await rest(round % 12);
+                 if (pc.signalingState !== 'stable') continue;
+                 await pc.setLocalDescription();
+                 call.signal({ sdp: pc.localDescription });
+                 await rest(60);
+             }
+             await rest(1000);
+             globalThis.finished = true;
+         })();",
+    );
+    browser.wait("globalThis.finished");
+    browser.wait("roomtone.call.pc.signalingState === 'stable'");
+    assert_eq!(browser.run("return roomtone.call.pc.getTransceivers().length"), 2);
+    received.expect_moving_and_audible(received.mark(), 30);
+    browser.expect_moving_and_audible();
+    chat_both_ways(&browser, &mut host);
+    assert!(
+        !host.has_seen("peer", &[("state", "reconnecting")])
+            && !host.has_seen("peer", &[("state", "failed")])
+    );
+}

@@ -199,3 +199,62 @@ fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
     let path = [stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()];
     assert!(path.contains(&Some("relay")), "{stats}");
 }
+
+#[test]
+fn no_way_at_all_says_what_was_tried() {
+    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
+        return namespace::skipped();
+    };
+    hub.join(&left, "left", "10.79.1.1", "10.79.1.2");
+    hub.join(&right, "right", "10.79.2.1", "10.79.2.2");
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start_in(&hub, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
+    server.link();
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.79.1.1:7000", "--headless"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..]].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.79.2.1:7000", "--headless", "--ice-tcp", "off"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    // Whichever finds out first tells; to the other it hung up.
+    let reason = bob.expect("peer", &[("state", "failed")])["reason"].to_string();
+    assert!(
+        reason.contains("no network path to the peer was found; candidates of ours: 1 host, 2 host over TCP")
+    );
+    assert!(reason.contains("of the peer: 1 host; "), "{reason}");
+    assert!(reason.contains("usually needs a TURN server (--turn)"), "{reason}");
+    ann.expect("ended", &[]);
+    assert_eq!(ann.end().0, 6);
+}
+
+#[test]
+fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let log = [("ROOMTONE_LOG", "info")];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--turn", &relay, "--turn-secret", SECRET];
+    let mut server = Program::start_with(home.path(), &serve, &log);
+    let url = ws(&server.link());
+    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
+    let mut bob = Program::start_with(home.path(), &[&bob, &SMALL[..]].concat(), &log);
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", &url, "--headless"];
+    let mut ann = Program::start_with(home.path(), &[&ann, &SMALL[..]].concat(), &log);
+    ann.expect("media", &[("kind", "video")]);
+    // What a peer says that is of no use is told, too.
+    let mut eve = common::WebSocket::connect(&url);
+    eve.say("HELLO eve");
+    eve.expect("HELLO");
+    eve.say(&format!("SESSION x {} a=ice-pwd:geheim", turn.at));
+    ann.say(&serde_json::json!({"command": "say", "text": "between us"}));
+    bob.expect("message", &[]);
+    ann.say(&serde_json::json!({"command": "reconnect"}));
+    bob.expect("peer", &[("state", "reconnecting")]);
+    bob.expect("peer", &[("state", "connected")]);
+    ann.say(&serde_json::json!({"command": "hang-up"}));
+    ann.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "fingerprint"]);
+    bob.interrupt();
+    bob.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "fingerprint"]);
+    server.interrupt();
+    server.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "geheim"]);
+}

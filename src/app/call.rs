@@ -175,7 +175,7 @@ impl Client {
             };
             call.handle_input(Instant::now(), input);
         };
-        if let Ok(End::Call(EndReason::NoPath, ..)) = end {
+        if let Ok(End::Call(EndReason::NoPath(_), ..)) = end {
             self.plan.ice.explain(&self.sink).await;
         }
         let name = talk.name().to_owned();
@@ -319,7 +319,7 @@ fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
         EndReason::PeerHungUp
         | EndReason::NotTaken(_)
         | EndReason::Negotiation { .. }
-        | EndReason::NoPath
+        | EndReason::NoPath(_)
         | EndReason::Lost => Err(ClientError::Failed(reason)),
     }
 }

@@ -182,7 +182,7 @@ impl Client {
                 Output::Link(peer, link::Output::Warning(text)) => self.warn(&format!("{peer}: {text}")),
                 Output::Link(peer, link::Output::Ended(reason)) => {
                     self.close(hall, &peer).await;
-                    if reason == EndReason::NoPath {
+                    if matches!(reason, EndReason::NoPath(_)) {
                         smol::spawn(self.plan.ice.explain(&self.sink)).detach();
                     }
                     let state = match reason {

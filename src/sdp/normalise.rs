@@ -17,6 +17,7 @@ pub fn normalise(mut sdp: Sdp) -> Result<Sdp, SdpError> {
     bundle(&mut sdp, &mids)?;
     check_extensions(&mut sdp)?;
     sdp.media.iter_mut().for_each(strip_opus);
+    sdp.media.iter_mut().for_each(drop_wrong_sources);
     Ok(sdp)
 }
 
@@ -125,19 +126,28 @@ fn check_extensions(sdp: &mut Sdp) -> Result<(), SdpError> {
     Ok(())
 }
 
+/// An SSRC is a number of 32 bits (RFC 5576, 4.1), and webrtcbin wants none to be 0.
+fn drop_wrong_sources(media: &mut super::Media) {
+    media.lines.retain(|line| {
+        let Some(("ssrc", value)) = line.as_attribute() else { return true };
+        value.split(' ').next().is_some_and(|id| id.parse::<u32>().is_ok_and(|id| id != 0))
+    });
+}
+
 /// `sprop-*` of Opus describe what the peer sends; webrtcbin wants them equal to ours.
 fn strip_opus(media: &mut super::Media) {
     if media.kind != "audio" {
         return;
     }
-    for line in &mut media.lines {
-        let Some(("fmtp", value)) = line.as_attribute() else { continue };
-        let Some((pt, parameters)) = value.split_once(' ') else { continue };
-        let kept: Vec<&str> =
-            parameters.split(';').map(str::trim).filter(|p| !p.starts_with("sprop-")).collect();
-        let value = format!("{pt} {}", kept.join(";"));
-        *line = Line::attribute("fmtp", &value);
-    }
+    media.lines.retain_mut(|line| {
+        let Some(("fmtp", value)) = line.as_attribute() else { return true };
+        let Some((pt, parameters)) = value.split_once(' ') else { return true };
+        let parameters = parameters.split(';').map(str::trim);
+        let kept: Vec<&str> = parameters.filter(|p| !p.is_empty() && !p.starts_with("sprop-")).collect();
+        let is_left = !kept.is_empty();
+        *line = Line::attribute("fmtp", &format!("{pt} {}", kept.join(";")));
+        is_left
+    });
 }
 
 #[cfg(test)]

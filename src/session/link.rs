@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::effect::{Effect, EffectId, EffectResult};
 use super::negotiation::{self, Negotiation, Terms};
+use super::tried::Tried;
 use super::watch::{Due, Watch};
 use crate::protocol::PeerMessage;
 
@@ -91,8 +92,8 @@ pub enum EndReason {
         reason: String,
     },
     /// The descriptions were exchanged, but no path to the peer was found.
-    #[error("no network path to the peer was found; a firewall between the two usually needs a TURN server")]
-    NoPath,
+    #[error("no network path to the peer was found; {0}")]
+    NoPath(Tried),
     /// The peer is not who its description says: whoever relays the descriptions changed them.
     #[error("the peer's certificate is not the one in its description: somebody sits between the two")]
     Forged,
@@ -139,6 +140,7 @@ enum Wait {
 pub struct Link {
     negotiation: Negotiation,
     ring: Duration,
+    tried: Tried,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
     ended: bool,
@@ -153,6 +155,7 @@ impl Link {
             watch: Watch::new(terms.patience, terms.mends),
             negotiation: Negotiation::new(terms),
             ring,
+            tried: Tried::default(),
             waiting: None,
             ended: false,
             outputs: VecDeque::new(),
@@ -213,12 +216,18 @@ impl Link {
                     // From here on the negotiation has its own timers.
                     self.waiting = None;
                 }
+                match &message {
+                    PeerMessage::Description(description) => self.tried.theirs(&description.sdp),
+                    PeerMessage::Candidate(candidate) => self.tried.theirs(&candidate.candidate),
+                    PeerMessage::OfferRequest | PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
+                }
                 self.negotiation.handle_peer(now, message);
                 self.keep_waiting(now);
             }
             Input::Junk(why) => self.warn(&why),
             Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
             Input::LocalCandidate(mline, candidate) => {
+                self.tried.ours(&candidate);
                 self.negotiation.handle_local_candidate(mline, candidate);
             }
             Input::Connection(ConnectionState::Connected) => {
@@ -230,7 +239,7 @@ impl Link {
                 }
             }
             Input::Connection(ConnectionState::Failed) if self.watch.was_connected() => self.broken(now),
-            Input::Connection(ConnectionState::Failed) => self.end(EndReason::NoPath),
+            Input::Connection(ConnectionState::Failed) => self.no_path(),
             Input::Connection(ConnectionState::Forged) => self.end(EndReason::Forged),
             Input::Connection(ConnectionState::Closed) => self.end(EndReason::PeerHungUp),
             Input::Heard(media) => self.watch.heard(now, media),
@@ -262,7 +271,7 @@ impl Link {
                 self.end(EndReason::timed_out("the peer's offer", self.ring))
             }
             Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
-            Some((at, Wait::Path)) if at <= now => self.end(EndReason::NoPath),
+            Some((at, Wait::Path)) if at <= now => self.no_path(),
             Some(_) | None => {}
         }
         match self.watch.due(now) {
@@ -328,6 +337,11 @@ impl Link {
                 }
             }
         }
+    }
+
+    fn no_path(&mut self) {
+        let tried = std::mem::take(&mut self.tried);
+        self.end(EndReason::NoPath(tried));
     }
 
     fn end(&mut self, reason: EndReason) {

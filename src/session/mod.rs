@@ -12,6 +12,7 @@ pub mod effect;
 pub mod link;
 pub mod negotiation;
 pub mod room;
+pub mod tried;
 pub mod watch;
 
 pub use call::{Admission, Call};

@@ -257,7 +257,7 @@ impl Room {
             if let link::Output::Ended(reason) = &output {
                 hung_up = *reason == EndReason::PeerHungUp;
                 came_to_nothing =
-                    matches!(reason, EndReason::Negotiation { .. } | EndReason::NoPath | EndReason::Lost);
+                    matches!(reason, EndReason::Negotiation { .. } | EndReason::NoPath(_) | EndReason::Lost);
             }
             self.outputs.push_back(Output::Link(peer.clone(), output));
         }

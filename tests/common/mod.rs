@@ -40,6 +40,21 @@ impl Program {
         Self::spawn(Command::new(env!("CARGO_BIN_EXE_roomtone")), home, args)
     }
 
+    /// The same with variables in its environment.
+    pub fn start_with(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_roomtone"));
+        command.envs(variables.iter().copied());
+        Self::spawn(command, home, args)
+    }
+
+    /// Waits for its end; what it said on stderr holds none of these.
+    pub fn end_quietly_of(self, secrets: &[&str]) {
+        let (_, stderr) = self.end();
+        for secret in secrets {
+            assert!(!stderr.contains(secret), "{secret:?} is in:\n{stderr}");
+        }
+    }
+
     /// The same on a machine of the test's own.
     pub fn start_in(namespace: &Namespace, home: &Path, args: &[&str]) -> Self {
         let [program, prefix @ ..] = namespace.prefix();

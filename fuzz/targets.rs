@@ -1,0 +1,156 @@
+//! What is fuzzed: everything that reads what a peer, a server or a file says. Each takes any bytes and
+//! asserts what must hold whatever they are. `fuzz_targets/` hands them to libFuzzer, `tests/corpus.rs` runs
+//! all that was found so far through them.
+
+use std::time::Instant;
+
+use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Owner};
+use roomtone::protocol::room::{ClientMessage, ServerMessage};
+use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind};
+use roomtone::sdp::fingerprint::Fingerprint;
+use roomtone::sdp::{self, CandidateLine, Kind, Sdp};
+use roomtone::session::{Negotiation, Terms, effect, negotiation};
+
+/// A target of that name.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All of them, under the names of their corpora.
+pub const ALL: [Target; 7] = [
+    ("room_line", room_line),
+    ("negotiation", negotiation),
+    ("sdp", sdp),
+    ("candidate", candidate),
+    ("hub", hub),
+    ("script", script),
+    ("ice", ice),
+];
+
+fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// A line of the room protocol, of either side: what is read is written and read again.
+pub fn room_line(bytes: &[u8]) {
+    let line = text(bytes);
+    if let Ok(message) = ClientMessage::parse(&line) {
+        assert_eq!(ClientMessage::parse(&message.to_string()), Ok(message));
+    }
+    if let Ok(message) = ServerMessage::parse(&line) {
+        let again = ServerMessage::parse(&message.to_string());
+        assert!(again.is_ok(), "{message:?}");
+    }
+}
+
+/// The peer's JSON, and the machine that takes it: whatever is said, it comes to rest.
+pub fn negotiation(bytes: &[u8]) {
+    let now = Instant::now();
+    let mut machine =
+        Negotiation::new(Terms::new(bytes.first().is_some_and(|b| b % 2 == 0), vec![Kind::Video]));
+    for line in text(bytes).lines().take(50) {
+        if let Ok(message) = PeerMessage::parse(line) {
+            let again = PeerMessage::parse(&message.to_string());
+            assert_eq!(again.as_ref().map(|m| m.to_string()), Ok(message.to_string()));
+            machine.handle_peer(now, message);
+        }
+        let mut steps = 0;
+        while let Some(output) = machine.poll_output() {
+            steps += 1;
+            assert!(steps < 5000, "it does not come to rest");
+            use effect::{Effect, EffectResult};
+            let done = match output {
+                negotiation::Output::Effect(Effect::CreateOffer(id) | Effect::CreateAnswer(id)) => {
+                    (id, EffectResult::Failed("none".into()))
+                }
+                negotiation::Output::Effect(Effect::ApplyLocal(id, ..) | Effect::ApplyRemote(id, ..)) => {
+                    (id, EffectResult::Applied)
+                }
+                _ => continue,
+            };
+            machine.handle_result(now, done.0, done.1);
+        }
+    }
+}
+
+/// A description: refused, or normalised into one that is normalised already, and answerable by a refusal.
+pub fn sdp(bytes: &[u8]) {
+    let Ok(parsed) = Sdp::parse(&text(bytes)) else { return };
+    assert_eq!(Sdp::parse(&parsed.to_string()), Ok(parsed.clone()));
+    let declined = sdp::decline::decline(&parsed, "no");
+    assert!(sdp::decline::reason(&Sdp::parse(&declined.to_string()).expect("our own")).is_some());
+    let Ok(normal) = sdp::normalise(parsed) else { return };
+    assert_eq!(Sdp::parse(&normal.to_string()), Ok(normal.clone()));
+    assert_eq!(sdp::normalise(normal.clone()), Ok(normal.clone()), "once is enough");
+    let _ = Fingerprint::all(&normal);
+    let flows = sdp::direction::flows(&normal);
+    assert_eq!(flows.len(), normal.media.len());
+    let offer = Description { kind: SdpKind::Offer, sdp: normal.to_string() };
+    assert!(negotiation::decline(&offer, "no").is_some());
+}
+
+/// A candidate's attribute.
+pub fn candidate(bytes: &[u8]) {
+    let _ = CandidateLine::parse(&text(bytes));
+}
+
+/// The hub, with any commands of a few connections: it comes to rest, and counts what there is.
+pub fn hub(bytes: &[u8]) {
+    let now = Instant::now();
+    let mut hub = Hub::new(Limits { rooms: 3, room_size: 3, ..Limits::default() });
+    let names = ["ann", "bob", "cat", "dan"];
+    // Five sockets, each opened again under a new number.
+    let (mut sockets, mut next) = ([None::<ConnId>; 5], 0);
+    for step in bytes.chunks_exact(2).take(500) {
+        let socket = &mut sockets[usize::from(step[0] % 5)];
+        let opens = step[0] / 5 % 9 == 0;
+        let Some(conn) = *socket else {
+            next += 1;
+            *socket = Some(ConnId(next));
+            hub.handle_input(now, Input::Opened(ConnId(next), Owner(0)));
+            continue;
+        };
+        if opens {
+            continue;
+        }
+        if step[0] / 5 % 9 == 1 {
+            *socket = None;
+        }
+        let name = names[usize::from(step[1] % 4)];
+        let peer = || name.parse().expect("an id");
+        let input = match step[0] / 5 % 9 {
+            0 | 1 => Input::Closed(conn),
+            2 => Input::Alive(conn),
+            3 => Input::Command(conn, Command::Register(peer())),
+            4 => Input::Command(conn, Command::Call(peer())),
+            5 => Input::Command(conn, Command::Join(name.parse().expect("a room"))),
+            6 => Input::Command(conn, Command::Send { to: peer(), body: "x".into() }),
+            7 => Input::Command(conn, Command::ListRoom),
+            _ => Input::Command(conn, Command::Relay("x".into())),
+        };
+        hub.handle_input(now, input);
+        let mut outputs = 0;
+        while hub.poll_output().is_some() {
+            outputs += 1;
+            assert!(outputs < 100, "it does not come to rest");
+        }
+        let (connections, registered, rooms) = hub.counts();
+        assert!(connections <= 5 && registered <= connections && rooms <= 3);
+    }
+}
+
+/// A script of room-client.
+pub fn script(bytes: &[u8]) {
+    if let Err(error) = roomtone::tester::script::Script::parse(&text(bytes)) {
+        assert!(error.to_string().starts_with("line "), "{error}");
+    }
+}
+
+/// STUN and TURN servers, as a server names them.
+pub fn ice(bytes: &[u8]) {
+    let text = text(bytes);
+    if let Ok(url) = text.parse::<IceUrl>() {
+        assert_eq!(url.to_string().parse(), Ok(url));
+    }
+    for server in IceServer::parse_list(&text).unwrap_or_default() {
+        assert!(server.urls.iter().all(|url| url.parse::<IceUrl>().is_ok()));
+    }
+}

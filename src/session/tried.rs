@@ -1,0 +1,75 @@
+//! Which candidates there were, for the message when none of them led to the peer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::sdp::{CandidateError, CandidateLine};
+
+/// Counts of candidates by type, ours and the peer's.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Tried {
+    ours: BTreeMap<String, usize>,
+    theirs: BTreeMap<String, usize>,
+}
+
+fn count(all: &mut BTreeMap<String, usize>, candidate: &str) {
+    let kind = match CandidateLine::parse(candidate) {
+        Ok(line) if line.is_udp => line.kind,
+        Ok(line) => format!("{} over TCP", line.kind),
+        Err(CandidateError::Mdns) => "hidden (mDNS)".to_owned(),
+        Err(_) => return,
+    };
+    *all.entry(kind).or_default() += 1;
+}
+
+impl Tried {
+    /// A candidate of ours.
+    pub fn ours(&mut self, candidate: &str) {
+        count(&mut self.ours, candidate);
+    }
+
+    /// A candidate of the peer, by itself or among others in a description.
+    pub fn theirs(&mut self, text: &str) {
+        for line in text.lines().filter(|line| line.trim_start_matches("a=").starts_with("candidate:")) {
+            count(&mut self.theirs, line);
+        }
+    }
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |all: &BTreeMap<String, usize>| match all.is_empty() {
+            true => "none".to_owned(),
+            false => all.iter().map(|(kind, n)| format!("{n} {kind}")).collect::<Vec<_>>().join(", "),
+        };
+        write!(f, "candidates of ours: {}; of the peer: {}; ", list(&self.ours), list(&self.theirs))?;
+        let has_relay = self.ours.contains_key("relay") || self.theirs.contains_key("relay");
+        f.write_str(match (self.ours.is_empty(), self.theirs.is_empty(), has_relay) {
+            (true, ..) => "this machine found no address to offer: is it in a network, and does its TURN server work?",
+            (_, true, _) => "the peer offered no address: its messages may not come through",
+            (_, _, true) => "not even a relay connects the two: a firewall may block UDP (try turn:…?transport=tcp or turns:)",
+            _ => "a firewall between the two usually needs a TURN server (--turn)",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_tried_is_told_by_type_and_without_addresses() {
+        let mut tried = Tried::default();
+        assert!(tried.to_string().contains("this machine found no address"));
+        tried.ours("candidate:1 1 udp 1 192.0.2.1 9 typ host");
+        tried.ours("candidate:2 1 TCP 1 192.0.2.1 9 typ host tcptype active");
+        assert!(tried.to_string().contains("the peer offered no address"));
+        tried.theirs("v=0\r\na=candidate:1 1 udp 1 198.51.100.7 9 typ srflx\r\na=end-of-candidates");
+        tried.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9 typ host");
+        let text = tried.to_string();
+        assert!(text.starts_with(
+            "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 srflx;"
+        ));
+        assert!(text.ends_with("(--turn)") && !text.contains("192.0.2"), "{text}");
+    }
+}
