@@ -316,22 +316,22 @@ fn a_hundred_collisions_end_well() {
          pc.onnegotiationneeded = null;
          const description = call.description.bind(call);
          globalThis.collisions = 0;
+         let making = false;
          call.description = (what) => {
-             if (what.type === 'offer' && pc.signalingState === 'have-local-offer') collisions += 1;
+             if (what.type === 'offer' && (making || pc.signalingState === 'have-local-offer')) collisions += 1;
              return description(what);
          };
          const rest = (ms) => new Promise((done) => setTimeout(done, ms));
          (async () => {
-             await pc.setLocalDescription();
-             call.signal({ sdp: pc.localDescription });
+             await call.negotiate();
              for (let round = 0; collisions < 100; round++) {
                  while (pc.signalingState !== 'stable') await rest(2);
                  socket.send('OFFER_REQUEST');
-                 await rest(round % 12);
-                 if (pc.signalingState !== 'stable') continue;
-                 await pc.setLocalDescription();
-                 call.signal({ sdp: pc.localDescription });
-                 await rest(60);
+                 await rest(1 + (round % 5));
+                 making = true;
+                 await call.negotiate();
+                 making = false;
+                 await rest(25);
              }
              await rest(1000);
              globalThis.finished = true;

@@ -68,7 +68,7 @@ export class Call extends EventTarget {
     pc.ondatachannel = ({ channel }) => this.#adopt(channel);
     pc.onconnectionstatechange = () => pc === this.pc && this.#changed(pc.connectionState);
     // Before the first description only `offer` or the peer's offer begins.
-    pc.onnegotiationneeded = () => (pc.remoteDescription || this.#makingOffer) && this.#offer();
+    pc.onnegotiationneeded = () => (pc.remoteDescription || this.#makingOffer) && this.negotiate();
   }
 
   #changed(state) {
@@ -161,10 +161,11 @@ export class Call extends EventTarget {
       });
       this.#senders.set(kind, transceiver);
     }
-    await this.#offer();
+    await this.negotiate();
   }
 
-  async #offer() {
+  // Offers what there is now, unless an exchange is under way.
+  async negotiate() {
     if (this.#makingOffer || this.pc.signalingState !== "stable") return;
     this.#makingOffer = true;
     try {
