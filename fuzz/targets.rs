@@ -12,10 +12,10 @@ use roomtone::sdp::{self, CandidateLine, Kind, Sdp};
 use roomtone::session::{Negotiation, Terms, effect, negotiation};
 
 /// A target of that name.
-pub type Target = (&'static str, fn(&[u8]));
+pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them, under the names of their corpora.
-pub const ALL: [Target; 7] = [
+pub(crate) const ALL: [Target; 7] = [
     ("room_line", room_line),
     ("negotiation", negotiation),
     ("sdp", sdp),
@@ -30,7 +30,7 @@ fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
 }
 
 /// A line of the room protocol, of either side: what is read is written and read again.
-pub fn room_line(bytes: &[u8]) {
+pub(crate) fn room_line(bytes: &[u8]) {
     let line = text(bytes);
     if let Ok(message) = ClientMessage::parse(&line) {
         assert_eq!(ClientMessage::parse(&message.to_string()), Ok(message));
@@ -42,7 +42,7 @@ pub fn room_line(bytes: &[u8]) {
 }
 
 /// The peer's JSON, and the machine that takes it: whatever is said, it comes to rest.
-pub fn negotiation(bytes: &[u8]) {
+pub(crate) fn negotiation(bytes: &[u8]) {
     let now = Instant::now();
     let mut machine =
         Negotiation::new(Terms::new(bytes.first().is_some_and(|b| b % 2 == 0), vec![Kind::Video]));
@@ -72,7 +72,7 @@ pub fn negotiation(bytes: &[u8]) {
 }
 
 /// A description: refused, or normalised into one that is normalised already, and answerable by a refusal.
-pub fn sdp(bytes: &[u8]) {
+pub(crate) fn sdp(bytes: &[u8]) {
     let Ok(parsed) = Sdp::parse(&text(bytes)) else { return };
     assert_eq!(Sdp::parse(&parsed.to_string()), Ok(parsed.clone()));
     let declined = sdp::decline::decline(&parsed, "no");
@@ -88,12 +88,12 @@ pub fn sdp(bytes: &[u8]) {
 }
 
 /// A candidate's attribute.
-pub fn candidate(bytes: &[u8]) {
+pub(crate) fn candidate(bytes: &[u8]) {
     let _ = CandidateLine::parse(&text(bytes));
 }
 
 /// The hub, with any commands of a few connections: it comes to rest, and counts what there is.
-pub fn hub(bytes: &[u8]) {
+pub(crate) fn hub(bytes: &[u8]) {
     let now = Instant::now();
     let mut hub = Hub::new(Limits { rooms: 3, room_size: 3, ..Limits::default() });
     let names = ["ann", "bob", "cat", "dan"];
@@ -138,14 +138,14 @@ pub fn hub(bytes: &[u8]) {
 }
 
 /// A script of room-client.
-pub fn script(bytes: &[u8]) {
+pub(crate) fn script(bytes: &[u8]) {
     if let Err(error) = roomtone::tester::script::Script::parse(&text(bytes)) {
         assert!(error.to_string().starts_with("line "), "{error}");
     }
 }
 
 /// STUN and TURN servers, as a server names them.
-pub fn ice(bytes: &[u8]) {
+pub(crate) fn ice(bytes: &[u8]) {
     let text = text(bytes);
     if let Ok(url) = text.parse::<IceUrl>() {
         assert_eq!(url.to_string().parse(), Ok(url));

@@ -16,7 +16,7 @@ use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
 pub use super::stats::Stats;
 use super::transport::IceConfig;
-use super::{MediaError, transceivers, transport};
+use super::{MediaError, channel, transceivers, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::{Codec, Kind, Sdp};
@@ -28,8 +28,6 @@ const JITTER_BUFFER_MS: u32 = 80;
 pub const CHAT: &str = "chat";
 /// The longest chat message taken or sent, in bytes.
 pub const MAX_CHAT: usize = 16 * 1024;
-/// The most data channels of a peer.
-const MAX_CHANNELS: usize = 16;
 
 /// What a connection is to carry.
 #[derive(Debug, Clone)]
@@ -106,10 +104,10 @@ pub(super) struct Sender {
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     senders: Vec<(Kind, Sender)>,
     tracks: Vec<Track>,
-    channels: Vec<WebRTCDataChannel>,
+    pub(super) channels: Vec<WebRTCDataChannel>,
     mlines: usize,
     expected: usize,
     /// What the peer's certificate must be.
@@ -135,7 +133,7 @@ pub struct Peer {
     owned: Owned,
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -336,7 +334,7 @@ impl Peer {
         self.webrtc.connect("on-data-channel", false, move |args| {
             let channel = args.get(1).and_then(|v| v.get::<WebRTCDataChannel>().ok());
             if let (Some(channel), Some(state)) = (channel, state.upgrade()) {
-                adopt(&state, &events, channel);
+                channel::adopt(&state, &events, channel);
             }
             None
         });
@@ -357,7 +355,7 @@ impl Peer {
                     .webrtc
                     .emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &[&CHAT, &none]);
                 if let Some(channel) = channel {
-                    adopt(&self.state, &self.events, channel);
+                    channel::adopt(&self.state, &self.events, channel);
                 }
             }
         }
@@ -465,7 +463,7 @@ fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
 }
 
 /// Nothing that a peer shows or says is passed on before it is known who it is.
-fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEvent>, event: PeerEvent) {
+pub(super) fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEvent>, event: PeerEvent) {
     const MOST: usize = 256;
     let mut state = lock(state);
     match state.connected {
@@ -490,41 +488,6 @@ fn settle(
         },
         Err(error) => Err(MediaError::WebRtc(format!("webrtcbin gave no answer: {error:?}"))),
     }
-}
-
-/// Takes a data channel in and passes its texts on.
-fn adopt(state: &Arc<Mutex<State>>, events: &EventSender<PeerEvent>, channel: WebRTCDataChannel) {
-    if lock(state).channels.len() >= MAX_CHANNELS {
-        channel.close();
-        return;
-    }
-    let (messages, of) = (events.clone(), Arc::downgrade(state));
-    channel.connect_on_message_string(move |channel, text| {
-        let Some(state) = of.upgrade() else { return };
-        let channel = channel.label().map(|label| label.to_string()).unwrap_or_default();
-        match text {
-            Some(text) if text.len() <= MAX_CHAT => {
-                let text = text.to_owned();
-                report_of_peer(&state, &messages, PeerEvent::Message { channel, text });
-            }
-            _ => tracing::warn!("a message that is too long or empty is dropped"),
-        }
-    });
-    // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
-    let (opened, told) = (events.clone(), std::sync::atomic::AtomicBool::new(false));
-    let of = Arc::downgrade(state);
-    let on_open = Arc::new(move |channel: &WebRTCDataChannel| {
-        if let (false, Some(state)) = (told.swap(true, std::sync::atomic::Ordering::Relaxed), of.upgrade()) {
-            let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
-            report_of_peer(&state, &opened, PeerEvent::ChannelOpen(label));
-        }
-    });
-    let later = on_open.clone();
-    channel.connect_on_open(move |channel| later(channel));
-    if channel.ready_state() == gst_webrtc::WebRTCDataChannelState::Open {
-        on_open(&channel);
-    }
-    lock(state).channels.push(channel);
 }
 
 impl Drop for Peer {

@@ -2,13 +2,22 @@
 //! nowhere, for an unlinked one stops all media of the bundle.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use gst::prelude::*;
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 
 use super::{MediaError, launch, rtp};
 use crate::sdp::{Codec, Kind};
+
+/// The largest picture taken, in pixels (a little more than 4096x2304): what is larger is not given to a
+/// decoder, which would take memory for it.
+pub const MAX_PIXELS: u64 = 10_000_000;
+
+/// Whether a picture of that size is decoded.
+pub(super) fn is_taken(width: u32, height: u32) -> bool {
+    u64::from(width) * u64::from(height) <= MAX_PIXELS
+}
 
 /// Counters of one received stream.
 #[derive(Debug, Default)]
@@ -84,11 +93,18 @@ fn count(
 ) {
     let Some(pad) = appsink.static_pad("sink") else { return };
     let counters = counters.clone();
+    let too_large = AtomicBool::new(false);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
         // The size may change with a key frame.
         if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
             read_size(pad, &counters);
+        }
+        if !is_taken(counters.width.load(Ordering::Relaxed), counters.height.load(Ordering::Relaxed)) {
+            if !too_large.swap(true, Ordering::Relaxed) {
+                tracing::warn!("a picture that is too large is not taken");
+            }
+            return gst::PadProbeReturn::Drop;
         }
         counters.bytes.fetch_add(buffer.size() as u64, Ordering::Relaxed);
         if counters.frames.fetch_add(1, Ordering::Relaxed) == 0 {
@@ -104,5 +120,16 @@ fn read_size(pad: &gst::Pad, counters: &Counters) {
     if let (Some(width), Some(height)) = (size("width"), size("height")) {
         counters.width.store(width, Ordering::Relaxed);
         counters.height.store(height, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_larger_than_any_camera_makes_are_not_decoded() {
+        assert!(is_taken(0, 0) && is_taken(3840, 2160) && is_taken(4096, 2304));
+        assert!(!is_taken(16383, 16383) && !is_taken(u32::MAX, u32::MAX));
     }
 }

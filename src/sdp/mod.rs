@@ -43,6 +43,9 @@ pub enum SdpError {
     /// More than [`MAX_MLINES`] m-lines, or none.
     #[error("an SDP with {0} m-lines")]
     MLines(usize),
+    /// A mid that is not one word (RFC 5888, 4).
+    #[error("the SDP has a malformed mid")]
+    BadMid,
     /// A mid given twice.
     #[error("the SDP gives two m-lines one mid")]
     DuplicateMid,

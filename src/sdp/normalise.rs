@@ -37,6 +37,9 @@ fn inherit(sdp: &mut Sdp) {
 fn name_mlines(sdp: &mut Sdp) -> Result<Vec<String>, SdpError> {
     let mut taken: HashSet<String> = HashSet::new();
     for mid in sdp.media.iter().filter_map(|media| media.mid()) {
+        if mid.contains(char::is_whitespace) {
+            return Err(SdpError::BadMid);
+        }
         if !taken.insert(mid.to_owned()) {
             return Err(SdpError::DuplicateMid);
         }

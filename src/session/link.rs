@@ -328,7 +328,9 @@ impl Link {
                 negotiation::Output::Warning(text) => self.warn(&text),
                 negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
                 // What cannot be negotiated over this connection may be over a new one.
-                negotiation::Output::Failed(step, reason) if self.watch.was_connected() => {
+                negotiation::Output::Failed(step, reason)
+                    if self.watch.was_connected() && !self.negotiation.is_flooded() =>
+                {
                     self.warn_ours(&format!("waiting for {step}: {reason}"));
                     self.broken(now);
                 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::STEP;
 use super::effect::{Effect, EffectId, EffectResult, Remote};
+use super::limit::Bucket;
 use super::watch::Patience;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
 use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
@@ -15,6 +16,8 @@ use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
 pub const MAX_INBOX: usize = 512;
 /// The most candidates of a peer taken per connection.
 pub const MAX_CANDIDATES: usize = 256;
+/// The offers taken of a peer: so many at once, and so many a second in the long run.
+pub const OFFERS: (u32, u32) = (600, 10);
 /// How long the peer has to offer the media we want before we offer them. The demos' page offers a
 /// data channel alone first, and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
@@ -130,6 +133,8 @@ pub struct Negotiation {
     /// The offer being ignored, until the next description.
     ignoring: bool,
     candidates: usize,
+    offers: Bucket,
+    flooded: bool,
     role: Option<Setup>,
     connected: bool,
     outputs: VecDeque<Output>,
@@ -151,6 +156,8 @@ impl Negotiation {
             answering: None,
             ignoring: false,
             candidates: 0,
+            offers: Bucket::new(OFFERS.0, OFFERS.1),
+            flooded: false,
             role: None,
             connected: false,
             outputs: VecDeque::new(),
@@ -172,6 +179,11 @@ impl Negotiation {
     /// Whether descriptions were exchanged at least once.
     pub fn is_established(&self) -> bool {
         self.remote.is_some() && self.local.is_some()
+    }
+
+    /// The peer offered more often than anybody needs to.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded
     }
 
     /// ICE and DTLS are through: both sides mean the same descriptions.
@@ -339,6 +351,10 @@ impl Negotiation {
 
     /// A description of the peer, in [`State::Stable`] or [`State::Offered`].
     fn description(&mut self, now: Instant, Description { kind, sdp }: Description) {
+        if kind == SdpKind::Offer && !self.offers.take(now) {
+            self.flooded = true;
+            return self.fail("the peer to come to rest", "it offers without end".to_owned());
+        }
         let sdp = match Sdp::parse(&sdp) {
             Ok(sdp) => sdp,
             Err(error) => return self.warn(&error.to_string()),

@@ -191,6 +191,20 @@ fn a_changed_network_asks_for_a_sign_of_life_soon() {
     assert_eq!(last(&a), "reconnecting");
 }
 
+#[test]
+fn a_peer_that_offers_without_end_is_hung_up_on() {
+    let (now, mut a, b) = connected();
+    let offer = Description { kind: SdpKind::Offer, sdp: b.connection.sdp("actpass", 7) };
+    for _ in 0..crate::session::negotiation::OFFERS.0 {
+        assert_eq!(a.ended, None);
+        a.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
+        while a.result(now) {}
+    }
+    assert_eq!((a.ended.as_ref(), a.connection.opened), (None, 1));
+    a.input(now, Input::Peer(PeerMessage::Description(offer)));
+    assert!(ended_by(a.ended.as_ref().unwrap()).contains("it offers without end"));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     ResultA,
