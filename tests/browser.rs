@@ -348,3 +348,27 @@ fn a_hundred_collisions_end_well() {
             && !host.has_seen("peer", &[("state", "failed")])
     );
 }
+
+#[test]
+fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let options = received.options();
+    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
+    let link = host.link();
+    let browser = Browser::start();
+    browser.open(&link);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.wait("!document.querySelector('#text').disabled");
+    browser.run(
+        "for (let i = 0; i < 100; i++) roomtone.call.pc.createDataChannel('more' + i);
+         for (let i = 0; i < 5000; i++) roomtone.call.say('flood ' + i);
+         roomtone.call.say('x'.repeat(60000));",
+    );
+    received.expect_moving_and_audible(received.mark(), 40);
+    browser.expect_moving_and_audible();
+    let texts = host.count("message", &[]);
+    assert!((100..1500).contains(&texts), "{texts} messages were taken of 5000 in a moment");
+    assert!(host.count("channel", &[]) <= 16);
+    browser.wait("roomtone.call.say('after the flood')");
+    host.expect("message", &[("text", "after the flood")]);
+}
