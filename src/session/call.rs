@@ -12,6 +12,8 @@ use crate::protocol::{PeerId, PeerMessage};
 /// How long our side has to say whether it takes a call.
 pub const ASK: Duration = Duration::from_secs(30);
 
+/// Signs of life are told every half second: one that is told so much later is fresh.
+const KNOCK: Duration = Duration::from_millis(700);
 /// Between attempts to set up a session again.
 const REDIAL: Duration = Duration::from_secs(2);
 
@@ -90,6 +92,14 @@ enum Phase {
     Ended,
 }
 
+/// Somebody who called in the middle of another call, when that was, and what was said since.
+#[derive(Debug)]
+struct Knocker {
+    peer: PeerId,
+    at: Instant,
+    held: VecDeque<link::Input>,
+}
+
 /// The machine of one call.
 #[derive(Debug)]
 pub struct Call {
@@ -97,8 +107,8 @@ pub struct Call {
     caller: Option<PeerId>,
     dialled: Option<PeerId>,
     redial: Redial,
-    /// Who called in the middle of this call, which may be over already, and what was said since.
-    knocker: Option<(PeerId, VecDeque<link::Input>)>,
+    /// Who called in the middle of this call, which may be over already.
+    knocker: Option<Knocker>,
     terms: Terms,
     admission: Admission,
     outputs: VecDeque<Output>,
@@ -141,7 +151,7 @@ impl Call {
 
     /// The call of somebody who called while this one came to its end.
     pub fn next(self, now: Instant) -> Option<Self> {
-        let (peer, held) = self.knocker?;
+        let Knocker { peer, held, .. } = self.knocker?;
         let mut next = Self::answer(self.terms, self.admission);
         next.handle_input(now, Input::Caller(peer));
         held.into_iter().for_each(|input| next.handle_input(now, Input::Link(input)));
@@ -189,16 +199,22 @@ impl Call {
                 link.handle_input(now, link::Input::Reachable(true));
             }
             // This call may just be coming to its end: a sign of life of its peer says that it is not.
-            (Input::Caller(peer), Phase::Talking(_)) => self.knocker = Some((peer, VecDeque::new())),
+            (Input::Caller(peer), Phase::Talking(_)) => {
+                self.knocker = Some(Knocker { peer, at: now, held: VecDeque::new() });
+            }
             (Input::Link(link::Input::Peer(message)), Phase::Talking(_)) if self.knocker.is_some() => {
-                let held = self.knocker.iter_mut().map(|(_, held)| held).find(|held| held.len() < MAX_INBOX);
-                held.into_iter().for_each(|held| held.push_back(link::Input::Peer(message.clone())));
+                if let Some(knocker) = self.knocker.as_mut().filter(|knocker| knocker.held.len() < MAX_INBOX)
+                {
+                    knocker.held.push_back(link::Input::Peer(message));
+                }
             }
             (Input::Link(link::Input::PeerGone), Phase::Talking(_)) if self.knocker.is_some() => {
                 self.knocker = None;
             }
             (Input::Link(input @ link::Input::Heard(_)), Phase::Talking(link)) => {
-                if self.knocker.take().is_some() {
+                // What was heard may have come before the knock.
+                if self.knocker.as_ref().is_some_and(|knocker| now >= knocker.at + KNOCK) {
+                    self.knocker = None;
                     self.outputs.push_back(Output::Busy);
                 }
                 link.handle_input(now, input);

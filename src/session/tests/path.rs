@@ -149,7 +149,10 @@ fn somebody_else_does_not_take_the_call_over() {
     let offer = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 9) };
     b.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
     assert!(b.results.is_empty(), "hers is another call");
-    b.input(now, Input::Heard(true));
+    // What was heard up to half a second before says nothing of now.
+    b.input(now + Duration::from_millis(400), Input::Heard(true));
+    assert_eq!(last(&b), "connected");
+    b.input(now + Duration::from_millis(900), Input::Heard(true));
     assert_eq!((last(&b), b.ended.as_ref()), ("busy", None));
 
     // A call that is over makes place.
