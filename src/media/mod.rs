@@ -5,6 +5,7 @@
 //! number of bounded, leaky appsrcs. All pipelines share one clock and one base time.
 
 pub mod capture;
+mod certificate;
 mod channel;
 pub mod encode;
 pub mod grid;

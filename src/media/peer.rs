@@ -11,6 +11,7 @@ use gst_webrtc::{
 };
 use smol::channel::Sender as EventSender;
 
+use super::certificate::Certificate;
 use super::encode::{Encoder, Encoders};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
@@ -128,6 +129,7 @@ pub struct Peer {
     state: Arc<Mutex<State>>,
     webrtc: gst::Element,
     config: PeerConfig,
+    certificate: Certificate,
     events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
     owned: Owned,
@@ -162,7 +164,9 @@ impl Peer {
         });
         let owned = owned.with_farewell(transport::close_dtls);
         let packets = transport::count_packets(&webrtc);
-        let peer = Self { state: Arc::default(), webrtc, config, events, packets, owned };
+        let certificate = Certificate::make()?;
+        certificate.give_to(&webrtc);
+        let peer = Self { state: Arc::default(), webrtc, config, certificate, events, packets, owned };
         peer.listen();
         peer.owned.play()?;
         Ok(peer)
@@ -369,6 +373,7 @@ impl Peer {
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
         let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        let text = self.certificate.name_in(&text);
         tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
         tracing::trace!("{text}");
         Ok(EffectResult::Created(text))

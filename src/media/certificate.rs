@@ -1,0 +1,58 @@
+//! The certificate of one connection. webrtcbin makes an RSA key of its own, which takes 100 to 350 ms for the
+//! first offer of a process; a P-256 key takes less than one.
+
+use super::MediaError;
+
+/// A self-signed certificate with its key, as PEM, and its fingerprint as SDP has it (RFC 8122, 5).
+#[derive(Clone)]
+pub(super) struct Certificate {
+    pem: String,
+    fingerprint: String,
+}
+
+impl std::fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Certificate")
+    }
+}
+
+impl Certificate {
+    /// A fresh one: connections of one peer cannot be told to be of one peer.
+    pub(super) fn make() -> Result<Self, MediaError> {
+        let failed = |error: rcgen::Error| MediaError::WebRtc(format!("no certificate can be made: {error}"));
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
+        let mut parameters = rcgen::CertificateParams::new(vec![]).map_err(failed)?;
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "WebRTC");
+        let certificate = parameters.self_signed(&key).map_err(failed)?;
+        let digest = ring::digest::digest(&ring::digest::SHA256, certificate.der());
+        let digest: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let pem = certificate.pem() + &key.serialize_pem();
+        Ok(Self { pem, fingerprint: format!("sha-256 {}", digest.join(":")) })
+    }
+
+    /// Has the connection's DTLS use it.
+    pub(super) fn give_to(&self, webrtc: &gst::Element) {
+        use gst::prelude::*;
+        let pem = self.pem.clone();
+        webrtc.connect("deep-element-added", false, move |args| {
+            let element = args.get(2)?.get::<gst::Element>().ok()?;
+            let factory = element.factory()?;
+            if ["dtlsdec", "dtlssrtpdec"].contains(&factory.name().as_str()) {
+                element.set_property("pem", &pem);
+            }
+            None
+        });
+    }
+
+    /// The description that webrtcbin made, with this fingerprint: its own (1.22) hashes the key, too.
+    pub(super) fn name_in(&self, sdp: &str) -> String {
+        use crate::sdp::{Sdp, Section};
+        let Ok(mut parsed) = Sdp::parse(sdp) else { return sdp.to_owned() };
+        for media in &mut parsed.media {
+            if media.attribute("fingerprint").is_some() {
+                media.set_attribute("fingerprint", &self.fingerprint);
+            }
+        }
+        parsed.to_string()
+    }
+}
