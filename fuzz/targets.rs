@@ -9,7 +9,7 @@ use roomtone::protocol::room::{ClientMessage, ServerMessage};
 use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind};
 use roomtone::sdp::fingerprint::Fingerprint;
 use roomtone::sdp::{self, CandidateLine, Kind, Sdp};
-use roomtone::session::{Negotiation, Terms, effect, negotiation};
+use roomtone::session::{Negotiation, Terms, effect, negotiation, terms};
 
 /// A target of that name.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -84,7 +84,7 @@ pub(crate) fn sdp(bytes: &[u8]) {
     let flows = sdp::direction::flows(&normal);
     assert_eq!(flows.len(), normal.media.len());
     let offer = Description { kind: SdpKind::Offer, sdp: normal.to_string() };
-    assert!(negotiation::decline(&offer, "no").is_some());
+    assert!(terms::decline(&offer, "no").is_some());
 }
 
 /// A candidate's attribute.

@@ -12,10 +12,11 @@ use gst_webrtc::{
 use smol::channel::Sender as EventSender;
 
 use super::certificate::Certificate;
-use super::encode::{Encoder, Encoders};
+use super::encode::Encoders;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::{self, Track};
 pub use super::stats::Stats;
+use super::transceivers::Sender;
 use super::transport::IceConfig;
 use super::{MediaError, channel, transceivers, transport};
 use crate::protocol::SdpKind;
@@ -92,16 +93,6 @@ pub enum PeerEvent {
     Forged,
     /// The pipeline failed; the call cannot go on.
     Failed(String),
-}
-
-/// What goes from an encoder to the peer.
-#[derive(Debug)]
-pub(super) struct Sender {
-    pub(super) link: gst_utils::ConsumptionLink,
-    pub(super) encoder: Arc<Encoder>,
-    pub(super) mline: usize,
-    /// The peer takes it.
-    pub(super) is_wanted: bool,
 }
 
 #[derive(Debug, Default)]
@@ -441,21 +432,6 @@ impl Peer {
             DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
             _ => {}
         });
-    }
-}
-
-impl Sender {
-    /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
-    /// peer wants it.
-    fn flow(&self, connected: bool) {
-        let on = connected && self.is_wanted;
-        if on != self.link.discard() {
-            return;
-        }
-        self.link.set_discard(!on);
-        if let (true, Some(pad)) = (on, self.encoder.producer().appsink().static_pad("sink")) {
-            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
-        }
     }
 }
 

@@ -1,12 +1,40 @@
 //! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
 
+use std::sync::Arc;
+
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
-use super::peer::{PeerConfig, Sender};
+use super::encode::Encoder;
+use super::peer::PeerConfig;
 use super::{MediaError, launch, rtp};
 use crate::sdp::codec::{Payload, usable};
 use crate::sdp::{Codec, Kind, Sdp};
+
+/// What goes from an encoder to the peer.
+#[derive(Debug)]
+pub(super) struct Sender {
+    pub(super) link: gst_utils::ConsumptionLink,
+    pub(super) encoder: Arc<Encoder>,
+    pub(super) mline: usize,
+    /// The peer takes it.
+    pub(super) is_wanted: bool,
+}
+
+impl Sender {
+    /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
+    /// peer wants it.
+    pub(super) fn flow(&self, connected: bool) {
+        let on = connected && self.is_wanted;
+        if on != self.link.discard() {
+            return;
+        }
+        self.link.set_discard(!on);
+        if let (true, Some(pad)) = (on, self.encoder.producer().appsink().static_pad("sink")) {
+            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+    }
+}
 
 fn direction(send: bool, receive: bool) -> Direction {
     match (send, receive) {

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use super::STEP;
 use super::effect::Effect;
 use super::link::{self, Begin, EndReason, Link};
-use super::negotiation::{MAX_INBOX, Terms, decline};
+use super::negotiation::MAX_INBOX;
+use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage};
 
 /// How long our side has to say whether it takes a call.

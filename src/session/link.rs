@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::effect::{Effect, EffectId, EffectResult};
-use super::negotiation::{self, Negotiation, Terms};
+use super::negotiation::{self, Negotiation};
+use super::terms::Terms;
 use super::tried::Tried;
 use super::watch::{Due, Watch};
 use crate::protocol::PeerMessage;

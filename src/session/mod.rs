@@ -13,14 +13,16 @@ pub mod limit;
 pub mod link;
 pub mod negotiation;
 pub mod room;
+pub mod terms;
 pub mod tried;
 pub mod watch;
 
 pub use call::{Admission, Call};
 pub use effect::{Effect, EffectId, EffectResult, Remote};
 pub use link::{ConnectionState, EndReason, Link};
-pub use negotiation::{Negotiation, Terms};
+pub use negotiation::Negotiation;
 pub use room::Room;
+pub use terms::Terms;
 pub use watch::Patience;
 
 use std::time::Duration;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::link::{self, Begin, EndReason, Link};
-use super::negotiation::{Terms, decline};
+use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage};
 
 /// The most peers of a room that are remembered.
