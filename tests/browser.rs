@@ -298,8 +298,8 @@ fn the_page_mutes_and_shows_who_is_there() {
     host.expect("peer", &[("state", "left")]);
 }
 
-#[test]
-fn a_hundred_collisions_end_well() {
+/// A host, and a page in a call with it.
+fn host_and_page() -> (tempfile::TempDir, Program, Browser, Received) {
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -307,6 +307,12 @@ fn a_hundred_collisions_end_well() {
     let browser = Browser::start();
     browser.open(&link);
     received.expect_moving_and_audible((0, 0), 20);
+    (home, host, browser, received)
+}
+
+#[test]
+fn a_hundred_collisions_end_well() {
+    let (_home, mut host, browser, received) = host_and_page();
     // Both offer in the same moment: the page while its request for an offer of ours is on the way.
     browser.run(
         "const send = WebSocket.prototype.send;
@@ -351,13 +357,7 @@ fn a_hundred_collisions_end_well() {
 
 #[test]
 fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let link = host.link();
-    let browser = Browser::start();
-    browser.open(&link);
-    received.expect_moving_and_audible((0, 0), 20);
+    let (_home, mut host, browser, received) = host_and_page();
     browser.wait("!document.querySelector('#text').disabled");
     browser.run(
         "for (let i = 0; i < 100; i++) roomtone.call.pc.createDataChannel('more' + i);

@@ -2,6 +2,7 @@
 //! first offer of a process; a P-256 key takes less than one.
 
 use super::MediaError;
+use crate::sdp::fingerprint::{Fingerprint, Hash};
 
 /// A self-signed certificate with its key, as PEM, and its fingerprint as SDP has it (RFC 8122, 5).
 #[derive(Clone)]
@@ -24,10 +25,9 @@ impl Certificate {
         let mut parameters = rcgen::CertificateParams::new(vec![]).map_err(failed)?;
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "WebRTC");
         let certificate = parameters.self_signed(&key).map_err(failed)?;
-        let digest = ring::digest::digest(&ring::digest::SHA256, certificate.der());
-        let digest: Vec<String> = digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect();
+        let digest = ring::digest::digest(&ring::digest::SHA256, certificate.der()).as_ref().to_vec();
         let pem = certificate.pem() + &key.serialize_pem();
-        Ok(Self { pem, fingerprint: format!("sha-256 {}", digest.join(":")) })
+        Ok(Self { pem, fingerprint: Fingerprint { hash: Hash::Sha256, digest }.to_string() })
     }
 
     /// Has the connection's DTLS use it.

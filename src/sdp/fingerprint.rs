@@ -37,6 +37,21 @@ pub struct Fingerprint {
     pub digest: Vec<u8>,
 }
 
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.hash {
+            Hash::Sha1 => "sha-1",
+            Hash::Sha256 => "sha-256",
+            Hash::Sha384 => "sha-384",
+            Hash::Sha512 => "sha-512",
+        })?;
+        self.digest
+            .iter()
+            .enumerate()
+            .try_for_each(|(i, byte)| write!(f, "{}{byte:02X}", if i == 0 { ' ' } else { ':' }))
+    }
+}
+
 impl Fingerprint {
     /// Reads `sha-256 AB:CD:…`; nothing where the function is not one that counts, or the digest is none.
     pub fn parse(text: &str) -> Option<Self> {
@@ -90,6 +105,13 @@ mod tests {
         assert!(!matches(&[], digest));
         for wrong in ["md5 AA", "sha-256", "sha-256 ABC", "sha-256 X1", "sha-256 +1", ""] {
             assert_eq!(Fingerprint::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        for text in ["sha-1 FF", "sha-256 02:5A", "sha-384 00:01:02", "sha-512 0A"] {
+            assert_eq!(Fingerprint::parse(text).unwrap().to_string(), text);
         }
     }
 }

@@ -1,0 +1,75 @@
+//! Whose calls are taken, and how long one rings.
+
+use super::*;
+use crate::session::call::ASK;
+
+fn asked(admission: Admission) -> (Instant, Side, Side) {
+    let now = Instant::now();
+    let mut caller = Side::caller(now, false);
+    let mut callee = Side::new(Call::answer(terms(), admission));
+    caller.call_input(now, CallInput::Accepted);
+    callee.call_input(now, CallInput::Caller(id("ann")));
+    caller.result(now);
+    (now, caller, callee)
+}
+
+#[test]
+fn a_call_is_taken_once_our_side_agreed() {
+    let (now, mut caller, mut callee) = asked(Admission { allowed: None, ask: true });
+    while deliver(now, &mut caller, &mut callee) {}
+    assert_eq!(
+        (callee.events.as_slice(), callee.connection.opened),
+        (&["caller ann".to_owned(), "ask".into()][..], 0)
+    );
+    assert!(callee.outbox.is_empty() && callee.results.is_empty(), "nothing is said or done before");
+    callee.call_input(now, CallInput::Decision(true));
+    settle(now, &mut caller, &mut callee);
+    assert_eq!(
+        (callee.connection.remote, callee.connection.local),
+        (Some(SdpKind::Offer), Some(SdpKind::Answer))
+    );
+    assert!(caller.is_stable() && caller.ended.is_none());
+}
+
+#[test]
+fn who_is_not_taken_is_told_why() {
+    let only_bob = Admission { allowed: Some(vec![id("bob")]), ask: true };
+    let asking = Admission { allowed: None, ask: true };
+    for (admission, decision, reason) in [
+        (only_bob.clone(), None, "only chosen peers may call here"),
+        (asking.clone(), Some(false), "the call was declined"),
+        (asking, None, "nobody took the call"),
+    ] {
+        let (now, mut caller, mut callee) = asked(admission);
+        match decision {
+            Some(taken) => callee.call_input(now, CallInput::Decision(taken)),
+            None if reason.starts_with("nobody") => callee.timeout(now + ASK),
+            None => {}
+        }
+        settle(now, &mut caller, &mut callee);
+        assert_eq!(callee.connection.opened, 0);
+        assert_eq!(callee.ended, Some(EndReason::NotTaken(reason.into())));
+        assert_eq!(caller.ended, Some(EndReason::Declined(reason.into())));
+    }
+    // A server that does not say who calls: nobody is known to be allowed.
+    let mut callee = Side::new(Call::answer(terms(), only_bob));
+    let now = Instant::now();
+    callee.input(now, Input::Peer(PeerMessage::OfferRequest));
+    assert_eq!(callee.ended, Some(EndReason::NotTaken("only chosen peers may call here".into())));
+}
+
+#[test]
+fn a_person_is_waited_for_longer_than_a_machine() {
+    let ring = Duration::from_secs(45);
+    let now = Instant::now();
+    for request_offer in [false, true] {
+        let terms = Terms { ring, ..terms() };
+        let mut caller = Side::new(Call::dial(now, id("callee"), request_offer, terms));
+        caller.call_input(now, CallInput::Accepted);
+        while caller.result(now) {}
+        caller.timeout(now + STEP);
+        assert_eq!(caller.ended, None);
+        caller.timeout(now + ring);
+        assert!(ended_by(caller.ended.as_ref().unwrap()).ends_with("nothing came for 45 s"));
+    }
+}
