@@ -32,6 +32,8 @@ pub struct Program {
     events: Receiver<Value>,
     seen: Vec<Value>,
     stderr: Arc<Mutex<String>>,
+    /// Reads stderr to its end.
+    reader: Option<std::thread::JoinHandle<()>>,
 }
 
 impl Program {
@@ -86,13 +88,14 @@ impl Program {
         });
         let stderr = Arc::new(Mutex::new(String::new()));
         let (kept, mut pipe) = (stderr.clone(), child.stderr.take().unwrap());
-        std::thread::spawn(move || {
+        let reader = std::thread::spawn(move || {
             let mut buffer = [0; 4096];
             while let Ok(n @ 1..) = pipe.read(&mut buffer) {
                 kept.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..n]));
             }
         });
-        Self { stdin: child.stdin.take(), child, events, seen: vec![], stderr }
+        let reader = Some(reader);
+        Self { stdin: child.stdin.take(), child, events, seen: vec![], stderr, reader }
     }
 
     /// Waits for an event of that name with these fields, passing others over.
@@ -160,6 +163,8 @@ impl Program {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
+                // Its last words may still be in the pipe.
+                self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
                 return (status.code().unwrap_or(-1), self.stderr());
             }
             assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr());
