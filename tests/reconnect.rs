@@ -167,7 +167,8 @@ fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_no
     let stopped = Instant::now();
     ann.expect("peer", &[RECONNECTING]);
     let noticed = stopped.elapsed();
-    assert!((Duration::from_secs(2)..Duration::from_secs(6)).contains(&noticed), "{noticed:?}");
+    // After 4 s of silence; the rest is for a machine that is busy.
+    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&noticed), "{noticed:?}");
     bob.signal("CONT");
     ann.expect("peer", &[CONNECTED]);
     received.expect_moving_and_audible(received.mark(), 30);
