@@ -91,11 +91,17 @@ impl Ice {
         self.lock().told = servers;
     }
 
+    /// Our own and those that we were told of.
+    fn servers(&self) -> Vec<IceServer> {
+        let mut servers = self.options.servers.list(SystemTime::now());
+        servers.extend(self.lock().told.clone());
+        servers
+    }
+
     /// For a connection that is opened now.
     pub(super) fn config(&self) -> IceConfig {
+        let mut servers = self.servers();
         let state = self.lock();
-        let mut servers = self.options.servers.list(SystemTime::now());
-        servers.extend(state.told.clone());
         for url in servers.iter_mut().flat_map(|server| &mut server.urls) {
             if let Some(tunnel) = state.tunnels.get(url) {
                 *url = tunnel.url().to_string();
@@ -116,8 +122,7 @@ impl Ice {
 
     /// No path was found: tells what is wrong with the TURN servers, in words.
     pub(super) fn explain(&self, sink: &Sink) -> impl Future<Output = ()> + Send + 'static {
-        let mut servers = self.options.servers.list(SystemTime::now());
-        servers.extend(self.lock().told.clone());
+        let servers = self.servers();
         let (trust, sink) = (self.options.trust.clone(), sink.clone());
         async move {
             for (url, server) in relays(&servers) {

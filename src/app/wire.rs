@@ -29,7 +29,6 @@ enum State {
 /// See the module.
 pub(super) struct Wire {
     state: State,
-    backoff: Backoff,
 }
 
 impl Wire {
@@ -53,7 +52,6 @@ impl Wire {
                 match result {
                     Ok(registered) => {
                         self.state = State::Up(Box::new(registered));
-                        self.backoff.reset();
                         Wired::Back
                     }
                     Err(error) => Wired::Refused(error),
@@ -76,7 +74,7 @@ impl Wire {
     /// Begins to register again, in the background, as long as that may work: at once where the server
     /// ended a session in order.
     pub(super) fn come_back(&mut self, registration: Registration, at_once: bool) {
-        let mut backoff = std::mem::take(&mut self.backoff);
+        let mut backoff = Backoff::default();
         let pause = if at_once { Duration::ZERO } else { backoff.next_pause(fastrand::f64()) };
         self.begin(registration, pause, backoff);
     }
@@ -125,6 +123,6 @@ impl Client {
     pub(super) async fn wire(&self) -> Result<Wire, ClientError> {
         let registration = self.registration();
         let registered = or(registration.register(), self.interrupted()).await?;
-        Ok(Wire { state: State::Up(Box::new(registered)), backoff: Backoff::default() })
+        Ok(Wire { state: State::Up(Box::new(registered)) })
     }
 }

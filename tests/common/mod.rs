@@ -138,10 +138,15 @@ impl Program {
 
     /// How many such events came by now.
     pub fn count(&mut self, event: &str, fields: &[(&str, &str)]) -> usize {
+        self.all(event, fields).len()
+    }
+
+    /// All such events that came by now.
+    pub fn all(&mut self, event: &str, fields: &[(&str, &str)]) -> Vec<Value> {
         self.seen.extend(self.events.try_iter());
         let field = |value: &Value, (key, wanted): &(&str, &str)| value[*key].as_str() == Some(wanted);
         let fits = |v: &&Value| v["event"] == *event && fields.iter().all(|wanted| field(v, wanted));
-        self.seen.iter().filter(fits).count()
+        self.seen.iter().filter(fits).cloned().collect()
     }
 
     fn stderr(&self) -> String {
