@@ -140,6 +140,7 @@ impl Peer {
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         webrtc.set_property("latency", JITTER_BUFFER_MS);
         transport::set_up_ice(&webrtc, &config.ice);
+        transport::set_up_rtp(&webrtc);
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {

@@ -84,6 +84,25 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
     }
 }
 
+/// Sets what webrtcbin's RTP session does not let a peer or chance decide.
+pub(super) fn set_up_rtp(webrtc: &gst::Element) {
+    /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
+    const MAX_STREAMS: u32 = 16;
+    /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
+    const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
+    if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
+        rtpbin.set_property("max-streams", MAX_STREAMS);
+    }
+    webrtc.connect("deep-element-added", false, move |args| {
+        let element = args.get(2)?.get::<gst::Element>().ok()?;
+        if element.factory().is_some_and(|factory| factory.name() == "rtpsession") {
+            let session = element.property::<gst::glib::Object>("internal-session");
+            session.set_property("rtcp-min-interval", REPORTS.nseconds());
+        }
+        None
+    });
+}
+
 /// Counts the packets that come in: RTP, RTCP and DTLS alike, not ICE's own checks.
 pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));

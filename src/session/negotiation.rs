@@ -160,6 +160,12 @@ impl Negotiation {
         self.connected = true;
     }
 
+    /// Nothing is under way.
+    #[cfg(test)]
+    pub(super) fn is_stable(&self) -> bool {
+        self.state == State::Stable && self.inbox.is_empty() && !self.offer_owed
+    }
+
     /// Our side wants to make an offer.
     pub fn request_offer(&mut self, now: Instant) {
         self.offer_owed = true;
@@ -191,7 +197,9 @@ impl Negotiation {
         let sdp = if let State::Offered { sdp, .. } = &self.state { Sdp::parse(sdp).ok() } else { None };
         let local = sdp.as_ref().or(self.local.as_ref());
         let mid = local.and_then(|sdp| sdp.mid(mline)).map(str::to_owned);
-        let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag: None };
+        // By which the peer tells it from those of a transport before or after.
+        let ufrag = local.and_then(|sdp| sdp.ufrag()).map(str::to_owned);
+        let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag };
         self.send(PeerMessage::Candidate(candidate));
     }
 
@@ -339,29 +347,17 @@ impl Negotiation {
             Err(error) => return self.warn(&error.to_string()),
         };
         match (kind, self.state.clone()) {
-            (SdpKind::Offer, State::Offered { deferred, .. }) => {
-                if !self.terms.polite {
-                    self.ignoring = true;
-                    return;
-                }
-                if deferred {
-                    self.offer_owed = true;
-                } else {
+            (SdpKind::Offer, State::Offered { .. }) if !self.terms.polite => self.ignoring = true,
+            (SdpKind::Offer, state) => {
+                // A re-offer of ours was not applied yet, and is made again. A first one was: it takes a fresh
+                // connection to forget it.
+                self.offer_owed |= matches!(state, State::Offered { deferred: true, .. });
+                let begins = matches!(state, State::Offered { deferred: false, .. });
+                let is_other = self.is_of_another_transport(&sdp);
+                if begins || is_other {
                     self.restart();
                 }
-                self.take_offer(now, sdp);
-            }
-            (SdpKind::Offer, _) => {
-                // Another transport, of a peer that began anew or came back under its name, needs a fresh
-                // connection. One that only restarted its ICE keeps its certificate: browsers keep their
-                // DTLS connection then, and webrtcbin, which cannot restart its own ICE, takes theirs.
-                let before = self.remote.as_ref().map(|remote| &remote.sdp);
-                let is_other = before.is_some_and(|before| {
-                    before.ufrag() != sdp.ufrag()
-                        && !(self.connected && before.certificate() == sdp.certificate())
-                });
                 if is_other {
-                    self.restart();
                     self.outputs.push_back(Output::Restarted);
                 }
                 self.take_offer(now, sdp);
@@ -394,6 +390,16 @@ impl Negotiation {
         }
     }
 
+    /// Another transport, of a peer that began anew or came back under its name, needs a fresh connection.
+    /// One that only restarted its ICE keeps its certificate: browsers keep their DTLS connection then, and
+    /// webrtcbin, which cannot restart its own ICE, takes theirs.
+    fn is_of_another_transport(&self, sdp: &Sdp) -> bool {
+        let before = self.remote.as_ref().map(|remote| &remote.sdp);
+        before.is_some_and(|before| {
+            before.ufrag() != sdp.ufrag() && !(self.connected && before.certificate() == sdp.certificate())
+        })
+    }
+
     fn take_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
         self.answering = self.connected.then(|| sdp.clone());
@@ -419,7 +425,9 @@ impl Negotiation {
     }
 
     fn candidate(&mut self, candidate: Candidate) {
-        if self.ignoring {
+        // One that says that it is of the transport that stands is not of the offer being ignored.
+        let standing = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
+        if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
             return;
         }
         self.candidates += 1;

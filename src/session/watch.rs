@@ -7,8 +7,11 @@ use std::time::{Duration, Instant};
 const GONE: Duration = Duration::from_millis(1500);
 /// A change of the local network asks for a sign of life within this time.
 const CHANGED: Duration = Duration::from_millis(1500);
-/// A peer that sends no media reports on ours only every few seconds (RFC 3550, 6.2).
+/// A peer that sends no media reports on ours only every few seconds (RFC 3550, 6.2): it may be silent for
+/// so many times as long, until it is known how often it reports.
 const REPORTS: u32 = 3;
+/// After so many reports that is known.
+const KNOWN: u32 = 4;
 /// How long the side that does not mend waits for the one that does.
 const OTHER_SIDE: Duration = Duration::from_secs(8);
 /// Between attempts to mend.
@@ -63,12 +66,17 @@ pub struct Watch {
     /// The server says that the peer is gone.
     gone: bool,
     path: Path,
+    /// When the peer was last heard of.
+    last: Option<Instant>,
+    /// Reports since there was media or another path, and the longest pause between two of them.
+    reports: (u32, Duration),
 }
 
 impl Watch {
     /// Of a talk that begins.
     pub fn new(patience: Patience, mends: bool) -> Self {
-        Self { patience, mends, reachable: true, gone: false, path: Path::New }
+        let reports = (0, Duration::ZERO);
+        Self { patience, mends, reachable: true, gone: false, path: Path::New, last: None, reports }
     }
 
     /// The path was through once.
@@ -94,17 +102,27 @@ impl Watch {
     /// The path is through: for the first time, or again.
     pub fn connected(&mut self) {
         self.path = Path::Up(None);
+        (self.last, self.reports) = (None, (0, Duration::ZERO));
     }
 
     /// A sign of life; of a peer that sends media, or only reports.
     pub fn heard(&mut self, now: Instant, media: bool) {
+        let pause = self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        let (count, longest) = self.reports;
+        self.reports = if media { (0, Duration::ZERO) } else { (count + 1, longest.max(pause)) };
+        let quiet = if self.gone { GONE } else { self.quiet() };
         if let Path::Up(due) = &mut self.path {
-            let quiet = match (self.gone, media) {
-                (true, _) => GONE,
-                (false, true) => self.patience.quiet,
-                (false, false) => self.patience.quiet * REPORTS,
-            };
             *due = Some(now + quiet);
+        }
+    }
+
+    /// How long the peer may be silent.
+    fn quiet(&self) -> Duration {
+        let Patience { quiet, .. } = self.patience;
+        match self.reports {
+            (0, _) => quiet,
+            (1..KNOWN, _) => quiet * REPORTS,
+            (KNOWN.., longest) => (longest * 2).clamp(quiet, quiet * REPORTS),
         }
     }
 

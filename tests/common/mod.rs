@@ -2,10 +2,12 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod browser;
+pub mod impaired;
 pub mod namespace;
 pub mod received;
 pub mod websocket;
 
+pub use impaired::{Impaired, Impairment};
 pub use namespace::Namespace;
 pub use received::Received;
 pub use websocket::WebSocket;

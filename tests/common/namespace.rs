@@ -33,6 +33,11 @@ impl Namespace {
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(what))
     }
 
+    /// What stands for it in the file system.
+    pub fn path(&self) -> std::path::PathBuf {
+        std::path::Path::new("/run/netns").join(&self.name)
+    }
+
     /// The words that run a program in here.
     pub fn prefix(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.name]

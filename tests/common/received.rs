@@ -57,6 +57,11 @@ impl Received {
         (self.bytes("pictures").len(), self.bytes("sound").len())
     }
 
+    /// How many pictures were shown so far.
+    pub fn pictures(&self) -> usize {
+        self.mark().0 / (WIDTH * HEIGHT)
+    }
+
     /// Waits for `count` whole pictures after the mark of which at least a third differ from the one
     /// before, and for half a second of audible sound.
     pub fn expect_moving_and_audible(&self, since: (usize, usize), count: usize) {

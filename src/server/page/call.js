@@ -202,8 +202,9 @@ export class Call extends EventTarget {
   }
 
   async candidate(candidate) {
-    if (this.#ignoring) return;
+    // Of a re-offer that is ignored, they are of the transport that stands.
     if (this.pc.remoteDescription) await this.#add(candidate);
+    else if (this.#ignoring) return;
     else if (this.#waiting.length < 256) this.#waiting.push(candidate);
   }
 

@@ -1,6 +1,7 @@
 //! Two peers and a network in one thread, on virtual time.
 
 mod admission;
+mod browser;
 mod path;
 
 use std::collections::VecDeque;
@@ -29,13 +30,12 @@ struct Connection {
 }
 
 fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
-    let mut text = format!(
-        "v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:ufrag\r\n\
-         a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n"
-    );
+    let mut text = format!("v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
     for kind in kinds {
-        text +=
-            &format!("m={kind} 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:{kind}\r\na=setup:{setup}\r\na=sendrecv\r\n");
+        text += &format!(
+            "m={kind} 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:{kind}\r\na=ice-ufrag:ufrag\r\n\
+             a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\na=setup:{setup}\r\na=sendrecv\r\n"
+        );
     }
     text
 }

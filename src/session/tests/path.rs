@@ -54,12 +54,27 @@ fn silence_is_a_broken_path_and_the_caller_makes_a_new_one() {
 }
 
 #[test]
-fn who_sends_no_media_reports_seldom_and_may_be_silent_for_longer() {
+fn who_sends_no_media_may_be_silent_for_twice_as_long_as_it_is_used_to() {
+    for (pause, quiet) in [(1, QUIET), (3, Duration::from_secs(6)), (9, 3 * QUIET)] {
+        let (mut now, mut a, _) = connected();
+        // The first pause may be chance.
+        a.input(now, Input::Heard(false));
+        a.timeout(now + 2 * QUIET);
+        assert_eq!(last(&a), "connected");
+        for _ in 0..5 {
+            now += Duration::from_secs(pause);
+            a.input(now, Input::Heard(false));
+        }
+        a.timeout(now + quiet - Duration::from_millis(1));
+        assert_eq!(last(&a), "connected");
+        a.timeout(now + quiet);
+        assert_eq!(last(&a), "reconnecting");
+    }
+    // One that goes on to send media is to be heard of at once.
     let (now, mut a, _) = connected();
     a.input(now, Input::Heard(false));
-    a.timeout(now + 2 * QUIET);
-    assert_eq!(last(&a), "connected");
-    a.timeout(now + 3 * QUIET);
+    a.input(now, Input::Heard(true));
+    a.timeout(now + QUIET);
     assert_eq!(last(&a), "reconnecting");
 }
 

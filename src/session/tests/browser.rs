@@ -1,0 +1,432 @@
+//! Our negotiation against a model of a browser: W3C's perfect negotiation with rollback, as pages write it.
+
+use std::collections::BTreeSet;
+
+use super::*;
+use crate::session::negotiation::{Negotiation, Output};
+
+/// An `RTCPeerConnection` and the page around it.
+#[derive(Debug)]
+struct Browser {
+    polite: bool,
+    signalling: Signalling,
+    making_offer: bool,
+    ignoring: bool,
+    needs_negotiation: bool,
+    /// Of the transport: a number for each set of ICE credentials, the highest given so far, and the certificate.
+    generation: usize,
+    generations: usize,
+    certificate: usize,
+    descriptions: usize,
+    /// What was agreed, by their marks: our description and the peer's.
+    agreed: Option<(usize, usize)>,
+    /// The peer's transport.
+    theirs: Option<String>,
+    certificate_of_peer: Option<String>,
+    /// ICE and DTLS are through.
+    connected: bool,
+    candidates: Vec<Candidate>,
+    waiting: Vec<Candidate>,
+    /// The candidates of each transport.
+    sent: Vec<(usize, String)>,
+    outbox: VecDeque<PeerMessage>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Signalling {
+    Stable,
+    /// The offer's mark, and the transport that stands if it is rolled back.
+    HaveLocalOffer(usize, usize),
+}
+
+fn mark(sdp: &str) -> usize {
+    sdp.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn value(sdp: &str, name: &str) -> String {
+    sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned()
+}
+
+impl Browser {
+    fn new(polite: bool) -> Self {
+        Self {
+            polite,
+            signalling: Signalling::Stable,
+            making_offer: false,
+            ignoring: false,
+            needs_negotiation: false,
+            generation: 1,
+            generations: 1,
+            certificate: 1,
+            descriptions: 0,
+            agreed: None,
+            theirs: None,
+            certificate_of_peer: None,
+            connected: false,
+            candidates: vec![],
+            waiting: vec![],
+            sent: vec![],
+            outbox: VecDeque::new(),
+        }
+    }
+
+    fn ufrag(&self) -> String {
+        format!("web{}", self.generation)
+    }
+
+    fn describe(&mut self, kind: SdpKind) -> usize {
+        self.descriptions += 1;
+        let setup = if kind == SdpKind::Offer { "actpass" } else { "active" };
+        let sdp = sdp(&["video"], setup, self.descriptions)
+            .replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()))
+            .replace("sha-256 AA", &format!("sha-256 B{}", self.certificate));
+        self.outbox.push_back(PeerMessage::Description(Description { kind, sdp }));
+        self.descriptions
+    }
+
+    /// `negotiationneeded`: `setLocalDescription()` begins, and takes its time.
+    fn want_offer(&mut self) {
+        if self.making_offer || self.signalling != Signalling::Stable {
+            self.needs_negotiation = true;
+        } else {
+            (self.making_offer, self.needs_negotiation) = (true, false);
+        }
+    }
+
+    /// `setLocalDescription()` comes to its end.
+    fn work(&mut self, restarts_ice: bool) -> bool {
+        if !std::mem::replace(&mut self.making_offer, false) {
+            return false;
+        }
+        if self.signalling != Signalling::Stable {
+            self.needs_negotiation = true;
+            return true;
+        }
+        let before = self.generation;
+        if restarts_ice && self.agreed.is_some() {
+            self.next_generation();
+        }
+        let mark = self.describe(SdpKind::Offer);
+        self.signalling = Signalling::HaveLocalOffer(mark, before);
+        true
+    }
+
+    fn next_generation(&mut self) {
+        self.generations += 1;
+        self.generation = self.generations;
+    }
+
+    /// A fresh `RTCPeerConnection`.
+    fn renew(&mut self) {
+        let (generations, certificate) = (self.generations + 1, self.certificate + 1);
+        let (descriptions, sent) = (self.descriptions, std::mem::take(&mut self.sent));
+        let outbox = std::mem::take(&mut self.outbox);
+        *self = Self { generations, certificate, descriptions, sent, outbox, ..Self::new(self.polite) };
+        self.generation = generations;
+    }
+
+    fn gather(&mut self) {
+        if self.agreed.is_some() || self.signalling != Signalling::Stable {
+            let line = line(self.sent.len(), self.generation);
+            self.sent.push((self.generation, line.clone()));
+            let ufrag = Some(self.ufrag());
+            let candidate = Candidate { candidate: line, mline: Some(0), mid: None, ufrag };
+            self.outbox.push_back(PeerMessage::Candidate(candidate));
+        }
+    }
+
+    fn hear(&mut self, message: PeerMessage) {
+        match message {
+            PeerMessage::Description(Description { kind, sdp }) => self.description(kind, &sdp),
+            PeerMessage::Candidate(candidate) if self.theirs.is_some() => self.add(candidate),
+            PeerMessage::Candidate(_) if self.ignoring => {}
+            PeerMessage::Candidate(candidate) => self.waiting.push(candidate),
+            PeerMessage::OfferRequest => self.want_offer(),
+            PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
+        }
+    }
+
+    fn add(&mut self, candidate: Candidate) {
+        // `addIceCandidate()` fails for one of another transport that says so.
+        if candidate.ufrag.is_some() && candidate.ufrag != self.theirs {
+            return;
+        }
+        let of = candidate.candidate.split(' ').nth(3).unwrap();
+        assert_eq!(self.theirs, Some(format!("ufrag{of}")), "a candidate of another transport");
+        self.candidates.push(candidate);
+    }
+
+    fn description(&mut self, kind: SdpKind, sdp: &str) {
+        let (theirs, certificate) = (value(sdp, "a=ice-ufrag:"), value(sdp, "a=fingerprint:"));
+        if kind == SdpKind::Offer && self.theirs.as_ref().is_some_and(|before| *before != theirs) {
+            self.renew();
+        }
+        let collision =
+            kind == SdpKind::Offer && (self.making_offer || self.signalling != Signalling::Stable);
+        self.ignoring = collision && !self.polite;
+        if self.ignoring {
+            return;
+        }
+        let first = self.theirs.is_none();
+        let mark = mark(sdp);
+        match (kind, self.signalling) {
+            (SdpKind::Offer, state) => {
+                if let Signalling::HaveLocalOffer(_, before) = state {
+                    // The implicit rollback; a first offer's transports go with it.
+                    self.needs_negotiation = true;
+                    self.generation = before;
+                    if first {
+                        self.next_generation();
+                    }
+                }
+                self.take(theirs, certificate);
+                let ours = self.describe(SdpKind::Answer);
+                self.settled(ours, mark);
+            }
+            (SdpKind::Answer, Signalling::HaveLocalOffer(ours, _)) => {
+                self.take(theirs, certificate);
+                self.settled(ours, mark);
+            }
+            (SdpKind::Answer, Signalling::Stable) => {}
+        }
+    }
+
+    fn take(&mut self, theirs: String, certificate: String) {
+        // A browser keeps a DTLS connection that stands, and with it the peer's certificate.
+        assert!(!self.connected || self.certificate_of_peer.as_ref() == Some(&certificate));
+        if self.theirs.as_ref() != Some(&theirs) {
+            self.candidates.clear();
+        }
+        (self.theirs, self.certificate_of_peer) = (Some(theirs), Some(certificate));
+        for candidate in std::mem::take(&mut self.waiting) {
+            self.add(candidate);
+        }
+    }
+
+    fn settled(&mut self, ours: usize, theirs: usize) {
+        self.agreed = Some((ours, theirs));
+        self.signalling = Signalling::Stable;
+        if std::mem::take(&mut self.needs_negotiation) {
+            self.want_offer();
+        }
+    }
+}
+
+/// Our side: the machine, and a connection that does what it says.
+struct Native {
+    negotiation: Negotiation,
+    connection: Connection,
+    outbox: VecDeque<PeerMessage>,
+    results: VecDeque<(EffectId, EffectResult)>,
+    /// The marks of what was said and heard last.
+    said: usize,
+    heard: usize,
+    /// The candidates of each connection.
+    sent: Vec<(usize, String)>,
+    failed: Option<String>,
+}
+
+impl Native {
+    fn new(polite: bool) -> Self {
+        let negotiation = Negotiation::new(Terms { polite, ..terms() });
+        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+        let (outbox, results, sent) = Default::default();
+        let mut native =
+            Self { negotiation, connection, outbox, results, said: 0, heard: 0, sent, failed: None };
+        native.pump();
+        native
+    }
+
+    fn pump(&mut self) {
+        while let Some(output) = self.negotiation.poll_output() {
+            match output {
+                Output::Effect(effect) => {
+                    if let Effect::ApplyRemote(_, _, remote) = &effect {
+                        self.heard = mark(&remote.sdp.to_string());
+                    }
+                    self.results.extend(self.connection.execute(&effect));
+                }
+                Output::Send(message) => {
+                    if let PeerMessage::Description(description) = &message {
+                        self.said = mark(&description.sdp);
+                    }
+                    self.outbox.push_back(message);
+                }
+                Output::Negotiated | Output::Restarted | Output::Warning(_) => {}
+                Output::Declined(reason) | Output::Failed(_, reason) => self.failed = Some(reason),
+            }
+        }
+    }
+
+    fn gather(&mut self) {
+        if self.connection.local.is_some() {
+            let line = line(self.sent.len(), self.connection.opened);
+            self.sent.push((self.connection.opened, line.clone()));
+            self.negotiation.handle_local_candidate(0, line);
+            self.pump();
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Result,
+    ToNative,
+    ToBrowser,
+    /// The browser's work is done; whether it restarts its ICE.
+    Work(bool),
+    NativeOffers,
+    BrowserOffers,
+    NativeGathers,
+    BrowserGathers,
+    /// A candidate comes twice.
+    Twice,
+    /// The server is gone with all that was on its way; when it is back one side begins anew.
+    Lost(bool),
+}
+
+struct Pair {
+    now: Instant,
+    native: Native,
+    browser: Browser,
+    connected: (usize, usize),
+}
+
+impl Pair {
+    fn step(&mut self, step: Step) -> bool {
+        let Self { now, native, browser, .. } = self;
+        let moved = match step {
+            Step::Result => {
+                let Some((id, result)) = native.results.pop_front() else { return false };
+                native.negotiation.handle_result(*now, id, result);
+                true
+            }
+            Step::ToNative => {
+                let Some(message) = browser.outbox.pop_front() else { return false };
+                native.negotiation.handle_peer(*now, PeerMessage::parse(&message.to_string()).unwrap());
+                true
+            }
+            Step::ToBrowser => {
+                let Some(message) = native.outbox.pop_front() else { return false };
+                browser.hear(PeerMessage::parse(&message.to_string()).unwrap());
+                true
+            }
+            Step::Work(restarts_ice) => browser.work(restarts_ice),
+            Step::NativeOffers => {
+                native.negotiation.request_offer(*now);
+                true
+            }
+            Step::BrowserOffers => {
+                browser.want_offer();
+                true
+            }
+            Step::NativeGathers => {
+                native.gather();
+                true
+            }
+            Step::BrowserGathers => {
+                browser.gather();
+                true
+            }
+            Step::Twice => {
+                if let Some(PeerMessage::Candidate(candidate)) = browser.outbox.front().cloned() {
+                    browser.outbox.push_front(PeerMessage::Candidate(candidate));
+                }
+                true
+            }
+            Step::Lost(native_mends) => {
+                native.outbox.clear();
+                browser.outbox.clear();
+                native.sent.clear();
+                browser.sent.clear();
+                // The other's timer does the same for an exchange that is stuck.
+                if native_mends || !native.negotiation.is_stable() {
+                    native.results.clear();
+                    native.negotiation.renew(*now);
+                }
+                if !native_mends || browser.signalling != Signalling::Stable || browser.making_offer {
+                    browser.renew();
+                    browser.want_offer();
+                }
+                true
+            }
+        };
+        self.native.pump();
+        self.connect();
+        moved
+    }
+
+    /// ICE and DTLS come through where both mean the same transports.
+    fn connect(&mut self) {
+        let Self { native, browser, .. } = self;
+        let pair = (native.connection.opened, browser.certificate);
+        let agreed = browser.theirs == Some(native.connection.ufrag())
+            && native.connection.theirs == browser.ufrag()
+            && browser.signalling == Signalling::Stable
+            && native.negotiation.is_stable();
+        if agreed && self.connected != pair {
+            self.connected = pair;
+            native.negotiation.handle_connected();
+            browser.connected = true;
+        }
+    }
+
+    /// Until nothing moves.
+    fn settle(&mut self) {
+        for _ in 0..400 {
+            let all = [Step::Result, Step::ToNative, Step::ToBrowser, Step::Work(false)];
+            if all.iter().filter(|step| self.step(**step)).count() == 0 {
+                return;
+            }
+        }
+        panic!("the two never come to rest");
+    }
+}
+
+/// A candidate of that transport.
+fn line(n: usize, transport: usize) -> String {
+    format!("candidate:{n} 1 udp {transport} 192.0.2.1 9 typ host")
+}
+
+fn of_transport(sent: &[(usize, String)], transport: usize) -> BTreeSet<&str> {
+    sent.iter().filter(|(of, _)| *of == transport).map(|(_, line)| line.as_str()).collect()
+}
+
+proptest! {
+    /// Whoever is the polite one, whatever the order, whatever is offered at once, restarted, doubled and
+    /// lost: both come to rest, mean the same descriptions, and have all of each other's candidates.
+    #[test]
+    fn a_browser_and_we_agree_in_any_order(
+        native_is_polite in any::<bool>(),
+        steps in prop::collection::vec(prop_oneof![
+            6 => Just(Step::Result), 6 => Just(Step::ToNative), 6 => Just(Step::ToBrowser),
+            4 => Just(Step::Work(false)), 1 => Just(Step::Work(true)),
+            1 => Just(Step::NativeOffers), 1 => Just(Step::BrowserOffers),
+            2 => Just(Step::NativeGathers), 2 => Just(Step::BrowserGathers), 1 => Just(Step::Twice),
+            1 => any::<bool>().prop_map(Step::Lost),
+        ], 0..80)
+    ) {
+        let native = Native::new(native_is_polite);
+        let browser = Browser::new(!native_is_polite);
+        let mut pair = Pair { now: Instant::now(), native, browser, connected: (0, 0) };
+        for step in &steps {
+            pair.step(*step);
+        }
+        if pair.browser.agreed.is_none() && pair.browser.signalling == Signalling::Stable {
+            pair.step(Step::BrowserOffers);
+        }
+        pair.settle();
+        let Pair { native, browser, .. } = &mut pair;
+        prop_assert_eq!(&native.failed, &None);
+        prop_assert!(native.negotiation.is_stable() && native.results.is_empty());
+        prop_assert_eq!(browser.signalling, Signalling::Stable);
+        prop_assert_eq!(browser.agreed, Some((native.heard, native.said)), "whose offer won");
+        prop_assert_eq!(&native.connection.theirs, &browser.ufrag());
+        let taken: BTreeSet<&str> = native.connection.candidates.iter().map(String::as_str).collect();
+        // Of the transport that stands; in a restart of the browser's ICE those before it come too.
+        let sent = of_transport(&browser.sent, browser.generation);
+        prop_assert!(taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
+        let taken: BTreeSet<&str> = browser.candidates.iter().map(|c| c.candidate.as_str()).collect();
+        prop_assert_eq!(taken, of_transport(&native.sent, native.connection.opened));
+    }
+}
