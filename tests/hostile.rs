@@ -4,14 +4,9 @@
 
 mod common;
 
-use common::{Program, Received, SMALL, WebSocket, ws};
+use common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
+use common::{Holds, Program, Received, SMALL, WebSocket, wait_for, ws};
 use serde_json::json;
-
-const OFFER: &str = include_str!("../src/sdp/testdata/chromium-offer.sdp");
-
-fn description(kind: &str, sdp: &str) -> String {
-    json!({"sdp": {"type": kind, "sdp": sdp}}).to_string()
-}
 
 #[test]
 fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
@@ -24,35 +19,9 @@ fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
     let url = ws(&host.link());
     host.expect("registered", &[]);
 
-    let big_candidates = OFFER.to_owned() + &"a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n".repeat(20_000);
-    let junk: Vec<Vec<String>> = vec![
-        vec!["nonsense".into(), "ERROR forged".into(), "HELLO".into(), "{".into(), "[]".into(), "null".into(), "\u{0}".into()],
-        vec![r#"{"sdp": "initial sdp"}"#.into(), r#"{"sdp": {"type": "answer", "sdp": ""}}"#.into()],
-        vec![r#"{"sdp": {"type": "offer"}}"#.into(), r#"{"sdp": {"type": "pranswer", "sdp": "v=0"}}"#.into()],
-        vec![description("offer", "v=0\r\n"), description("offer", &"x".repeat(500_000))],
-        vec![description("offer", &OFFER.replace("ice-ufrag", "x-ufrag"))],
-        vec![description("offer", &OFFER.replace("fingerprint", "x-print"))],
-        vec![description("offer", &OFFER.replace("BUNDLE 0 1 2", "BUNDLE 0 1 2 3"))],
-        vec![description("offer", &big_candidates)],
-        vec![description("answer", OFFER), "OFFER_REQUEST".into(), description("answer", &OFFER.replace("actpass", "active"))],
-        vec![r#"{"ice": {"candidate": "candidate:x", "sdpMLineIndex": 99}}"#.into(); 1000],
-        vec![
-            description("offer", OFFER),
-            r#"{"ice": {"candidate": "candidate:1 1 udp 1 evil.example 9 typ host", "sdpMLineIndex": 0}}"#.into(),
-            r#"{"ice": {"candidate": "candidate:1 1 udp 1 192.0.2.1 9 typ host", "sdpMLineIndex": 4294967295}}"#.into(),
-            r#"{"ice": {"candidate": "", "sdpMLineIndex": 0}}"#.into(),
-            description("offer", OFFER),
-            description("offer", &OFFER.replace("m=video 9", "m=video 0")),
-            "OFFER_REQUEST".into(),
-        ],
-    ];
-    for (n, messages) in junk.iter().enumerate() {
+    for (n, messages) in junk().iter().enumerate() {
         let id = format!("junk{n}");
-        let mut peer = WebSocket::connect(&url);
-        peer.say(&format!("HELLO {id}"));
-        peer.expect("HELLO");
-        peer.say("SESSION host");
-        peer.expect("SESSION_OK");
+        let mut peer = caller(&url, &id, "host");
         messages.iter().for_each(|message| peer.say(message));
         host.expect("peer", &[("peer", &id), ("state", "connecting")]);
         // What was sent is worked on in order; a chat of text is the last word.
@@ -217,4 +186,108 @@ fn a_room_that_is_refused_says_why() {
     // A name that no server takes is refused before anything is opened.
     let (code, error) = Program::start(home.path(), &["join", "a b"]).end();
     assert_eq!((code, error.contains("a b")), (2, true), "{error}");
+}
+
+fn host(home: &std::path::Path, options: &[&str]) -> (Program, String) {
+    let mut host = Program::start(home, &[&["host", "--listen", "127.0.0.1:0"], options].concat());
+    let url = ws(&host.link());
+    host.expect("registered", &[]);
+    (host, url)
+}
+
+#[test]
+fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::new();
+    let options = received.options();
+    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
+    let honest = |line: &str| line.to_owned();
+    let words = "somebody sits between the two";
+    let data_alone = ["--video", "none", "--audio", "none", "--send-only"];
+    for sends in [&SMALL[..], &data_alone] {
+        // The offer is forged, for the host; the answer, for the caller; both.
+        for (n, url) in
+            [between(&url, forge, honest), between(&url, honest, forge), between(&url, forge, forge)]
+                .iter()
+                .enumerate()
+        {
+            let call = ["call", "host", "--server", url, "--headless"];
+            let caller = Program::start(home.path(), &[&call, sends].concat());
+            let (code, error) = caller.end();
+            if n > 0 {
+                assert!(code == 8 && error.contains(words), "{code} {error}");
+            }
+            if n != 1 {
+                let failed = host.expect("peer", &[("state", "failed")]);
+                assert!(failed["reason"].as_str().unwrap().contains(words), "{failed}");
+            }
+            host.expect("registered", &[]);
+        }
+    }
+    assert!(!host.has_seen("media", &[]) && !host.has_seen("channel", &[]));
+    assert_eq!(received.mark(), (0, 0), "nothing is shown");
+    // Who is honest is talked to.
+    let call = ["call", "host", "--server", &url, "--headless"];
+    let _caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+}
+
+#[test]
+fn media_that_nobody_asked_for_goes_nowhere() {
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::new();
+    let options = received.options();
+    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--send-only"], &outputs].concat());
+    let before = Holds::of(host.pid());
+    // The host says that it only sends; the caller hears that it may send too.
+    let eager = between(&url, str::to_owned, |line| line.replace("a=sendonly", "a=sendrecv"));
+    let call = ["call", "host", "--server", &eager, "--headless"];
+    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    caller.expect("media", &[("kind", "video")]);
+    wait_for("media to be sent", || {
+        let sent = caller.stats();
+        let of = |kind: &str| sent[kind].as_u64().unwrap();
+        (of("video_frames_sent") > 60 && of("audio_frames_sent") > 100).then_some(())
+    });
+    let found = host.stats();
+    assert_eq!(
+        (found["video_frames_received"].as_u64(), found["audio_frames_received"].as_u64()),
+        (Some(0), Some(0))
+    );
+    assert_eq!(received.mark(), (0, 0), "nothing is shown");
+    assert!(!host.has_seen("media", &[]));
+    let during = Holds::of(host.pid());
+    assert!(during.threads < before.threads + 60, "{before:?} {during:?}");
+    caller.say(&json!({"command": "quit"}));
+    assert_eq!(caller.end().0, 0);
+    host.expect("registered", &[]);
+}
+
+#[test]
+fn one_that_offers_without_end_and_many_that_say_nothing_keep_nobody_else_out() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut host, url) = host(home.path(), &SMALL);
+    let silent = half_open(&url, 50);
+    assert!(silent.len() == 50);
+    let mut eager = caller(&url, "eager", "host");
+    // Each offer is answered, until it is too much.
+    let offer = description("offer", OFFER);
+    eager.say(&offer);
+    let mut answers = 0;
+    while let Some(line) = eager.hear() {
+        if line.contains("\"answer\"") {
+            answers += 1;
+            eager.say(&offer);
+        }
+    }
+    assert!(answers >= 600, "{answers}");
+    let failed = host.expect("peer", &[("peer", "eager"), ("state", "failed")]);
+    assert!(failed["reason"].as_str().unwrap().contains("it offers without end"), "{failed}");
+    host.expect("registered", &[]);
+    let call = ["call", "host", "--server", &url, "--headless"];
+    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    caller.expect("media", &[("kind", "video")]);
+    drop(silent);
 }

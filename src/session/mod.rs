@@ -13,6 +13,7 @@ pub mod limit;
 pub mod link;
 pub mod negotiation;
 pub mod room;
+mod state;
 pub mod terms;
 pub mod tried;
 pub mod watch;

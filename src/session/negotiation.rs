@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::STEP;
 use super::effect::{Effect, EffectId, EffectResult, Remote};
 use super::limit::Bucket;
+use super::state::State;
 use super::terms::Terms;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
 use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
@@ -41,48 +42,6 @@ pub enum Output {
     Failed(&'static str, String),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
-    Stable,
-    CreatingOffer(EffectId),
-    /// Our offer is with the peer; deferred: not yet applied on our side.
-    Offered {
-        sdp: String,
-        deferred: bool,
-    },
-    ApplyingAnswer(EffectId),
-    ApplyingOffer(EffectId),
-    CreatingAnswer(EffectId),
-    ApplyingLocal(EffectId),
-    Ended,
-}
-
-impl State {
-    fn effect(&self) -> Option<EffectId> {
-        match self {
-            Self::CreatingOffer(id)
-            | Self::ApplyingAnswer(id)
-            | Self::ApplyingOffer(id)
-            | Self::CreatingAnswer(id)
-            | Self::ApplyingLocal(id) => Some(*id),
-            Self::Stable | Self::Offered { .. } | Self::Ended => None,
-        }
-    }
-
-    /// What is waited for, in words.
-    fn step(&self) -> Option<&'static str> {
-        match self {
-            Self::Stable | Self::Ended => None,
-            Self::CreatingOffer(_) => Some("our offer to be made"),
-            Self::Offered { .. } => Some("the peer's answer"),
-            Self::ApplyingAnswer(_) => Some("the peer's answer to be applied"),
-            Self::ApplyingOffer(_) => Some("the peer's offer to be applied"),
-            Self::CreatingAnswer(_) => Some("our answer to be made"),
-            Self::ApplyingLocal(_) => Some("our answer to be applied"),
-        }
-    }
-}
-
 /// One connection's negotiation.
 #[derive(Debug)]
 pub struct Negotiation {
@@ -104,6 +63,7 @@ pub struct Negotiation {
     candidates: usize,
     offers: Bucket,
     flooded: bool,
+    overflowed: bool,
     role: Option<Setup>,
     connected: bool,
     outputs: VecDeque<Output>,
@@ -127,6 +87,7 @@ impl Negotiation {
             candidates: 0,
             offers: Bucket::new(OFFERS.0, OFFERS.1),
             flooded: false,
+            overflowed: false,
             role: None,
             connected: false,
             outputs: VecDeque::new(),
@@ -185,7 +146,9 @@ impl Negotiation {
     /// A message of the peer came.
     pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
         if self.inbox.len() >= MAX_INBOX {
-            self.warn("more messages than can wait: one is dropped");
+            if !std::mem::replace(&mut self.overflowed, true) {
+                self.warn("more messages than can wait: what is too much is dropped");
+            }
             return;
         }
         self.inbox.push_back(message);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::link::{self, Begin, EndReason, Link};
 use super::terms::{Terms, decline};
-use crate::protocol::{PeerId, PeerMessage};
+use crate::protocol::{PeerId, PeerMessage, SdpKind};
 
 /// The most peers of a room that are remembered.
 pub const MAX_ROSTER: usize = 4096;
@@ -226,12 +226,10 @@ impl Room {
     }
 
     fn link(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
-        let begins = matches!(
-            &input,
-            link::Input::Peer(
-                PeerMessage::Description(_) | PeerMessage::OfferRequest | PeerMessage::Candidate(_)
-            )
-        );
+        // Anything else, of a peer without a link, is of a talk that is over.
+        let offers =
+            matches!(&input, link::Input::Peer(PeerMessage::Description(d)) if d.kind == SdpKind::Offer);
+        let begins = offers || input == link::Input::Peer(PeerMessage::OfferRequest);
         if !self.links.contains_key(peer) && begins {
             if !self.roster.contains(peer) {
                 let text = format!("a message from '{peer}', who is not in the room");

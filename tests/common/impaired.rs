@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::Namespace;
+use super::{Namespace, Program, Received, SMALL, namespace};
 
 /// What is done to the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -169,4 +169,44 @@ pub fn arrivals(impairment: Impairment, bytes: usize, every: Duration, count: u3
         direction.arrival(now, bytes).map(|at| at - now)
     };
     (0..count).map(arrive).collect()
+}
+
+/// A server and a client on the left, and a caller on the right.
+pub struct Setting {
+    pub network: Impaired,
+    pub received: Received,
+    pub bob: Program,
+    pub ann: Program,
+    _server: Program,
+    _home: tempfile::TempDir,
+}
+
+/// None where this user may not make networks.
+pub fn call_over(impairment: Impairment) -> Option<Setting> {
+    let mut setting = call_of(impairment, &SMALL, &SMALL)?;
+    setting.ann.expect("media", &[("kind", "video")]);
+    Some(setting)
+}
+
+/// The same with these options of what each side sends.
+pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -> Option<Setting> {
+    let Some(network) = Impaired::new(impairment) else {
+        namespace::skipped();
+        return None;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let listen = ["serve", "--listen", "0.0.0.0:7000", "--plain"];
+    let mut server = Program::start_in(&network.left, home.path(), &listen);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let bob = ["answer", "--id", "bob", "--server", "ws://127.0.0.1:7000"];
+    let mut bob = Program::start_in(&network.left, home.path(), &[&bob, bob_sends, &options].concat());
+    bob.expect("registered", &[]);
+    let url = format!("ws://{LEFT}:7000");
+    let ann = ["call", "bob", "--server", &url, "--headless"];
+    let mut ann = Program::start_in(&network.right, home.path(), &[&ann, ann_sends].concat());
+    ann.expect("peer", &[("state", "connected")]);
+    Some(Setting { network, received, bob, ann, _server: server, _home: home })
 }

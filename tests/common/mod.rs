@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 
 pub mod browser;
+pub mod hostile;
 pub mod impaired;
 pub mod namespace;
 pub mod received;
@@ -165,6 +166,12 @@ impl Program {
         writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
     }
 
+    /// The counters of its connection, of the peer it has.
+    pub fn stats(&mut self) -> Value {
+        self.say(&serde_json::json!({"command": "stats"}));
+        self.expect("stats", &[])
+    }
+
     /// Waits for its end; the exit code, and what it said on stderr.
     pub fn end(mut self) -> (i32, String) {
         let until = Instant::now() + PATIENCE;
@@ -216,6 +223,24 @@ impl Drop for Program {
             let told: Vec<String> = told.map(Value::to_string).collect();
             eprintln!("it told: {}\nstderr of roomtone: {}", told.join("\n"), self.stderr());
         }
+    }
+}
+
+/// What a process holds: its threads, its descriptors, and its resident memory in KiB.
+#[derive(Debug, Clone, Copy)]
+pub struct Holds {
+    pub threads: usize,
+    pub descriptors: usize,
+    pub resident: u64,
+}
+
+impl Holds {
+    pub fn of(pid: u32) -> Self {
+        let count = |what: &str| std::fs::read_dir(format!("/proc/{pid}/{what}")).unwrap().count();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        Self { threads: count("task"), descriptors: count("fd"), resident }
     }
 }
 
