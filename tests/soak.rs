@@ -44,7 +44,7 @@ impl Hall {
         let home = tempfile::tempdir().unwrap();
         let mut server = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
         let url = ws(&server.link());
-        let forged = between(&url, forge, forge);
+        let forged = between(&url, forge, str::to_owned);
         let who = ["--id", "desk", "--server", &url, "--reconnect-after", "1", "--give-up-after", "2"];
         let mut stayer = Program::start(home.path(), &[stays, &who, &TINY].concat());
         stayer.expect("registered", &[]);
@@ -71,10 +71,10 @@ impl Hall {
         (stranger, "ROOM_PEER_MSG desk ")
     }
 
-    /// One of every kind in turn, most of them in good order.
+    /// One of every kind in turn, or of the one that KIND says; most of them in good order.
     fn visit(&mut self, n: u64) {
         let registered = self.stayer.count("registered", &[]);
-        match n % 20 {
+        match number("KIND", n % 20) {
             1 | 11 => {
                 let mut visitor = self.visitor(n, &self.url);
                 visitor.expect("peer", CONNECTED);

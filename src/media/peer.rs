@@ -154,7 +154,7 @@ impl Peer {
                 report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
             }
         });
-        let owned = owned.with_farewell(transport::close_dtls);
+        let owned = owned.with_end(transport::close_dtls, transport::finish_work);
         let packets = transport::count_packets(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);

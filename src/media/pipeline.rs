@@ -38,8 +38,10 @@ pub fn running_time() -> gst::ClockTime {
 pub struct Owned {
     pipeline: gst::Pipeline,
     bus: Option<smol::Task<()>>,
-    /// Done on the worker before the pipeline stops.
+    /// Done on the worker before the pipeline stops: a goodbye, unless it is said or forgotten by then, and
+    /// what must not be cut short.
     farewell: fn(&gst::Pipeline),
+    finish: fn(&gst::Pipeline),
     silent: AtomicBool,
 }
 
@@ -81,12 +83,13 @@ impl Owned {
                 }
             })
         });
-        Self { pipeline, bus: task, farewell: |_| {}, silent: AtomicBool::new(false) }
+        Self { pipeline, bus: task, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
     }
 
-    /// With something to be done, on a blocking worker, before the pipeline stops.
-    pub(super) fn with_farewell(mut self, farewell: fn(&gst::Pipeline)) -> Self {
-        self.farewell = farewell;
+    /// With something to be done, on a blocking worker, before the pipeline stops: a goodbye, and what must
+    /// not be cut short.
+    pub(super) fn with_end(mut self, farewell: fn(&gst::Pipeline), finish: fn(&gst::Pipeline)) -> Self {
+        (self.farewell, self.finish) = (farewell, finish);
         self
     }
 
@@ -119,12 +122,13 @@ impl Drop for Owned {
     fn drop(&mut self) {
         // Neither the bus's task nor a state change may run where a streaming thread could wait for it.
         drop(self.bus.take());
-        let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
+        let (pipeline, farewell, finish) = (self.pipeline.clone(), self.farewell, self.finish);
         let silent = self.silent.load(Ordering::Relaxed);
         smol::unblock(move || {
             if !silent {
                 farewell(&pipeline);
             }
+            finish(&pipeline);
             let _ = pipeline.set_state(gst::State::Null);
         })
         .detach();

@@ -15,8 +15,18 @@ use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
 use crate::sdp::Codec;
 
-/// How long a file's end may take to be written.
+/// How long a file's end may take to be written, while nothing more gets into the file.
 const FINISH: Duration = Duration::from_secs(5);
+
+/// One stream of a recording.
+pub(super) struct Input {
+    pub(super) producer: StreamProducer,
+    /// What it goes through, in gst-launch words.
+    pub(super) through: String,
+    /// What may wait for it at most. Encoded frames are small and none can be spared; pictures that are yet to
+    /// be encoded are neither, and a machine that cannot keep up is to leave some out.
+    pub(super) most: gst::ClockTime,
+}
 
 /// A running recording. [`Recorder::finish`] ends it in order.
 #[derive(Debug)]
@@ -46,21 +56,22 @@ impl Recorder {
                 Codec::Opus => "opusparse",
                 Codec::Vp8 => "identity name=vp8",
             };
-            (track.producer.clone(), parse.to_owned())
+            let most = gst::ClockTime::from_seconds(10);
+            Input { producer: track.producer.clone(), through: parse.to_owned(), most }
         };
         Self::start_with(&tracks.iter().map(input).collect::<Vec<_>>(), path, failures)
     }
 
     /// Records streams into a new file, each through elements in gst-launch words.
     pub(super) fn start_with(
-        inputs: &[(StreamProducer, String)],
+        inputs: &[Input],
         path: &Path,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let failed = |reason: String| MediaError::Record { path: path.display().to_string(), reason };
         let mut text =
             String::from("matroskamux name=mux writing-app=roomtone ! filesink name=file async=false");
-        for (i, (_, through)) in inputs.iter().enumerate() {
+        for (i, Input { through, .. }) in inputs.iter().enumerate() {
             text.push_str(&format!(
                 " appsrc name=in{i} ! {through} ! \
                  queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."
@@ -86,13 +97,11 @@ impl Recorder {
         let mut sources = Vec::new();
         let mut links = Vec::new();
         let origin = super::pipeline::running_time();
-        for (i, (producer, _)) in inputs.iter().enumerate() {
+        for (i, Input { producer, most, .. }) in inputs.iter().enumerate() {
             let source: gst_app::AppSrc = launch::by_name(&pipeline, &format!("in{i}"))?;
             from_zero(&source, origin);
-            let settings = gst_utils::streamproducer::ConsumerSettings {
-                max_time: gst::ClockTime::from_seconds(10),
-                ..Default::default()
-            };
+            let settings =
+                gst_utils::streamproducer::ConsumerSettings { max_time: *most, ..Default::default() };
             let link = producer.add_consumer_with(&source, settings);
             links.push((producer.clone(), link.map_err(|error| failed(error.to_string()))?));
             sources.push(source);
@@ -112,17 +121,22 @@ impl Recorder {
         }
     }
 
-    /// Writes the file's end and waits for it, at most 5 s.
+    /// Writes the file's end and waits for it, as long as the file grows, and 5 s more.
     pub async fn finish(mut self) -> PathBuf {
         self.links.clear();
         for source in &self.sources {
             let _ = source.end_of_stream();
         }
-        let timeout = async {
-            smol::Timer::after(FINISH).await;
+        let size = || std::fs::metadata(&self.path).map(|file| file.len()).ok();
+        let stalled = async {
+            let mut before = None;
+            while before != size() {
+                before = size();
+                smol::Timer::after(FINISH).await;
+            }
             tracing::warn!("the recording could not be finished in time");
         };
-        smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, timeout).await;
+        smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, stalled).await;
         // The file is complete only when the sink has closed it.
         let pipeline = self.owned.pipeline().clone();
         smol::unblock(move || {

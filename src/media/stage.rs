@@ -11,7 +11,7 @@ use smol::channel::Sender;
 use super::output::Output;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
-use super::record::Recorder;
+use super::record::{Input as RecordInput, Recorder};
 use super::{MediaError, grid, inventory, launch};
 use crate::sdp::{Codec, Kind};
 
@@ -252,12 +252,14 @@ fn record(
             [("bitrate", Some(bitrate.to_string())), ("bitrate_bps", Some((bitrate * 1000).to_string()))];
         launch::fill(&text, &values)
     };
+    let input = |mixer: &Mixer, through| RecordInput {
+        producer: mixer.producer.clone(),
+        through,
+        most: gst::ClockTime::SECOND,
+    };
     let inputs = [
-        (
-            video.producer.clone(),
-            format!("videoconvert ! {} ! identity name=vp8", encoder(Codec::Vp8, 2500)?),
-        ),
-        (audio.producer.clone(), format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
+        input(video, format!("videoconvert ! {} ! identity name=vp8", encoder(Codec::Vp8, 2500)?)),
+        input(audio, format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
     ];
     Recorder::start_with(&inputs, path, failures.clone())
 }

@@ -174,6 +174,23 @@ pub(super) fn close_dtls(pipeline: &gst::Pipeline) {
     }
 }
 
+/// Waits until webrtcbin has done what it was told, on its own thread: what it does while it stops, it leaves
+/// behind.
+pub(super) fn finish_work(pipeline: &gst::Pipeline) {
+    const AT_MOST: std::time::Duration = std::time::Duration::from_secs(2);
+    let is_webrtc = |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "webrtcbin");
+    for webrtc in pipeline.iterate_elements().into_iter().filter_map(Result::ok).filter(is_webrtc) {
+        let (done, wait) = std::sync::mpsc::channel();
+        let promise = gst::Promise::with_change_func(move |_| {
+            let _ = done.send(());
+        });
+        webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
+        if wait.recv_timeout(AT_MOST).is_err() {
+            tracing::debug!("webrtcbin does not come to rest");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -278,6 +278,7 @@ pub fn duration_and_frames(probe: &Value, codec: &str) -> (f64, u64) {
     let streams = probe["streams"].as_array().unwrap();
     let stream =
         streams.iter().find(|s| s["codec_name"] == codec).unwrap_or_else(|| panic!("no {codec}: {probe}"));
-    let frames = stream["nb_read_frames"].as_str().unwrap().parse().unwrap();
+    let frames = stream["nb_read_frames"].as_str().unwrap_or_else(|| panic!("no frames: {probe}"));
+    let frames = frames.parse().unwrap();
     (probe["format"]["duration"].as_str().unwrap().parse().unwrap(), frames)
 }
