@@ -200,6 +200,79 @@ fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
     assert!(path.contains(&Some("relay")), "{stats}");
 }
 
+/// A router between a network of its own and the world, which lets nothing in that was not asked for.
+fn router(world: &Namespace, home: &Namespace, n: u8) -> Option<Namespace> {
+    let router = Namespace::new()?;
+    let (cable, inside) = (format!("world{n}"), format!("home{n}"));
+    world.join(&router, &cable, &format!("10.81.{n}.1"), &format!("10.81.{n}.2"));
+    router.join(home, &inside, &format!("192.168.{n}.1"), &format!("192.168.{n}.2"));
+    assert!(router.ip(&format!("route add default via 10.81.{n}.1")));
+    assert!(home.ip(&format!("route add default via 192.168.{n}.1")));
+    let rules = format!(
+        "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {cable}x masquerade; }}; }}; \
+         table ip guard {{ chain in {{ type filter hook input priority 0; iifname {cable}x ip protocol udp drop; }}; }}"
+    );
+    (router.forwards() && router.filters(&rules)).then_some(router)
+}
+
+#[test]
+fn two_behind_routers_find_each_other_by_stun() {
+    let namespaces = (Namespace::new(), Namespace::new(), Namespace::new());
+    let (Some(world), Some(left), Some(right)) = namespaces else {
+        return namespace::skipped();
+    };
+    let (Some(_one), Some(_two)) = (router(&world, &left, 1), router(&world, &right, 2)) else {
+        return namespace::skipped();
+    };
+    assert!(world.forwards());
+    let home = tempfile::tempdir().unwrap();
+    let [program, prefix @ ..] = world.prefix();
+    let mut command = Command::new(program);
+    command.args(prefix).arg("turnserver");
+    let stun = Turn::spawn(command, home.path(), "10.81.1.1".parse().unwrap(), false);
+    let mut server =
+        Program::start_in(&world, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
+    server.link();
+    let stun = format!("stun:{}:{}", stun.at, stun.port);
+    let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--ice-tcp", "off"];
+    let received = Received::new();
+    let options = received.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let bob = ["answer", "--id", "bob"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &url[..], &SMALL, &options].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &url[..], &SMALL].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+    let path = ann.stats();
+    let far = path["remote_candidate"].as_str();
+    assert!(matches!(far, Some("srflx" | "prflx")), "{path}");
+}
+
+#[test]
+fn only_the_interface_that_is_named_is_used() {
+    let (Some(left), Some(right)) = (Namespace::new(), Namespace::new()) else {
+        return namespace::skipped();
+    };
+    left.join(&right, "one", "10.82.1.1", "10.82.1.2");
+    left.join(&right, "two", "10.82.2.1", "10.82.2.2");
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start_in(&left, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    // Signalling goes over the one, media is to go over the other.
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "two"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &options].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "twox", "--headless"];
+    let _ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+    let (one, two) = (left.received("one"), left.received("two"));
+    assert!(two > 3 * one, "{one} {two}");
+}
+
 #[test]
 fn no_way_at_all_says_what_was_tried() {
     let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {

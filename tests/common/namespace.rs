@@ -38,6 +38,29 @@ impl Namespace {
         std::path::Path::new("/run/netns").join(&self.name)
     }
 
+    fn runs(&self, program: &str, words: &[&str]) -> bool {
+        let [ip, prefix @ ..] = self.prefix();
+        let status = Command::new(ip).args(prefix).arg(program).args(words).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    /// Passes on what is for others; whether it can.
+    pub fn forwards(&self) -> bool {
+        self.runs("sh", &["-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
+    }
+
+    /// Takes rules of `nft`; whether they can be kept here.
+    pub fn filters(&self, rules: &str) -> bool {
+        self.runs("nft", &[rules])
+    }
+
+    /// The bytes that came in by that cable.
+    pub fn received(&self, device: &str) -> u64 {
+        let output = Command::new("ip").args(["-n", &self.name, "-s", "-j", "link", "show", device]).output();
+        let found: serde_json::Value = serde_json::from_slice(&output.unwrap().stdout).unwrap();
+        found[0]["stats64"]["rx"]["bytes"].as_u64().unwrap()
+    }
+
     /// The words that run a program in here.
     pub fn prefix(&self) -> [&str; 4] {
         ["ip", "netns", "exec", &self.name]
