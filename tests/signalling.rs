@@ -3,16 +3,16 @@
 
 use roomtone::protocol::PeerId;
 use roomtone::server::{Config, Identity, Server};
-use roomtone::signalling::{ConnectError, Frame, RoomClient, Socket, Target, room};
+use roomtone::signalling::{Backend, ConnectError, Event, Frame, RoomClient, Socket, Target};
 use roomtone::tls::Trust;
 
 async fn register(target: Target) {
     let mut socket = Socket::connect(&target).await.unwrap();
     let id: PeerId = "ann".parse().unwrap();
-    let (mut client, hello) = RoomClient::register(&id);
-    socket.send(hello).await.unwrap();
+    let mut client = RoomClient::new(&id);
+    socket.send(client.hello().unwrap()).await.unwrap();
     let Frame::Text(line) = socket.receive().await else { panic!("closed") };
-    assert_eq!(client.handle_text(&line), room::Event::Registered);
+    assert_eq!(client.handle_text(&line), Event::Registered);
     socket.close().await;
 }
 

@@ -9,7 +9,7 @@ use super::{Event, PeerState};
 use crate::protocol::PeerId;
 use crate::session::call::{Call, Input, Output};
 use crate::session::{Admission, Effect, EndReason, Terms, link};
-use crate::signalling::room;
+use crate::signalling::{self, Protocol};
 
 /// How a call's loop came to its end.
 enum End {
@@ -28,6 +28,7 @@ impl Client {
     }
 
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
+        self.needs_calls()?;
         let mut wire = self.wire().await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
@@ -39,6 +40,13 @@ impl Client {
         }
     }
 
+    fn needs_calls(&self) -> Result<(), ClientError> {
+        match self.target.protocol() {
+            Protocol::Room => Ok(()),
+            Protocol::Ssp => Err(ClientError::NoCalls),
+        }
+    }
+
     /// Takes calls, one after another, until the user ends it; with `once`, the first alone.
     pub async fn answer(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         let result = self.answer_all(once, admission).await;
@@ -47,6 +55,7 @@ impl Client {
     }
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
+        self.needs_calls()?;
         let mut wire = self.wire().await?;
         let mut next: Option<Box<Call>> = None;
         let result = loop {
@@ -106,21 +115,24 @@ impl Client {
                     continue;
                 }
                 Happening::Wire(Wired::Said(event)) => match event {
-                    room::Event::Accepted => Input::Accepted,
-                    room::Event::Caller(peer) => Input::Caller(peer),
-                    room::Event::Refused(reason) => Input::Refused(reason),
-                    room::Event::Peer(message) => Input::Link(link::Input::Peer(message)),
-                    room::Event::Junk(why) => Input::Link(link::Input::Junk(why)),
-                    room::Event::IceServers(servers) => {
+                    signalling::Event::Accepted => Input::Accepted,
+                    signalling::Event::Caller(peer) => Input::Caller(peer),
+                    signalling::Event::Refused(reason) => Input::Refused(reason),
+                    signalling::Event::Peer(message) => Input::Link(link::Input::Peer(message)),
+                    signalling::Event::Junk(why) => Input::Link(link::Input::Junk(why)),
+                    signalling::Event::IceServers(servers) => {
                         self.plan.ice.take(servers).await;
                         continue;
                     }
-                    room::Event::Registered
-                    | room::Event::Joined(_)
-                    | room::Event::PeerJoined(_)
-                    | room::Event::PeerLeft(_)
-                    | room::Event::From(..)
-                    | room::Event::JunkFrom(..) => continue,
+                    signalling::Event::Nothing
+                    | signalling::Event::Stopped
+                    | signalling::Event::Described(..)
+                    | signalling::Event::Registered
+                    | signalling::Event::Joined(..)
+                    | signalling::Event::PeerJoined(_)
+                    | signalling::Event::PeerLeft(_)
+                    | signalling::Event::From(..)
+                    | signalling::Event::JunkFrom(..) => continue,
                 },
                 Happening::Wire(Wired::Lost { in_order }) => {
                     if call.is_waiting() {
@@ -208,8 +220,8 @@ impl Client {
     ) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = call.poll_output() {
             match output {
-                Output::Dial(peer) => wire.say(|lines| lines.dial(&peer)).await,
-                Output::Send(message) => wire.say(|_| message.to_string()).await,
+                Output::Dial(peer) => wire.say(|backend| backend.dial(&peer)).await,
+                Output::Send(message) => wire.say(|backend| backend.address(None, &message)).await,
                 Output::Effect(Effect::Open) => match &mut talk.connection {
                     Some(connection) => connection.reopen(&self.plan, &mut talk.funnel)?,
                     None => {

@@ -9,13 +9,15 @@ use smol::future::{or, pending};
 use super::connection::{Funnel, Happened};
 use super::ice::Ice;
 use super::plan::MediaPlan;
-use super::wire::{Wire, Wired};
+use super::wire::{Registered, Wire, Wired};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
 use crate::session::{EndReason, STEP};
-use crate::signalling::{ConnectError, Frame, RoomClient, Socket, Target, room};
+use crate::signalling::{
+    self, Backend, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
+};
 
 /// What a user tells a running client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,9 @@ pub enum ClientError {
     /// Somebody sits between us and the peer.
     #[error("the call was ended: {0}")]
     Forged(EndReason),
+    /// The server's protocol has none.
+    #[error("a server of pools (ssp) knows no calls of two: `roomtone join POOL` enters a pool")]
+    NoCalls,
     /// The media layer failed.
     #[error(transparent)]
     Media(#[from] MediaError),
@@ -90,7 +95,7 @@ impl ClientError {
             Self::Connect(error) => error.is_retryable(),
             Self::Media(error) => error.is_retryable(),
             Self::Unavailable(_) | Self::Failed(_) => true,
-            Self::Refused(_) | Self::Forged(_) | Self::Interrupted => false,
+            Self::Refused(_) | Self::Forged(_) | Self::NoCalls | Self::Interrupted => false,
         }
     }
 }
@@ -241,33 +246,44 @@ pub(super) struct Registration {
 }
 
 impl Registration {
-    pub(super) async fn register(&self) -> Result<(Socket, RoomClient), ClientError> {
+    pub(super) async fn register(&self) -> Result<Registered, ClientError> {
         let late = async {
             smol::Timer::after(2 * STEP).await;
             Err(ClientError::Refused(format!("it did not answer our registration for {} s", STEP.as_secs())))
         };
         let register = async {
             let mut socket = Socket::connect(&self.target).await?;
-            let (mut room, hello) = RoomClient::register(&self.id);
+            let mut backend: Box<dyn Backend> = match self.target.protocol() {
+                Protocol::Room => Box::new(RoomClient::new(&self.id)),
+                Protocol::Ssp => Box::new(SspClient::new()),
+            };
+            // Where nothing is to be said to be registered, our name comes when we join.
+            let Some(hello) = backend.hello() else { return Ok((socket, backend)) };
             socket.send(hello).await?;
             loop {
                 match socket.receive().await {
-                    Frame::Text(line) => match room.handle_text(&line) {
-                        room::Event::Registered => return Ok((socket, room)),
-                        room::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
-                        room::Event::IceServers(servers) => self.ice.take(servers).await,
+                    Frame::Text(line) => match backend.handle_text(&line) {
+                        signalling::Event::Registered => {
+                            self.tell(&self.id);
+                            return Ok((socket, backend));
+                        }
+                        signalling::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
+                        signalling::Event::IceServers(servers) => self.ice.take(servers).await,
                         _ => {}
                     },
                     Frame::Binary(_) => {}
                     Frame::Closed(_, reason) => {
-                        let reason = room.handle_close(&reason).unwrap_or(reason);
+                        let reason = backend.handle_close(&reason).unwrap_or(reason);
                         return Err(ClientError::Refused(reason));
                     }
                 }
             }
         };
-        let registered = or(register, late).await?;
-        (self.sink)(&Event::Registered { id: self.id.to_string(), server: self.target.name() });
-        Ok(registered)
+        or(register, late).await
+    }
+
+    /// The server knows us by this name.
+    pub(super) fn tell(&self, id: &PeerId) {
+        (self.sink)(&Event::Registered { id: id.to_string(), server: self.target.name() });
     }
 }

@@ -85,6 +85,13 @@ pub enum Event {
         /// Since the connection was opened, in ms.
         first_frame_ms: u64,
     },
+    /// The server's back end says something of a peer; null where it says nothing any more.
+    Described {
+        /// Of whom.
+        peer: String,
+        /// What.
+        description: serde_json::Value,
+    },
     /// A data channel opened: messages can be sent.
     Channel {
         /// With whom.

@@ -10,8 +10,8 @@ use super::{Event, PeerState};
 use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
 use crate::session::room::{Input, Output, Room};
-use crate::session::{Effect, EndReason, link};
-use crate::signalling::room;
+use crate::session::{Effect, EndReason, Terms, link};
+use crate::signalling::{self, Protocol};
 
 /// What the loop holds besides the machine.
 struct Hall {
@@ -32,10 +32,11 @@ impl Client {
 
     async fn stay(&self, name: &RoomId, most: usize) -> Result<(), ClientError> {
         let mut wire = self.wire().await?;
-        let mut room = Room::new(most, self.plan.terms());
+        let pool = self.target.protocol() == Protocol::Ssp;
+        let mut room = Room::new(most, Terms { pool, ..self.plan.terms() });
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
         let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at, is_in: false };
-        wire.say(|lines| lines.join(name)).await;
+        wire.say(|backend| Some(backend.join(name))).await;
         let end = loop {
             if let Err(error) = self.act_in_room(&mut wire, &mut room, &mut hall).await {
                 break Err(error);
@@ -59,7 +60,7 @@ impl Client {
                     Input::ServerGone
                 }
                 Happening::Wire(Wired::Back) => {
-                    wire.say(|lines| lines.join(name)).await;
+                    wire.say(|backend| Some(backend.join(name))).await;
                     continue;
                 }
                 Happening::Wire(Wired::Refused(error)) if hall.connections.is_empty() => break Err(error),
@@ -101,38 +102,45 @@ impl Client {
     /// What the server's words mean to the room.
     async fn said(
         &self,
-        event: room::Event,
+        event: signalling::Event,
         name: &RoomId,
         hall: &mut Hall,
     ) -> Result<Option<Input>, ClientError> {
         Ok(Some(match event {
-            room::Event::Joined(peers) => {
+            signalling::Event::Joined(peers, me) => {
                 hall.is_in = true;
+                me.iter().for_each(|me| self.registration().tell(me));
                 (self.sink)(&Event::Room {
                     room: name.to_string(),
                     peers: peers.iter().map(PeerId::to_string).collect(),
                 });
                 Input::Joined(peers)
             }
-            room::Event::PeerJoined(peer) => Input::PeerJoined(peer),
-            room::Event::PeerLeft(peer) => Input::PeerLeft(peer),
-            room::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
-            room::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
-            room::Event::Refused(reason) if !hall.is_in && hall.connections.is_empty() => {
+            signalling::Event::PeerJoined(peer) => Input::PeerJoined(peer),
+            signalling::Event::PeerLeft(peer) => Input::PeerLeft(peer),
+            signalling::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
+            signalling::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
+            signalling::Event::Refused(reason) if !hall.is_in && hall.connections.is_empty() => {
                 return Err(ClientError::Refused(reason));
             }
-            room::Event::Refused(text) | room::Event::Junk(text) => {
+            signalling::Event::Refused(text) | signalling::Event::Junk(text) => {
                 self.warn(&text);
                 return Ok(None);
             }
-            room::Event::IceServers(servers) => {
+            signalling::Event::IceServers(servers) => {
                 self.plan.ice.take(servers).await;
                 return Ok(None);
             }
-            room::Event::Registered
-            | room::Event::Accepted
-            | room::Event::Caller(_)
-            | room::Event::Peer(_) => return Ok(None),
+            signalling::Event::Described(peer, description) => {
+                (self.sink)(&Event::Described { peer: peer.to_string(), description });
+                return Ok(None);
+            }
+            signalling::Event::Stopped => return Err(ClientError::Refused("it closed the pool".to_owned())),
+            signalling::Event::Nothing
+            | signalling::Event::Registered
+            | signalling::Event::Accepted
+            | signalling::Event::Caller(_)
+            | signalling::Event::Peer(_) => return Ok(None),
         }))
     }
 
@@ -153,7 +161,7 @@ impl Client {
                 Output::Connecting(peer) => self.tell(peer.as_str(), PeerState::Connecting, None),
                 Output::Warning(text) => self.warn(&text),
                 Output::Link(peer, link::Output::Send(message)) => {
-                    wire.say(|lines| lines.address(Some(&peer), &message)).await;
+                    wire.say(|backend| backend.address(Some(&peer), &message)).await;
                 }
                 Output::Link(peer, link::Output::Effect(Effect::Open)) => {
                     let opened = match hall.connections.get_mut(&peer) {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use smol::future::{or, pending};
 
 use super::client::{Client, ClientError, Registration};
-use crate::signalling::{Backoff, Frame, RoomClient, Socket, room};
+use crate::signalling::{Backend, Backoff, Event, Frame, Socket};
 
 /// What comes of it.
 pub(super) enum Wired {
     /// The server, or a peer by way of it, said something.
-    Said(room::Event),
+    Said(Event),
     /// The connection is gone; whether the server ended it in order, as it does when a 1-1 peer is gone.
     Lost { in_order: bool },
     /// We are registered again.
@@ -19,10 +19,13 @@ pub(super) enum Wired {
     Refused(ClientError),
 }
 
+/// A connection on which the server knows us.
+pub(super) type Registered = (Socket, Box<dyn Backend>);
+
 enum State {
-    Up(Box<(Socket, RoomClient)>),
+    Up(Box<Registered>),
     /// Trying again.
-    Again(smol::Task<Result<(Socket, RoomClient), ClientError>>),
+    Again(smol::Task<Result<Registered, ClientError>>),
     Down,
 }
 
@@ -61,13 +64,14 @@ impl Wire {
         }
     }
 
-    /// Says something, if there is a connection: what is said is made by the protocol's own side.
-    pub(super) async fn say(&mut self, line: impl FnOnce(&mut RoomClient) -> String) {
+    /// Says something, if there is a connection and the protocol has words for it.
+    pub(super) async fn say(&mut self, line: impl FnOnce(&mut dyn Backend) -> Option<String>) {
         if let State::Up(up) = &mut self.state {
-            let (socket, lines) = &mut **up;
-            let line = line(lines);
-            // That it is gone is found out by listening.
-            let _ = socket.send(line).await;
+            let (socket, backend) = &mut **up;
+            if let Some(line) = line(&mut **backend) {
+                // That it is gone is found out by listening.
+                let _ = socket.send(line).await;
+            }
         }
     }
 

@@ -51,6 +51,7 @@ fn client_code(error: &crate::app::ClientError) -> u8 {
     match error {
         ClientError::Connect(ConnectError::Url(_) | ConnectError::Trust(_)) => 2,
         ClientError::Connect(_) => 3,
+        ClientError::NoCalls => 2,
         ClientError::Refused(_) => 4,
         ClientError::Unavailable(_) => 5,
         ClientError::Failed(_) => 6,

@@ -55,6 +55,9 @@ pub fn human_line(event: &Event) -> Option<String> {
             };
             format!("{}: {kind} comes, {codec}{size}, first frame after {first_frame_ms} ms", shown(peer))
         }
+        Event::Described { peer, description } => {
+            format!("{} is {}", shown(peer), shown(&description.to_string()))
+        }
         Event::Channel { peer, channel } => {
             format!("{}: messages can be sent ({}); type: say TEXT", shown(peer), shown(channel))
         }

@@ -59,6 +59,8 @@ pub enum Command {
     Call(PeerId),
     /// To come into a room.
     Join(RoomId),
+    /// To be known by this name, and come into a room.
+    Enter(PeerId, RoomId),
     /// A message to one peer of the room.
     Send {
         /// Who gets it.
@@ -284,6 +286,9 @@ impl Hub {
             }
             (Command::Call(to), Place::Lobby) => self.call(conn, &to),
             (Command::Join(room), Place::Lobby) => self.join(conn, room),
+            (Command::Enter(name, room), Place::Door) if !self.is_waiting(conn) => {
+                self.enter(conn, name, room)
+            }
             (Command::Send { to, body }, Place::Room(room)) => self.send(conn, &room, &to, body),
             (Command::ListRoom, Place::Room(room)) => {
                 let others = self.others(&room, conn);
@@ -300,7 +305,7 @@ impl Hub {
                 self.notify(conn, Notice::PeerList(free));
                 Ok(())
             }
-            (Command::Register(_), _) => Err(Refusal::Registered),
+            (Command::Register(_) | Command::Enter(..), _) => Err(Refusal::Registered),
             (Command::Relay(_), _) => Err(Refusal::NoCall),
             (Command::Call(_) | Command::Join(_) | Command::ListPeers, Place::Room(_)) => {
                 Err(Refusal::InRoom)

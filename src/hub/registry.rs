@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{ConnId, Hub, Notice, Output, Place, Reason};
-use crate::protocol::PeerId;
+use super::{ConnId, Hub, Notice, Output, Place, Reason, Refusal};
+use crate::protocol::{PeerId, RoomId};
 
 impl Hub {
     pub(super) fn register(&mut self, now: Instant, conn: ConnId, name: PeerId) {
@@ -16,6 +16,24 @@ impl Hub {
         if waiting.len() == 1 {
             self.outputs.push_back(Output::Probe(holder));
         }
+    }
+
+    /// Registers and joins, or does neither.
+    pub(super) fn enter(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
+        if self.names.contains_key(&name) {
+            return Err(Refusal::Registered);
+        }
+        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        (state.name, state.place) = (Some(name.clone()), Place::Lobby);
+        self.names.insert(name.clone(), conn);
+        let joined = self.join(conn, room);
+        if joined.is_err() {
+            self.names.remove(&name);
+            if let Some(state) = self.conns.get_mut(&conn) {
+                (state.name, state.place) = (None, Place::Door);
+            }
+        }
+        joined
     }
 
     /// It has asked for a name already, whose holder is being probed.

@@ -48,6 +48,27 @@ macro_rules! id {
             }
         }
 
+        impl $name {
+            /// An id of another protocol, in which any character may stand: what may not stand here is
+            /// percent-encoded.
+            pub fn from_foreign(text: &str) -> Result<Self, IdError> {
+                let odd = |c: char| c.is_whitespace() || c.is_control() || c == '%';
+                let mut id = String::with_capacity(text.len());
+                for c in text.chars() {
+                    match odd(c) {
+                        true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| id += &format!("%{b:02X}")),
+                        false => id.push(c),
+                    }
+                }
+                id.parse()
+            }
+
+            /// The id as the other protocol has it.
+            pub fn to_foreign(&self) -> String {
+                percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
+            }
+        }
+
         impl std::str::FromStr for $name {
             type Err = IdError;
             fn from_str(text: &str) -> Result<Self, IdError> {

@@ -7,6 +7,7 @@ pub mod ice;
 pub mod id;
 pub mod negotiation;
 pub mod room;
+pub mod ssp;
 
 pub use ice::{IceKind, IceServer, IceUrl, Secret};
 pub use id::{PeerId, RoomId};

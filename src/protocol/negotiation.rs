@@ -34,6 +34,30 @@ pub struct Description {
     pub sdp: String,
 }
 
+impl Description {
+    /// As `RTCSessionDescription.toJSON()` gives it.
+    pub(super) fn to_json(&self) -> Value {
+        json!({"type": self.kind.as_str(), "sdp": self.sdp})
+    }
+}
+
+impl Candidate {
+    /// As `RTCIceCandidate.toJSON()` gives it.
+    pub(super) fn to_json(&self) -> Value {
+        let mut ice = json!({"candidate": self.candidate});
+        if let Some(mline) = self.mline {
+            ice["sdpMLineIndex"] = json!(mline);
+        }
+        if let Some(mid) = &self.mid {
+            ice["sdpMid"] = json!(mid);
+        }
+        if let Some(ufrag) = &self.ufrag {
+            ice["usernameFragment"] = json!(ufrag);
+        }
+        ice
+    }
+}
+
 impl std::fmt::Debug for Description {
     // SDP holds addresses and keys: never through a stray `{:?}`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -107,14 +131,14 @@ impl PeerMessage {
         match (object.get("sdp"), object.get("ice")) {
             (Some(Value::String(_)), _) => Ok(Self::Placeholder),
             (Some(sdp), _) => description(sdp).map(Self::Description),
-            (None, Some(Value::Null)) => Ok(Self::EndOfCandidates),
             (None, Some(ice)) => candidate(ice),
             (None, None) => Err(PeerMessageError::Shape),
         }
     }
 }
 
-fn description(value: &Value) -> Result<Description, PeerMessageError> {
+/// Reads `{type, sdp}`.
+pub(super) fn description(value: &Value) -> Result<Description, PeerMessageError> {
     let text = |key| value.get(key).and_then(Value::as_str).ok_or(PeerMessageError::Shape);
     let kind = match text("type")? {
         "offer" => SdpKind::Offer,
@@ -124,7 +148,11 @@ fn description(value: &Value) -> Result<Description, PeerMessageError> {
     Ok(Description { kind, sdp: text("sdp")?.to_owned() })
 }
 
-fn candidate(value: &Value) -> Result<PeerMessage, PeerMessageError> {
+/// Reads what `RTCIceCandidate.toJSON()` gives, or null.
+pub(super) fn candidate(value: &Value) -> Result<PeerMessage, PeerMessageError> {
+    if value.is_null() {
+        return Ok(PeerMessage::EndOfCandidates);
+    }
     if !value.is_object() {
         return Err(PeerMessageError::Shape);
     }
@@ -145,22 +173,8 @@ impl std::fmt::Display for PeerMessage {
         match self {
             Self::OfferRequest => f.write_str("OFFER_REQUEST"),
             Self::Placeholder => f.write_str(r#"{"sdp":""}"#),
-            Self::Description(Description { kind, sdp }) => {
-                write!(f, "{}", json!({"sdp": {"type": kind.as_str(), "sdp": sdp}}))
-            }
-            Self::Candidate(c) => {
-                let mut ice = json!({"candidate": c.candidate});
-                if let Some(mline) = c.mline {
-                    ice["sdpMLineIndex"] = json!(mline);
-                }
-                if let Some(mid) = &c.mid {
-                    ice["sdpMid"] = json!(mid);
-                }
-                if let Some(ufrag) = &c.ufrag {
-                    ice["usernameFragment"] = json!(ufrag);
-                }
-                write!(f, "{}", json!({"ice": ice}))
-            }
+            Self::Description(description) => write!(f, "{}", json!({"sdp": description.to_json()})),
+            Self::Candidate(candidate) => write!(f, "{}", json!({"ice": candidate.to_json()})),
             Self::EndOfCandidates => f.write_str(r#"{"ice":{"candidate":"","sdpMLineIndex":0}}"#),
         }
     }

@@ -11,6 +11,7 @@ use smol::future::or;
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
+use super::edge::Edge;
 use super::room::Rejection;
 use super::switchboard::{Inbox, Outgoing, Switchboard};
 use super::{Io, Timeouts};
@@ -60,10 +61,10 @@ pub(super) async fn serve(
     ws: WebSocketStream<Io>,
     board: Arc<Switchboard>,
     address: IpAddr,
-    extended: bool,
+    edge: Edge,
     timeouts: Timeouts,
 ) {
-    let inbox = board.open(extended, address);
+    let inbox = board.open(edge, address);
     let id = inbox.id;
     tracing::debug!(conn = id.0, "opened");
     let reason = converse(ws, &inbox, &board, timeouts).await;
@@ -103,9 +104,7 @@ async fn converse(
                 heard = Instant::now();
                 let rejection = match message {
                     Some(Ok(Message::Text(text))) => board.line(inbox.id, text.as_str().to_owned()).err(),
-                    Some(Ok(Message::Binary(_))) => Some(Rejection::Error(
-                        "ERROR binary messages are not part of this protocol".to_owned(),
-                    )),
+                    Some(Ok(Message::Binary(_))) => board.binary(inbox.id),
                     Some(Ok(Message::Pong(_))) => {
                         board.handle(Input::Alive(inbox.id));
                         None

@@ -13,6 +13,7 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
+use super::edge::Edge;
 use super::{Io, Shared, connection};
 use crate::protocol::room::EXTENSION_QUERY;
 
@@ -121,6 +122,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
+    let edge = Edge::of(request.uri().path(), extended);
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
@@ -129,7 +131,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         let config = Some(connection::config());
         let ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from.ip());
-        connection::serve(ws, shared.board.clone(), from.ip(), extended, shared.timeouts).await;
+        connection::serve(ws, shared.board.clone(), from.ip(), edge, shared.timeouts).await;
         drop(guard);
     })
     .detach();

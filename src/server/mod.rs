@@ -4,9 +4,11 @@
 //! machine, or for a proxy in front ([`Config::plain`]).
 
 mod connection;
+mod edge;
 mod http;
 pub mod ice;
 pub mod room;
+pub mod ssp;
 mod switchboard;
 pub mod tls;
 

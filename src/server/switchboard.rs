@@ -9,8 +9,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use smol::channel::{Receiver, Sender, bounded};
 
+use super::edge::Edge;
 use super::ice::IceServers;
-use super::room;
+use super::room::Rejection;
 use crate::hub::{ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
 use crate::protocol::room::ServerMessage;
 
@@ -59,7 +60,7 @@ struct Outbox {
     queue: Sender<Outgoing>,
     kill: Sender<()>,
     waiting: Arc<AtomicUsize>,
-    extended: bool,
+    edge: Edge,
 }
 
 impl Outbox {
@@ -134,24 +135,32 @@ impl Switchboard {
     }
 
     /// A WebSocket was opened.
-    pub(super) fn open(&self, extended: bool, address: IpAddr) -> Inbox {
+    pub(super) fn open(&self, edge: Edge, address: IpAddr) -> Inbox {
         let (queue, receiver) = bounded(QUEUE);
         let (kill, killed) = bounded(1);
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut state = self.lock();
         state.next += 1;
         let id = ConnId(state.next);
-        state.outboxes.insert(id, Outbox { queue, kill, waiting: waiting.clone(), extended });
+        state.outboxes.insert(id, Outbox { queue, kill, waiting: waiting.clone(), edge });
         state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
         Inbox { id, queue: receiver, killed, waiting }
     }
 
     /// A line of a peer; the words to answer with where it is none for the hub.
-    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<(), room::Rejection> {
+    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<(), Rejection> {
         let mut state = self.lock();
-        let command = room::decode(state.hub.phase(id), line)?;
-        self.input(&mut state, Input::Command(id, command));
+        let phase = state.hub.phase(id);
+        let Some(outbox) = state.outboxes.get_mut(&id) else { return Ok(()) };
+        for command in outbox.edge.decode(phase, line)? {
+            self.input(&mut state, Input::Command(id, command));
+        }
         Ok(())
+    }
+
+    /// What becomes of a message of a peer that is not text.
+    pub(super) fn binary(&self, id: ConnId) -> Option<Rejection> {
+        self.lock().outboxes.get_mut(&id).map(|outbox| outbox.edge.binary())
     }
 
     /// A sign of life of a peer, or its end.
@@ -190,14 +199,14 @@ impl Switchboard {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
                 Output::Notify(id, notice) => {
-                    let Some(outbox) = state.outboxes.get(&id) else { continue };
-                    let ahead = if outbox.extended { self.ahead(&notice) } else { None };
-                    let text = room::encode(notice, outbox.extended).map(Outgoing::Text);
+                    let Some(outbox) = state.outboxes.get_mut(&id) else { continue };
+                    let ahead = if outbox.edge.is_extended() { self.ahead(&notice) } else { None };
+                    let text = outbox.edge.encode(notice).into_iter().map(Outgoing::Text);
                     (id, ahead.into_iter().chain(text).all(|message| outbox.push(message)))
                 }
                 Output::Close(id, reason) => {
                     let Some(outbox) = state.outboxes.remove(&id) else { continue };
-                    let (code, words) = room::close(reason);
+                    let (code, words) = Edge::close(reason);
                     outbox.push(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;

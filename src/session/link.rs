@@ -14,6 +14,9 @@ use crate::protocol::PeerMessage;
 /// How long ICE and DTLS may take once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
 
+/// How long a peer that need not offer has to do so, until we do.
+pub const TURN: Duration = Duration::from_secs(1);
+
 /// How a connection fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
@@ -132,6 +135,8 @@ pub enum Output {
 enum Wait {
     /// The peer's first description.
     Offer,
+    /// The same, of a peer that need not offer: then we do.
+    Turn,
     /// ICE and DTLS.
     Path,
 }
@@ -151,7 +156,7 @@ pub struct Link {
 impl Link {
     /// A talk over a fresh connection.
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
-        let ring = terms.ring;
+        let (ring, pool) = (terms.ring, terms.pool);
         let mut link = Self {
             watch: Watch::new(terms.patience, terms.mends),
             negotiation: Negotiation::new(terms),
@@ -163,6 +168,7 @@ impl Link {
         };
         match begin {
             Begin::Offer => link.negotiation.request_offer(now),
+            Begin::AwaitOffer if pool => link.waiting = Some((now + TURN, Wait::Turn)),
             Begin::AwaitOffer => link.waiting = Some((now + ring, Wait::Offer)),
             Begin::RequestOffer => {
                 link.waiting = Some((now + ring, Wait::Offer));
@@ -213,7 +219,7 @@ impl Link {
         match input {
             Input::Peer(message) => {
                 let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
-                if begins && matches!(self.waiting, Some((_, Wait::Offer))) {
+                if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) {
                     // From here on the negotiation has its own timers.
                     self.waiting = None;
                 }
@@ -270,6 +276,10 @@ impl Link {
         match self.waiting {
             Some((at, Wait::Offer)) if at <= now => {
                 self.end(EndReason::timed_out("the peer's offer", self.ring))
+            }
+            Some((at, Wait::Turn)) if at <= now => {
+                self.waiting = None;
+                self.negotiation.request_offer(now);
             }
             Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
             Some((at, Wait::Path)) if at <= now => self.no_path(),

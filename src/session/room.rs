@@ -136,8 +136,10 @@ impl Room {
 
     /// A peer cannot be reached. Its media may go on: only its way to the server, or ours, may be gone.
     fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
+        // Who comes back to a pool is somebody else.
+        let is_over = self.terms.pool && input == link::Input::PeerGone;
         match self.links.get_mut(peer) {
-            Some(link) if link.was_connected() => {
+            Some(link) if link.was_connected() && !is_over => {
                 self.roster.remove(peer);
                 link.handle_input(now, input);
                 self.pass_on(now, peer);

@@ -29,11 +29,21 @@ pub struct Terms {
     pub patience: Patience,
     /// Of the two sides this one makes a new path first, where one breaks.
     pub mends: bool,
+    /// In a pool nobody has to offer, and ids last only as long as the connection to the server.
+    pub pool: bool,
 }
 
 impl Terms {
     /// Of a side that waits for machines only.
     pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
-        Self { polite, wanted, ring: STEP, mdns: false, patience: Patience::default(), mends: polite }
+        Self {
+            polite,
+            wanted,
+            ring: STEP,
+            mdns: false,
+            patience: Patience::default(),
+            mends: polite,
+            pool: false,
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
 
+use super::{Backend, Event};
 use crate::protocol::room::{ClientMessage, ServerMessage};
-use crate::protocol::{IceServer, PeerId, PeerMessage, RoomId};
+use crate::protocol::{PeerId, PeerMessage, RoomId};
 
 /// Where the conversation with the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,69 +21,43 @@ enum Phase {
     Room,
 }
 
-/// What a line meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// We are registered.
-    Registered,
-    /// Our call was accepted.
-    Accepted,
-    /// The server says who calls us.
-    Caller(PeerId),
-    /// The server refused what we asked for.
-    Refused(String),
-    /// The STUN and TURN servers to use from now on.
-    IceServers(Vec<IceServer>),
-    /// From the other peer.
-    Peer(PeerMessage),
-    /// From the other peer or the server, and of no use; why.
-    Junk(String),
-    /// We are in the room, with these before us.
-    Joined(Vec<PeerId>),
-    /// A peer came into the room.
-    PeerJoined(PeerId),
-    /// A peer left the room.
-    PeerLeft(PeerId),
-    /// From a peer of the room.
-    From(PeerId, PeerMessage),
-    /// From a peer of the room, and of no use; why.
-    JunkFrom(PeerId, String),
-}
-
 /// The client's side of the protocol on one connection.
 #[derive(Debug)]
 pub struct RoomClient {
     phase: Phase,
+    id: PeerId,
 }
 
 impl RoomClient {
-    /// A connection just opened; the line to send first.
-    pub fn register(id: &PeerId) -> (Self, String) {
-        (Self { phase: Phase::Registering }, ClientMessage::Hello(id.clone()).to_string())
+    /// A connection just opened, for somebody of that name.
+    pub fn new(id: &PeerId) -> Self {
+        Self { phase: Phase::Registering, id: id.clone() }
+    }
+}
+
+impl Backend for RoomClient {
+    fn hello(&self) -> Option<String> {
+        Some(ClientMessage::Hello(self.id.clone()).to_string())
     }
 
-    /// Calls a peer; the line to send.
-    pub fn dial(&mut self, peer: &PeerId) -> String {
+    fn dial(&mut self, peer: &PeerId) -> Option<String> {
         self.phase = Phase::Dialling;
-        ClientMessage::Session(peer.clone()).to_string()
+        Some(ClientMessage::Session(peer.clone()).to_string())
     }
 
-    /// Enters a room; the line to send.
-    pub fn join(&mut self, room: &RoomId) -> String {
+    fn join(&mut self, room: &RoomId) -> String {
         self.phase = Phase::Joining;
         ClientMessage::Room(room.clone()).to_string()
     }
 
-    /// The line that takes a message to the other peer of a call, or to that peer of the room.
-    pub fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> String {
-        match to {
+    fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String> {
+        Some(match to {
             None => message.to_string(),
             Some(to) => ClientMessage::RoomPeerMsg { to: to.clone(), body: message.to_string() }.to_string(),
-        }
+        })
     }
 
-    /// Takes a line of the server.
-    pub fn handle_text(&mut self, line: &str) -> Event {
+    fn handle_text(&mut self, line: &str) -> Event {
         // What is relayed can look like anything, the server's own words too: in a session it is the
         // peer's, and only JSON and OFFER_REQUEST mean something there.
         if self.phase == Phase::Session {
@@ -110,7 +85,7 @@ impl RoomClient {
             }
             (Ok(ServerMessage::RoomOk(peers)), Phase::Joining) => {
                 self.phase = Phase::Room;
-                Event::Joined(peers)
+                Event::Joined(peers, None)
             }
             (Ok(ServerMessage::RoomPeerJoined(peer)), Phase::Room) => Event::PeerJoined(peer),
             (Ok(ServerMessage::RoomPeerLeft(peer)), Phase::Room) => Event::PeerLeft(peer),
@@ -130,13 +105,11 @@ impl RoomClient {
         }
     }
 
-    /// Registered, and neither in a call nor in a room.
-    pub fn is_free(&self) -> bool {
+    fn is_free(&self) -> bool {
         self.phase == Phase::Lobby
     }
 
-    /// What the server's closing of the connection means: while registering, that the id is refused.
-    pub fn handle_close(&self, reason: &str) -> Option<String> {
+    fn handle_close(&self, reason: &str) -> Option<String> {
         (self.phase == Phase::Registering).then(|| match reason {
             "" => "the server closed the connection".to_owned(),
             "invalid peer uid" => "the id is taken or invalid (invalid peer uid)".to_owned(),
@@ -158,8 +131,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn registered() -> RoomClient {
-        let (mut client, hello) = RoomClient::register(&"ann".parse().unwrap());
-        assert_eq!(hello, "HELLO ann");
+        let mut client = RoomClient::new(&"ann".parse().unwrap());
+        assert_eq!(client.hello().as_deref(), Some("HELLO ann"));
         assert_eq!(client.handle_text("HELLO"), Event::Registered);
         client
     }
@@ -167,7 +140,7 @@ mod tests {
     #[test]
     fn a_call_is_dialled_and_then_everything_is_the_peers() {
         let mut client = registered();
-        assert_eq!(client.dial(&"bob".parse().unwrap()), "SESSION bob");
+        assert_eq!(client.dial(&"bob".parse().unwrap()).as_deref(), Some("SESSION bob"));
         assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
         assert_eq!(client.handle_text("ERROR forged"), Event::Junk("a message that is not JSON".into()));
         assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
@@ -187,14 +160,14 @@ mod tests {
         let id = |text: &str| -> PeerId { text.parse().unwrap() };
         let mut client = registered();
         assert_eq!(client.join(&"attic".parse().unwrap()), "ROOM attic");
-        assert_eq!(client.handle_text("ROOM_OK bob cat"), Event::Joined(vec![id("bob"), id("cat")]));
+        assert_eq!(client.handle_text("ROOM_OK bob cat"), Event::Joined(vec![id("bob"), id("cat")], None));
         assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Event::PeerJoined(id("dan")));
         assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Event::PeerLeft(id("bob")));
         let from = client.handle_text("ROOM_PEER_MSG cat OFFER_REQUEST");
         assert_eq!(from, Event::From(id("cat"), PeerMessage::OfferRequest));
         assert!(matches!(client.handle_text("ROOM_PEER_MSG cat junk"), Event::JunkFrom(..)));
         let line = client.address(Some(&id("cat")), &PeerMessage::OfferRequest);
-        assert_eq!(line, "ROOM_PEER_MSG cat OFFER_REQUEST");
+        assert_eq!(line.as_deref(), Some("ROOM_PEER_MSG cat OFFER_REQUEST"));
     }
 
     #[test]
@@ -202,7 +175,7 @@ mod tests {
         let mut client = registered();
         client.dial(&"bob".parse().unwrap());
         assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
-        let (client, _) = RoomClient::register(&"ann".parse().unwrap());
+        let client = RoomClient::new(&"ann".parse().unwrap());
         assert!(client.handle_close("invalid peer uid").unwrap().contains("taken"));
         assert_eq!(registered().handle_close(""), None);
     }
@@ -210,7 +183,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_line_in_any_phase_is_taken(lines in prop::collection::vec("(HELLO|SESSION_OK|ERROR|\\{.*\\}|\\PC*)( \\PC*)?", 0..8)) {
-            let (mut client, _) = RoomClient::register(&"ann".parse().unwrap());
+            let mut client = RoomClient::new(&"ann".parse().unwrap());
             for line in lines {
                 let _ = client.handle_text(&line);
             }

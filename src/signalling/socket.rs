@@ -25,11 +25,21 @@ const NO_STATUS: u16 = 1005;
 /// How long a message may take to leave.
 const WRITE: Duration = Duration::from_secs(10);
 
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELLO, SESSION, ROOM.
+    Room,
+    /// ssp, the protocol of pools.
+    Ssp,
+}
+
 /// Which server, and whether to believe it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     url: Url,
     trust: Trust,
+    protocol: Protocol,
     extended: bool,
 }
 
@@ -38,7 +48,9 @@ pub struct Target {
 #[non_exhaustive]
 pub enum ConnectError {
     /// Not a URL of a WebSocket.
-    #[error("'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443")]
+    #[error(
+        "'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443, and that of a server of pools like ssp+wss://example.org/ssp"
+    )]
     Url(String),
     /// The file of trusted certificates cannot be used.
     #[error("the trusted certificates cannot be read: {0}")]
@@ -73,16 +85,20 @@ impl ConnectError {
 }
 
 impl Target {
-    /// Reads `ws://…` or `wss://…`; a bare `host:port` is taken as `wss://`.
+    /// Reads `ws://…` or `wss://…`, or these with `ssp+` before them; a bare `host:port` is taken as `wss://`.
     pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(text.to_owned());
         let full = if text.contains("://") { text.to_owned() } else { format!("wss://{text}") };
-        let mut url = Url::parse(&full).map_err(|_| wrong())?;
+        let (protocol, full) = match full.strip_prefix("ssp+") {
+            Some(rest) => (Protocol::Ssp, rest),
+            None => (Protocol::Room, full.as_str()),
+        };
+        let mut url = Url::parse(full).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
             return Err(wrong());
         }
         url.set_fragment(None);
-        Ok(Self { url, trust, extended: true })
+        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room })
     }
 
     /// The address for people, without what may be secret in it.
@@ -92,6 +108,11 @@ impl Target {
         let _ = url.set_password(None);
         let _ = url.set_username("");
         url.to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The same server, without asking for roomtone's additions, or asking for them.

@@ -1,0 +1,383 @@
+//! ssp, the protocol of RTCPool and PyRTC: a pool's events as JSON, `{"type": string, "data": object}`, one in
+//! a message. Version 2 (RTCPool 3, PyRTC 2) and, where it differs, version 1.
+
+use serde_json::{Map, Value, json};
+
+use super::MAX_MESSAGE;
+use super::negotiation::{self, Description, PeerMessage, SdpKind};
+
+/// Why a text is no event; in PyRTC's words.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SspError {
+    /// No JSON, or too much of it.
+    #[error("Please send valid JSON data.")]
+    NotJson,
+    /// Not of an event's shape.
+    #[error("Please send an event with \"type\" and \"data\" fields.")]
+    Shape,
+    /// `rtc:join` without a pool.
+    #[error("Please specify a pool to join.")]
+    NoPool,
+    /// A description for nobody, or none.
+    #[error("Please specify a valid answer target.")]
+    NoTarget,
+    /// A candidate for nobody, or none.
+    #[error("Please specify a candidate recipient in the 'for' field.")]
+    NoRecipient,
+    /// An `rtc:` event that is none.
+    #[error("RTC action '{0}' not recognized.")]
+    Unknown(String),
+}
+
+/// What a client says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClientEvent {
+    /// `rtc:join`: to come into a pool.
+    Join(String),
+    /// `rtc:sdp`: an offer or an answer for that endpoint.
+    Sdp(String, Description),
+    /// `rtc:candidate`: a candidate for that endpoint, or the end of them.
+    Candidate(String, PeerMessage),
+    /// Version 1, `rtc:offers`: an offer for each of these.
+    Offers(Vec<(String, Description)>),
+    /// Version 1, `rtc:answer`.
+    Answer(String, Description),
+    /// The application's own, by its type.
+    Other(String),
+}
+
+/// What a server says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// `rtc:joined`: our id, who was there before us, and what is known of them and us.
+    Joined {
+        /// Our id, until we leave.
+        id: String,
+        /// The pool.
+        pool: String,
+        /// Those before us.
+        peers: Vec<String>,
+        /// What the back end says of each, us included.
+        descriptions: Vec<(String, Value)>,
+    },
+    /// `rtc:peer`: an endpoint came.
+    Peer(String),
+    /// `rtc:close`: an endpoint went.
+    Close(String),
+    /// `rtc:describe`: what the back end says of an endpoint.
+    Describe(String, Value),
+    /// `rtc:stop`: the pool is closed.
+    Stop,
+    /// `rtc:error`: something could not be.
+    Error {
+        /// In PyRTC's words.
+        message: String,
+        /// Why, in ours.
+        reason: Option<String>,
+    },
+    /// `rtc:sdp`: an offer or an answer of that endpoint.
+    Sdp(String, Description),
+    /// `rtc:candidate`: a candidate of that endpoint, or the end of them.
+    Candidate(String, PeerMessage),
+    /// Version 1, `rtc:request_offers`: that endpoint came, and is to be offered to.
+    RequestOffers(String),
+    /// Version 1, `rtc:offer`.
+    Offer(String, Description),
+    /// Version 1, `rtc:answer`.
+    Answer(String, Description),
+    /// The application's own, by its type.
+    Other(String),
+}
+
+/// An event's type and its data.
+fn event(text: &str) -> Result<(String, Map<String, Value>), SspError> {
+    if text.len() > MAX_MESSAGE {
+        return Err(SspError::NotJson);
+    }
+    match serde_json::from_str(text) {
+        Ok(Value::Object(mut event)) => match (event.remove("type"), event.remove("data")) {
+            (Some(Value::String(kind)), Some(Value::Object(data))) => Ok((kind, data)),
+            _ => Err(SspError::Shape),
+        },
+        Ok(_) => Err(SspError::Shape),
+        Err(_) => Err(SspError::NotJson),
+    }
+}
+
+fn text(data: &Map<String, Value>, key: &str) -> Option<String> {
+    data.get(key)?.as_str().map(str::to_owned)
+}
+
+fn description(data: &Map<String, Value>, key: &str) -> Option<Description> {
+    negotiation::description(data.get(key)?).ok()
+}
+
+fn candidate(data: &Map<String, Value>) -> Option<PeerMessage> {
+    negotiation::candidate(data.get("candidate")?).ok()
+}
+
+/// `candidate` as the WebRTC API has it; null ends them.
+fn candidate_json(message: &PeerMessage) -> Value {
+    match message {
+        PeerMessage::Candidate(candidate) => candidate.to_json(),
+        PeerMessage::EndOfCandidates
+        | PeerMessage::Description(_)
+        | PeerMessage::OfferRequest
+        | PeerMessage::Placeholder => Value::Null,
+    }
+}
+
+fn write(kind: &str, data: Value) -> String {
+    json!({"type": kind, "data": data}).to_string()
+}
+
+impl ClientEvent {
+    /// Reads an event. Unknown keys count for nothing.
+    pub fn parse(line: &str) -> Result<Self, SspError> {
+        let (kind, data) = event(line)?;
+        match kind.as_str() {
+            "rtc:join" => {
+                text(&data, "pool").filter(|pool| !pool.is_empty()).map(Self::Join).ok_or(SspError::NoPool)
+            }
+            "rtc:sdp" => {
+                let sdp = text(&data, "to").zip(description(&data, "description"));
+                sdp.map(|(to, sdp)| Self::Sdp(to, sdp)).ok_or(SspError::NoTarget)
+            }
+            "rtc:candidate" => {
+                let candidate = text(&data, "for").zip(candidate(&data));
+                candidate.map(|(to, candidate)| Self::Candidate(to, candidate)).ok_or(SspError::NoRecipient)
+            }
+            "rtc:offers" => {
+                let offers = data.keys().filter_map(|to| Some((to.clone(), description(&data, to)?)));
+                Ok(Self::Offers(offers.collect()))
+            }
+            "rtc:answer" => {
+                let answer = text(&data, "for").zip(description(&data, "answer"));
+                answer.map(|(to, answer)| Self::Answer(to, answer)).ok_or(SspError::NoTarget)
+            }
+            kind => match kind.strip_prefix("rtc:") {
+                Some(action) => Err(SspError::Unknown(action.to_owned())),
+                None => Ok(Self::Other(kind.to_owned())),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for ClientEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&match self {
+            Self::Join(pool) => write("rtc:join", json!({"pool": pool})),
+            Self::Sdp(to, sdp) => write("rtc:sdp", json!({"to": to, "description": sdp.to_json()})),
+            // PyRTC wants `from`, and does not look at it.
+            Self::Candidate(to, candidate) => {
+                write("rtc:candidate", json!({"from": "", "for": to, "candidate": candidate_json(candidate)}))
+            }
+            Self::Offers(offers) => {
+                let offers = offers.iter().map(|(to, offer)| (to.clone(), offer.to_json()));
+                write("rtc:offers", Value::Object(offers.collect()))
+            }
+            Self::Answer(to, answer) => write("rtc:answer", json!({"for": to, "answer": answer.to_json()})),
+            Self::Other(kind) => write(kind, json!({})),
+        })
+    }
+}
+
+impl ServerEvent {
+    /// Reads an event. Unknown keys count for nothing.
+    pub fn parse(line: &str) -> Result<Self, SspError> {
+        let (kind, data) = event(line)?;
+        // Clients before 3 read `uid`, later ones `id`; PyRTC 2.0.0 writes nonsense into the `id` of a close.
+        let id = || text(&data, "uid").or_else(|| text(&data, "id")).ok_or(SspError::Shape);
+        let from = |key| text(&data, key).ok_or(SspError::Shape);
+        Ok(match kind.as_str() {
+            "rtc:joined" => {
+                let peers = data.get("peers").and_then(Value::as_array).ok_or(SspError::Shape)?;
+                let descriptions = data.get("descriptions").and_then(Value::as_object);
+                Self::Joined {
+                    id: from("client_id")?,
+                    pool: text(&data, "pool").unwrap_or_default(),
+                    peers: peers.iter().filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+                    descriptions: descriptions
+                        .map(|all| all.iter().map(|(id, value)| (id.clone(), value.clone())).collect())
+                        .unwrap_or_default(),
+                }
+            }
+            "rtc:peer" => Self::Peer(text(&data, "id").map_or_else(id, Ok)?),
+            "rtc:close" => Self::Close(id()?),
+            "rtc:describe" => Self::Describe(id()?, data.get("description").cloned().unwrap_or_default()),
+            "rtc:stop" => Self::Stop,
+            "rtc:error" => Self::Error {
+                message: text(&data, "message").unwrap_or_default(),
+                reason: text(&data, "reason"),
+            },
+            "rtc:sdp" => Self::Sdp(from("peer")?, description(&data, "description").ok_or(SspError::Shape)?),
+            "rtc:candidate" => Self::Candidate(from("from")?, candidate(&data).ok_or(SspError::Shape)?),
+            "rtc:request_offers" => Self::RequestOffers(from("for")?),
+            "rtc:offer" => Self::Offer(from("for")?, description(&data, "offer").ok_or(SspError::Shape)?),
+            "rtc:answer" => Self::Answer(from("for")?, description(&data, "answer").ok_or(SspError::Shape)?),
+            kind => match kind.strip_prefix("rtc:") {
+                Some(action) => return Err(SspError::Unknown(action.to_owned())),
+                None => Self::Other(kind.to_owned()),
+            },
+        })
+    }
+}
+
+impl std::fmt::Display for ServerEvent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&match self {
+            Self::Joined { id, pool, peers, descriptions } => {
+                let descriptions: Map<String, Value> = descriptions.iter().cloned().collect();
+                write(
+                    "rtc:joined",
+                    json!({"client_id": id, "pool": pool, "peers": peers, "descriptions": descriptions}),
+                )
+            }
+            Self::Peer(id) => write("rtc:peer", json!({"id": id})),
+            Self::Close(id) => write("rtc:close", json!({"uid": id, "id": id})),
+            Self::Describe(id, description) => {
+                write("rtc:describe", json!({"uid": id, "id": id, "description": description}))
+            }
+            Self::Stop => write("rtc:stop", json!({})),
+            Self::Error { message, reason: None } => write("rtc:error", json!({"message": message})),
+            Self::Error { message, reason } => {
+                write("rtc:error", json!({"message": message, "reason": reason}))
+            }
+            Self::Sdp(from, sdp) => write("rtc:sdp", json!({"peer": from, "description": sdp.to_json()})),
+            Self::Candidate(from, candidate) => {
+                write("rtc:candidate", json!({"from": from, "candidate": candidate_json(candidate)}))
+            }
+            Self::RequestOffers(id) => write("rtc:request_offers", json!({"for": id})),
+            Self::Offer(from, offer) => write("rtc:offer", json!({"for": from, "offer": offer.to_json()})),
+            Self::Answer(from, answer) => {
+                write("rtc:answer", json!({"for": from, "answer": answer.to_json()}))
+            }
+            Self::Other(kind) => write(kind, json!({})),
+        })
+    }
+}
+
+/// A description in the events of version 1: they are called by what they are.
+pub fn in_version_1(from: String, description: Description) -> ServerEvent {
+    match description.kind {
+        SdpKind::Offer => ServerEvent::Offer(from, description),
+        SdpKind::Answer => ServerEvent::Answer(from, description),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Candidate;
+    use proptest::prelude::*;
+
+    #[test]
+    fn what_clients_get_wrong_is_told_in_the_words_of_pyrtc() {
+        let error = |line: &str| ClientEvent::parse(line).unwrap_err().to_string();
+        assert_eq!(error("{"), "Please send valid JSON data.");
+        for line in
+            ["[]", "{}", r#"{"type":"rtc:join"}"#, r#"{"type":1,"data":{}}"#, r#"{"type":"x","data":[]}"#]
+        {
+            assert_eq!(error(line), "Please send an event with \"type\" and \"data\" fields.");
+        }
+        for data in ["{}", r#"{"pool":1}"#, r#"{"pool":""}"#] {
+            assert_eq!(
+                error(&format!(r#"{{"type":"rtc:join","data":{data}}}"#)),
+                "Please specify a pool to join."
+            );
+        }
+        let data = r#"{"to":"x","description":{"type":"rollback"}}"#;
+        assert_eq!(
+            error(&format!(r#"{{"type":"rtc:sdp","data":{data}}}"#)),
+            "Please specify a valid answer target."
+        );
+        assert_eq!(
+            error(r#"{"type":"rtc:candidate","data":{"candidate":null}}"#),
+            "Please specify a candidate recipient in the 'for' field."
+        );
+        assert_eq!(error(r#"{"type":"rtc:dance","data":{}}"#), "RTC action 'dance' not recognized.");
+        assert_eq!(ClientEvent::parse(r#"{"type":"chat","data":{}}"#), Ok(ClientEvent::Other("chat".into())));
+    }
+
+    #[test]
+    fn both_names_of_an_id_are_written_and_the_trustworthy_one_is_read() {
+        let close = ServerEvent::Close("a".into()).to_string();
+        assert!(close.contains(r#""uid":"a""#) && close.contains(r#""id":"a""#), "{close}");
+        let of_pyrtc = r#"{"type":"rtc:close","data":{"id":"c","uid":"real"}}"#;
+        assert_eq!(ServerEvent::parse(of_pyrtc), Ok(ServerEvent::Close("real".into())));
+        let later = r#"{"type":"rtc:describe","data":{"id":"a","description":null}}"#;
+        assert_eq!(ServerEvent::parse(later), Ok(ServerEvent::Describe("a".into(), Value::Null)));
+        let short = r#"{"type":"rtc:joined","data":{"client_id":"me","peers":["a"]}}"#;
+        assert!(
+            matches!(ServerEvent::parse(short), Ok(ServerEvent::Joined { descriptions, .. }) if descriptions.is_empty())
+        );
+    }
+
+    #[test]
+    fn the_end_of_candidates_is_null() {
+        let end = ClientEvent::Candidate("b".into(), PeerMessage::EndOfCandidates).to_string();
+        assert!(end.contains(r#""candidate":null"#), "{end}");
+        assert_eq!(
+            ClientEvent::parse(&end),
+            Ok(ClientEvent::Candidate("b".into(), PeerMessage::EndOfCandidates))
+        );
+    }
+
+    fn description() -> impl Strategy<Value = Description> {
+        (prop_oneof![Just(SdpKind::Offer), Just(SdpKind::Answer)], "\\PC*")
+            .prop_map(|(kind, sdp)| Description { kind, sdp })
+    }
+
+    fn candidate() -> impl Strategy<Value = PeerMessage> {
+        prop_oneof![
+            Just(PeerMessage::EndOfCandidates),
+            "c\\PC+".prop_map(|candidate| PeerMessage::Candidate(Candidate {
+                candidate,
+                mline: Some(1),
+                ..Default::default()
+            }))
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(to in "\\PC+", sdp in description(), candidate in candidate()) {
+            for event in [
+                ClientEvent::Join(to.clone()),
+                ClientEvent::Sdp(to.clone(), sdp.clone()),
+                ClientEvent::Candidate(to.clone(), candidate.clone()),
+                ClientEvent::Offers(vec![(to.clone(), sdp.clone())]),
+                ClientEvent::Answer(to.clone(), sdp.clone()),
+            ] {
+                prop_assert_eq!(ClientEvent::parse(&event.to_string()), Ok(event));
+            }
+            for event in [
+                ServerEvent::Peer(to.clone()),
+                ServerEvent::Close(to.clone()),
+                ServerEvent::Describe(to.clone(), json!({"name": to.clone()})),
+                ServerEvent::Stop,
+                ServerEvent::Sdp(to.clone(), sdp.clone()),
+                ServerEvent::Candidate(to.clone(), candidate),
+                ServerEvent::RequestOffers(to.clone()),
+                in_version_1(to.clone(), sdp),
+                ServerEvent::Error { message: to.clone(), reason: Some(to.clone()) },
+                ServerEvent::Joined {
+                    id: to.clone(),
+                    pool: to.clone(),
+                    peers: vec![to.clone()],
+                    descriptions: vec![(to, Value::Null)],
+                },
+            ] {
+                prop_assert_eq!(ServerEvent::parse(&event.to_string()), Ok(event));
+            }
+        }
+
+        #[test]
+        fn any_text_is_taken(line in "\\PC*", kind in "(rtc:)?[a-z_]*", data in "\\{\\}|\\[\\]|\\{\"(pool|to|for|id|candidate)\":(1|\"x\"|null)\\}") {
+            let _ = (ClientEvent::parse(&line), ServerEvent::parse(&line));
+            let line = format!(r#"{{"type":"{kind}","data":{data}}}"#);
+            let _ = (ClientEvent::parse(&line), ServerEvent::parse(&line));
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What a client needs of a signalling protocol: text in, [`Event`]s out, and the text that says what is wanted.
+//! Pure; the driver of sockets is elsewhere.
+
+use crate::protocol::{IceServer, PeerId, PeerMessage, RoomId};
+
+/// What a line meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// We are registered.
+    Registered,
+    /// Our call was accepted.
+    Accepted,
+    /// The server says who calls us.
+    Caller(PeerId),
+    /// The server refused what we asked for.
+    Refused(String),
+    /// The STUN and TURN servers to use from now on.
+    IceServers(Vec<IceServer>),
+    /// From the other peer.
+    Peer(PeerMessage),
+    /// From the other peer or the server, and of no use; why.
+    Junk(String),
+    /// We are in the room, with these before us; and our id, where the server gives one.
+    Joined(Vec<PeerId>, Option<PeerId>),
+    /// A peer came into the room.
+    PeerJoined(PeerId),
+    /// A peer left the room.
+    PeerLeft(PeerId),
+    /// From a peer of the room.
+    From(PeerId, PeerMessage),
+    /// From a peer of the room, and of no use; why.
+    JunkFrom(PeerId, String),
+    /// What the back end says of that peer.
+    Described(PeerId, serde_json::Value),
+    /// The server closes the room.
+    Stopped,
+    /// Nothing that concerns the client.
+    Nothing,
+}
+
+/// A client's side of a protocol, on one connection.
+pub trait Backend: Send {
+    /// What to say first, to be registered; nothing where a connection is enough.
+    fn hello(&self) -> Option<String>;
+    /// Takes a message of the server.
+    fn handle_text(&mut self, text: &str) -> Event;
+    /// Calls a peer; nothing where the protocol knows no calls of two.
+    fn dial(&mut self, peer: &PeerId) -> Option<String>;
+    /// Enters a room.
+    fn join(&mut self, room: &RoomId) -> String;
+    /// Takes a message to the other peer of a call, or to that peer of the room; nothing where the protocol
+    /// has no words for it.
+    fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String>;
+    /// Registered, and neither in a call nor in a room.
+    fn is_free(&self) -> bool;
+    /// What the server's closing of the connection means: while registering, that the id is refused.
+    fn handle_close(&self, reason: &str) -> Option<String>;
+}

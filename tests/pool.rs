@@ -1,0 +1,249 @@
+//! Pools: endpoints that speak ssp, in either version, and a room's peers, in one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::WebSocket;
+use roomtone::server::{Config, Server};
+use serde_json::{Value, json};
+
+fn server() -> SocketAddr {
+    let server = smol::block_on(Server::bind(Config::plain(([127, 0, 0, 1], 0).into()))).unwrap();
+    let address = server.address();
+    smol::spawn(server.run(std::future::pending())).detach();
+    address
+}
+
+/// An endpoint in the test's own hands.
+struct Endpoint {
+    socket: WebSocket,
+    id: String,
+}
+
+impl Endpoint {
+    fn connect(server: SocketAddr) -> Self {
+        Self { socket: WebSocket::connect_to(server, "ssp"), id: String::new() }
+    }
+
+    /// In that pool; who is there before it.
+    fn join(server: SocketAddr, pool: &str) -> (Self, Vec<String>) {
+        let mut endpoint = Self::connect(server);
+        endpoint.say("rtc:join", json!({"pool": pool}));
+        let joined = endpoint.expect("rtc:joined");
+        endpoint.id = joined["client_id"].as_str().unwrap().to_owned();
+        assert_eq!(joined["pool"], pool);
+        let peers = joined["peers"].as_array().unwrap();
+        let peers: Vec<String> = peers.iter().map(|peer| peer.as_str().unwrap().to_owned()).collect();
+        assert!(!peers.contains(&endpoint.id), "never about itself: {joined}");
+        let described = joined["descriptions"].as_object().unwrap();
+        assert!(described.contains_key(&endpoint.id) && described.len() == peers.len() + 1, "{joined}");
+        (endpoint, peers)
+    }
+
+    fn say(&mut self, kind: &str, data: Value) {
+        self.socket.say(&json!({"type": kind, "data": data}).to_string());
+    }
+
+    /// The next event, which is to be that one.
+    fn expect(&mut self, kind: &str) -> Value {
+        let line = self.socket.hear().expect("an event");
+        let mut event: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(event["type"], kind, "{line}");
+        event["data"].take()
+    }
+
+    fn expect_error(&mut self, words: &str) {
+        assert_eq!(self.expect("rtc:error")["message"], words);
+    }
+}
+
+const OFFER: &str = r#"{"type":"offer","sdp":"v=0"}"#;
+
+#[test]
+fn a_pool_and_a_room_of_one_name_are_one() {
+    let server = server();
+    let mut ann = WebSocket::connect_to(server, "");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    let (mut one, peers) = Endpoint::join(server, "attic");
+    assert_eq!(peers, ["ann"]);
+    ann.expect(&format!("ROOM_PEER_JOINED {}", one.id));
+    let (mut two, peers) = Endpoint::join(server, "attic");
+    assert_eq!(peers, ["ann".to_owned(), one.id.clone()]);
+    ann.expect(&format!("ROOM_PEER_JOINED {}", two.id));
+    // Nobody knows yet which version it speaks: each ignores the other's word.
+    assert_eq!(one.expect("rtc:peer")["id"], *two.id);
+    assert_eq!(one.expect("rtc:request_offers")["for"], *two.id);
+
+    // From the endpoint to the room's peer and back, in the words of each.
+    let offer: Value = serde_json::from_str(OFFER).unwrap();
+    one.say("rtc:sdp", json!({"to": "ann", "description": offer}));
+    one.say(
+        "rtc:candidate",
+        json!({"from": "forged", "for": "ann", "candidate": {"candidate": "candidate:1", "sdpMid": "0"}}),
+    );
+    one.say("rtc:candidate", json!({"from": "", "for": "ann", "candidate": null}));
+    let line = ann.hear().unwrap();
+    let (head, body) = line.split_at(line.find('{').unwrap());
+    assert_eq!(head, format!("ROOM_PEER_MSG {} ", one.id));
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap()["sdp"], offer);
+    assert!(ann.hear().unwrap().contains(r#""candidate":"candidate:1","sdpMid":"0""#));
+    assert!(ann.hear().unwrap().contains(r#""candidate":"""#));
+    ann.say(&format!(r#"ROOM_PEER_MSG {} {{"sdp":{{"type":"answer","sdp":"v=0"}}}}"#, one.id));
+    ann.say(&format!(
+        r#"ROOM_PEER_MSG {} {{"ice":{{"candidate":"candidate:2","sdpMLineIndex":0}}}}"#,
+        one.id
+    ));
+    ann.say(&format!(r#"ROOM_PEER_MSG {} {{"ice":null}}"#, one.id));
+    // What ssp has no words for is left out.
+    ann.say(&format!("ROOM_PEER_MSG {} OFFER_REQUEST", one.id));
+    let sdp = one.expect("rtc:sdp");
+    assert_eq!((&sdp["peer"], &sdp["description"]["type"]), (&json!("ann"), &json!("answer")));
+    let candidate = one.expect("rtc:candidate");
+    assert_eq!(
+        (&candidate["from"], &candidate["candidate"]["candidate"]),
+        (&json!("ann"), &json!("candidate:2"))
+    );
+    assert_eq!(one.expect("rtc:candidate")["candidate"], Value::Null);
+
+    // Each sees the other go.
+    drop(ann);
+    for endpoint in [&mut one, &mut two] {
+        let close = endpoint.expect("rtc:close");
+        assert_eq!((&close["id"], &close["uid"]), (&json!("ann"), &json!("ann")));
+    }
+    let gone = one.id.clone();
+    drop(one);
+    assert_eq!(two.expect("rtc:close")["uid"], *gone);
+}
+
+#[test]
+fn an_endpoint_of_version_1_and_one_of_version_2_understand_each_other() {
+    let server = server();
+    let (mut old, _) = Endpoint::join(server, "attic");
+    let (mut new, _) = Endpoint::join(server, "attic");
+    // The old one is asked to offer, and does in its way; the new one answers in its own.
+    old.expect("rtc:peer");
+    let to = old.expect("rtc:request_offers")["for"].as_str().unwrap().to_owned();
+    let offer: Value = serde_json::from_str(OFFER).unwrap();
+    old.say("rtc:offers", json!({to: offer}));
+    let heard = new.expect("rtc:sdp");
+    assert_eq!((&heard["peer"], &heard["description"]), (&json!(old.id), &offer));
+    assert_eq!(new.expect("rtc:offer")["for"], *old.id);
+    new.say("rtc:sdp", json!({"to": old.id, "description": {"type": "answer", "sdp": "v=0"}}));
+    let answer = old.expect("rtc:answer");
+    assert_eq!((&answer["for"], &answer["answer"]["type"]), (&json!(new.id), &json!("answer")));
+    // A second offer of the old one comes in the new one's version alone.
+    old.say("rtc:offers", json!({new.id.clone(): offer}));
+    new.expect("rtc:sdp");
+    old.say("rtc:candidate", json!({"from": "", "for": new.id, "candidate": null}));
+    new.expect("rtc:candidate");
+}
+
+#[test]
+fn what_is_wrong_gets_its_error_and_nobody_else_notices() {
+    let server = server();
+    let (mut other, _) = Endpoint::join(server, "attic");
+    let (mut elsewhere, _) = Endpoint::join(server, "cellar");
+    let mut endpoint = Endpoint::connect(server);
+    endpoint.socket.say("{");
+    endpoint.expect_error("Please send valid JSON data.");
+    endpoint.socket.say("[1]");
+    endpoint.expect_error("Please send an event with \"type\" and \"data\" fields.");
+    endpoint.socket.binary(&[1, 2, 3]);
+    endpoint.expect_error("Please send valid JSON data.");
+    endpoint.say("rtc:join", json!({}));
+    endpoint.expect_error("Please specify a pool to join.");
+    endpoint.say("rtc:sdp", json!({"to": other.id, "description": {"type": "offer", "sdp": ""}}));
+    endpoint.expect_error("Please specify a pool to join.");
+    endpoint.say("rtc:join", json!({"pool": "attic"}));
+    endpoint.expect("rtc:joined");
+    endpoint.say("rtc:join", json!({"pool": "attic"}));
+    endpoint.expect_error("Could not join pool.");
+    endpoint.say("rtc:dance", json!({}));
+    endpoint.expect_error("RTC action 'dance' not recognized.");
+    endpoint.say("rtc:candidate", json!({"candidate": null}));
+    endpoint.expect_error("Please specify a candidate recipient in the 'for' field.");
+    // Nobody of that id; and one of another pool, whom PyRTC would let be reached.
+    for to in ["nobody".to_owned(), elsewhere.id.clone()] {
+        endpoint.say("rtc:sdp", json!({"to": to, "description": {"type": "offer", "sdp": "v=0"}}));
+        endpoint.expect_error("Please specify a valid answer target.");
+    }
+    // The application's own events are nobody's business here.
+    endpoint.say("chat", json!({"text": "hello"}));
+    let id = other.expect("rtc:peer")["id"].as_str().unwrap().to_owned();
+    other.expect("rtc:request_offers");
+    drop(endpoint);
+    assert_eq!(other.expect("rtc:close")["id"], *id);
+    // A pool may be called anything.
+    let (_one, _) = Endpoint::join(server, "a b/ü%20\n");
+    let (_two, peers) = Endpoint::join(server, "a b/ü%20\n");
+    assert_eq!(peers.len(), 1);
+    elsewhere.say("rtc:candidate", json!({"for": other.id, "candidate": null}));
+    elsewhere.expect_error("Please specify a valid answer target.");
+}
+
+#[cfg(feature = "media")]
+mod clients {
+    use common::{Program, Received, SMALL, ws};
+
+    use super::*;
+
+    #[test]
+    fn clients_meet_in_a_pool_whether_they_come_by_ssp_or_by_the_room_protocol() {
+        let home = tempfile::tempdir().unwrap();
+        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let url = ws(&server.link());
+        let pool = format!("ssp+{url}/ssp");
+        let received = Received::of_each();
+        let options = received.options();
+        let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+        let join = |url: &str, more: &[&str]| {
+            let first = ["join", "attic", "--server", url];
+            Program::start(home.path(), &[&first[..], &SMALL, more].concat())
+        };
+        let mut one = join(&pool, &outputs);
+        let me = one.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+        let mut two = join(&pool, &["--headless"]);
+        let second = two.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+        two.expect("media", &[("peer", &me), ("kind", "video")]);
+        received.from(&second).expect_moving_and_audible((0, 0), 20);
+        let mut ann = join(&url, &["--headless", "--id", "ann"]);
+        ann.expect_all(&[
+            ("media", &[("peer", &me), ("kind", "video")]),
+            ("media", &[("peer", &second), ("kind", "video")]),
+        ]);
+        received.from("ann").expect_moving_and_audible((0, 0), 20);
+        two.say(&json!({"command": "say", "text": "hello", "to": "ann"}));
+        ann.expect("message", &[("peer", &second), ("text", "hello")]);
+        ann.say(&json!({"command": "quit"}));
+        assert_eq!(ann.end().0, 0);
+        for side in [&mut one, &mut two] {
+            side.expect("peer", &[("peer", "ann"), ("state", "left")]);
+        }
+        // The server goes and comes back: both come back, under other names.
+        let port = url.rsplit(':').next().unwrap().to_owned();
+        server.signal("KILL");
+        one.expect("warning", &[("text", "the server is gone; trying again")]);
+        let listen = format!("127.0.0.1:{port}");
+        let _server = Program::start(home.path(), &["serve", "--listen", &listen]);
+        let again = two.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+        assert_ne!(again, second);
+        one.expect("media", &[("peer", &again), ("kind", "video")]);
+        received.from(&again).expect_moving_and_audible((0, 0), 20);
+    }
+
+    #[test]
+    fn a_pool_knows_no_calls() {
+        let home = tempfile::tempdir().unwrap();
+        for args in [&["call", "bob"][..], &["answer"]] {
+            let server = ["--server", "ssp+ws://127.0.0.1:1", "--headless", "--video=none", "--audio=none"];
+            let (code, error) = Program::start(home.path(), &[args, &server].concat()).end();
+            assert_eq!((code, error.contains("roomtone join POOL")), (2, true), "{error}");
+        }
+    }
+}
