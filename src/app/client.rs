@@ -1,7 +1,7 @@
 //! A client of a server: what calls and rooms share. Registering, commands, errors.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::Receiver;
 use smol::future::{or, pending};
@@ -252,7 +252,7 @@ impl Registration {
             Err(ClientError::Refused(format!("it did not answer our registration for {} s", STEP.as_secs())))
         };
         let register = async {
-            let mut socket = Socket::connect(&self.target).await?;
+            let mut socket = self.connect().await?;
             let mut backend: Box<dyn Backend> = match self.target.protocol() {
                 Protocol::Room => Box::new(RoomClient::new(&self.id)),
                 Protocol::Ssp => Box::new(SspClient::new()),
@@ -280,6 +280,22 @@ impl Registration {
             }
         };
         or(register, late).await
+    }
+
+    /// PyRTC never answers a client whose first bytes come a moment after its connection: then it takes another.
+    async fn connect(&self) -> Result<Socket, ConnectError> {
+        const MOMENT: Duration = Duration::from_secs(2);
+        let tries = if self.target.protocol() == Protocol::Ssp { 3 } else { 0 };
+        for _ in 0..tries {
+            let late = async {
+                smol::Timer::after(MOMENT).await;
+                None
+            };
+            if let Some(socket) = or(async { Some(Socket::connect(&self.target).await) }, late).await {
+                return socket;
+            }
+        }
+        Socket::connect(&self.target).await
     }
 
     /// The server knows us by this name.

@@ -127,7 +127,8 @@ impl Browser {
         );
     }
 
-    fn expect_of(&self, video: &str, connection: &str) {
+    /// The same of any element and any RTCPeerConnection of the page.
+    pub fn expect_of(&self, video: &str, connection: &str) {
         let moving = "
             const video = VIDEO;
             const canvas = document.createElement('canvas');

@@ -87,6 +87,18 @@ impl Received {
         });
     }
 
+    /// Waits for two seconds in which no sound comes at all.
+    pub fn expect_no_sound(&self) {
+        let mut before = (self.mark().1, std::time::Instant::now());
+        wait_for("no sound", || {
+            let now = self.mark().1;
+            if now != before.0 {
+                before = (now, std::time::Instant::now());
+            }
+            (before.1.elapsed().as_secs() >= 2).then_some(())
+        });
+    }
+
     /// Waits for a picture whose left and right halves are lit as that says (black is about 16 of 255).
     pub fn expect_halves(&self, lit: [bool; 2]) {
         wait_for("the halves of the picture", || {

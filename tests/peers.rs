@@ -1,0 +1,212 @@
+//! Pools with peers of other makes: PyRTC as the server, RTCPool in Chromium as an endpoint.
+#![cfg(feature = "media")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::browser::Browser;
+use common::{Program, Received, SMALL, wait_for, ws};
+use serde_json::json;
+
+fn installed(what: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there; scripts/test installs it", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+/// PyRTC, which makes every pool that is asked for.
+struct PyRtc {
+    child: Child,
+    url: String,
+}
+
+impl PyRtc {
+    fn start() -> Option<Self> {
+        let python = installed("venv/bin/python")?;
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // It forgets to import what it uses when a socket is full.
+        let program = format!(
+            "import time; from pyrtc import transport, test; transport.time = time; test.main({port})"
+        );
+        let child = Command::new(python).args(["-c", &program]).stdin(Stdio::null()).spawn().unwrap();
+        // Looking whether it is there by connecting would be a client that never says anything.
+        let listens = format!(":{port:04X} 00000000:0000 0A");
+        wait_for("PyRTC", || {
+            std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listens).then_some(())
+        });
+        Some(Self { child, url: format!("ws://127.0.0.1:{port}") })
+    }
+
+    /// It takes no more to kill it than one client's fault: it must have seen none.
+    fn expect_alive(&mut self) {
+        assert!(self.child.try_wait().unwrap().is_none(), "PyRTC died");
+    }
+}
+
+impl Drop for PyRtc {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Serves the page of RTCPool for as long as the test runs; its address.
+fn pages() -> Option<String> {
+    let script = std::fs::read(installed("bundle.js")?).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = serve(&mut stream, &script);
+        }
+    });
+    Some(format!("http://{address}"))
+}
+
+fn serve(stream: &mut TcpStream, script: &[u8]) -> std::io::Result<()> {
+    let mut request = [0; 4096];
+    let length = stream.read(&mut request)?;
+    let (kind, body) = match request[..length].starts_with(b"GET /page.js ") {
+        true => ("text/javascript", script),
+        false => {
+            ("text/html", &b"<!doctype html><title>pool</title><body><script src=/page.js></script>"[..])
+        }
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
+    )?;
+    stream.write_all(body)
+}
+
+/// A browser in a pool.
+fn tab(pages: &str, server: &str, brings: &str) -> Browser {
+    let browser = Browser::start();
+    browser.open(&format!("{pages}/?server={server}&pool=attic&{brings}"));
+    browser
+}
+
+fn id_of(browser: &Browser) -> String {
+    browser.wait("page.joined");
+    browser.run("return page.joined").as_str().unwrap().to_owned()
+}
+
+fn expect_in(browser: &Browser, peer: &str) {
+    browser.expect_of(&format!("page.videos['{peer}']"), &format!("page.connections['{peer}']"));
+}
+
+/// A client of ours, and what it is called.
+fn join(home: &Path, server: &str, more: &[&str]) -> (Program, String) {
+    let url = format!("ssp+{server}");
+    let mut program =
+        Program::start(home, &[&["join", "attic", "--server", &url], &SMALL[..], more].concat());
+    let id = program.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+    (program, id)
+}
+
+fn strings(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn two_clients_meet_on_pyrtc() {
+    let Some(mut server) = PyRtc::start() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::of_each();
+    let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));
+    let (mut two, second) = join(home.path(), &server.url, &["--headless"]);
+    two.expect("media", &[("peer", &first), ("kind", "video")]);
+    received.from(&second).expect_moving_and_audible((0, 0), 20);
+    two.say(&json!({"command": "quit"}));
+    assert_eq!(two.end().0, 0);
+    one.expect("peer", &[("peer", &second), ("state", "left")]);
+    // Another comes, and finds PyRTC alive.
+    let (mut three, _) = join(home.path(), &server.url, &["--headless"]);
+    three.expect("media", &[("peer", &first), ("kind", "video")]);
+    server.expect_alive();
+}
+
+#[test]
+fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
+    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::of_each();
+
+    // The client is there first, and the page brings sound, picture and a channel.
+    let (mut client, me) = join(home.path(), &server.url, &strings(&received.options()));
+    let page = tab(&pages, &server.url, "media&channel");
+    let its = id_of(&page);
+    received.from(&its).expect_moving_and_audible((0, 0), 20);
+    expect_in(&page, &me);
+    page.wait(&format!("page.channels['{me}']?.readyState === 'open'"));
+    page.run(&format!("page.channels['{me}'].send('from the page')"));
+    client.expect("message", &[("peer", &its), ("text", "from the page")]);
+    client.say(&json!({"command": "say", "text": "from the client"}));
+    page.wait(&format!("page.heard.some(([id, text]) => id === '{me}' && text === 'from the client')"));
+
+    // It mutes by taking the tracks away, and gives them back.
+    page.run("page.stream.mute('audio')");
+    received.from(&its).expect_no_sound();
+    page.run("page.stream.unmute('audio')");
+    received.from(&its).expect_moving_and_audible(received.from(&its).mark(), 20);
+
+    // It goes; another is there first.
+    drop(page);
+    client.expect("peer", &[("peer", &its), ("state", "left")]);
+    client.say(&json!({"command": "quit"}));
+    assert_eq!(client.end().0, 0);
+    let page = tab(&pages, &server.url, "media");
+    let its = id_of(&page);
+    let (mut client, me) = join(home.path(), &server.url, &strings(&received.options()));
+    received.from(&its).expect_moving_and_audible((0, 0), 20);
+    expect_in(&page, &me);
+    client.say(&json!({"command": "quit"}));
+    assert_eq!(client.end().0, 0);
+    page.wait(&format!("page.left.includes('{me}')"));
+    server.expect_alive();
+}
+
+#[test]
+fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
+    let Some(pages) = pages() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut server =
+        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let url = ws(&server.link());
+    let pool = format!("{url}/ssp");
+    let received = Received::of_each();
+    let one = tab(&pages, &pool, "media");
+    let first = id_of(&one);
+    // This one brings nothing: nobody has to.
+    let two = tab(&pages, &pool, "channel");
+    let second = id_of(&two);
+    expect_in(&two, &first);
+    let (mut client, me) = join(home.path(), &pool, &strings(&received.options()));
+    received.from(&first).expect_moving_and_audible((0, 0), 20);
+    expect_in(&one, &me);
+    expect_in(&two, &me);
+    let room = ["join", "attic", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&room, &SMALL[..]].concat());
+    ann.expect_all(&[
+        ("media", &[("peer", &first), ("kind", "video")]),
+        ("media", &[("peer", &me), ("kind", "video")]),
+        ("peer", &[("peer", &second), ("state", "connected")]),
+    ]);
+    expect_in(&one, "ann");
+    expect_in(&two, "ann");
+    received.from("ann").expect_moving_and_audible((0, 0), 20);
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!(ann.end().0, 0);
+    one.wait("page.left.includes('ann')");
+    drop(two);
+    client.expect("peer", &[("peer", &second), ("state", "left")]);
+    expect_in(&one, &me);
+}

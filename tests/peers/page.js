@@ -1,0 +1,47 @@
+// A page of RTCPool for the tests: ?server=WS&pool=NAME, and &media, &channel for what it brings.
+import { media, pool, signalling } from "rtcpool";
+
+// RTCPool keeps its RTCPeerConnections to itself: the one made last is the one of the peer it tells of next.
+let last;
+window.RTCPeerConnection = class extends RTCPeerConnection {
+  constructor(...args) {
+    super(...args);
+    last = this;
+  }
+};
+
+const wanted = new URLSearchParams(location.search);
+const socket = new WebSocket(wanted.get("server"));
+const page = { pool: new pool.Pool({}, new signalling.websocket(socket)), socket, connections: {}, videos: {}, channels: {}, heard: [], left: [] };
+window.page = page;
+const { events } = page.pool;
+
+const adopt = (id, channel) => {
+  page.channels[id] = channel;
+  channel.onmessage = ({ data }) => page.heard.push([id, data]);
+};
+const open = (connection) => {
+  if (wanted.has("channel")) adopt(connection.id, connection.dataChannel("chat", {}, true));
+};
+
+events.addEventListener("peer", ({ detail }) => (page.connections[detail.connection.id] = last));
+events.addEventListener("join", async () => {
+  page.joined = page.pool.id;
+  page.pool.connections.forEach(open);
+  events.addEventListener("peer", ({ detail }) => open(detail.connection));
+  if (wanted.has("media")) {
+    page.stream = new media.ManagedStream(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }), page.pool);
+  }
+});
+events.addEventListener("track", (event) => {
+  const id = event.connection;
+  const video = (page.videos[id] ??= Object.assign(document.createElement("video"), { autoplay: true, srcObject: new MediaStream() }));
+  document.body.append(video);
+  video.srcObject.addTrack(event.track);
+});
+events.addEventListener("datachannel", (event) => adopt(event.connection, event.channel));
+events.addEventListener("close", ({ detail }) => detail && page.left.push(detail.id));
+
+const join = () => page.pool.join(wanted.get("pool"));
+if (socket.readyState === WebSocket.OPEN) join();
+else socket.addEventListener("open", join);
