@@ -6,11 +6,16 @@ mod common;
 use std::net::SocketAddr;
 
 use common::WebSocket;
+use roomtone::protocol::Secret;
 use roomtone::server::{Config, Server};
 use serde_json::{Value, json};
 
+const SECRET: &str = "only the back end";
+
 fn server() -> SocketAddr {
-    let server = smol::block_on(Server::bind(Config::plain(([127, 0, 0, 1], 0).into()))).unwrap();
+    let config = Config::plain(([127, 0, 0, 1], 0).into());
+    let config = Config { api_secret: Some(Secret(SECRET.into())), ..config };
+    let server = smol::block_on(Server::bind(config)).unwrap();
     let address = server.address();
     smol::spawn(server.run(std::future::pending())).detach();
     address
@@ -187,6 +192,74 @@ fn what_is_wrong_gets_its_error_and_nobody_else_notices() {
     elsewhere.expect_error("Please specify a valid answer target.");
 }
 
+/// A request of the back end; the status, and the body.
+fn order(
+    server: impl std::fmt::Display,
+    method: &str,
+    path: &str,
+    secret: &str,
+    body: &str,
+) -> (u16, String) {
+    let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+    let request = ureq::http::Request::builder().method(method).uri(format!("http://{server}/api/{path}"));
+    let request = request.header("authorization", format!("Bearer {secret}")).body(body.to_owned()).unwrap();
+    let mut response = config.new_agent().run(request).unwrap();
+    (response.status().as_u16(), response.body_mut().read_to_string().unwrap())
+}
+
+#[test]
+fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
+    let server = server();
+    let order = |method: &str, path: &str, body: &str| order(server, method, path, SECRET, body);
+    let (mut one, _) = Endpoint::join(server, "attic");
+    let mut ann = WebSocket::connect_to(server, "?roomtone=1");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.say("ROOM attic");
+    ann.expect(&format!("ROOM_OK {}", one.id));
+    one.expect("rtc:peer");
+    one.expect("rtc:request_offers");
+
+    assert_eq!(self::order(server, "GET", "rooms", "a guess", "").0, 401);
+    let named = |name: &str| format!(r#"{{"name":"{name}"}}"#);
+    assert_eq!(order("PUT", &format!("peers/{}/description", one.id), &named("the door")).0, 204);
+    ann.expect(&format!(r#"ROOM_PEER_DESCRIBED {} {{"name":"the door"}}"#, one.id));
+    assert_eq!(order("PUT", "peers/ann/description", &named("Ann")).0, 204);
+    let described = one.expect("rtc:describe");
+    assert_eq!((&described["id"], &described["description"]["name"]), (&json!("ann"), &json!("Ann")));
+    // Who comes later is told of both.
+    let mut two = Endpoint::connect(server);
+    two.say("rtc:join", json!({"pool": "attic"}));
+    let joined = two.expect("rtc:joined");
+    assert_eq!(joined["descriptions"]["ann"]["name"], "Ann");
+    assert_eq!(joined["descriptions"][&one.id]["name"], "the door");
+    let second = joined["client_id"].as_str().unwrap().to_owned();
+    ann.expect(&format!("ROOM_PEER_JOINED {second}"));
+    let rooms: Value = serde_json::from_str(&order("GET", "rooms", "").1).unwrap();
+    assert_eq!(rooms[0]["room"], "attic");
+    assert_eq!(rooms[0]["peers"][1], json!({"id": "ann", "description": {"name": "Ann"}}));
+    one.expect("rtc:peer");
+    one.expect("rtc:request_offers");
+
+    // What is too big, no JSON, or of nobody, changes nothing.
+    let big = format!("\"{}\"", "x".repeat(1 << 20));
+    assert_eq!(order("PUT", "peers/ann/description", &big).0, 413);
+    assert_eq!(order("PUT", "peers/ann/description", "{").0, 400);
+    assert_eq!(order("PUT", "peers/nobody/description", "{}").0, 404);
+    assert_eq!(order("DELETE", "rooms/nowhere", "").0, 404);
+    assert_eq!(order("POST", "rooms", "").0, 404);
+
+    assert_eq!(order("DELETE", "peers/ann", "").0, 204);
+    assert_eq!(ann.hear(), None);
+    assert_eq!(one.expect("rtc:close")["id"], "ann");
+    assert_eq!(order("DELETE", "rooms/attic", "").0, 204);
+    one.expect("rtc:stop");
+    assert_eq!(one.socket.hear(), None);
+    assert_eq!(two.expect("rtc:close")["id"], "ann");
+    two.expect("rtc:stop");
+    assert_eq!(serde_json::from_str::<Value>(&order("GET", "rooms", "").1).unwrap(), json!([]));
+}
+
 #[cfg(feature = "media")]
 mod clients {
     use common::{Program, Received, SMALL, ws};
@@ -235,6 +308,41 @@ mod clients {
         assert_ne!(again, second);
         one.expect("media", &[("peer", &again), ("kind", "video")]);
         received.from(&again).expect_moving_and_audible((0, 0), 20);
+    }
+
+    #[test]
+    fn clients_tell_who_somebody_is_and_go_when_they_are_sent_away() {
+        let home = tempfile::tempdir().unwrap();
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
+        let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
+        let url = ws(&server.link());
+        let address = url.trim_start_matches("ws://").to_owned();
+        let start = |url: &str, id: &[&str]| {
+            let first = ["join", "attic", "--server", url, "--headless"];
+            Program::start(home.path(), &[&first[..], &SMALL, id].concat())
+        };
+        let mut one = start(&format!("ssp+{url}/ssp"), &[]);
+        let me = one.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+        let mut ann = start(&url, &["--id", "ann"]);
+        ann.expect("media", &[("peer", &me), ("kind", "video")]);
+        let named = r#"{"name":"the door"}"#;
+        order(&address, "PUT", &format!("peers/{me}/description"), SECRET, named);
+        assert_eq!(ann.expect("described", &[("peer", &me)])["description"]["name"], "the door");
+        order(&address, "PUT", "peers/ann/description", SECRET, r#"{"name":"Ann"}"#);
+        one.expect("described", &[("peer", "ann")]);
+        order(&address, "DELETE", "peers/ann", SECRET, "");
+        let (code, error) = ann.end();
+        assert_eq!((code, error.contains("removed")), (4, true), "{error}");
+        one.expect("peer", &[("peer", "ann"), ("state", "left")]);
+        let mut ann = start(&url, &["--id", "ann"]);
+        ann.expect("media", &[("peer", &me), ("kind", "video")]);
+        assert_eq!(ann.count("described", &[("peer", &me)]), 1);
+        // The pool is closed in the middle of the call: nobody comes back to it.
+        order(&address, "DELETE", "rooms/attic", SECRET, "");
+        for (side, words) in [(one, "closed the pool"), (ann, "the room was closed")] {
+            let (code, error) = side.end();
+            assert_eq!((code, error.contains(words)), (4, true), "{error}");
+        }
     }
 
     #[test]

@@ -128,7 +128,7 @@ impl Client {
                     | signalling::Event::Stopped
                     | signalling::Event::Described(..)
                     | signalling::Event::Registered
-                    | signalling::Event::Joined(..)
+                    | signalling::Event::Joined { .. }
                     | signalling::Event::PeerJoined(_)
                     | signalling::Event::PeerLeft(_)
                     | signalling::Event::From(..)
@@ -153,6 +153,7 @@ impl Client {
                         false => Input::Link(link::Input::PeerGone),
                     }
                 }
+                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Refused(why)),
                 Happening::Wire(Wired::Back) => Input::Registered,
                 Happening::Wire(Wired::Refused(error)) if call.was_connected() => {
                     self.warn(&error.to_string());

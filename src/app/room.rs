@@ -59,6 +59,7 @@ impl Client {
                     hall.is_in = false;
                     Input::ServerGone
                 }
+                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Refused(why)),
                 Happening::Wire(Wired::Back) => {
                     wire.say(|backend| Some(backend.join(name))).await;
                     continue;
@@ -107,13 +108,16 @@ impl Client {
         hall: &mut Hall,
     ) -> Result<Option<Input>, ClientError> {
         Ok(Some(match event {
-            signalling::Event::Joined(peers, me) => {
+            signalling::Event::Joined { peers, me, descriptions } => {
                 hall.is_in = true;
                 me.iter().for_each(|me| self.registration().tell(me));
                 (self.sink)(&Event::Room {
                     room: name.to_string(),
                     peers: peers.iter().map(PeerId::to_string).collect(),
                 });
+                for (peer, description) in descriptions {
+                    (self.sink)(&Event::Described { peer: peer.to_string(), description });
+                }
                 Input::Joined(peers)
             }
             signalling::Event::PeerJoined(peer) => Input::PeerJoined(peer),

@@ -7,12 +7,17 @@ use smol::future::{or, pending};
 use super::client::{Client, ClientError, Registration};
 use crate::signalling::{Backend, Backoff, Event, Frame, Socket};
 
+/// Close code "policy violation" (RFC 6455, 7.4.1).
+const POLICY: u16 = 1008;
+
 /// What comes of it.
 pub(super) enum Wired {
     /// The server, or a peer by way of it, said something.
     Said(Event),
     /// The connection is gone; whether the server ended it in order, as it does when a 1-1 peer is gone.
     Lost { in_order: bool },
+    /// The server sent us away for good; its words.
+    Dismissed(String),
     /// We are registered again.
     Back,
     /// We cannot be: for a reason that does not go away.
@@ -43,6 +48,10 @@ impl Wire {
                 match socket.receive().await {
                     Frame::Text(line) => return Wired::Said(lines.handle_text(&line)),
                     Frame::Binary(_) => {}
+                    Frame::Closed(POLICY, reason) => {
+                        self.state = State::Down;
+                        return Wired::Dismissed(reason);
+                    }
                     Frame::Closed(code, _) => {
                         self.state = State::Down;
                         return Wired::Lost { in_order: code == 1000 };

@@ -10,6 +10,8 @@ use super::network::RelayArgs;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Secret;
+
 const EXAMPLES: &str = "\
 Examples:
   roomtone host                              host a call here; open the link it prints
@@ -236,6 +238,10 @@ pub struct ServerOptions {
     /// The most rooms at a time [default: 10000]
     #[arg(long, value_name = "N", env = "ROOMTONE_MAX_ROOMS")]
     pub max_rooms: Option<usize>,
+    /// What a back end says (Authorization: Bearer TEXT) to give orders under /api/ [default: it cannot];
+    /// other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
+    #[arg(long, value_name = "TEXT", env = "ROOMTONE_API_SECRET", hide_env_values = true)]
+    pub api_secret: Option<Secret>,
 }
 
 /// Options of a client towards its server.

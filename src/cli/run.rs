@@ -97,6 +97,7 @@ async fn bind(options: ServerOptions, ice: IceServers) -> Result<(Server, bool),
         plain,
         allowed_origins: options.allow_origin.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
+        api_secret: options.api_secret,
         limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
         ice,
         ..Config::plain(options.listen.unwrap_or(LISTEN))

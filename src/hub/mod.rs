@@ -7,10 +7,15 @@
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
+mod admin;
 mod registry;
+
+pub use admin::Admin;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
+
+use serde_json::Value;
 
 use crate::protocol::{PeerId, RoomId};
 
@@ -87,6 +92,8 @@ pub enum Input {
     Alive(ConnId),
     /// A connection is gone.
     Closed(ConnId),
+    /// The back end wants something.
+    Admin(Admin),
 }
 
 /// What a peer is told.
@@ -117,6 +124,10 @@ pub enum Notice {
     },
     /// From the other side of your call.
     Relayed(String),
+    /// What the back end says of a peer of your room; null where nothing any more.
+    Described(PeerId, Value),
+    /// Your room is closed.
+    Stopped,
     /// That cannot be; nothing changed.
     Refused(Refusal),
 }
@@ -163,6 +174,10 @@ pub enum Reason {
     Replaced,
     /// The other side of its call is gone.
     CallOver,
+    /// The back end does not want it.
+    Removed,
+    /// The back end closed its room.
+    RoomClosed,
 }
 
 /// What the server is to do.
@@ -203,6 +218,8 @@ struct Conn {
     name: Option<PeerId>,
     place: Place,
     owner: Owner,
+    /// What the back end says of it.
+    description: Value,
 }
 
 #[derive(Debug)]
@@ -237,10 +254,12 @@ impl Hub {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Opened(conn, owner) => {
-                self.conns.insert(conn, Conn { name: None, place: Place::Door, owner });
+                self.conns
+                    .insert(conn, Conn { name: None, place: Place::Door, owner, description: Value::Null });
             }
             Input::Alive(conn) => self.alive(conn),
             Input::Closed(conn) => self.leave(conn),
+            Input::Admin(admin) => self.admin(admin),
             Input::Command(conn, command) => {
                 let Some(place) = self.conns.get(&conn).map(|c| c.place.clone()) else { return };
                 if let Err(refusal) = self.command(now, conn, place, command) {
@@ -411,8 +430,11 @@ impl Hub {
             }
             return;
         }
-        let owner = there.owner;
-        self.rooms.remove(room);
+        self.forget_room(room);
+    }
+
+    fn forget_room(&mut self, room: &RoomId) {
+        let Some(Room { owner, .. }) = self.rooms.remove(room) else { return };
         if let Some(made) = self.rooms_of.get_mut(&owner) {
             *made -= 1;
             if *made == 0 {

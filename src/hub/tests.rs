@@ -119,6 +119,7 @@ enum Step {
     Alive(usize),
     Wait,
     Say(usize, Command),
+    Admin(Admin),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -128,12 +129,19 @@ fn step() -> impl Strategy<Value = Step> {
         4 => name().prop_map(Command::Register),
         2 => name().prop_map(Command::Call),
         3 => room().prop_map(Command::Join),
+        2 => (name(), room()).prop_map(|(name, room)| Command::Enter(name, room)),
         1 => name().prop_map(|to| Command::Send { to, body: "b".into() }),
         1 => Just(Command::Relay("r".into())),
         1 => Just(Command::ListRoom),
         1 => Just(Command::ListPeers),
     ];
+    let admin = prop_oneof![
+        2 => name().prop_map(|peer| Admin::Describe(peer, "d".into())),
+        1 => name().prop_map(Admin::Remove),
+        1 => room().prop_map(Admin::Close),
+    ];
     prop_oneof![
+        1 => admin.prop_map(Step::Admin),
         3 => Just(Step::Open),
         2 => any::<usize>().prop_map(Step::Close),
         1 => any::<usize>().prop_map(Step::Alive),
@@ -179,6 +187,7 @@ proptest! {
                     bench.hub.handle_timeout(bench.now);
                     std::iter::from_fn(|| bench.hub.poll_output()).collect()
                 }
+                Step::Admin(admin) => bench.input(Input::Admin(admin)),
                 Step::Say(n, command) => {
                     let Some(conn) = pick(&open, n) else { continue };
                     bench.say(conn.0, command)
@@ -212,6 +221,10 @@ proptest! {
                             Notice::From { from, .. } => {
                                 prop_assert!(view.room.as_ref().unwrap().contains(&from));
                             }
+                            Notice::Described(peer, _) => {
+                                prop_assert!(view.room.as_ref().unwrap().contains(&peer));
+                            }
+                            Notice::Stopped => prop_assert!(view.room.take().is_some()),
                             Notice::Registered | Notice::PeerList(_) | Notice::Refused(_) => {}
                         }
                     }

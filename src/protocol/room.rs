@@ -61,6 +61,8 @@ pub enum ServerMessage {
     PeerList(Vec<PeerId>),
     /// `SESSION_FROM <uid>` (addition): this peer calls you; its messages follow.
     SessionFrom(PeerId),
+    /// An addition of roomtone: what the server's back end says of a peer of the room; null where nothing any more.
+    RoomPeerDescribed(PeerId, serde_json::Value),
     /// `ICE_SERVERS <json>` (addition): the STUN and TURN servers to use from now on, as WebRTC's
     /// `iceServers`. Comes before `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
     IceServers(Vec<IceServer>),
@@ -85,6 +87,9 @@ pub enum RoomError {
     /// A list of ICE servers that is none.
     #[error("a list of ICE servers that cannot be read")]
     IceServers,
+    /// A description that is no JSON.
+    #[error("a description that cannot be read")]
+    Description,
 }
 
 /// Splits the first word off; the rest keeps everything after one separating space.
@@ -170,6 +175,11 @@ impl ServerMessage {
             "ERROR" => Ok(Self::Error(rest.unwrap_or_default().to_owned())),
             "PEER_LIST" => Ok(Self::PeerList(peers(rest)?)),
             "SESSION_FROM" => Ok(Self::SessionFrom(peer(rest, "SESSION_FROM")?)),
+            "ROOM_PEER_DESCRIBED" => {
+                let (peer, body) = addressed(rest)?;
+                let description = serde_json::from_str(&body);
+                Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| RoomError::Description)?))
+            }
             "ICE_SERVERS" => IceServer::parse_list(rest.unwrap_or_default())
                 .map(Self::IceServers)
                 .ok_or(RoomError::IceServers),
@@ -199,6 +209,7 @@ impl fmt::Display for ServerMessage {
             Self::Error(text) => write!(f, "ERROR {text}"),
             Self::PeerList(peers) => list(f, "PEER_LIST", peers),
             Self::SessionFrom(id) => write!(f, "SESSION_FROM {id}"),
+            Self::RoomPeerDescribed(id, description) => write!(f, "ROOM_PEER_DESCRIBED {id} {description}"),
             Self::IceServers(servers) => {
                 write!(f, "ICE_SERVERS {}", serde_json::to_string(servers).unwrap_or_default())
             }
@@ -239,6 +250,7 @@ mod tests {
             ".*".prop_map(ServerMessage::Error),
             ids().prop_map(ServerMessage::PeerList),
             id().prop_map(ServerMessage::SessionFrom),
+            (id(), ".*").prop_map(|(id, name)| ServerMessage::RoomPeerDescribed(id, name.into())),
             Just(ServerMessage::IceServers(vec![IceServer {
                 urls: vec!["turn:example.org".into()],
                 username: Some("1:x y".into()),

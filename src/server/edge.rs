@@ -1,5 +1,7 @@
 //! What a connection speaks, between its text and the hub. Pure.
 
+use serde_json::Value;
+
 use super::room::{self, Rejection};
 use super::ssp::Endpoint;
 use crate::hub::{Command, Notice, Phase, Reason};
@@ -53,15 +55,231 @@ impl Edge {
         }
     }
 
-    pub(super) fn encode(&mut self, notice: Notice) -> Vec<String> {
+    /// What the peer is told, and of whom it is told what the back end says.
+    pub(super) fn encode(&mut self, notice: Notice, describe: impl Fn(&PeerId) -> Value) -> Vec<String> {
         match self {
-            Self::Room { extended } => room::encode(notice, *extended).into_iter().collect(),
-            Self::Ssp(endpoint) => endpoint.encode(notice),
+            Self::Ssp(endpoint) => endpoint.encode(notice, describe),
+            Self::Room { extended } => {
+                let come = match &notice {
+                    Notice::Joined(peers) => peers.clone(),
+                    Notice::PeerJoined(peer) => vec![peer.clone()],
+                    _ => vec![],
+                };
+                let described = come.into_iter().map(|peer| (describe(&peer), peer));
+                let described = described.filter(|(description, _)| !description.is_null());
+                let described = described.map(|(description, peer)| Notice::Described(peer, description));
+                let all = std::iter::once(notice).chain(described);
+                all.filter_map(|notice| room::encode(notice, *extended)).collect()
+            }
         }
     }
 
     /// The close code and words of an end that the hub decided.
     pub(super) fn close(reason: Reason) -> (u16, &'static str) {
         room::close(reason)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::hub::{Admin, ConnId, Hub, Input, Limits, Output, Owner};
+    use crate::protocol::ssp::{ClientEvent, ServerEvent};
+    use crate::protocol::{Description, PeerMessage, RoomId, SdpKind};
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Open(Kind),
+        Close(usize),
+        Join(usize, bool),
+        Describe(usize),
+        Sdp(usize, usize),
+        Candidate(usize, usize),
+        CloseRoom(bool),
+    }
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Kind {
+        One,
+        Two,
+        Room,
+    }
+
+    /// A connection, and what RTCPool would know on it.
+    struct Client {
+        kind: Kind,
+        edge: Edge,
+        name: String,
+        known: BTreeSet<String>,
+        described: BTreeSet<String>,
+    }
+
+    struct World {
+        hub: Hub,
+        clients: BTreeMap<ConnId, Client>,
+    }
+
+    fn pool(other: bool) -> &'static str {
+        if other { "cellar" } else { "the attic" }
+    }
+
+    impl World {
+        fn nth(&self, n: usize) -> Option<ConnId> {
+            self.clients.keys().nth(n % self.clients.len().max(1)).copied()
+        }
+
+        fn say(&mut self, conn: ConnId, line: String) {
+            let phase = self.hub.phase(conn);
+            let client = self.clients.get_mut(&conn).unwrap();
+            let Ok(commands) = client.edge.decode(phase, line) else { return };
+            for command in commands {
+                if let Command::Enter(name, _) = &command {
+                    client.name = name.to_foreign();
+                }
+                self.hub.handle_input(Instant::now(), Input::Command(conn, command));
+            }
+        }
+
+        fn deliver(&mut self) -> Result<(), TestCaseError> {
+            while let Some(output) = self.hub.poll_output() {
+                match output {
+                    Output::Notify(conn, notice) => {
+                        let Some(client) = self.clients.get_mut(&conn) else { continue };
+                        let hub = &self.hub;
+                        for line in client.edge.encode(notice, |peer| hub.description(peer)) {
+                            if client.kind != Kind::Room {
+                                client.hear(&line)?;
+                            }
+                        }
+                    }
+                    Output::Close(conn, _) => {
+                        self.clients.remove(&conn);
+                    }
+                    Output::Probe(_) => {}
+                }
+            }
+            Ok(())
+        }
+    }
+
+    impl Client {
+        fn is_known(&self, id: &str) -> Result<(), TestCaseError> {
+            prop_assert!(id != self.name, "about itself");
+            prop_assert!(self.known.contains(id), "of somebody unknown");
+            Ok(())
+        }
+
+        fn hear(&mut self, line: &str) -> Result<(), TestCaseError> {
+            match ServerEvent::parse(line).unwrap() {
+                ServerEvent::Joined { id, peers, .. } => {
+                    prop_assert_eq!(&id, &self.name);
+                    prop_assert!(!peers.contains(&id));
+                    self.known = peers.into_iter().collect();
+                }
+                ServerEvent::Peer(id) => {
+                    prop_assert!(id != self.name && self.known.insert(id), "told of twice, or of itself");
+                }
+                ServerEvent::Close(id) => {
+                    self.is_known(&id)?;
+                    self.known.remove(&id);
+                    self.described.remove(&id);
+                }
+                ServerEvent::Describe(id, _) | ServerEvent::RequestOffers(id) => self.is_known(&id)?,
+                ServerEvent::Sdp(id, _) | ServerEvent::Offer(id, _) | ServerEvent::Answer(id, _) => {
+                    self.is_known(&id)?;
+                    self.described.insert(id);
+                }
+                ServerEvent::Candidate(id, _) => {
+                    self.is_known(&id)?;
+                    prop_assert!(self.described.contains(&id), "a candidate before a description");
+                }
+                ServerEvent::Error { .. } | ServerEvent::Stop | ServerEvent::Other(_) => {}
+            }
+            Ok(())
+        }
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let n = || 0..8_usize;
+        prop_oneof![
+            3 => prop_oneof![Just(Kind::One), Just(Kind::Two), Just(Kind::Room)].prop_map(Step::Open),
+            1 => n().prop_map(Step::Close),
+            4 => (n(), prop::bool::weighted(0.2)).prop_map(|(n, other)| Step::Join(n, other)),
+            1 => n().prop_map(Step::Describe),
+            4 => (n(), n()).prop_map(|(from, to)| Step::Sdp(from, to)),
+            4 => (n(), n()).prop_map(|(from, to)| Step::Candidate(from, to)),
+            1 => any::<bool>().prop_map(Step::CloseRoom),
+        ]
+    }
+
+    proptest! {
+        /// Endpoints of both versions and peers of rooms, in any order of joins, leaves, descriptions and
+        /// messages: nobody hears of somebody it was not told of, or of itself, or a candidate before a
+        /// description.
+        #[test]
+        fn what_rtcpool_demands_is_kept(steps in prop::collection::vec(step(), 0..100)) {
+            let mut world = World { hub: Hub::new(Limits::default()), clients: BTreeMap::new() };
+            let mut next = 0;
+            for step in steps {
+                match step {
+                    Step::Open(kind) => {
+                        next += 1;
+                        let conn = ConnId(next);
+                        world.hub.handle_input(Instant::now(), Input::Opened(conn, Owner(1)));
+                        let edge = Edge::of(if kind == Kind::Room { "/" } else { "/ssp" }, next % 2 == 0);
+                        let name = format!("peer{next}");
+                        let (known, described) = Default::default();
+                        world.clients.insert(conn, Client { kind, edge, name: name.clone(), known, described });
+                        if kind == Kind::Room {
+                            world.say(conn, format!("HELLO {name}"));
+                        }
+                    }
+                    Step::Close(n) => {
+                        let Some(conn) = world.nth(n) else { continue };
+                        world.clients.remove(&conn);
+                        world.hub.handle_input(Instant::now(), Input::Closed(conn));
+                    }
+                    Step::Join(n, other) => {
+                        let Some(conn) = world.nth(n) else { continue };
+                        let line = match world.clients[&conn].kind {
+                            Kind::Room => format!("ROOM {}", RoomId::from_foreign(pool(other)).unwrap()),
+                            Kind::One | Kind::Two => ClientEvent::Join(pool(other).into()).to_string(),
+                        };
+                        world.say(conn, line);
+                    }
+                    Step::Describe(n) => {
+                        let Some(conn) = world.nth(n) else { continue };
+                        let peer = world.clients[&conn].name.parse().unwrap();
+                        let admin = Admin::Describe(peer, json!({"n": n}));
+                        world.hub.handle_input(Instant::now(), Input::Admin(admin));
+                    }
+                    Step::CloseRoom(other) => {
+                        let room = RoomId::from_foreign(pool(other)).unwrap();
+                        world.hub.handle_input(Instant::now(), Input::Admin(Admin::Close(room)));
+                    }
+                    Step::Sdp(from, to) | Step::Candidate(from, to) => {
+                        let (Some(conn), Some(to)) = (world.nth(from), world.nth(to)) else { continue };
+                        let (kind, to) = (world.clients[&conn].kind, world.clients[&to].name.clone());
+                        let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
+                        let is_sdp = matches!(step, Step::Sdp(..));
+                        let line = match (kind, is_sdp) {
+                            (Kind::Room, true) => format!("ROOM_PEER_MSG {to} {}", PeerMessage::Description(offer)),
+                            (Kind::Room, false) => format!("ROOM_PEER_MSG {to} {}", PeerMessage::EndOfCandidates),
+                            (Kind::One, true) => ClientEvent::Offers(vec![(to, offer)]).to_string(),
+                            (Kind::Two, true) => ClientEvent::Sdp(to, offer).to_string(),
+                            (_, false) => ClientEvent::Candidate(to, PeerMessage::EndOfCandidates).to_string(),
+                        };
+                        world.say(conn, line);
+                    }
+                }
+                world.deliver()?;
+            }
+        }
     }
 }

@@ -14,7 +14,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
 use super::edge::Edge;
-use super::{Io, Shared, connection};
+use super::{Io, Shared, api, connection};
 use crate::protocol::room::EXTENSION_QUERY;
 
 /// The page's files: path, type, content.
@@ -33,9 +33,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Full<Bytes>>;
 
-fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
@@ -47,7 +47,7 @@ fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Repl
     reply
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
 }
 
@@ -64,6 +64,9 @@ pub(super) async fn handle(
     }
     if is_upgrade(request.headers()) {
         return Ok(upgrade(request, shared, from));
+    }
+    if request.uri().path().starts_with(api::PREFIX) {
+        return Ok(api::handle(request, &shared.board, shared.api_secret.as_ref()).await);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));

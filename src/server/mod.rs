@@ -3,6 +3,7 @@
 //! One port takes TLS and plain connections, told apart by their first byte. Plain ones are for this
 //! machine, or for a proxy in front ([`Config::plain`]).
 
+mod api;
 mod connection;
 mod edge;
 mod http;
@@ -27,6 +28,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use switchboard::Switchboard;
 
 use crate::hub::Limits;
+use crate::protocol::Secret;
 pub use tls::{Files, Identity};
 
 /// The most connections that wait to be accepted.
@@ -90,6 +92,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The STUN and TURN servers that clients are told of.
     pub ice: ice::IceServers,
+    /// What a back end has to know to give orders; none: it cannot.
+    pub api_secret: Option<Secret>,
 }
 
 impl Config {
@@ -104,6 +108,7 @@ impl Config {
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),
+            api_secret: None,
         }
     }
 }
@@ -116,6 +121,7 @@ struct Shared {
     allowed_origins: Vec<String>,
     per_address: usize,
     timeouts: Timeouts,
+    api_secret: Option<Secret>,
 }
 
 /// Counts a connection while it lives.
@@ -155,6 +161,7 @@ impl Server {
             allowed_origins: config.allowed_origins,
             per_address: config.per_address,
             timeouts: config.timeouts,
+            api_secret: config.api_secret,
         };
         Ok(Self { listener, shared: Arc::new(shared) })
     }

@@ -15,6 +15,9 @@ pub enum Rejection {
 
 /// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
 const PROTOCOL_ERROR: u16 = 1002;
+/// Close code "policy violation" (RFC 6455, 7.4.1): to come again is no use.
+const POLICY: u16 = 1008;
+const ROOM_CLOSED: &str = "the room was closed";
 const INVALID_ID: Rejection = Rejection::Close(PROTOCOL_ERROR, "invalid peer uid");
 
 /// Reads a line of a peer that stands in that phase.
@@ -46,9 +49,11 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
 pub fn encode(notice: Notice, extended: bool) -> Option<String> {
     let message = match notice {
         Notice::Relayed(text) => return Some(text),
-        Notice::CalledBy(_) if !extended => return None,
+        Notice::CalledBy(_) | Notice::Described(..) if !extended => return None,
         Notice::CalledBy(peer) => ServerMessage::SessionFrom(peer),
         Notice::PeerList(peers) => ServerMessage::PeerList(peers),
+        Notice::Described(peer, description) => ServerMessage::RoomPeerDescribed(peer, description),
+        Notice::Stopped => ServerMessage::Error(ROOM_CLOSED.to_owned()),
         Notice::Registered => ServerMessage::Hello,
         Notice::CallStarted => ServerMessage::SessionOk,
         Notice::Joined(peers) => ServerMessage::RoomOk(peers),
@@ -67,6 +72,8 @@ pub fn close(reason: Reason) -> (u16, &'static str) {
         Reason::IdTaken => (PROTOCOL_ERROR, "invalid peer uid"),
         Reason::Replaced => (1001, "registered again elsewhere"),
         Reason::CallOver => (1000, ""),
+        Reason::Removed => (POLICY, "removed"),
+        Reason::RoomClosed => (POLICY, ROOM_CLOSED),
     }
 }
 

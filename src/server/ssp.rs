@@ -1,6 +1,10 @@
 //! ssp at the server's edge: an endpoint's events to the hub's commands, and the hub's notices to events. A pool
 //! and a room of one name are one, so what goes between an endpoint and a room's peer is translated. Pure.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
 use super::room::Rejection;
 use crate::hub::{Command, Notice};
 use crate::protocol::ssp::{ClientEvent, ServerEvent, in_version_1};
@@ -24,11 +28,16 @@ pub struct Endpoint {
     /// The id that it has or is to have, and the pool.
     me: Option<(PeerId, String)>,
     is_in: bool,
+    /// Candidates of those of whom it has no description yet, which RTCPool does not keep; none of the others.
+    early: BTreeMap<PeerId, Vec<PeerMessage>>,
 }
+
+/// The most candidates that are kept of one peer.
+const MAX_EARLY: usize = 64;
 
 impl Default for Endpoint {
     fn default() -> Self {
-        Self { version: Version::Unknown, me: None, is_in: false }
+        Self { version: Version::Unknown, me: None, is_in: false, early: BTreeMap::new() }
     }
 }
 
@@ -84,32 +93,41 @@ impl Endpoint {
         }
     }
 
-    /// What the endpoint is told.
-    pub fn encode(&mut self, notice: Notice) -> Vec<String> {
+    /// What the endpoint is told, and of whom it is told what the back end says.
+    pub fn encode(&mut self, notice: Notice, describe: impl Fn(&PeerId) -> Value) -> Vec<String> {
         let one = |event: ServerEvent| vec![event.to_string()];
         match notice {
             Notice::Joined(peers) => {
                 self.is_in = true;
+                self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
                 let Some((id, pool)) = &self.me else { return vec![] };
                 let all = peers.iter().chain([id]);
                 one(ServerEvent::Joined {
                     id: id.to_foreign(),
                     pool: pool.clone(),
-                    descriptions: all.map(|id| (id.to_foreign(), serde_json::Value::Null)).collect(),
+                    descriptions: all.map(|id| (id.to_foreign(), describe(id))).collect(),
                     peers: peers.iter().map(PeerId::to_foreign).collect(),
                 })
             }
-            // Each generation ignores the other's word for it.
-            Notice::PeerJoined(peer) if self.version == Version::Two => {
-                one(ServerEvent::Peer(peer.to_foreign()))
+            Notice::PeerJoined(peer) => {
+                let id = peer.to_foreign();
+                self.early.insert(peer, vec![]);
+                let mut told = one(ServerEvent::Peer(id.clone()));
+                // Each generation ignores the other's word for it.
+                if self.version != Version::Two {
+                    told.push(ServerEvent::RequestOffers(id).to_string());
+                }
+                told
             }
-            Notice::PeerJoined(peer) => [
-                ServerEvent::Peer(peer.to_foreign()).to_string(),
-                ServerEvent::RequestOffers(peer.to_foreign()).to_string(),
-            ]
-            .into(),
-            Notice::PeerLeft(peer) => one(ServerEvent::Close(peer.to_foreign())),
-            Notice::From { from, body } => self.relayed(from.to_foreign(), &body),
+            Notice::Described(peer, description) => {
+                one(ServerEvent::Describe(peer.to_foreign(), description))
+            }
+            Notice::Stopped => one(ServerEvent::Stop),
+            Notice::PeerLeft(peer) => {
+                self.early.remove(&peer);
+                one(ServerEvent::Close(peer.to_foreign()))
+            }
+            Notice::From { from, body } => self.relayed(&from, &body),
             Notice::Refused(why) if self.is_in => vec![error(NO_TARGET, Some(why.to_string()))],
             Notice::Refused(why) => {
                 self.me = None;
@@ -126,21 +144,31 @@ impl Endpoint {
     }
 
     /// What a peer says, in words of the endpoint's version; what ssp has no words for is left out.
-    fn relayed(&self, from: String, body: &str) -> Vec<String> {
-        match PeerMessage::parse(body) {
-            Ok(PeerMessage::Description(sdp)) => {
-                let of_one = || in_version_1(from.clone(), sdp.clone()).to_string();
-                let of_two = || ServerEvent::Sdp(from.clone(), sdp.clone()).to_string();
-                match self.version {
+    fn relayed(&mut self, from: &PeerId, body: &str) -> Vec<String> {
+        let id = from.to_foreign();
+        let candidate = |candidate| ServerEvent::Candidate(id.clone(), candidate).to_string();
+        match (PeerMessage::parse(body), self.early.get_mut(from)) {
+            (Ok(PeerMessage::Description(sdp)), _) => {
+                let of_one = || in_version_1(id.clone(), sdp.clone()).to_string();
+                let of_two = || ServerEvent::Sdp(id.clone(), sdp.clone()).to_string();
+                let mut told = match self.version {
                     Version::One => vec![of_one()],
                     Version::Two => vec![of_two()],
                     Version::Unknown => vec![of_two(), of_one()],
+                };
+                told.extend(self.early.remove(from).into_iter().flatten().map(candidate));
+                told
+            }
+            (Ok(found @ (PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates)), early) => match early {
+                None => vec![candidate(found)],
+                Some(early) => {
+                    if early.len() < MAX_EARLY {
+                        early.push(found);
+                    }
+                    vec![]
                 }
-            }
-            Ok(candidate @ (PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates)) => {
-                vec![ServerEvent::Candidate(from, candidate).to_string()]
-            }
-            Ok(PeerMessage::OfferRequest | PeerMessage::Placeholder) | Err(_) => vec![],
+            },
+            (Ok(PeerMessage::OfferRequest | PeerMessage::Placeholder) | Err(_), _) => vec![],
         }
     }
 }
@@ -150,6 +178,10 @@ mod tests {
     use super::*;
     use crate::hub::Refusal;
     use crate::protocol::{Description, SdpKind};
+
+    fn nothing(_: &PeerId) -> Value {
+        Value::Null
+    }
 
     fn id(text: &str) -> PeerId {
         text.parse().unwrap()
@@ -170,7 +202,7 @@ mod tests {
         let join = ClientEvent::Join("the attic".into()).to_string();
         let room = RoomId::from_foreign("the attic").unwrap();
         assert_eq!(say(&mut endpoint, &join), Ok(vec![Command::Enter(id("e1"), room)]));
-        let told = endpoint.encode(Notice::Joined(vec![id("ann")]));
+        let told = endpoint.encode(Notice::Joined(vec![id("ann")]), nothing);
         let Ok(ServerEvent::Joined { id, pool, peers, descriptions }) = ServerEvent::parse(&told[0]) else {
             panic!("{told:?}")
         };
@@ -191,7 +223,7 @@ mod tests {
         // Who was refused may try again.
         let mut endpoint = Endpoint::default();
         say(&mut endpoint, &again).unwrap();
-        let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms));
+        let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
         assert!(told[0].contains("Could not join pool.") && told[0].contains("no room for more rooms"));
         assert!(say(&mut endpoint, &again).is_ok());
     }
@@ -210,17 +242,20 @@ mod tests {
                 .collect()
         };
         let mut unknown = joined();
-        assert_eq!(types(&unknown.encode(Notice::PeerJoined(id("bob")))), ["peer", "request_offers"]);
-        assert_eq!(types(&unknown.encode(from())), ["sdp", "offer"]);
+        assert_eq!(
+            types(&unknown.encode(Notice::PeerJoined(id("bob")), nothing)),
+            ["peer", "request_offers"]
+        );
+        assert_eq!(types(&unknown.encode(from(), nothing)), ["sdp", "offer"]);
         let mut second = joined();
         say(&mut second, &ClientEvent::Sdp("ann".into(), offer.clone()).to_string()).unwrap();
-        assert_eq!(types(&second.encode(from())), ["sdp"]);
-        assert_eq!(types(&second.encode(Notice::PeerJoined(id("bob")))), ["peer"]);
+        assert_eq!(types(&second.encode(from(), nothing)), ["sdp"]);
+        assert_eq!(types(&second.encode(Notice::PeerJoined(id("bob")), nothing)), ["peer"]);
         let mut first = joined();
         let offers = ClientEvent::Offers(vec![("ann".into(), offer.clone()), ("bob".into(), offer.clone())]);
         assert_eq!(say(&mut first, &offers.to_string()).unwrap().len(), 2);
-        assert_eq!(types(&first.encode(from())), ["offer"]);
+        assert_eq!(types(&first.encode(from(), nothing)), ["offer"]);
         let request = Notice::From { from: id("ann"), body: "OFFER_REQUEST".into() };
-        assert_eq!(first.encode(request), Vec::<String>::new());
+        assert_eq!(first.encode(request, nothing), Vec::<String>::new());
     }
 }

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::{Value, json};
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::edge::Edge;
 use super::ice::IceServers;
 use super::room::Rejection;
-use crate::hub::{ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
+use crate::hub::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
+use crate::protocol::PeerId;
 use crate::protocol::room::ServerMessage;
 
 /// The most messages that wait for one peer.
@@ -177,6 +179,27 @@ impl Switchboard {
         self.lock().hub.phase(id) != Phase::Unregistered
     }
 
+    /// What the back end wants done; false where there is none of that name.
+    pub(super) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
+        let mut state = self.lock();
+        let found = match &admin {
+            Admin::Describe(peer, _) | Admin::Remove(peer) => state.hub.has_peer(peer),
+            Admin::Close(room) => state.hub.rooms().any(|(name, _)| name == room),
+        };
+        self.input(&mut state, Input::Admin(admin));
+        found
+    }
+
+    /// Every room, with its peers and what the back end says of them.
+    pub(super) fn rooms(&self) -> Value {
+        let state = self.lock();
+        let peer = |id: PeerId| json!({"description": state.hub.description(&id), "id": id.to_string()});
+        let rooms = state.hub.rooms().map(|(name, peers)| {
+            json!({"room": name.to_string(), "peers": peers.into_iter().map(peer).collect::<Vec<_>>()})
+        });
+        rooms.collect()
+    }
+
     /// Connections, registered peers and rooms.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         self.lock().hub.counts()
@@ -199,9 +222,11 @@ impl Switchboard {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
                 Output::Notify(id, notice) => {
-                    let Some(outbox) = state.outboxes.get_mut(&id) else { continue };
+                    let State { hub, outboxes, .. } = &mut *state;
+                    let Some(outbox) = outboxes.get_mut(&id) else { continue };
                     let ahead = if outbox.edge.is_extended() { self.ahead(&notice) } else { None };
-                    let text = outbox.edge.encode(notice).into_iter().map(Outgoing::Text);
+                    let describe = |peer: &PeerId| hub.description(peer);
+                    let text = outbox.edge.encode(notice, describe).into_iter().map(Outgoing::Text);
                     (id, ahead.into_iter().chain(text).all(|message| outbox.push(message)))
                 }
                 Output::Close(id, reason) => {

@@ -20,8 +20,15 @@ pub enum Event {
     Peer(PeerMessage),
     /// From the other peer or the server, and of no use; why.
     Junk(String),
-    /// We are in the room, with these before us; and our id, where the server gives one.
-    Joined(Vec<PeerId>, Option<PeerId>),
+    /// We are in the room.
+    Joined {
+        /// Those before us.
+        peers: Vec<PeerId>,
+        /// Our id, where the server gives one.
+        me: Option<PeerId>,
+        /// What the back end says of some of them.
+        descriptions: Vec<(PeerId, serde_json::Value)>,
+    },
     /// A peer came into the room.
     PeerJoined(PeerId),
     /// A peer left the room.

@@ -85,10 +85,13 @@ impl Backend for RoomClient {
             }
             (Ok(ServerMessage::RoomOk(peers)), Phase::Joining) => {
                 self.phase = Phase::Room;
-                Event::Joined(peers, None)
+                Event::Joined { peers, me: None, descriptions: vec![] }
             }
             (Ok(ServerMessage::RoomPeerJoined(peer)), Phase::Room) => Event::PeerJoined(peer),
             (Ok(ServerMessage::RoomPeerLeft(peer)), Phase::Room) => Event::PeerLeft(peer),
+            (Ok(ServerMessage::RoomPeerDescribed(peer, description)), Phase::Room) => {
+                Event::Described(peer, description)
+            }
             (Ok(ServerMessage::RoomPeerMsg { from, body }), Phase::Room) => match PeerMessage::parse(&body) {
                 Ok(message) => Event::From(from, message),
                 Err(error) => Event::JunkFrom(from, error.to_string()),
@@ -160,7 +163,10 @@ mod tests {
         let id = |text: &str| -> PeerId { text.parse().unwrap() };
         let mut client = registered();
         assert_eq!(client.join(&"attic".parse().unwrap()), "ROOM attic");
-        assert_eq!(client.handle_text("ROOM_OK bob cat"), Event::Joined(vec![id("bob"), id("cat")], None));
+        assert_eq!(
+            client.handle_text("ROOM_OK bob cat"),
+            Event::Joined { peers: vec![id("bob"), id("cat")], me: None, descriptions: vec![] }
+        );
         assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Event::PeerJoined(id("dan")));
         assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Event::PeerLeft(id("bob")));
         let from = client.handle_text("ROOM_PEER_MSG cat OFFER_REQUEST");

@@ -23,9 +23,14 @@ impl SspClient {
 
     fn event(&mut self, event: ServerEvent) -> Option<Event> {
         Some(match event {
-            ServerEvent::Joined { id: me, peers, .. } => {
+            ServerEvent::Joined { id: me, peers, descriptions, .. } => {
                 self.is_in = true;
-                Event::Joined(peers.iter().filter_map(|peer| id(peer)).collect(), id(&me))
+                let described = descriptions.into_iter().filter(|(_, description)| !description.is_null());
+                Event::Joined {
+                    peers: peers.iter().filter_map(|peer| id(peer)).collect(),
+                    me: id(&me),
+                    descriptions: described.filter_map(|(peer, what)| Some((id(&peer)?, what))).collect(),
+                }
             }
             // A server that speaks both versions says both, and means the same.
             ServerEvent::Peer(peer) => Event::PeerJoined(id(&peer)?),
@@ -107,7 +112,10 @@ mod tests {
             descriptions: vec![],
         };
         let odd = id("an odd\none");
-        assert_eq!(client.handle_text(&joined.to_string()), Event::Joined(vec![odd.clone()], Some(id("me"))));
+        assert_eq!(
+            client.handle_text(&joined.to_string()),
+            Event::Joined { peers: vec![odd.clone()], me: Some(id("me")), descriptions: vec![] }
+        );
         assert_eq!(
             client.handle_text(&ServerEvent::Peer("bob".into()).to_string()),
             Event::PeerJoined(id("bob"))

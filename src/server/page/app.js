@@ -181,6 +181,7 @@ signalling.addEventListener("room", ({ detail }) => {
   app.room?.entered(detail);
   who();
 });
+signalling.addEventListener("described", ({ detail }) => app.room?.described(detail));
 for (const kind of ["joined", "left"]) {
   signalling.addEventListener(kind, ({ detail }) => {
     if (!app.room) return;

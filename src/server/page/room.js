@@ -39,6 +39,14 @@ export class Room extends EventTarget {
     if (call === this.calls.get(peer)) this.#remove(peer);
   }
 
+  // What the server's back end says of a peer: a name, if anything, stands under its picture.
+  described({ peer, description }) {
+    const name = this.#tile(peer)?.querySelector("figcaption");
+    if (!name) return;
+    name.textContent = typeof description?.name === "string" ? description.name : peer;
+    name.title = description ? JSON.stringify(description) : "";
+  }
+
   #remove(peer) {
     this.calls.get(peer)?.close();
     this.calls.delete(peer);

@@ -60,6 +60,10 @@ export class Signalling extends EventTarget {
         return this.#tell("joined", rest);
       case "ROOM_PEER_LEFT":
         return this.#tell("left", rest);
+      case "ROOM_PEER_DESCRIBED": {
+        const [peer] = rest.split(" ", 1);
+        return this.#described(peer, rest.slice(peer.length + 1));
+      }
       case "ROOM_PEER_MSG": {
         const [from] = rest.split(" ", 1);
         return this.#peer(rest.slice(from.length + 1), from);
@@ -79,6 +83,15 @@ export class Signalling extends EventTarget {
       this.iceServers = JSON.parse(json);
     } catch {
       console.warn("a list of ICE servers that cannot be read");
+    }
+  }
+
+  // What the server's back end says of a peer of the room.
+  #described(peer, json) {
+    try {
+      this.#tell("described", { peer, description: JSON.parse(json) });
+    } catch {
+      console.warn("a description that cannot be read");
     }
   }
 
