@@ -4,8 +4,9 @@
 
 use std::time::Instant;
 
-use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Owner};
+use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
 use roomtone::protocol::room::{ClientMessage, ServerMessage};
+use roomtone::protocol::ssp::{ClientEvent, ServerEvent};
 use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind};
 use roomtone::sdp::fingerprint::Fingerprint;
 use roomtone::sdp::{self, CandidateLine, Kind, Sdp};
@@ -15,7 +16,7 @@ use roomtone::session::{Negotiation, Terms, effect, negotiation, terms};
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them, under the names of their corpora.
-pub(crate) const ALL: [Target; 7] = [
+pub(crate) const ALL: [Target; 8] = [
     ("room_line", room_line),
     ("negotiation", negotiation),
     ("sdp", sdp),
@@ -23,6 +24,7 @@ pub(crate) const ALL: [Target; 7] = [
     ("hub", hub),
     ("script", script),
     ("ice", ice),
+    ("ssp", ssp),
 ];
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -152,5 +154,28 @@ pub(crate) fn ice(bytes: &[u8]) {
     }
     for server in IceServer::parse_list(&text).unwrap_or_default() {
         assert!(server.urls.iter().all(|url| url.parse::<IceUrl>().is_ok()));
+    }
+}
+
+/// Events of a pool, of either side: what is read is written and read again, and the server's edge takes them.
+pub(crate) fn ssp(bytes: &[u8]) {
+    let mut endpoint = roomtone::server::ssp::Endpoint::default();
+    for line in text(bytes).lines().take(50) {
+        if let Ok(event) = ClientEvent::parse(line) {
+            assert_eq!(ClientEvent::parse(&event.to_string()), Ok(event));
+        }
+        if let Ok(event) = ServerEvent::parse(line) {
+            let again = ServerEvent::parse(&event.to_string());
+            assert!(again.is_ok(), "{event:?}");
+        }
+        let _ = endpoint.decode(line, || "me".parse().ok());
+        let id = || "peer".parse();
+        for notice in
+            [id().map(Notice::PeerJoined), id().map(|from| Notice::From { from, body: line.to_owned() })]
+        {
+            for told in endpoint.encode(notice.unwrap(), |_| line.into()) {
+                assert!(ServerEvent::parse(&told).is_ok(), "{told}");
+            }
+        }
     }
 }
