@@ -47,6 +47,7 @@ impl Side {
             codecs: codecs.to_vec(),
             stream: name.into(),
             ice: roomtone::media::transport::IceConfig::default(),
+            latency: Default::default(),
         };
         Self {
             name,

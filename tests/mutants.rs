@@ -99,6 +99,7 @@ fn whatever_the_normaliser_lets_through_webrtcbin_survives() {
         codecs: vec![Codec::Vp8, Codec::H264, Codec::Opus],
         stream: "mutants".into(),
         ice: IceConfig::default(),
+        latency: Default::default(),
     };
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     smol::block_on(async {

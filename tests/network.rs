@@ -48,6 +48,8 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
     let trip = wait_for("a round trip", || setting.ann.stats()["round_trip_ms"].as_f64());
     assert!((60.0..200.0).contains(&trip), "{trip} ms");
+    // What was lost is to come again before its turn.
+    wait_for("a longer delay", || (setting.bob.stats()["delay_ms"].as_u64()? >= 120).then_some(()));
     assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
 }
 
@@ -56,6 +58,7 @@ fn a_call_goes_on_through_a_network_that_was_away() {
     let fine = Impairment { delay: 10 * MS, ..Impairment::default() };
     let Some(mut setting) = call_over(fine) else { return };
     setting.received.expect_moving_and_audible((0, 0), 20);
+    assert_eq!(setting.bob.stats()["delay_ms"], 80, "no longer than the network wants it");
     setting.network.set(Impairment { cut: true, ..fine });
     setting.bob.expect("peer", &[("state", "reconnecting")]);
     setting.ann.expect("peer", &[("state", "reconnecting")]);

@@ -146,6 +146,7 @@ async fn listen(peer: Weak<Peer>, number: u64, out: Sender<(u64, Happened)>) {
         smol::Timer::after(LISTEN).await;
         let Some(peer) = peer.upgrade() else { return };
         let now = peer.heard();
+        peer.follow_network();
         drop(peer);
         let mut happened = vec![];
         if now != before {

@@ -10,6 +10,7 @@ use super::ice::{Ice, IceOptions};
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
 use crate::media::peer::PeerConfig;
+use crate::media::playout::Latency;
 use crate::media::stage::{Stage, StageConfig};
 use crate::media::{Capture, Encoders, MediaError, inventory, output};
 use crate::sdp::{Codec, Kind};
@@ -53,6 +54,8 @@ pub struct MediaOptions {
     pub stats: Option<Duration>,
     /// How paths to peers are looked for.
     pub ice: IceOptions,
+    /// How long received media waits to be put in order.
+    pub latency: Latency,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
 }
@@ -154,7 +157,8 @@ impl MediaPlan {
             false => Some(Arc::new(Stage::start(&stage, &failed)?)),
         };
         let stream = format!("roomtone-{:08x}", fastrand::u32(..));
-        let peer = PeerConfig { encoders, receive, codecs, stream, ice: ice.config() };
+        let peer =
+            PeerConfig { encoders, receive, codecs, stream, ice: ice.config(), latency: options.latency };
         Ok(Self {
             peer,
             show,

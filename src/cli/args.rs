@@ -315,6 +315,9 @@ pub struct MediaArgs {
     /// Send nothing
     #[arg(long, env = "ROOMTONE_RECEIVE_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub receive_only: Option<bool>,
+    /// How long what comes waits to be put in order: as the network wants it, or so many ms [default: auto]
+    #[arg(long, value_name = "auto|MS", env = "ROOMTONE_LATENCY")]
+    pub latency: Option<String>,
     /// How many seconds nothing may come of a peer until a new path to it is looked for [default: 4]
     #[arg(long, value_name = "SECONDS", env = "ROOMTONE_RECONNECT_AFTER", value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub reconnect_after: Option<u32>,

@@ -144,6 +144,7 @@ mod media {
     use crate::app::{self, Admission, Client, MediaOptions, MediaPlan, Patience};
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
+    use crate::media::playout::Latency;
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
     use crate::signalling::Target;
@@ -173,6 +174,16 @@ mod media {
         parsed.filter(|(width, height)| fits(width) && fits(height)).ok_or_else(|| {
             CliError::Usage(format!("'{text}' is no size: two even numbers from 16 to 8192, as in 1280x720"))
         })
+    }
+
+    fn latency(text: &str) -> Result<Latency, CliError> {
+        let fixed = || text.parse().ok().filter(|ms| (0..=5000).contains(ms)).map(Duration::from_millis);
+        match text {
+            "auto" => Ok(Latency::Auto),
+            _ => fixed().map(Latency::Fixed).ok_or_else(|| {
+                CliError::Usage(format!("--latency: '{text}' is neither auto nor a number of ms up to 5000"))
+            }),
+        }
     }
 
     fn media_options(
@@ -205,6 +216,7 @@ mod media {
             send_only: args.send_only == Some(true),
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
             ice,
+            latency: args.latency.as_deref().map_or(Ok(Latency::Auto), latency)?,
             patience: Patience {
                 quiet: Duration::from_secs(args.reconnect_after.unwrap_or(4).into()),
                 give_up: Duration::from_secs(args.give_up_after.unwrap_or(30).into()),

@@ -14,6 +14,7 @@ pub mod launch;
 pub mod output;
 pub mod peer;
 pub mod pipeline;
+pub mod playout;
 pub mod receive;
 pub mod record;
 mod rtp;

@@ -14,6 +14,7 @@ use smol::channel::Sender as EventSender;
 use super::certificate::Certificate;
 use super::encode::Encoders;
 use super::pipeline::{BusEvent, Owned};
+use super::playout::{Delay, Latency};
 use super::receive::{self, Track};
 pub use super::stats::Stats;
 use super::transceivers::Sender;
@@ -24,8 +25,6 @@ use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::{Codec, Kind, Sdp};
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
 
-/// How long the jitter buffers hold packets, in ms.
-const JITTER_BUFFER_MS: u32 = 80;
 /// The label of the data channel that carries the chat.
 pub const CHAT: &str = "chat";
 /// The longest chat message taken or sent, in bytes.
@@ -44,6 +43,8 @@ pub struct PeerConfig {
     pub stream: String,
     /// How a path to the peer is looked for.
     pub ice: IceConfig,
+    /// How long received media waits to be put in order.
+    pub latency: Latency,
 }
 
 impl PeerConfig {
@@ -123,6 +124,7 @@ pub struct Peer {
     certificate: Certificate,
     events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
+    delay: Delay,
     owned: Owned,
 }
 
@@ -138,9 +140,8 @@ impl Peer {
         let missing = |_| MediaError::MissingElement { element: "webrtcbin".to_owned() };
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
-        webrtc.set_property("latency", JITTER_BUFFER_MS);
         transport::set_up_ice(&webrtc, &config.ice);
-        transport::set_up_rtp(&webrtc);
+        let delay = Delay::of(&webrtc, config.latency, transport::set_up_rtp(&webrtc));
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -158,7 +159,7 @@ impl Peer {
         let packets = transport::count_packets(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
-        let peer = Self { state: Arc::default(), webrtc, config, certificate, events, packets, owned };
+        let peer = Self { state: Arc::default(), webrtc, config, certificate, events, packets, delay, owned };
         peer.listen();
         peer.owned.play()?;
         Ok(peer)
@@ -203,6 +204,13 @@ impl Peer {
         (self.packets.load(Relaxed), frames)
     }
 
+    /// Lets received media wait as long as the network wants it; to be called regularly.
+    pub fn follow_network(&self) {
+        if lock(&self.state).connected {
+            self.delay.follow(&self.webrtc);
+        }
+    }
+
     /// Says goodbye to the peer, which then knows at once that this is the end.
     pub async fn say_goodbye(&self) {
         self.owned.say_farewell().await;
@@ -244,6 +252,7 @@ impl Peer {
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         super::stats::add_rtp_session(&self.webrtc, &mut stats);
+        stats.delay_ms = self.webrtc.property("latency");
         stats
     }
 

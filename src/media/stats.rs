@@ -23,6 +23,8 @@ pub struct Stats {
     pub packets_lost: i64,
     /// The round trip as RTCP measures it, in ms.
     pub round_trip_ms: Option<f64>,
+    /// How long received media waits to be put in order, in ms.
+    pub delay_ms: u32,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
     pub local_candidate: Option<String>,
     /// The same of the peer's.

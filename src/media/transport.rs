@@ -1,8 +1,8 @@
 //! What lies below webrtcbin: ICE's settings, the DTLS connection, and whose certificate it has.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_rustls::rustls::pki_types::CertificateDer;
 use futures_rustls::rustls::pki_types::pem::PemObject;
@@ -84,8 +84,11 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
     }
 }
 
-/// Sets what webrtcbin's RTP session does not let a peer or chance decide.
-pub(super) fn set_up_rtp(webrtc: &gst::Element) {
+/// The jitter buffers of a connection, one for each stream that comes.
+pub(super) type JitterBuffers = Arc<Mutex<Vec<gst::glib::WeakRef<gst::Element>>>>;
+
+/// Sets what webrtcbin's RTP session does not let a peer or chance decide; gives the jitter buffers that it makes.
+pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
     /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
     const MAX_STREAMS: u32 = 16;
     /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
@@ -93,14 +96,25 @@ pub(super) fn set_up_rtp(webrtc: &gst::Element) {
     if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
         rtpbin.set_property("max-streams", MAX_STREAMS);
     }
+    let buffers = JitterBuffers::default();
+    let made = buffers.clone();
     webrtc.connect("deep-element-added", false, move |args| {
         let element = args.get(2)?.get::<gst::Element>().ok()?;
-        if element.factory().is_some_and(|factory| factory.name() == "rtpsession") {
-            let session = element.property::<gst::glib::Object>("internal-session");
-            session.set_property("rtcp-min-interval", REPORTS.nseconds());
+        match element.factory()?.name().as_str() {
+            "rtpsession" => {
+                let session = element.property::<gst::glib::Object>("internal-session");
+                session.set_property("rtcp-min-interval", REPORTS.nseconds());
+            }
+            "rtpjitterbuffer" => {
+                let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+                made.retain(|buffer| buffer.upgrade().is_some());
+                made.push(element.downgrade());
+            }
+            _ => {}
         }
         None
     });
+    buffers
 }
 
 /// Counts the packets that come in: RTP, RTCP and DTLS alike, not ICE's own checks.
