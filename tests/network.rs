@@ -50,6 +50,7 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     assert!((60.0..200.0).contains(&trip), "{trip} ms");
     // What was lost is to come again before its turn.
     wait_for("a longer delay", || (setting.bob.stats()["delay_ms"].as_u64()? >= 120).then_some(()));
+    wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
     assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
 }
 

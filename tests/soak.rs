@@ -229,6 +229,7 @@ fn a_long_call_over_a_network_that_loses() {
         assert!(shown > 60 * 15 / 2 && sound > 60 * 25, "it froze: {before} {now}");
         before = now;
     }
+    println!("in the end: {before}");
     println!("packets from the one that is measured, and to it: {:?}", setting.network.counts());
     for side in [&mut setting.bob, &mut setting.ann] {
         assert_eq!(side.count("peer", &[("state", "reconnecting")]), 0);

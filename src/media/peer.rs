@@ -141,7 +141,8 @@ impl Peer {
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         transport::set_up_ice(&webrtc, &config.ice);
-        let delay = Delay::of(&webrtc, config.latency, transport::set_up_rtp(&webrtc));
+        let buffers = transport::set_up_rtp(&webrtc);
+        let delay = Delay::of(&webrtc, config.latency, buffers.clone());
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -160,7 +161,7 @@ impl Peer {
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
         let peer = Self { state: Arc::default(), webrtc, config, certificate, events, packets, delay, owned };
-        peer.listen();
+        peer.listen(buffers);
         peer.owned.play()?;
         Ok(peer)
     }
@@ -252,11 +253,12 @@ impl Peer {
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         super::stats::add_rtp_session(&self.webrtc, &mut stats);
+        self.delay.add_to(&mut stats);
         stats.delay_ms = self.webrtc.property("latency");
         stats
     }
 
-    fn listen(&self) {
+    fn listen(&self, buffers: transport::JitterBuffers) {
         let events = self.events.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
@@ -313,6 +315,7 @@ impl Peer {
             if pad.direction() != gst::PadDirection::Src {
                 return;
             }
+            transport::ask_again(&buffers, pad);
             let first = events.clone();
             let linked = receive::link(
                 &pipeline,

@@ -127,10 +127,23 @@ impl Delay {
         }
     }
 
+    /// What was asked for again, and what came.
+    pub(super) fn add_to(&self, stats: &mut Stats) {
+        for buffer in self.buffers() {
+            let found = buffer.property::<gst::Structure>("stats");
+            stats.packets_requested += found.get::<u64>("rtx-count").unwrap_or_default();
+            stats.packets_recovered += found.get::<u64>("rtx-success-count").unwrap_or_default();
+        }
+    }
+
+    fn buffers(&self) -> Vec<gst::Element> {
+        let buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        buffers.iter().filter_map(|(_, buffer)| buffer.upgrade()).collect()
+    }
+
     fn sample(&self, round_trip: Option<Duration>) -> Sample {
         let mut all = Sample { round_trip, ..Sample::default() };
-        let buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        for buffer in buffers.iter().filter_map(gst::glib::WeakRef::upgrade) {
+        for buffer in self.buffers() {
             let stats = buffer.property::<gst::Structure>("stats");
             let number = |name: &str| stats.get::<u64>(name).unwrap_or_default();
             all.jitter = all.jitter.max(Duration::from_nanos(number("avg-jitter")));

@@ -23,6 +23,10 @@ pub struct Stats {
     pub packets_lost: i64,
     /// The round trip as RTCP measures it, in ms.
     pub round_trip_ms: Option<f64>,
+    /// Packets that were missed and asked for again, and those of them that came in time.
+    pub packets_requested: u64,
+    /// See [`Stats::packets_requested`].
+    pub packets_recovered: u64,
     /// How long received media waits to be put in order, in ms.
     pub delay_ms: u32,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.

@@ -84,8 +84,8 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
     }
 }
 
-/// The jitter buffers of a connection, one for each stream that comes.
-pub(super) type JitterBuffers = Arc<Mutex<Vec<gst::glib::WeakRef<gst::Element>>>>;
+/// The jitter buffers of a connection, one for each stream that comes, by its SSRC.
+pub(super) type JitterBuffers = Arc<Mutex<Vec<(u32, gst::glib::WeakRef<gst::Element>)>>>;
 
 /// Sets what webrtcbin's RTP session does not let a peer or chance decide; gives the jitter buffers that it makes.
 pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
@@ -93,28 +93,42 @@ pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
     const MAX_STREAMS: u32 = 16;
     /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
+    let buffers = JitterBuffers::default();
     if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
         rtpbin.set_property("max-streams", MAX_STREAMS);
+        let made = buffers.clone();
+        rtpbin.connect("new-jitterbuffer", false, move |args| {
+            let buffer = args.get(1)?.get::<gst::Element>().ok()?;
+            let ssrc = args.get(3)?.get::<u32>().ok()?;
+            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+            made.retain(|(_, buffer)| buffer.upgrade().is_some());
+            made.push((ssrc, buffer.downgrade()));
+            None
+        });
     }
-    let buffers = JitterBuffers::default();
-    let made = buffers.clone();
     webrtc.connect("deep-element-added", false, move |args| {
         let element = args.get(2)?.get::<gst::Element>().ok()?;
-        match element.factory()?.name().as_str() {
-            "rtpsession" => {
-                let session = element.property::<gst::glib::Object>("internal-session");
-                session.set_property("rtcp-min-interval", REPORTS.nseconds());
-            }
-            "rtpjitterbuffer" => {
-                let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
-                made.retain(|buffer| buffer.upgrade().is_some());
-                made.push(element.downgrade());
-            }
-            _ => {}
+        if element.factory().is_some_and(|factory| factory.name() == "rtpsession") {
+            let session = element.property::<gst::glib::Object>("internal-session");
+            session.set_property("rtcp-min-interval", REPORTS.nseconds());
         }
         None
     });
     buffers
+}
+
+/// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
+/// (1.22) looks at the last m-line of a bundle alone: with sound there, nothing is ever asked for again.
+pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
+    let caps = pad.current_caps();
+    let Some(stream) = caps.as_ref().and_then(|caps| caps.structure(0)) else { return };
+    if let (Ok(ssrc), Ok(true)) = (stream.get::<u32>("ssrc"), stream.get::<bool>("rtcp-fb-nack")) {
+        let buffers = buffers.lock().unwrap_or_else(PoisonError::into_inner);
+        for buffer in buffers.iter().filter(|(of, _)| *of == ssrc).filter_map(|(_, buffer)| buffer.upgrade())
+        {
+            buffer.set_property("do-retransmission", true);
+        }
+    }
 }
 
 /// Counts the packets that come in: RTP, RTCP and DTLS alike, not ICE's own checks.
