@@ -345,6 +345,132 @@ mod clients {
         }
     }
 
+    /// A server whose first connection is never answered, as PyRTC's is when a client is slow; the others are
+    /// passed on.
+    fn deaf_at_first(server: String) -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let _first = listener.accept();
+            for mut client in listener.incoming().map_while(Result::ok) {
+                let mut upstream = std::net::TcpStream::connect(&server).unwrap();
+                let (mut from, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+                std::thread::spawn(move || std::io::copy(&mut client, &mut upstream));
+            }
+        });
+        format!("ssp+ws://{address}/ssp")
+    }
+
+    #[test]
+    fn a_server_that_never_answers_is_tried_again() {
+        let home = tempfile::tempdir().unwrap();
+        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let address = ws(&server.link()).trim_start_matches("ws://").to_owned();
+        let args = ["join", "attic", "--headless", "--video=none", "--audio=none"];
+        let url = deaf_at_first(address);
+        let mut client = Program::start(home.path(), &[&args[..], &["--server", &url]].concat());
+        client.expect("room", &[("room", "attic")]);
+        client.say(&json!({"command": "quit"}));
+        assert_eq!(client.end().0, 0);
+    }
+
+    /// Who is in the pool of a server of version 1, and what is to be said to each.
+    type Pool = std::sync::Mutex<std::collections::BTreeMap<String, std::sync::mpsc::Sender<String>>>;
+
+    /// A server as PyRTC 1 was: it asks those who are there to offer to the newcomer, and knows no `rtc:sdp`.
+    fn server_of_version_1() -> String {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            let pool = std::sync::Arc::new(Pool::default());
+            for (n, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                let pool = pool.clone();
+                std::thread::spawn(move || serve_version_1(stream, &format!("e{n}"), &pool));
+            }
+        });
+        format!("ssp+ws://{address}")
+    }
+
+    fn serve_version_1(stream: std::net::TcpStream, me: &str, pool: &Pool) {
+        use async_tungstenite::tungstenite::{self, Message};
+        let Ok(mut socket) = tungstenite::accept(stream) else { return };
+        socket.get_ref().set_read_timeout(Some(std::time::Duration::from_millis(5))).unwrap();
+        let (say, said) = std::sync::mpsc::channel();
+        let event = |kind: &str, data: Value| json!({"type": kind, "data": data}).to_string();
+        let tell = |to: &str, text: String| drop(pool.lock().unwrap().get(to).map(|to| to.send(text)));
+        loop {
+            said.try_iter().for_each(|text: String| socket.send(Message::text(text)).unwrap());
+            let line = match socket.read() {
+                Ok(Message::Text(line)) => line,
+                Ok(Message::Close(_)) | Err(tungstenite::Error::ConnectionClosed) => break,
+                Ok(_) | Err(tungstenite::Error::Io(_)) => continue,
+                Err(_) => break,
+            };
+            let mut line: Value = serde_json::from_str(line.as_str()).unwrap();
+            let mut data = line["data"].take();
+            let of = |data: &Value| data["for"].as_str().unwrap_or_default().to_owned();
+            match line["type"].as_str().unwrap() {
+                "rtc:join" => {
+                    let mut all = pool.lock().unwrap();
+                    let peers: Vec<&String> = all.keys().collect();
+                    say.send(event("rtc:joined", json!({"client_id": me, "peers": peers}))).unwrap();
+                    for peer in all.values() {
+                        peer.send(event("rtc:request_offers", json!({"for": me}))).unwrap();
+                    }
+                    all.insert(me.to_owned(), say.clone());
+                }
+                "rtc:offers" => {
+                    for (to, offer) in data.as_object().unwrap() {
+                        tell(to, event("rtc:offer", json!({"for": me, "offer": offer})));
+                    }
+                }
+                "rtc:answer" => {
+                    tell(
+                        &of(&data),
+                        event("rtc:answer", json!({"for": me, "answer": data["answer"].take()})),
+                    );
+                }
+                "rtc:candidate" => {
+                    let candidate = json!({"from": me, "candidate": data["candidate"].take()});
+                    tell(&of(&data), event("rtc:candidate", candidate));
+                }
+                other => {
+                    let action = other.trim_start_matches("rtc:");
+                    let message = format!("RTC action '{action}' not recognized.");
+                    say.send(event("rtc:error", json!({"message": message}))).unwrap();
+                }
+            }
+        }
+        pool.lock().unwrap().remove(me);
+        for peer in pool.lock().unwrap().values() {
+            let _ = peer.send(event("rtc:close", json!({"uid": me})));
+        }
+    }
+
+    #[test]
+    fn clients_meet_on_a_server_of_version_1() {
+        let home = tempfile::tempdir().unwrap();
+        for version in ["auto", "1"] {
+            let url = server_of_version_1();
+            let received = Received::of_each();
+            let options = received.options();
+            let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+            let join = |more: &[&str]| {
+                let first = ["join", "attic", "--server", &url, "--ssp-version", version];
+                Program::start(home.path(), &[&first[..], &SMALL, more].concat())
+            };
+            let mut one = join(&outputs);
+            one.expect("room", &[]);
+            let mut two = join(&["--headless"]);
+            two.expect("media", &[("peer", "e0"), ("kind", "video")]);
+            received.from("e1").expect_moving_and_audible((0, 0), 20);
+            two.say(&json!({"command": "quit"}));
+            assert_eq!(two.end().0, 0);
+            one.expect("peer", &[("peer", "e1"), ("state", "left")]);
+        }
+    }
+
     #[test]
     fn a_pool_knows_no_calls() {
         let home = tempfile::tempdir().unwrap();

@@ -101,3 +101,31 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
     let by_host_still = by_host.from("tab2");
     by_host_still.expect_moving_and_audible(by_host_still.mark(), 15);
 }
+
+#[test]
+fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
+    let home = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", "hush")]);
+    let link = server.link();
+    let received = Received::of_each();
+    let join = ["join", "attic", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = client(home.path(), &join, &received);
+    bob.expect("room", &[]);
+    let tab = Browser::start();
+    tab.open(&format!("{link}?room=attic&id=tab"));
+    tab.expect_of_peer("bob");
+    let order = |method: &str, path: &str, body: &str| {
+        let request = ureq::http::Request::builder().method(method).uri(format!("{link}api/{path}"));
+        let request = request.header("authorization", "Bearer hush").body(body.to_owned()).unwrap();
+        assert_eq!(ureq::run(request).unwrap().status(), 204);
+    };
+    let name = "document.querySelector('.tile[data-peer=bob] figcaption').textContent";
+    assert_eq!(tab.run(&format!("return {name}")), "bob");
+    order("PUT", "peers/bob/description", r#"{"name":"<b>Bob</b> of the desk"}"#);
+    tab.wait(&format!("{name} === '<b>Bob</b> of the desk'"));
+    order("DELETE", "peers/tab", "");
+    bob.expect("peer", &[("peer", "tab"), ("state", "left")]);
+    tab.wait("document.body.innerText.includes('sent you away: removed')");
+    tab.wait("!document.querySelector('.tile[data-peer=bob]')");
+}

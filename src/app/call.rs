@@ -43,7 +43,7 @@ impl Client {
     fn needs_calls(&self) -> Result<(), ClientError> {
         match self.target.protocol() {
             Protocol::Room => Ok(()),
-            Protocol::Ssp => Err(ClientError::NoCalls),
+            Protocol::Ssp(_) => Err(ClientError::NoCalls),
         }
     }
 

@@ -255,7 +255,7 @@ impl Registration {
             let mut socket = self.connect().await?;
             let mut backend: Box<dyn Backend> = match self.target.protocol() {
                 Protocol::Room => Box::new(RoomClient::new(&self.id)),
-                Protocol::Ssp => Box::new(SspClient::new()),
+                Protocol::Ssp(version) => Box::new(SspClient::new(version)),
             };
             // Where nothing is to be said to be registered, our name comes when we join.
             let Some(hello) = backend.hello() else { return Ok((socket, backend)) };
@@ -285,7 +285,7 @@ impl Registration {
     /// PyRTC never answers a client whose first bytes come a moment after its connection: then it takes another.
     async fn connect(&self) -> Result<Socket, ConnectError> {
         const MOMENT: Duration = Duration::from_secs(2);
-        let tries = if self.target.protocol() == Protocol::Ssp { 3 } else { 0 };
+        let tries = if matches!(self.target.protocol(), Protocol::Ssp(_)) { 3 } else { 0 };
         for _ in 0..tries {
             let late = async {
                 smol::Timer::after(MOMENT).await;

@@ -32,7 +32,7 @@ impl Client {
 
     async fn stay(&self, name: &RoomId, most: usize) -> Result<(), ClientError> {
         let mut wire = self.wire().await?;
-        let pool = self.target.protocol() == Protocol::Ssp;
+        let pool = matches!(self.target.protocol(), Protocol::Ssp(_));
         let mut room = Room::new(most, Terms { pool, ..self.plan.terms() });
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
         let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at, is_in: false };

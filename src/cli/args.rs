@@ -252,6 +252,9 @@ pub struct ClientOptions {
     /// The signalling server [default: ws://127.0.0.1:8443]
     #[arg(long, value_name = "URL", env = "ROOMTONE_SERVER")]
     pub server: Option<String>,
+    /// The version of ssp that a server of pools speaks [default: auto, by what it says]
+    #[arg(long, value_name = "auto|1|2", env = "ROOMTONE_SSP_VERSION")]
+    pub ssp_version: Option<String>,
     /// The id to register with [default: a number by chance]
     #[arg(long, env = "ROOMTONE_ID")]
     pub id: Option<String>,

@@ -148,6 +148,7 @@ mod media {
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
     use crate::signalling::Target;
+    use crate::signalling::ssp::Version;
     use crate::tls::Trust;
 
     fn commands(json: bool) -> Receiver<app::Command> {
@@ -241,7 +242,9 @@ mod media {
         let server = client.server.as_deref().unwrap_or("ws://127.0.0.1:8443");
         let servers = config::complete(&args.relays, file)?.servers()?;
         let ice = config::complete(&args.paths, file)?.options(servers, trust.clone())?;
-        let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
+        let version = client.ssp_version.as_deref().map_or(Ok(Version::Auto), str::parse);
+        let version = version.map_err(|error| CliError::Usage(format!("--ssp-version: {error}")))?;
+        let target = Target::parse(server, trust).map_err(app::ClientError::from)?.ssp_version(version);
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
         if target.is_insecure() {

@@ -13,6 +13,7 @@ use smol::net::TcpStream;
 use smol::stream::StreamExt;
 use url::{Host, Url};
 
+use super::ssp::Version;
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::EXTENSION_QUERY;
 use crate::tls::{Trust, client_config};
@@ -30,8 +31,8 @@ const WRITE: Duration = Duration::from_secs(10);
 pub enum Protocol {
     /// HELLO, SESSION, ROOM.
     Room,
-    /// ssp, the protocol of pools.
-    Ssp,
+    /// ssp, the protocol of pools, in that version.
+    Ssp(Version),
 }
 
 /// Which server, and whether to believe it.
@@ -90,7 +91,7 @@ impl Target {
         let wrong = || ConnectError::Url(text.to_owned());
         let full = if text.contains("://") { text.to_owned() } else { format!("wss://{text}") };
         let (protocol, full) = match full.strip_prefix("ssp+") {
-            Some(rest) => (Protocol::Ssp, rest),
+            Some(rest) => (Protocol::Ssp(Version::Auto), rest),
             None => (Protocol::Room, full.as_str()),
         };
         let mut url = Url::parse(full).map_err(|_| wrong())?;
@@ -108,6 +109,14 @@ impl Target {
         let _ = url.set_password(None);
         let _ = url.set_username("");
         url.to_string().trim_end_matches('/').to_owned()
+    }
+
+    /// The same server, which speaks that version of ssp, if it speaks ssp.
+    pub fn ssp_version(mut self, version: Version) -> Self {
+        if let Protocol::Ssp(speaks) = &mut self.protocol {
+            *speaks = version;
+        }
+        self
     }
 
     /// What it speaks.

@@ -1,14 +1,45 @@
-//! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out.
-//! Version 2, which RTCPool and PyRTC speak since their versions 3 and 2.
+//! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out. RTCPool and
+//! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
+
+use std::str::FromStr;
 
 use super::{Backend, Event};
 use crate::protocol::ssp::{ClientEvent, ServerEvent};
-use crate::protocol::{PeerId, PeerMessage, RoomId};
+use crate::protocol::{PeerId, PeerMessage, RoomId, SdpKind};
+
+/// What the server says to one that speaks version 2, if it does not.
+const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
+
+/// Which version to speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// The one that the server shows to speak; the second until then.
+    #[default]
+    Auto,
+    /// Servers before PyRTC 2.
+    One,
+    /// PyRTC 2, and roomtone.
+    Two,
+}
+
+impl FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "1" => Ok(Self::One),
+            "2" => Ok(Self::Two),
+            _ => Err(format!("'{text}' is no version of ssp: auto, 1 or 2")),
+        }
+    }
+}
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug, Default)]
 pub struct SspClient {
     is_in: bool,
+    version: Version,
 }
 
 fn id(text: &str) -> Option<PeerId> {
@@ -16,9 +47,18 @@ fn id(text: &str) -> Option<PeerId> {
 }
 
 impl SspClient {
-    /// A connection just opened.
-    pub fn new() -> Self {
-        Self::default()
+    /// A connection just opened, to a server of that version.
+    pub fn new(version: Version) -> Self {
+        Self { is_in: false, version }
+    }
+
+    /// The server's words are those of this version; false where it was known to speak the other one, and says
+    /// this for those who do not.
+    fn speaks(&mut self, version: Version) -> bool {
+        if self.version == Version::Auto {
+            self.version = version;
+        }
+        self.version == version
     }
 
     fn event(&mut self, event: ServerEvent) -> Option<Event> {
@@ -32,23 +72,34 @@ impl SspClient {
                     descriptions: described.filter_map(|(peer, what)| Some((id(&peer)?, what))).collect(),
                 }
             }
-            // A server that speaks both versions says both, and means the same.
-            ServerEvent::Peer(peer) => Event::PeerJoined(id(&peer)?),
-            ServerEvent::RequestOffers(_) => Event::Nothing,
+            ServerEvent::Peer(peer) if self.speaks(Version::Two) => Event::PeerJoined(id(&peer)?),
+            ServerEvent::RequestOffers(peer) if self.speaks(Version::One) => Event::PeerJoined(id(&peer)?),
             ServerEvent::Close(peer) => Event::PeerLeft(id(&peer)?),
             ServerEvent::Describe(peer, description) => Event::Described(id(&peer)?, description),
             ServerEvent::Stop => Event::Stopped,
+            ServerEvent::Error { message, .. } if message == NOT_TWO && self.speaks(Version::One) => {
+                Event::Nothing
+            }
             ServerEvent::Error { message, reason } => Event::Refused(match reason {
                 Some(reason) => format!("{message} ({reason})"),
                 None => message,
             }),
-            ServerEvent::Sdp(from, description)
-            | ServerEvent::Offer(from, description)
-            | ServerEvent::Answer(from, description) => {
+            ServerEvent::Sdp(from, description) if self.speaks(Version::Two) => {
+                Event::From(id(&from)?, PeerMessage::Description(description))
+            }
+            ServerEvent::Offer(from, description) | ServerEvent::Answer(from, description)
+                if self.speaks(Version::One) =>
+            {
                 Event::From(id(&from)?, PeerMessage::Description(description))
             }
             ServerEvent::Candidate(from, candidate) => Event::From(id(&from)?, candidate),
-            ServerEvent::Other(_) => Event::Nothing,
+            // A server that speaks both versions says both, and means the same.
+            ServerEvent::Peer(_)
+            | ServerEvent::RequestOffers(_)
+            | ServerEvent::Sdp(..)
+            | ServerEvent::Offer(..)
+            | ServerEvent::Answer(..)
+            | ServerEvent::Other(_) => Event::Nothing,
         })
     }
 }
@@ -76,7 +127,11 @@ impl Backend for SspClient {
     fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String> {
         let to = to?.to_foreign();
         match message {
-            PeerMessage::Description(description) => Some(ClientEvent::Sdp(to, description.clone())),
+            PeerMessage::Description(sdp) => Some(match (self.version, sdp.kind) {
+                (Version::One, SdpKind::Offer) => ClientEvent::Offers(vec![(to, sdp.clone())]),
+                (Version::One, SdpKind::Answer) => ClientEvent::Answer(to, sdp.clone()),
+                (Version::Auto | Version::Two, _) => ClientEvent::Sdp(to, sdp.clone()),
+            }),
             PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates => {
                 Some(ClientEvent::Candidate(to, message.clone()))
             }
@@ -101,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_pool_is_entered_and_tells_of_its_endpoints() {
-        let mut client = SspClient::new();
+        let mut client = SspClient::new(Version::Auto);
         let id = |text: &str| PeerId::from_foreign(text).unwrap();
         let room = RoomId::from_foreign("the attic").unwrap();
         assert_eq!(client.join(&room), r#"{"data":{"pool":"the attic"},"type":"rtc:join"}"#);
@@ -133,5 +188,37 @@ mod tests {
         let line = client.address(Some(&odd), &message).unwrap();
         assert!(line.contains(r#""to":"an odd\none""#), "{line}");
         assert_eq!(client.address(Some(&odd), &PeerMessage::OfferRequest), None);
+    }
+
+    #[test]
+    fn the_version_is_known_by_what_the_server_says() {
+        let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
+        let message = PeerMessage::Description(offer.clone());
+        let bob = PeerId::from_foreign("bob").unwrap();
+        let sdp = || ServerEvent::Sdp("bob".into(), offer.clone()).to_string();
+        let of_one = || ServerEvent::Offer("bob".into(), offer.clone()).to_string();
+        let said = |client: &SspClient| client.address(Some(&bob), &message).unwrap();
+        // One that speaks both says everything twice.
+        let mut both = SspClient::new(Version::Auto);
+        assert_eq!(both.handle_text(&sdp()), Event::From(bob.clone(), message.clone()));
+        assert_eq!(both.handle_text(&of_one()), Event::Nothing);
+        assert!(said(&both).contains("rtc:sdp"));
+        // One of age shows it by its own words, or by not understanding ours.
+        let mut old = SspClient::new(Version::Auto);
+        assert_eq!(
+            old.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()),
+            Event::PeerJoined(bob.clone())
+        );
+        assert!(said(&old).contains("rtc:offers"));
+        assert_eq!(old.handle_text(&of_one()), Event::From(bob.clone(), message.clone()));
+        let mut deaf = SspClient::new(Version::Auto);
+        let error = ServerEvent::Error { message: NOT_TWO.into(), reason: None };
+        assert_eq!(deaf.handle_text(&error.to_string()), Event::Nothing);
+        let answer = PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: "v=0".into() });
+        assert!(deaf.address(Some(&bob), &answer).unwrap().contains("rtc:answer"));
+        // Who chose is not talked out of it.
+        let mut chosen = SspClient::new(Version::Two);
+        assert_eq!(chosen.handle_text(&of_one()), Event::Nothing);
+        assert!(said(&chosen).contains("rtc:sdp"));
     }
 }

@@ -48,6 +48,12 @@ signalling.addEventListener("offline", () => {
   status("The server does not answer; trying again…");
 });
 signalling.addEventListener("taken", () => notice(`The id ${id} is taken. Reload the page for another one.`));
+signalling.addEventListener("dismissed", ({ detail }) => {
+  toJoin = null;
+  end("You are out");
+  state("offline");
+  notice(`The server sent you away: ${detail}. Reload the page to come back.`);
+});
 // The server was gone, and the talk goes on: whoever made it makes a new session for it.
 function resume() {
   if (app.room) return signalling.join(app.room.name);

@@ -21,11 +21,13 @@ export class Signalling extends EventTarget {
     this.#phase = "registering";
     socket.onopen = () => socket.send(`HELLO ${this.id}`);
     socket.onmessage = ({ data }) => this.#line(String(data));
-    socket.onclose = ({ reason }) => this.#closed(socket, reason);
+    socket.onclose = ({ code, reason }) => this.#closed(socket, code, reason);
   }
 
-  #closed(socket, reason) {
+  #closed(socket, code, reason) {
     if (socket !== this.#socket) return;
+    // "Policy violation": a back end does not want us, and to come again is no use.
+    if (code === 1008) return this.#tell("dismissed", reason);
     const phase = this.#phase;
     this.#phase = "closed";
     if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
