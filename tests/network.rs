@@ -6,8 +6,8 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::impaired::{arrivals, call_of, call_over};
-use common::{Impairment, SMALL, wait_for};
+use common::impaired::{LEFT, arrivals, call_of, call_over};
+use common::{Impaired, Impairment, Program, Received, SMALL, namespace, wait_for};
 
 /// Options of one that neither sends nor receives media.
 const NO_MEDIA: [&str; 5] = ["--video", "none", "--audio", "none", "--send-only"];
@@ -52,6 +52,29 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     wait_for("a longer delay", || (setting.bob.stats()["delay_ms"].as_u64()? >= 120).then_some(()));
     wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
     assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
+}
+
+#[test]
+fn a_mix_waits_for_those_who_are_far_away() {
+    let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.03, ..Impairment::default() };
+    let Some(network) = Impaired::new(far) else { return namespace::skipped() };
+    let home = tempfile::tempdir().unwrap();
+    let listen = ["serve", "--listen", "0.0.0.0:7000", "--plain"];
+    let mut server = Program::start_in(&network.left, home.path(), &listen);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let cat = ["join", "attic", "--id", "cat", "--server", "ws://127.0.0.1:7000", "--receive-only"];
+    let mut cat = Program::start_in(&network.left, home.path(), &[&cat, &options[..]].concat());
+    cat.expect("room", &[]);
+    let url = format!("ws://{LEFT}:7000");
+    let ann = ["join", "attic", "--id", "ann", "--server", &url, "--headless"];
+    let _ann = Program::start_in(&network.right, home.path(), &[&ann, &SMALL[..]].concat());
+    cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
+    // Longer than the mix waits by itself.
+    wait_for("a longer delay", || (cat.stats()["delay_ms"].as_u64()? >= 220).then_some(()));
+    received.expect_moving_and_audible(received.mark(), 60);
 }
 
 #[test]

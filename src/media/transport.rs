@@ -90,7 +90,7 @@ pub(super) type JitterBuffers = Arc<Mutex<Vec<(u32, gst::glib::WeakRef<gst::Elem
 /// Sets what webrtcbin's RTP session does not let a peer or chance decide; gives the jitter buffers that it makes.
 pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
     /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
-    const MAX_STREAMS: u32 = 16;
+    const MAX_STREAMS: u32 = 32;
     /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
     let buffers = JitterBuffers::default();
