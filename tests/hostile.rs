@@ -5,7 +5,7 @@
 mod common;
 
 use common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
-use common::{Holds, Program, Received, SMALL, WebSocket, wait_for, ws};
+use common::{Holds, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
 use serde_json::json;
 
 #[test]
@@ -13,7 +13,7 @@ fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
     let home = tempfile::tempdir().unwrap();
     let received = Received::new();
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let outputs = strings(&options);
     let mut host =
         Program::start(home.path(), &[&["host", "--listen", "127.0.0.1:0"], &SMALL[..], &outputs].concat());
     let url = ws(&host.link());
@@ -200,7 +200,7 @@ fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
     let home = tempfile::tempdir().unwrap();
     let received = Received::new();
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let outputs = strings(&options);
     let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
     let honest = |line: &str| line.to_owned();
     let words = "somebody sits between the two";
@@ -238,7 +238,7 @@ fn media_that_nobody_asked_for_goes_nowhere() {
     let home = tempfile::tempdir().unwrap();
     let received = Received::new();
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let outputs = strings(&options);
     let (mut host, url) = host(home.path(), &[&SMALL[..], &["--send-only"], &outputs].concat());
     let before = Holds::of(host.pid());
     // The host says that it only sends; the caller hears that it may send too.

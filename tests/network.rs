@@ -7,7 +7,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::impaired::{LEFT, arrivals, call_of, call_over};
-use common::{Impaired, Impairment, Program, Received, SMALL, namespace, wait_for};
+use common::{Impaired, Impairment, Program, Received, SMALL, namespace, strings, wait_for};
 
 /// Options of one that neither sends nor receives media.
 const NO_MEDIA: [&str; 5] = ["--video", "none", "--audio", "none", "--send-only"];
@@ -59,12 +59,10 @@ fn a_mix_waits_for_those_who_are_far_away() {
     let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.03, ..Impairment::default() };
     let Some(network) = Impaired::new(far) else { return namespace::skipped() };
     let home = tempfile::tempdir().unwrap();
-    let listen = ["serve", "--listen", "0.0.0.0:7000", "--plain"];
-    let mut server = Program::start_in(&network.left, home.path(), &listen);
-    server.link();
+    let _server = Program::serve_in(&network.left, home.path());
     let received = Received::new();
     let options = received.options();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let options = strings(&options);
     let cat = ["join", "attic", "--id", "cat", "--server", "ws://127.0.0.1:7000", "--receive-only"];
     let mut cat = Program::start_in(&network.left, home.path(), &[&cat, &options[..]].concat());
     cat.expect("room", &[]);
@@ -82,7 +80,6 @@ fn a_call_goes_on_through_a_network_that_was_away() {
     let fine = Impairment { delay: 10 * MS, ..Impairment::default() };
     let Some(mut setting) = call_over(fine) else { return };
     setting.received.expect_moving_and_audible((0, 0), 20);
-    assert_eq!(setting.bob.stats()["delay_ms"], 80, "no longer than the network wants it");
     setting.network.set(Impairment { cut: true, ..fine });
     setting.bob.expect("peer", &[("state", "reconnecting")]);
     setting.ann.expect("peer", &[("state", "reconnecting")]);

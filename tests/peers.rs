@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, wait_for, ws};
+use common::{Program, Received, SMALL, strings, wait_for, ws};
 use serde_json::json;
 
 fn installed(what: &str) -> Option<PathBuf> {
@@ -110,10 +110,6 @@ fn join(home: &Path, server: &str, more: &[&str]) -> (Program, String) {
         Program::start(home, &[&["join", "attic", "--server", &url], &SMALL[..], more].concat());
     let id = program.expect("registered", &[])["id"].as_str().unwrap().to_owned();
     (program, id)
-}
-
-fn strings(options: &[String]) -> Vec<&str> {
-    options.iter().map(String::as_str).collect()
 }
 
 #[test]

@@ -262,7 +262,7 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
 
 #[cfg(feature = "media")]
 mod clients {
-    use common::{Program, Received, SMALL, ws};
+    use common::{Program, Received, SMALL, strings, ws};
 
     use super::*;
 
@@ -274,7 +274,7 @@ mod clients {
         let pool = format!("ssp+{url}/ssp");
         let received = Received::of_each();
         let options = received.options();
-        let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+        let outputs = strings(&options);
         let join = |url: &str, more: &[&str]| {
             let first = ["join", "attic", "--server", url];
             Program::start(home.path(), &[&first[..], &SMALL, more].concat())
@@ -455,7 +455,7 @@ mod clients {
             let url = server_of_version_1();
             let received = Received::of_each();
             let options = received.options();
-            let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+            let outputs = strings(&options);
             let join = |more: &[&str]| {
                 let first = ["join", "attic", "--server", &url, "--ssp-version", version];
                 Program::start(home.path(), &[&first[..], &SMALL, more].concat())

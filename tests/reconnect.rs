@@ -8,12 +8,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::browser::Browser;
-use common::{Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, ws};
+use common::{Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, strings, ws};
 use serde_json::json;
-
-fn strings(options: &[String]) -> Vec<&str> {
-    options.iter().map(String::as_str).collect()
-}
 
 fn serve(home: &Path, port: u16) -> Program {
     let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
@@ -182,16 +178,11 @@ fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_no
 
 #[test]
 fn a_machine_that_changes_its_network_is_found_again() {
-    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
-        return namespace::skipped();
-    };
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
     // The server is reached by cables of its own; the two talk over another.
-    hub.join(&left, "hl", "10.78.1.1", "10.78.1.2");
-    hub.join(&right, "hr", "10.78.2.1", "10.78.2.2");
     left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
     let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start_in(&hub, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
-    server.link();
+    let _server = Program::serve_in(&hub, home.path());
     let received = Received::new();
     let options = received.options();
     let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];

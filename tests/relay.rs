@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::browser::Browser;
-use common::{Namespace, Program, Received, SMALL, namespace, wait_for, ws};
+use common::{Namespace, Program, Received, SMALL, namespace, strings, wait_for, ws};
 
 const SECRET: &str = "north/of+here";
 
@@ -96,7 +96,7 @@ fn a_call_that_can_only_go_through_the_relay_goes() {
         let paths = [&paths[..], &["--turn-password-file", &password]].concat();
         let received = Received::new();
         let options = received.options();
-        let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+        let outputs = strings(&options);
         let mut bob =
             Program::start(home.path(), &[&["answer", "--id", "bob"], &paths[..], &SMALL, &outputs].concat());
         bob.expect("registered", &[]);
@@ -145,7 +145,7 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     let (_server, link, url) = server(home.path(), &["--turn", &relay, "--turn-secret", SECRET]);
     let received = Received::new();
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let outputs = strings(&options);
     let bob = ["answer", "--id", "bob", "--relay-only", "--server", &url];
     let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &outputs].concat());
     bob.expect("registered", &[]);
@@ -169,28 +169,23 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
 
 #[test]
 fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
-    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
-        return namespace::skipped();
-    };
-    // Both reach the hub, and it forwards nothing.
-    hub.join(&left, "left", "10.77.1.1", "10.77.1.2");
-    hub.join(&right, "right", "10.77.2.1", "10.77.2.2");
-    assert!(left.ip("route add default via 10.77.1.1") && right.ip("route add default via 10.77.2.1"));
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    assert!(left.ip("route add default via 10.78.1.1") && right.ip("route add default via 10.78.2.1"));
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new("ip");
     command.args(&hub.prefix()[1..]).arg("turnserver");
-    let turn = Turn::spawn(command, home.path(), "10.77.1.1".parse().unwrap(), true);
-    let relay = format!("turn:10.77.1.1:{}", turn.port);
+    let turn = Turn::spawn(command, home.path(), "10.78.1.1".parse().unwrap(), true);
+    let relay = format!("turn:10.78.1.1:{}", turn.port);
     let serve = ["serve", "--listen", "0.0.0.0:7000", "--plain", "--turn", &relay, "--turn-secret", SECRET];
     let mut server = Program::start_in(&hub, home.path(), &serve);
     server.link();
     let received = Received::new();
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.77.1.1:7000"];
+    let outputs = strings(&options);
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
     let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &outputs].concat());
     bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.77.2.1:7000", "--headless"];
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
     let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
     ann.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
@@ -230,14 +225,12 @@ fn two_behind_routers_find_each_other_by_stun() {
     let mut command = Command::new(program);
     command.args(prefix).arg("turnserver");
     let stun = Turn::spawn(command, home.path(), "10.81.1.1".parse().unwrap(), false);
-    let mut server =
-        Program::start_in(&world, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
-    server.link();
+    let _server = Program::serve_in(&world, home.path());
     let stun = format!("stun:{}:{}", stun.at, stun.port);
     let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--ice-tcp", "off"];
     let received = Received::new();
     let options = received.options();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let options = strings(&options);
     let bob = ["answer", "--id", "bob"];
     let mut bob = Program::start_in(&left, home.path(), &[&bob, &url[..], &SMALL, &options].concat());
     bob.expect("registered", &[]);
@@ -257,11 +250,10 @@ fn only_the_interface_that_is_named_is_used() {
     left.join(&right, "one", "10.82.1.1", "10.82.1.2");
     left.join(&right, "two", "10.82.2.1", "10.82.2.2");
     let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start_in(&left, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
-    server.link();
+    let _server = Program::serve_in(&left, home.path());
     let received = Received::new();
     let options = received.options();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let options = strings(&options);
     // Signalling goes over the one, media is to go over the other.
     let bob = ["answer", "--id", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "two"];
     let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &options].concat());
@@ -275,18 +267,13 @@ fn only_the_interface_that_is_named_is_used() {
 
 #[test]
 fn no_way_at_all_says_what_was_tried() {
-    let (Some(hub), Some(left), Some(right)) = (Namespace::new(), Namespace::new(), Namespace::new()) else {
-        return namespace::skipped();
-    };
-    hub.join(&left, "left", "10.79.1.1", "10.79.1.2");
-    hub.join(&right, "right", "10.79.2.1", "10.79.2.2");
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
     let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start_in(&hub, home.path(), &["serve", "--listen", "0.0.0.0:7000", "--plain"]);
-    server.link();
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.79.1.1:7000", "--headless"];
+    let _server = Program::serve_in(&hub, home.path());
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000", "--headless"];
     let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..]].concat());
     bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.79.2.1:7000", "--headless", "--ice-tcp", "off"];
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless", "--ice-tcp", "off"];
     let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
     // Whichever finds out first tells; to the other it hung up.
     let of_ann = ann.expect("ended", &[])["reason"].to_string();

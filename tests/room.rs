@@ -5,12 +5,12 @@
 mod common;
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, duration_and_frames, probe, ws};
+use common::{Program, Received, SMALL, duration_and_frames, probe, strings, ws};
 use serde_json::json;
 
 fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
     let options = received.options();
-    let outputs: Vec<&str> = options.iter().map(String::as_str).collect();
+    let outputs = strings(&options);
     Program::start(home, &[first, &SMALL, &outputs].concat())
 }
 

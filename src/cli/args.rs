@@ -83,7 +83,7 @@ pub enum Command {
     /// Register and take calls, one after another
     #[cfg(feature = "media")]
     Answer(AnswerArgs),
-    /// Join a room: a call of many
+    /// Join a room, or a pool: a call of many
     #[cfg(feature = "media")]
     Join(JoinArgs),
     /// List cameras, microphones and the names of sources and outputs
@@ -249,7 +249,8 @@ pub struct ServerOptions {
 #[serde(default, rename_all = "kebab-case")]
 #[command(next_help_heading = "Signalling")]
 pub struct ClientOptions {
-    /// The signalling server [default: ws://127.0.0.1:8443]
+    /// The signalling server: wss://HOST:PORT, or ssp+wss://HOST/PATH for one of pools
+    /// [default: ws://127.0.0.1:8443]
     #[arg(long, value_name = "URL", env = "ROOMTONE_SERVER")]
     pub server: Option<String>,
     /// The version of ssp that a server of pools speaks [default: auto, by what it says]

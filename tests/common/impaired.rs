@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{Namespace, Program, Received, SMALL, namespace};
+use super::{Namespace, Program, Received, SMALL, namespace, strings};
 
 /// What is done to the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -195,12 +195,10 @@ pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -
         return None;
     };
     let home = tempfile::tempdir().unwrap();
-    let listen = ["serve", "--listen", "0.0.0.0:7000", "--plain"];
-    let mut server = Program::start_in(&network.left, home.path(), &listen);
-    server.link();
+    let server = Program::serve_in(&network.left, home.path());
     let received = Received::new();
     let options = received.options();
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let options = strings(&options);
     let bob = ["answer", "--id", "bob", "--server", "ws://127.0.0.1:7000"];
     let mut bob = Program::start_in(&network.left, home.path(), &[&bob, bob_sends, &options].concat());
     bob.expect("registered", &[]);

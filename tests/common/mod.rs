@@ -68,6 +68,14 @@ impl Program {
         Self::spawn(command, home, args)
     }
 
+    /// A server on port 7000 of a machine of the test's own.
+    pub fn serve_in(namespace: &Namespace, home: &Path) -> Self {
+        let listen = ["serve", "--listen", "0.0.0.0:7000", "--plain"];
+        let mut server = Self::start_in(namespace, home, &listen);
+        server.link();
+        server
+    }
+
     fn spawn(mut command: Command, home: &Path, args: &[&str]) -> Self {
         let mut child = command
             .args(args)
@@ -242,6 +250,11 @@ impl Holds {
         let resident = resident.trim().trim_end_matches(" kB").parse().unwrap();
         Self { threads: count("task"), descriptors: count("fd"), resident }
     }
+}
+
+/// As arguments of a program are given.
+pub fn strings(options: &[String]) -> Vec<&str> {
+    options.iter().map(String::as_str).collect()
 }
 
 /// `ws://` of an `http://` link.

@@ -23,6 +23,15 @@ impl Namespace {
         namespace.ip("link set lo up").then_some(namespace)
     }
 
+    /// A hub, and two that reach it and not each other, at 10.78.1.1 and 10.78.2.1; none where this user may not
+    /// make networks.
+    pub fn around_a_hub() -> Option<[Self; 3]> {
+        let (hub, left, right) = (Self::new()?, Self::new()?, Self::new()?);
+        hub.join(&left, "left", "10.78.1.1", "10.78.1.2");
+        hub.join(&right, "right", "10.78.2.1", "10.78.2.2");
+        Some([hub, left, right])
+    }
+
     /// `ip` in here; whether it worked.
     pub fn ip(&self, words: &str) -> bool {
         ip(&format!("-n {} {words}", self.name))
