@@ -163,7 +163,9 @@ const FOREIGN_PAGE: &str = "
         await pc.setLocalDescription();
         ws.send(JSON.stringify({ sdp: pc.localDescription }));
     };
-    ws.onopen = () => ws.send('HELLO 4321');
+    // Taken before the call: a camera that takes its time would have us offer in the page's place.
+    const media = navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 320, height: 240 } });
+    ws.onopen = async () => (await media) && ws.send('HELLO 4321');
     ws.onmessage = async ({ data }) => {
         if (data === 'HELLO') return ws.send('SESSION host');
         if (data === 'SESSION_OK') return offer();
@@ -171,7 +173,7 @@ const FOREIGN_PAGE: &str = "
         if (ice) return pc.addIceCandidate(ice);
         await pc.setRemoteDescription(sdp);
         if (foreign.offers === 1) {
-            const stream = await navigator.mediaDevices.getUserMedia({ audio: true, video: { width: 320, height: 240 } });
+            const stream = await media;
             stream.getTracks().forEach((track) => pc.addTrack(track, stream));
             await offer();
         }

@@ -330,6 +330,8 @@ mod clients {
         assert_eq!(ann.expect("described", &[("peer", &me)])["description"]["name"], "the door");
         order(&address, "PUT", "peers/ann/description", SECRET, r#"{"name":"Ann"}"#);
         one.expect("described", &[("peer", "ann")]);
+        one.say(&json!({"command": "peers"}));
+        assert_eq!(one.expect("described", &[("peer", "ann")])["description"]["name"], "Ann");
         order(&address, "DELETE", "peers/ann", SECRET, "");
         let (code, error) = ann.end();
         assert_eq!((code, error.contains("removed")), (4, true), "{error}");

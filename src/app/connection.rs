@@ -89,6 +89,8 @@ pub(super) struct Connection {
     pub(super) number: u64,
     line: Line,
     name: String,
+    /// What stands under its picture in a grid.
+    label: String,
     received: Vec<Received>,
     recorder: Option<Recorder>,
     record_at: Option<Instant>,
@@ -173,6 +175,7 @@ impl Connection {
         Ok(Self {
             number,
             line: Line::open(plan, number, failures.clone(), funnel)?,
+            label: name.clone(),
             name,
             received: vec![],
             recorder: None,
@@ -190,6 +193,15 @@ impl Connection {
         self.number = funnel.number();
         self.line = Line::open(plan, self.number, self.failures.clone(), funnel)?;
         Ok(())
+    }
+
+    /// What stands under its picture from now on.
+    pub(super) fn label(&mut self, label: String) {
+        self.received
+            .iter()
+            .filter_map(|received| received.seat.as_ref())
+            .for_each(|seat| seat.label(&label));
+        self.label = label;
     }
 
     pub(super) fn execute(&self, effect: Effect) {
@@ -272,7 +284,7 @@ impl Connection {
             None => {}
         }
         let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
-        let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.name)).transpose();
+        let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.label)).transpose();
         let seat = seat.map_err(warn).ok().flatten().flatten();
         let output = plan.own_output(track.kind());
         let output =

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::client::{Client, ClientError, Command, Happening};
 use super::connection::{Connection, Funnel};
 use super::wire::{Wire, Wired};
@@ -18,8 +20,26 @@ struct Hall {
     connections: BTreeMap<PeerId, Connection>,
     funnel: Funnel,
     stats_at: Option<Instant>,
+    /// What the server's back end says of those who are there.
+    descriptions: BTreeMap<PeerId, Value>,
     /// The server has us in the room.
     is_in: bool,
+}
+
+impl Hall {
+    /// A peer's name for people: the one that the back end gives it, or its id.
+    fn label(&self, peer: &PeerId) -> String {
+        let name = self.descriptions.get(peer).and_then(|description| description["name"].as_str());
+        name.unwrap_or(peer.as_str()).to_owned()
+    }
+
+    fn describe(&mut self, peer: PeerId, description: Value) {
+        self.descriptions.insert(peer.clone(), description);
+        let label = self.label(&peer);
+        if let Some(connection) = self.connections.get_mut(&peer) {
+            connection.label(label);
+        }
+    }
 }
 
 impl Client {
@@ -35,7 +55,13 @@ impl Client {
         let pool = matches!(self.target.protocol(), Protocol::Ssp(_));
         let mut room = Room::new(most, Terms { pool, ..self.plan.terms() });
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
-        let mut hall = Hall { connections: BTreeMap::new(), funnel: Funnel::new(), stats_at, is_in: false };
+        let mut hall = Hall {
+            connections: BTreeMap::new(),
+            funnel: Funnel::new(),
+            stats_at,
+            descriptions: BTreeMap::new(),
+            is_in: false,
+        };
         wire.say(|backend| Some(backend.join(name))).await;
         let end = loop {
             if let Err(error) = self.act_in_room(&mut wire, &mut room, &mut hall).await {
@@ -116,7 +142,7 @@ impl Client {
                     peers: peers.iter().map(PeerId::to_string).collect(),
                 });
                 for (peer, description) in descriptions {
-                    (self.sink)(&Event::Described { peer: peer.to_string(), description });
+                    self.described(hall, peer, description);
                 }
                 Input::Joined(peers)
             }
@@ -136,7 +162,7 @@ impl Client {
                 return Ok(None);
             }
             signalling::Event::Described(peer, description) => {
-                (self.sink)(&Event::Described { peer: peer.to_string(), description });
+                self.described(hall, peer, description);
                 return Ok(None);
             }
             signalling::Event::Stopped => return Err(ClientError::Refused("it closed the pool".to_owned())),
@@ -146,6 +172,11 @@ impl Client {
             | signalling::Event::Caller(_)
             | signalling::Event::Peer(_) => return Ok(None),
         }))
+    }
+
+    fn described(&self, hall: &mut Hall, peer: PeerId, description: Value) {
+        (self.sink)(&Event::Described { peer: peer.to_string(), description: description.clone() });
+        hall.describe(peer, description);
     }
 
     /// Does what the room wants.
@@ -159,6 +190,7 @@ impl Client {
             match output {
                 Output::Joined(peer) => self.tell(peer.as_str(), PeerState::Joined, None),
                 Output::Left(peer) => {
+                    hall.descriptions.remove(&peer);
                     self.close(hall, &peer).await;
                     self.tell(peer.as_str(), PeerState::Left, None);
                 }
@@ -170,8 +202,12 @@ impl Client {
                 Output::Link(peer, link::Output::Effect(Effect::Open)) => {
                     let opened = match hall.connections.get_mut(&peer) {
                         Some(connection) => connection.reopen(&self.plan, &mut hall.funnel),
-                        None => Connection::open(&self.plan, peer.to_string(), &mut hall.funnel)
-                            .map(|connection| drop(hall.connections.insert(peer, connection))),
+                        None => Connection::open(&self.plan, peer.to_string(), &mut hall.funnel).map(
+                            |mut connection| {
+                                connection.label(hall.label(&peer));
+                                hall.connections.insert(peer, connection);
+                            },
+                        ),
                     };
                     match opened {
                         Ok(()) => {}
@@ -251,6 +287,9 @@ impl Client {
                 for (peer, connected) in room.peers() {
                     let state = if connected { PeerState::Connected } else { PeerState::Joined };
                     self.tell(peer.as_str(), state, None);
+                    if let Some(description) = hall.descriptions.get(peer).cloned() {
+                        (self.sink)(&Event::Described { peer: peer.to_string(), description });
+                    }
                 }
             }
             Command::Send(change) => self.change(change).await,

@@ -38,6 +38,15 @@ impl Seat {
             tracing::warn!("a picture or a sound does not go on: {error}");
         }
     }
+
+    /// What stands under its picture from now on.
+    pub fn label(&self, label: &str) {
+        let inputs = self.mixer.lock();
+        let input = inputs.all.iter().find(|input| input.number == self.number);
+        if let Some(text) = input.and_then(|input| input.bin.by_name("text")) {
+            write(&text, label);
+        }
+    }
 }
 
 impl Drop for Seat {
@@ -122,8 +131,7 @@ impl Mixer {
         };
         let bin = launch::parse_bin_ending(&text, "end")?;
         if let Some(text) = bin.by_name("text") {
-            // Pango reads markup.
-            text.set_property("text", gst::glib::markup_escape_text(peer).as_str());
+            write(&text, peer);
             text.set_property_from_str("font-desc", "Sans 10");
         }
         let appsrc =
@@ -174,6 +182,11 @@ impl Mixer {
             }
         }
     }
+}
+
+fn write(overlay: &gst::Element, text: &str) {
+    // Pango reads markup.
+    overlay.set_property("text", gst::glib::markup_escape_text(text).as_str());
 }
 
 /// What a stage shows, plays and records.
