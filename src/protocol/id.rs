@@ -49,21 +49,27 @@ macro_rules! id {
         }
 
         impl $name {
-            /// An id of another protocol, in which any character may stand: what may not stand here is
-            /// percent-encoded.
+            /// A name of another protocol, in which any character may stand: as it is where that may be, and
+            /// else percent-encoded.
             pub fn from_foreign(text: &str) -> Result<Self, IdError> {
                 let odd = |c: char| c.is_whitespace() || c.is_control() || c == '%';
-                let mut id = String::with_capacity(text.len());
-                for c in text.chars() {
-                    match odd(c) {
-                        true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| id += &format!("%{b:02X}")),
-                        false => id.push(c),
+                let encoded = || {
+                    let mut id = String::with_capacity(text.len());
+                    for c in text.chars() {
+                        match odd(c) {
+                            true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| id += &format!("%{b:02X}")),
+                            false => id.push(c),
+                        }
                     }
+                    id.parse()
+                };
+                match text.parse() {
+                    Err(IdError::BadCharacter) => encoded(),
+                    parsed => parsed,
                 }
-                id.parse()
             }
 
-            /// The id as the other protocol has it.
+            /// The name that was percent-encoded here, or by a user who means one with odd characters.
             pub fn to_foreign(&self) -> String {
                 percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
             }
@@ -119,5 +125,18 @@ mod tests {
         assert_eq!("x".repeat(257).parse::<PeerId>(), Err(IdError::TooLong));
         assert_eq!("session".parse::<RoomId>(), Err(IdError::Reserved));
         assert_eq!("späti-7".parse::<PeerId>().map(|id| id.to_string()), Ok("späti-7".into()));
+    }
+
+    #[test]
+    fn names_of_other_protocols_stay_as_they_are_where_they_may() {
+        for plain in ["ann", "100%", "%41", "späti"] {
+            assert_eq!(PeerId::from_foreign(plain).unwrap().as_str(), plain);
+        }
+        for odd in ["a b", "1 %", "\n", "\u{a0}x"] {
+            let id = PeerId::from_foreign(odd).unwrap();
+            assert!(!id.as_str().contains(char::is_whitespace) && id.to_foreign() == odd, "{id}");
+        }
+        assert_eq!(PeerId::from_foreign(""), Err(IdError::Empty));
+        assert_eq!(PeerId::from_foreign(&" ".repeat(200)), Err(IdError::TooLong));
     }
 }

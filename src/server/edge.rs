@@ -140,7 +140,7 @@ mod tests {
             let Ok(commands) = client.edge.decode(phase, line) else { return };
             for command in commands {
                 if let Command::Enter(name, _) = &command {
-                    client.name = name.to_foreign();
+                    client.name = name.to_string();
                 }
                 self.hub.handle_input(Instant::now(), Input::Command(conn, command));
             }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::room::Rejection;
 use crate::hub::{Command, Notice};
+use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, in_version_1};
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 
@@ -46,8 +47,7 @@ fn error(message: &str, reason: Option<String>) -> String {
 }
 
 fn send(to: &str, message: &PeerMessage) -> Result<Command, Rejection> {
-    let to =
-        PeerId::from_foreign(to).map_err(|why| Rejection::Error(error(NO_TARGET, Some(format!("{why}")))))?;
+    let to = to.parse().map_err(|why: IdError| Rejection::Error(error(NO_TARGET, Some(why.to_string()))))?;
     Ok(Command::Send { to, body: message.to_string() })
 }
 
@@ -103,14 +103,14 @@ impl Endpoint {
                 let Some((id, pool)) = &self.me else { return vec![] };
                 let all = peers.iter().chain([id]);
                 one(ServerEvent::Joined {
-                    id: id.to_foreign(),
+                    id: id.to_string(),
                     pool: pool.clone(),
-                    descriptions: all.map(|id| (id.to_foreign(), describe(id))).collect(),
-                    peers: peers.iter().map(PeerId::to_foreign).collect(),
+                    descriptions: all.map(|id| (id.to_string(), describe(id))).collect(),
+                    peers: peers.iter().map(PeerId::to_string).collect(),
                 })
             }
             Notice::PeerJoined(peer) => {
-                let id = peer.to_foreign();
+                let id = peer.to_string();
                 self.early.insert(peer, vec![]);
                 let mut told = one(ServerEvent::Peer(id.clone()));
                 // Each generation ignores the other's word for it.
@@ -119,13 +119,11 @@ impl Endpoint {
                 }
                 told
             }
-            Notice::Described(peer, description) => {
-                one(ServerEvent::Describe(peer.to_foreign(), description))
-            }
+            Notice::Described(peer, description) => one(ServerEvent::Describe(peer.to_string(), description)),
             Notice::Stopped => one(ServerEvent::Stop),
             Notice::PeerLeft(peer) => {
                 self.early.remove(&peer);
-                one(ServerEvent::Close(peer.to_foreign()))
+                one(ServerEvent::Close(peer.to_string()))
             }
             Notice::From { from, body } => self.relayed(&from, &body),
             Notice::Refused(why) if self.is_in => vec![error(NO_TARGET, Some(why.to_string()))],
@@ -145,7 +143,7 @@ impl Endpoint {
 
     /// What a peer says, in words of the endpoint's version; what ssp has no words for is left out.
     fn relayed(&mut self, from: &PeerId, body: &str) -> Vec<String> {
-        let id = from.to_foreign();
+        let id = from.to_string();
         let candidate = |candidate| ServerEvent::Candidate(id.clone(), candidate).to_string();
         match (PeerMessage::parse(body), self.early.get_mut(from)) {
             (Ok(PeerMessage::Description(sdp)), _) => {
@@ -226,6 +224,21 @@ mod tests {
         let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
         assert!(told[0].contains("Could not join pool.") && told[0].contains("no room for more rooms"));
         assert!(say(&mut endpoint, &again).is_ok());
+    }
+
+    #[test]
+    fn a_rooms_peer_is_called_what_it_is_called() {
+        let mut endpoint = joined();
+        for name in ["100%", "%41", "späti"] {
+            let told = endpoint.encode(Notice::PeerJoined(id(name)), nothing);
+            assert!(told[0].contains(&format!(r#""id":"{name}""#)), "{told:?}");
+            let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
+            let body = PeerMessage::Description(offer.clone()).to_string();
+            let said = say(&mut endpoint, &ClientEvent::Sdp(name.into(), offer).to_string());
+            assert_eq!(said, Ok(vec![Command::Send { to: id(name), body }]));
+        }
+        let nobody = ClientEvent::Candidate("a b".into(), PeerMessage::EndOfCandidates).to_string();
+        assert_eq!(say(&mut endpoint, &nobody), Err(NO_TARGET.into()));
     }
 
     #[test]

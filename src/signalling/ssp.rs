@@ -1,6 +1,7 @@
 //! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out. RTCPool and
 //! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use super::{Backend, Event};
@@ -40,16 +41,26 @@ impl FromStr for Version {
 pub struct SspClient {
     is_in: bool,
     version: Version,
+    /// What those are called in the pool whose ids may not stand here as they are.
+    odd: BTreeMap<PeerId, String>,
 }
 
-fn id(text: &str) -> Option<PeerId> {
-    PeerId::from_foreign(text).ok()
-}
+/// The most ids with characters that ours may not have that are remembered.
+const MAX_ODD: usize = 4096;
 
 impl SspClient {
     /// A connection just opened, to a server of that version.
     pub fn new(version: Version) -> Self {
-        Self { is_in: false, version }
+        Self { version, ..Self::default() }
+    }
+
+    /// What we call an endpoint.
+    fn id(&mut self, text: &str) -> Option<PeerId> {
+        let id = PeerId::from_foreign(text).ok()?;
+        if id.as_str() != text && self.odd.len() < MAX_ODD {
+            self.odd.insert(id.clone(), text.to_owned());
+        }
+        Some(id)
     }
 
     /// The server's words are those of this version; false where it was known to speak the other one, and says
@@ -67,15 +78,19 @@ impl SspClient {
                 self.is_in = true;
                 let described = descriptions.into_iter().filter(|(_, description)| !description.is_null());
                 Event::Joined {
-                    peers: peers.iter().filter_map(|peer| id(peer)).collect(),
-                    me: id(&me),
-                    descriptions: described.filter_map(|(peer, what)| Some((id(&peer)?, what))).collect(),
+                    peers: peers.iter().filter_map(|peer| self.id(peer)).collect(),
+                    me: self.id(&me),
+                    descriptions: described
+                        .filter_map(|(peer, what)| Some((self.id(&peer)?, what)))
+                        .collect(),
                 }
             }
-            ServerEvent::Peer(peer) if self.speaks(Version::Two) => Event::PeerJoined(id(&peer)?),
-            ServerEvent::RequestOffers(peer) if self.speaks(Version::One) => Event::PeerJoined(id(&peer)?),
-            ServerEvent::Close(peer) => Event::PeerLeft(id(&peer)?),
-            ServerEvent::Describe(peer, description) => Event::Described(id(&peer)?, description),
+            ServerEvent::Peer(peer) if self.speaks(Version::Two) => Event::PeerJoined(self.id(&peer)?),
+            ServerEvent::RequestOffers(peer) if self.speaks(Version::One) => {
+                Event::PeerJoined(self.id(&peer)?)
+            }
+            ServerEvent::Close(peer) => Event::PeerLeft(self.id(&peer)?),
+            ServerEvent::Describe(peer, description) => Event::Described(self.id(&peer)?, description),
             ServerEvent::Stop => Event::Stopped,
             ServerEvent::Error { message, .. } if message == NOT_TWO && self.speaks(Version::One) => {
                 Event::Nothing
@@ -85,14 +100,14 @@ impl SspClient {
                 None => message,
             }),
             ServerEvent::Sdp(from, description) if self.speaks(Version::Two) => {
-                Event::From(id(&from)?, PeerMessage::Description(description))
+                Event::From(self.id(&from)?, PeerMessage::Description(description))
             }
             ServerEvent::Offer(from, description) | ServerEvent::Answer(from, description)
                 if self.speaks(Version::One) =>
             {
-                Event::From(id(&from)?, PeerMessage::Description(description))
+                Event::From(self.id(&from)?, PeerMessage::Description(description))
             }
-            ServerEvent::Candidate(from, candidate) => Event::From(id(&from)?, candidate),
+            ServerEvent::Candidate(from, candidate) => Event::From(self.id(&from)?, candidate),
             // A server that speaks both versions says both, and means the same.
             ServerEvent::Peer(_)
             | ServerEvent::RequestOffers(_)
@@ -125,7 +140,8 @@ impl Backend for SspClient {
     }
 
     fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String> {
-        let to = to?.to_foreign();
+        let to = to?;
+        let to = self.odd.get(to).cloned().unwrap_or_else(|| to.to_string());
         match message {
             PeerMessage::Description(sdp) => Some(match (self.version, sdp.kind) {
                 (Version::One, SdpKind::Offer) => ClientEvent::Offers(vec![(to, sdp.clone())]),
@@ -188,6 +204,13 @@ mod tests {
         let line = client.address(Some(&odd), &message).unwrap();
         assert!(line.contains(r#""to":"an odd\none""#), "{line}");
         assert_eq!(client.address(Some(&odd), &PeerMessage::OfferRequest), None);
+        // One that only looks encoded is taken as it is.
+        client.handle_text(&ServerEvent::Peer("%41 ".into()).to_string());
+        client.handle_text(&ServerEvent::Peer("%41".into()).to_string());
+        for name in ["%41", "%41 "] {
+            let line = client.address(Some(&id(name)), &message).unwrap();
+            assert!(line.contains(&format!(r#""to":"{name}""#)), "{line}");
+        }
     }
 
     #[test]
