@@ -145,10 +145,10 @@ mod media {
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
     use crate::media::playout::Latency;
+    use crate::protocol::ssp::Version;
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::Codec;
     use crate::signalling::Target;
-    use crate::signalling::ssp::Version;
     use crate::tls::Trust;
 
     fn commands(json: bool) -> Receiver<app::Command> {

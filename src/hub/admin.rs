@@ -28,6 +28,11 @@ impl Hub {
         self.names.contains_key(peer)
     }
 
+    /// Whether there is a room of that name.
+    pub fn has_room(&self, room: &RoomId) -> bool {
+        self.rooms.contains_key(room)
+    }
+
     /// The rooms, and who is in them in the order in which they came.
     pub fn rooms(&self) -> impl Iterator<Item = (&RoomId, Vec<PeerId>)> {
         self.rooms.iter().map(|(name, room)| {

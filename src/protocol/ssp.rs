@@ -6,6 +6,31 @@ use serde_json::{Map, Value, json};
 use super::MAX_MESSAGE;
 use super::negotiation::{self, Description, PeerMessage, SdpKind};
 
+/// Which version is spoken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Version {
+    /// Not known yet: the other side's words will show it.
+    #[default]
+    Auto,
+    /// RTCPool before 3, PyRTC before 2.
+    One,
+    /// Their later versions, and roomtone.
+    Two,
+}
+
+impl std::str::FromStr for Version {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "1" => Ok(Self::One),
+            "2" => Ok(Self::Two),
+            _ => Err(format!("'{text}' is no version of ssp: auto, 1 or 2")),
+        }
+    }
+}
+
 /// Why a text is no event; in PyRTC's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::room::{self, Rejection};
 use super::ssp::Endpoint;
-use crate::hub::{Command, Notice, Phase, Reason};
+use crate::hub::{Command, Notice, Phase};
 use crate::protocol::PeerId;
 
 /// A connection's protocol, and where it stands in it.
@@ -61,8 +61,8 @@ impl Edge {
             Self::Ssp(endpoint) => endpoint.encode(notice, describe),
             Self::Room { extended } => {
                 let come = match &notice {
-                    Notice::Joined(peers) => peers.clone(),
-                    Notice::PeerJoined(peer) => vec![peer.clone()],
+                    Notice::Joined(peers) if *extended => peers.clone(),
+                    Notice::PeerJoined(peer) if *extended => vec![peer.clone()],
                     _ => vec![],
                 };
                 let described = come.into_iter().map(|peer| (describe(&peer), peer));
@@ -72,11 +72,6 @@ impl Edge {
                 all.filter_map(|notice| room::encode(notice, *extended)).collect()
             }
         }
-    }
-
-    /// The close code and words of an end that the hub decided.
-    pub(super) fn close(reason: Reason) -> (u16, &'static str) {
-        room::close(reason)
     }
 }
 

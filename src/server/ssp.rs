@@ -8,23 +8,15 @@ use serde_json::Value;
 use super::room::Rejection;
 use crate::hub::{Command, Notice};
 use crate::protocol::id::IdError;
-use crate::protocol::ssp::{ClientEvent, ServerEvent, in_version_1};
+use crate::protocol::ssp::{ClientEvent, ServerEvent, SspError, Version, in_version_1};
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 
 const NO_ENTRY: &str = "Could not join pool.";
-const NO_TARGET: &str = "Please specify a valid answer target.";
-
-/// Which version an endpoint speaks, as far as its words tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Unknown,
-    One,
-    Two,
-}
 
 /// One connection's side of the protocol.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Endpoint {
+    /// As far as its words tell.
     version: Version,
     /// The id that it has or is to have, and the pool.
     me: Option<(PeerId, String)>,
@@ -36,18 +28,14 @@ pub struct Endpoint {
 /// The most candidates that are kept of one peer.
 const MAX_EARLY: usize = 64;
 
-impl Default for Endpoint {
-    fn default() -> Self {
-        Self { version: Version::Unknown, me: None, is_in: false, early: BTreeMap::new() }
-    }
-}
-
-fn error(message: &str, reason: Option<String>) -> String {
-    ServerEvent::Error { message: message.to_owned(), reason }.to_string()
+fn error(message: impl ToString, reason: Option<String>) -> String {
+    ServerEvent::Error { message: message.to_string(), reason }.to_string()
 }
 
 fn send(to: &str, message: &PeerMessage) -> Result<Command, Rejection> {
-    let to = to.parse().map_err(|why: IdError| Rejection::Error(error(NO_TARGET, Some(why.to_string()))))?;
+    let to = to
+        .parse()
+        .map_err(|why: IdError| Rejection::Error(error(SspError::NoTarget, Some(why.to_string()))))?;
     Ok(Command::Send { to, body: message.to_string() })
 }
 
@@ -58,10 +46,9 @@ impl Endpoint {
         text: &str,
         id: impl FnOnce() -> Option<PeerId>,
     ) -> Result<Vec<Command>, Rejection> {
-        let event =
-            ClientEvent::parse(text).map_err(|why| Rejection::Error(error(&why.to_string(), None)))?;
+        let event = ClientEvent::parse(text).map_err(|why| Rejection::Error(error(why, None)))?;
         if !self.is_in && !matches!(event, ClientEvent::Join(_) | ClientEvent::Other(_)) {
-            return Err(Rejection::Error(error("Please specify a pool to join.", None)));
+            return Err(Rejection::Error(error(SspError::NoPool, None)));
         }
         match event {
             ClientEvent::Join(_) if self.me.is_some() => {
@@ -126,7 +113,7 @@ impl Endpoint {
                 one(ServerEvent::Close(peer.to_string()))
             }
             Notice::From { from, body } => self.relayed(&from, &body),
-            Notice::Refused(why) if self.is_in => vec![error(NO_TARGET, Some(why.to_string()))],
+            Notice::Refused(why) if self.is_in => vec![error(SspError::NoTarget, Some(why.to_string()))],
             Notice::Refused(why) => {
                 self.me = None;
                 vec![error(NO_ENTRY, Some(why.to_string()))]
@@ -152,7 +139,7 @@ impl Endpoint {
                 let mut told = match self.version {
                     Version::One => vec![of_one()],
                     Version::Two => vec![of_two()],
-                    Version::Unknown => vec![of_two(), of_one()],
+                    Version::Auto => vec![of_two(), of_one()],
                 };
                 told.extend(self.early.remove(from).into_iter().flatten().map(candidate));
                 told
@@ -238,7 +225,7 @@ mod tests {
             assert_eq!(said, Ok(vec![Command::Send { to: id(name), body }]));
         }
         let nobody = ClientEvent::Candidate("a b".into(), PeerMessage::EndOfCandidates).to_string();
-        assert_eq!(say(&mut endpoint, &nobody), Err(NO_TARGET.into()));
+        assert_eq!(say(&mut endpoint, &nobody), Err(SspError::NoTarget.to_string()));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use smol::channel::{Receiver, Sender, bounded};
 
 use super::edge::Edge;
 use super::ice::IceServers;
-use super::room::Rejection;
+use super::room::{self, Rejection};
 use crate::hub::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
 use crate::protocol::PeerId;
 use crate::protocol::room::ServerMessage;
@@ -184,7 +184,7 @@ impl Switchboard {
         let mut state = self.lock();
         let found = match &admin {
             Admin::Describe(peer, _) | Admin::Remove(peer) => state.hub.has_peer(peer),
-            Admin::Close(room) => state.hub.rooms().any(|(name, _)| name == room),
+            Admin::Close(room) => state.hub.has_room(room),
         };
         self.input(&mut state, Input::Admin(admin));
         found
@@ -231,7 +231,7 @@ impl Switchboard {
                 }
                 Output::Close(id, reason) => {
                     let Some(outbox) = state.outboxes.remove(&id) else { continue };
-                    let (code, words) = Edge::close(reason);
+                    let (code, words) = room::close(reason);
                     outbox.push(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;

@@ -13,9 +13,9 @@ use smol::net::TcpStream;
 use smol::stream::StreamExt;
 use url::{Host, Url};
 
-use super::ssp::Version;
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::EXTENSION_QUERY;
+use crate::protocol::ssp::Version;
 use crate::tls::{Trust, client_config};
 
 /// How long connecting may take, with TLS and the upgrade.

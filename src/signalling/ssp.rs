@@ -2,39 +2,13 @@
 //! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 
 use super::{Backend, Event};
-use crate::protocol::ssp::{ClientEvent, ServerEvent};
+use crate::protocol::ssp::{ClientEvent, ServerEvent, Version};
 use crate::protocol::{PeerId, PeerMessage, RoomId, SdpKind};
 
 /// What the server says to one that speaks version 2, if it does not.
 const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
-
-/// Which version to speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Version {
-    /// The one that the server shows to speak; the second until then.
-    #[default]
-    Auto,
-    /// Servers before PyRTC 2.
-    One,
-    /// PyRTC 2, and roomtone.
-    Two,
-}
-
-impl FromStr for Version {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "1" => Ok(Self::One),
-            "2" => Ok(Self::Two),
-            _ => Err(format!("'{text}' is no version of ssp: auto, 1 or 2")),
-        }
-    }
-}
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug, Default)]

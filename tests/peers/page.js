@@ -42,6 +42,9 @@ events.addEventListener("track", (event) => {
 events.addEventListener("datachannel", (event) => adopt(event.connection, event.channel));
 events.addEventListener("close", ({ detail }) => detail && page.left.push(detail.id));
 
+// PyRTC never answers an upgrade that comes a moment after the connection: then the page takes another one.
+setTimeout(() => socket.readyState === WebSocket.CONNECTING && location.reload(), 3000);
+
 const join = () => page.pool.join(wanted.get("pool"));
 if (socket.readyState === WebSocket.OPEN) join();
 else socket.addEventListener("open", join);
