@@ -182,7 +182,7 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     let one = tab(&pages, &pool, "media");
     let first = id_of(&one);
     // This one brings nothing: nobody has to.
-    let two = tab(&pages, &pool, "channel");
+    let two = tab(&pages, &pool, "");
     let second = id_of(&two);
     expect_in(&two, &first);
     let (mut client, me) = join(home.path(), &pool, &strings(&received.options()));
