@@ -7,13 +7,30 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roomtone::media::capture::SourceConfig;
+use roomtone::media::channel::{Channel, ChannelConfig, Message};
 use roomtone::media::peer::PeerConfig;
-use roomtone::media::{Capture, Encoders, Peer, PeerEvent};
+use roomtone::media::receive::Track;
+use roomtone::media::{Capture, Encoders, Peer, PeerEvent, Stream};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::{Codec, Kind};
 use roomtone::session::negotiation::Output;
 use roomtone::session::{Effect, Negotiation, Terms};
 use smol::channel::{Receiver, bounded};
+
+/// Small test pictures, a tone, or both.
+async fn stream(kinds: &[Kind]) -> Stream {
+    let (failures, _) = bounded(16);
+    let mut captures = Vec::new();
+    for kind in kinds {
+        let source = match kind {
+            Kind::Video => "test",
+            Kind::Audio => "tone",
+        };
+        let config = SourceConfig { source: source.into(), device: None, size: Some((160, 120)), fps: 15 };
+        captures.push(Capture::start(*kind, &config, failures.clone()).await.unwrap());
+    }
+    Stream::new(Encoders::new(captures, 300, failures))
+}
 
 struct Side {
     name: &'static str,
@@ -22,30 +39,21 @@ struct Side {
     peer: Option<Peer>,
     events: (smol::channel::Sender<PeerEvent>, Receiver<PeerEvent>),
     first_frames: Vec<Codec>,
-    messages: Vec<String>,
-    open_channels: usize,
+    channels: Vec<Channel>,
     forged: bool,
-    tracks: usize,
+    tracks: Vec<Track>,
+    ended: Vec<Track>,
 }
 
 impl Side {
     async fn new(name: &'static str, codecs: &[Codec], send: &[Kind]) -> Self {
-        let (failures, _) = bounded(16);
-        let mut captures = Vec::new();
-        for kind in send {
-            let source = match kind {
-                Kind::Video => "test",
-                Kind::Audio => "tone",
-            };
-            let config =
-                SourceConfig { source: source.into(), device: None, size: Some((160, 120)), fps: 15 };
-            captures.push(Capture::start(*kind, &config, failures.clone()).await.unwrap());
-        }
+        let streams = if send.is_empty() { vec![] } else { vec![stream(send).await] };
         let config = PeerConfig {
-            encoders: Arc::new(Encoders::new(captures, 300, failures)),
+            streams,
+            chat: Some(ChannelConfig::reliable("chat")),
+            channels: vec![],
             receive: Kind::ALL.to_vec(),
             codecs: codecs.to_vec(),
-            stream: name.into(),
             ice: roomtone::media::transport::IceConfig::default(),
             latency: Default::default(),
         };
@@ -56,10 +64,10 @@ impl Side {
             peer: None,
             events: bounded(256),
             first_frames: vec![],
-            messages: vec![],
-            open_channels: 0,
+            channels: vec![],
             forged: false,
-            tracks: 0,
+            tracks: vec![],
+            ended: vec![],
         }
     }
 
@@ -96,10 +104,10 @@ impl Side {
                     }
                     self.first_frames.push(codec);
                 }
-                PeerEvent::Message { text, .. } => self.messages.push(text),
-                PeerEvent::ChannelOpen(_) => self.open_channels += 1,
+                PeerEvent::Channel(channel) => self.channels.push(channel),
                 PeerEvent::Forged => self.forged = true,
-                PeerEvent::Track(_) => self.tracks += 1,
+                PeerEvent::Track(track) => self.tracks.push(track),
+                PeerEvent::TrackEnded(track) => self.ended.push(track),
                 PeerEvent::Failed(reason) => panic!("{}: {reason}", self.name),
                 _ => {}
             }
@@ -118,7 +126,7 @@ fn run(offerer: &[Codec], answerer: &[Codec], expected: Codec, send: (&[Kind], &
         let done = |a: &Side, b: &Side| {
             a.first_frames.len() == send.1.len()
                 && b.first_frames.len() == send.0.len()
-                && a.open_channels + b.open_channels >= 2
+                && a.channels.len() + b.channels.len() >= 2
         };
         while !done(&a, &b) {
             assert!(
@@ -135,13 +143,8 @@ fn run(offerer: &[Codec], answerer: &[Codec], expected: Codec, send: (&[Kind], &
         for side in [&a, &b] {
             assert!(side.first_frames.iter().all(|c| *c == expected || *c == Codec::Opus));
         }
-        assert!(a.peer.as_ref().unwrap().say("hello"));
-        while b.messages.is_empty() {
-            assert!(started.elapsed() < Duration::from_secs(20));
-            b.step(&mut to_a, &mut to_b).await;
-            smol::Timer::after(Duration::from_millis(2)).await;
-        }
-        assert_eq!(b.messages, ["hello"]);
+        assert!(a.channels[0].try_send(&Message::Text("hello".into())));
+        assert_eq!(b.channels[0].receive().await, Some(Message::Text("hello".into())));
     });
 }
 
@@ -230,7 +233,7 @@ fn a_forged_fingerprint_is_found_out_before_anything_is_sent_or_shown() {
                 }
                 let (deceived, other) = if offer_is_forged { (&b, &a) } else { (&a, &b) };
                 if deceived.forged {
-                    assert_eq!(deceived.tracks, 0, "nothing is shown");
+                    assert!(deceived.tracks.is_empty(), "nothing is shown");
                     let stats = deceived.peer.as_ref().unwrap().stats();
                     assert_eq!((stats.video_frames_sent, stats.audio_frames_sent), (0, 0), "nothing is sent");
                     assert!(!other.forged);
@@ -241,4 +244,111 @@ fn a_forged_fingerprint_is_found_out_before_anything_is_sent_or_shown() {
             }
         });
     }
+}
+
+/// Two sides, and what is on its way between them.
+struct Pair {
+    a: Side,
+    b: Side,
+    to_a: VecDeque<PeerMessage>,
+    to_b: VecDeque<PeerMessage>,
+}
+
+impl Pair {
+    async fn until(&mut self, what: &str, done: impl Fn(&Side, &Side) -> bool) {
+        let started = Instant::now();
+        while !done(&self.a, &self.b) {
+            assert!(started.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+            self.a.step(&mut self.to_b, &mut self.to_a).await;
+            self.b.step(&mut self.to_a, &mut self.to_b).await;
+            smol::Timer::after(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Ten more frames come of each of these.
+    async fn until_they_move(&mut self, what: &str, tracks: Vec<Track>) {
+        let frames = |track: &Track| track.counters.frames.load(std::sync::atomic::Ordering::Relaxed);
+        let before: Vec<u64> = tracks.iter().map(frames).collect();
+        let move_on = || tracks.iter().zip(&before).all(|(track, before)| frames(track) > before + 10);
+        self.until(what, |_, _| move_on()).await;
+    }
+}
+
+#[test]
+fn streams_and_channels_come_and_go_while_the_connection_stands() {
+    roomtone::media::init().unwrap();
+    smol::block_on(async {
+        let codecs = [Codec::Vp8, Codec::Opus];
+        let mut a = Side::new("impolite", &codecs, &[]).await;
+        let b = Side::new("polite", &codecs, &[]).await;
+        a.negotiation = Negotiation::new(Terms::new(false, Kind::ALL.to_vec()));
+        let mut pair = Pair { a, b, to_a: VecDeque::new(), to_b: VecDeque::new() };
+        pair.a.negotiation.request_offer(Instant::now());
+        pair.until("a channel", |a, b| !a.channels.is_empty() && !b.channels.is_empty()).await;
+        assert!(pair.a.tracks.is_empty() && pair.b.tracks.is_empty());
+
+        let first = stream(&[Kind::Video]).await;
+        let add = |side: &mut Side, stream: &Stream| {
+            side.peer.as_ref().unwrap().add_stream(stream.clone());
+            side.negotiation.request_offer(Instant::now());
+        };
+        add(&mut pair.a, &first);
+        pair.until("the first stream", |_, b| b.tracks.len() == 1).await;
+        let track = pair.b.tracks[0].clone();
+        pair.until_they_move("the first stream", vec![track.clone()]).await;
+
+        // Both at once: their offers collide, and both streams come.
+        let (second, third) = (stream(&[Kind::Video]).await, stream(&Kind::ALL).await);
+        add(&mut pair.a, &second);
+        add(&mut pair.b, &third);
+        pair.until("all streams", |a, b| b.tracks.len() == 2 && a.tracks.len() == 2).await;
+        let all = pair.a.tracks.iter().chain(&pair.b.tracks).cloned().collect();
+        pair.until_they_move("all streams", all).await;
+
+        // One goes, the others stay.
+        pair.a.peer.as_ref().unwrap().remove_stream(&first.id);
+        pair.a.negotiation.request_offer(Instant::now());
+        pair.until("the end of the first", |_, b| b.ended.len() == 1).await;
+        assert_eq!(pair.b.ended[0].mline, track.mline);
+        let frames = || track.counters.frames.load(std::sync::atomic::Ordering::Relaxed);
+        smol::Timer::after(Duration::from_millis(300)).await;
+        let stopped = frames();
+        let others = [&pair.b.tracks[1], &pair.a.tracks[0], &pair.a.tracks[1]].map(Track::clone);
+        pair.until_they_move("the other streams", others.to_vec()).await;
+        assert_eq!(frames(), stopped, "it still comes");
+
+        // Another takes its place.
+        let fourth = stream(&[Kind::Video]).await;
+        add(&mut pair.a, &fourth);
+        pair.until("the fourth", |_, b| b.tracks.len() == 3).await;
+        pair.until_they_move("the fourth", vec![pair.b.tracks[2].clone()]).await;
+        assert_eq!(pair.b.tracks[2].mline, track.mline, "no m-line is wasted");
+
+        // A channel takes no negotiation any more.
+        let late = ChannelConfig { label: "late".into(), ordered: false, retransmits: Some(3) };
+        assert!(!pair.b.peer.as_ref().unwrap().open_channel(&late).unwrap());
+        pair.until("a late channel", |a, _| a.channels.iter().any(|c| c.label() == "late")).await;
+        pair.until("both ends of it", |_, b| b.channels.iter().any(|c| c.label() == "late")).await;
+    });
+}
+
+#[test]
+fn a_channel_comes_to_a_connection_that_had_none() {
+    roomtone::media::init().unwrap();
+    smol::block_on(async {
+        let codecs = [Codec::Vp8, Codec::Opus];
+        let mut a = Side::new("offerer", &codecs, &[Kind::Audio]).await;
+        let mut b = Side::new("answerer", &codecs, &[]).await;
+        (a.config.chat, b.config.chat) = (None, None);
+        let mut pair = Pair { a, b, to_a: VecDeque::new(), to_b: VecDeque::new() };
+        pair.a.negotiation.request_offer(Instant::now());
+        pair.until("the sound", |_, b| b.tracks.len() == 1).await;
+        pair.until_they_move("the sound", pair.b.tracks.clone()).await;
+        assert!(pair.b.peer.as_ref().unwrap().open_channel(&ChannelConfig::reliable("late")).unwrap());
+        pair.b.negotiation.request_offer(Instant::now());
+        pair.until("the channel", |a, b| a.channels.len() == 1 && b.channels.len() == 1).await;
+        assert!(pair.a.channels[0].try_send(&Message::Binary(vec![0, 255])));
+        assert_eq!(pair.b.channels[0].receive().await, Some(Message::Binary(vec![0, 255])));
+        pair.until_they_move("the sound, still", pair.b.tracks.clone()).await;
+    });
 }

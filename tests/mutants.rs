@@ -4,12 +4,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
+use roomtone::media::Peer;
 use roomtone::media::peer::PeerConfig;
-use roomtone::media::transport::IceConfig;
-use roomtone::media::{Encoders, Peer};
 use roomtone::protocol::SdpKind;
 use roomtone::sdp::{self, Codec, Kind, Sdp, direction};
 use roomtone::session::{Effect, EffectId, EffectResult, Remote};
@@ -92,14 +90,10 @@ async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
 #[test]
 fn whatever_the_normaliser_lets_through_webrtcbin_survives() {
     roomtone::media::init().unwrap();
-    let (failed, _failures) = bounded(16);
     let config = PeerConfig {
-        encoders: Arc::new(Encoders::new(vec![], 500, failed)),
         receive: Kind::ALL.to_vec(),
         codecs: vec![Codec::Vp8, Codec::H264, Codec::Opus],
-        stream: "mutants".into(),
-        ice: IceConfig::default(),
-        latency: Default::default(),
+        ..PeerConfig::default()
     };
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     smol::block_on(async {

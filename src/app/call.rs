@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::client::{Client, ClientError, Command, Happening};
-use super::connection::{Connection, Funnel};
+use super::connection::Connection;
+use super::line::Funnel;
 use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
 use crate::protocol::PeerId;
@@ -194,7 +195,8 @@ impl Client {
         let name = talk.name().to_owned();
         let was_talking = talk.connection.is_some();
         if let Some(connection) = talk.connection.take() {
-            connection.close(&self.sink).await;
+            let is_there = !matches!(&end, Ok(End::Call(reason, ..)) if *reason != EndReason::HungUp);
+            connection.close(is_there, &self.sink).await;
         }
         match &end {
             Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), ..)) => {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use smol::channel::Receiver;
 use smol::future::{or, pending};
 
-use super::connection::{Funnel, Happened};
 use super::ice::Ice;
+use super::line::{Funnel, Happened};
 use super::plan::MediaPlan;
 use super::wire::{Registered, Wire, Wired};
 use super::{Event, PeerState, Sink};

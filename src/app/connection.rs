@@ -1,71 +1,26 @@
 //! A peer's connection as the event loops hold it: effects go in; events and results come out through
 //! one funnel for all connections; its tracks go to the outputs and the recorder.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use smol::channel::{Receiver, Sender, bounded, unbounded};
-use smol::future::{or, pending};
+use smol::channel::{Receiver, Sender, bounded};
 
+use super::channels::Channels;
+use super::line::{Funnel, Happened, Line};
 use super::plan::MediaPlan;
 use super::{Event, Sink};
 use crate::media::output::Output;
-use crate::media::peer::Stats;
+use crate::media::peer::{PeerConfig, Stats};
 use crate::media::receive::Track;
 use crate::media::record::{self, Recorder};
 use crate::media::stage::Seat;
-use crate::media::{MediaError, Peer, PeerEvent};
+use crate::media::{MediaError, PeerEvent};
 use crate::session::link::Input;
-use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
+use crate::session::{ConnectionState, Effect};
 
-/// The most events of one connection that wait.
-const EVENTS: usize = 512;
-/// How often it is looked whether anything came of the peer.
-const LISTEN: Duration = Duration::from_millis(500);
 /// How long a recording waits for the streams that the peer announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
-
-/// What came of a connection.
-pub(super) enum Happened {
-    Event(PeerEvent),
-    Result(EffectId, EffectResult),
-    /// An output or a recording stopped.
-    Failure(String),
-    /// A sign of life came of the peer; whether media.
-    Heard(bool),
-    /// This machine's addresses changed.
-    NetworkChanged,
-}
-
-/// Where all connections tell what happens, each under its number.
-pub(super) struct Funnel {
-    sender: Sender<(u64, Happened)>,
-    receiver: Receiver<(u64, Happened)>,
-    next: u64,
-}
-
-impl Funnel {
-    pub(super) fn new() -> Self {
-        // Small: what does not fit waits with its connection, so none can crowd out the others.
-        let (sender, receiver) = bounded(16);
-        Self { sender, receiver, next: 0 }
-    }
-
-    fn number(&mut self) -> u64 {
-        self.next += 1;
-        self.next
-    }
-
-    /// What happened next, and the number of the connection. May be dropped while it waits.
-    pub(super) async fn next(&self) -> (u64, Happened) {
-        match self.receiver.recv().await {
-            Ok(happened) => happened,
-            Err(_) => pending().await,
-        }
-    }
-}
 
 /// A stream of the peer, and where it goes.
 struct Received {
@@ -74,13 +29,6 @@ struct Received {
     track: Track,
     output: Option<Output>,
     seat: Option<Seat>,
-}
-
-/// The connection itself, which may be replaced by another with the same peer.
-struct Line {
-    peer: Arc<Peer>,
-    effects: Sender<Effect>,
-    _tasks: [smol::Task<()>; 3],
 }
 
 /// See the module.
@@ -92,80 +40,12 @@ pub(super) struct Connection {
     /// What stands under its picture in a grid.
     label: String,
     received: Vec<Received>,
+    channels: Channels,
+    out: Sender<(u64, Happened)>,
     recorder: Option<Recorder>,
     record_at: Option<Instant>,
     failed: Sender<String>,
     failures: Receiver<String>,
-}
-
-impl Line {
-    fn open(
-        plan: &MediaPlan,
-        number: u64,
-        failures: Receiver<String>,
-        funnel: &Funnel,
-    ) -> Result<Self, MediaError> {
-        let (event, events) = bounded(EVENTS);
-        let peer = Arc::new(Peer::open(plan.peer_config(), event)?);
-        // Bounded by the negotiation's own inbox and candidate limits.
-        let (effects, todo) = unbounded::<Effect>();
-        let (worker, out) = (peer.clone(), funnel.sender.clone());
-        let works = smol::spawn(async move {
-            while let Ok(effect) = todo.recv().await {
-                if let Some((id, result)) = worker.execute(effect).await
-                    && out.send((number, Happened::Result(id, result))).await.is_err()
-                {
-                    break;
-                }
-            }
-        });
-        let out = funnel.sender.clone();
-        let forwards = smol::spawn(async move {
-            let next = || {
-                let event = async { events.recv().await.ok().map(Happened::Event) };
-                let failure = async { failures.recv().await.ok().map(Happened::Failure) };
-                or(event, failure)
-            };
-            while let Some(happened) = next().await {
-                if out.send((number, happened)).await.is_err() {
-                    break;
-                }
-            }
-        });
-        let listens = smol::spawn(listen(Arc::downgrade(&peer), number, funnel.sender.clone()));
-        Ok(Self { peer, effects, _tasks: [works, forwards, listens] })
-    }
-}
-
-/// Tells regularly whether anything came of the peer, and when this machine's addresses changed.
-async fn listen(peer: Weak<Peer>, number: u64, out: Sender<(u64, Happened)>) {
-    let own = || {
-        let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
-        all.filter(|one| !one.is_loopback()).map(|one| one.ip()).collect::<BTreeSet<_>>()
-    };
-    let (mut before, mut addresses) = ((0, 0), own());
-    loop {
-        smol::Timer::after(LISTEN).await;
-        let Some(peer) = peer.upgrade() else { return };
-        let now = peer.heard();
-        peer.follow_network();
-        drop(peer);
-        let mut happened = vec![];
-        if now != before {
-            happened.push(Happened::Heard(now.1 != before.1));
-            before = now;
-        }
-        let there = own();
-        if there != addresses {
-            addresses = there;
-            happened.push(Happened::NetworkChanged);
-        }
-        for happened in happened {
-            if out.send((number, happened)).await.is_err() {
-                return;
-            }
-        }
-    }
 }
 
 impl Connection {
@@ -174,10 +54,12 @@ impl Connection {
         let (failed, failures) = bounded(16);
         Ok(Self {
             number,
-            line: Line::open(plan, number, failures.clone(), funnel)?,
+            line: Line::open(plan.peer_config(), number, failures.clone(), funnel)?,
             label: name.clone(),
             name,
             received: vec![],
+            channels: Channels::default(),
+            out: funnel.sender.clone(),
             recorder: None,
             record_at: None,
             failed,
@@ -191,8 +73,27 @@ impl Connection {
         // A goodbye of the old one would end the call on the other side.
         self.line.peer.abandon();
         self.number = funnel.number();
-        self.line = Line::open(plan, self.number, self.failures.clone(), funnel)?;
+        let mut config = plan.peer_config();
+        self.leave_out_done(&mut config, plan);
+        self.line = Line::open(config, self.number, self.failures.clone(), funnel)?;
         Ok(())
+    }
+
+    /// What a bridge did once for all is not done again.
+    fn leave_out_done(&self, config: &mut PeerConfig, plan: &MediaPlan) {
+        let is_over = |label: &str| {
+            let mut bridges = plan.bridges.iter().filter(|bridge| bridge.channel().label == label);
+            bridges.any(|bridge| bridge.is_once()) && self.channels.is_done(label)
+        };
+        config.channels.retain(|channel| !is_over(&channel.label));
+    }
+
+    /// All that this connection was for, which is no media, is done.
+    pub(super) fn is_done(&self, plan: &MediaPlan) -> bool {
+        let mut bridges = plan.bridges.iter().peekable();
+        plan.peer.wanted().is_empty()
+            && bridges.peek().is_some()
+            && bridges.all(|bridge| self.channels.is_done(&bridge.channel().label))
     }
 
     /// What stands under its picture from now on.
@@ -205,11 +106,11 @@ impl Connection {
     }
 
     pub(super) fn execute(&self, effect: Effect) {
-        let _ = self.line.effects.try_send(effect);
+        self.line.execute(effect);
     }
 
     pub(super) fn say(&self, text: &str) -> bool {
-        self.line.peer.say(text)
+        self.channels.say(text)
     }
 
     pub(super) fn stats(&self) -> Stats {
@@ -227,6 +128,9 @@ impl Connection {
         match happened {
             Happened::Result(id, result) => return Some(Input::Result(id, result)),
             Happened::Heard(media) => return Some(Input::Heard(media)),
+            Happened::Negotiate => return Some(Input::Negotiate),
+            Happened::ChannelDone if self.is_done(plan) => return Some(Input::HangUp),
+            Happened::ChannelDone => {}
             Happened::NetworkChanged => return Some(Input::NetworkChanged),
             Happened::Failure(text) => sink(&Event::Warning { text }),
             Happened::Event(PeerEvent::LocalCandidate(mline, candidate)) => {
@@ -243,10 +147,12 @@ impl Connection {
                 height: size.map(|(_, height)| height),
                 first_frame_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
             }),
-            Happened::Event(PeerEvent::Message { channel, text }) => {
-                sink(&Event::Message { peer, channel, text })
+            Happened::Message(channel, text) => sink(&Event::Message { peer, channel, text }),
+            Happened::Event(PeerEvent::Channel(channel)) => {
+                self.channels.add(channel, (self.number, &self.name, &self.out), plan, sink);
             }
-            Happened::Event(PeerEvent::ChannelOpen(channel)) => sink(&Event::Channel { peer, channel }),
+            // What stops for a while is shown as it stands.
+            Happened::Event(PeerEvent::TrackEnded(_)) => {}
             Happened::Event(PeerEvent::Forged) => return Some(Input::Connection(ConnectionState::Forged)),
             Happened::Event(PeerEvent::Failed(text)) => {
                 sink(&Event::Warning { text });
@@ -258,6 +164,11 @@ impl Connection {
 
     /// A stream of the peer: to its output, and on record.
     fn add_track(&mut self, track: Track, plan: &MediaPlan, sink: &Sink) {
+        let is_same =
+            |received: &Received| received.over == self.number && received.track.mline == track.mline;
+        if self.received.iter().any(is_same) {
+            return;
+        }
         let is_before =
             |received: &Received| received.track.kind() == track.kind() && received.over != self.number;
         let before = self.received.iter().position(is_before);
@@ -312,11 +223,17 @@ impl Connection {
         }
     }
 
-    /// Ends the connection; its recording is complete afterwards.
-    pub(super) async fn close(mut self, sink: &Sink) {
+    /// Ends the connection; its recording is complete afterwards. A peer that is still there gets what is on
+    /// its way to it.
+    pub(super) async fn close(mut self, is_there: bool, sink: &Sink) {
+        if is_there {
+            self.channels.finish().await;
+        }
         // The program may end right after.
         self.line.peer.say_goodbye().await;
         self.received.clear();
+        drop(self.line);
+        self.channels.settle().await;
         if let Some(recorder) = self.recorder.take() {
             let path = recorder.finish().await;
             tell_recording(&self.name, &path, true, sink);

@@ -108,6 +108,23 @@ pub enum Event {
         /// The text.
         text: String,
     },
+    /// A data channel that is joined to something began to carry, carried on, or ended.
+    Transfer {
+        /// With whom.
+        peer: String,
+        /// The channel's label.
+        channel: String,
+        /// Bytes of ours by now.
+        sent: u64,
+        /// Bytes of the peer's by now.
+        received: u64,
+        /// Bytes that there are to send, where it is a file.
+        total: Option<u64>,
+        /// The file that the peer's bytes are in, once it is complete.
+        path: Option<String>,
+        /// Nothing more is carried.
+        finished: bool,
+    },
     /// A recording began or ended.
     Recording {
         /// Of whom.

@@ -4,7 +4,11 @@
 //! happens is told as [`Event`]s.
 
 #[cfg(feature = "media")]
+pub mod bridge;
+#[cfg(feature = "media")]
 mod call;
+#[cfg(feature = "media")]
+mod channels;
 #[cfg(feature = "media")]
 pub mod client;
 #[cfg(feature = "media")]
@@ -14,6 +18,8 @@ pub mod event;
 pub mod host;
 #[cfg(feature = "media")]
 pub mod ice;
+#[cfg(feature = "media")]
+mod line;
 mod links;
 #[cfg(feature = "media")]
 pub mod plan;

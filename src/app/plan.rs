@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, bounded};
 
+use super::bridge::{Bridge, BridgeConfig};
 use super::ice::{Ice, IceOptions};
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
+use crate::media::channel::ChannelConfig;
 use crate::media::peer::PeerConfig;
 use crate::media::playout::Latency;
 use crate::media::stage::{Stage, StageConfig};
-use crate::media::{Capture, Encoders, MediaError, inventory, output};
+use crate::media::{Capture, Encoders, MediaError, Stream, inventory, output};
 use crate::sdp::{Codec, Kind};
 use crate::session::{Patience, Terms};
 
@@ -58,7 +60,12 @@ pub struct MediaOptions {
     pub latency: Latency,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
+    /// Data channels, and what they are joined to.
+    pub channels: Vec<BridgeConfig>,
 }
+
+/// The label of the data channel that carries the chat.
+const CHAT: &str = "chat";
 
 /// The word for nothing.
 const NONE: &str = "none";
@@ -67,6 +74,8 @@ const NONE: &str = "none";
 #[derive(Debug)]
 pub struct MediaPlan {
     pub(super) peer: PeerConfig,
+    encoders: Arc<Encoders>,
+    pub(super) bridges: Vec<Arc<Bridge>>,
     /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
     show: Option<String>,
     play: Option<String>,
@@ -107,7 +116,8 @@ impl MediaPlan {
         inventory::encoder(options.video_codec)?;
         inventory::decoder(options.video_codec)?;
 
-        let encoders = Arc::new(Encoders::new(captures, options.bitrate, failed.clone()));
+        let stream = Stream::new(Encoders::new(captures, options.bitrate, failed.clone()));
+        let encoders = stream.encoders.clone();
         // The encoders run before the first peer comes: its first frame need not wait for them.
         for codec in [options.video_codec, Codec::Opus] {
             if encoders.has(codec.kind()) {
@@ -115,15 +125,19 @@ impl MediaPlan {
             }
         }
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
+        let outputs = |said: &Option<String>| match options.send_only {
+            true => Some(NONE.to_owned()),
+            false => said.clone(),
+        };
         let show = chosen(
-            &options.show,
+            &outputs(&options.show),
             "window",
             inventory::has_display,
             "no display: pictures are not shown",
             sink,
         );
         let play = chosen(
-            &options.play,
+            &outputs(&options.play),
             "speaker",
             inventory::has_speaker,
             "no sound card: sound is not played",
@@ -156,11 +170,24 @@ impl MediaPlan {
             true => None,
             false => Some(Arc::new(Stage::start(&stage, &failed)?)),
         };
-        let stream = format!("roomtone-{:08x}", fastrand::u32(..));
-        let peer =
-            PeerConfig { encoders, receive, codecs, stream, ice: ice.config(), latency: options.latency };
+        let mut bridges = Vec::new();
+        for config in &options.channels {
+            bridges.push(Arc::new(Bridge::start(config.clone()).await?));
+        }
+        let wanted = bridges.iter().map(|bridge| bridge.channel().clone());
+        let peer = PeerConfig {
+            streams: vec![stream],
+            chat: Some(ChannelConfig::reliable(CHAT)),
+            channels: wanted.collect(),
+            receive,
+            codecs,
+            ice: ice.config(),
+            latency: options.latency,
+        };
         Ok(Self {
             peer,
+            encoders,
+            bridges,
             show,
             play,
             record: options.record.clone(),
@@ -204,12 +231,12 @@ impl MediaPlan {
 
     /// Sends silence or black of a kind from now on, or its source again; false where nothing is sent.
     pub fn set_muted(&self, kind: Kind, muted: bool) -> bool {
-        self.peer.encoders.set_muted(kind, muted)
+        self.encoders.set_muted(kind, muted)
     }
 
     /// Whether silence or black is sent.
     pub fn is_muted(&self, kind: Kind) -> bool {
-        self.peer.encoders.is_muted(kind)
+        self.encoders.is_muted(kind)
     }
 
     /// Sends another source to all peers from now on; false where nothing of the kind is sent.
@@ -219,12 +246,12 @@ impl MediaPlan {
         source: String,
         device: Option<String>,
     ) -> Result<bool, MediaError> {
-        if !self.peer.encoders.has(kind) {
+        if !self.encoders.has(kind) {
             return Ok(false);
         }
         let config = SourceConfig { source, device, size: self.size, fps: self.fps };
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
-        self.peer.encoders.replace(capture)
+        self.encoders.replace(capture)
     }
 }
 

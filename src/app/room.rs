@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::client::{Client, ClientError, Command, Happening};
-use super::connection::{Connection, Funnel};
+use super::connection::Connection;
+use super::line::Funnel;
 use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
 use crate::media::MediaError;
@@ -120,7 +121,7 @@ impl Client {
         };
         wire.close().await;
         for (peer, connection) in std::mem::take(&mut hall.connections) {
-            connection.close(&self.sink).await;
+            connection.close(true, &self.sink).await;
             self.tell(peer.as_str(), PeerState::Left, Some(EndReason::HungUp.to_string()));
         }
         end
@@ -191,7 +192,7 @@ impl Client {
                 Output::Joined(peer) => self.tell(peer.as_str(), PeerState::Joined, None),
                 Output::Left(peer) => {
                     hall.descriptions.remove(&peer);
-                    self.close(hall, &peer).await;
+                    self.close(hall, &peer, false).await;
                     self.tell(peer.as_str(), PeerState::Left, None);
                 }
                 Output::Connecting(peer) => self.tell(peer.as_str(), PeerState::Connecting, None),
@@ -229,7 +230,7 @@ impl Client {
                 }
                 Output::Link(peer, link::Output::Warning(text)) => self.warn(&format!("{peer}: {text}")),
                 Output::Link(peer, link::Output::Ended(reason)) => {
-                    self.close(hall, &peer).await;
+                    self.close(hall, &peer, reason == EndReason::HungUp).await;
                     if matches!(reason, EndReason::NoPath(_)) {
                         smol::spawn(self.plan.ice.explain(&self.sink)).detach();
                     }
@@ -244,9 +245,9 @@ impl Client {
         Ok(())
     }
 
-    async fn close(&self, hall: &mut Hall, peer: &PeerId) {
+    async fn close(&self, hall: &mut Hall, peer: &PeerId, is_there: bool) {
         if let Some(connection) = hall.connections.remove(peer) {
-            connection.close(&self.sink).await;
+            connection.close(is_there, &self.sink).await;
         }
     }
 

@@ -310,6 +310,17 @@ pub struct MediaArgs {
     /// Record all together into this Matroska file: the grid of a room, and the mixed sound
     #[arg(long, value_name = "FILE", env = "ROOMTONE_RECORD_MIX")]
     pub record_mix: Option<PathBuf>,
+    /// Open a data channel and join it to stdin and stdout, a file or a TCP port of this machine; may be
+    /// given more than once
+    ///
+    /// LABEL[:OPTION]... with the options: ordered, unordered, retransmits=N (how often a lost message is
+    /// sent again), lines (each line is a text message), and one of tcp=PORT (connect to it), listen=PORT
+    /// (join who connects to it), send=FILE, save=FILE. Without one of these it is stdin and stdout, and
+    /// commands are not read from stdin. A channel ends with its file, connection or stdin, and when the
+    /// peer closes it.
+    #[arg(long, value_name = "LABEL[:OPTION]...")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channel: Option<Vec<String>>,
     /// Show and play nothing
     #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub headless: Option<bool>,

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
@@ -10,6 +11,14 @@ use crate::app::{Event, PeerState, Sink};
 /// Text of others, with nothing in it that a terminal would obey.
 pub fn shown(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+}
+
+/// A number of bytes for people.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    let scaled = |power: i32| count as f64 / 1000_f64.powi(power);
+    let unit = (1..=4).rev().find(|power| scaled(*power) >= 1.0);
+    unit.map_or_else(|| format!("{count} bytes"), |p| format!("{:.1} {}", scaled(p), UNITS[p as usize - 1]))
 }
 
 /// An event as one line of JSON, `event` and `time` (RFC 3339, UTC) among its fields.
@@ -62,6 +71,20 @@ pub fn human_line(event: &Event) -> Option<String> {
             format!("{}: messages can be sent ({}); type: say TEXT", shown(peer), shown(channel))
         }
         Event::Message { peer, text, .. } => format!("{} says: {}", shown(peer), shown(text)),
+        Event::Transfer { peer, channel, sent, received, total, path, finished } => {
+            let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
+            let how = match (finished, path) {
+                (false, _) => "carries".to_owned(),
+                (true, Some(path)) => format!("is saved in {}", shown(path)),
+                (true, None) => "is closed".to_owned(),
+            };
+            let (peer, channel) = (shown(peer), shown(channel));
+            format!(
+                "{peer}: channel {channel} {how}, {}{of} sent, {} received",
+                bytes(*sent),
+                bytes(*received)
+            )
+        }
         Event::Recording { path, finished: false, .. } => format!("recording to {path}"),
         Event::Recording { path, finished: true, .. } => format!("recorded {path}"),
         Event::Sending { kind, what } => format!("{kind}: {}", shown(what)),
@@ -89,8 +112,19 @@ pub fn human_line(event: &Event) -> Option<String> {
     })
 }
 
-/// A line on stdout. A reader that went away is no error of ours.
+#[cfg(feature = "media")]
+/// What comes over a data channel is written to stdout: nothing else is, from now on.
+pub(super) fn leave_stdout() {
+    STDOUT_IS_TAKEN.store(true, Ordering::Relaxed);
+}
+
+static STDOUT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// A line on stdout, or stderr where stdout is for other things. A reader that went away is no error of ours.
 pub(super) fn result_line(line: &str) {
+    if STDOUT_IS_TAKEN.load(Ordering::Relaxed) {
+        return human(line);
+    }
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }

@@ -140,6 +140,7 @@ mod media {
     use smol::channel::Receiver;
 
     use super::*;
+    use crate::app::bridge::{BridgeConfig, End};
     use crate::app::ice::IceOptions;
     use crate::app::{self, Admission, Client, MediaOptions, MediaPlan, Patience};
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
@@ -151,13 +152,16 @@ mod media {
     use crate::signalling::Target;
     use crate::tls::Trust;
 
-    fn commands(json: bool) -> Receiver<app::Command> {
+    /// The user's commands, from stdin where that is not for a data channel.
+    fn commands(json: bool, options: &MediaOptions) -> Receiver<app::Command> {
         let (command, commands) = bounded(64);
         let interrupt = command.clone();
         on_signal(move || {
             let _ = interrupt.try_send(app::Command::Interrupt);
         });
-        input::listen(command, json);
+        if !options.channels.iter().any(|one| one.end == End::Stdio) {
+            input::listen(command, json);
+        }
         commands
     }
 
@@ -194,6 +198,12 @@ mod media {
     ) -> Result<MediaOptions, CliError> {
         let args: MediaArgs = config::complete(args, file)?;
         let headless = args.headless == Some(true);
+        let channels: Result<Vec<BridgeConfig>, _> =
+            args.channel.unwrap_or_default().iter().map(|text| text.parse()).collect();
+        let channels = channels.map_err(|error| CliError::Usage(format!("--channel: {error}")))?;
+        if uses_stdio(&channels)? {
+            output::leave_stdout();
+        }
         let nothing = || headless.then(|| "none".to_owned());
         Ok(MediaOptions {
             video: args.video,
@@ -217,12 +227,27 @@ mod media {
             send_only: args.send_only == Some(true),
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
             ice,
+            channels,
             latency: args.latency.as_deref().map_or(Ok(Latency::Auto), latency)?,
             patience: Patience {
                 quiet: Duration::from_secs(args.reconnect_after.unwrap_or(4).into()),
                 give_up: Duration::from_secs(args.give_up_after.unwrap_or(30).into()),
             },
         })
+    }
+
+    /// Whether a channel is joined to stdin and stdout, which only one can be.
+    fn uses_stdio(channels: &[BridgeConfig]) -> Result<bool, CliError> {
+        let mut labels: Vec<&str> = channels.iter().map(|one| one.channel.label.as_str()).collect();
+        labels.sort_unstable();
+        if let Some(twice) = labels.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(CliError::Usage(format!("--channel: '{}' is there twice", twice[0])));
+        }
+        match channels.iter().filter(|one| one.end == End::Stdio).count() {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(CliError::Usage("--channel: only one can be joined to stdin and stdout".to_owned())),
+        }
     }
 
     struct Setup {
@@ -245,6 +270,7 @@ mod media {
         let version = client.ssp_version.as_deref().map_or(Ok(Version::Auto), str::parse);
         let version = version.map_err(|error| CliError::Usage(format!("--ssp-version: {error}")))?;
         let target = Target::parse(server, trust).map_err(app::ClientError::from)?.ssp_version(version);
+        let options = media_options(&args.media, ice, file)?;
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
         if target.is_insecure() {
@@ -252,14 +278,14 @@ mod media {
                 "--insecure: whoever sits between here and the server can listen and take the call over";
             sink(&Event::Warning { text: text.to_owned() });
         }
-        Ok(Setup { target, id: peer_id(&id)?, options: media_options(&args.media, ice, file)?, sink })
+        Ok(Setup { target, id: peer_id(&id)?, options, sink })
     }
 
     pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let peer = peer_id(&args.peer)?;
         let ring = Duration::from_secs(args.ring.into());
         let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
-        let commands = commands(json);
+        let commands = commands(json, &options);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
             Ok(Client::new(target, id, plan, commands, sink).call(&peer, args.request_offer, ring).await?)
@@ -274,7 +300,7 @@ mod media {
     pub(super) fn answer(args: &AnswerArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
         let admission = admission(&args.admission)?;
         let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
-        let commands = commands(json);
+        let commands = commands(json, &options);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
             Ok(Client::new(target, id, plan, commands, sink).answer(args.admission.once, &admission).await?)
@@ -285,7 +311,7 @@ mod media {
         let room = room_id(&args.room)?;
         let Setup { target, id, mut options, sink } = set_up(&args.client, file, json)?;
         options.together = true;
-        let commands = commands(json);
+        let commands = commands(json, &options);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
             Ok(Client::new(target, id, plan, commands, sink).join(&room, args.max_peers).await?)
@@ -306,7 +332,7 @@ mod media {
             }
         };
         let sink = output::sink(json);
-        let commands = commands(json);
+        let commands = commands(json, &options);
         smol::block_on(async {
             let (server, plain) = bind(server_options, servers).await?;
             let plan = MediaPlan::start(&options, &sink).await?;

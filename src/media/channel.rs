@@ -1,55 +1,291 @@
-//! Data channels: texts that are passed on, with bounds on their number, size and rate.
+//! Data channels (RFC 8831): messages out, as fast as the network takes them, and messages in, with
+//! bounds on their number and size.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use gst_webrtc::WebRTCDataChannel;
-use smol::channel::Sender as EventSender;
+use gst::glib;
+use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::future::or;
 
-use super::peer::{MAX_CHAT, PeerEvent, State, lock, report_of_peer};
-use crate::session::limit::Bucket;
+use super::MediaError;
+use super::peer::{PeerEvent, State, lock, report_of_peer};
 
 /// The most data channels of a peer.
 const MAX_CHANNELS: usize = 16;
-/// The messages taken over a channel: so many at once, and so many a second in the long run.
-const MESSAGES: (u32, u32) = (200, 50);
+/// The most that waits to be read, in bytes, each message counted a little longer than it is.
+const MAX_WAITING: usize = 32 * 1024 * 1024;
+const MESSAGE_COST: usize = 64;
+/// Senders wait while more than `HIGH` bytes are on their way, until no more than `LOW` are.
+const HIGH: u64 = 1024 * 1024;
+const LOW: u64 = 256 * 1024;
+/// How long a peer has to take what is on its way when a channel ends.
+const DELIVERY: Duration = Duration::from_secs(10);
+/// For so long after a channel was closed its connection must stand: one that ends takes its channels with
+/// it, and closes them in the same way, whatever was still to be sent.
+const STANDS: Duration = Duration::from_millis(500);
+/// How often it is looked whether all is sent.
+const LOOK: Duration = Duration::from_millis(20);
 
-/// Takes a data channel in and passes its texts on.
-pub(super) fn adopt(state: &Arc<Mutex<State>>, events: &EventSender<PeerEvent>, channel: WebRTCDataChannel) {
+/// How a data channel is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelConfig {
+    /// Its name.
+    pub label: String,
+    /// Messages come in the order that they were sent in.
+    pub ordered: bool,
+    /// How often a lost message is sent again; as often as it takes where nothing is said.
+    pub retransmits: Option<u16>,
+}
+
+impl ChannelConfig {
+    /// An ordered and reliable one.
+    pub fn reliable(label: &str) -> Self {
+        Self { label: label.to_owned(), ordered: true, retransmits: None }
+    }
+
+    fn structure(&self) -> gst::Structure {
+        let config = gst::Structure::builder("config").field("ordered", self.ordered);
+        match self.retransmits {
+            Some(times) => config.field("max-retransmits", i32::from(times)).build(),
+            None => config.build(),
+        }
+    }
+}
+
+/// What goes over a data channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+impl Message {
+    /// The message's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        self.as_bytes().len() + MESSAGE_COST
+    }
+}
+
+/// A data channel with a peer. Clones are the same channel.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    inner: WebRTCDataChannel,
+    inbox: Receiver<Message>,
+    arriving: Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+    /// Closed when the channel is.
+    closed: Receiver<()>,
+    closing: Sender<()>,
+    /// The peer, or both sides, closed it.
+    in_order: Arc<AtomicBool>,
+    low: Receiver<()>,
+    /// Closed when the connection is over.
+    over: Receiver<()>,
+    /// Our side sends nothing more.
+    finishing: Arc<AtomicBool>,
+}
+
+impl Channel {
+    fn new(inner: WebRTCDataChannel, over: Receiver<()>) -> Self {
+        let (arriving, inbox) = unbounded();
+        let (closing, closed) = bounded(1);
+        let (is_low, low) = bounded(1);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let in_order = Arc::new(AtomicBool::new(false));
+        let takes = {
+            let (arriving, waiting) = (arriving.clone(), waiting.clone());
+            // Nothing here can make the peer slower: what nobody reads has to end somewhere.
+            move |channel: &WebRTCDataChannel, message: Message| {
+                let cost = message.cost();
+                if waiting.fetch_add(cost, Ordering::Relaxed) + cost > MAX_WAITING {
+                    tracing::warn!("a data channel is closed: nobody reads what comes over it");
+                    arriving.close();
+                    channel.close();
+                } else {
+                    let _ = arriving.try_send(message);
+                }
+            }
+        };
+        let on_text = takes.clone();
+        inner.connect_on_message_string(move |channel, text| {
+            on_text(channel, Message::Text(text.unwrap_or_default().to_owned()));
+        });
+        inner.connect_on_message_data(move |channel, bytes| {
+            takes(channel, Message::Binary(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default()));
+        });
+        inner.set_buffered_amount_low_threshold(LOW);
+        inner.connect_on_buffered_amount_low(move |_| {
+            let _ = is_low.try_send(());
+        });
+        let (ends, signals, orderly) = (arriving.clone(), closing.clone(), in_order.clone());
+        inner.connect_on_close(move |_| {
+            orderly.store(true, Ordering::Relaxed);
+            ends.close();
+            signals.close();
+        });
+        Self {
+            inner,
+            inbox,
+            arriving,
+            waiting,
+            closed,
+            closing,
+            in_order,
+            low,
+            over,
+            finishing: Arc::default(),
+        }
+    }
+
+    /// Its name.
+    pub fn label(&self) -> String {
+        self.inner.label().map(|label| label.to_string()).unwrap_or_default()
+    }
+
+    /// Messages can be sent.
+    pub fn is_open(&self) -> bool {
+        self.inner.ready_state() == ChannelState::Open
+            && !self.closed.is_closed()
+            && !self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// Sends a message at once, however much waits; false where the channel is not open.
+    pub fn try_send(&self, message: &Message) -> bool {
+        self.is_open()
+            && match message {
+                Message::Text(text) => self.inner.send_string_full(Some(text)).is_ok(),
+                Message::Binary(bytes) => self.inner.send_data_full(Some(&glib::Bytes::from(bytes))).is_ok(),
+            }
+    }
+
+    /// Sends a message as soon as not too much is on its way; false where the channel is not open.
+    pub async fn send(&self, message: &Message) -> bool {
+        while self.inner.buffered_amount() > HIGH && self.is_open() {
+            or(
+                async {
+                    let _ = self.low.recv().await;
+                },
+                self.wait_for_end(),
+            )
+            .await;
+        }
+        self.try_send(message)
+    }
+
+    /// The next message; none when the channel is closed and all was read.
+    pub async fn receive(&self) -> Option<Message> {
+        let message = self.inbox.recv().await.ok()?;
+        self.waiting.fetch_sub(message.cost(), Ordering::Relaxed);
+        Some(message)
+    }
+
+    /// Done when the channel is closed.
+    pub async fn wait_for_end(&self) {
+        let _ = self.closed.recv().await;
+    }
+
+    /// Whether it was closed as one closes a channel, and not lost with the connection. Takes a moment.
+    pub async fn ended_in_order(&self) -> bool {
+        let stands = async {
+            smol::Timer::after(STANDS).await;
+            true
+        };
+        let ends = async {
+            let _ = self.over.recv().await;
+            false
+        };
+        self.in_order.load(Ordering::Relaxed) && or(stands, ends).await
+    }
+
+    /// Closes the channel when all is sent; whether the peer has it all by then. Its SCTP says so by
+    /// closing the other direction, which comes after the last message (RFC 6525, 5.2.2).
+    pub async fn finish(&self) -> bool {
+        let late = async {
+            smol::Timer::after(DELIVERY).await;
+            self.end();
+            false
+        };
+        let delivered = async {
+            self.finishing.store(true, Ordering::Relaxed);
+            while self.inner.buffered_amount() > 0 && !self.closed.is_closed() {
+                smol::Timer::after(LOOK).await;
+            }
+            self.inner.close();
+            self.wait_for_end().await;
+            self.in_order.load(Ordering::Relaxed)
+        };
+        or(delivered, late).await
+    }
+
+    /// Nothing more comes: its connection is over.
+    pub(super) fn end(&self) {
+        self.arriving.close();
+        self.closing.close();
+    }
+}
+
+/// Opens a channel. Before the first offer it becomes part of it; later it may take a new offer.
+pub(super) fn open(
+    webrtc: &gst::Element,
+    state: &Arc<Mutex<State>>,
+    events: &Sender<PeerEvent>,
+    config: &ChannelConfig,
+) -> Result<(), MediaError> {
+    use gst::prelude::*;
+    let args: [&dyn glib::value::ToValue; 2] = [&config.label, &config.structure()];
+    let made = webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args);
+    let made = made.ok_or_else(|| MediaError::WebRtc(format!("no data channel '{}'", config.label)))?;
+    adopt(state, events, made);
+    Ok(())
+}
+
+/// Takes a data channel in, and tells when messages can be sent.
+pub(super) fn adopt(state: &Arc<Mutex<State>>, events: &Sender<PeerEvent>, inner: WebRTCDataChannel) {
     if lock(state).channels.len() >= MAX_CHANNELS {
-        channel.close();
+        tracing::warn!("more than {MAX_CHANNELS} data channels: one is not taken");
+        inner.close();
         return;
     }
-    let (messages, of) = (events.clone(), Arc::downgrade(state));
-    let bucket = Mutex::new(Bucket::new(MESSAGES.0, MESSAGES.1));
-    channel.connect_on_message_string(move |channel, text| {
-        let Some(state) = of.upgrade() else { return };
-        if !bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now()) {
-            tracing::debug!("a message of a flood is dropped");
-            return;
-        }
-        let channel = channel.label().map(|label| label.to_string()).unwrap_or_default();
-        match text {
-            Some(text) if text.len() <= MAX_CHAT => {
-                let text = text.to_owned();
-                report_of_peer(&state, &messages, PeerEvent::Message { channel, text });
-            }
-            _ => tracing::warn!("a message that is too long or empty is dropped"),
-        }
-    });
+    let channel = Channel::new(inner.clone(), lock(state).over.1.clone());
     // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
-    let (opened, told) = (events.clone(), std::sync::atomic::AtomicBool::new(false));
+    let (opened, told) = (events.clone(), AtomicBool::new(false));
     let of = Arc::downgrade(state);
-    let on_open = Arc::new(move |channel: &WebRTCDataChannel| {
-        if let (false, Some(state)) = (told.swap(true, std::sync::atomic::Ordering::Relaxed), of.upgrade()) {
-            let label = channel.label().map(|label| label.to_string()).unwrap_or_default();
-            report_of_peer(&state, &opened, PeerEvent::ChannelOpen(label));
+    let on_open = Arc::new(move |inner: &WebRTCDataChannel| {
+        if let (false, Some(state)) = (told.swap(true, Ordering::Relaxed), of.upgrade()) {
+            let channels = lock(&state).channels.clone();
+            if let Some(channel) = channels.into_iter().find(|channel| channel.inner == *inner) {
+                report_of_peer(&state, &opened, PeerEvent::Channel(channel));
+            }
         }
     });
-    let later = on_open.clone();
-    channel.connect_on_open(move |channel| later(channel));
-    if channel.ready_state() == gst_webrtc::WebRTCDataChannelState::Open {
-        on_open(&channel);
+    let label = channel.label();
+    let mut known = lock(state);
+    known.channels.push(channel);
+    if !known.opened.contains(&label) {
+        known.opened.push(label);
     }
-    lock(state).channels.push(channel);
+    drop(known);
+    let later = on_open.clone();
+    inner.connect_on_open(move |inner| later(inner));
+    if inner.ready_state() == ChannelState::Open {
+        on_open(&inner);
+    }
+    let of = Arc::downgrade(state);
+    inner.connect_on_close(move |inner| {
+        if let Some(state) = of.upgrade() {
+            lock(&state).channels.retain(|channel| channel.inner != *inner);
+        }
+    });
 }

@@ -6,7 +6,7 @@
 
 pub mod capture;
 mod certificate;
-mod channel;
+pub mod channel;
 pub mod encode;
 pub mod grid;
 pub mod inventory;
@@ -20,12 +20,14 @@ pub mod record;
 mod rtp;
 pub mod stage;
 pub mod stats;
+pub mod stream;
 mod transceivers;
 pub mod transport;
 
 pub use capture::Capture;
 pub use encode::Encoders;
 pub use peer::{Peer, PeerEvent};
+pub use stream::Stream;
 
 use crate::sdp::Kind;
 

@@ -35,6 +35,8 @@ pub struct Counters {
 /// A stream of a peer, encoded as it came.
 #[derive(Debug, Clone)]
 pub struct Track {
+    /// Its m-line, by which it stays the same for as long as the connection lasts.
+    pub mline: usize,
     /// Its codec.
     pub codec: Codec,
     /// Its frames.
@@ -55,6 +57,7 @@ impl Track {
 pub(super) fn link(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
+    mline: usize,
     wanted: impl Fn(Kind) -> bool,
     on_first: impl Fn(Codec, &Counters) + Send + Sync + 'static,
 ) -> Result<Option<Track>, MediaError> {
@@ -74,7 +77,7 @@ pub(super) fn link(
             let counters = Arc::new(Counters::default());
             count(&appsink, codec, &counters, on_first);
             let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-            Some(Track { codec, producer, counters })
+            Some(Track { mline, codec, producer, counters })
         }
         _ => None,
     };

@@ -71,6 +71,39 @@ pub fn widen_answer(answer: &mut Sdp, offer: &Sdp) {
     }
 }
 
+fn change(sdp: &mut Sdp, mlines: &[usize], to: impl Fn(Direction) -> Direction) {
+    for (mline, media) in media_lines(sdp) {
+        if mlines.contains(&mline) {
+            media.set_direction(to(media.direction()));
+        }
+    }
+}
+
+fn change_text(sdp: &str, mlines: &[usize], to: impl Fn(Direction) -> Direction) -> String {
+    match Sdp::parse(sdp) {
+        Ok(mut parsed) if !mlines.is_empty() => {
+            change(&mut parsed, mlines, to);
+            parsed.to_string()
+        }
+        Ok(_) | Err(_) => sdp.to_owned(),
+    }
+}
+
+/// A description of webrtcbin as others are to see it, with these m-lines on which nothing is sent for now.
+pub fn silence(sdp: &str, mlines: &[usize]) -> String {
+    change_text(sdp, mlines, |direction| Direction { send: false, ..direction })
+}
+
+/// A description of ours as webrtcbin is to see it, which sends on these m-lines all the time.
+pub fn unsilence(sdp: &str, mlines: &[usize]) -> String {
+    change_text(sdp, mlines, |direction| Direction { send: true, ..direction })
+}
+
+/// The peer's description as webrtcbin is to see it, which takes what is sent on these m-lines.
+pub fn listen(sdp: &mut Sdp, mlines: &[usize]) {
+    change(sdp, mlines, |direction| Direction { receive: true, ..direction });
+}
+
 /// webrtcbin's answer as the peer is to see it: no more than its offer had (RFC 3264, 6.1).
 pub fn narrow_answer(answer: &mut Sdp, offered: &[Direction]) {
     for (mline, media) in media_lines(answer) {

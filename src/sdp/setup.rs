@@ -40,12 +40,27 @@ impl Setup {
     /// `active` even where it has been the DTLS server of this connection from the start.
     pub fn write_into(self, sdp: &str) -> Result<String, SdpError> {
         let mut sdp = Sdp::parse(sdp)?;
-        for media in &mut sdp.media {
-            if media.attribute("setup").is_some() {
-                media.set_attribute("setup", self.as_str());
-            }
-        }
+        self.write(&mut sdp);
         Ok(sdp.to_string())
+    }
+
+    /// The same, of a description at hand.
+    pub fn write(self, sdp: &mut Sdp) {
+        set(sdp, self.as_str());
+    }
+
+    /// Leaves the role to the answer, as each offer does (RFC 8842, 5.2). webrtcbin names one in its later
+    /// offers, and not always the same on all m-lines.
+    pub fn leave_open(offer: &mut Sdp) {
+        set(offer, "actpass");
+    }
+}
+
+fn set(sdp: &mut Sdp, role: &str) {
+    for media in &mut sdp.media {
+        if media.attribute("setup").is_some() {
+            media.set_attribute("setup", role);
+        }
     }
 }
 
@@ -59,6 +74,9 @@ mod tests {
         assert_eq!(Setup::of_answer(&Sdp::parse(answer).unwrap()), Some(Setup::Active));
         let kept = Setup::Active.opposite().write_into(answer).unwrap();
         assert_eq!(kept, answer.replace("active", "passive"));
+        let mut offer = Sdp::parse(answer).unwrap();
+        Setup::leave_open(&mut offer);
+        assert_eq!(offer.to_string(), answer.replace("active", "actpass"));
         assert_eq!(Setup::of_answer(&Sdp::parse("v=0\nm=audio 9 X 1\n").unwrap()), None);
     }
 }

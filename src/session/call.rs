@@ -246,6 +246,7 @@ impl Call {
                 | link::Input::Connection(_)
                 | link::Input::Heard(_)
                 | link::Input::NetworkChanged
+                | link::Input::Negotiate
                 | link::Input::Renew
                 | link::Input::Reachable(_)
                 | link::Input::PeerGone

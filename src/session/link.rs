@@ -58,6 +58,8 @@ pub enum Input {
     Heard(bool),
     /// The local network changed.
     NetworkChanged,
+    /// Our side wants to change what is agreed on.
+    Negotiate,
     /// Our side wants a new path.
     Renew,
     /// The peer is gone, as the signalling knows.
@@ -149,6 +151,8 @@ pub struct Link {
     tried: Tried,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
+    /// An offer of ours is due after the peer's first.
+    owes: bool,
     ended: bool,
     outputs: VecDeque<Output>,
 }
@@ -163,6 +167,7 @@ impl Link {
             ring,
             tried: Tried::default(),
             waiting: None,
+            owes: false,
             ended: false,
             outputs: VecDeque::new(),
         };
@@ -251,6 +256,9 @@ impl Link {
             Input::Connection(ConnectionState::Closed) => self.end(EndReason::PeerHungUp),
             Input::Heard(media) => self.watch.heard(now, media),
             Input::NetworkChanged => self.watch.network_changed(now),
+            // The peer's first offer may be enough: it is waited for.
+            Input::Negotiate if self.waiting.is_some_and(|(_, wait)| wait != Wait::Path) => self.owes = true,
+            Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew if !self.watch.is_reachable() => {
                 self.warn_ours("a new path takes the server, which is gone for now");
             }
@@ -324,6 +332,9 @@ impl Link {
         while let Some(output) = self.negotiation.poll_output() {
             if self.ended {
                 continue;
+            }
+            if output == negotiation::Output::Negotiated && std::mem::take(&mut self.owes) {
+                self.negotiation.request_offer(now);
             }
             match output {
                 negotiation::Output::Effect(effect) => self.outputs.push_back(Output::Effect(effect)),

@@ -251,6 +251,7 @@ impl Negotiation {
         let sdp = match Sdp::parse(&sdp) {
             Ok(mut parsed) => {
                 parsed.media.iter_mut().for_each(|media| sdp::codec::declare_h264(media, "1f"));
+                Setup::leave_open(&mut parsed);
                 parsed.to_string()
             }
             Err(error) => return self.fail("our offer to be made", error.to_string()),
@@ -371,6 +372,10 @@ impl Negotiation {
         let flows = direction::flows(&sdp);
         let mut remote = Remote { sdp, flows };
         direction::widen_offer(&mut remote.sdp);
+        // Whatever it says now: roles stay as they are while a connection lives.
+        if let Some(role) = self.role {
+            role.opposite().write(&mut remote.sdp);
+        }
         self.remote = Some(remote.clone());
         let id = self.id();
         self.effect(Effect::ApplyRemote(id, SdpKind::Offer, remote));

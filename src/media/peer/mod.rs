@@ -1,124 +1,43 @@
 //! One peer's connection: a pipeline around a webrtcbin. It does what the session says
 //! ([`Effect`]s, one after another) and tells what happens ([`PeerEvent`]s).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+mod config;
+mod state;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst_webrtc::{
-    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState, WebRTCSDPType,
-    WebRTCSessionDescription,
+    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState,
+    WebRTCRTPTransceiver, WebRTCSDPType, WebRTCSessionDescription,
 };
 use smol::channel::Sender as EventSender;
 
+pub use self::config::{PeerConfig, PeerEvent};
+use self::state::report;
+pub(super) use self::state::{State, lock, report_of_peer};
 use super::certificate::Certificate;
-use super::encode::Encoders;
+use super::channel::ChannelConfig;
 use super::pipeline::{BusEvent, Owned};
-use super::playout::{Delay, Latency};
-use super::receive::{self, Track};
+use super::playout::Delay;
+use super::receive;
 pub use super::stats::Stats;
-use super::transceivers::Sender;
-use super::transport::IceConfig;
+use super::stream::Stream;
 use super::{MediaError, channel, transceivers, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::fingerprint::Fingerprint;
-use crate::sdp::{Codec, Kind, Sdp};
+use crate::sdp::{Kind, Sdp, direction};
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
 
-/// The label of the data channel that carries the chat.
-pub const CHAT: &str = "chat";
-/// The longest chat message taken or sent, in bytes.
-pub const MAX_CHAT: usize = 16 * 1024;
-
-/// What a connection is to carry.
-#[derive(Debug, Clone)]
-pub struct PeerConfig {
-    /// What there is to send.
-    pub encoders: Arc<Encoders>,
-    /// Whether to take what the peer sends, of each kind.
-    pub receive: Vec<Kind>,
-    /// The codecs, in the order of preference.
-    pub codecs: Vec<Codec>,
-    /// The id of our media stream (`a=msid`).
-    pub stream: String,
-    /// How a path to the peer is looked for.
-    pub ice: IceConfig,
-    /// How long received media waits to be put in order.
-    pub latency: Latency,
-}
-
-impl PeerConfig {
-    pub(super) fn sends(&self, kind: Kind) -> bool {
-        self.encoders.has(kind)
-    }
-
-    pub(super) fn receives(&self, kind: Kind) -> bool {
-        self.receive.contains(&kind)
-    }
-
-    /// The kinds of media that our side sends or receives.
-    pub fn wanted(&self) -> Vec<Kind> {
-        Kind::ALL.into_iter().filter(|kind| self.sends(*kind) || self.receives(*kind)).collect()
-    }
-}
-
-/// What happens to a connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PeerEvent {
-    /// A candidate of ours: the m-line's index and the attribute.
-    LocalCandidate(u32, String),
-    /// The connection's state changed.
-    Connection(ConnectionState),
-    /// The peer sends a stream.
-    Track(Track),
-    /// The first frame of a stream came.
-    FirstFrame {
-        /// Its codec.
-        codec: Codec,
-        /// Width and height of a picture.
-        size: Option<(u32, u32)>,
-        /// Since the connection was opened.
-        after: std::time::Duration,
-    },
-    /// A text came over a data channel.
-    Message {
-        /// The channel's label.
-        channel: String,
-        /// The text.
-        text: String,
-    },
-    /// A data channel can be written to.
-    ChannelOpen(String),
-    /// The peer's certificate is not the one that its description names: somebody sits between.
-    Forged,
-    /// The pipeline failed; the call cannot go on.
-    Failed(String),
-}
-
-#[derive(Debug, Default)]
-pub(super) struct State {
-    senders: Vec<(Kind, Sender)>,
-    tracks: Vec<Track>,
-    pub(super) channels: Vec<WebRTCDataChannel>,
-    mlines: usize,
-    expected: usize,
-    /// What the peer's certificate must be.
-    fingerprints: Vec<Fingerprint>,
-    /// ICE and DTLS are through, and the certificate is the one that was named.
-    connected: bool,
-    /// What the peer showed and said before that.
-    held: Vec<PeerEvent>,
-    watches_dtls: bool,
-    /// The types of the path's candidates: ours and the peer's.
-    path: Option<(String, String)>,
-}
+/// How long the peer has to open a channel that our side wants too, until we do.
+const TURN: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Peer {
     // Before the pipeline: links into it go first.
-    state: Arc<Mutex<State>>,
+    state: Arc<std::sync::Mutex<State>>,
     webrtc: gst::Element,
     config: PeerConfig,
     certificate: Certificate,
@@ -126,10 +45,6 @@ pub struct Peer {
     packets: Arc<std::sync::atomic::AtomicU64>,
     delay: Delay,
     owned: Owned,
-}
-
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Peer {
@@ -160,7 +75,8 @@ impl Peer {
         let packets = transport::count_packets(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
-        let peer = Self { state: Arc::default(), webrtc, config, certificate, events, packets, delay, owned };
+        let state = Arc::new(std::sync::Mutex::new(State::new(config.streams.clone())));
+        let peer = Self { state, webrtc, config, certificate, events, packets, delay, owned };
         peer.listen(buffers);
         peer.owned.play()?;
         Ok(peer)
@@ -187,15 +103,38 @@ impl Peer {
         }
     }
 
-    /// Sends a text over the chat channel; false where none is open.
-    pub fn say(&self, text: &str) -> bool {
-        let state = lock(&self.state);
-        if !state.connected {
-            return false;
+    /// Sends this too, or again, from the next offer of ours on.
+    pub fn add_stream(&self, stream: Stream) {
+        let mut state = lock(&self.state);
+        if !state.streams.iter().any(|there| there.id == stream.id) {
+            state.streams.push(stream);
         }
-        let open =
-            state.channels.iter().find(|c| c.ready_state() == gst_webrtc::WebRTCDataChannelState::Open);
-        open.is_some_and(|channel| channel.send_string_full(Some(text)).is_ok())
+    }
+
+    /// Sends no more of this; the peer learns of it with the next description of ours.
+    pub fn remove_stream(&self, id: &str) {
+        let mut state = lock(&self.state);
+        state.streams.retain(|stream| stream.id != id);
+        state.senders.iter_mut().filter(|sender| sender.carries(id)).for_each(|sender| sender.stop());
+    }
+
+    /// Opens a data channel; whether it takes an offer of ours first.
+    pub fn open_channel(&self, config: &ChannelConfig) -> Result<bool, MediaError> {
+        channel::open(&self.webrtc, &self.state, &self.events, config)?;
+        Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
+    }
+
+    /// Opens the channels that we want and that the peer did not open by now; whether that takes an offer
+    /// of ours. To be called regularly.
+    pub fn open_missing(&self) -> Result<bool, MediaError> {
+        let state = lock(&self.state);
+        if state.connected.is_none_or(|since| since.elapsed() < TURN) {
+            return Ok(false);
+        }
+        let is_there = |label: &str| state.opened.iter().any(|there| there == label);
+        let missing: Vec<_> = self.config.channels.iter().filter(|c| !is_there(&c.label)).cloned().collect();
+        drop(state);
+        missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
     }
 
     /// What came of the peer by now: packets of any kind, and frames of media.
@@ -207,7 +146,7 @@ impl Peer {
 
     /// Lets received media wait as long as the network wants it; to be called regularly.
     pub fn follow_network(&self) {
-        if lock(&self.state).connected {
+        if lock(&self.state).connected.is_some() {
             self.delay.follow(&self.webrtc);
         }
     }
@@ -232,10 +171,10 @@ impl Peer {
         use std::sync::atomic::Ordering::Relaxed;
         let state = lock(&self.state);
         let mut stats = Stats::default();
-        for (kind, sender) in &state.senders {
-            match kind {
-                Kind::Video => stats.video_frames_sent += sender.link.pushed(),
-                Kind::Audio => stats.audio_frames_sent += sender.link.pushed(),
+        for sender in &state.senders {
+            match sender.kind() {
+                Kind::Video => stats.video_frames_sent += sender.pushed(),
+                Kind::Audio => stats.audio_frames_sent += sender.pushed(),
             }
         }
         for track in &state.tracks {
@@ -282,8 +221,8 @@ impl Peer {
                         report(&events, PeerEvent::Forged);
                         return;
                     }
-                    state.connected = true;
-                    state.senders.iter().for_each(|(_, sender)| sender.flow(true));
+                    state.connected.get_or_insert_with(Instant::now);
+                    state.senders.iter().for_each(|sender| sender.flow(true));
                     state.held.drain(..).for_each(|event| report(&events, event));
                     drop(state);
                     report(&events, PeerEvent::Connection(ConnectionState::Connected));
@@ -316,10 +255,12 @@ impl Peer {
                 return;
             }
             transport::ask_again(&buffers, pad);
+            let mline = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex() as usize;
             let first = events.clone();
             let linked = receive::link(
                 &pipeline,
                 pad,
+                mline,
                 |kind| config.receives(kind),
                 move |codec, counters| {
                     use std::sync::atomic::Ordering::Relaxed;
@@ -350,22 +291,7 @@ impl Peer {
 
     async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
         if kind == SdpKind::Offer {
-            let (mlines, first) = {
-                let state = lock(&self.state);
-                (state.mlines, state.channels.is_empty())
-            };
-            let pipeline = self.owned.pipeline();
-            let new = transceivers::for_offer(pipeline, &self.webrtc, &self.config, mlines)?;
-            lock(&self.state).senders.extend(new);
-            if first && mlines == 0 {
-                let none = None::<gst::Structure>;
-                let channel = self
-                    .webrtc
-                    .emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &[&CHAT, &none]);
-                if let Some(channel) = channel {
-                    channel::adopt(&self.state, &self.events, channel);
-                }
-            }
+            self.prepare_offer()?;
         }
         let (promise, reply) = gst::Promise::new_future();
         let signal = match kind {
@@ -377,14 +303,62 @@ impl Peer {
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
         let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
-        let text = self.certificate.name_in(&text);
+        let text =
+            direction::silence(&self.certificate.name_in(&text), &self.mlines(|sender| sender.is_idle()));
         tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
         tracing::trace!("{text}");
         Ok(EffectResult::Created(text))
     }
 
+    /// Fits our side to what it wants to send and receive.
+    fn prepare_offer(&self) -> Result<(), MediaError> {
+        let first = {
+            let state = lock(&self.state);
+            state.mlines == 0 && state.opened.is_empty()
+        };
+        self.fit(|pipeline, streams, senders| {
+            transceivers::for_offer(pipeline, &self.webrtc, &self.config, streams, senders)
+        })?;
+        if first {
+            for config in self.config.chat.iter().chain(&self.config.channels) {
+                channel::open(&self.webrtc, &self.state, &self.events, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the senders. webrtcbin may call back meanwhile: the state is not held.
+    fn fit(
+        &self,
+        work: impl FnOnce(&gst::Pipeline, &[Stream], &mut Vec<transceivers::Sender>) -> Result<(), MediaError>,
+    ) -> Result<(), MediaError> {
+        let (streams, mut senders) = {
+            let mut state = lock(&self.state);
+            (state.streams.clone(), std::mem::take(&mut state.senders))
+        };
+        let worked = work(self.owned.pipeline(), &streams, &mut senders);
+        let mut state = lock(&self.state);
+        let is_sent = |sender: &transceivers::Sender| state.streams.iter().any(|s| sender.carries(&s.id));
+        senders.iter_mut().filter(|sender| !is_sent(sender)).for_each(|sender| sender.stop());
+        senders.iter().for_each(|sender| sender.flow(state.connected.is_some()));
+        state.senders = senders;
+        worked
+    }
+
+    /// The m-lines of some of the senders.
+    fn mlines(&self, of: impl Fn(&transceivers::Sender) -> bool) -> Vec<usize> {
+        lock(&self.state)
+            .senders
+            .iter()
+            .filter(|sender| of(sender))
+            .filter_map(|sender| sender.mline())
+            .collect()
+    }
+
     async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
-        self.apply("set-local-description", kind, sdp).await?;
+        let sdp = direction::unsilence(sdp, &self.mlines(|_| true));
+        self.apply("set-local-description", kind, &sdp).await?;
+        self.send_what_is_wanted();
         self.watch_dtls();
         Ok(EffectResult::Applied)
     }
@@ -393,29 +367,34 @@ impl Peer {
         let Remote { sdp, flows } = remote;
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
         lock(&self.state).fingerprints = Fingerprint::all(sdp);
-        self.apply("set-remote-description", kind, &sdp.to_string()).await?;
+        let mut shown = sdp.clone();
+        direction::listen(&mut shown, &self.mlines(|_| true));
+        self.apply("set-remote-description", kind, &shown.to_string()).await?;
         if kind == SdpKind::Offer {
-            let (sending, agreed): (Vec<Kind>, usize) = {
-                let state = lock(&self.state);
-                (state.senders.iter().map(|(kind, _)| *kind).collect(), state.mlines)
-            };
-            let pipeline = self.owned.pipeline();
-            let new = transceivers::for_answer(pipeline, &self.webrtc, &self.config, &sending, sdp, agreed)?;
-            lock(&self.state).senders.extend(new);
+            let agreed = lock(&self.state).mlines;
+            self.fit(|pipeline, streams, senders| {
+                transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, sdp, agreed)
+            })?;
         }
+        let mut state = lock(&self.state);
         let lines = sdp.media.iter().zip(flows);
-        let comes = |(media, flow): &(&crate::sdp::Media, &crate::sdp::Direction)| {
+        let comes = |(media, flow): &(&crate::sdp::Media, &direction::Direction)| {
             flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
         };
-        let mut state = lock(&self.state);
         state.mlines = sdp.media.len();
         state.expected = lines.filter(comes).count();
-        let connected = state.connected;
-        for (_, sender) in &mut state.senders {
-            sender.is_wanted = flows.get(sender.mline).is_some_and(|flow| flow.receive);
-            sender.flow(connected);
-        }
+        let before = std::mem::replace(&mut state.flows, flows.clone());
+        let sends = |flows: &[direction::Direction], track: &receive::Track| {
+            flows.get(track.mline).is_some_and(|flow| flow.send)
+        };
+        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(flows, track));
+        let changed: Vec<_> = changed.cloned().collect();
         drop(state);
+        self.send_what_is_wanted();
+        for track in changed {
+            let event = if sends(flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
+            report_of_peer(&self.state, &self.events, event(track));
+        }
         self.watch_dtls();
         Ok(EffectResult::Applied)
     }
@@ -433,6 +412,17 @@ impl Peer {
         settle(reply.await).map(|_| ()).map_err(|error| wrong(error.to_string()))
     }
 
+    /// Sends on the m-lines that the peer takes something on, and on no others.
+    fn send_what_is_wanted(&self) {
+        let mut state = lock(&self.state);
+        let (connected, flows) = (state.connected.is_some(), state.flows.clone());
+        for sender in &mut state.senders {
+            let flow = sender.mline().and_then(|mline| flows.get(mline));
+            sender.is_wanted = flow.is_some_and(|flow| flow.receive);
+            sender.flow(connected);
+        }
+    }
+
     /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
     fn watch_dtls(&self) {
         let Some(transport) = transport::dtls(&self.webrtc) else { return };
@@ -445,25 +435,6 @@ impl Peer {
             DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
             _ => {}
         });
-    }
-}
-
-fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
-    if let Err(error) = events.try_send(event)
-        && error.is_full()
-    {
-        tracing::warn!("an event of the connection is lost: too many at once");
-    }
-}
-
-/// Nothing that a peer shows or says is passed on before it is known who it is.
-pub(super) fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEvent>, event: PeerEvent) {
-    const MOST: usize = 256;
-    let mut state = lock(state);
-    match state.connected {
-        true => report(events, event),
-        false if state.held.len() < MOST => state.held.push(event),
-        false => tracing::warn!("too much of a peer that is not known yet"),
     }
 }
 
@@ -491,6 +462,7 @@ impl Drop for Peer {
         state.senders.clear();
         state.tracks.clear();
         state.held.clear();
-        state.channels.clear();
+        state.channels.drain(..).for_each(|channel| channel.end());
+        state.over.0.close();
     }
 }

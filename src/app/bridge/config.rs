@@ -1,0 +1,145 @@
+//! What a user says of a data channel: `LABEL[:OPTION]…`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use crate::media::channel::ChannelConfig;
+
+/// A data channel, and what it is joined to on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BridgeConfig {
+    /// The channel.
+    pub channel: ChannelConfig,
+    /// Each line is a text message, instead of bytes as they come.
+    pub lines: bool,
+    /// What it is joined to.
+    pub end: End,
+}
+
+/// What a data channel is joined to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// What is read from stdin is sent to all peers; what comes is written to stdout.
+    Stdio,
+    /// The file is sent, and the channel closed.
+    Send(PathBuf),
+    /// What comes is saved in a file, complete when the channel is closed; `{peer}` in it is the peer's id.
+    Save(String),
+    /// A connection to that port of this machine, for each peer.
+    Tcp(u16),
+    /// Who connects to that port of this machine is joined to a peer, one each.
+    Listen(u16),
+}
+
+/// Why a text is no channel.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0}; a channel is LABEL[:ordered|unordered][:retransmits=N][:lines] and at most one of \
+     :tcp=PORT, :listen=PORT, :send=FILE, :save=FILE (else it is stdin and stdout)"
+)]
+pub struct WrongChannel(String);
+
+/// The longest label: it goes into one small message (RFC 8832).
+const MAX_LABEL: usize = 256;
+
+impl FromStr for BridgeConfig {
+    type Err = WrongChannel;
+
+    fn from_str(text: &str) -> Result<Self, WrongChannel> {
+        let wrong = |why: String| WrongChannel(why);
+        let (label, mut rest) =
+            text.split_once(':').map_or((text, None), |(label, rest)| (label, Some(rest)));
+        if label.is_empty() || label.len() > MAX_LABEL {
+            return Err(wrong(format!("'{label}' is no label, of 1 to {MAX_LABEL} bytes")));
+        }
+        let mut config = Self { channel: ChannelConfig::reliable(label), lines: false, end: End::Stdio };
+        while let Some(options) = rest {
+            // A path may hold anything, and comes last.
+            let (option, more) = match options {
+                path if path.starts_with("send=") || path.starts_with("save=") => (path, None),
+                options => options.split_once(':').map_or((options, None), |(one, more)| (one, Some(more))),
+            };
+            rest = more;
+            let (name, value) = option.split_once('=').unwrap_or((option, ""));
+            let port = || match value.parse() {
+                Ok(port) if port > 0 => Ok(port),
+                Ok(_) | Err(_) => Err(wrong(format!("'{value}' is no port"))),
+            };
+            let end = match (name, value) {
+                ("ordered", "") => {
+                    config.channel.ordered = true;
+                    continue;
+                }
+                ("unordered", "") => {
+                    config.channel.ordered = false;
+                    continue;
+                }
+                ("lines", "") => {
+                    config.lines = true;
+                    continue;
+                }
+                ("retransmits", times) => {
+                    let times =
+                        times.parse().map_err(|_| wrong(format!("'{times}' is no number of times")))?;
+                    config.channel.retransmits = Some(times);
+                    continue;
+                }
+                ("tcp", _) => End::Tcp(port()?),
+                ("listen", _) => End::Listen(port()?),
+                ("send", path) if !path.is_empty() => End::Send(path.into()),
+                ("save", path) if !path.is_empty() => End::Save(path.to_owned()),
+                _ => return Err(wrong(format!("'{option}' is no option of a channel"))),
+            };
+            if std::mem::replace(&mut config.end, end) != End::Stdio {
+                return Err(wrong(format!("'{label}' is joined to two things")));
+            }
+        }
+        // Of a file, a part is nothing, nor are its parts in another order.
+        let is_loose = !config.channel.ordered || config.channel.retransmits.is_some();
+        if is_loose && matches!(config.end, End::Send(_) | End::Save(_)) {
+            return Err(wrong(format!("'{label}' is to carry a file, and may lose or mix up parts of it")));
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<BridgeConfig, String> {
+        text.parse().map_err(|error: WrongChannel| error.0)
+    }
+
+    #[test]
+    fn a_channel_is_a_label_with_options() {
+        let plain = parse("robot").unwrap();
+        assert_eq!((plain.channel, plain.end), (ChannelConfig::reliable("robot"), End::Stdio));
+        let loose = parse("robot:unordered:retransmits=0:lines:tcp=9000").unwrap();
+        assert_eq!((loose.channel.ordered, loose.channel.retransmits), (false, Some(0)));
+        assert!(loose.lines);
+        assert_eq!(loose.end, End::Tcp(9000));
+        assert_eq!(parse("a:listen=1:ordered").unwrap().end, End::Listen(1));
+        assert_eq!(parse("f:send=C:\\x:y=z").unwrap().end, End::Send("C:\\x:y=z".into()));
+        assert_eq!(parse("f:save=/tmp/{peer}:lines").unwrap().end, End::Save("/tmp/{peer}:lines".into()));
+    }
+
+    #[test]
+    fn what_is_no_channel_is_told_with_the_reason() {
+        for (text, why) in [
+            ("", "'' is no label, of 1 to 256 bytes"),
+            (":lines", "'' is no label, of 1 to 256 bytes"),
+            ("a:tcp=0", "'0' is no port"),
+            ("a:tcp", "'' is no port"),
+            ("a:listen=70000", "'70000' is no port"),
+            ("a:retransmits=often", "'often' is no number of times"),
+            ("a:send=", "'send=' is no option of a channel"),
+            ("a:sorted", "'sorted' is no option of a channel"),
+            ("a:tcp=1:listen=2", "'a' is joined to two things"),
+            ("a:unordered:send=x", "'a' is to carry a file, and may lose or mix up parts of it"),
+        ] {
+            assert_eq!(parse(text).unwrap_err(), why, "{text}");
+        }
+        assert!(parse(&"x".repeat(257)).is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! What a connection knows of itself, shared with webrtcbin's callbacks.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use smol::channel::{Receiver, Sender as EventSender, bounded};
+
+use super::PeerEvent;
+use crate::media::channel::Channel;
+use crate::media::receive::Track;
+use crate::media::stream::Stream;
+use crate::media::transceivers::Sender;
+use crate::sdp::Direction;
+use crate::sdp::fingerprint::Fingerprint;
+
+#[derive(Debug)]
+pub(in crate::media) struct State {
+    /// What our side wants to send.
+    pub(super) streams: Vec<Stream>,
+    pub(super) senders: Vec<Sender>,
+    pub(super) tracks: Vec<Track>,
+    pub(in crate::media) channels: Vec<Channel>,
+    /// Closed with the connection, for those who hold its channels.
+    pub(in crate::media) over: (EventSender<()>, Receiver<()>),
+    /// The labels of all channels that there were.
+    pub(in crate::media) opened: Vec<String>,
+    pub(super) mlines: usize,
+    /// The peer's directions, by m-line.
+    pub(super) flows: Vec<Direction>,
+    pub(super) expected: usize,
+    /// What the peer's certificate must be.
+    pub(super) fingerprints: Vec<Fingerprint>,
+    /// Since when ICE and DTLS are through, and the certificate is the one that was named.
+    pub(super) connected: Option<Instant>,
+    /// What the peer showed and said before that.
+    pub(super) held: Vec<PeerEvent>,
+    pub(super) watches_dtls: bool,
+    /// The types of the path's candidates: ours and the peer's.
+    pub(super) path: Option<(String, String)>,
+}
+
+impl State {
+    pub(super) fn new(streams: Vec<Stream>) -> Self {
+        Self {
+            streams,
+            senders: vec![],
+            tracks: vec![],
+            channels: vec![],
+            over: bounded(1),
+            opened: vec![],
+            mlines: 0,
+            flows: vec![],
+            expected: 0,
+            fingerprints: vec![],
+            connected: None,
+            held: vec![],
+            watches_dtls: false,
+            path: None,
+        }
+    }
+}
+
+pub(in crate::media) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub(super) fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
+    if let Err(error) = events.try_send(event)
+        && error.is_full()
+    {
+        tracing::warn!("an event of the connection is lost: too many at once");
+    }
+}
+
+/// Nothing that a peer shows or says is passed on before it is known who it is.
+pub(in crate::media) fn report_of_peer(
+    state: &Mutex<State>,
+    events: &EventSender<PeerEvent>,
+    event: PeerEvent,
+) {
+    const MOST: usize = 256;
+    let mut state = lock(state);
+    match state.connected {
+        Some(_) => report(events, event),
+        None if state.held.len() < MOST => state.held.push(event),
+        None => tracing::warn!("too much of a peer that is not known yet"),
+    }
+}
