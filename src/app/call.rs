@@ -128,6 +128,7 @@ impl Client {
                     signalling::Event::Nothing
                     | signalling::Event::Stopped
                     | signalling::Event::Described(..)
+                    | signalling::Event::Application(..)
                     | signalling::Event::Registered
                     | signalling::Event::Joined { .. }
                     | signalling::Event::PeerJoined(_)
@@ -292,6 +293,7 @@ impl Client {
                     self.tell(talk.name(), state, None);
                 }
             }
+            (Command::Tell(..), _) => self.warn("there is no application behind this server"),
             (Command::Send(change), _) => self.change(change).await,
             (
                 Command::HangUp(_)

@@ -37,6 +37,8 @@ pub enum Command {
     Send(Change),
     /// Make a new path to this peer, or to all.
     Reconnect(Option<PeerId>),
+    /// An event for the application behind the server: its name and its data.
+    Tell(String, serde_json::Value),
     /// Tell who is there.
     Peers,
     /// Tell the counters now.
@@ -239,13 +241,18 @@ impl Client {
 /// Registers a client, in whatever task.
 #[derive(Clone)]
 pub(super) struct Registration {
-    target: Target,
-    id: PeerId,
-    ice: Arc<Ice>,
-    sink: Sink,
+    pub(super) target: Target,
+    pub(super) id: PeerId,
+    pub(super) ice: Arc<Ice>,
+    pub(super) sink: Sink,
 }
 
 impl Registration {
+    /// The server's protocol is one of pools.
+    pub(super) fn names_pools(&self) -> bool {
+        matches!(self.target.protocol(), Protocol::Ssp(_))
+    }
+
     pub(super) async fn register(&self) -> Result<Registered, ClientError> {
         let late = async {
             smol::Timer::after(2 * STEP).await;

@@ -99,6 +99,13 @@ pub enum Event {
         /// The channel's label.
         channel: String,
     },
+    /// An event of the application behind the server.
+    Application {
+        /// Its name.
+        name: String,
+        /// Its data.
+        data: serde_json::Value,
+    },
     /// A text came over a data channel.
     Message {
         /// From whom.

@@ -51,19 +51,24 @@ struct State {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ice {
     options: IceOptions,
     state: Mutex<State>,
 }
 
 impl Ice {
+    /// With these options, untried.
+    pub fn new(options: IceOptions) -> Self {
+        Self { options, state: Mutex::default() }
+    }
+
     /// Tries the user's TURN servers: what is wrong with one is told; with relays only, none that works
     /// is an error.
     pub(super) async fn start(options: IceOptions, sink: &Sink) -> Result<Self, MediaError> {
         let own = options.servers.list(SystemTime::now());
         let (relay_only, trust) = (options.relay_only, options.trust.clone());
-        let ice = Self { options, state: Mutex::default() };
+        let ice = Self::new(options);
         ice.open_tunnels(&own).await;
         let mut tries = Vec::new();
         for (url, server) in relays(&own) {

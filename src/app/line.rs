@@ -96,7 +96,13 @@ impl Line {
         let forwards = smol::spawn(async move {
             let next = || {
                 let event = async { events.recv().await.ok().map(Happened::Event) };
-                let failure = async { failures.recv().await.ok().map(Happened::Failure) };
+                let failure = async {
+                    match failures.recv().await {
+                        Ok(text) => Some(Happened::Failure(text)),
+                        // Nobody is left who could fail.
+                        Err(_) => pending().await,
+                    }
+                };
                 or(event, failure)
             };
             while let Some(happened) = next().await {

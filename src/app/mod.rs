@@ -24,6 +24,8 @@ mod links;
 #[cfg(feature = "media")]
 pub mod plan;
 #[cfg(feature = "media")]
+pub mod pool;
+#[cfg(feature = "media")]
 mod room;
 #[cfg(feature = "media")]
 mod wire;
@@ -35,3 +37,5 @@ pub use event::{Event, PeerState, Sink};
 pub use links::links;
 #[cfg(feature = "media")]
 pub use plan::{MediaOptions, MediaPlan};
+#[cfg(feature = "media")]
+pub use pool::{Pool, PoolEvent, PoolOptions};

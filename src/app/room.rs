@@ -110,6 +110,10 @@ impl Client {
                 }
                 Happening::Command(Command::Quit) => break Ok(()),
                 Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
+                Happening::Command(Command::Tell(name, data)) => {
+                    wire.say(|backend| backend.tell(&name, &data)).await;
+                    continue;
+                }
                 Happening::Command(Command::HangUp(Some(peer))) => Input::Link(peer, link::Input::HangUp),
                 Happening::Command(Command::Reconnect(Some(peer))) => Input::Link(peer, link::Input::Renew),
                 Happening::Command(command) => {
@@ -160,6 +164,10 @@ impl Client {
             }
             signalling::Event::IceServers(servers) => {
                 self.plan.ice.take(servers).await;
+                return Ok(None);
+            }
+            signalling::Event::Application(name, data) => {
+                (self.sink)(&Event::Application { name, data });
                 return Ok(None);
             }
             signalling::Event::Described(peer, description) => {
@@ -302,7 +310,7 @@ impl Client {
             }
             Command::HangUp(_) => self.warn("hang up on whom? hang-up PEER; quit leaves the room"),
             Command::Decide(_) => self.warn("nobody waits to be let in"),
-            Command::Quit | Command::Interrupt => {}
+            Command::Tell(..) | Command::Quit | Command::Interrupt => {}
         }
     }
 }

@@ -40,6 +40,11 @@ pub(super) struct Wire {
 }
 
 impl Wire {
+    /// Over a connection on which we are registered.
+    pub(super) fn of(registered: Registered) -> Self {
+        Self { state: State::Up(Box::new(registered)) }
+    }
+
     /// What comes next. May be dropped while it waits, without loss.
     pub(super) async fn next(&mut self) -> Wired {
         match &mut self.state {
@@ -136,6 +141,6 @@ impl Client {
     pub(super) async fn wire(&self) -> Result<Wire, ClientError> {
         let registration = self.registration();
         let registered = or(registration.register(), self.interrupted()).await?;
-        Ok(Wire { state: State::Up(Box::new(registered)) })
+        Ok(Wire::of(registered))
     }
 }

@@ -29,6 +29,7 @@ enum JsonCommand {
     Peers,
     Accept,
     Decline,
+    Event { name: String, data: serde_json::Map<String, serde_json::Value> },
     HangUp { peer: Option<String> },
     Reconnect { peer: Option<String> },
     Stats,
@@ -36,7 +37,7 @@ enum JsonCommand {
 }
 
 const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
-    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], quit; in short: m, c, p, s, y, n, q";
+    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], event NAME JSON, quit; in short: m, c, p, s, y, n, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
     text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
@@ -56,6 +57,7 @@ fn of_program(line: &str) -> Result<Command, String> {
         JsonCommand::Peers => Command::Peers,
         JsonCommand::Accept => Command::Decide(true),
         JsonCommand::Decline => Command::Decide(false),
+        JsonCommand::Event { name, data } => Command::Tell(name, data.into()),
         JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
         JsonCommand::Reconnect { peer: who } => Command::Reconnect(peer(who)?),
         JsonCommand::Stats => Command::Stats,
@@ -80,6 +82,14 @@ fn of_person(line: &str) -> Result<Command, String> {
         ("tell", rest) => match rest.split_once(' ') {
             Some((who, text)) => {
                 Command::Say { to: peer(Some(who.to_owned()))?, text: text.trim().to_owned() }
+            }
+            None => return Err(HELP.to_owned()),
+        },
+        ("event", rest) => match rest.split_once(' ') {
+            Some((name, data)) => {
+                let data = serde_json::from_str::<serde_json::Map<_, _>>(data);
+                let data = data.map_err(|error| format!("event NAME {{\"key\": value}}: {error}"))?;
+                Command::Tell(name.to_owned(), data.into())
             }
             None => return Err(HELP.to_owned()),
         },
@@ -186,6 +196,11 @@ mod tests {
             ("accept", r#"{"command":"accept"}"#, Command::Decide(true)),
             ("no", r#"{"command":"decline"}"#, Command::Decide(false)),
             ("reconnect bob", r#"{"command":"reconnect","peer":"bob"}"#, Command::Reconnect(Some(id("bob")))),
+            (
+                r#"event seat {"row":2}"#,
+                r#"{"command":"event","name":"seat","data":{"row":2}}"#,
+                Command::Tell("seat".into(), serde_json::json!({"row": 2})),
+            ),
             ("peers", r#"{"command":"peers"}"#, Command::Peers),
             ("quit", r#"{"command":"quit"}"#, Command::Quit),
         ] {

@@ -67,6 +67,7 @@ pub fn human_line(event: &Event) -> Option<String> {
         Event::Described { peer, description } => {
             format!("{} is {}", shown(peer), shown(&description.to_string()))
         }
+        Event::Application { name, data } => format!("{}: {}", shown(name), shown(&data.to_string())),
         Event::Channel { peer, channel } => {
             format!("{}: messages can be sent ({}); type: say TEXT", shown(peer), shown(channel))
         }

@@ -32,6 +32,11 @@ pub struct SourceConfig {
 const DEFAULT_SIZE: (u32, u32) = (1280, 720);
 
 impl SourceConfig {
+    /// A pipeline of `pipelines/source` by its name, with 30 frames a second.
+    pub fn named(source: &str) -> Self {
+        Self { source: source.to_owned(), device: None, size: None, fps: 30 }
+    }
+
     /// The whole pipeline: the source, and what brings its media into one shape.
     fn text(&self, kind: Kind) -> Result<String, MediaError> {
         let source = match self.source.contains('!') {

@@ -2,6 +2,10 @@
 
 use std::sync::Arc;
 
+use smol::channel::Sender;
+
+use super::MediaError;
+use super::capture::{Capture, SourceConfig};
 use super::encode::Encoders;
 use crate::sdp::Kind;
 
@@ -18,6 +22,21 @@ impl Stream {
     /// A stream under an id of its own.
     pub fn new(encoders: Encoders) -> Self {
         Self { id: format!("roomtone-{:08x}", fastrand::u32(..)), encoders: Arc::new(encoders) }
+    }
+
+    /// Starts sources, at most one of each kind; the pictures' bitrate is in kbit/s. What stops later is told to
+    /// `failures`.
+    pub async fn start(
+        sources: &[(Kind, SourceConfig)],
+        bitrate: u32,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        super::init()?;
+        let mut captures = Vec::new();
+        for (kind, config) in sources {
+            captures.push(Capture::start(*kind, config, failures.clone()).await?);
+        }
+        Ok(Self::new(Encoders::new(captures, bitrate, failures)))
     }
 
     pub(super) fn has(&self, kind: Kind) -> bool {

@@ -177,7 +177,7 @@ pub(super) fn for_answer(
                 if let Some(transceiver) = made {
                     transceiver.set_direction(direction(true, receive));
                 }
-                let line = (Some(mline), direction(true, receive));
+                let line = (made.map(|_| mline), direction(true, receive));
                 senders.push(attach(pipeline, webrtc, stream, &payload, line)?);
             }
             (Some(payload), None) => receive_only(webrtc, made, direction(false, receive), &payload),
@@ -228,7 +228,7 @@ fn set_up(transceiver: &WebRTCRTPTransceiver, payload: &Payload, ssrc: Option<u3
 }
 
 /// Builds `appsrc ! payloader`, links it to a sink pad of webrtcbin, and sends the stream over it: on that
-/// m-line of an offer of the peer, or on the one that our next offer gives it.
+/// m-line, which has a transceiver, or on the one that the next description of ours gives it.
 fn attach(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
@@ -244,7 +244,8 @@ fn attach(
     pipeline.add(&bin).map_err(|_| failed("add"))?;
     let pad = match mline {
         Some(mline) => webrtc.request_pad_simple(&format!("sink_{mline}")),
-        // Without a name the m-line stays open: the peer may offer one for the same place in this moment.
+        // Without a name the m-line stays open: the peer may offer one for the same place in this moment. 1.22
+        // gives names of its own that are taken where others were asked for.
         None => {
             let caps = rtp::caps(payload, None);
             webrtc.pad_template("sink_%u").and_then(|pads| webrtc.request_pad(&pads, None, Some(&caps)))

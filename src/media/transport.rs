@@ -131,7 +131,8 @@ pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
     }
 }
 
-/// Counts the packets that come in: RTP, RTCP and DTLS alike, not ICE's own checks.
+/// Counts the packets of media and reports that come in: those whose absence says something. Data channels
+/// may be silent for as long as they like, and ICE's own checks are not seen here. First bytes as in RFC 7983, 7.
 pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));
     let counter = packets.clone();
@@ -140,8 +141,15 @@ pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
         if element.factory().is_some_and(|factory| factory.name() == "nicesrc") {
             let counter = counter.clone();
             let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-            element.static_pad("src")?.add_probe(kinds, move |_, _| {
-                counter.fetch_add(1, Ordering::Relaxed);
+            element.static_pad("src")?.add_probe(kinds, move |_, info| {
+                let is_rtp = |buffer: &gst::BufferRef| {
+                    let mut first = [0];
+                    buffer.copy_to_slice(0, &mut first).is_ok() && (128..192).contains(&first[0])
+                };
+                let alone = info.buffer().is_some_and(|buffer| is_rtp(buffer));
+                if alone || info.buffer_list().is_some_and(|list| list.iter().any(is_rtp)) {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
                 gst::PadProbeReturn::Ok
             });
         }

@@ -68,8 +68,8 @@ pub enum ClientEvent {
     Offers(Vec<(String, Description)>),
     /// Version 1, `rtc:answer`.
     Answer(String, Description),
-    /// The application's own, by its type.
-    Other(String),
+    /// The application's own: its type and its data.
+    Other(String, Map<String, Value>),
 }
 
 /// What a server says.
@@ -111,8 +111,8 @@ pub enum ServerEvent {
     Offer(String, Description),
     /// Version 1, `rtc:answer`.
     Answer(String, Description),
-    /// The application's own, by its type.
-    Other(String),
+    /// The application's own: its type and its data.
+    Other(String, Map<String, Value>),
 }
 
 /// An event's type and its data.
@@ -183,7 +183,7 @@ impl ClientEvent {
             }
             kind => match kind.strip_prefix("rtc:") {
                 Some(action) => Err(SspError::Unknown(action.to_owned())),
-                None => Ok(Self::Other(kind.to_owned())),
+                None => Ok(Self::Other(kind.to_owned(), data)),
             },
         }
     }
@@ -203,7 +203,7 @@ impl std::fmt::Display for ClientEvent {
                 write("rtc:offers", Value::Object(offers.collect()))
             }
             Self::Answer(to, answer) => write("rtc:answer", json!({"for": to, "answer": answer.to_json()})),
-            Self::Other(kind) => write(kind, json!({})),
+            Self::Other(kind, data) => write(kind, Value::Object(data.clone())),
         })
     }
 }
@@ -243,7 +243,7 @@ impl ServerEvent {
             "rtc:answer" => Self::Answer(from("for")?, description(&data, "answer").ok_or(SspError::Shape)?),
             kind => match kind.strip_prefix("rtc:") {
                 Some(action) => return Err(SspError::Unknown(action.to_owned())),
-                None => Self::Other(kind.to_owned()),
+                None => Self::Other(kind.to_owned(), data),
             },
         })
     }
@@ -278,7 +278,7 @@ impl std::fmt::Display for ServerEvent {
             Self::Answer(from, answer) => {
                 write("rtc:answer", json!({"for": from, "answer": answer.to_json()}))
             }
-            Self::Other(kind) => write(kind, json!({})),
+            Self::Other(kind, data) => write(kind, Value::Object(data.clone())),
         })
     }
 }
@@ -322,7 +322,10 @@ mod tests {
             "Please specify a candidate recipient in the 'for' field."
         );
         assert_eq!(error(r#"{"type":"rtc:dance","data":{}}"#), "RTC action 'dance' not recognized.");
-        assert_eq!(ClientEvent::parse(r#"{"type":"chat","data":{}}"#), Ok(ClientEvent::Other("chat".into())));
+        assert_eq!(
+            ClientEvent::parse(r#"{"type":"chat","data":{}}"#),
+            Ok(ClientEvent::Other("chat".into(), Map::new()))
+        );
     }
 
     #[test]

@@ -194,7 +194,7 @@ mod tests {
                     self.is_known(&id)?;
                     prop_assert!(self.described.contains(&id), "a candidate before a description");
                 }
-                ServerEvent::Error { .. } | ServerEvent::Stop | ServerEvent::Other(_) => {}
+                ServerEvent::Error { .. } | ServerEvent::Stop | ServerEvent::Other(..) => {}
             }
             Ok(())
         }

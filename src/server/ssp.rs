@@ -47,7 +47,7 @@ impl Endpoint {
         id: impl FnOnce() -> Option<PeerId>,
     ) -> Result<Vec<Command>, Rejection> {
         let event = ClientEvent::parse(text).map_err(|why| Rejection::Error(error(why, None)))?;
-        if !self.is_in && !matches!(event, ClientEvent::Join(_) | ClientEvent::Other(_)) {
+        if !self.is_in && !matches!(event, ClientEvent::Join(_) | ClientEvent::Other(..)) {
             return Err(Rejection::Error(error(SspError::NoPool, None)));
         }
         match event {
@@ -76,7 +76,7 @@ impl Endpoint {
                 offers.into_iter().map(|(to, offer)| send(&to, &PeerMessage::Description(offer))).collect()
             }
             ClientEvent::Candidate(to, candidate) => Ok(vec![send(&to, &candidate)?]),
-            ClientEvent::Other(_) => Ok(vec![]),
+            ClientEvent::Other(..) => Ok(vec![]),
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Event {
     JunkFrom(PeerId, String),
     /// What the back end says of that peer.
     Described(PeerId, serde_json::Value),
+    /// Of the application behind the server: an event's name and its data.
+    Application(String, serde_json::Value),
     /// The server closes the room.
     Stopped,
     /// Nothing that concerns the client.
@@ -58,6 +60,10 @@ pub trait Backend: Send {
     /// Takes a message to the other peer of a call, or to that peer of the room; nothing where the protocol
     /// has no words for it.
     fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String>;
+    /// Says something to the application behind the server; nothing where the protocol has no words for it.
+    fn tell(&self, _kind: &str, _data: &serde_json::Value) -> Option<String> {
+        None
+    }
     /// Registered, and neither in a call nor in a room.
     fn is_free(&self) -> bool;
     /// What the server's closing of the connection means: while registering, that the id is refused.

@@ -1,6 +1,7 @@
 //! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out. RTCPool and
 //! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
 
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use super::{Backend, Event};
@@ -82,13 +83,13 @@ impl SspClient {
                 Event::From(self.id(&from)?, PeerMessage::Description(description))
             }
             ServerEvent::Candidate(from, candidate) => Event::From(self.id(&from)?, candidate),
+            ServerEvent::Other(kind, data) => Event::Application(kind, Value::Object(data)),
             // A server that speaks both versions says both, and means the same.
             ServerEvent::Peer(_)
             | ServerEvent::RequestOffers(_)
             | ServerEvent::Sdp(..)
             | ServerEvent::Offer(..)
-            | ServerEvent::Answer(..)
-            | ServerEvent::Other(_) => Event::Nothing,
+            | ServerEvent::Answer(..) => Event::Nothing,
         })
     }
 }
@@ -128,6 +129,12 @@ impl Backend for SspClient {
             PeerMessage::OfferRequest | PeerMessage::Placeholder => None,
         }
         .map(|event| event.to_string())
+    }
+
+    fn tell(&self, kind: &str, data: &Value) -> Option<String> {
+        // Those of the protocol are not the application's to say.
+        let is_own = !kind.starts_with("rtc:");
+        is_own.then_some(ClientEvent::Other(kind.to_owned(), data.as_object()?.clone()).to_string())
     }
 
     fn is_free(&self) -> bool {

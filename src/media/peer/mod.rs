@@ -75,7 +75,8 @@ impl Peer {
         let packets = transport::count_packets(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
-        let state = Arc::new(std::sync::Mutex::new(State::new(config.streams.clone())));
+        let state =
+            Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
         let peer = Self { state, webrtc, config, certificate, events, packets, delay, owned };
         peer.listen(buffers);
         peer.owned.play()?;
@@ -124,6 +125,20 @@ impl Peer {
         Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
     }
 
+    /// Wants this channel from now on, now or as soon as the connection stands; whether it takes an offer of ours.
+    pub fn want_channel(&self, config: ChannelConfig) -> Result<bool, MediaError> {
+        lock(&self.state).wanted.push(config);
+        self.open_missing()
+    }
+
+    /// Closes all data channels when all is sent.
+    pub async fn finish_channels(&self) {
+        let channels = lock(&self.state).channels.clone();
+        for channel in channels.into_iter().filter(|channel| channel.is_open()) {
+            channel.finish().await;
+        }
+    }
+
     /// Opens the channels that we want and that the peer did not open by now; whether that takes an offer
     /// of ours. To be called regularly.
     pub fn open_missing(&self) -> Result<bool, MediaError> {
@@ -132,7 +147,7 @@ impl Peer {
             return Ok(false);
         }
         let is_there = |label: &str| state.opened.iter().any(|there| there == label);
-        let missing: Vec<_> = self.config.channels.iter().filter(|c| !is_there(&c.label)).cloned().collect();
+        let missing: Vec<_> = state.wanted.iter().filter(|c| !is_there(&c.label)).cloned().collect();
         drop(state);
         missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
     }
@@ -203,7 +218,10 @@ impl Peer {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
                 (args.get(1).map(|v| v.get::<u32>()), args.get(2).map(|v| v.get::<String>()))
             {
-                report(&events, PeerEvent::LocalCandidate(mline, candidate));
+                // Newer versions say so that there are no more; nobody waits for it.
+                if !candidate.is_empty() {
+                    report(&events, PeerEvent::LocalCandidate(mline, candidate));
+                }
             }
             None
         });
@@ -312,15 +330,15 @@ impl Peer {
 
     /// Fits our side to what it wants to send and receive.
     fn prepare_offer(&self) -> Result<(), MediaError> {
-        let first = {
+        let (first, wanted) = {
             let state = lock(&self.state);
-            state.mlines == 0 && state.opened.is_empty()
+            (state.mlines == 0 && state.opened.is_empty(), state.wanted.clone())
         };
         self.fit(|pipeline, streams, senders| {
             transceivers::for_offer(pipeline, &self.webrtc, &self.config, streams, senders)
         })?;
         if first {
-            for config in self.config.chat.iter().chain(&self.config.channels) {
+            for config in self.config.chat.iter().chain(&wanted) {
                 channel::open(&self.webrtc, &self.state, &self.events, config)?;
             }
         }

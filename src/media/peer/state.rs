@@ -6,7 +6,7 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender as EventSender, bounded};
 
 use super::PeerEvent;
-use crate::media::channel::Channel;
+use crate::media::channel::{Channel, ChannelConfig};
 use crate::media::receive::Track;
 use crate::media::stream::Stream;
 use crate::media::transceivers::Sender;
@@ -17,6 +17,8 @@ use crate::sdp::fingerprint::Fingerprint;
 pub(in crate::media) struct State {
     /// What our side wants to send.
     pub(super) streams: Vec<Stream>,
+    /// The data channels that it wants.
+    pub(super) wanted: Vec<ChannelConfig>,
     pub(super) senders: Vec<Sender>,
     pub(super) tracks: Vec<Track>,
     pub(in crate::media) channels: Vec<Channel>,
@@ -40,9 +42,10 @@ pub(in crate::media) struct State {
 }
 
 impl State {
-    pub(super) fn new(streams: Vec<Stream>) -> Self {
+    pub(super) fn new(streams: Vec<Stream>, wanted: Vec<ChannelConfig>) -> Self {
         Self {
             streams,
+            wanted,
             senders: vec![],
             tracks: vec![],
             channels: vec![],

@@ -1,0 +1,77 @@
+//! A pool's messages within one process: for tests, and for endpoints that live in one program.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use smol::channel::{Receiver, Sender, unbounded};
+
+use super::channel::{Boxed, Signal, SignallingChannel};
+use crate::protocol::{PeerId, PeerMessage};
+
+/// Where the channels of a pool meet.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    members: Arc<Mutex<BTreeMap<PeerId, Sender<Signal>>>>,
+}
+
+/// One endpoint's channel.
+#[derive(Debug)]
+pub struct MemoryChannel {
+    me: PeerId,
+    pool: Memory,
+    // As much as the endpoints of this process say to each other.
+    signals: Receiver<Signal>,
+}
+
+impl Memory {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Sender<Signal>>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Comes in under this id; whoever had it is out.
+    pub fn join(&self, me: PeerId) -> MemoryChannel {
+        self.leave(&me);
+        let (sender, signals) = unbounded();
+        let mut members = self.lock();
+        let peers = members.keys().cloned().collect();
+        let _ = sender.try_send(Signal::Joined { me: Some(me.clone()), peers, descriptions: vec![] });
+        for other in members.values() {
+            let _ = other.try_send(Signal::PeerJoined(me.clone()));
+        }
+        members.insert(me.clone(), sender);
+        drop(members);
+        MemoryChannel { me, pool: self.clone(), signals }
+    }
+
+    fn leave(&self, me: &PeerId) {
+        let mut members = self.lock();
+        if members.remove(me).is_some() {
+            for other in members.values() {
+                let _ = other.try_send(Signal::PeerLeft(me.clone()));
+            }
+        }
+    }
+}
+
+impl SignallingChannel for MemoryChannel {
+    fn next(&mut self) -> Boxed<'_, Signal> {
+        Box::pin(async {
+            match self.signals.recv().await {
+                Ok(signal) => signal,
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+
+    fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()> {
+        Box::pin(async move {
+            if let Some(other) = self.pool.lock().get(to) {
+                let _ = other.try_send(Signal::From(self.me.clone(), message.clone()));
+            }
+        })
+    }
+
+    fn close(self: Box<Self>) -> Boxed<'static, ()> {
+        Box::pin(async move { self.pool.leave(&self.me) })
+    }
+}
