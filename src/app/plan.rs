@@ -205,7 +205,8 @@ impl MediaPlan {
     /// How connections negotiate, whoever is polite.
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());
-        Terms { mdns: self.ice.mdns(), patience: self.patience, ..terms }
+        let forgets = crate::media::forgets_offers();
+        Terms { mdns: self.ice.mdns(), patience: self.patience, forgets, ..terms }
     }
 
     /// For a connection that is opened now.

@@ -111,6 +111,12 @@ pub fn init() -> Result<(), MediaError> {
     gst::init().map_err(|error| MediaError::Init(error.to_string()))
 }
 
+/// Whether webrtcbin can forget an offer that it made and that adds m-lines. From 1.24 on it ends the process at
+/// the next answer, when an m-line's mid is another than in that offer.
+pub fn forgets_offers() -> bool {
+    gst::version() < (1, 23, 0, 0)
+}
+
 /// GStreamer's version as it runs here.
 pub fn version() -> String {
     let (major, minor, micro, _) = gst::version();

@@ -311,7 +311,16 @@ impl Negotiation {
             Err(error) => return self.warn(&error.to_string()),
         };
         match (kind, self.state.clone()) {
-            (SdpKind::Offer, State::Offered { .. }) if !self.terms.polite => self.ignoring = true,
+            // One whose connection is another by now will not answer the offer of ours.
+            (SdpKind::Offer, State::Offered { .. })
+                if !self.terms.polite && !self.is_of_another_peer(&sdp) =>
+            {
+                self.ignoring = true;
+            }
+            (SdpKind::Offer, State::Offered { sdp: ours, deferred: true }) if !self.can_forget(&ours) => {
+                self.outputs.push_back(Output::Restarted);
+                self.renew(now);
+            }
             (SdpKind::Offer, state) => {
                 // A re-offer of ours was not applied yet, and is made again. A first one was: it takes a fresh
                 // connection to forget it.
@@ -362,6 +371,20 @@ impl Negotiation {
         before.is_some_and(|before| {
             before.ufrag() != sdp.ufrag() && !(self.connected && before.certificate() == sdp.certificate())
         })
+    }
+
+    /// Another certificate is that of one who began anew.
+    fn is_of_another_peer(&self, sdp: &Sdp) -> bool {
+        let before = self.remote.as_ref().map(|remote| &remote.sdp);
+        before.is_some_and(|before| before.certificate() != sdp.certificate())
+    }
+
+    /// Whether an offer of ours that was not applied can be made undone.
+    fn can_forget(&self, offer: &str) -> bool {
+        let lines = |sdp: &Sdp| sdp.media.len();
+        let adds =
+            Sdp::parse(offer).is_ok_and(|sdp| self.local.as_ref().is_none_or(|l| lines(&sdp) > lines(l)));
+        self.terms.forgets || !adds
     }
 
     fn take_offer(&mut self, now: Instant, sdp: Sdp) {

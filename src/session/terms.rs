@@ -29,6 +29,8 @@ pub struct Terms {
     pub patience: Patience,
     /// Of the two sides this one makes a new path first, where one breaks.
     pub mends: bool,
+    /// The media layer can forget an offer that it made and that adds m-lines.
+    pub forgets: bool,
     /// In a pool nobody has to offer, and ids last only as long as the connection to the server.
     pub pool: bool,
 }
@@ -43,6 +45,7 @@ impl Terms {
             mdns: false,
             patience: Patience::default(),
             mends: polite,
+            forgets: true,
             pool: false,
         }
     }

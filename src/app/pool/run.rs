@@ -65,8 +65,13 @@ enum Next {
 impl Run {
     pub(super) fn new(options: PoolOptions, pool: bool, events: Sender<PoolEvent>) -> Self {
         // Media that we would take is offered by who has some: nobody waits for it.
-        let terms =
-            Terms { pool, patience: options.patience, mdns: options.ice.mdns(), ..Terms::new(true, vec![]) };
+        let terms = Terms {
+            pool,
+            patience: options.patience,
+            mdns: options.ice.mdns(),
+            forgets: crate::media::forgets_offers(),
+            ..Terms::new(true, vec![])
+        };
         let room = Room::new(options.most, terms);
         let funnel = Funnel::new();
         Self { options, room, members: BTreeMap::new(), funnel, wanted: Wanted::default(), events }

@@ -2,6 +2,7 @@
 
 mod admission;
 mod browser;
+mod glare;
 mod path;
 
 use std::collections::VecDeque;

@@ -1,0 +1,110 @@
+//! Offers that cross, where one of them cannot be made undone or answered any more.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::{Connection, terms};
+use crate::protocol::{Description, PeerMessage, SdpKind};
+use crate::session::negotiation::{Negotiation, Output};
+use crate::session::{Effect, Terms};
+
+struct Side {
+    negotiation: Negotiation,
+    connection: Connection,
+    out: VecDeque<PeerMessage>,
+    restarted: usize,
+}
+
+impl Side {
+    fn new(polite: bool, forgets: bool) -> Self {
+        let negotiation = Negotiation::new(Terms { polite, forgets, ..terms() });
+        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+        Self { negotiation, connection, out: VecDeque::new(), restarted: 0 }
+    }
+
+    fn work(&mut self, now: Instant) {
+        while let Some(output) = self.negotiation.poll_output() {
+            match output {
+                Output::Effect(effect) => {
+                    // What is to be sent is known before an offer of it, and kept over connections.
+                    let kinds = self.connection.kinds.clone();
+                    let result = self.connection.execute(&effect);
+                    if effect == Effect::Open {
+                        self.connection.kinds = kinds;
+                    }
+                    if let Some((id, result)) = result {
+                        self.negotiation.handle_result(now, id, result);
+                    }
+                }
+                Output::Send(message) => self.out.push_back(message),
+                Output::Restarted => self.restarted += 1,
+                Output::Negotiated => {}
+                Output::Warning(text) | Output::Declined(text) => panic!("{text}"),
+                Output::Failed(step, why) => panic!("{step}: {why}"),
+            }
+        }
+    }
+
+    fn add(&mut self, now: Instant, kind: &'static str) {
+        self.connection.kinds.push(kind);
+        self.negotiation.request_offer(now);
+        self.work(now);
+    }
+
+    fn take(&mut self, now: Instant, message: PeerMessage) {
+        self.negotiation.handle_peer(now, message);
+        self.work(now);
+    }
+}
+
+fn settle(now: Instant, a: &mut Side, b: &mut Side) {
+    for _ in 0..50 {
+        if let Some(message) = a.out.pop_front() {
+            b.take(now, message);
+        } else if let Some(message) = b.out.pop_front() {
+            a.take(now, message);
+        } else {
+            return;
+        }
+    }
+    panic!("they never come to rest");
+}
+
+fn is_offer(message: &PeerMessage) -> bool {
+    matches!(message, PeerMessage::Description(Description { kind: SdpKind::Offer, .. }))
+}
+
+/// Two sides that stand, and then add something at once.
+fn glare(forgets: bool) -> (Side, Side) {
+    let now = Instant::now();
+    let (mut polite, mut impolite) = (Side::new(true, forgets), Side::new(false, forgets));
+    impolite.negotiation.request_offer(now);
+    impolite.work(now);
+    polite.work(now);
+    settle(now, &mut impolite, &mut polite);
+    polite.negotiation.handle_connected();
+    impolite.negotiation.handle_connected();
+    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    polite.add(now, "audio");
+    impolite.add(now, "audio");
+    assert!(is_offer(&polite.out[0]) && is_offer(&impolite.out[0]), "both are on their way");
+    settle(now, &mut impolite, &mut polite);
+    (polite, impolite)
+}
+
+#[test]
+fn an_offer_that_can_be_forgotten_is_made_again_on_the_same_connection() {
+    let (polite, impolite) = glare(true);
+    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
+    assert_eq!((polite.restarted, impolite.restarted), (0, 0));
+}
+
+#[test]
+fn an_offer_that_cannot_be_forgotten_begins_anew_and_the_other_side_gives_way_to_it() {
+    let (polite, impolite) = glare(false);
+    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    assert_eq!((polite.connection.opened, impolite.connection.opened), (2, 2));
+    assert_eq!((polite.restarted, impolite.restarted), (1, 1));
+    assert_eq!(impolite.connection.remote, Some(SdpKind::Offer), "of the one who began anew");
+}
