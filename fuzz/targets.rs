@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
 use roomtone::protocol::room::{ClientMessage, ServerMessage};
+use roomtone::protocol::socketio::{self, Packet};
 use roomtone::protocol::ssp::{ClientEvent, ServerEvent};
 use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind};
 use roomtone::sdp::fingerprint::Fingerprint;
@@ -167,6 +168,9 @@ pub(crate) fn ssp(bytes: &[u8]) {
         if let Ok(event) = ServerEvent::parse(line) {
             let again = ServerEvent::parse(&event.to_string());
             assert!(again.is_ok(), "{event:?}");
+        }
+        for packet in socketio::split(line).flatten() {
+            assert_eq!(Packet::parse(&packet.to_string()), Ok(packet));
         }
         let _ = endpoint.decode(line, || "me".parse().ok());
         let id = || "peer".parse();

@@ -4,13 +4,20 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use common::browser::Browser;
 use common::{Program, Received, SMALL, strings, wait_for, ws};
+use roomtone::app::{Pool, PoolEvent, PoolOptions};
+use roomtone::media::Stream;
+use roomtone::media::capture::SourceConfig;
+use roomtone::media::receive::Track;
+use roomtone::sdp::Kind;
+use roomtone::signalling::Target;
+use roomtone::tls::Trust;
 use serde_json::json;
 
 fn installed(what: &str) -> Option<PathBuf> {
@@ -205,4 +212,167 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     drop(two);
     client.expect("peer", &[("peer", &second), ("state", "left")]);
     expect_in(&one, &me);
+}
+
+#[test]
+fn both_come_at_once_and_find_each_other() {
+    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::of_each();
+    let url = server.url.clone();
+    // The tab opens while the client starts: whoever is in first, both offer.
+    let (page, (mut client, me)) = std::thread::scope(|scope| {
+        let page = scope.spawn(|| tab(&pages, &url, "media&channel"));
+        let client = join(home.path(), &url, &strings(&received.options()));
+        (page.join().unwrap(), client)
+    });
+    let its = id_of(&page);
+    received.from(&its).expect_moving_and_audible((0, 0), 20);
+    expect_in(&page, &me);
+    client.say(&json!({"command": "quit"}));
+    assert_eq!(client.end().0, 0);
+    server.expect_alive();
+}
+
+#[test]
+fn a_collision_by_force_ends_well() {
+    let Some(pages) = pages() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut server =
+        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let pool = format!("{}/ssp", ws(&server.link()));
+    // The page is there first, so it is the one that does not give way.
+    let page = tab(&pages, &pool, "media&channel");
+    let its = id_of(&page);
+    smol::block_on(async {
+        let target = Target::parse(&format!("ssp+{pool}"), Trust::System).unwrap();
+        let own =
+            Pool::join(target, "own".parse().unwrap(), "attic".parse().unwrap(), PoolOptions::default());
+        let own = own.await.unwrap();
+        let (failures, _) = smol::channel::bounded(16);
+        let sources = [(Kind::Video, SourceConfig { size: Some((320, 240)), ..SourceConfig::named("test") })];
+        let stream = Stream::start(&sources, 300, failures).await.unwrap();
+        let mut me = None;
+        let mut tracks = Vec::new();
+        let mut channels = 0;
+        // Both want to change something again and again, in the same moment.
+        for round in 0..4 {
+            while tracks.len() < 2 || channels == 0 || me.is_none() {
+                match own.next().await.unwrap() {
+                    PoolEvent::Join { me: id, .. } => me = id,
+                    PoolEvent::Track(_, track) => tracks.push(track),
+                    PoolEvent::DataChannel(..) => channels += 1,
+                    PoolEvent::Close(_, reason) => panic!("in round {round}: {reason:?}"),
+                    _ => {}
+                }
+            }
+            page.run("page.stream.mute('audio'); setTimeout(() => page.stream.unmute('audio'), 5)");
+            match round % 2 {
+                0 => own.add_stream(&stream).await,
+                _ => own.remove_stream(&stream).await,
+            }
+            smol::Timer::after(std::time::Duration::from_millis(700)).await;
+        }
+        own.add_stream(&stream).await;
+        let me = me.unwrap();
+        page.wait(&format!("page.videos['{me}']?.videoWidth === 320"));
+        page.run(&format!("page.before = page.videos['{me}'].getVideoPlaybackQuality().totalVideoFrames"));
+        page.wait(&format!(
+            "page.videos['{me}'].getVideoPlaybackQuality().totalVideoFrames > page.before + 20"
+        ));
+        let frames = |track: &Track| track.counters.frames.load(std::sync::atomic::Ordering::Relaxed);
+        let before: Vec<u64> = tracks.iter().map(frames).collect();
+        wait_for("the page's streams", || {
+            let now = tracks.iter().map(frames);
+            now.zip(&before).all(|(now, before)| now > before + 20).then_some(())
+        });
+        assert_eq!(page.run(&format!("return page.connections['{me}'].connectionState")), "connected");
+        own.leave().await;
+    });
+    page.wait("page.left.length === 1");
+    assert!(!its.is_empty());
+}
+
+#[test]
+fn pages_of_rtcpool_come_by_socket_io_too() {
+    let Some(pages) = pages() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut server =
+        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let url = ws(&server.link());
+    let http = url.replace("ws://", "http://");
+    let received = Received::of_each();
+    let page = tab(&pages, &http, "media&channel");
+    let its = id_of(&page);
+    // It began by polling, and went over to a WebSocket.
+    page.wait("page.socket.io.engine.transport.name === 'websocket'");
+    let options = received.options();
+    let more = strings(&options);
+    let mut client = Program::start(
+        home.path(),
+        &[&["join", "attic", "--server", &format!("ssp+{http}")], &SMALL[..], &more].concat(),
+    );
+    let me = client.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+    received.from(&its).expect_moving_and_audible((0, 0), 20);
+    expect_in(&page, &me);
+    // One without socket.io is in the same pool, and one that only polls.
+    let other = tab(&pages, &format!("{url}/ssp"), "");
+    expect_in(&other, &me);
+    let polling = tab(&pages, &http, "media&polling");
+    let third = id_of(&polling);
+    received.from(&third).expect_moving_and_audible((0, 0), 20);
+    expect_in(&polling, &me);
+    assert_eq!(polling.run("return page.socket.io.engine.transport.name"), "polling");
+    drop(polling);
+    client.expect("peer", &[("peer", &third), ("state", "left")]);
+    page.run("page.socket.close()");
+    client.expect("peer", &[("peer", &its), ("state", "left")]);
+}
+
+/// A server of another make that speaks ssp over socket.io.
+struct SocketIoServer {
+    child: Child,
+    url: String,
+}
+
+impl SocketIoServer {
+    fn start() -> Option<Self> {
+        installed("node_modules/socket.io")?;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+        let mut child = Command::new("node")
+            .arg("server.js")
+            .current_dir(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Some(Self { child, url: format!("http://127.0.0.1:{}", port.trim()) })
+    }
+}
+
+impl Drop for SocketIoServer {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn clients_meet_on_a_server_of_socket_io() {
+    let Some(server) = SocketIoServer::start() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::of_each();
+    let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));
+    // The application's own events come, and go.
+    assert_eq!(one.expect("application", &[("name", "motd")])["data"]["transport"], "websocket");
+    one.say(&json!({"command": "event", "name": "greet", "data": {"seat": 7}}));
+    assert_eq!(one.expect("application", &[("name", "greeted")])["data"]["seat"], 7);
+    let (mut two, second) = join(home.path(), &server.url, &["--headless"]);
+    two.expect("media", &[("peer", &first), ("kind", "video")]);
+    received.from(&second).expect_moving_and_audible((0, 0), 20);
+    two.say(&json!({"command": "quit"}));
+    assert_eq!(two.end().0, 0);
+    one.expect("peer", &[("peer", &second), ("state", "left")]);
 }

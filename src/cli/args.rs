@@ -249,7 +249,7 @@ pub struct ServerOptions {
 #[serde(default, rename_all = "kebab-case")]
 #[command(next_help_heading = "Signalling")]
 pub struct ClientOptions {
-    /// The signalling server: wss://HOST:PORT, or ssp+wss://HOST/PATH for one of pools
+    /// The signalling server: wss://HOST:PORT; for one of pools ssp+wss://HOST/PATH, or ssp+https://HOST by socket.io
     /// [default: ws://127.0.0.1:8443]
     #[arg(long, value_name = "URL", env = "ROOMTONE_SERVER")]
     pub server: Option<String>,

@@ -7,6 +7,7 @@ pub mod ice;
 pub mod id;
 pub mod negotiation;
 pub mod room;
+pub mod socketio;
 pub mod ssp;
 
 pub use ice::{IceKind, IceServer, IceUrl, Secret};

@@ -11,6 +11,7 @@ use smol::future::or;
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
+use super::dialect::{Dialect, Heard};
 use super::edge::Edge;
 use super::room::Rejection;
 use super::switchboard::{Inbox, Outgoing, Switchboard};
@@ -62,12 +63,24 @@ pub(super) async fn serve(
     board: Arc<Switchboard>,
     address: IpAddr,
     edge: Edge,
+    dialect: Dialect,
     timeouts: Timeouts,
 ) {
     let inbox = board.open(edge, address);
+    tracing::debug!(conn = inbox.id.0, "opened");
+    talk(ws, &inbox, &board, dialect, timeouts).await;
+}
+
+/// The same for a connection that the switchboard knows already.
+pub(super) async fn talk(
+    ws: WebSocketStream<Io>,
+    inbox: &Inbox,
+    board: &Arc<Switchboard>,
+    dialect: Dialect,
+    timeouts: Timeouts,
+) {
     let id = inbox.id;
-    tracing::debug!(conn = id.0, "opened");
-    let reason = converse(ws, &inbox, &board, timeouts).await;
+    let reason = converse(ws, inbox, board, dialect, timeouts).await;
     board.handle(Input::Closed(id));
     tracing::debug!(conn = id.0, reason, "closed");
 }
@@ -76,8 +89,14 @@ async fn converse(
     mut ws: WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
+    mut dialect: Dialect,
     timeouts: Timeouts,
 ) -> &'static str {
+    if let Some(greeting) = dialect.greeting()
+        && let Some(reason) = write(&mut ws, Message::text(greeting), inbox).await
+    {
+        return reason;
+    }
     let mut heard = Instant::now();
     let mut tick = Instant::now() + timeouts.hello;
     loop {
@@ -89,9 +108,12 @@ async fn converse(
             Event::Out(Some(outgoing)) => {
                 inbox.taken(&outgoing);
                 let message = match outgoing {
-                    Outgoing::Text(text) => Message::text(text),
-                    Outgoing::Ping => Message::Ping(Default::default()),
+                    Outgoing::Text(text) => Message::text(dialect.write(text)),
+                    Outgoing::Ping => dialect.ping(),
                     Outgoing::Close(code, words) => {
+                        if let Some(farewell) = dialect.farewell() {
+                            let _ = write(&mut ws, Message::text(farewell), inbox).await;
+                        }
                         close(&mut ws, code, words).await;
                         return words;
                     }
@@ -103,7 +125,19 @@ async fn converse(
             Event::In(message) => {
                 heard = Instant::now();
                 let rejection = match message {
-                    Some(Ok(Message::Text(text))) => board.line(inbox.id, text.as_str().to_owned()).err(),
+                    Some(Ok(Message::Text(text))) => match dialect.read(text.as_str()) {
+                        Heard::Line(line) => board.line(inbox.id, line).err(),
+                        Heard::Alive => {
+                            board.handle(Input::Alive(inbox.id));
+                            None
+                        }
+                        Heard::Reply(text) => match write(&mut ws, Message::text(text), inbox).await {
+                            Some(reason) => return reason,
+                            None => None,
+                        },
+                        Heard::End => return "closed by the peer",
+                        Heard::Nothing => None,
+                    },
                     Some(Ok(Message::Binary(_))) => board.binary(inbox.id),
                     Some(Ok(Message::Pong(_))) => {
                         board.handle(Input::Alive(inbox.id));
@@ -117,7 +151,8 @@ async fn converse(
                 match rejection {
                     None => {}
                     Some(Rejection::Error(text)) => {
-                        if let Some(reason) = write(&mut ws, Message::text(text), inbox).await {
+                        let text = Message::text(dialect.write(text));
+                        if let Some(reason) = write(&mut ws, text, inbox).await {
                             return reason;
                         }
                     }
@@ -130,7 +165,7 @@ async fn converse(
             Event::Tick if heard.elapsed() > timeouts.silence => return "silent",
             Event::Tick if board.is_registered(inbox.id) => {
                 tick = Instant::now() + timeouts.ping;
-                if let Some(reason) = write(&mut ws, Message::Ping(Default::default()), inbox).await {
+                if let Some(reason) = write(&mut ws, dialect.ping(), inbox).await {
                     return reason;
                 }
             }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::room::{self, Rejection};
 use super::ssp::Endpoint;
 use crate::hub::{Command, Notice, Phase};
-use crate::protocol::PeerId;
+use crate::protocol::{PeerId, socketio};
 
 /// A connection's protocol, and where it stands in it.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ impl Edge {
     /// Of the path that was asked for: ssp has one of its own.
     pub(super) fn of(path: &str, extended: bool) -> Self {
         match path.trim_end_matches('/') {
-            "/ssp" => Self::Ssp(Endpoint::default()),
+            "/ssp" | socketio::PATH => Self::Ssp(Endpoint::default()),
             _ => Self::Room { extended },
         }
     }

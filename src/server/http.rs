@@ -13,8 +13,9 @@ use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
+use super::dialect::{Dialect, SocketIo};
 use super::edge::Edge;
-use super::{Io, Shared, api, connection};
+use super::{Io, Shared, api, connection, socketio};
 use crate::protocol::room::EXTENSION_QUERY;
 
 /// The page's files: path, type, content.
@@ -68,6 +69,19 @@ pub(super) async fn handle(
     if request.uri().path().starts_with(api::PREFIX) {
         return Ok(api::handle(request, &shared.board, shared.api_secret.as_ref()).await);
     }
+    if socketio::is_path(request.uri().path()) {
+        let Some(origin) = allowed_origin(request.headers(), &shared.allowed_origins) else {
+            return Ok(text(StatusCode::FORBIDDEN, FOREIGN));
+        };
+        let mut reply = socketio::handle(request, shared, from.ip()).await;
+        let headers = reply.headers_mut();
+        headers.insert(header::VARY, HeaderValue::from_static("origin"));
+        if let Some(origin) = origin {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+        }
+        return Ok(reply);
+    }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
     }
@@ -114,10 +128,17 @@ fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
     own.is_some() && own == host
 }
 
+const FOREIGN: &str = "this page's origin is not allowed here (--allow-origin)\n";
+
+/// The page's origin, where there is one, if it is allowed.
+fn allowed_origin(headers: &HeaderMap, allowed: &[String]) -> Option<Option<HeaderValue>> {
+    origin_is_allowed(headers, allowed).then(|| headers.get(header::ORIGIN).cloned())
+}
+
 fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr) -> Reply {
     let headers = request.headers();
     if !origin_is_allowed(headers, &shared.allowed_origins) {
-        return text(StatusCode::FORBIDDEN, "this page's origin is not allowed here (--allow-origin)\n");
+        return text(StatusCode::FORBIDDEN, FOREIGN);
     }
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
@@ -125,6 +146,11 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
+    let query = socketio::Query::parse(request.uri().query().unwrap_or_default());
+    let is_socketio = socketio::is_path(request.uri().path());
+    if is_socketio && !query.is_known() {
+        return socketio::error(5, "Unsupported protocol version");
+    }
     let edge = Edge::of(request.uri().path(), extended);
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
@@ -134,7 +160,19 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         let config = Some(connection::config());
         let ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from.ip());
-        connection::serve(ws, shared.board.clone(), from.ip(), edge, shared.timeouts).await;
+        let dialect = match (is_socketio, query.sid) {
+            (false, _) => Dialect::Plain,
+            (true, None) => {
+                let sid = format!("{:032x}", fastrand::u128(..));
+                let greeting = Some(socketio::handshake(sid, &shared.timeouts, false));
+                Dialect::SocketIo(SocketIo { greeting, is_in: false })
+            }
+            (true, Some(sid)) => {
+                socketio::upgrade(ws, &sid, shared).await;
+                return drop(guard);
+            }
+        };
+        connection::serve(ws, shared.board.clone(), from.ip(), edge, dialect, shared.timeouts).await;
         drop(guard);
     })
     .detach();

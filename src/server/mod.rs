@@ -5,10 +5,12 @@
 
 mod api;
 mod connection;
+mod dialect;
 mod edge;
 mod http;
 pub mod ice;
 pub mod room;
+mod socketio;
 pub mod ssp;
 mod switchboard;
 pub mod tls;
@@ -122,9 +124,11 @@ struct Shared {
     per_address: usize,
     timeouts: Timeouts,
     api_secret: Option<Secret>,
+    sessions: socketio::Sessions,
 }
 
 /// Counts a connection while it lives.
+#[derive(Debug)]
 struct Counted(Arc<Switchboard>, IpAddr);
 
 impl Drop for Counted {
@@ -162,6 +166,7 @@ impl Server {
             per_address: config.per_address,
             timeouts: config.timeouts,
             api_secret: config.api_secret,
+            sessions: socketio::Sessions::default(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })
     }

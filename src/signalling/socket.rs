@@ -15,6 +15,7 @@ use url::{Host, Url};
 
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::EXTENSION_QUERY;
+use crate::protocol::socketio::{self, Packet};
 use crate::protocol::ssp::Version;
 use crate::tls::{Trust, client_config};
 
@@ -42,6 +43,8 @@ pub struct Target {
     trust: Trust,
     protocol: Protocol,
     extended: bool,
+    /// Lines go wrapped in packets of socket.io.
+    socketio: bool,
 }
 
 /// Why there is no connection to a server.
@@ -50,7 +53,7 @@ pub struct Target {
 pub enum ConnectError {
     /// Not a URL of a WebSocket.
     #[error(
-        "'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443, and that of a server of pools like ssp+wss://example.org/ssp"
+        "'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443, and that of a server of pools like ssp+wss://example.org/ssp, or ssp+https://example.org for one behind socket.io"
     )]
     Url(String),
     /// The file of trusted certificates cannot be used.
@@ -86,7 +89,7 @@ impl ConnectError {
 }
 
 impl Target {
-    /// Reads `ws://…` or `wss://…`, or these with `ssp+` before them; a bare `host:port` is taken as `wss://`.
+    /// Reads `ws://…` or `wss://…`, these with `ssp+` before them, or `ssp+http(s)://…` for socket.io; a bare `host:port` is taken as `wss://`.
     pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(text.to_owned());
         let full = if text.contains("://") { text.to_owned() } else { format!("wss://{text}") };
@@ -94,12 +97,21 @@ impl Target {
             Some(rest) => (Protocol::Ssp(Version::Auto), rest),
             None => (Protocol::Room, full.as_str()),
         };
-        let mut url = Url::parse(full).map_err(|_| wrong())?;
+        let socketio = protocol != Protocol::Room && full.starts_with("http");
+        // Whose transport is a WebSocket here too.
+        let full = if socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
+        let mut url = Url::parse(&full).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
             return Err(wrong());
         }
         url.set_fragment(None);
-        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room })
+        if socketio {
+            if url.path() == "/" {
+                url.set_path(&format!("{}/", socketio::PATH));
+            }
+            url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
+        }
+        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room, socketio })
     }
 
     /// The address for people, without what may be secret in it.
@@ -166,6 +178,7 @@ pub enum Frame {
 /// An open connection.
 pub struct Socket {
     ws: WebSocketStream<Box<dyn Stream>>,
+    socketio: bool,
 }
 
 impl std::fmt::Debug for Socket {
@@ -219,7 +232,14 @@ impl Socket {
         let opened =
             async_tungstenite::client_async_with_config(target.request_url(), stream, Some(config)).await;
         match opened {
-            Ok((ws, _)) => Ok(Self { ws }),
+            Ok((ws, _)) => {
+                let mut socket = Self { ws, socketio: false };
+                if target.socketio {
+                    socket.enter(&name).await?;
+                    socket.socketio = true;
+                }
+                Ok(socket)
+            }
             Err(WsError::Http(response)) => {
                 Err(ConnectError::NotWebSocket(name, format!("it answered {}", response.status())))
             }
@@ -227,8 +247,24 @@ impl Socket {
         }
     }
 
+    /// Enters the default namespace of socket.io.
+    async fn enter(&mut self, name: &str) -> Result<(), ConnectError> {
+        let refused = |why: &str| ConnectError::NotWebSocket(name.to_owned(), format!("socket.io: {why}"));
+        loop {
+            let Frame::Text(text) = self.receive().await else { return Err(refused("it hung up")) };
+            match Packet::parse(&text) {
+                Ok(Packet::Open(_)) => self.send(Packet::Connect(None).to_string()).await?,
+                Ok(Packet::Connect(_)) => return Ok(()),
+                Ok(Packet::ConnectError(why)) => return Err(refused(&why)),
+                Ok(_) => {}
+                Err(why) => return Err(refused(&why.to_string())),
+            }
+        }
+    }
+
     /// Sends a message.
     pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
+        let text = if self.socketio { Packet::Event(text).to_string() } else { text };
         let late = async {
             smol::Timer::after(WRITE).await;
             Err(ConnectError::Broken("the server does not read".to_owned()))
@@ -243,6 +279,19 @@ impl Socket {
     pub async fn receive(&mut self) -> Frame {
         loop {
             return match self.ws.next().await {
+                Some(Ok(Message::Text(text))) if self.socketio => match Packet::parse(text.as_str()) {
+                    Ok(Packet::Event(line)) => Frame::Text(line),
+                    Ok(Packet::Ping(data)) => {
+                        let pong = Message::text(Packet::Pong(data).to_string());
+                        match self.ws.send(pong).await {
+                            Ok(()) => continue,
+                            Err(error) => Frame::Closed(ABNORMAL, error.to_string()),
+                        }
+                    }
+                    Ok(Packet::Disconnect | Packet::Close) => Frame::Closed(NO_STATUS, String::new()),
+                    // What is meant for others, or for nobody.
+                    Ok(_) | Err(_) => continue,
+                },
                 Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
                 Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
                     Frame::Closed(code.into(), reason.as_str().to_owned())
@@ -297,6 +346,10 @@ mod tests {
         assert_eq!(name("ws://u:p@127.0.0.1:1/x?token=t").unwrap(), "ws://127.0.0.1:1/x");
         assert!(name("http://example.org").unwrap_err().contains("wss://"));
         assert!(name("wss://").is_err());
+        let url = |text| Target::parse(text, Trust::System).unwrap().request_url();
+        assert_eq!(url("ssp+https://a"), "wss://a/socket.io/?EIO=4&transport=websocket");
+        assert_eq!(url("ssp+http://a:1/x/?k=v"), "ws://a:1/x/?k=v&EIO=4&transport=websocket");
+        assert_eq!(url("ssp+ws://a:1/x"), "ws://a:1/x");
         let target = Target::parse("wss://a/b?c=d", Trust::System).unwrap();
         assert_eq!(target.request_url(), "wss://a/b?c=d&roomtone=1");
     }

@@ -1,5 +1,7 @@
-// A page of RTCPool for the tests: ?server=WS&pool=NAME, and &media, &channel for what it brings.
+// A page of RTCPool for the tests: ?server=URL&pool=NAME, and &media, &channel for what it brings. A server of
+// http:// speaks socket.io.
 import { media, pool, signalling } from "rtcpool";
+import { io } from "socket.io-client";
 
 // RTCPool keeps its RTCPeerConnections to itself: the one made last is the one of the peer it tells of next.
 let last;
@@ -11,8 +13,11 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
 };
 
 const wanted = new URLSearchParams(location.search);
-const socket = new WebSocket(wanted.get("server"));
-const page = { pool: new pool.Pool({}, new signalling.websocket(socket)), socket, connections: {}, videos: {}, channels: {}, heard: [], left: [] };
+const server = wanted.get("server");
+const isSocketIo = server.startsWith("http");
+const socket = isSocketIo ? io(server, { reconnection: false, transports: wanted.has("polling") ? ["polling"] : ["polling", "websocket"] }) : new WebSocket(server);
+const way = isSocketIo ? new signalling.socket.io(socket) : new signalling.websocket(socket);
+const page = { pool: new pool.Pool({}, way), socket, connections: {}, videos: {}, channels: {}, heard: [], left: [] };
 window.page = page;
 const { events } = page.pool;
 
@@ -46,5 +51,6 @@ events.addEventListener("close", ({ detail }) => detail && page.left.push(detail
 setTimeout(() => socket.readyState === WebSocket.CONNECTING && location.reload(), 3000);
 
 const join = () => page.pool.join(wanted.get("pool"));
-if (socket.readyState === WebSocket.OPEN) join();
+if (isSocketIo) socket.on("connect", join);
+else if (socket.readyState === WebSocket.OPEN) join();
 else socket.addEventListener("open", join);

@@ -42,7 +42,7 @@ const ORDERS: usize = 64;
 pub struct PoolOptions {
     /// What is taken of peers.
     pub receive: Vec<Kind>,
-    /// The codecs, in the order of preference; those that this machine has by default.
+    /// The codecs, in the order of preference; all that this machine has, where none is named.
     pub codecs: Vec<Codec>,
     /// STUN and TURN servers, and the rest of how paths are found.
     pub ice: Arc<Ice>,
@@ -56,10 +56,9 @@ pub struct PoolOptions {
 
 impl Default for PoolOptions {
     fn default() -> Self {
-        let works = |codec: &Codec| inventory::encoder(*codec).is_ok() && inventory::decoder(*codec).is_ok();
         Self {
             receive: Kind::ALL.to_vec(),
-            codecs: Codec::ALL.into_iter().filter(works).collect(),
+            codecs: vec![],
             ice: Arc::default(),
             latency: Latency::default(),
             patience: Patience::default(),
@@ -147,11 +146,15 @@ impl Pool {
 
     fn start(
         channel: Box<dyn SignallingChannel>,
-        options: PoolOptions,
+        mut options: PoolOptions,
         pool: bool,
     ) -> Result<Self, MediaError> {
         crate::media::init()?;
         inventory::check()?;
+        if options.codecs.is_empty() {
+            let works = |codec: &Codec| inventory::encoder(*codec).and(inventory::decoder(*codec)).is_ok();
+            options.codecs = Codec::ALL.into_iter().filter(works).collect();
+        }
         let (orders, ordered) = bounded(ORDERS);
         let (event, events) = bounded(EVENTS);
         let task = smol::spawn(Run::new(options, pool, event).run(channel, ordered));

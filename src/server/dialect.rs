@@ -1,0 +1,119 @@
+//! How a protocol's lines go over a WebSocket: as they are, or wrapped in the packets of socket.io. Pure.
+
+use async_tungstenite::tungstenite::Message;
+
+use crate::protocol::socketio::{Handshake, Packet};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) enum Dialect {
+    /// A line is a message.
+    Plain,
+    /// Packets of socket.io.
+    SocketIo(SocketIo),
+}
+
+/// One client's side of socket.io.
+#[derive(Debug, Default)]
+pub(super) struct SocketIo {
+    /// Said first, where nothing was said by HTTP.
+    pub(super) greeting: Option<Handshake>,
+    /// It is in the namespace.
+    pub(super) is_in: bool,
+}
+
+/// What a message was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// A line of the protocol.
+    Line(String),
+    /// A sign of life.
+    Alive,
+    /// Something to be answered with this.
+    Reply(String),
+    /// A goodbye.
+    End,
+    /// Nothing to us.
+    Nothing,
+}
+
+impl Dialect {
+    pub(super) fn greeting(&self) -> Option<String> {
+        match self {
+            Self::Plain => None,
+            Self::SocketIo(io) => io.greeting.clone().map(|handshake| Packet::Open(handshake).to_string()),
+        }
+    }
+
+    pub(super) fn read(&mut self, text: &str) -> Heard {
+        match self {
+            Self::Plain => Heard::Line(text.to_owned()),
+            Self::SocketIo(io) => Packet::parse(text).map_or(Heard::Nothing, |packet| io.take(packet)),
+        }
+    }
+
+    pub(super) fn write(&self, line: String) -> String {
+        match self {
+            Self::Plain => line,
+            Self::SocketIo(_) => Packet::Event(line).to_string(),
+        }
+    }
+
+    pub(super) fn ping(&self) -> Message {
+        match self {
+            Self::Plain => Message::Ping(Default::default()),
+            Self::SocketIo(_) => Message::text(Packet::Ping(String::new()).to_string()),
+        }
+    }
+
+    pub(super) fn farewell(&self) -> Option<String> {
+        match self {
+            Self::Plain => None,
+            Self::SocketIo(_) => Some(Packet::Disconnect.to_string()),
+        }
+    }
+}
+
+impl SocketIo {
+    /// What a packet means.
+    pub(super) fn take(&mut self, packet: Packet) -> Heard {
+        match packet {
+            Packet::Event(line) if self.is_in => Heard::Line(line),
+            Packet::Connect(_) if !self.is_in => {
+                self.is_in = true;
+                let sid = format!("{:032x}", fastrand::u128(..));
+                Heard::Reply(Packet::Connect(Some(sid)).to_string())
+            }
+            Packet::Pong(_) => Heard::Alive,
+            Packet::Ping(data) => Heard::Reply(Packet::Pong(data).to_string()),
+            Packet::Disconnect | Packet::Close => Heard::End,
+            Packet::Event(_)
+            | Packet::Connect(_)
+            | Packet::Open(_)
+            | Packet::Upgrade
+            | Packet::Noop
+            | Packet::ConnectError(_) => Heard::Nothing,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_count_in_the_namespace_alone() {
+        let mut dialect = Dialect::SocketIo(SocketIo::default());
+        let join = r#"42["rtc:join",{"pool":"attic"}]"#;
+        assert_eq!(dialect.read(join), Heard::Nothing);
+        assert!(matches!(dialect.read("40"), Heard::Reply(text) if text.starts_with("40{")));
+        assert_eq!(dialect.read("40"), Heard::Nothing);
+        let line = r#"{"data":{"pool":"attic"},"type":"rtc:join"}"#;
+        assert_eq!(dialect.read(join), Heard::Line(line.to_owned()));
+        assert_eq!(dialect.write(line.to_owned()), join);
+        assert_eq!(dialect.read("2probe"), Heard::Reply("3probe".to_owned()));
+        assert_eq!(dialect.read("3"), Heard::Alive);
+        assert_eq!(dialect.read("\u{1e}"), Heard::Nothing);
+        assert_eq!(dialect.read("41"), Heard::End);
+    }
+}

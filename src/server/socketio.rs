@@ -1,0 +1,360 @@
+//! ssp over socket.io: sessions by HTTP long polling, and their way up to a WebSocket.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::Message;
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, StatusCode};
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{or, pending};
+use smol::stream::StreamExt;
+
+use super::dialect::{Dialect, Heard, SocketIo};
+use super::edge::Edge;
+use super::http::{Reply, text};
+use super::room::Rejection;
+use super::ssp::Endpoint;
+use super::switchboard::{Inbox, Outgoing, Switchboard};
+use super::{Counted, Io, Shared, Timeouts, connection};
+use crate::hub::Input;
+use crate::protocol::MAX_MESSAGE;
+use crate::protocol::socketio::{self, Handshake, Packet};
+
+/// The most packets of one answer.
+const BATCH: usize = 64;
+/// The most answers of our own that wait for one client.
+const REPLIES: usize = 64;
+/// How often it is looked whether a client is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long the change to a WebSocket may take.
+const UPGRADE: Duration = Duration::from_secs(10);
+
+/// The sessions that began by HTTP.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    all: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+#[derive(Debug)]
+struct Session {
+    sid: String,
+    inbox: Inbox,
+    state: Mutex<State>,
+    /// Our own answers.
+    replies: (Sender<Packet>, Receiver<Packet>),
+    /// One request waits at a time.
+    turn: smol::lock::Mutex<()>,
+    /// It is on a WebSocket, or over.
+    is_done: AtomicBool,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct State {
+    io: SocketIo,
+    began: Instant,
+    heard: Instant,
+    ping_at: Instant,
+}
+
+/// What a client asks for, as its query says it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Query {
+    version: Option<String>,
+    pub(super) sid: Option<String>,
+}
+
+impl Query {
+    pub(super) fn parse(query: &str) -> Self {
+        let mut read = Self::default();
+        for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            match &*key {
+                "EIO" => read.version = Some(value.into_owned()),
+                "sid" => read.sid = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        read
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.version.as_deref() == Some("4")
+    }
+}
+
+/// Whether a path is socket.io's.
+pub(super) fn is_path(path: &str) -> bool {
+    path.trim_end_matches('/') == socketio::PATH
+}
+
+pub(super) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Handshake {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Handshake {
+        sid,
+        ping_interval: ms(timeouts.ping),
+        ping_timeout: ms(timeouts.silence.saturating_sub(timeouts.ping)),
+        upgrades,
+        max_payload: MAX_MESSAGE,
+    }
+}
+
+/// An error as clients of socket.io know them (engine.io's codes).
+pub(super) fn error(code: u8, words: &str) -> Reply {
+    text(StatusCode::BAD_REQUEST, serde_json::json!({"code": code, "message": words}).to_string())
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, sid: &str) -> Option<Arc<Session>> {
+        self.lock().get(sid).filter(|session| !session.is_done.load(Ordering::Relaxed)).cloned()
+    }
+}
+
+impl Session {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a packet of the client leads to; true where it is its last.
+    fn take(&self, packet: Packet, board: &Arc<Switchboard>) -> bool {
+        let heard = {
+            let mut state = self.lock();
+            state.heard = Instant::now();
+            state.io.take(packet)
+        };
+        match heard {
+            Heard::Line(line) => match board.line(self.inbox.id, line) {
+                Ok(()) => false,
+                Err(Rejection::Error(text)) => {
+                    let _ = self.replies.0.try_send(Packet::Event(text));
+                    false
+                }
+                Err(Rejection::Close(..)) => true,
+            },
+            Heard::Reply(text) => {
+                let reply = Packet::parse(&text).map(|packet| self.replies.0.try_send(packet));
+                !matches!(reply, Ok(Ok(())))
+            }
+            Heard::Alive => {
+                board.handle(Input::Alive(self.inbox.id));
+                false
+            }
+            Heard::End => true,
+            Heard::Nothing => false,
+        }
+    }
+
+    /// What there is for the client, as soon as there is something.
+    async fn next(&self, timeouts: &Timeouts) -> Vec<Packet> {
+        let ping_at = self.lock().ping_at;
+        let ping = async {
+            smol::Timer::at(ping_at).await;
+            self.lock().ping_at = Instant::now() + timeouts.ping;
+            Some(Packet::Ping(String::new()))
+        };
+        let reply = async { self.replies.1.recv().await.ok() };
+        let queue = async { self.inbox.queue.recv().await.ok().map(|outgoing| self.packet(outgoing)) };
+        let killed = async {
+            match self.inbox.killed.recv().await {
+                Ok(()) => None,
+                Err(_) => pending().await,
+            }
+        };
+        let first = or(or(reply, queue), or(killed, ping)).await;
+        let mut packets = vec![first.unwrap_or(Packet::Close)];
+        while packets.len() < BATCH && !packets.contains(&Packet::Close) {
+            match (self.replies.1.try_recv(), self.inbox.queue.try_recv()) {
+                (Ok(packet), Ok(outgoing)) => packets.extend([packet, self.packet(outgoing)]),
+                (Ok(packet), Err(_)) => packets.push(packet),
+                (Err(_), Ok(outgoing)) => packets.push(self.packet(outgoing)),
+                (Err(_), Err(_)) => break,
+            }
+        }
+        packets
+    }
+
+    fn packet(&self, outgoing: Outgoing) -> Packet {
+        self.inbox.taken(&outgoing);
+        match outgoing {
+            Outgoing::Text(line) => Packet::Event(line),
+            Outgoing::Ping => Packet::Ping(String::new()),
+            Outgoing::Close(..) => Packet::Close,
+        }
+    }
+
+    fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
+        let state = self.lock();
+        let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
+        idle || state.heard.elapsed() > timeouts.silence
+    }
+}
+
+/// A request that is cut off while it waits for something is the end of its client.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    session: &'a Session,
+    is_answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.is_answered {
+            end(self.shared, self.session);
+        }
+    }
+}
+
+/// Ends a session and tells the hub.
+fn end(shared: &Shared, session: &Session) {
+    if !session.is_done.swap(true, Ordering::Relaxed) {
+        shared.board.handle(Input::Closed(session.inbox.id));
+    }
+    shared.sessions.lock().remove(&session.sid);
+}
+
+/// A request of a client that polls.
+pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, address: IpAddr) -> Reply {
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    if !query.is_known() {
+        return error(5, "Unsupported protocol version");
+    }
+    let session = match &query.sid {
+        Some(sid) => match shared.sessions.find(sid) {
+            Some(session) => session,
+            None => return error(1, "Session ID unknown"),
+        },
+        None if request.method() == Method::GET => return open(&shared, address),
+        None => return error(2, "Bad handshake method"),
+    };
+    match *request.method() {
+        Method::GET => {
+            let Some(_turn) = session.turn.try_lock() else {
+                return error(3, "Bad request");
+            };
+            session.lock().heard = Instant::now();
+            let mut waiting = Waiting { shared: &shared, session: &session, is_answered: false };
+            let packets = session.next(&shared.timeouts).await;
+            waiting.is_answered = true;
+            session.lock().heard = Instant::now();
+            if packets.contains(&Packet::Close) {
+                end(&shared, &session);
+            }
+            text(StatusCode::OK, socketio::join(&packets))
+        }
+        Method::POST => {
+            let body = Limited::new(request.into_body(), MAX_MESSAGE).collect().await;
+            let Some(body) = body.ok().and_then(|body| String::from_utf8(body.to_bytes().into()).ok()) else {
+                return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or no text\n");
+            };
+            for packet in socketio::split(&body) {
+                if packet.is_ok_and(|packet| session.take(packet, &shared.board)) {
+                    end(&shared, &session);
+                    let _ = session.replies.0.try_send(Packet::Close);
+                    break;
+                }
+            }
+            text(StatusCode::OK, "ok")
+        }
+        _ => error(3, "Bad request"),
+    }
+}
+
+/// A new session.
+fn open(shared: &Arc<Shared>, address: IpAddr) -> Reply {
+    if !shared.board.admit(address, shared.per_address) {
+        return text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
+    }
+    let counted = Counted(shared.board.clone(), address);
+    let now = Instant::now();
+    let session = Arc::new(Session {
+        sid: format!("{:032x}", fastrand::u128(..)),
+        inbox: shared.board.open(Edge::Ssp(Endpoint::default()), address),
+        state: Mutex::new(State {
+            io: SocketIo::default(),
+            began: now,
+            heard: now,
+            ping_at: now + shared.timeouts.ping,
+        }),
+        replies: bounded(REPLIES),
+        turn: smol::lock::Mutex::new(()),
+        is_done: AtomicBool::new(false),
+        _counted: counted,
+    });
+    shared.sessions.lock().insert(session.sid.clone(), session.clone());
+    let open = Packet::Open(handshake(session.sid.clone(), &shared.timeouts, true));
+    let shared = shared.clone();
+    smol::spawn(async move {
+        // Not a moment longer than it is in use.
+        while !session.is_done.load(Ordering::Relaxed) && !session.is_over(&shared.board, &shared.timeouts) {
+            smol::Timer::after(LOOK).await;
+        }
+        if !session.is_done.load(Ordering::Relaxed) {
+            end(&shared, &session);
+        }
+    })
+    .detach();
+    text(StatusCode::OK, open.to_string())
+}
+
+/// A WebSocket that a session is to go over to.
+pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<Shared>) {
+    let Some(session) = shared.sessions.find(sid) else { return };
+    let change = async {
+        while let Some(Ok(Message::Text(text))) = ws.next().await {
+            match Packet::parse(text.as_str()) {
+                Ok(Packet::Ping(data)) => {
+                    if ws.send(Message::text(Packet::Pong(data).to_string())).await.is_err() {
+                        return false;
+                    }
+                    // The request that waits ends, so that the client can change over.
+                    let _ = session.replies.0.try_send(Packet::Noop);
+                }
+                Ok(Packet::Upgrade) => return true,
+                _ => return false,
+            }
+        }
+        false
+    };
+    let late = async {
+        smol::Timer::after(UPGRADE).await;
+        false
+    };
+    if !or(change, late).await || session.is_done.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    shared.sessions.lock().remove(sid);
+    let _ = session.replies.0.try_send(Packet::Noop);
+    let _turn = session.turn.lock().await;
+    // What was answered to the last request and not fetched.
+    while let Ok(packet) = session.replies.1.try_recv() {
+        if packet != Packet::Noop && ws.send(Message::text(packet.to_string())).await.is_err() {
+            break;
+        }
+    }
+    let is_in = session.lock().io.is_in;
+    let dialect = Dialect::SocketIo(SocketIo { greeting: None, is_in });
+    connection::talk(ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_query_says_who_asks() {
+        let query = Query::parse("EIO=4&transport=polling&t=abc&sid=1%2B2");
+        assert!(query.is_known());
+        assert_eq!(query.sid.as_deref(), Some("1+2"));
+        assert!(!Query::parse("EIO=3").is_known() && !Query::parse("").is_known());
+        assert!(is_path("/socket.io/") && is_path("/socket.io") && !is_path("/socket.iox"));
+    }
+}
