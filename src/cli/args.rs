@@ -137,6 +137,11 @@ pub struct ServeArgs {
     /// What its clients are told.
     #[command(flatten)]
     pub relays: RelayArgs,
+    /// Let in only those with a token that is signed with this (JWT, HS256: exp, and what it grants: sub, rooms,
+    /// description) [default: everybody]; other users of this machine see it, unless it stands in
+    /// ROOMTONE_TOKEN_SECRET
+    #[arg(long, value_name = "TEXT", env = "ROOMTONE_TOKEN_SECRET", hide_env_values = true)]
+    pub token_secret: Option<Secret>,
 }
 
 /// `call`.
@@ -253,6 +258,10 @@ pub struct ClientOptions {
     /// [default: ws://127.0.0.1:8443]
     #[arg(long, value_name = "URL", env = "ROOMTONE_SERVER")]
     pub server: Option<String>,
+    /// What the server's back end gave us to come in with; other users of this machine see it, unless it stands in
+    /// ROOMTONE_TOKEN
+    #[arg(long, value_name = "TEXT", env = "ROOMTONE_TOKEN", hide_env_values = true)]
+    pub token: Option<Secret>,
     /// The version of ssp that a server of pools speaks [default: auto, by what it says]
     #[arg(long, value_name = "auto|1|2", env = "ROOMTONE_SSP_VERSION")]
     pub ssp_version: Option<String>,
@@ -313,11 +322,11 @@ pub struct MediaArgs {
     /// Open a data channel and join it to stdin and stdout, a file or a TCP port of this machine; may be
     /// given more than once
     ///
-    /// LABEL[:OPTION]... with the options: ordered, unordered, retransmits=N (how often a lost message is
-    /// sent again), lines (each line is a text message), and one of tcp=PORT (connect to it), listen=PORT
-    /// (join who connects to it), send=FILE, save=FILE. Without one of these it is stdin and stdout, and
-    /// commands are not read from stdin. A channel ends with its file, connection or stdin, and when the
-    /// peer closes it.
+    /// A label, and after it options, each behind a colon: ordered, unordered, retransmits=N (how often a
+    /// lost message is sent again), lines (each line is a text message), and one of tcp=PORT (connect to
+    /// it), listen=PORT (join who connects to it), send=FILE, save=FILE. Without one of these it is stdin
+    /// and stdout, and commands are not read from stdin. A channel ends with its file, connection or stdin,
+    /// and when the peer closes it.
     #[arg(long, value_name = "LABEL[:OPTION]...")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<Vec<String>>,

@@ -11,6 +11,7 @@ use crate::app::Event;
 #[cfg(feature = "media")]
 use crate::app::Sink;
 use crate::hub::Limits;
+use crate::protocol::Secret;
 use crate::server::ice::IceServers;
 use crate::server::{Config, Files, Identity, Server};
 
@@ -78,7 +79,11 @@ fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
 }
 
 /// Opens the server's port.
-async fn bind(options: ServerOptions, ice: IceServers) -> Result<(Server, bool), CliError> {
+async fn bind(
+    options: ServerOptions,
+    ice: IceServers,
+    token_secret: Option<Secret>,
+) -> Result<(Server, bool), CliError> {
     let plain = options.plain == Some(true);
     let identity = match (options.cert, options.key) {
         _ if plain => None,
@@ -98,6 +103,7 @@ async fn bind(options: ServerOptions, ice: IceServers) -> Result<(Server, bool),
         allowed_origins: options.allow_origin.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
         api_secret: options.api_secret,
+        token_secret,
         limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
         ice,
         ..Config::plain(options.listen.unwrap_or(LISTEN))
@@ -120,7 +126,7 @@ fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliErro
     let options = config::complete(&args.server, file)?;
     let ice = config::complete(&args.relays, file)?.servers()?;
     smol::block_on(async {
-        let (server, plain) = bind(options, ice).await?;
+        let (server, plain) = bind(options, ice, args.token_secret.clone()).await?;
         let sink = output::sink(json);
         crate::app::links(&server, plain, "").iter().for_each(|event| sink(event));
         tell_fingerprint(&server, json);
@@ -269,7 +275,8 @@ mod media {
         let ice = config::complete(&args.paths, file)?.options(servers, trust.clone())?;
         let version = client.ssp_version.as_deref().map_or(Ok(Version::Auto), str::parse);
         let version = version.map_err(|error| CliError::Usage(format!("--ssp-version: {error}")))?;
-        let target = Target::parse(server, trust).map_err(app::ClientError::from)?.ssp_version(version);
+        let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
+        let target = target.ssp_version(version).token(client.token);
         let options = media_options(&args.media, ice, file)?;
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
@@ -334,7 +341,7 @@ mod media {
         let sink = output::sink(json);
         let commands = commands(json, &options);
         smol::block_on(async {
-            let (server, plain) = bind(server_options, servers).await?;
+            let (server, plain) = bind(server_options, servers, None).await?;
             let plan = MediaPlan::start(&options, &sink).await?;
             let links = app::links(&server, plain, &part.query(&id));
             if !json {

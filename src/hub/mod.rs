@@ -8,9 +8,11 @@
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 mod admin;
+mod grant;
 mod registry;
 
 pub use admin::Admin;
+pub use grant::Grant;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -86,6 +88,8 @@ pub enum Command {
 pub enum Input {
     /// A connection was made.
     Opened(ConnId, Owner),
+    /// What that connection may do.
+    Granted(ConnId, Grant),
     /// A connection asks for something.
     Command(ConnId, Command),
     /// A connection answered a [`Output::Probe`].
@@ -157,6 +161,9 @@ pub enum Refusal {
     /// Relaying needs a call.
     #[error("invalid msg, not in a session")]
     NoCall,
+    /// It may not enter that room, or not call.
+    #[error("not for you: {0}")]
+    NotGranted(&'static str),
     /// Too many rooms.
     #[error("no room for more rooms on this server")]
     TooManyRooms,
@@ -174,6 +181,8 @@ pub enum Reason {
     Replaced,
     /// The other side of its call is gone.
     CallOver,
+    /// It may not have the name that it asks for.
+    NotGranted,
     /// The back end does not want it.
     Removed,
     /// The back end closed its room.
@@ -218,6 +227,7 @@ struct Conn {
     name: Option<PeerId>,
     place: Place,
     owner: Owner,
+    grant: Grant,
     /// What the back end says of it.
     description: Value,
 }
@@ -254,8 +264,14 @@ impl Hub {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Opened(conn, owner) => {
-                self.conns
-                    .insert(conn, Conn { name: None, place: Place::Door, owner, description: Value::Null });
+                let (grant, description) = Default::default();
+                self.conns.insert(conn, Conn { name: None, place: Place::Door, owner, grant, description });
+            }
+            Input::Granted(conn, grant) => {
+                if let Some(conn) = self.conns.get_mut(&conn) {
+                    conn.description = grant.description.clone();
+                    conn.grant = grant;
+                }
             }
             Input::Alive(conn) => self.alive(conn),
             Input::Closed(conn) => self.leave(conn),
@@ -295,6 +311,11 @@ impl Hub {
 
     fn command(&mut self, now: Instant, conn: ConnId, place: Place, command: Command) -> Result<(), Refusal> {
         match (command, place) {
+            (Command::Register(name), Place::Door) if !self.may(conn, |grant| grant.allows_name(&name)) => {
+                self.outputs.push_back(Output::Close(conn, Reason::NotGranted));
+                self.leave(conn);
+                Ok(())
+            }
             (Command::Register(name), Place::Door) if !self.is_waiting(conn) => {
                 self.register(now, conn, name);
                 Ok(())
@@ -343,8 +364,15 @@ impl Hub {
         }
     }
 
+    fn may(&self, conn: ConnId, what: impl Fn(&Grant) -> bool) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
+    }
+
     fn call(&mut self, conn: ConnId, to: &PeerId) -> Result<(), Refusal> {
         let other = *self.names.get(to).ok_or_else(|| Refusal::NotFound(to.clone()))?;
+        if ![conn, other].iter().all(|side| self.may(*side, Grant::allows_calls)) {
+            return Err(Refusal::NotGranted("calls"));
+        }
         if other == conn || self.conns.get(&other).is_none_or(|c| c.place != Place::Lobby) {
             return Err(Refusal::Busy(to.clone()));
         }
@@ -361,6 +389,9 @@ impl Hub {
         let Some(Conn { name: Some(name), owner, .. }) = self.conns.get(&conn) else {
             return Err(Refusal::Outside);
         };
+        if !self.may(conn, |grant| grant.allows_room(&room)) {
+            return Err(Refusal::NotGranted("this room"));
+        }
         let (name, owner) = (name.clone(), *owner);
         match self.rooms.get_mut(&room) {
             Some(there) if there.members.len() >= self.limits.room_size => {

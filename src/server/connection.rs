@@ -16,7 +16,7 @@ use super::edge::Edge;
 use super::room::Rejection;
 use super::switchboard::{Inbox, Outgoing, Switchboard};
 use super::{Io, Timeouts};
-use crate::hub::Input;
+use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
 /// How long one message may take to leave, and the closing handshake to end.
@@ -61,12 +61,12 @@ async fn killed(inbox: &Inbox) -> Event {
 pub(super) async fn serve(
     ws: WebSocketStream<Io>,
     board: Arc<Switchboard>,
-    address: IpAddr,
+    (address, grant): (IpAddr, Grant),
     edge: Edge,
     dialect: Dialect,
     timeouts: Timeouts,
 ) {
-    let inbox = board.open(edge, address);
+    let inbox = board.open(edge, address, grant);
     tracing::debug!(conn = inbox.id.0, "opened");
     talk(ws, &inbox, &board, dialect, timeouts).await;
 }

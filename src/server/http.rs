@@ -151,6 +151,10 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     if is_socketio && !query.is_known() {
         return socketio::error(5, "Unsupported protocol version");
     }
+    let grant = match shared.grant(&request) {
+        Ok(grant) => grant,
+        Err(why) => return text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
+    };
     let edge = Edge::of(request.uri().path(), extended);
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
@@ -172,7 +176,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
                 return drop(guard);
             }
         };
-        connection::serve(ws, shared.board.clone(), from.ip(), edge, dialect, shared.timeouts).await;
+        connection::serve(ws, shared.board.clone(), (from.ip(), grant), edge, dialect, shared.timeouts).await;
         drop(guard);
     })
     .detach();

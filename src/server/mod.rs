@@ -14,6 +14,7 @@ mod socketio;
 pub mod ssp;
 mod switchboard;
 pub mod tls;
+mod token;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +30,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use switchboard::Switchboard;
 
-use crate::hub::Limits;
+use crate::hub::{Grant, Limits};
 use crate::protocol::Secret;
 pub use tls::{Files, Identity};
 
@@ -53,6 +54,9 @@ pub enum ServerError {
     /// The certificate or its key cannot be used, or not be made.
     #[error("the certificate in {0} cannot be used: {1}")]
     Certificate(String, String),
+    /// The secret of tokens is none.
+    #[error("the secret that tokens are signed with is too short: 32 bytes at least (openssl rand -hex 32)")]
+    TokenSecret,
 }
 
 /// How long a client may take.
@@ -96,6 +100,8 @@ pub struct Config {
     pub ice: ice::IceServers,
     /// What a back end has to know to give orders; none: it cannot.
     pub api_secret: Option<Secret>,
+    /// What tokens are signed with; with one nobody comes in without a token.
+    pub token_secret: Option<Secret>,
 }
 
 impl Config {
@@ -111,6 +117,7 @@ impl Config {
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),
             api_secret: None,
+            token_secret: None,
         }
     }
 }
@@ -124,6 +131,7 @@ struct Shared {
     per_address: usize,
     timeouts: Timeouts,
     api_secret: Option<Secret>,
+    tokens: Option<token::Tokens>,
     sessions: socketio::Sessions,
 }
 
@@ -138,6 +146,11 @@ impl Drop for Counted {
 }
 
 impl Shared {
+    /// What a request may do; why nothing.
+    fn grant<B>(&self, request: &hyper::Request<B>) -> Result<Grant, String> {
+        self.tokens.as_ref().map_or_else(|| Ok(Grant::default()), |tokens| tokens.grant(request))
+    }
+
     /// An upgraded connection outlives its HTTP half and is counted anew, without a bound.
     fn count_socket(&self, address: IpAddr) -> Option<Counted> {
         self.board.admit(address, usize::MAX).then(|| Counted(self.board.clone(), address))
@@ -158,6 +171,11 @@ impl Server {
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
+        let tokens = config
+            .token_secret
+            .as_ref()
+            .map(|secret| token::Tokens::new(secret).ok_or(ServerError::TokenSecret));
+        let tokens = tokens.transpose()?;
         let shared = Shared {
             board: Switchboard::new(config.limits, config.ice),
             identity: config.identity,
@@ -166,6 +184,7 @@ impl Server {
             per_address: config.per_address,
             timeouts: config.timeouts,
             api_secret: config.api_secret,
+            tokens,
             sessions: socketio::Sessions::default(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })

@@ -72,6 +72,7 @@ pub fn close(reason: Reason) -> (u16, &'static str) {
         Reason::IdTaken => (PROTOCOL_ERROR, "invalid peer uid"),
         Reason::Replaced => (1001, "registered again elsewhere"),
         Reason::CallOver => (1000, ""),
+        Reason::NotGranted => (POLICY, "your token is for another id"),
         Reason::Removed => (POLICY, "removed"),
         Reason::RoomClosed => (POLICY, ROOM_CLOSED),
     }

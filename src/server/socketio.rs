@@ -22,7 +22,7 @@ use super::room::Rejection;
 use super::ssp::Endpoint;
 use super::switchboard::{Inbox, Outgoing, Switchboard};
 use super::{Counted, Io, Shared, Timeouts, connection};
-use crate::hub::Input;
+use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
 
@@ -232,7 +232,12 @@ pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, addr
             Some(session) => session,
             None => return error(1, "Session ID unknown"),
         },
-        None if request.method() == Method::GET => return open(&shared, address),
+        None if request.method() == Method::GET => {
+            return match shared.grant(&request) {
+                Ok(grant) => open(&shared, address, grant),
+                Err(why) => text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
+            };
+        }
         None => return error(2, "Bad handshake method"),
     };
     match *request.method() {
@@ -269,7 +274,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, addr
 }
 
 /// A new session.
-fn open(shared: &Arc<Shared>, address: IpAddr) -> Reply {
+fn open(shared: &Arc<Shared>, address: IpAddr, grant: Grant) -> Reply {
     if !shared.board.admit(address, shared.per_address) {
         return text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
     }
@@ -277,7 +282,7 @@ fn open(shared: &Arc<Shared>, address: IpAddr) -> Reply {
     let now = Instant::now();
     let session = Arc::new(Session {
         sid: format!("{:032x}", fastrand::u128(..)),
-        inbox: shared.board.open(Edge::Ssp(Endpoint::default()), address),
+        inbox: shared.board.open(Edge::Ssp(Endpoint::default()), address, grant),
         state: Mutex::new(State {
             io: SocketIo::default(),
             began: now,

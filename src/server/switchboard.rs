@@ -13,7 +13,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use super::edge::Edge;
 use super::ice::IceServers;
 use super::room::{self, Rejection};
-use crate::hub::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Phase};
+use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase};
 use crate::protocol::PeerId;
 use crate::protocol::room::ServerMessage;
 
@@ -137,7 +137,7 @@ impl Switchboard {
     }
 
     /// A WebSocket was opened.
-    pub(super) fn open(&self, edge: Edge, address: IpAddr) -> Inbox {
+    pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant) -> Inbox {
         let (queue, receiver) = bounded(QUEUE);
         let (kill, killed) = bounded(1);
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -146,6 +146,7 @@ impl Switchboard {
         let id = ConnId(state.next);
         state.outboxes.insert(id, Outbox { queue, kill, waiting: waiting.clone(), edge });
         state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
+        state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
         Inbox { id, queue: receiver, killed, waiting }
     }
 

@@ -13,10 +13,10 @@ use smol::net::TcpStream;
 use smol::stream::StreamExt;
 use url::{Host, Url};
 
-use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::EXTENSION_QUERY;
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::ssp::Version;
+use crate::protocol::{MAX_MESSAGE, Secret};
 use crate::tls::{Trust, client_config};
 
 /// How long connecting may take, with TLS and the upgrade.
@@ -45,6 +45,7 @@ pub struct Target {
     extended: bool,
     /// Lines go wrapped in packets of socket.io.
     socketio: bool,
+    token: Option<Secret>,
 }
 
 /// Why there is no connection to a server.
@@ -73,6 +74,9 @@ pub enum ConnectError {
     /// It answers, but speaks no WebSocket.
     #[error("{0} does not speak WebSocket: {1}")]
     NotWebSocket(String, String),
+    /// It wants a token, or another one (--token).
+    #[error("{0} does not let us in: {1}")]
+    Denied(String, String),
     /// The connection broke.
     #[error("the connection to the server broke: {0}")]
     Broken(String),
@@ -83,7 +87,7 @@ impl ConnectError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable(..) | Self::Broken(_) | Self::NotWebSocket(..) | Self::Tls(..) => true,
-            Self::Url(_) | Self::Trust(_) | Self::Certificate(..) => false,
+            Self::Url(_) | Self::Trust(_) | Self::Certificate(..) | Self::Denied(..) => false,
         }
     }
 }
@@ -111,7 +115,7 @@ impl Target {
             }
             url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
         }
-        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room, socketio })
+        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room, socketio, token: None })
     }
 
     /// The address for people, without what may be secret in it.
@@ -128,6 +132,12 @@ impl Target {
         if let Protocol::Ssp(speaks) = &mut self.protocol {
             *speaks = version;
         }
+        self
+    }
+
+    /// The same server, to which this token is shown.
+    pub fn token(mut self, token: Option<Secret>) -> Self {
+        self.token = token;
         self
     }
 
@@ -148,10 +158,13 @@ impl Target {
     }
 
     fn request_url(&self) -> String {
-        if !self.extended {
-            return self.url.to_string();
-        }
         let mut url = self.url.clone();
+        if let Some(token) = &self.token {
+            url.query_pairs_mut().append_pair("token", &token.0);
+        }
+        if !self.extended {
+            return url.to_string();
+        }
         let query = match url.query() {
             Some(query) if !query.is_empty() => format!("{query}&{EXTENSION_QUERY}"),
             _ => EXTENSION_QUERY.to_owned(),
@@ -239,6 +252,12 @@ impl Socket {
                     socket.socketio = true;
                 }
                 Ok(socket)
+            }
+            Err(WsError::Http(response)) if matches!(response.status().as_u16(), 401 | 403) => {
+                let words = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+                let words = words.trim().chars().take(200).collect::<String>();
+                let status = response.status();
+                Err(ConnectError::Denied(name, if words.is_empty() { status.to_string() } else { words }))
             }
             Err(WsError::Http(response)) => {
                 Err(ConnectError::NotWebSocket(name, format!("it answered {}", response.status())))

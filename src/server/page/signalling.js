@@ -16,7 +16,9 @@ export class Signalling extends EventTarget {
 
   #open() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/?roomtone=1`);
+    const token = new URLSearchParams(location.search).get("token");
+    const admission = token ? `&token=${encodeURIComponent(token)}` : "";
+    const socket = new WebSocket(`${scheme}://${location.host}/?roomtone=1${admission}`);
     this.#socket = socket;
     this.#phase = "registering";
     socket.onopen = () => socket.send(`HELLO ${this.id}`);
