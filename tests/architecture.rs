@@ -53,6 +53,16 @@ fn may_import(layer: &str) -> &'static [&'static str] {
     }
 }
 
+/// An example is to be read in a minute.
+#[test]
+fn examples_are_short() {
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/examples")).unwrap() {
+        let path = entry.unwrap().path();
+        let lines = std::fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines < 60, "{} has {lines} lines", path.display());
+    }
+}
+
 #[test]
 fn no_layer_imports_what_stands_above_it() {
     for (layer, path, code) in sources() {

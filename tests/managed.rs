@@ -96,6 +96,12 @@ async fn track(pool: &Member, kind: Kind) -> (PeerId, Track) {
     .await
 }
 
+/// Opens a channel with one peer; its end of it.
+async fn channel_again(pool: &Member, with: &str, label: &str, peer: &Member) -> Channel {
+    pool.peer(&id(with)).open_channel(ChannelConfig::reliable(label)).await;
+    channel(peer, "ann", label).await
+}
+
 async fn any_track(pool: &Member) -> (PeerId, Track) {
     expect(pool, "a track", |event| match event {
         PoolEvent::Track(peer, track) => Some((peer.clone(), track.clone())),
@@ -184,6 +190,10 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
             };
             in_time("the messages", talk).await;
         }
+        let theirs = channel_again(&ann, "bob", "more", &bob).await;
+        ann.close_channel("more").await;
+        in_time("the end of the channel", theirs.wait_for_end()).await;
+        assert!(theirs.ended_in_order().await);
         moves(&track(&dan, Kind::Video).await.1).await;
         // A new path, all of it again.
         ann.peer(&id("dan")).renew().await;

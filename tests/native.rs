@@ -311,3 +311,39 @@ fn who_answers_comes_back_when_the_server_does() {
     bob.say(&json!({"command": "quit"}));
     assert_eq!(bob.end().0, 0);
 }
+
+#[test]
+fn the_way_to_a_call_is_told_step_by_step() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let answer = ["answer", "--id", "bob", "--server", &url, "--trace-setup"];
+    let mut bob = start(home.path(), &answer, &SMALL, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--id", "ann", "--server", &url, "--trace-setup"];
+    let mut ann = start(home.path(), &call, &SMALL, None);
+    for (program, peer, way) in [
+        (&mut ann, "bob", ["our offer is made", "the peer's answer is applied"]),
+        (&mut bob, "ann", ["the peer's offer is applied", "our answer is made"]),
+    ] {
+        program.expect("setup", &[("step", "the first frame of video came")]);
+        let steps = program.all("setup", &[]);
+        let at = |step: &str, peer: Option<&str>| {
+            let found = steps.iter().find(|told| told["step"] == step && told["peer"].as_str() == peer);
+            found.unwrap_or_else(|| panic!("no {step} in {steps:?}"))["ms"].as_f64().unwrap()
+        };
+        let own = ["GStreamer is loaded", "the sources run", "the encoders run", "the server answered"];
+        let all = own.map(|step| at(step, None)).into_iter().chain(
+            [
+                "the connection is opened",
+                way[0],
+                way[1],
+                "ICE and DTLS are through",
+                "the first frame of video came",
+            ]
+            .map(|step| at(step, Some(peer))),
+        );
+        let all: Vec<f64> = all.collect();
+        assert!(all.is_sorted() && all[0] > 0.0, "{all:?}");
+        assert!(steps.iter().any(|told| told["took_ms"].as_f64().is_some_and(|took| took > 0.0)));
+    }
+}

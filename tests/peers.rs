@@ -181,8 +181,8 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
 fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
-    let mut server =
-        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let options = ["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*", "--api-secret", "the back end"];
+    let mut server = Program::start(home.path(), &options);
     let url = ws(&server.link());
     let pool = format!("{url}/ssp");
     let received = Received::of_each();
@@ -192,6 +192,13 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     let two = tab(&pages, &pool, "");
     let second = id_of(&two);
     expect_in(&two, &first);
+    let describe = format!("{}/api/peers/{second}/description", url.replace("ws://", "http://"));
+    let answer = ureq::put(&describe)
+        .header("authorization", "Bearer the back end")
+        .send_json(json!({"name": "Two"}))
+        .unwrap();
+    assert_eq!(answer.status(), 204);
+    one.wait("page.described.some((told) => JSON.stringify(told).includes('Two'))");
     let (mut client, me) = join(home.path(), &pool, &strings(&received.options()));
     received.from(&first).expect_moving_and_audible((0, 0), 20);
     expect_in(&one, &me);
@@ -206,12 +213,31 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     expect_in(&one, "ann");
     expect_in(&two, "ann");
     received.from("ann").expect_moving_and_audible((0, 0), 20);
+    assert_eq!(client.expect("described", &[("peer", &second)])["description"]["name"], "Two");
     ann.say(&json!({"command": "quit"}));
     assert_eq!(ann.end().0, 0);
     one.wait("page.left.includes('ann')");
     drop(two);
     client.expect("peer", &[("peer", &second), ("state", "left")]);
     expect_in(&one, &me);
+}
+
+#[test]
+fn a_page_that_brings_a_channel_alone_is_talked_to() {
+    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let home = tempfile::tempdir().unwrap();
+    let page = tab(&pages, &server.url, "channel");
+    let its = id_of(&page);
+    let url = format!("ssp+{}", server.url);
+    let join = ["join", "attic", "--server", &url, "--video", "none", "--audio", "none", "--send-only"];
+    let mut client = Program::start(home.path(), &join);
+    let me = client.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+    page.wait(&format!("page.channels['{me}']?.readyState === 'open'"));
+    page.run(&format!("page.channels['{me}'].send('nothing to see')"));
+    client.expect("message", &[("peer", &its), ("text", "nothing to see")]);
+    client.say(&json!({"command": "say", "text": "nothing to hear"}));
+    page.wait("page.heard.some(([, text]) => text === 'nothing to hear')");
+    server.expect_alive();
 }
 
 #[test]

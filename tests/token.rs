@@ -147,4 +147,11 @@ fn a_client_shows_its_token_and_keeps_it_to_itself() {
     bob.expect("media", &[("peer", "ann"), ("kind", "video")]);
     bob.interrupt();
     bob.end_quietly_of(&[&of_bob]);
+    // A pool that does not admit, in either protocol.
+    for url in [url.clone(), format!("ssp+{url}/ssp")] {
+        let elsewhere = token(json!({"rooms": ["cellar"]}));
+        let join = ["join", "attic", "--headless", "--server", &url, "--token", &elsewhere];
+        let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
+        assert_eq!((code, error.contains("not for you: this room")), (4, true), "{code} {error}");
+    }
 }

@@ -95,7 +95,7 @@ impl Client {
         let mut talk = Talk {
             name: peer,
             connection: None,
-            funnel: Funnel::new(),
+            funnel: Funnel::new(self.plan.trace.is_some()),
             stats_at: None,
             was_connected: false,
         };

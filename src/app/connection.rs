@@ -9,6 +9,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use super::channels::Channels;
 use super::line::{Funnel, Happened, Line};
 use super::plan::MediaPlan;
+use super::trace::Trace;
 use super::{Event, Sink};
 use crate::media::output::Output;
 use crate::media::peer::{PeerConfig, Stats};
@@ -125,7 +126,11 @@ impl Connection {
     /// Takes what happened; what it means for the session.
     pub(super) fn handle(&mut self, happened: Happened, plan: &MediaPlan, sink: &Sink) -> Option<Input> {
         let peer = self.name.clone();
+        if let Some(trace) = &plan.trace {
+            follow(trace, &peer, &happened);
+        }
         match happened {
+            Happened::Done(..) => {}
             Happened::Result(id, result) => return Some(Input::Result(id, result)),
             Happened::Heard(media) => return Some(Input::Heard(media)),
             Happened::Negotiate => return Some(Input::Negotiate),
@@ -238,6 +243,26 @@ impl Connection {
             let path = recorder.finish().await;
             tell_recording(&self.name, &path, true, sink);
         }
+    }
+}
+
+/// Tells what happened of a call's beginning.
+fn follow(trace: &Trace, peer: &str, happened: &Happened) {
+    match happened {
+        // Each candidate is one.
+        Happened::Done(words, _) if words.contains("candidate") => trace.first(peer, words),
+        Happened::Done(words, took) => trace.step(Some(peer), words, Some(*took)),
+        Happened::Event(PeerEvent::LocalCandidate(..)) => trace.first(peer, "our first candidate is found"),
+        Happened::Event(PeerEvent::Connection(ConnectionState::Connected)) => {
+            trace.step(Some(peer), "ICE and DTLS are through", None);
+        }
+        Happened::Event(PeerEvent::Track(track)) => {
+            trace.step(Some(peer), &format!("the first packet of {} came", track.kind()), None);
+        }
+        Happened::Event(PeerEvent::FirstFrame { codec, .. }) => {
+            trace.step(Some(peer), &format!("the first frame of {} came", codec.kind()), None);
+        }
+        _ => {}
     }
 }
 

@@ -157,6 +157,17 @@ pub enum Event {
         #[serde(flatten)]
         stats: crate::media::peer::Stats,
     },
+    /// A step on the way to a call, where it is asked for.
+    Setup {
+        /// With whom; none where it is our own.
+        peer: Option<String>,
+        /// In words.
+        step: String,
+        /// Since the process began.
+        ms: f64,
+        /// What this step alone took, where it is known.
+        took_ms: Option<f64>,
+    },
     /// Something that the user should know; things go on.
     Warning {
         /// In words.

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::{or, pending};
 
+use super::trace;
 use crate::media::peer::PeerConfig;
 use crate::media::{MediaError, Peer, PeerEvent};
 use crate::session::{Effect, EffectId, EffectResult};
@@ -33,6 +34,8 @@ pub(super) enum Happened {
     Message(String, String),
     /// The work of a bridge is done.
     ChannelDone,
+    /// An effect was done, and took so long.
+    Done(&'static str, Duration),
 }
 
 /// Where all connections tell what happens, each under its number.
@@ -40,13 +43,15 @@ pub(super) struct Funnel {
     pub(super) sender: Sender<(u64, Happened)>,
     receiver: Receiver<(u64, Happened)>,
     next: u64,
+    /// Whether it is told how long effects take.
+    traces: bool,
 }
 
 impl Funnel {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(traces: bool) -> Self {
         // Small: what does not fit waits with its connection, so none can crowd out the others.
         let (sender, receiver) = bounded(16);
-        Self { sender, receiver, next: 0 }
+        Self { sender, receiver, next: 0, traces }
     }
 
     pub(super) fn number(&mut self) -> u64 {
@@ -78,14 +83,24 @@ impl Line {
         failures: Receiver<String>,
         funnel: &Funnel,
     ) -> Result<Self, MediaError> {
+        let (opened, traces) = (Instant::now(), funnel.traces);
         let (event, events) = bounded(EVENTS);
         let peer = Arc::new(Peer::open(config, event)?);
         // Bounded by the negotiation's own inbox and candidate limits.
         let (effects, todo) = unbounded::<Effect>();
+        let opened = Happened::Done(trace::words(&Effect::Open), opened.elapsed());
         let (worker, out) = (peer.clone(), funnel.sender.clone());
         let works = smol::spawn(async move {
+            if traces && out.send((number, opened)).await.is_err() {
+                return;
+            }
             while let Ok(effect) = todo.recv().await {
-                if let Some((id, result)) = worker.execute(effect).await
+                let (words, began) = (trace::words(&effect), Instant::now());
+                let result = worker.execute(effect).await;
+                if traces && out.send((number, Happened::Done(words, began.elapsed()))).await.is_err() {
+                    break;
+                }
+                if let Some((id, result)) = result
                     && out.send((number, Happened::Result(id, result))).await.is_err()
                 {
                     break;

@@ -28,6 +28,8 @@ pub mod pool;
 #[cfg(feature = "media")]
 mod room;
 #[cfg(feature = "media")]
+pub mod trace;
+#[cfg(feature = "media")]
 mod wire;
 
 pub use crate::session::{Admission, Patience};

@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::bridge::{Bridge, BridgeConfig};
 use super::ice::{Ice, IceOptions};
+use super::trace::Trace;
 use super::{Event, Sink};
 use crate::media::capture::SourceConfig;
 use crate::media::channel::ChannelConfig;
@@ -62,6 +63,8 @@ pub struct MediaOptions {
     pub patience: Patience,
     /// Data channels, and what they are joined to.
     pub channels: Vec<BridgeConfig>,
+    /// When the process began, where the steps to a call are told.
+    pub trace: Option<Instant>,
 }
 
 /// The label of the data channel that carries the chat.
@@ -76,6 +79,7 @@ pub struct MediaPlan {
     pub(super) peer: PeerConfig,
     encoders: Arc<Encoders>,
     pub(super) bridges: Vec<Arc<Bridge>>,
+    pub(super) trace: Option<Trace>,
     /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
     show: Option<String>,
     play: Option<String>,
@@ -94,8 +98,11 @@ pub struct MediaPlan {
 impl MediaPlan {
     /// Starts the sources, and refuses what cannot work before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
+        let trace = options.trace.map(|began| Trace::new(began, sink.clone()));
+        let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
         crate::media::init()?;
         inventory::check()?;
+        step("GStreamer is loaded");
         let ice = Ice::start(options.ice.clone(), sink).await?;
         let (failed, failures) = bounded(16);
         let mut captures = Vec::new();
@@ -106,6 +113,7 @@ impl MediaPlan {
                 captures.push(Capture::start(kind, &config, failed.clone()).await?);
             }
         }
+        step("the sources run");
         let mut codecs = vec![options.video_codec];
         codecs.extend(Codec::ALL.into_iter().filter(|codec| *codec != options.video_codec));
         // A codec that cannot be encoded or decoded here is not negotiated.
@@ -124,6 +132,7 @@ impl MediaPlan {
                 encoders.keep(codec)?;
             }
         }
+        step("the encoders run");
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
         let outputs = |said: &Option<String>| match options.send_only {
             true => Some(NONE.to_owned()),
@@ -188,6 +197,7 @@ impl MediaPlan {
             peer,
             encoders,
             bridges,
+            trace,
             show,
             play,
             record: options.record.clone(),

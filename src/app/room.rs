@@ -58,7 +58,7 @@ impl Client {
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
         let mut hall = Hall {
             connections: BTreeMap::new(),
-            funnel: Funnel::new(),
+            funnel: Funnel::new(self.plan.trace.is_some()),
             stats_at,
             descriptions: BTreeMap::new(),
             is_in: false,

@@ -141,6 +141,9 @@ impl Client {
     pub(super) async fn wire(&self) -> Result<Wire, ClientError> {
         let registration = self.registration();
         let registered = or(registration.register(), self.interrupted()).await?;
+        if let Some(trace) = &self.plan.trace {
+            trace.step(None, "the server answered", None);
+        }
         Ok(Wire::of(registered))
     }
 }

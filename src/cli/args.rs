@@ -247,6 +247,9 @@ pub struct ServerOptions {
     /// other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
     #[arg(long, value_name = "TEXT", env = "ROOMTONE_API_SECRET", hide_env_values = true)]
     pub api_secret: Option<Secret>,
+    /// Take such orders from other machines too
+    #[arg(long, env = "ROOMTONE_API_REMOTE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub api_remote: Option<bool>,
 }
 
 /// Options of a client towards its server.
@@ -351,4 +354,7 @@ pub struct MediaArgs {
     /// Tell the counters of the call every so many seconds
     #[arg(long, value_name = "SECONDS", env = "ROOMTONE_STATS")]
     pub stats: Option<f64>,
+    /// Tell each step on the way to a call, with the time since the start
+    #[arg(long, env = "ROOMTONE_TRACE_SETUP", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub trace_setup: Option<bool>,
 }

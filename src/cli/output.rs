@@ -108,6 +108,11 @@ pub fn human_line(event: &Event) -> Option<String> {
                 .map(|(ours, theirs)| format!(", path {ours} to {theirs}"))
                 .collect::<String>(),
         ),
+        Event::Setup { peer, step, ms, took_ms } => {
+            let with = peer.as_ref().map(|peer| format!("{}: ", shown(peer))).unwrap_or_default();
+            let took = took_ms.map(|took| format!(" (took {took:.1} ms)")).unwrap_or_default();
+            format!("{ms:8.1} ms  {with}{step}{took}")
+        }
         Event::Warning { text } => format!("note: {}", shown(text)),
         Event::Ended { reason } => format!("ended: {}", shown(reason)),
     })

@@ -18,8 +18,14 @@ use crate::server::{Config, Files, Identity, Server};
 /// Where a server listens by default.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443);
 
+/// When the program began.
+#[cfg(feature = "media")]
+static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new(std::time::Instant::now);
+
 /// Runs the program `roomtone` to its end.
 pub fn run() -> Result<(), CliError> {
+    #[cfg(feature = "media")]
+    let _ = *BEGAN;
     let cli = Cli::read();
     start_log(cli.verbose);
     let file = config::read(cli.config.as_deref())?;
@@ -103,6 +109,7 @@ async fn bind(
         allowed_origins: options.allow_origin.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
         api_secret: options.api_secret,
+        api_remote: options.api_remote == Some(true),
         token_secret,
         limits: Limits { rooms: options.max_rooms.unwrap_or(defaults.rooms), ..defaults },
         ice,
@@ -234,6 +241,7 @@ mod media {
             stats: args.stats.filter(|s| s.is_finite() && *s > 0.0).map(Duration::from_secs_f64),
             ice,
             channels,
+            trace: (args.trace_setup == Some(true)).then_some(*BEGAN),
             latency: args.latency.as_deref().map_or(Ok(Latency::Auto), latency)?,
             patience: Patience {
                 quiet: Duration::from_secs(args.reconnect_after.unwrap_or(4).into()),

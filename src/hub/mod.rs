@@ -9,10 +9,12 @@
 
 mod admin;
 mod grant;
+mod refusal;
 mod registry;
 
 pub use admin::Admin;
 pub use grant::Grant;
+pub use refusal::{Reason, Refusal};
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -134,59 +136,6 @@ pub enum Notice {
     Stopped,
     /// That cannot be; nothing changed.
     Refused(Refusal),
-}
-
-/// Why something cannot be.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Refusal {
-    /// Nobody registered has that name.
-    #[error("peer '{0}' not found")]
-    NotFound(PeerId),
-    /// It is in a call or a room.
-    #[error("peer '{0}' busy")]
-    Busy(PeerId),
-    /// It is not in the sender's room.
-    #[error("peer '{0}' is not in the room")]
-    NotInRoom(PeerId),
-    /// The command is not for somebody in a room.
-    #[error("invalid msg, already in room")]
-    InRoom,
-    /// The command is for somebody in a room.
-    #[error("invalid msg, not in a room")]
-    Outside,
-    /// The command is not for somebody who is registered already.
-    #[error("invalid msg, already registered")]
-    Registered,
-    /// Relaying needs a call.
-    #[error("invalid msg, not in a session")]
-    NoCall,
-    /// It may not enter that room, or not call.
-    #[error("not for you: {0}")]
-    NotGranted(&'static str),
-    /// Too many rooms.
-    #[error("no room for more rooms on this server")]
-    TooManyRooms,
-    /// Too many peers in that room.
-    #[error("room '{0}' is full")]
-    RoomFull(RoomId),
-}
-
-/// Why the hub ends a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// The name it asks for has a living holder.
-    IdTaken,
-    /// Its name went to another, since it did not answer.
-    Replaced,
-    /// The other side of its call is gone.
-    CallOver,
-    /// It may not have the name that it asks for.
-    NotGranted,
-    /// The back end does not want it.
-    Removed,
-    /// The back end closed its room.
-    RoomClosed,
 }
 
 /// What the server is to do.

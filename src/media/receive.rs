@@ -52,12 +52,11 @@ impl Track {
     }
 }
 
-/// Links a pad of webrtcbin; gives the track where it is one that we can take. `on_first` is called
+/// Links a pad of webrtcbin; gives the track, still without its m-line, where it is one that we can take. `on_first` is called
 /// at its first frame, once the picture's size is known.
 pub(super) fn link(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
-    mline: usize,
     wanted: impl Fn(Kind) -> bool,
     on_first: impl Fn(Codec, &Counters) + Send + Sync + 'static,
 ) -> Result<Option<Track>, MediaError> {
@@ -77,7 +76,7 @@ pub(super) fn link(
             let counters = Arc::new(Counters::default());
             count(&appsink, codec, &counters, on_first);
             let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-            Some(Track { mline, codec, producer, counters })
+            Some(Track { mline: 0, codec, producer, counters })
         }
         _ => None,
     };
@@ -86,6 +85,11 @@ pub(super) fn link(
     let sink = bin.static_pad("sink").ok_or_else(|| failed("no pad"))?;
     pad.link(&sink).map_err(|_| failed("link"))?;
     Ok(track)
+}
+
+/// The stream's SSRC, as the pad's caps have it.
+pub(super) fn ssrc(pad: &gst::Pad) -> Option<u32> {
+    pad.current_caps()?.structure(0)?.get("ssrc").ok()
 }
 
 fn count(

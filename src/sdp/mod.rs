@@ -13,6 +13,7 @@ pub mod direction;
 pub mod fingerprint;
 pub mod normalise;
 pub mod setup;
+pub mod source;
 
 pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};

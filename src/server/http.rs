@@ -67,6 +67,12 @@ pub(super) async fn handle(
         return Ok(upgrade(request, shared, from));
     }
     if request.uri().path().starts_with(api::PREFIX) {
+        if !shared.api_remote && !from.ip().is_loopback() {
+            return Ok(text(
+                StatusCode::FORBIDDEN,
+                "orders are taken of this machine alone (--api-remote)\n",
+            ));
+        }
         return Ok(api::handle(request, &shared.board, shared.api_secret.as_ref()).await);
     }
     if socketio::is_path(request.uri().path()) {

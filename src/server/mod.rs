@@ -100,6 +100,8 @@ pub struct Config {
     pub ice: ice::IceServers,
     /// What a back end has to know to give orders; none: it cannot.
     pub api_secret: Option<Secret>,
+    /// A back end may give them from other machines too.
+    pub api_remote: bool,
     /// What tokens are signed with; with one nobody comes in without a token.
     pub token_secret: Option<Secret>,
 }
@@ -117,6 +119,7 @@ impl Config {
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),
             api_secret: None,
+            api_remote: false,
             token_secret: None,
         }
     }
@@ -131,6 +134,7 @@ struct Shared {
     per_address: usize,
     timeouts: Timeouts,
     api_secret: Option<Secret>,
+    api_remote: bool,
     tokens: Option<token::Tokens>,
     sessions: socketio::Sessions,
 }
@@ -184,6 +188,7 @@ impl Server {
             per_address: config.per_address,
             timeouts: config.timeouts,
             api_secret: config.api_secret,
+            api_remote: config.api_remote,
             tokens,
             sessions: socketio::Sessions::default(),
         };

@@ -17,7 +17,7 @@ const server = wanted.get("server");
 const isSocketIo = server.startsWith("http");
 const socket = isSocketIo ? io(server, { reconnection: false, transports: wanted.has("polling") ? ["polling"] : ["polling", "websocket"] }) : new WebSocket(server);
 const way = isSocketIo ? new signalling.socket.io(socket) : new signalling.websocket(socket);
-const page = { pool: new pool.Pool({}, way), socket, connections: {}, videos: {}, channels: {}, heard: [], left: [] };
+const page = { pool: new pool.Pool({}, way), socket, connections: {}, videos: {}, channels: {}, heard: [], left: [], described: [] };
 window.page = page;
 const { events } = page.pool;
 
@@ -45,6 +45,7 @@ events.addEventListener("track", (event) => {
   video.srcObject.addTrack(event.track);
 });
 events.addEventListener("datachannel", (event) => adopt(event.connection, event.channel));
+events.addEventListener("describe", ({ detail }) => page.described.push(detail));
 events.addEventListener("close", ({ detail }) => detail && page.left.push(detail.id));
 
 // PyRTC never answers an upgrade that comes a moment after the connection: then the page takes another one.

@@ -187,6 +187,11 @@ impl Pool {
         self.order(Order::Open(None, config)).await;
     }
 
+    /// Closes the channels of that label with all peers, when what was sent has arrived.
+    pub async fn close_channel(&self, label: &str) {
+        self.order(Order::Close(None, label.to_owned())).await;
+    }
+
     /// The connection with one peer.
     pub fn peer(&self, id: &PeerId) -> ManagedConnection {
         ManagedConnection { id: id.clone(), orders: self.orders.clone() }
@@ -234,6 +239,11 @@ impl ManagedConnection {
     /// Opens a data channel with the peer.
     pub async fn open_channel(&self, config: ChannelConfig) {
         self.order(Order::Open(Some(self.id.clone()), config)).await;
+    }
+
+    /// Closes the channels of that label with the peer, when what was sent has arrived.
+    pub async fn close_channel(&self, label: &str) {
+        self.order(Order::Close(Some(self.id.clone()), label.to_owned())).await;
     }
 
     /// Makes a new path to the peer.

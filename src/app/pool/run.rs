@@ -23,6 +23,7 @@ pub(super) enum Order {
     Add(Option<PeerId>, Stream),
     Remove(Option<PeerId>, String),
     Open(Option<PeerId>, ChannelConfig),
+    Close(Option<PeerId>, String),
     Renew(PeerId),
     HangUp(PeerId),
     Stats(PeerId, Sender<Stats>),
@@ -73,7 +74,7 @@ impl Run {
             ..Terms::new(true, vec![])
         };
         let room = Room::new(options.most, terms);
-        let funnel = Funnel::new();
+        let funnel = Funnel::new(false);
         Self { options, room, members: BTreeMap::new(), funnel, wanted: Wanted::default(), events }
     }
 
@@ -114,7 +115,7 @@ impl Run {
         }
         channel.close().await;
         for (_, member) in std::mem::take(&mut self.members) {
-            member.line.peer.finish_channels().await;
+            member.line.peer.finish_channels(None).await;
             member.line.peer.say_goodbye().await;
         }
     }
@@ -158,7 +159,7 @@ impl Run {
             Happened::Negotiate => link::Input::Negotiate,
             Happened::Failure(text) => return self.tell(PoolEvent::Warning(text)).await,
             // Of those who have outputs and bridges.
-            Happened::Message(..) | Happened::ChannelDone => return,
+            Happened::Message(..) | Happened::ChannelDone | Happened::Done(..) => return,
             Happened::Event(event) => match event {
                 PeerEvent::LocalCandidate(mline, candidate) => link::Input::LocalCandidate(mline, candidate),
                 PeerEvent::Connection(state) => link::Input::Connection(state),
@@ -199,6 +200,14 @@ impl Run {
             Order::Open(whom, config) => {
                 self.note(&whom, |wanted| wanted.channels.push(config.clone()));
                 self.change(&whom, |member| member.line.peer.want_channel(config.clone())).await;
+            }
+            Order::Close(whom, label) => {
+                self.note(&whom, |wanted| wanted.channels.retain(|channel| channel.label != label));
+                let concerned = |peer: &PeerId| whom.as_ref().is_none_or(|whom| whom == peer);
+                for (_, member) in self.members.iter().filter(|(peer, _)| concerned(peer)) {
+                    let (peer, label) = (member.line.peer.clone(), label.clone());
+                    smol::spawn(async move { peer.finish_channels(Some(&label)).await }).detach();
+                }
             }
             Order::Renew(peer) => self.input(peer, link::Input::Renew),
             Order::HangUp(peer) => self.input(peer, link::Input::HangUp),

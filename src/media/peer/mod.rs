@@ -27,6 +27,7 @@ use super::stream::Stream;
 use super::{MediaError, channel, transceivers, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::fingerprint::Fingerprint;
+use crate::sdp::source::Sources;
 use crate::sdp::{Kind, Sdp, direction};
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
 
@@ -131,10 +132,17 @@ impl Peer {
         self.open_missing()
     }
 
-    /// Closes all data channels when all is sent.
-    pub async fn finish_channels(&self) {
-        let channels = lock(&self.state).channels.clone();
-        for channel in channels.into_iter().filter(|channel| channel.is_open()) {
+    /// Closes the data channels of that label, or all, when all is sent; they are not wanted any more.
+    pub async fn finish_channels(&self, label: Option<&str>) {
+        let is_meant = |other: &str| label.is_none_or(|label| label == other);
+        let channels = {
+            let mut state = lock(&self.state);
+            state.wanted.retain(|config| !is_meant(&config.label));
+            state.opened.retain(|opened| !is_meant(opened));
+            state.channels.clone()
+        };
+        for channel in channels.into_iter().filter(|channel| channel.is_open() && is_meant(&channel.label()))
+        {
             channel.finish().await;
         }
     }
@@ -273,12 +281,10 @@ impl Peer {
                 return;
             }
             transport::ask_again(&buffers, pad);
-            let mline = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex() as usize;
             let first = events.clone();
             let linked = receive::link(
                 &pipeline,
                 pad,
-                mline,
                 |kind| config.receives(kind),
                 move |codec, counters| {
                     use std::sync::atomic::Ordering::Relaxed;
@@ -289,8 +295,13 @@ impl Peer {
             );
             match linked {
                 Ok(None) => {}
-                Ok(Some(track)) => {
-                    lock(&state).tracks.push(track.clone());
+                Ok(Some(mut track)) => {
+                    let mut known = lock(&state);
+                    let taken: Vec<usize> = known.tracks.iter().map(|track| track.mline).collect();
+                    let guess = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex() as usize;
+                    track.mline = known.sources.mline(receive::ssrc(pad), track.kind(), guess, &taken);
+                    known.tracks.push(track.clone());
+                    drop(known);
                     report_of_peer(&state, &events, PeerEvent::Track(track));
                 }
                 Err(error) => report(&events, PeerEvent::Failed(error.to_string())),
@@ -384,7 +395,10 @@ impl Peer {
     async fn apply_remote(&self, kind: SdpKind, remote: &Remote) -> Result<EffectResult, MediaError> {
         let Remote { sdp, flows } = remote;
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
-        lock(&self.state).fingerprints = Fingerprint::all(sdp);
+        {
+            let mut state = lock(&self.state);
+            (state.fingerprints, state.sources) = (Fingerprint::all(sdp), Sources::of(sdp));
+        }
         let mut shown = sdp.clone();
         direction::listen(&mut shown, &self.mlines(|_| true));
         self.apply("set-remote-description", kind, &shown.to_string()).await?;

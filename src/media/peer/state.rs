@@ -12,6 +12,7 @@ use crate::media::stream::Stream;
 use crate::media::transceivers::Sender;
 use crate::sdp::Direction;
 use crate::sdp::fingerprint::Fingerprint;
+use crate::sdp::source::Sources;
 
 #[derive(Debug)]
 pub(in crate::media) struct State {
@@ -29,6 +30,8 @@ pub(in crate::media) struct State {
     pub(super) mlines: usize,
     /// The peer's directions, by m-line.
     pub(super) flows: Vec<Direction>,
+    /// What the peer's m-lines name.
+    pub(super) sources: Sources,
     pub(super) expected: usize,
     /// What the peer's certificate must be.
     pub(super) fingerprints: Vec<Fingerprint>,
@@ -53,6 +56,7 @@ impl State {
             opened: vec![],
             mlines: 0,
             flows: vec![],
+            sources: Sources::default(),
             expected: 0,
             fingerprints: vec![],
             connected: None,

@@ -1,0 +1,65 @@
+//! Where the time of a call's beginning goes: each step as it is taken, from the start of the process.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Event, Sink};
+use crate::protocol::SdpKind;
+use crate::session::Effect;
+
+/// See the module. Copies share what was told already.
+pub struct Trace {
+    began: Instant,
+    sink: Sink,
+    /// Steps that count once: with whom, and which.
+    told: Mutex<BTreeSet<(String, &'static str)>>,
+}
+
+impl std::fmt::Debug for Trace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Trace")
+    }
+}
+
+fn ms(time: Duration) -> f64 {
+    (time.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+impl Trace {
+    /// Of a process that began then.
+    pub fn new(began: Instant, sink: Sink) -> Self {
+        Self { began, sink, told: Mutex::default() }
+    }
+
+    /// A step of our own, or with a peer, and how long that alone took where it is known.
+    pub(super) fn step(&self, peer: Option<&str>, step: &str, took: Option<Duration>) {
+        (self.sink)(&Event::Setup {
+            peer: peer.map(str::to_owned),
+            step: step.to_owned(),
+            ms: ms(self.began.elapsed()),
+            took_ms: took.map(ms),
+        });
+    }
+
+    /// The same, the first time alone.
+    pub(super) fn first(&self, peer: &str, step: &'static str) {
+        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((peer.to_owned(), step)) {
+            self.step(Some(peer), step, None);
+        }
+    }
+}
+
+/// What an effect does, in words.
+pub(super) fn words(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Open => "the connection is opened",
+        Effect::CreateOffer(_) => "our offer is made",
+        Effect::CreateAnswer(_) => "our answer is made",
+        Effect::ApplyLocal(_, SdpKind::Offer, _) => "our offer is applied",
+        Effect::ApplyLocal(_, SdpKind::Answer, _) => "our answer is applied",
+        Effect::ApplyRemote(_, SdpKind::Offer, _) => "the peer's offer is applied",
+        Effect::ApplyRemote(_, SdpKind::Answer, _) => "the peer's answer is applied",
+        Effect::AddCandidate(..) => "a candidate of the peer is taken",
+    }
+}
