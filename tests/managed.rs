@@ -206,6 +206,13 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
             expect(other, "the end of cat", |event| gone(event).then_some(())).await;
         }
         assert!(ann.peer(&id("cat")).stats().await.is_none());
+        // Who is dropped too; who comes under a name in use takes it over.
+        drop(dan);
+        let gone = |event: &PoolEvent| matches!(event, PoolEvent::Close(peer, _) if *peer == id("dan"));
+        expect(&ann, "the end of dan", |event| gone(event).then_some(())).await;
+        let again = enter("bob");
+        drop(bob);
+        moves(&track(&again, Kind::Video).await.1).await;
     });
 }
 

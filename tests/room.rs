@@ -5,7 +5,7 @@
 mod common;
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, duration_and_frames, probe, strings, ws};
+use common::{Program, Received, SMALL, duration_and_frames, probe, strings, wait_for, ws};
 use serde_json::json;
 
 fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
@@ -128,4 +128,39 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     bob.expect("peer", &[("peer", "tab"), ("state", "left")]);
     tab.wait("document.body.innerText.includes('sent you away: removed')");
     tab.wait("!document.querySelector('.tile[data-peer=bob]')");
+}
+
+#[test]
+fn the_grid_shows_who_somebody_is() {
+    let home = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", "hush")]);
+    let link = server.link();
+    let file = home.path().join("grid");
+    let show = format!(
+        "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width=320,height=240 ! filesink sync=false location={}",
+        file.display()
+    );
+    let join = ["join", "attic", "--server", &ws(&link), "--video", "none", "--audio", "none"];
+    let mut viewer = Program::start(home.path(), &[&join[..], &["--show", &show, "--play", "none"]].concat());
+    viewer.expect("room", &[]);
+    // Black, so that whatever is bright is words.
+    let dark = "videotestsrc is-live=true pattern=black ! identity";
+    let ann = ["join", "attic", "--server", &ws(&link), "--id", "i", "--video", dark, "--audio", "none"];
+    let _ann = Program::start(
+        home.path(),
+        &[&ann[..], &["--headless", "--size", "320x240", "--fps", "15"]].concat(),
+    );
+    viewer.expect("media", &[("peer", "i"), ("kind", "video")]);
+    let bright = || {
+        let bytes = std::fs::read(&file).unwrap_or_default();
+        let last = bytes.chunks_exact(320 * 240).next_back()?;
+        Some(last.iter().filter(|pixel| **pixel > 40).count())
+    };
+    let narrow = wait_for("the id", || bright().filter(|count| *count > 3));
+    let request = ureq::http::Request::builder().method("PUT").uri(format!("{link}api/peers/i/description"));
+    let body = r#"{"name":"WWWW WWWW WWWW"}"#.to_owned();
+    let request = request.header("authorization", "Bearer hush").body(body).unwrap();
+    assert_eq!(ureq::run(request).unwrap().status(), 204);
+    wait_for("the name", || bright().filter(|count| *count > 5 * narrow));
 }

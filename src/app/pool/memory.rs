@@ -14,11 +14,13 @@ pub struct Memory {
     members: Arc<Mutex<BTreeMap<PeerId, Sender<Signal>>>>,
 }
 
-/// One endpoint's channel.
+/// One endpoint's channel; dropped, it is out.
 #[derive(Debug)]
 pub struct MemoryChannel {
     me: PeerId,
     pool: Memory,
+    /// By which it is told from one after it under the same id.
+    own: Sender<Signal>,
     // As much as the endpoints of this process say to each other.
     signals: Receiver<Signal>,
 }
@@ -30,25 +32,33 @@ impl Memory {
 
     /// Comes in under this id; whoever had it is out.
     pub fn join(&self, me: PeerId) -> MemoryChannel {
-        self.leave(&me);
         let (sender, signals) = unbounded();
         let mut members = self.lock();
+        leave(&mut members, &me);
         let peers = members.keys().cloned().collect();
         let _ = sender.try_send(Signal::Joined { me: Some(me.clone()), peers, descriptions: vec![] });
         for other in members.values() {
             let _ = other.try_send(Signal::PeerJoined(me.clone()));
         }
-        members.insert(me.clone(), sender);
+        members.insert(me.clone(), sender.clone());
         drop(members);
-        MemoryChannel { me, pool: self.clone(), signals }
+        MemoryChannel { me, pool: self.clone(), own: sender, signals }
     }
+}
 
-    fn leave(&self, me: &PeerId) {
-        let mut members = self.lock();
-        if members.remove(me).is_some() {
-            for other in members.values() {
-                let _ = other.try_send(Signal::PeerLeft(me.clone()));
-            }
+fn leave(members: &mut BTreeMap<PeerId, Sender<Signal>>, me: &PeerId) {
+    if members.remove(me).is_some() {
+        for other in members.values() {
+            let _ = other.try_send(Signal::PeerLeft(me.clone()));
+        }
+    }
+}
+
+impl Drop for MemoryChannel {
+    fn drop(&mut self) {
+        let mut members = self.pool.lock();
+        if members.get(&self.me).is_some_and(|there| there.same_channel(&self.own)) {
+            leave(&mut members, &self.me);
         }
     }
 }
@@ -72,6 +82,6 @@ impl SignallingChannel for MemoryChannel {
     }
 
     fn close(self: Box<Self>) -> Boxed<'static, ()> {
-        Box::pin(async move { self.pool.leave(&self.me) })
+        Box::pin(async move { drop(self) })
     }
 }
