@@ -270,13 +270,7 @@ pub(super) fn adopt(state: &Arc<Mutex<State>>, events: &Sender<PeerEvent>, inner
             }
         }
     });
-    let label = channel.label();
-    let mut known = lock(state);
-    known.channels.push(channel);
-    if !known.opened.contains(&label) {
-        known.opened.push(label);
-    }
-    drop(known);
+    lock(state).take_channel(channel);
     let later = on_open.clone();
     inner.connect_on_open(move |inner| later(inner));
     if inner.ready_state() == ChannelState::Open {

@@ -154,8 +154,7 @@ impl Peer {
         if state.connected.is_none_or(|since| since.elapsed() < TURN) {
             return Ok(false);
         }
-        let is_there = |label: &str| state.opened.iter().any(|there| there == label);
-        let missing: Vec<_> = state.wanted.iter().filter(|c| !is_there(&c.label)).cloned().collect();
+        let missing = state.missing_channels();
         drop(state);
         missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
     }
@@ -343,7 +342,7 @@ impl Peer {
     fn prepare_offer(&self) -> Result<(), MediaError> {
         let (first, wanted) = {
             let state = lock(&self.state);
-            (state.mlines == 0 && state.opened.is_empty(), state.wanted.clone())
+            (state.mlines == 0 && state.channels.is_empty(), state.wanted.clone())
         };
         self.fit(|pipeline, streams, senders| {
             transceivers::for_offer(pipeline, &self.webrtc, &self.config, streams, senders)

@@ -25,7 +25,7 @@ pub(in crate::media) struct State {
     pub(in crate::media) channels: Vec<Channel>,
     /// Closed with the connection, for those who hold its channels.
     pub(in crate::media) over: (EventSender<()>, Receiver<()>),
-    /// The labels of all channels that there were.
+    /// The labels of the channels we want that there were, open or closed by now.
     pub(in crate::media) opened: Vec<String>,
     pub(super) mlines: usize,
     /// The peer's directions, by m-line.
@@ -64,6 +64,23 @@ impl State {
             watches_dtls: false,
             path: None,
         }
+    }
+
+    /// Holds a channel. Which there were is remembered of those that we want alone: a peer may open and close
+    /// as many others as it likes.
+    pub(in crate::media) fn take_channel(&mut self, channel: Channel) {
+        let label = channel.label();
+        self.channels.push(channel);
+        if self.wanted.iter().any(|config| config.label == label) && !self.opened.contains(&label) {
+            self.opened.push(label);
+        }
+    }
+
+    /// The channels we want that neither are nor were there.
+    pub(super) fn missing_channels(&self) -> Vec<ChannelConfig> {
+        let is_open = |label: &str| self.channels.iter().any(|channel| channel.label() == label);
+        let is_missing = |label: &String| !self.opened.contains(label) && !is_open(label);
+        self.wanted.iter().filter(|config| is_missing(&config.label)).cloned().collect()
     }
 }
 
