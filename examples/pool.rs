@@ -4,9 +4,9 @@
 #![allow(clippy::print_stdout, reason = "an example")]
 
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
-use roomtone::media::Stream;
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::channel::{ChannelConfig, Message};
+use roomtone::media::{Rates, Stream};
 use roomtone::sdp::Kind;
 use roomtone::signalling::Target;
 use roomtone::tls::Trust;
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let sources =
             [(Kind::Video, SourceConfig::named("test")), (Kind::Audio, SourceConfig::named("tone"))];
         let (failed, _failures) = smol::channel::bounded(16);
-        let stream = Stream::start(&sources, 1500, failed).await?;
+        let stream = Stream::start(&sources, Rates::up_to(1_500_000), failed).await?;
         pool.add_stream(&stream).await;
         pool.open_channel(ChannelConfig::reliable("greetings")).await;
 

@@ -176,7 +176,10 @@ mod media {
         assert_eq!(test["about"], "A test picture with a moving ball and the time.");
         let codecs = lines(&["codecs"]);
         let names: Vec<&str> = codecs.iter().map(|line| line["name"].as_str().unwrap()).collect();
-        assert_eq!(names, ["VP8", "H.264", "Opus"]);
+        assert_eq!(names, ["VP8", "H.264", "VP9", "AV1", "H.265", "Opus", "PCMU", "PCMA"]);
+        let defaults = codecs.iter().filter(|line| line["default"] == true);
+        let defaults: Vec<&str> = defaults.map(|line| line["encoder"].as_str().unwrap()).collect();
+        assert_eq!(defaults.last(), Some(&"opusenc"));
         assert!(codecs.iter().all(|line| line["encoder"].is_string() && line["decoder"].is_string()));
         let doctor = lines(&["doctor"]);
         let nice = doctor.iter().find(|line| line["element"] == "nicesrc").unwrap();

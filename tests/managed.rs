@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use common::{PATIENCE, Program, SMALL, ws};
 use roomtone::app::pool::{Memory, Pool, PoolEvent, PoolOptions};
-use roomtone::media::Stream;
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::channel::{Channel, ChannelConfig, Message};
 use roomtone::media::receive::Track;
+use roomtone::media::{Rates, Stream};
 use roomtone::protocol::PeerId;
 use roomtone::sdp::Kind;
 use roomtone::signalling::Target;
@@ -33,7 +33,7 @@ async fn stream(kinds: &[Kind]) -> Stream {
         })
         .collect();
     let (failures, _) = smol::channel::bounded(16);
-    Stream::start(&sources, 300, failures).await.unwrap()
+    Stream::start(&sources, Rates::fixed(300_000), failures).await.unwrap()
 }
 
 /// A pool, and what happened in it that nobody asked about yet.

@@ -10,7 +10,7 @@ use roomtone::media::capture::SourceConfig;
 use roomtone::media::channel::{Channel, ChannelConfig, Message};
 use roomtone::media::peer::PeerConfig;
 use roomtone::media::receive::Track;
-use roomtone::media::{Capture, Encoders, Peer, PeerEvent, Stream};
+use roomtone::media::{Capture, Encoders, Peer, PeerEvent, Rates, Stream};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::{Codec, Kind};
 use roomtone::session::negotiation::Output;
@@ -29,7 +29,7 @@ async fn stream(kinds: &[Kind]) -> Stream {
         let config = SourceConfig { source: source.into(), device: None, size: Some((160, 120)), fps: 15 };
         captures.push(Capture::start(*kind, &config, failures.clone()).await.unwrap());
     }
-    Stream::new(Encoders::new(captures, 300, failures))
+    Stream::new(Encoders::new(captures, Rates::fixed(300_000), failures))
 }
 
 struct Side {
@@ -54,6 +54,7 @@ impl Side {
             channels: vec![],
             receive: Kind::ALL.to_vec(),
             codecs: codecs.to_vec(),
+            preferred: codecs.to_vec(),
             ice: roomtone::media::transport::IceConfig::default(),
             latency: Default::default(),
         };
@@ -184,18 +185,17 @@ fn an_encoder_runs_as_long_as_somebody_needs_it() {
         let (failures, _) = bounded(16);
         let config = SourceConfig { source: "test".into(), device: None, size: Some((160, 120)), fps: 15 };
         let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
-        let encoders = Encoders::new(vec![capture], 300, failures);
+        let encoders = Encoders::new(vec![capture], Rates::fixed(300_000), failures);
         encoders.keep(Codec::Vp8).unwrap();
         // Two peers of one codec share one encode; another codec is another one, while it is needed.
-        let (first, second) =
-            (encoders.encoder(Codec::H264).unwrap(), encoders.encoder(Codec::H264).unwrap());
-        assert!(Arc::ptr_eq(&first, &second));
-        let watch = Arc::downgrade(&first);
+        let (first, second) = (encoders.sit(Codec::H264).unwrap(), encoders.sit(Codec::H264).unwrap());
+        assert!(Arc::ptr_eq(&first.1, &second.1));
+        let watch = Arc::downgrade(&first.1);
         drop((first, second));
         assert!(watch.upgrade().is_none(), "nobody needs it");
-        let kept = Arc::downgrade(&encoders.encoder(Codec::Vp8).unwrap());
+        let kept = Arc::downgrade(&encoders.sit(Codec::Vp8).unwrap().1);
         assert!(kept.upgrade().is_some());
-        assert!(encoders.encoder(Codec::Opus).is_err(), "no sound is sent");
+        assert!(encoders.sit(Codec::Opus).is_err(), "no sound is sent");
     });
 }
 

@@ -93,6 +93,7 @@ fn whatever_the_normaliser_lets_through_webrtcbin_survives() {
     let config = PeerConfig {
         receive: Kind::ALL.to_vec(),
         codecs: vec![Codec::Vp8, Codec::H264, Codec::Opus],
+        preferred: vec![],
         ..PeerConfig::default()
     };
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();

@@ -147,7 +147,6 @@ async fn listen(peer: Weak<Peer>, number: u64, out: Sender<(u64, Happened)>) {
         smol::Timer::after(LISTEN).await;
         let Some(peer) = peer.upgrade() else { return };
         let now = peer.heard();
-        peer.follow_network();
         let mut happened = vec![];
         match peer.open_missing() {
             Ok(true) => happened.push(Happened::Negotiate),

@@ -15,7 +15,7 @@ use crate::media::channel::ChannelConfig;
 use crate::media::peer::PeerConfig;
 use crate::media::playout::Latency;
 use crate::media::stage::{Stage, StageConfig};
-use crate::media::{Capture, Encoders, MediaError, Stream, inventory, output};
+use crate::media::{Capture, Encoders, MediaError, Rates, Stream, inventory, output};
 use crate::sdp::{Codec, Kind};
 use crate::session::{Patience, Terms};
 
@@ -31,14 +31,16 @@ pub struct MediaOptions {
     pub device: Option<String>,
     /// What stands for `{device}` in the source of sound.
     pub audio_device: Option<String>,
-    /// The codec that is offered, and preferred in answers.
-    pub video_codec: Codec,
+    /// The codecs that are preferred, in their order; the others that work here come after them.
+    pub codecs: Vec<Codec>,
+    /// The element to encode with; else the best for the codec.
+    pub encoder: Option<String>,
     /// Width and height in pixels.
     pub size: Option<(u32, u32)>,
     /// Frames a second.
     pub fps: u32,
-    /// Of the pictures, in kbit/s.
-    pub bitrate: u32,
+    /// Of the pictures, in bit/s.
+    pub rates: Rates,
     /// Where pictures go.
     pub show: Option<String>,
     /// Where sound goes.
@@ -114,23 +116,14 @@ impl MediaPlan {
             }
         }
         step("the sources run");
-        let mut codecs = vec![options.video_codec];
-        codecs.extend(Codec::ALL.into_iter().filter(|codec| *codec != options.video_codec));
-        // A codec that cannot be encoded or decoded here is not negotiated.
-        codecs.retain(|codec| {
-            *codec == options.video_codec
-                || (inventory::encoder(*codec).is_ok() && inventory::decoder(*codec).is_ok())
-        });
-        inventory::encoder(options.video_codec)?;
-        inventory::decoder(options.video_codec)?;
-
-        let stream = Stream::new(Encoders::new(captures, options.bitrate, failed.clone()));
+        let codecs = inventory::codecs(&options.codecs, options.encoder.as_deref())?;
+        let encoders = Encoders::new(captures, options.rates, failed.clone());
+        let stream = Stream::new(encoders.with_element(options.encoder.clone()));
         let encoders = stream.encoders.clone();
         // The encoders run before the first peer comes: its first frame need not wait for them.
-        for codec in [options.video_codec, Codec::Opus] {
-            if encoders.has(codec.kind()) {
-                encoders.keep(codec)?;
-            }
+        for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
+            let first = codecs.all.iter().find(|codec| codec.kind() == kind);
+            first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
         }
         step("the encoders run");
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
@@ -189,7 +182,8 @@ impl MediaPlan {
             chat: Some(ChannelConfig::reliable(CHAT)),
             channels: wanted.collect(),
             receive,
-            codecs,
+            codecs: codecs.all,
+            preferred: codecs.preferred,
             ice: ice.config(),
             latency: options.latency,
         };

@@ -298,18 +298,33 @@ pub struct MediaArgs {
     /// The same for sound
     #[arg(long, value_name = "ID", env = "ROOMTONE_AUDIO_DEVICE")]
     pub audio_device: Option<String>,
-    /// The codec to offer, and to prefer in answers [default: vp8]
-    #[arg(long, value_name = "vp8|h264", env = "ROOMTONE_VIDEO_CODEC", value_parser = ["vp8", "h264"], hide_possible_values = true)]
+    /// The codecs to prefer, the best first: vp8, h264, vp9, av1, h265; those that are not named come after
+    /// them, and where the peer lacks one the next is taken [default: vp8]
+    #[arg(long, value_name = "CODEC,...", env = "ROOMTONE_VIDEO_CODEC")]
     pub video_codec: Option<String>,
+    /// The same for sound: opus, pcmu, pcma [default: opus]
+    #[arg(long, value_name = "CODEC,...", env = "ROOMTONE_AUDIO_CODEC")]
+    pub audio_codec: Option<String>,
+    /// The element to encode with, where it encodes what is agreed (`roomtone codecs` lists them)
+    /// [default: hardware where there is some, else software]
+    #[arg(long, value_name = "ELEMENT", env = "ROOMTONE_ENCODER")]
+    pub encoder: Option<String>,
     /// The picture's size [default: the source's, at most 1280x720]
     #[arg(long, value_name = "WxH", env = "ROOMTONE_SIZE")]
     pub size: Option<String>,
     /// Frames a second [default: 30]
     #[arg(long, value_name = "N", env = "ROOMTONE_FPS", value_parser = clap::value_parser!(u32).range(1..=120))]
     pub fps: Option<u32>,
-    /// The pictures' bitrate in kbit/s [default: 1500]
+    /// The pictures' bitrate to begin with, in kbit/s; it follows the network from there [default: 1500, or
+    /// the bounds below]
     #[arg(long, value_name = "KBPS", env = "ROOMTONE_BITRATE", value_parser = clap::value_parser!(u32).range(30..=100_000))]
     pub bitrate: Option<u32>,
+    /// Never less, in kbit/s, however bad the network is [default: 50]
+    #[arg(long, value_name = "KBPS", env = "ROOMTONE_MIN_BITRATE", value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    pub min_bitrate: Option<u32>,
+    /// Never more, in kbit/s; the same as --min-bitrate: always this one [default: as --bitrate]
+    #[arg(long, value_name = "KBPS", env = "ROOMTONE_MAX_BITRATE", value_parser = clap::value_parser!(u32).range(30..=100_000))]
+    pub max_bitrate: Option<u32>,
     /// Where received pictures go [default: window; none without a display]
     #[arg(long, value_name = "window|none|PIPELINE", env = "ROOMTONE_SHOW")]
     pub show: Option<String>,

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::CliError;
 use super::output::{json_line, result_line};
+use crate::media;
 use crate::media::inventory::{self, PARTS};
 use crate::media::launch::{self, Folder};
-use crate::media::{self, MediaError};
 use crate::sdp::{Codec, Kind};
 
 fn print(json: bool, value: &serde_json::Value, human: &str) {
@@ -51,27 +51,33 @@ pub(super) fn devices(json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The codecs, and what encodes and decodes them here.
+/// The codecs in the order of preference, and what encodes and decodes them here, the default first.
 pub(super) fn codecs(json: bool) -> Result<(), CliError> {
     media::init()?;
-    let element = |found: Result<&'static str, MediaError>| match found {
-        Ok(name) => (Some(name), name.to_owned()),
-        Err(error) => (None, error.to_string()),
-    };
     for codec in Codec::ALL {
-        let (encoder, encodes) = element(inventory::encoder(codec));
-        let (decoder, decodes) = element(inventory::decoder(codec));
+        let encoders = inventory::encoders(codec, None);
+        let decoder = inventory::decoder(codec);
+        let elements: Vec<&str> = encoders.iter().flatten().map(|choice| choice.element).collect();
+        let is_hardware = encoders.iter().flatten().next().is_some_and(|choice| choice.hardware);
+        let missing = inventory::check_codec(codec).err().map(|error| error.to_string());
         let is_default = codec == Codec::default_of(codec.kind());
         let value = json!({
             "event": "codec", "name": codec.to_string(), "kind": codec.kind().as_str(),
-            "encoder": encoder, "decoder": decoder, "default": is_default,
+            "encoder": elements.first(), "encoders": elements, "hardware": is_hardware,
+            "decoder": decoder.as_ref().ok(), "default": is_default, "missing": missing,
         });
         let mark = if is_default { "default" } else { "" };
-        print(
-            json,
-            &value,
-            &format!("{codec:6} {:6} {mark:8} encodes: {encodes}; decodes: {decodes}", codec.kind()),
-        );
+        let text = match (&missing, decoder) {
+            (None, Ok(decoder)) => {
+                let others = elements.get(1..).filter(|others| !others.is_empty());
+                let others = others.map_or_else(String::new, |others| format!(" (or {})", others.join(", ")));
+                let place = if is_hardware { ", in hardware" } else { "" };
+                let first = elements.first().copied().unwrap_or_default();
+                format!("encodes: {first}{place}{others}; decodes: {decoder}")
+            }
+            (missing, _) => format!("not here: {}", missing.as_deref().unwrap_or_default()),
+        };
+        print(json, &value, &format!("{codec:6} {:6} {mark:8} {text}", codec.kind()));
     }
     Ok(())
 }

@@ -91,7 +91,7 @@ pub fn human_line(event: &Event) -> Option<String> {
         Event::Sending { kind, what } => format!("{kind}: {}", shown(what)),
         #[cfg(feature = "media")]
         Event::Stats { peer, stats } => format!(
-            "{}: sent {} pictures {} sounds, received {} pictures ({}x{}) {} sounds, {} packets lost{}{}",
+            "{}: sent {} pictures {} sounds, received {} pictures ({}x{}) {} sounds, {} packets lost{}{}{}",
             shown(peer),
             stats.video_frames_sent,
             stats.audio_frames_sent,
@@ -101,6 +101,11 @@ pub fn human_line(event: &Event) -> Option<String> {
             stats.audio_frames_received,
             stats.packets_lost,
             stats.round_trip_ms.map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default(),
+            stats
+                .video_kbps
+                .zip(stats.network_kbps)
+                .map(|(made, taken)| format!(", {made} of {taken} kbit/s"))
+                .unwrap_or_default(),
             stats
                 .local_candidate
                 .iter()

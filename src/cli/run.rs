@@ -158,10 +158,11 @@ mod media {
     use crate::app::{self, Admission, Client, MediaOptions, MediaPlan, Patience};
     use crate::cli::args::{AdmissionArgs, AnswerArgs, CallArgs, ClientArgs, HostArgs, JoinArgs, MediaArgs};
     use crate::cli::input;
+    use crate::media::Rates;
     use crate::media::playout::Latency;
     use crate::protocol::ssp::Version;
     use crate::protocol::{PeerId, RoomId};
-    use crate::sdp::Codec;
+    use crate::sdp::{Codec, Kind};
     use crate::signalling::Target;
     use crate::tls::Trust;
 
@@ -223,14 +224,14 @@ mod media {
             audio: args.audio,
             device: args.device,
             audio_device: args.audio_device,
-            video_codec: match args.video_codec.as_deref() {
-                None | Some("vp8") => Codec::Vp8,
-                Some("h264") => Codec::H264,
-                Some(other) => return Err(CliError::Usage(format!("'{other}' is no codec: vp8 or h264"))),
-            },
+            codecs: codecs(Kind::Video, args.video_codec)?
+                .into_iter()
+                .chain(codecs(Kind::Audio, args.audio_codec)?)
+                .collect(),
+            encoder: args.encoder,
             size: args.size.as_deref().map(size).transpose()?,
             fps: args.fps.unwrap_or(30).clamp(1, 120),
-            bitrate: args.bitrate.unwrap_or(1500).clamp(30, 100_000),
+            rates: rates(args.bitrate, args.min_bitrate, args.max_bitrate)?,
             show: args.show.or_else(nothing),
             play: args.play.or_else(nothing),
             record: args.record,
@@ -248,6 +249,36 @@ mod media {
                 give_up: Duration::from_secs(args.give_up_after.unwrap_or(30).into()),
             },
         })
+    }
+
+    /// A preference list of one kind.
+    fn codecs(kind: Kind, list: Option<String>) -> Result<Vec<Codec>, CliError> {
+        let one = |text: &str| match text.parse::<Codec>() {
+            Ok(codec) if codec.kind() == kind => Ok(codec),
+            Ok(codec) => Err(CliError::Usage(format!("{codec} is no {kind} codec"))),
+            Err(error) => Err(CliError::Usage(error)),
+        };
+        list.iter().flat_map(|list| list.split(',')).map(one).collect()
+    }
+
+    /// The bounds of the pictures' bitrate, from kbit/s.
+    fn rates(start: Option<u32>, least: Option<u32>, most: Option<u32>) -> Result<Rates, CliError> {
+        const DEFAULT: u32 = 1500;
+        const LEAST: u32 = 50;
+        if let Some(wrong) =
+            [start, least, most].into_iter().flatten().find(|rate| !(30..=100_000).contains(rate))
+        {
+            return Err(CliError::Usage(format!("a bitrate of {wrong} kbit/s: from 30 to 100000")));
+        }
+        let most_or = most.or(start).unwrap_or(DEFAULT.max(least.unwrap_or(0)));
+        let least_or = least.unwrap_or(LEAST.min(most_or));
+        let begin = start.unwrap_or(DEFAULT.clamp(least_or.min(most_or), most_or));
+        if least_or > most_or || !(least_or..=most_or).contains(&begin) {
+            return Err(CliError::Usage(format!(
+                "--min-bitrate {least_or}, --bitrate {begin} and --max-bitrate {most_or} are not in this order"
+            )));
+        }
+        Ok(Rates { least: least_or * 1000, start: begin * 1000, most: most_or * 1000 })
     }
 
     /// Whether a channel is joined to stdin and stdout, which only one can be.

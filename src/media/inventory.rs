@@ -1,5 +1,7 @@
 //! What is installed here: devices, codecs, and what is missing with the package that brings it.
 
+use std::collections::BTreeSet;
+
 use gst::prelude::*;
 
 use super::MediaError;
@@ -40,6 +42,14 @@ pub const PARTS: &[Part] = &[
     part("x264enc", "gstreamer1.0-plugins-ugly", "sending H.264", false),
     part("openh264enc", "gstreamer1.0-plugins-bad", "sending H.264 without x264", false),
     part("h264parse", "gstreamer1.0-plugins-bad", "H.264", false),
+    part("vp9enc", "gstreamer1.0-plugins-good", "sending VP9", false),
+    part("vp9dec", "gstreamer1.0-plugins-good", "showing VP9", false),
+    part("av1enc", "gstreamer1.0-plugins-bad", "sending AV1", false),
+    part("av1dec", "gstreamer1.0-plugins-bad", "showing AV1", false),
+    part("x265enc", "gstreamer1.0-plugins-bad", "sending H.265", false),
+    part("avdec_h265", "gstreamer1.0-libav", "showing H.265", false),
+    part("mulawenc", "gstreamer1.0-plugins-good", "G.711, for gateways", false),
+    part("alawenc", "gstreamer1.0-plugins-good", "G.711, for gateways", false),
     part("avdec_h264", "gstreamer1.0-libav", "showing H.264", false),
     part("openh264dec", "gstreamer1.0-plugins-bad", "showing H.264 without libav", false),
     part("matroskamux", "gstreamer1.0-plugins-good", "recording", false),
@@ -73,30 +83,159 @@ pub fn check() -> Result<(), MediaError> {
     }
 }
 
-fn first_installed<T: Copy>(choices: &[(&'static str, T)]) -> Result<T, MediaError> {
-    let found = choices.iter().find(|(element, _)| is_installed(element));
-    found
-        .map(|(_, choice)| *choice)
-        .ok_or_else(|| MediaError::MissingElement { element: choices[0].0.to_owned() })
+/// An element that encodes a codec, and the pipeline of `pipelines/encode` around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EncoderChoice {
+    /// What it encodes.
+    pub codec: Codec,
+    /// The element.
+    pub element: &'static str,
+    /// The pipeline's name.
+    pub pipeline: &'static str,
+    /// In hardware.
+    pub hardware: bool,
 }
 
-/// The name of the pipeline of `pipelines/encode` for a codec.
-pub fn encoder(codec: Codec) -> Result<&'static str, MediaError> {
-    match codec {
-        Codec::Vp8 => first_installed(&[("vp8enc", "vp8")]),
-        Codec::H264 => first_installed(&[("x264enc", "h264"), ("openh264enc", "h264-openh264")]),
-        Codec::Opus => first_installed(&[("opusenc", "opus")]),
+const fn hard(codec: Codec, element: &'static str, pipeline: &'static str) -> EncoderChoice {
+    EncoderChoice { codec, element, pipeline, hardware: true }
+}
+
+const fn soft(codec: Codec, element: &'static str, pipeline: &'static str) -> EncoderChoice {
+    EncoderChoice { codec, element, pipeline, hardware: false }
+}
+
+/// Every encoder that roomtone has a pipeline for, software in the order of preference.
+pub const ENCODERS: &[EncoderChoice] = &[
+    hard(Codec::Vp8, "vaapivp8enc", "vp8-vaapi"),
+    hard(Codec::Vp8, "v4l2vp8enc", "vp8-v4l2"),
+    soft(Codec::Vp8, "vp8enc", "vp8"),
+    hard(Codec::H264, "vah264enc", "h264-va"),
+    hard(Codec::H264, "vah264lpenc", "h264-valp"),
+    hard(Codec::H264, "nvh264enc", "h264-nv"),
+    hard(Codec::H264, "vtenc_h264_hw", "h264-vt"),
+    hard(Codec::H264, "v4l2h264enc", "h264-v4l2"),
+    hard(Codec::H264, "vaapih264enc", "h264-vaapi"),
+    soft(Codec::H264, "x264enc", "h264"),
+    soft(Codec::H264, "openh264enc", "h264-openh264"),
+    hard(Codec::Vp9, "vaapivp9enc", "vp9-vaapi"),
+    soft(Codec::Vp9, "vp9enc", "vp9"),
+    hard(Codec::Av1, "vaav1enc", "av1-va"),
+    hard(Codec::Av1, "nvav1enc", "av1-nv"),
+    soft(Codec::Av1, "av1enc", "av1"),
+    hard(Codec::H265, "vah265enc", "h265-va"),
+    hard(Codec::H265, "nvh265enc", "h265-nv"),
+    hard(Codec::H265, "vtenc_h265_hw", "h265-vt"),
+    soft(Codec::H265, "x265enc", "h265"),
+    soft(Codec::Opus, "opusenc", "opus"),
+    soft(Codec::Pcmu, "mulawenc", "pcmu"),
+    soft(Codec::Pcma, "alawenc", "pcma"),
+];
+
+/// The decoders of the codecs, software in the order of preference.
+const DECODERS: &[(Codec, &[&str])] = &[
+    (Codec::Vp8, &["vp8dec", "avdec_vp8"]),
+    (Codec::H264, &["avdec_h264", "openh264dec"]),
+    (Codec::Vp9, &["vp9dec", "avdec_vp9"]),
+    (Codec::Av1, &["dav1ddec", "avdec_av1", "av1dec"]),
+    (Codec::H265, &["avdec_h265", "libde265dec"]),
+    (Codec::Opus, &["opusdec"]),
+    (Codec::Pcmu, &["mulawdec"]),
+    (Codec::Pcma, &["alawdec"]),
+];
+
+/// The encoders of a codec that are installed, the best first: the one that is wanted, then those in hardware by
+/// their rank, then software. GStreamer has those in hardware in its registry only where the hardware is.
+pub fn encoders(codec: Codec, wanted: Option<&str>) -> Result<Vec<EncoderChoice>, MediaError> {
+    let rank = |choice: &EncoderChoice| gst::ElementFactory::find(choice.element).map(|found| found.rank());
+    let all = ENCODERS.iter().filter(|choice| choice.codec == codec).copied();
+    let mut there: Vec<(Option<gst::Rank>, EncoderChoice)> =
+        all.filter_map(|choice| Some((choice.hardware.then_some(rank(&choice)?), choice))).collect();
+    there.retain(|(_, choice)| is_installed(choice.element));
+    there.sort_by(|(a, x), (b, y)| {
+        let is_wanted = |choice: &EncoderChoice| Some(choice.element) == wanted;
+        is_wanted(y).cmp(&is_wanted(x)).then(b.cmp(a))
+    });
+    let first = ENCODERS.iter().rfind(|choice| choice.codec == codec).map_or("", |choice| choice.element);
+    match there.is_empty() {
+        true => Err(MediaError::MissingElement { element: first.to_owned() }),
+        false => Ok(there.into_iter().map(|(_, choice)| choice).collect()),
     }
+}
+
+/// The encoder of a codec that is used here unless it fails.
+pub fn encoder(codec: Codec) -> Result<EncoderChoice, MediaError> {
+    let missing = || MediaError::MissingElement { element: codec.to_string() };
+    encoders(codec, None)?.into_iter().next().ok_or_else(missing)
 }
 
 /// The decoder of a codec, as an element's name.
 pub fn decoder(codec: Codec) -> Result<&'static str, MediaError> {
-    let choices: &[&'static str] = match codec {
-        Codec::Vp8 => &["vp8dec"],
-        Codec::H264 => &["avdec_h264", "openh264dec"],
-        Codec::Opus => &["opusdec"],
-    };
-    first_installed(&choices.iter().map(|element| (*element, *element)).collect::<Vec<_>>())
+    let choices = DECODERS.iter().find(|(of, _)| *of == codec).map_or(&[][..], |(_, choices)| choices);
+    let missing =
+        || MediaError::MissingElement { element: choices.first().copied().unwrap_or("").to_owned() };
+    choices.iter().copied().find(|element| is_installed(element)).ok_or_else(missing)
+}
+
+/// The pipeline's elements that both ends of a codec take besides the encoder and the decoder.
+fn between(codec: Codec) -> &'static [&'static str] {
+    match codec {
+        Codec::Vp9 => &["vp9parse"],
+        Codec::Av1 => &["rtpav1pay", "rtpav1depay", "av1parse"],
+        Codec::H264 => &["h264parse"],
+        Codec::H265 => &["h265parse"],
+        Codec::Vp8 | Codec::Opus | Codec::Pcmu | Codec::Pcma => &[],
+    }
+}
+
+/// Refuses a codec that cannot be both encoded and decoded here.
+pub fn check_codec(codec: Codec) -> Result<(), MediaError> {
+    encoder(codec)?;
+    decoder(codec)?;
+    match between(codec).iter().find(|element| !is_installed(element)) {
+        Some(element) => Err(MediaError::MissingElement { element: (*element).to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// The codecs that work here, and those of them that are preferred.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Codecs {
+    /// All, the preferred ones first.
+    pub all: Vec<Codec>,
+    /// Those that somebody asked for, in that order.
+    pub preferred: Vec<Codec>,
+}
+
+/// The codecs that work here. One that is wanted and not there is told of. An element to encode with brings its
+/// own codec to the front, where none is wanted.
+pub fn codecs(wanted: &[Codec], element: Option<&str>) -> Result<Codecs, MediaError> {
+    let mut wanted = wanted.to_vec();
+    if let Some(element) = element {
+        let choice = ENCODERS.iter().find(|choice| choice.element == element);
+        let choice = choice.ok_or_else(|| MediaError::UnknownName {
+            kind: "encoder",
+            name: element.to_owned(),
+            known: ENCODERS.iter().map(|choice| choice.element.to_owned()).collect(),
+        })?;
+        if !is_installed(element) {
+            return Err(MediaError::MissingElement { element: element.to_owned() });
+        }
+        if !wanted.iter().any(|codec| codec.kind() == choice.codec.kind()) {
+            wanted.push(choice.codec);
+        }
+    }
+    let mut found = Codecs::default();
+    for codec in wanted {
+        match check_codec(codec) {
+            Ok(()) => found.preferred.push(codec),
+            Err(error) => tracing::warn!("{codec} is not used: {error}"),
+        }
+    }
+    found.all = found.preferred.clone();
+    found.all.extend(Codec::ALL.into_iter().filter(|codec| check_codec(*codec).is_ok()));
+    let mut seen = BTreeSet::new();
+    found.all.retain(|codec| seen.insert(*codec));
+    Ok(found)
 }
 
 /// A device that GStreamer knows of.

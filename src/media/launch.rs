@@ -49,10 +49,29 @@ pub const BUILT_IN: &[(Folder, &str, &str)] = built_in![
     Source / "source" / "pulse",
     Source / "source" / "tone",
     Source / "source" / "silence",
-    Encode / "encode" / "vp8",
+    Encode / "encode" / "av1",
+    Encode / "encode" / "av1-nv",
+    Encode / "encode" / "av1-va",
     Encode / "encode" / "h264",
+    Encode / "encode" / "h264-nv",
     Encode / "encode" / "h264-openh264",
+    Encode / "encode" / "h264-v4l2",
+    Encode / "encode" / "h264-va",
+    Encode / "encode" / "h264-vaapi",
+    Encode / "encode" / "h264-valp",
+    Encode / "encode" / "h264-vt",
+    Encode / "encode" / "h265",
+    Encode / "encode" / "h265-nv",
+    Encode / "encode" / "h265-va",
+    Encode / "encode" / "h265-vt",
     Encode / "encode" / "opus",
+    Encode / "encode" / "pcma",
+    Encode / "encode" / "pcmu",
+    Encode / "encode" / "vp8",
+    Encode / "encode" / "vp8-v4l2",
+    Encode / "encode" / "vp8-vaapi",
+    Encode / "encode" / "vp9",
+    Encode / "encode" / "vp9-vaapi",
     Output / "output" / "window",
     Output / "output" / "speaker",
 ];
@@ -239,6 +258,13 @@ mod tests {
                         ("bitrate_bps", some("500000")),
                     ],
                 );
+                // Those in hardware are there with their hardware alone.
+                let is_here = |element: &crate::media::inventory::EncoderChoice| {
+                    element.pipeline != *name || crate::media::inventory::is_installed(element.element)
+                };
+                if *folder == Folder::Encode && !crate::media::inventory::ENCODERS.iter().all(is_here) {
+                    continue;
+                }
                 // A source goes on with a converter; caps alone cannot end a text.
                 let text = match folder {
                     Folder::Source | Folder::Encode => text.unwrap() + " ! identity",

@@ -7,6 +7,7 @@
 pub mod capture;
 mod certificate;
 pub mod channel;
+mod congestion;
 pub mod encode;
 pub mod grid;
 pub mod inventory;
@@ -25,7 +26,7 @@ mod transceivers;
 pub mod transport;
 
 pub use capture::Capture;
-pub use encode::Encoders;
+pub use encode::{Encoders, Rates};
 pub use peer::{Peer, PeerEvent};
 pub use stream::Stream;
 
@@ -108,7 +109,12 @@ impl MediaError {
 pub fn init() -> Result<(), MediaError> {
     // Loading the TLS module late, from libnice's thread, has crashed with gnutls.
     let _ = gio::prelude::TlsBackendExt::supports_tls(&gio::TlsBackend::default());
-    gst::init().map_err(|error| MediaError::Init(error.to_string()))
+    gst::init().map_err(|error| MediaError::Init(error.to_string()))?;
+    // Brings congestion control and RTP for AV1, which few distributions have. Once: a second time frees what the
+    // first left in use.
+    static EXTRA: std::sync::LazyLock<Result<(), String>> =
+        std::sync::LazyLock::new(|| gstrsrtp::plugin_register_static().map_err(|error| error.to_string()));
+    EXTRA.clone().map_err(MediaError::Init)
 }
 
 /// Whether webrtcbin can forget an offer that it made and that adds m-lines. From 1.24 on it ends the process at

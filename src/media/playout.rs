@@ -9,8 +9,10 @@ use gst::prelude::*;
 use super::stats::{Stats, add_rtp_session};
 use super::transport::JitterBuffers;
 
-/// What the jitter buffers begin with, and the least that they have.
-pub const LEAST: Duration = Duration::from_millis(80);
+/// What the jitter buffers begin with, as long as nothing is known of the network.
+pub const START: Duration = Duration::from_millis(80);
+/// The least that they have: packets of one picture come one after another.
+pub const LEAST: Duration = Duration::from_millis(20);
 /// Later than that nobody talks to each other; what takes longer is lost.
 pub const MOST: Duration = Duration::from_millis(500);
 /// A packet is missed when those of the next picture come, 15 a second being slow.
@@ -20,6 +22,8 @@ const MEMORY: Duration = Duration::from_secs(30);
 /// A shorter delay is come to in small steps, for each is a jump in what is seen and heard.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(5);
+/// The same at the beginning, as long as all comes in time.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long received media waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,11 +57,12 @@ pub struct Playout {
     lossy: Option<Instant>,
     /// When the delay may be shortened next.
     shorten: Option<Instant>,
+    pause: Duration,
 }
 
 impl Default for Playout {
     fn default() -> Self {
-        Self { delay: LEAST, before: Sample::default(), lossy: None, shorten: None }
+        Self { delay: START, before: Sample::default(), lossy: None, shorten: None, pause: FIRST_PAUSE }
     }
 }
 
@@ -75,18 +80,20 @@ impl Playout {
         };
         let mut wanted = (4 * sample.jitter + again).clamp(LEAST, MOST);
         if sample.late > before.late {
-            wanted = wanted.max(self.delay + STEP).min(MOST);
+            wanted = wanted.max(self.delay + STEP.max(self.delay / 4)).min(MOST);
         }
         if wanted > self.delay {
             self.delay = wanted;
+            self.pause = PAUSE;
             self.shorten = Some(now + MEMORY);
             return Some(wanted);
         }
-        if wanted + STEP > self.delay || self.shorten.is_some_and(|at| now < at) {
+        let shorten = *self.shorten.get_or_insert(now + self.pause);
+        if wanted + STEP > self.delay || now < shorten {
             return None;
         }
         self.delay -= STEP;
-        self.shorten = Some(now + PAUSE);
+        self.shorten = Some(now + self.pause);
         Some(self.delay)
     }
 }
@@ -104,7 +111,7 @@ impl Delay {
         set(
             webrtc,
             match latency {
-                Latency::Auto => LEAST,
+                Latency::Auto => START,
                 Latency::Fixed(delay) => delay,
             },
         );
@@ -170,6 +177,18 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
+    fn it_begins_with_a_reserve_and_gives_it_up_when_all_comes_in_time() {
+        let (mut playout, start) = (Playout::default(), Instant::now());
+        let clean = Sample { jitter: 2 * MS, round_trip: Some(80 * MS), ..Sample::default() };
+        let set: Vec<_> = (0..40).filter_map(|n| playout.update(start + n * 200 * MS, clean)).collect();
+        assert_eq!(set, [60 * MS, 40 * MS, 20 * MS]);
+        // One that comes too late brings some of it back at once.
+        let late = Sample { late: 1, ..clean };
+        assert_eq!(playout.update(start + Duration::from_secs(9), late), Some(40 * MS));
+        assert_eq!(playout.update(start + Duration::from_secs(30), late), None, "for long");
+    }
+
+    #[test]
     fn a_clean_network_keeps_it_short_and_losses_give_time_to_send_again() {
         let mut playout = Playout::default();
         let mut now = Instant::now();
@@ -182,7 +201,7 @@ mod tests {
         now += MEMORY;
         assert_eq!(playout.update(now, lossy), Some(158 * MS));
         assert_eq!(playout.update(now, lossy), None);
-        for expected in [138, 118, 98] {
+        for expected in [138, 118, 98, 78, 58, 38] {
             now += PAUSE;
             assert_eq!(playout.update(now, lossy), Some(expected * MS));
         }
@@ -197,7 +216,7 @@ mod tests {
         let uneven = Sample { jitter: 30 * MS, ..Sample::default() };
         assert_eq!(playout.update(now, uneven), Some(120 * MS));
         let late = Sample { late: 3, missed: 3, ..uneven };
-        assert_eq!(playout.update(now, late), Some(140 * MS));
+        assert_eq!(playout.update(now, late), Some(150 * MS));
         let worst = Sample { jitter: Duration::from_secs(3), ..late };
         assert_eq!(playout.update(now, worst), Some(MOST));
     }
@@ -214,7 +233,7 @@ mod tests {
                 let round_trip = trip.map(Duration::from_millis);
                 let sample = Sample { jitter: Duration::from_millis(jitter), round_trip, missed, late };
                 if let Some(delay) = playout.update(now, sample) {
-                    prop_assert!((LEAST - STEP..=MOST).contains(&delay) && delay == playout.delay);
+                    prop_assert!((LEAST..=MOST).contains(&delay) && delay == playout.delay);
                 }
                 prop_assert!(playout.delay >= LEAST);
             }

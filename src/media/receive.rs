@@ -19,6 +19,9 @@ pub(super) fn is_taken(width: u32, height: u32) -> bool {
     u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
 
+/// Where what is not wanted goes.
+const NOWHERE: &str = "fakesink sync=false async=false";
+
 /// Counters of one received stream.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -66,9 +69,15 @@ pub(super) fn link(
     let codec = name.and_then(|name| Codec::from_encoding_name(&name)).filter(|codec| wanted(codec.kind()));
     let text = match codec {
         Some(codec) => format!("{} ! appsink name=out sync=false max-buffers=100", rtp::depayloader(codec)),
-        None => "fakesink sync=false async=false".to_owned(),
+        None => NOWHERE.to_owned(),
     };
-    let bin = launch::parse_bin(&text)?;
+    let bin = match launch::parse_bin(&text) {
+        Ok(bin) => bin,
+        Err(error) => {
+            tracing::warn!("a received stream is not taken: {error}");
+            launch::parse_bin(NOWHERE)?
+        }
+    };
     let failed = |what: &str| MediaError::WebRtc(format!("a received stream cannot be linked: {what}"));
     let track = match (codec, bin.by_name("out").and_downcast::<gst_app::AppSink>()) {
         (Some(codec), Some(appsink)) => {

@@ -53,8 +53,11 @@ impl Recorder {
             // The muxer takes H.264 as it stands in MP4, with its headers in the caps.
             let parse = match track.codec {
                 Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
+                Codec::H265 => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
+                Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
+                Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
                 Codec::Opus => "opusparse",
-                Codec::Vp8 => "identity name=vp8",
+                Codec::Vp8 | Codec::Pcmu | Codec::Pcma => "identity",
             };
             let most = gst::ClockTime::from_seconds(10);
             Input { producer: track.producer.clone(), through: parse.to_owned(), most }

@@ -1,30 +1,50 @@
 //! RTP caps, payloaders and depayloaders of the codecs.
 
-use crate::sdp::{Codec, Payload};
+use crate::sdp::codec::TRANSPORT_CC;
+use crate::sdp::{Codec, Kind, Payload};
 
 /// Feedback that both sides can do (RFC 4585, RFC 5104).
 const FEEDBACK: [(&str, &str); 3] =
     [("nack", "rtcp-fb-nack"), ("nack pli", "rtcp-fb-nack-pli"), ("ccm fir", "rtcp-fb-ccm-fir")];
 
+/// The number that we offer the transport-wide feedback's header extension with.
+const TRANSPORT_CC_ID: u8 = 3;
+
 /// The payload that we offer for a codec.
 pub(super) fn offered(codec: Codec) -> Payload {
-    let fmtp = match codec {
-        Codec::H264 => vec![("packetization-mode".to_owned(), "1".to_owned())],
-        Codec::Opus => {
-            vec![("minptime".to_owned(), "10".to_owned()), ("useinbandfec".to_owned(), "1".to_owned())]
-        }
-        Codec::Vp8 => vec![],
+    let fmtp: &[(&str, &str)] = match codec {
+        Codec::H264 => &[("packetization-mode", "1")],
+        Codec::Opus => &[("minptime", "10"), ("useinbandfec", "1")],
+        Codec::Vp9 => &[("profile-id", "0")],
+        Codec::Vp8 | Codec::Av1 | Codec::H265 | Codec::Pcmu | Codec::Pcma => &[],
     };
-    let feedback = match codec {
-        Codec::Vp8 | Codec::H264 => FEEDBACK.iter().map(|(name, _)| (*name).to_owned()).collect(),
-        Codec::Opus => vec![],
-    };
-    Payload { pt: codec.payload_type(), codec, fmtp, feedback }
+    let fmtp = fmtp.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut feedback = vec!["transport-cc".to_owned()];
+    if codec.kind() == Kind::Video {
+        feedback.extend(FEEDBACK.iter().map(|(name, _)| (*name).to_owned()));
+    }
+    Payload { pt: codec.payload_type(), codec, fmtp, feedback, transport_cc: Some(TRANSPORT_CC_ID) }
 }
 
-/// The caps of exactly one payload type, as webrtcbin wants them for a transceiver; with the SSRC
-/// that we send with, which it writes into the SDP.
-pub(super) fn caps(payload: &Payload, ssrc: Option<u32>) -> gst::Caps {
+/// The same beside payloads that are agreed already: all m-lines of a bundle share their numbers (RFC 9143, 7.1.1).
+pub(super) fn offered_beside(codec: Codec, known: &[Payload]) -> Payload {
+    let mut payload = offered(codec);
+    if let Some(same) = known.iter().find(|other| other.codec == codec) {
+        payload.pt = same.pt;
+    }
+    if let Some(id) = known.iter().find_map(|other| other.transport_cc) {
+        payload.transport_cc = Some(id);
+    }
+    payload
+}
+
+/// The caps of these payload types, as webrtcbin wants them for a transceiver; with the SSRC that we send with,
+/// which it writes into the SDP.
+pub(super) fn caps(payloads: &[Payload], ssrc: Option<u32>) -> gst::Caps {
+    payloads.iter().map(|payload| structure(payload, ssrc)).collect()
+}
+
+fn structure(payload: &Payload, ssrc: Option<u32>) -> gst::Structure {
     let codec = payload.codec;
     let mut caps = gst::Structure::builder("application/x-rtp")
         .field("media", codec.kind().as_str())
@@ -46,35 +66,58 @@ pub(super) fn caps(payload: &Payload, ssrc: Option<u32>) -> gst::Caps {
             caps = caps.field(field, true);
         }
     }
-    gst::Caps::from(caps.build())
+    if let Some(id) = payload.transport_cc {
+        caps = caps.field("rtcp-fb-transport-cc", true).field(format!("extmap-{id}"), TRANSPORT_CC);
+    }
+    caps.build()
 }
 
 /// What makes RTP of an encoded stream, in gst-launch words.
 pub(super) fn payloader(payload: &Payload, ssrc: u32) -> String {
-    let pt = payload.pt;
-    match payload.codec {
-        Codec::Vp8 => format!("rtpvp8pay pt={pt} ssrc={ssrc} mtu=1200 picture-id-mode=15-bit"),
+    let common = format!("pt={} ssrc={ssrc} mtu=1200", payload.pt);
+    // Payloaders add the header extensions that are asked for behind them.
+    let extension = payload.transport_cc.map_or_else(String::new, |id| {
+        format!(" ! capsfilter caps=\"application/x-rtp,extmap-{id}=(string){TRANSPORT_CC}\"")
+    });
+    let (before, element, behind) = match payload.codec {
+        Codec::Vp8 => ("", "rtpvp8pay picture-id-mode=15-bit", String::new()),
+        Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
+        Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
+        Codec::H265 => {
+            ("h265parse ! ", "rtph265pay config-interval=-1 aggregate-mode=zero-latency", String::new())
+        }
         // The stream's own level differs from the one agreed, which webrtcbin takes for another format;
         // with level asymmetry allowed (RFC 6184, 8.2.2) it is none.
         Codec::H264 => {
             let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
-            format!(
-                "h264parse ! rtph264pay pt={pt} ssrc={ssrc} mtu=1200 config-interval=-1 aggregate-mode=zero-latency ! \
-                 capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\""
-            )
+            let behind =
+                format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
+            ("h264parse ! ", "rtph264pay config-interval=-1 aggregate-mode=zero-latency", behind)
         }
-        Codec::Opus => format!("rtpopuspay pt={pt} ssrc={ssrc} mtu=1200"),
-    }
+        Codec::Opus => ("", "rtpopuspay", String::new()),
+        Codec::Pcmu => ("", "rtppcmupay", String::new()),
+        Codec::Pcma => ("", "rtppcmapay", String::new()),
+    };
+    format!("{before}{element} {common}{extension}{behind}")
 }
 
 /// What makes an encoded stream of RTP, in gst-launch words.
 pub(super) fn depayloader(codec: Codec) -> &'static str {
     match codec {
         Codec::Vp8 => "rtpvp8depay request-keyframe=true wait-for-keyframe=true",
+        Codec::Vp9 => "rtpvp9depay request-keyframe=true wait-for-keyframe=true ! vp9parse",
+        Codec::Av1 => "rtpav1depay request-keyframe=true wait-for-keyframe=true ! av1parse",
         Codec::H264 => {
             "rtph264depay request-keyframe=true wait-for-keyframe=true ! h264parse ! \
              video/x-h264,stream-format=byte-stream,alignment=au"
         }
+        Codec::H265 => {
+            // (1.22) asks for no key frames: the next one is waited for.
+            "rtph265depay ! h265parse ! \
+             video/x-h265,stream-format=byte-stream,alignment=au"
+        }
         Codec::Opus => "rtpopusdepay",
+        Codec::Pcmu => "rtppcmudepay",
+        Codec::Pcma => "rtppcmadepay",
     }
 }

@@ -260,7 +260,7 @@ fn record(
     failures: &Sender<String>,
 ) -> Result<Recorder, MediaError> {
     let encoder = |codec, bitrate: u32| -> Result<String, MediaError> {
-        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?)?;
+        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.pipeline)?;
         let values =
             [("bitrate", Some(bitrate.to_string())), ("bitrate_bps", Some((bitrate * 1000).to_string()))];
         launch::fill(&text, &values)

@@ -29,21 +29,37 @@ pub struct Stats {
     pub packets_recovered: u64,
     /// How long received media waits to be put in order, in ms.
     pub delay_ms: u32,
+    /// What the network takes, as far as is known, in kbit/s; where pictures are sent.
+    pub network_kbps: Option<u32>,
+    /// What the pictures that are sent are encoded with, in kbit/s.
+    pub video_kbps: Option<u32>,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
     pub local_candidate: Option<String>,
     /// The same of the peer's.
     pub remote_candidate: Option<String>,
 }
 
-/// webrtcbin's own statistics are wrong under BUNDLE before 1.26; the RTP session's are right.
-pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
+/// The sources of the RTP session. webrtcbin's own statistics are wrong under BUNDLE before 1.26; these are right.
+fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
     let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
     let session = rtpbin
         .and_then(|bin| bin.emit_by_name::<Option<gst::glib::Object>>("get-internal-session", &[&0_u32]));
-    let Some(session) = session else { return };
+    let Some(session) = session else { return vec![] };
     let table = session.property::<gst::Structure>("stats");
-    let Ok(sources) = table.get::<gst::glib::ValueArray>("source-stats") else { return };
-    for source in sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()) {
+    let Ok(sources) = table.get::<gst::glib::ValueArray>("source-stats") else { return vec![] };
+    sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()).collect()
+}
+
+/// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
+pub(super) fn lost_by_peer(webrtc: &gst::Element) -> u8 {
+    let reported = sources(webrtc).into_iter().filter(|source| source.get::<bool>("have-rb") == Ok(true));
+    let lost = reported.filter_map(|source| source.get::<u32>("rb-fractionlost").ok()).max();
+    lost.map_or(0, |lost| u8::try_from(lost).unwrap_or(u8::MAX))
+}
+
+/// Adds what the RTP session knows.
+pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
+    for source in sources(webrtc) {
         if source.get::<bool>("internal") != Ok(true) {
             stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
             if let (Ok(true), Ok(trip)) = (source.get::<bool>("have-rb"), source.get::<u32>("rb-round-trip"))

@@ -6,7 +6,7 @@ use smol::channel::Sender;
 
 use super::MediaError;
 use super::capture::{Capture, SourceConfig};
-use super::encode::Encoders;
+use super::encode::{Encoders, Rates};
 use crate::sdp::Kind;
 
 /// A stream of ours, for any number of peers. Clones are the same stream.
@@ -24,11 +24,11 @@ impl Stream {
         Self { id: format!("roomtone-{:08x}", fastrand::u32(..)), encoders: Arc::new(encoders) }
     }
 
-    /// Starts sources, at most one of each kind; the pictures' bitrate is in kbit/s. What stops later is told to
-    /// `failures`.
+    /// Starts sources, at most one of each kind, with the bounds of the pictures' bitrate. What stops later is told
+    /// to `failures`.
     pub async fn start(
         sources: &[(Kind, SourceConfig)],
-        bitrate: u32,
+        rates: Rates,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         super::init()?;
@@ -36,7 +36,7 @@ impl Stream {
         for (kind, config) in sources {
             captures.push(Capture::start(*kind, config, failures.clone()).await?);
         }
-        Ok(Self::new(Encoders::new(captures, bitrate, failures)))
+        Ok(Self::new(Encoders::new(captures, rates, failures)))
     }
 
     pub(super) fn has(&self, kind: Kind) -> bool {

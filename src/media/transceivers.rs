@@ -5,7 +5,8 @@ use std::sync::Arc;
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
-use super::encode::Encoder;
+use super::congestion::Estimator;
+use super::encode::{Encoder, Seat};
 use super::peer::PeerConfig;
 use super::stream::Stream;
 use super::{MediaError, launch, rtp};
@@ -15,11 +16,17 @@ use crate::sdp::{Codec, Kind, Sdp};
 /// An m-line that we can send on, and what goes over it from an encoder to the peer.
 #[derive(Debug)]
 pub(super) struct Sender {
-    appsrc: gst_app::AppSrc,
+    kind: Kind,
+    pipeline: gst::glib::WeakRef<gst::Pipeline>,
     pad: gst::Pad,
     transceiver: WebRTCRTPTransceiver,
-    codec: Codec,
+    ssrc: u32,
+    /// The stream that it is for.
+    stream: Option<Stream>,
+    /// What makes RTP of it, once a codec is agreed.
+    way: Option<(Codec, gst_app::AppSrc)>,
     feed: Option<Feed>,
+    estimator: Option<Estimator>,
     /// Frames of what was sent over it before.
     before: u64,
     /// The peer takes it.
@@ -28,14 +35,14 @@ pub(super) struct Sender {
 
 #[derive(Debug)]
 struct Feed {
-    stream: String,
     link: gst_utils::ConsumptionLink,
     encoder: Arc<Encoder>,
+    seat: Seat,
 }
 
 impl Sender {
     pub(super) fn kind(&self) -> Kind {
-        self.codec.kind()
+        self.kind
     }
 
     /// Its m-line, once that is agreed.
@@ -45,11 +52,11 @@ impl Sender {
 
     /// Nothing is sent over it, for now.
     pub(super) fn is_idle(&self) -> bool {
-        self.feed.is_none()
+        self.stream.is_none()
     }
 
     pub(super) fn carries(&self, stream: &str) -> bool {
-        self.feed.as_ref().is_some_and(|feed| feed.stream == stream)
+        self.stream.as_ref().is_some_and(|own| own.id == stream)
     }
 
     /// Frames sent so far.
@@ -57,26 +64,88 @@ impl Sender {
         self.before + self.feed.as_ref().map_or(0, |feed| feed.link.pushed())
     }
 
-    /// Sends this from now on.
+    /// What the network takes for all that the connection sends, in bit/s, where that is known.
+    pub(super) fn estimate(&self) -> Option<u32> {
+        self.estimator.as_ref().and_then(Estimator::found)
+    }
+
+    /// Lets the estimate go on from that, in bit/s.
+    pub(super) fn go_on_from(&self, estimate: u32) {
+        self.estimator.iter().for_each(|estimator| estimator.go_on_from(estimate));
+    }
+
+    /// What is encoded for it, in bit/s; none as long as nothing flows.
+    pub(super) fn bitrate(&self) -> Option<u32> {
+        let feed = self.feed.as_ref().filter(|feed| !feed.link.discard());
+        feed.map(|feed| feed.encoder.bitrate())
+    }
+
+    /// Sends this from now on, or as soon as a codec is agreed.
     fn take(&mut self, stream: &Stream) -> Result<(), MediaError> {
-        let encoder = stream.encoders.encoder(self.codec)?;
         if self.pad.has_property("msid") {
             self.pad.set_property("msid", &stream.id);
         }
-        let link = encoder.producer().add_consumer(&self.appsrc);
-        let link = link.map_err(|error| {
-            MediaError::WebRtc(format!("the {} cannot be sent: {error}", self.codec.kind()))
-        })?;
+        self.stream = Some(stream.clone());
+        self.feed()
+    }
+
+    /// A codec is agreed: puts what makes RTP of it before webrtcbin's pad, and the stream before that.
+    fn agree(&mut self, payload: &Payload) -> Result<(), MediaError> {
+        if self.way.is_some() {
+            return Ok(());
+        }
+        let failed = |what: &str| MediaError::WebRtc(format!("the {} cannot be sent: {what}", self.kind));
+        let pipeline = self.pipeline.upgrade().ok_or_else(|| failed("it is over"))?;
+        let mut text =
+            format!("appsrc name=in format=time is-live=true ! {}", rtp::payloader(payload, self.ssrc));
+        if self.kind == Kind::Video && payload.transport_cc.is_some() {
+            text = format!("{text} ! {}", Estimator::text());
+        }
+        let bin = launch::parse_bin(&text)?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&bin, "in")?;
+        let start = self.stream.as_ref().map_or(0, |stream| stream.encoders.rates(self.kind).start);
+        self.estimator = Estimator::of(&bin, start.max(1));
+        pipeline.add(&bin).map_err(|_| failed("add"))?;
+        let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the payloader"))?;
+        src.link(&self.pad).map_err(|_| failed("link"))?;
+        // Told now: webrtcbin then links the pad with the description, not when the first packet comes.
+        self.pad.send_event(gst::event::StreamStart::new(&format!("roomtone-{:08x}", self.ssrc)));
+        self.pad
+            .send_event(gst::event::Caps::new(&rtp::caps(std::slice::from_ref(payload), Some(self.ssrc))));
+        bin.sync_state_with_parent().map_err(|_| failed("state"))?;
+        self.way = Some((payload.codec, appsrc));
+        self.feed()
+    }
+
+    fn feed(&mut self) -> Result<(), MediaError> {
+        let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.way) else { return Ok(()) };
+        let (seat, encoder) = stream.encoders.sit(*codec)?;
+        let link = encoder.producer().add_consumer(appsrc);
+        let link =
+            link.map_err(|error| MediaError::WebRtc(format!("the {} cannot be sent: {error}", self.kind)))?;
         // Nothing leaves before the connection stands.
         link.set_discard(true);
-        self.feed = Some(Feed { stream: stream.id.clone(), link, encoder });
+        self.feed = Some(Feed { link, encoder, seat });
+        Ok(())
+    }
+
+    /// The network allows so much (bit/s) and loses so many percent: another encode may suit better.
+    pub(super) fn follow(&mut self, allowed: u32, lost: u32) -> Result<(), MediaError> {
+        let (Some(stream), Some(feed)) = (&self.stream, &mut self.feed) else { return Ok(()) };
+        let encoder = stream.encoders.follow(&feed.seat, allowed, lost)?;
+        if !Arc::ptr_eq(&encoder, &feed.encoder) {
+            // It goes on with a key frame of the other encode, which is asked for.
+            let changed = feed.link.change_producer(encoder.producer(), false);
+            changed.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+            feed.encoder = encoder;
+        }
         Ok(())
     }
 
     /// Sends nothing from now on.
     pub(super) fn stop(&mut self) {
         self.before = self.pushed();
-        self.feed = None;
+        (self.feed, self.stream) = (None, None);
     }
 
     /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
@@ -106,21 +175,22 @@ fn all(webrtc: &gst::Element) -> Vec<WebRTCRTPTransceiver> {
 }
 
 /// Makes room for each stream of ours that is not sent yet: an m-line that nothing is sent on any more, or
-/// a new one; and for each kind that we only receive. New ones have one codec each, the one that we
-/// prefer.
+/// a new one; and for each kind that we only receive. New ones offer all our codecs, in our order, with the numbers
+/// that the peer knows them by.
 pub(super) fn for_offer(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
-    config: &PeerConfig,
+    (config, known): (&PeerConfig, &[Payload]),
     streams: &[Stream],
     senders: &mut Vec<Sender>,
 ) -> Result<(), MediaError> {
     let present: Vec<Kind> = all(webrtc).iter().filter_map(kind_of).collect();
     for kind in Kind::ALL {
-        let codec = config.codecs.iter().find(|codec| codec.kind() == kind);
-        let payload = || {
-            let none = || MediaError::WebRtc(format!("no codec for {kind}"));
-            codec.map(|codec| rtp::offered(*codec)).ok_or_else(none)
+        let codecs = config.codecs.iter().filter(|codec| codec.kind() == kind);
+        let payloads: Vec<Payload> = codecs.map(|codec| rtp::offered_beside(*codec, known)).collect();
+        let wanted = || match payloads.is_empty() {
+            true => Err(MediaError::WebRtc(format!("no codec for {kind}"))),
+            false => Ok(payloads.as_slice()),
         };
         let receive = config.receives(kind);
         for stream in streams.iter().filter(|stream| stream.has(kind)) {
@@ -131,13 +201,13 @@ pub(super) fn for_offer(
                 Some(idle) => idle.take(stream)?,
                 None => {
                     let line = (None, direction(true, receive));
-                    senders.push(attach(pipeline, webrtc, stream, &payload()?, line)?);
+                    senders.push(attach(pipeline, webrtc, stream, wanted()?, line)?);
                 }
             }
         }
         let is_there = present.contains(&kind) || senders.iter().any(|sender| sender.kind() == kind);
         if receive && !is_there {
-            add(webrtc, direction(false, true), &payload()?);
+            add(webrtc, direction(false, true), wanted()?);
         }
     }
     Ok(())
@@ -155,17 +225,18 @@ pub(super) fn for_answer(
     agreed: usize,
 ) -> Result<(), MediaError> {
     let transceivers = all(webrtc);
-    // Those of an offer of ours that was forgotten: webrtcbin takes them for the peer's new m-lines.
-    let mut waiting: Vec<Kind> = senders.iter().filter(|s| s.mline().is_none()).map(Sender::kind).collect();
     // What was agreed before stays: a direction that the peer changed shows in the answer, not here.
     for (mline, media) in offer.media.iter().enumerate().skip(agreed) {
         let Some(kind) = Kind::of(media) else { continue };
         // Newer versions make it with the offer, 1.22 only with the answer.
         let made = transceivers.iter().find(|t| t.mlineindex() as usize == mline);
-        let payload = usable(media, &config.codecs).into_iter().next();
+        let payload = usable(media, &config.codecs, &config.preferred).into_iter().next();
         let receive = config.receives(kind);
-        if let (Some(at), Some(_)) = (waiting.iter().position(|waits| *waits == kind), &payload) {
-            waiting.remove(at);
+        // One of an offer of ours that was forgotten: webrtcbin takes it for the peer's new m-line.
+        let waiting = senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.way.is_none());
+        if let (Some(waiting), Some(payload)) = (waiting, &payload) {
+            set_up(&waiting.transceiver, std::slice::from_ref(payload), Some(waiting.ssrc));
+            waiting.agree(payload)?;
             continue;
         }
         // The peer's lines of a kind take our streams in turn.
@@ -178,15 +249,55 @@ pub(super) fn for_answer(
                     transceiver.set_direction(direction(true, receive));
                 }
                 let line = (made.map(|_| mline), direction(true, receive));
-                senders.push(attach(pipeline, webrtc, stream, &payload, line)?);
+                say_if_second(config, payload.codec);
+                let mut sender = attach(pipeline, webrtc, stream, std::slice::from_ref(&payload), line)?;
+                sender.agree(&payload)?;
+                senders.push(sender);
             }
             (Some(payload), None) => receive_only(webrtc, made, direction(false, receive), &payload),
-            (None, _) => {
+            (None, stream) => {
+                if stream.is_some() && !media.is_rejected() {
+                    tracing::warn!("the peer offers no {kind} codec that is here: no {kind} is sent");
+                }
                 receive_only(webrtc, made, Direction::Inactive, &rtp::offered(Codec::default_of(kind)));
             }
         }
     }
     Ok(())
+}
+
+/// Takes for each m-line that we offered the codec that the peer's answer has for us. The first `agreed` m-lines were
+/// there before; webrtcbin does not tell yet which of the others is whose, but it has them in the senders' order.
+pub(super) fn by_answer(
+    config: &PeerConfig,
+    senders: &mut [Sender],
+    answer: &Sdp,
+    agreed: usize,
+) -> Result<(), MediaError> {
+    for kind in Kind::ALL {
+        let new = answer.media.iter().skip(agreed).filter(|media| Kind::of(media) == Some(kind));
+        let waiting =
+            senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && s.mline().is_none());
+        for (sender, media) in waiting.zip(new) {
+            match usable(media, &config.codecs, &config.preferred).first() {
+                _ if media.is_rejected() => tracing::warn!("the peer takes no {kind} of ours"),
+                None => tracing::warn!("the peer's answer has no {kind} codec that is here"),
+                Some(payload) => {
+                    say_if_second(config, payload.codec);
+                    sender.agree(payload)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Says so where not the codec is sent that the user prefers.
+fn say_if_second(config: &PeerConfig, codec: Codec) {
+    let first = config.preferred.iter().find(|first| first.kind() == codec.kind());
+    if let Some(first) = first.filter(|first| **first != codec) {
+        tracing::warn!("the peer does not take {first}: {codec} is sent");
+    }
 }
 
 fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
@@ -207,60 +318,66 @@ fn receive_only(
     match made {
         Some(transceiver) => {
             transceiver.set_direction(direction);
-            set_up(transceiver, payload, None);
+            set_up(transceiver, std::slice::from_ref(payload), None);
         }
-        None => add(webrtc, direction, payload),
+        None => add(webrtc, direction, std::slice::from_ref(payload)),
     }
 }
 
 /// A transceiver that sends nothing.
-fn add(webrtc: &gst::Element, direction: Direction, payload: &Payload) {
-    let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payload, None)];
-    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), payload, None);
+fn add(webrtc: &gst::Element, direction: Direction, payloads: &[Payload]) {
+    let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payloads, None)];
+    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), payloads, None);
 }
 
-/// One payload type, and retransmission for pictures.
-fn set_up(transceiver: &WebRTCRTPTransceiver, payload: &Payload, ssrc: Option<u32>) {
-    transceiver.set_codec_preferences(Some(&rtp::caps(payload, ssrc)));
-    if payload.codec.kind() == Kind::Video && payload.feedback.iter().any(|feedback| feedback == "nack") {
+/// The payload types, and retransmission for pictures.
+fn set_up(transceiver: &WebRTCRTPTransceiver, payloads: &[Payload], ssrc: Option<u32>) {
+    transceiver.set_codec_preferences(Some(&rtp::caps(payloads, ssrc)));
+    let again = |payload: &Payload| {
+        payload.codec.kind() == Kind::Video && payload.feedback.iter().any(|feedback| feedback == "nack")
+    };
+    if payloads.iter().any(again) {
         transceiver.set_property("do-nack", true);
     }
 }
 
-/// Builds `appsrc ! payloader`, links it to a sink pad of webrtcbin, and sends the stream over it: on that
-/// m-line, which has a transceiver, or on the one that the next description of ours gives it.
+/// Requests a sink pad of webrtcbin for a stream: on that m-line, which has a transceiver, or on the one that the
+/// next description of ours gives it.
 fn attach(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
     stream: &Stream,
-    payload: &Payload,
+    payloads: &[Payload],
     (mline, direction): (Option<usize>, Direction),
 ) -> Result<Sender, MediaError> {
-    let ssrc = fastrand::u32(1..);
-    let kind = payload.codec.kind();
-    let failed = |what: &str| MediaError::WebRtc(format!("the {kind} cannot be sent: {what}"));
-    let bin = launch::parse_bin(&format!("appsrc name=in ! {}", rtp::payloader(payload, ssrc)))?;
-    let appsrc: gst_app::AppSrc = launch::by_name(&bin, "in")?;
-    pipeline.add(&bin).map_err(|_| failed("add"))?;
+    let no_pad = || MediaError::WebRtc("webrtcbin gives no pad to send over".to_owned());
+    let kind = payloads.first().ok_or_else(no_pad)?.codec.kind();
     let pad = match mline {
         Some(mline) => webrtc.request_pad_simple(&format!("sink_{mline}")),
         // Without a name the m-line stays open: the peer may offer one for the same place in this moment. 1.22
         // gives names of its own that are taken where others were asked for.
         None => {
-            let caps = rtp::caps(payload, None);
+            let caps = rtp::caps(payloads, None);
             webrtc.pad_template("sink_%u").and_then(|pads| webrtc.request_pad(&pads, None, Some(&caps)))
         }
     };
-    let pad = pad.ok_or_else(|| failed("no pad"))?;
-    let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the payloader"))?;
-    src.link(&pad).map_err(|_| failed("link"))?;
-    let transceiver = pad.property::<WebRTCRTPTransceiver>("transceiver");
-    let codec = payload.codec;
-    let mut sender = Sender { appsrc, pad, transceiver, codec, feed: None, before: 0, is_wanted: false };
+    let pad = pad.ok_or_else(no_pad)?;
+    let mut sender = Sender {
+        kind,
+        pipeline: pipeline.downgrade(),
+        transceiver: pad.property::<WebRTCRTPTransceiver>("transceiver"),
+        pad,
+        ssrc: fastrand::u32(1..),
+        stream: None,
+        way: None,
+        feed: None,
+        estimator: None,
+        before: 0,
+        is_wanted: false,
+    };
     sender.take(stream)?;
-    bin.sync_state_with_parent().map_err(|_| failed("state"))?;
     sender.transceiver.set_direction(direction);
-    set_up(&sender.transceiver, payload, Some(ssrc));
+    set_up(&sender.transceiver, payloads, Some(sender.ssrc));
     Ok(sender)
 }
 

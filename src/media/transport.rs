@@ -127,6 +127,11 @@ pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
         for buffer in buffers.iter().filter(|(of, _)| *of == ssrc).filter_map(|(_, buffer)| buffer.upgrade())
         {
             buffer.set_property("do-retransmission", true);
+            // More often, and for what is only late, is a flood that makes a full network fuller.
+            buffer.set_property("rtx-max-retries", 3_i32);
+            if buffer.has_property("rtx-next-seqnum") {
+                buffer.set_property("rtx-next-seqnum", false);
+            }
         }
     }
 }

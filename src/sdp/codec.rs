@@ -47,13 +47,24 @@ pub enum Codec {
     Vp8,
     /// H.264, constrained baseline, packetization mode 1 (RFC 6184).
     H264,
+    /// VP9, profile 0 (RFC 9628).
+    Vp9,
+    /// AV1 (its RTP payload format of the Alliance for Open Media).
+    Av1,
+    /// H.265 (RFC 7798).
+    H265,
     /// Opus (RFC 7587).
     Opus,
+    /// G.711, µ-law (RFC 3551, 4.5.14).
+    Pcmu,
+    /// G.711, A-law (the same).
+    Pcma,
 }
 
 impl Codec {
     /// All of them, the preferred first within a kind.
-    pub const ALL: [Self; 3] = [Self::Vp8, Self::H264, Self::Opus];
+    pub const ALL: [Self; 8] =
+        [Self::Vp8, Self::H264, Self::Vp9, Self::Av1, Self::H265, Self::Opus, Self::Pcmu, Self::Pcma];
 
     /// The codec of a kind that every peer has (RFC 7742, RFC 7874).
     pub fn default_of(kind: Kind) -> Self {
@@ -66,8 +77,8 @@ impl Codec {
     /// What it carries.
     pub fn kind(self) -> Kind {
         match self {
-            Self::Vp8 | Self::H264 => Kind::Video,
-            Self::Opus => Kind::Audio,
+            Self::Vp8 | Self::H264 | Self::Vp9 | Self::Av1 | Self::H265 => Kind::Video,
+            Self::Opus | Self::Pcmu | Self::Pcma => Kind::Audio,
         }
     }
 
@@ -76,7 +87,12 @@ impl Codec {
         match self {
             Self::Vp8 => "VP8",
             Self::H264 => "H264",
+            Self::Vp9 => "VP9",
+            Self::Av1 => "AV1",
+            Self::H265 => "H265",
             Self::Opus => "OPUS",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
         }
     }
 
@@ -87,9 +103,10 @@ impl Codec {
 
     /// The RTP clock, in Hz.
     pub fn clock_rate(self) -> u32 {
-        match self.kind() {
-            Kind::Video => 90_000,
-            Kind::Audio => 48_000,
+        match self {
+            Self::Opus => 48_000,
+            Self::Pcmu | Self::Pcma => 8_000,
+            Self::Vp8 | Self::H264 | Self::Vp9 | Self::Av1 | Self::H265 => 90_000,
         }
     }
 
@@ -98,7 +115,13 @@ impl Codec {
         match self {
             Self::Vp8 => 96,
             Self::H264 => 102,
+            Self::Vp9 => 98,
+            Self::Av1 => 104,
+            Self::H265 => 106,
             Self::Opus => 111,
+            // As RFC 3551 has them.
+            Self::Pcmu => 0,
+            Self::Pcma => 8,
         }
     }
 }
@@ -108,10 +131,29 @@ impl std::fmt::Display for Codec {
         f.write_str(match self {
             Self::Vp8 => "VP8",
             Self::H264 => "H.264",
+            Self::Vp9 => "VP9",
+            Self::Av1 => "AV1",
+            Self::H265 => "H.265",
             Self::Opus => "Opus",
+            Self::Pcmu => "PCMU",
+            Self::Pcma => "PCMA",
         })
     }
 }
+
+impl std::str::FromStr for Codec {
+    type Err = String;
+
+    /// A codec as options have it: `vp8`, `h264`, `opus` and so on.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = || Self::ALL.map(|codec| codec.encoding_name().to_lowercase()).join(", ");
+        let plain = text.trim().replace('.', "");
+        Self::from_encoding_name(&plain).ok_or_else(|| format!("'{text}' is no codec: {}", known()))
+    }
+}
+
+/// The transport-wide feedback that congestion control lives on: its header extension.
+pub const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// One payload type of an m-line.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +166,8 @@ pub struct Payload {
     pub fmtp: Vec<(String, String)>,
     /// Its feedback messages (`a=rtcp-fb`), `nack pli` and the like.
     pub feedback: Vec<String>,
+    /// The number of the header extension [`TRANSPORT_CC`], where that feedback is agreed.
+    pub transport_cc: Option<u8>,
 }
 
 impl Payload {
@@ -132,11 +176,15 @@ impl Payload {
         self.fmtp.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// H.264: packetization mode 1 and (constrained) baseline, which is what we encode;
-    /// the better fit has the higher rank, none is unusable.
+    /// H.264: packetization mode 1 and (constrained) baseline, which is what we encode; VP9 and AV1: profile 0,
+    /// eight bits. The better fit has the higher rank, none is unusable.
     fn rank(&self) -> Option<u8> {
-        if self.codec != Codec::H264 {
-            return Some(0);
+        let is_first = |name| self.parameter(name).is_none_or(|profile| profile == "0");
+        match self.codec {
+            Codec::H264 => {}
+            Codec::Vp9 => return is_first("profile-id").then_some(0),
+            Codec::Av1 => return is_first("profile").then_some(0),
+            Codec::Vp8 | Codec::H265 | Codec::Opus | Codec::Pcmu | Codec::Pcma => return Some(0),
         }
         let profile = self.parameter("profile-level-id").unwrap_or("42e01f").to_ascii_lowercase();
         match (self.parameter("packetization-mode"), profile.get(..4)) {
@@ -152,9 +200,19 @@ fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
-/// The payload types of an m-line that we could take, best first by our preference.
-pub fn usable(media: &Media, preference: &[Codec]) -> Vec<Payload> {
-    let mut all: Vec<(usize, u8, Payload)> = media
+/// The number of the header extension [`TRANSPORT_CC`] in an m-line; one that fits the one-byte form (RFC 8285, 4.2).
+fn transport_cc(media: &Media) -> Option<u8> {
+    let extensions = media.attributes("extmap").filter_map(|value| value.trim().split_once(' '));
+    let found = extensions.filter(|(_, uri)| uri.split(' ').next() == Some(TRANSPORT_CC));
+    let ids = found.filter_map(|(id, _)| id.split('/').next()?.parse().ok());
+    ids.into_iter().find(|id| (1..15).contains(id))
+}
+
+/// The payload types of an m-line that we could take, of these codecs: first those that we prefer, in our order, then
+/// the others in the m-line's.
+pub fn usable(media: &Media, codecs: &[Codec], preferred: &[Codec]) -> Vec<Payload> {
+    let extension = transport_cc(media);
+    let all: Vec<(u8, Payload)> = media
         .attributes("rtpmap")
         .filter_map(|map| {
             let (pt, map) = map.split_once(' ')?;
@@ -162,8 +220,8 @@ pub fn usable(media: &Media, preference: &[Codec]) -> Vec<Payload> {
             let codec = Codec::from_encoding_name(parts.next()?)?;
             let rate: u32 = parts.next()?.parse().ok()?;
             let number: u8 = pt.parse().ok().filter(|pt| *pt < 128)?;
-            let at = preference.iter().position(|c| *c == codec)?;
-            if rate != codec.clock_rate() || Kind::of(media) != Some(codec.kind()) {
+            if !codecs.contains(&codec) || rate != codec.clock_rate() || Kind::of(media) != Some(codec.kind())
+            {
                 return None;
             }
             let fmtp = media.attributes("fmtp").filter_map(|v| v.split_once(' ')).filter(|(n, _)| *n == pt);
@@ -172,12 +230,24 @@ pub fn usable(media: &Media, preference: &[Codec]) -> Vec<Payload> {
             let fmtp = fmtp.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
             let feedback = media.attributes("rtcp-fb").filter_map(|v| v.split_once(' '));
             let feedback = feedback.filter(|(n, _)| *n == pt || *n == "*").map(|(_, v)| v.trim().to_owned());
-            let payload = Payload { pt: number, codec, fmtp, feedback: feedback.collect() };
-            Some((at, payload.rank()?, payload))
+            let feedback: Vec<String> = feedback.collect();
+            let transport_cc =
+                extension.filter(|_| feedback.iter().any(|feedback| feedback == "transport-cc"));
+            let payload = Payload { pt: number, codec, fmtp, feedback, transport_cc };
+            Some((payload.rank()?, payload))
         })
         .collect();
-    all.sort_by_key(|(at, rank, _)| (*at, u8::MAX - rank));
-    all.into_iter().map(|(_, _, payload)| payload).collect()
+    let formats: Vec<&str> = media.rest.split(' ').skip(2).collect();
+    let first = |codec: Codec| {
+        let of_codec = all.iter().filter(|(_, payload)| payload.codec == codec);
+        let places = of_codec.filter_map(|(_, p)| formats.iter().position(|pt| *pt == p.pt.to_string()));
+        let ours = preferred.iter().position(|other| *other == codec).unwrap_or(preferred.len());
+        (ours, places.min().unwrap_or(formats.len()))
+    };
+    let mut order: Vec<_> =
+        all.iter().map(|(rank, payload)| (first(payload.codec), u8::MAX - rank, payload.clone())).collect();
+    order.sort_by_key(|(place, rank, _)| (*place, *rank));
+    order.into_iter().map(|(_, _, payload)| payload).collect()
 }
 
 /// Writes into an H.264 m-line what browsers ask for, constrained baseline with any level:
@@ -199,22 +269,76 @@ pub fn declare_h264(media: &mut Media, level: &str) {
     }
 }
 
+/// Gives every codec of pictures in an offer of ours a payload type to send again what was lost (RFC 4588, 8.1), its
+/// neighbour where that is free: webrtcbin does so for the first codec alone.
+pub fn offer_retransmission(media: &mut Media) {
+    let mut taken: Vec<u8> =
+        media.attributes("rtpmap").filter_map(|map| map.split(' ').next()?.parse().ok()).collect();
+    let has = |media: &Media, apt: &str| {
+        media.attributes("fmtp").any(|fmtp| fmtp.split_once(' ').is_some_and(|(_, value)| value == apt))
+    };
+    let is_asked =
+        |media: &Media, pt: u8| media.attributes("rtcp-fb").any(|feedback| feedback == format!("{pt} nack"));
+    for Payload { pt, codec, .. } in usable(media, &Codec::ALL, &[]) {
+        let apt = format!("apt={pt}");
+        if codec.kind() != Kind::Video || has(media, &apt) || !is_asked(media, pt) {
+            continue;
+        }
+        let Some(free) = (pt..127).chain(96..pt).find(|free| !taken.contains(free)) else { continue };
+        taken.push(free);
+        media.rest.push_str(&format!(" {free}"));
+        media.lines.push(super::Line::attribute("rtpmap", &format!("{free} rtx/90000")));
+        media.lines.push(super::Line::attribute("fmtp", &format!("{free} {apt}")));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::{Sdp, tests::CHROMIUM};
     use super::*;
 
     #[test]
-    fn payloads_come_in_our_order_of_preference() {
+    fn payloads_come_in_our_order_of_preference_or_in_the_offers() {
         let sdp = Sdp::parse(CHROMIUM).unwrap();
-        let video = usable(&sdp.media[1], &[Codec::Vp8, Codec::H264]);
+        let both = [Codec::Vp8, Codec::H264];
+        let video = usable(&sdp.media[1], &both, &[]);
         assert_eq!(video.iter().map(|p| p.pt).collect::<Vec<_>>(), [96, 109, 107]);
-        let video = usable(&sdp.media[1], &[Codec::H264, Codec::Vp8]);
+        let video = usable(&sdp.media[1], &both, &[Codec::H264]);
         assert_eq!(video.iter().map(|p| p.pt).collect::<Vec<_>>(), [109, 107, 96]);
         assert!(video[0].feedback.contains(&"nack pli".to_owned()));
-        let audio = usable(&sdp.media[0], &[Codec::Opus]);
+        let audio = usable(&sdp.media[0], &[Codec::Opus], &[]);
         assert_eq!((audio.len(), audio[0].pt), (1, 111));
-        assert!(usable(&sdp.media[2], &Codec::ALL).is_empty());
+        assert!(usable(&sdp.media[2], &Codec::ALL, &[]).is_empty());
+    }
+
+    #[test]
+    fn every_codec_of_an_offer_can_be_sent_again() {
+        let text = "v=0\nm=video 9 X 96 98 97\na=rtpmap:96 VP8/90000\na=rtcp-fb:96 nack\na=rtpmap:98 VP9/90000\n\
+                    a=rtcp-fb:98 nack\na=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n";
+        let mut sdp = Sdp::parse(text).unwrap();
+        offer_retransmission(&mut sdp.media[0]);
+        assert_eq!(sdp.media[0].rest, "9 X 96 98 97 99");
+        assert_eq!(sdp.media[0].attributes("fmtp").collect::<Vec<_>>(), ["97 apt=96", "99 apt=98"]);
+        let once = sdp.clone();
+        offer_retransmission(&mut sdp.media[0]);
+        assert!(sdp == once, "once is enough");
+    }
+
+    #[test]
+    fn transport_wide_feedback_takes_both_its_lines_and_a_number_that_fits() {
+        let found = |lines: &str| {
+            let text = format!("v=0\nm=video 9 X 96\na=rtpmap:96 VP8/90000\n{lines}");
+            usable(&Sdp::parse(&text).unwrap().media[0], &Codec::ALL, &[])[0].transport_cc
+        };
+        let feedback = "a=rtcp-fb:96 transport-cc\n";
+        assert_eq!(found(&format!("{feedback}a=extmap:5 {TRANSPORT_CC}\n")), Some(5));
+        assert_eq!(found(&format!("{feedback}a=extmap:5/sendrecv {TRANSPORT_CC} x\n")), Some(5));
+        assert_eq!(found(feedback), None);
+        assert_eq!(found(&format!("a=extmap:5 {TRANSPORT_CC}\n")), None);
+        assert_eq!(
+            found(&format!("{feedback}a=extmap:0 {TRANSPORT_CC}\na=extmap:4096 {TRANSPORT_CC}\n")),
+            None
+        );
     }
 
     #[test]

@@ -250,7 +250,10 @@ impl Negotiation {
     fn offer(&mut self, now: Instant, sdp: String) {
         let sdp = match Sdp::parse(&sdp) {
             Ok(mut parsed) => {
-                parsed.media.iter_mut().for_each(|media| sdp::codec::declare_h264(media, "1f"));
+                for media in &mut parsed.media {
+                    sdp::codec::declare_h264(media, "1f");
+                    sdp::codec::offer_retransmission(media);
+                }
                 Setup::leave_open(&mut parsed);
                 parsed.to_string()
             }

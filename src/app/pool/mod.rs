@@ -72,6 +72,7 @@ impl PoolOptions {
         PeerConfig {
             receive: self.receive.clone(),
             codecs: self.codecs.clone(),
+            preferred: self.codecs.clone(),
             ice: self.ice.config(),
             latency: self.latency,
             ..PeerConfig::default()
@@ -152,8 +153,7 @@ impl Pool {
         crate::media::init()?;
         inventory::check()?;
         if options.codecs.is_empty() {
-            let works = |codec: &Codec| inventory::encoder(*codec).and(inventory::decoder(*codec)).is_ok();
-            options.codecs = Codec::ALL.into_iter().filter(works).collect();
+            options.codecs = inventory::codecs(&[], None)?.all;
         }
         let (orders, ordered) = bounded(ORDERS);
         let (event, events) = bounded(EVENTS);

@@ -20,8 +20,10 @@ pub struct PeerConfig {
     pub channels: Vec<ChannelConfig>,
     /// Whether to take what the peer sends, of each kind.
     pub receive: Vec<Kind>,
-    /// The codecs, in the order of preference.
+    /// The codecs that we take, in the order that we offer them in.
     pub codecs: Vec<Codec>,
+    /// Those that are taken before others when the peer offers; else its order counts.
+    pub preferred: Vec<Codec>,
     /// How a path to the peer is looked for.
     pub ice: IceConfig,
     /// How long received media waits to be put in order.

@@ -1,7 +1,9 @@
 //! One peer's connection: a pipeline around a webrtcbin. It does what the session says
 //! ([`Effect`]s, one after another) and tells what happens ([`PeerEvent`]s).
 
+mod adapt;
 mod config;
+mod description;
 mod state;
 
 use std::sync::Arc;
@@ -9,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use gst_webrtc::{
-    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState,
-    WebRTCRTPTransceiver, WebRTCSDPType, WebRTCSessionDescription,
+    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState, WebRTCRTPTransceiver,
 };
 use smol::channel::Sender as EventSender;
 
@@ -19,17 +20,16 @@ use self::state::report;
 pub(super) use self::state::{State, lock, report_of_peer};
 use super::certificate::Certificate;
 use super::channel::ChannelConfig;
+use super::congestion::Congestion;
 use super::pipeline::{BusEvent, Owned};
 use super::playout::Delay;
 use super::receive;
 pub use super::stats::Stats;
 use super::stream::Stream;
-use super::{MediaError, channel, transceivers, transport};
+use super::{MediaError, channel, transport};
 use crate::protocol::SdpKind;
-use crate::sdp::fingerprint::Fingerprint;
-use crate::sdp::source::Sources;
-use crate::sdp::{Kind, Sdp, direction};
-use crate::session::{ConnectionState, Effect, EffectId, EffectResult, Remote};
+use crate::sdp::Kind;
+use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
 /// How long the peer has to open a channel that our side wants too, until we do.
 const TURN: Duration = Duration::from_secs(1);
@@ -44,7 +44,9 @@ pub struct Peer {
     certificate: Certificate,
     events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
-    delay: Delay,
+    delay: Arc<Delay>,
+    congestion: Arc<Congestion>,
+    _adapts: smol::Task<()>,
     owned: Owned,
 }
 
@@ -58,7 +60,7 @@ impl Peer {
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         transport::set_up_ice(&webrtc, &config.ice);
         let buffers = transport::set_up_rtp(&webrtc);
-        let delay = Delay::of(&webrtc, config.latency, buffers.clone());
+        let delay = Arc::new(Delay::of(&webrtc, config.latency, buffers.clone()));
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -78,7 +80,17 @@ impl Peer {
         certificate.give_to(&webrtc);
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
-        let peer = Self { state, webrtc, config, certificate, events, packets, delay, owned };
+        let (start, most) = adapt::rates(&config.streams);
+        let congestion = Arc::new(Congestion::of(start, most));
+        congestion.limit_repeats(&webrtc);
+        let _adapts = smol::spawn(adapt::run(
+            Arc::downgrade(&state),
+            webrtc.downgrade(),
+            congestion.clone(),
+            delay.clone(),
+        ));
+        let peer =
+            Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
         peer.listen(buffers);
         peer.owned.play()?;
         Ok(peer)
@@ -166,13 +178,6 @@ impl Peer {
         (self.packets.load(Relaxed), frames)
     }
 
-    /// Lets received media wait as long as the network wants it; to be called regularly.
-    pub fn follow_network(&self) {
-        if lock(&self.state).connected.is_some() {
-            self.delay.follow(&self.webrtc);
-        }
-    }
-
     /// Says goodbye to the peer, which then knows at once that this is the end.
     pub async fn say_goodbye(&self) {
         self.owned.say_farewell().await;
@@ -195,7 +200,10 @@ impl Peer {
         let mut stats = Stats::default();
         for sender in &state.senders {
             match sender.kind() {
-                Kind::Video => stats.video_frames_sent += sender.pushed(),
+                Kind::Video => {
+                    stats.video_frames_sent += sender.pushed();
+                    stats.video_kbps = sender.bitrate().map(|rate| rate / 1000).or(stats.video_kbps);
+                }
                 Kind::Audio => stats.audio_frames_sent += sender.pushed(),
             }
         }
@@ -214,6 +222,7 @@ impl Peer {
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         super::stats::add_rtp_session(&self.webrtc, &mut stats);
+        stats.network_kbps = stats.video_kbps.map(|_| self.congestion.last() / 1000);
         self.delay.add_to(&mut stats);
         stats.delay_ms = self.webrtc.property("latency");
         stats
@@ -317,143 +326,6 @@ impl Peer {
         });
     }
 
-    async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
-        if kind == SdpKind::Offer {
-            self.prepare_offer()?;
-        }
-        let (promise, reply) = gst::Promise::new_future();
-        let signal = match kind {
-            SdpKind::Offer => "create-offer",
-            SdpKind::Answer => "create-answer",
-        };
-        self.webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
-        let reply = settle(reply.await)?;
-        let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
-        let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
-        let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
-        let text =
-            direction::silence(&self.certificate.name_in(&text), &self.mlines(|sender| sender.is_idle()));
-        tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
-        tracing::trace!("{text}");
-        Ok(EffectResult::Created(text))
-    }
-
-    /// Fits our side to what it wants to send and receive.
-    fn prepare_offer(&self) -> Result<(), MediaError> {
-        let (first, wanted) = {
-            let state = lock(&self.state);
-            (state.mlines == 0 && state.channels.is_empty(), state.wanted.clone())
-        };
-        self.fit(|pipeline, streams, senders| {
-            transceivers::for_offer(pipeline, &self.webrtc, &self.config, streams, senders)
-        })?;
-        if first {
-            for config in self.config.chat.iter().chain(&wanted) {
-                channel::open(&self.webrtc, &self.state, &self.events, config)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Changes the senders. webrtcbin may call back meanwhile: the state is not held.
-    fn fit(
-        &self,
-        work: impl FnOnce(&gst::Pipeline, &[Stream], &mut Vec<transceivers::Sender>) -> Result<(), MediaError>,
-    ) -> Result<(), MediaError> {
-        let (streams, mut senders) = {
-            let mut state = lock(&self.state);
-            (state.streams.clone(), std::mem::take(&mut state.senders))
-        };
-        let worked = work(self.owned.pipeline(), &streams, &mut senders);
-        let mut state = lock(&self.state);
-        let is_sent = |sender: &transceivers::Sender| state.streams.iter().any(|s| sender.carries(&s.id));
-        senders.iter_mut().filter(|sender| !is_sent(sender)).for_each(|sender| sender.stop());
-        senders.iter().for_each(|sender| sender.flow(state.connected.is_some()));
-        state.senders = senders;
-        worked
-    }
-
-    /// The m-lines of some of the senders.
-    fn mlines(&self, of: impl Fn(&transceivers::Sender) -> bool) -> Vec<usize> {
-        lock(&self.state)
-            .senders
-            .iter()
-            .filter(|sender| of(sender))
-            .filter_map(|sender| sender.mline())
-            .collect()
-    }
-
-    async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
-        let sdp = direction::unsilence(sdp, &self.mlines(|_| true));
-        self.apply("set-local-description", kind, &sdp).await?;
-        self.send_what_is_wanted();
-        self.watch_dtls();
-        Ok(EffectResult::Applied)
-    }
-
-    async fn apply_remote(&self, kind: SdpKind, remote: &Remote) -> Result<EffectResult, MediaError> {
-        let Remote { sdp, flows } = remote;
-        tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
-        {
-            let mut state = lock(&self.state);
-            (state.fingerprints, state.sources) = (Fingerprint::all(sdp), Sources::of(sdp));
-        }
-        let mut shown = sdp.clone();
-        direction::listen(&mut shown, &self.mlines(|_| true));
-        self.apply("set-remote-description", kind, &shown.to_string()).await?;
-        if kind == SdpKind::Offer {
-            let agreed = lock(&self.state).mlines;
-            self.fit(|pipeline, streams, senders| {
-                transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, sdp, agreed)
-            })?;
-        }
-        let mut state = lock(&self.state);
-        let lines = sdp.media.iter().zip(flows);
-        let comes = |(media, flow): &(&crate::sdp::Media, &direction::Direction)| {
-            flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
-        };
-        state.mlines = sdp.media.len();
-        state.expected = lines.filter(comes).count();
-        let before = std::mem::replace(&mut state.flows, flows.clone());
-        let sends = |flows: &[direction::Direction], track: &receive::Track| {
-            flows.get(track.mline).is_some_and(|flow| flow.send)
-        };
-        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(flows, track));
-        let changed: Vec<_> = changed.cloned().collect();
-        drop(state);
-        self.send_what_is_wanted();
-        for track in changed {
-            let event = if sends(flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
-            report_of_peer(&self.state, &self.events, event(track));
-        }
-        self.watch_dtls();
-        Ok(EffectResult::Applied)
-    }
-
-    async fn apply(&self, signal: &str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
-        let wrong = |error: String| MediaError::WebRtc(format!("{signal}: {error}"));
-        let message = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes()).map_err(|e| wrong(e.to_string()))?;
-        let kind = match kind {
-            SdpKind::Offer => WebRTCSDPType::Offer,
-            SdpKind::Answer => WebRTCSDPType::Answer,
-        };
-        let (promise, reply) = gst::Promise::new_future();
-        let description = WebRTCSessionDescription::new(kind, message);
-        self.webrtc.emit_by_name::<()>(signal, &[&description, &promise]);
-        settle(reply.await).map(|_| ()).map_err(|error| wrong(error.to_string()))
-    }
-
-    /// Sends on the m-lines that the peer takes something on, and on no others.
-    fn send_what_is_wanted(&self) {
-        let mut state = lock(&self.state);
-        let (connected, flows) = (state.connected.is_some(), state.flows.clone());
-        for sender in &mut state.senders {
-            let flow = sender.mline().and_then(|mline| flows.get(mline));
-            sender.is_wanted = flow.is_some_and(|flow| flow.receive);
-            sender.flow(connected);
-        }
-    }
-
     /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
     fn watch_dtls(&self) {
         let Some(transport) = transport::dtls(&self.webrtc) else { return };
@@ -466,23 +338,6 @@ impl Peer {
             DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
             _ => {}
         });
-    }
-}
-
-fn text_summary(sdp: &str) -> String {
-    Sdp::parse(sdp).map_or_else(|error| error.to_string(), |sdp| transceivers::summary(&sdp))
-}
-
-fn settle(
-    reply: Result<Option<gst::promise::PromiseReply>, gst::PromiseError>,
-) -> Result<Option<gst::Structure>, MediaError> {
-    match reply {
-        Ok(None) => Ok(None),
-        Ok(Some(ref reply)) => match reply.get::<gst::glib::Error>("error") {
-            Ok(error) => Err(MediaError::WebRtc(error.message().to_owned())),
-            Err(_) => Ok(Some((**reply).to_owned())),
-        },
-        Err(error) => Err(MediaError::WebRtc(format!("webrtcbin gave no answer: {error:?}"))),
     }
 }
 

@@ -10,9 +10,9 @@ use crate::media::channel::{Channel, ChannelConfig};
 use crate::media::receive::Track;
 use crate::media::stream::Stream;
 use crate::media::transceivers::Sender;
-use crate::sdp::Direction;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
+use crate::sdp::{Direction, Payload};
 
 #[derive(Debug)]
 pub(in crate::media) struct State {
@@ -30,6 +30,8 @@ pub(in crate::media) struct State {
     pub(super) mlines: usize,
     /// The peer's directions, by m-line.
     pub(super) flows: Vec<Direction>,
+    /// The payload types that the peer's last description has.
+    pub(super) payloads: Vec<Payload>,
     /// What the peer's m-lines name.
     pub(super) sources: Sources,
     pub(super) expected: usize,
@@ -56,6 +58,7 @@ impl State {
             opened: vec![],
             mlines: 0,
             flows: vec![],
+            payloads: vec![],
             sources: Sources::default(),
             expected: 0,
             fingerprints: vec![],

@@ -1,0 +1,256 @@
+//! One encode of one source, whose rate, size and frames a second can change while it runs.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
+
+use super::shape::Shape;
+use crate::media::MediaError;
+use crate::media::capture::Capture;
+use crate::media::launch;
+use crate::media::pipeline::{BusEvent, Owned};
+use crate::sdp::{Codec, Kind};
+
+/// A change smaller than that is not worth it.
+const NOTICEABLE: f64 = 0.03;
+
+/// One encode of one source. Whoever sends of it holds it.
+#[derive(Debug)]
+pub struct Encoder {
+    codec: Codec,
+    producer: StreamProducer,
+    link: Mutex<ConsumptionLink>,
+    owned: Owned,
+    /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
+    rate: Option<(gst::Element, String, u32)>,
+    bitrate: AtomicU32,
+    shape: Mutex<Shape>,
+    fps: u32,
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Encoder {
+    /// Starts an encode in gst-launch words. What it fails of later is told to `failed`.
+    pub(super) fn start(
+        (codec, text): (Codec, &str),
+        bitrate: u32,
+        capture: &Capture,
+        failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, MediaError> {
+        let filled = launch::fill(
+            text,
+            &[("bitrate", Some((bitrate / 1000).to_string())), ("bitrate_bps", Some(bitrate.to_string()))],
+        )?;
+        let adapt = match codec.kind() {
+            Kind::Video => "videorate name=rate drop-only=true ! videoscale ! capsfilter name=shape !",
+            Kind::Audio => "audioconvert ! audioresample !",
+        };
+        let text_of_all =
+            format!("appsrc name=in ! {adapt} {filled} ! appsink name=out max-buffers=100 drop=false");
+        let pipeline = launch::parse(&text_of_all)?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+        let rate = rate_property(text).and_then(|(name, unit)| {
+            let elements = pipeline.iterate_elements().into_iter().filter_map(Result::ok);
+            let encodes = |element: &gst::Element| {
+                let class = element.factory().and_then(|f| f.metadata("klass").map(str::to_owned));
+                class.is_some_and(|class| class.contains("Encoder")) && element.has_property(&name)
+            };
+            elements.into_iter().find(encodes).map(|element| (element, name, unit))
+        });
+        let is_broken = Arc::new(AtomicBool::new(false));
+        let broken = is_broken.clone();
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event
+                && !broken.swap(true, Ordering::Relaxed)
+            {
+                failed(format!("{reason} ({element})"));
+            }
+        });
+        limit_key_frames(&appsink);
+        hold_back_end(&appsink);
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
+        // Two frames: a slow encoder drops pictures and does not queue them.
+        if capture.kind() == Kind::Video {
+            settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / capture.fps().max(1)));
+        }
+        let mut link = ConsumptionLink::disconnected_with(appsrc, settings);
+        connect(&mut link, capture)?;
+        owned.play()?;
+        let encoder = Self {
+            codec,
+            producer,
+            link: Mutex::new(link),
+            owned,
+            rate,
+            bitrate: AtomicU32::new(bitrate),
+            shape: Mutex::new(Shape::WHOLE),
+            fps: capture.fps(),
+            is_broken,
+        };
+        Ok(encoder)
+    }
+
+    /// The encoded stream.
+    pub fn producer(&self) -> &StreamProducer {
+        &self.producer
+    }
+
+    /// What it is made to be, in bit/s.
+    pub fn bitrate(&self) -> u32 {
+        self.bitrate.load(Ordering::Relaxed)
+    }
+
+    /// Audio or video.
+    pub(super) fn kind(&self) -> Kind {
+        self.codec.kind()
+    }
+
+    /// It stopped with an error.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Takes the frames of another source.
+    pub(super) fn take(&self, capture: &Capture) -> Result<(), MediaError> {
+        connect(&mut lock(&self.link), capture)
+    }
+
+    /// Encodes at that rate (bit/s) from now on, and in the size and as often as looks well at it.
+    pub(super) fn set_bitrate(&self, bitrate: u32) {
+        let before = self.bitrate();
+        let Some((element, name, unit)) = &self.rate else { return };
+        if f64::from(bitrate.abs_diff(before)) >= f64::from(before) * NOTICEABLE {
+            self.bitrate.store(bitrate, Ordering::Relaxed);
+            set_number(element, name, bitrate / unit);
+        }
+        if self.kind() == Kind::Video {
+            self.fit(self.bitrate());
+        }
+    }
+
+    /// Tells an encoder with error correction how many packets of a hundred are lost.
+    pub(super) fn set_loss(&self, percent: u32) {
+        const NAME: &str = "packet-loss-percentage";
+        if let Some((element, ..)) = self.rate.as_ref().filter(|(element, ..)| element.has_property(NAME)) {
+            set_number(element, NAME, percent.min(100));
+        }
+    }
+
+    fn fit(&self, bitrate: u32) {
+        let pipeline = self.owned.pipeline();
+        let (Some(rate), Some(filter)) = (pipeline.by_name("rate"), pipeline.by_name("shape")) else {
+            return;
+        };
+        let caps = lock(&self.link).appsrc().static_pad("src").and_then(|pad| pad.current_caps());
+        let side = |key| caps.as_ref()?.structure(0)?.get::<i32>(key).ok()?.try_into().ok();
+        let (Some(width), Some(height)) = (side("width"), side("height")) else { return };
+        let size: (u32, u32) = (width, height);
+        let mut shape = lock(&self.shape);
+        let new = shape.at(bitrate, size, self.fps);
+        if new == *shape {
+            return;
+        }
+        tracing::debug!("{} at {bitrate} bit/s: {new:?}", self.codec);
+        let frames = if new.fps == 1 { i32::MAX } else { (self.fps / new.fps).max(1).cast_signed() };
+        rate.set_property("max-rate", frames);
+        let mut wanted = gst::Caps::builder("video/x-raw");
+        if new.size != 1 {
+            let (width, height) = new.of(size);
+            wanted = wanted.field("width", width.cast_signed()).field("height", height.cast_signed());
+        }
+        filter.set_property("caps", wanted.build());
+        *shape = new;
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(link: &mut ConsumptionLink, capture: &Capture) -> Result<(), MediaError> {
+    let changed = link.change_producer(capture.producer(), false);
+    changed.map_err(|error| MediaError::WebRtc(error.to_string()))
+}
+
+/// The property that a pipeline's text gives the bitrate to, and its unit in bit/s.
+fn rate_property(text: &str) -> Option<(String, u32)> {
+    text.split_whitespace().find_map(|word| {
+        let (name, value) = word.split_once('=')?;
+        let unit = match value {
+            "{bitrate}" => 1000,
+            "{bitrate_bps}" => 1,
+            _ => return None,
+        };
+        Some((name.to_owned(), unit))
+    })
+}
+
+/// Sets a property that holds a number of any type, within its own bounds.
+fn set_number(element: &gst::Element, name: &str, value: u32) {
+    let Some(spec) = element.find_property(name) else { return };
+    let number = i64::from(value);
+    macro_rules! fitted {
+        ($spec:ty, $number:ty) => {
+            spec.downcast_ref::<$spec>().map(|spec| {
+                let bounds = (spec.minimum().into(), spec.maximum().into());
+                let fitted: i64 = number.clamp(bounds.0, bounds.1);
+                <$number>::try_from(fitted).unwrap_or_default().to_value()
+            })
+        };
+    }
+    let fitted = fitted!(gst::glib::ParamSpecInt, i32).or_else(|| fitted!(gst::glib::ParamSpecUInt, u32));
+    if let Some(value) = fitted {
+        element.set_property_from_value(name, &value);
+    }
+}
+
+/// Lets forced key frames through with a pause between: every peer may ask, and each costs all of them. What is
+/// refused is asked for again by those who still need it. (The encoders' own limit,
+/// `min-force-key-unit-interval`, makes x264enc of 1.22 refuse for ever, since its time is shifted.)
+fn limit_key_frames(appsink: &gst_app::AppSink) {
+    const PAUSE: Duration = Duration::from_millis(300);
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let last: Mutex<Option<Instant>> = Mutex::default();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if info.event().is_none_or(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_err()) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let mut last = lock(&last);
+        if last.is_some_and(|at| at.elapsed() < PAUSE) {
+            // Not Drop: with it GStreamer is left to free an event that the binding has taken.
+            return gst::PadProbeReturn::Handled;
+        }
+        *last = Some(Instant::now());
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// An encoder that fails ends its stream; those who are sent it get another one, and must not see the end, which would
+/// be the end of all media of the connection.
+fn hold_back_end(appsink: &gst_app::AppSink) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        match info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
+            true => gst::PadProbeReturn::Handled,
+            false => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_property_of_the_bitrate_is_found_in_the_text() {
+        let found = |text| rate_property(text);
+        assert_eq!(found("x264enc a=1 bitrate={bitrate} ! c"), Some(("bitrate".into(), 1000)));
+        assert_eq!(found("vp8enc target-bitrate={bitrate_bps}"), Some(("target-bitrate".into(), 1)));
+        assert_eq!(found("mulawenc"), None);
+    }
+}

@@ -1,0 +1,71 @@
+//! What a picture is made like at a bitrate: as large and as often as it can be made well.
+
+/// Bits for each pixel that a picture takes to look well; less, and it is made less often, then smaller.
+const BITS_PER_PIXEL: f64 = 0.03;
+
+/// To grow again it takes so much more, or it would go to and fro.
+const GROWTH: f64 = 1.3;
+
+/// The size and the frames a second are divided by these. Never smaller than a quarter of each side.
+const STEPS: [Shape; 5] = [
+    Shape { size: 1, fps: 1 },
+    Shape { size: 1, fps: 2 },
+    Shape { size: 2, fps: 1 },
+    Shape { size: 2, fps: 2 },
+    Shape { size: 4, fps: 2 },
+];
+
+/// What the source's size and frames a second are divided by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shape {
+    /// Each side.
+    pub(super) size: u32,
+    /// Frames a second.
+    pub(super) fps: u32,
+}
+
+impl Shape {
+    /// As the source is.
+    pub(super) const WHOLE: Self = STEPS[0];
+
+    /// The shape for a bitrate (bit/s), a source's size in pixels and its frames a second.
+    pub(super) fn at(self, bitrate: u32, (width, height): (u32, u32), fps: u32) -> Self {
+        let enough = |shape: &Self, per_pixel: f64| {
+            let pixels = f64::from(width / shape.size) * f64::from(height / shape.size);
+            f64::from(bitrate) >= pixels * f64::from(fps / shape.fps) * per_pixel
+        };
+        let first =
+            |per_pixel| STEPS.iter().position(|shape| enough(shape, per_pixel)).unwrap_or(STEPS.len() - 1);
+        let now = STEPS.iter().position(|shape| *shape == self).unwrap_or(0);
+        let (needed, growth) = (first(BITS_PER_PIXEL), first(BITS_PER_PIXEL * GROWTH));
+        STEPS[if needed > now { needed } else { growth.min(now) }]
+    }
+
+    /// That size in this shape, in even numbers.
+    pub(super) fn of(self, (width, height): (u32, u32)) -> (u32, u32) {
+        let even = |side: u32| (side / self.size / 2 * 2).max(16);
+        if self.size == 1 { (width, height) } else { (even(width), even(height)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn less_bitrate_makes_it_less_often_then_smaller_and_growing_takes_more() {
+        let hd = (1280, 720);
+        let at = |shape: Shape, rate| shape.at(rate, hd, 30);
+        assert_eq!(at(Shape::WHOLE, 1_500_000), Shape::WHOLE);
+        let half = at(Shape::WHOLE, 500_000);
+        assert_eq!(half, Shape { size: 1, fps: 2 });
+        assert_eq!(at(half, 900_000), half, "not at once back");
+        assert_eq!(at(half, 1_100_000), Shape::WHOLE);
+        let small = at(half, 250_000);
+        assert_eq!((small, small.of(hd)), (Shape { size: 2, fps: 1 }, (640, 360)));
+        let least = at(small, 0);
+        assert_eq!((least, least.of(hd)), (Shape { size: 4, fps: 2 }, (320, 180)));
+        assert_eq!(at(least, u32::MAX), Shape::WHOLE);
+        assert_eq!(Shape { size: 4, fps: 2 }.of((17, 33)), (16, 16));
+    }
+}

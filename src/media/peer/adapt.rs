@@ -1,0 +1,55 @@
+//! What is sent follows what the network takes, and how long what comes waits.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::state::{State, lock};
+use crate::media::congestion::{Congestion, LOOK, Shares};
+use crate::media::playout::Delay;
+use crate::media::stats;
+use crate::media::stream::Stream;
+use crate::sdp::Kind;
+
+/// Where the rate for these streams begins and ends, all together, in bit/s.
+pub(super) fn rates(streams: &[Stream]) -> (u32, u32) {
+    let all = streams.iter().flat_map(|stream| {
+        let there = Kind::ALL.into_iter().filter(|kind| stream.has(*kind));
+        there.map(|kind| stream.encoders.rates(kind))
+    });
+    // Room for headers.
+    all.fold((50_000, 100_000), |(start, most), rates| {
+        (rates.start.saturating_add(start), rates.most.saturating_add(rates.most / 4).saturating_add(most))
+    })
+}
+
+/// Looks at the network again and again: gives each sender its share of the estimate, and what comes the time it needs.
+pub(super) async fn run(
+    state: Weak<Mutex<State>>,
+    webrtc: gst::glib::WeakRef<gst::Element>,
+    congestion: Arc<Congestion>,
+    delay: Arc<Delay>,
+) {
+    loop {
+        smol::Timer::after(LOOK).await;
+        let (Some(state), Some(webrtc)) = (state.upgrade(), webrtc.upgrade()) else { return };
+        if lock(&state).connected.is_none() {
+            continue;
+        }
+        delay.follow(&webrtc);
+        let lost = stats::lost_by_peer(&webrtc);
+        let mut state = lock(&state);
+        let found = state.senders.iter().filter_map(|sender| sender.estimate()).min();
+        let (estimate, grown) = congestion.look(found, lost);
+        if let Some(grown) = grown {
+            state.senders.iter().for_each(|sender| sender.go_on_from(grown));
+        }
+        let count = |kind| state.senders.iter().filter(|s| s.kind() == kind && s.bitrate().is_some()).count();
+        let (sounds, pictures) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
+        let shares = Shares::of(estimate, sounds, pictures, crate::media::encode::SOUND);
+        for sender in &mut state.senders {
+            let share = if sender.kind() == Kind::Audio { shares.sound } else { shares.pictures };
+            if let Err(error) = sender.follow(share, u32::from(lost) * 100 / 256) {
+                tracing::debug!("{error}");
+            }
+        }
+    }
+}
