@@ -55,6 +55,7 @@ impl Side {
             receive: Kind::ALL.to_vec(),
             codecs: codecs.to_vec(),
             preferred: codecs.to_vec(),
+            fec: false,
             ice: roomtone::media::transport::IceConfig::default(),
             latency: Default::default(),
         };

@@ -52,6 +52,10 @@ fn they_see_and_hear_each_other_and_can_do_so_again() {
         {
             assert!(stats[counter].as_u64().unwrap() > 10, "{counter}: {stats}");
         }
+        // A tone goes both ways.
+        for level in ["sound_level_sent", "sound_level_received"] {
+            assert!((1..60).contains(&stats[level].as_u64().unwrap()), "{level}: {stats}");
+        }
         // While it lasts nobody else comes in.
         let mut cat =
             start(home.path(), &["call", "bob", "--server", &url], &["--video=none", "--audio=none"], None);

@@ -55,6 +55,20 @@ fn a_call_lives_with_delay_jitter_and_loss() {
 }
 
 #[test]
+fn what_is_lost_is_repaired_with_error_correction() {
+    let bad = Impairment { delay: 20 * MS, loss: 0.05, ..Impairment::default() };
+    let options = [&SMALL[..], &["--fec"]].concat();
+    let Some(mut setting) = call_of(bad, &options, &options) else { return };
+    setting.received.expect_moving_and_audible((0, 0), 60);
+    // Most of what is lost comes again in time; the rest of it is repaired.
+    wait_for("repaired packets", || {
+        let repaired =
+            [&mut setting.bob, &mut setting.ann].map(|side| side.stats()["packets_repaired"].as_u64());
+        (repaired.into_iter().flatten().sum::<u64>() >= 3).then_some(())
+    });
+}
+
+#[test]
 fn a_mix_waits_for_those_who_are_far_away() {
     let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.03, ..Impairment::default() };
     let Some(network) = Impaired::new(far) else { return namespace::skipped() };

@@ -142,7 +142,10 @@ impl Connection {
                 return Some(Input::LocalCandidate(mline, candidate));
             }
             Happened::Event(PeerEvent::Connection(state)) => return Some(Input::Connection(state)),
-            Happened::Event(PeerEvent::Track(track)) => self.add_track(track, plan, sink),
+            Happened::Event(PeerEvent::Track(track)) => {
+                self.add_track(track.clone(), plan, sink);
+                track.flow();
+            }
             Happened::Event(PeerEvent::FirstFrame { codec, size, after }) => sink(&Event::Media {
                 peer,
                 kind: codec.kind().as_str(),

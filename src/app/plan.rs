@@ -41,6 +41,8 @@ pub struct MediaOptions {
     pub fps: u32,
     /// Of the pictures, in bit/s.
     pub rates: Rates,
+    /// Error correction for pictures.
+    pub fec: bool,
     /// Where pictures go.
     pub show: Option<String>,
     /// Where sound goes.
@@ -103,6 +105,7 @@ impl MediaPlan {
         let trace = options.trace.map(|began| Trace::new(began, sink.clone()));
         let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
         crate::media::init()?;
+        crate::media::warm_up();
         inventory::check()?;
         step("GStreamer is loaded");
         let ice = Ice::start(options.ice.clone(), sink).await?;
@@ -184,6 +187,7 @@ impl MediaPlan {
             receive,
             codecs: codecs.all,
             preferred: codecs.preferred,
+            fec: options.fec,
             ice: ice.config(),
             latency: options.latency,
         };

@@ -325,6 +325,9 @@ pub struct MediaArgs {
     /// Never more, in kbit/s; the same as --min-bitrate: always this one [default: as --bitrate]
     #[arg(long, value_name = "KBPS", env = "ROOMTONE_MAX_BITRATE", value_parser = clap::value_parser!(u32).range(30..=100_000))]
     pub max_bitrate: Option<u32>,
+    /// Send pictures with error correction (ULPFEC), and take it: for paths on which asking again takes too long
+    #[arg(long, env = "ROOMTONE_FEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub fec: Option<bool>,
     /// Where received pictures go [default: window; none without a display]
     #[arg(long, value_name = "window|none|PIPELINE", env = "ROOMTONE_SHOW")]
     pub show: Option<String>,

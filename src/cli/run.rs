@@ -52,6 +52,8 @@ pub fn run() -> Result<(), CliError> {
         let reason = result.as_ref().err().map_or_else(|| "normally".to_owned(), ToString::to_string);
         output::sink(true)(&Event::Ended { reason });
     }
+    #[cfg(feature = "media")]
+    crate::media::finish_warm_up();
     result
 }
 
@@ -232,6 +234,7 @@ mod media {
             size: args.size.as_deref().map(size).transpose()?,
             fps: args.fps.unwrap_or(30).clamp(1, 120),
             rates: rates(args.bitrate, args.min_bitrate, args.max_bitrate)?,
+            fec: args.fec == Some(true),
             show: args.show.or_else(nothing),
             play: args.play.or_else(nothing),
             record: args.record,

@@ -9,6 +9,7 @@ use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::{Receiver, Sender};
 
 use super::launch::{self, Folder};
+use super::level::{self, Meter};
 use super::pipeline::{BusEvent, Owned};
 use super::{MediaError, inventory};
 use crate::sdp::Kind;
@@ -63,9 +64,10 @@ impl SourceConfig {
                     Some((width, height)) => format!("width={width},height={height}"),
                     None => format!("width=[16,{width}],height=[16,{height}]"),
                 };
+                // Frames are left out, and none is added: for that each would wait for the next.
                 format!(
-                    "{source} ! videoconvert ! videoscale ! videorate ! \
-                     video/x-raw,format=I420,{size},framerate={}/1,pixel-aspect-ratio=1/1 ! \
+                    "{source} ! videoconvert ! videoscale ! videorate drop-only=true max-rate={} ! \
+                     video/x-raw,format=I420,{size},pixel-aspect-ratio=1/1 ! \
                      appsink name=out max-buffers=4 drop=true",
                     self.fps
                 )
@@ -86,6 +88,7 @@ pub struct Capture {
     fps: u32,
     producer: StreamProducer,
     is_muted: Arc<AtomicBool>,
+    meter: Arc<Meter>,
     _pipeline: Owned,
     _ends: smol::Task<()>,
 }
@@ -120,6 +123,11 @@ impl Capture {
         let is_muted = Arc::new(AtomicBool::new(false));
         retime(&appsink, pace.clone(), first, end);
         mute(&appsink, kind, is_muted.clone());
+        let meter = Arc::new(Meter::default());
+        if let (Kind::Audio, Some(pad)) = (kind, appsink.static_pad("sink")) {
+            let meter = meter.clone();
+            level::watch(&pad, move |samples| meter.take(samples));
+        }
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         let weak = pipeline.downgrade();
         let ends = smol::spawn(async move {
@@ -140,7 +148,7 @@ impl Capture {
             Ok(()) => {
                 drop(started);
                 let fps = config.fps;
-                Ok(Self { kind, fps, producer, is_muted, _pipeline: owned, _ends: ends })
+                Ok(Self { kind, fps, producer, is_muted, meter, _pipeline: owned, _ends: ends })
             }
             Err(reason) => {
                 drop(playing);
@@ -160,6 +168,11 @@ impl Capture {
     /// Frames a second, of pictures.
     pub(super) fn fps(&self) -> u32 {
         self.fps
+    }
+
+    /// How loud what is sent is.
+    pub(super) fn level(&self) -> u8 {
+        self.meter.level()
     }
 
     /// The raw frames.

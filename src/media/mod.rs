@@ -12,6 +12,7 @@ pub mod encode;
 pub mod grid;
 pub mod inventory;
 pub mod launch;
+pub mod level;
 pub mod output;
 pub mod peer;
 pub mod pipeline;
@@ -29,6 +30,8 @@ pub use capture::Capture;
 pub use encode::{Encoders, Rates};
 pub use peer::{Peer, PeerEvent};
 pub use stream::Stream;
+
+use std::sync::PoisonError;
 
 use crate::sdp::Kind;
 
@@ -115,6 +118,44 @@ pub fn init() -> Result<(), MediaError> {
     static EXTRA: std::sync::LazyLock<Result<(), String>> =
         std::sync::LazyLock::new(|| gstrsrtp::plugin_register_static().map_err(|error| error.to_string()));
     EXTRA.clone().map_err(MediaError::Init)
+}
+
+/// What is being done in the background.
+static WARMING: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>> = std::sync::Mutex::new(Vec::new());
+
+/// Does in the background, once, what the first connection of a process would wait for: loads its elements, and lets
+/// GStreamer's DTLS make the RSA key that it makes in any case (100 to 350 ms), though no connection of ours uses it.
+/// A program that may end sooner than that is to call [`finish_warm_up`] before it does.
+pub fn warm_up() {
+    const KEY: &[&str] = &["dtlsdec"];
+    const OTHERS: &[&str] = &[
+        "webrtcbin",
+        "nicesrc",
+        "nicesink",
+        "srtpdec",
+        "srtpenc",
+        "rtpjitterbuffer",
+        "rtprtxsend",
+        "rtprtxreceive",
+        "sctpdec",
+        "rtpgccbwe",
+        "dtlssrtpenc",
+    ];
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for elements in [KEY, OTHERS] {
+            let make = |element: &&str| drop(gst::ElementFactory::make(element).build());
+            let thread = std::thread::spawn(move || elements.iter().for_each(make));
+            WARMING.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        }
+    });
+}
+
+/// Waits for what is done in the background: a process that ends meanwhile takes the libraries away from under it.
+pub fn finish_warm_up() {
+    for thread in WARMING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+        let _ = thread.join();
+    }
 }
 
 /// Whether webrtcbin can forget an offer that it made and that adds m-lines. From 1.24 on it ends the process at

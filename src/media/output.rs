@@ -1,19 +1,36 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
+use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::Sender;
 
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
-use super::{MediaError, inventory};
+use super::{MediaError, inventory, level};
 use crate::sdp::Kind;
+
+/// Sinks give all before them 20 ms to do their work. Decoding takes less than what comes waits anyway, and a picture
+/// that is late is better shown late than not at all.
+fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
+    let set = move |element: &gst::Element| {
+        if element.has_property("processing-deadline") {
+            element.set_property("processing-deadline", 0_u64);
+        }
+        if kind == Kind::Video && element.has_property("max-lateness") {
+            element.set_property("max-lateness", -1_i64);
+        }
+    };
+    pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
+    // Those that are made later, by an autovideosink.
+    pipeline.connect_deep_element_added(move |_, _, element| set(element));
+}
 
 /// A running output of one track.
 #[derive(Debug)]
 pub struct Output {
     link: ConsumptionLink,
-    _pipeline: Owned,
+    pipeline: Owned,
 }
 
 /// The whole pipeline of an output: its decoder, and the named or given pipeline.
@@ -29,7 +46,7 @@ fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, M
     let output = launch::fill(&output, &[("peer", Some(peer.to_owned()))])?;
     let convert = match kind {
         Kind::Video => "videoconvert",
-        Kind::Audio => "audioconvert ! audioresample",
+        Kind::Audio => "audioconvert ! audio/x-raw,format=S16LE ! identity name=meter ! audioresample",
     };
     Ok(format!("appsrc name=in ! {decoder} ! {convert} ! {output}"))
 }
@@ -49,7 +66,13 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let text = text(track.kind(), inventory::decoder(track.codec)?, output, peer)?;
-        Self::run(track.kind(), &track.producer, &text, failures)
+        let output = Self::run(track.kind(), &track.producer, &text, failures)?;
+        let meter = output.pipeline.pipeline().by_name("meter").and_then(|meter| meter.static_pad("src"));
+        if let Some(pad) = meter {
+            let counters = track.counters.clone();
+            level::watch(&pad, move |samples| counters.meter.take(samples));
+        }
+        Ok(output)
     }
 
     /// Goes on with another track of the same codec.
@@ -77,6 +100,7 @@ impl Output {
     ) -> Result<Self, MediaError> {
         let pipeline = launch::parse(text)?;
         let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+        hurry(&pipeline, kind);
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
@@ -85,6 +109,6 @@ impl Output {
         let link = producer.add_consumer(&appsrc);
         let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
         owned.play()?;
-        Ok(Self { link, _pipeline: owned })
+        Ok(Self { link, pipeline: owned })
     }
 }

@@ -9,10 +9,8 @@ use gst::prelude::*;
 use super::stats::{Stats, add_rtp_session};
 use super::transport::JitterBuffers;
 
-/// What the jitter buffers begin with, as long as nothing is known of the network.
-pub const START: Duration = Duration::from_millis(80);
-/// The least that they have: packets of one picture come one after another.
-pub const LEAST: Duration = Duration::from_millis(20);
+/// What the jitter buffers begin with, and the least that they have: packets of one picture come one after another.
+pub const LEAST: Duration = Duration::from_millis(10);
 /// Later than that nobody talks to each other; what takes longer is lost.
 pub const MOST: Duration = Duration::from_millis(500);
 /// A packet is missed when those of the next picture come, 15 a second being slow.
@@ -22,8 +20,6 @@ const MEMORY: Duration = Duration::from_secs(30);
 /// A shorter delay is come to in small steps, for each is a jump in what is seen and heard.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(5);
-/// The same at the beginning, as long as all comes in time.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long received media waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,12 +53,11 @@ pub struct Playout {
     lossy: Option<Instant>,
     /// When the delay may be shortened next.
     shorten: Option<Instant>,
-    pause: Duration,
 }
 
 impl Default for Playout {
     fn default() -> Self {
-        Self { delay: START, before: Sample::default(), lossy: None, shorten: None, pause: FIRST_PAUSE }
+        Self { delay: LEAST, before: Sample::default(), lossy: None, shorten: None }
     }
 }
 
@@ -84,16 +79,14 @@ impl Playout {
         }
         if wanted > self.delay {
             self.delay = wanted;
-            self.pause = PAUSE;
             self.shorten = Some(now + MEMORY);
             return Some(wanted);
         }
-        let shorten = *self.shorten.get_or_insert(now + self.pause);
-        if wanted + STEP > self.delay || now < shorten {
+        if wanted + STEP > self.delay || self.shorten.is_some_and(|at| now < at) {
             return None;
         }
         self.delay -= STEP;
-        self.shorten = Some(now + self.pause);
+        self.shorten = Some(now + PAUSE);
         Some(self.delay)
     }
 }
@@ -111,7 +104,7 @@ impl Delay {
         set(
             webrtc,
             match latency {
-                Latency::Auto => START,
+                Latency::Auto => LEAST,
                 Latency::Fixed(delay) => delay,
             },
         );
@@ -177,15 +170,15 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn it_begins_with_a_reserve_and_gives_it_up_when_all_comes_in_time() {
+    fn it_begins_short_and_what_comes_too_late_makes_it_longer_at_once() {
         let (mut playout, start) = (Playout::default(), Instant::now());
-        let clean = Sample { jitter: 2 * MS, round_trip: Some(80 * MS), ..Sample::default() };
-        let set: Vec<_> = (0..40).filter_map(|n| playout.update(start + n * 200 * MS, clean)).collect();
-        assert_eq!(set, [60 * MS, 40 * MS, 20 * MS]);
-        // One that comes too late brings some of it back at once.
-        let late = Sample { late: 1, ..clean };
-        assert_eq!(playout.update(start + Duration::from_secs(9), late), Some(40 * MS));
-        assert_eq!(playout.update(start + Duration::from_secs(30), late), None, "for long");
+        let clean = Sample { jitter: 2 * MS, round_trip: None, ..Sample::default() };
+        assert_eq!(playout.update(start, clean), None);
+        let late = |late| Sample { late, ..clean };
+        let grown: Vec<_> =
+            (1..5).filter_map(|n| playout.update(start + n * 200 * MS, late(u64::from(n)))).collect();
+        assert_eq!(grown, [30 * MS, 50 * MS, 70 * MS, 90 * MS]);
+        assert_eq!(playout.update(start + 2000 * MS, late(4)), None, "for long");
     }
 
     #[test]
@@ -201,7 +194,7 @@ mod tests {
         now += MEMORY;
         assert_eq!(playout.update(now, lossy), Some(158 * MS));
         assert_eq!(playout.update(now, lossy), None);
-        for expected in [138, 118, 98, 78, 58, 38] {
+        for expected in [138, 118, 98, 78, 58, 38, 18] {
             now += PAUSE;
             assert_eq!(playout.update(now, lossy), Some(expected * MS));
         }

@@ -1,12 +1,14 @@
 //! What a peer sends: every pad that webrtcbin makes is linked at once, one that is not wanted to
 //! nowhere, for an unlinked one stops all media of the bundle.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use gst::prelude::*;
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 
+use super::level::Meter;
 use super::{MediaError, launch, rtp};
 use crate::sdp::{Codec, Kind};
 
@@ -33,6 +35,8 @@ pub struct Counters {
     pub width: AtomicU32,
     /// Height of the picture, 0 until known.
     pub height: AtomicU32,
+    /// How loud it is, where it is played.
+    pub meter: Meter,
 }
 
 /// A stream of a peer, encoded as it came.
@@ -46,9 +50,48 @@ pub struct Track {
     pub producer: StreamProducer,
     /// Its counters.
     pub counters: Arc<Counters>,
+    gate: Arc<Gate>,
+}
+
+/// Holds the first frame, which is a key frame, until somebody is there to take it.
+#[derive(Debug)]
+struct Gate(Mutex<Option<(gst::glib::WeakRef<gst::Pad>, gst::PadProbeId)>>);
+
+impl Gate {
+    /// What comes is held no longer than that.
+    const PATIENCE: Duration = Duration::from_millis(150);
+
+    fn before(appsink: &gst_app::AppSink) -> Arc<Self> {
+        let pad = appsink.static_pad("sink");
+        let hold = gst::PadProbeType::BLOCK | gst::PadProbeType::BUFFER;
+        let held = pad.and_then(|pad| {
+            let probe = pad.add_probe(hold, |_, _| gst::PadProbeReturn::Ok)?;
+            Some((pad.downgrade(), probe))
+        });
+        let gate = Arc::new(Self(Mutex::new(held)));
+        let later = gate.clone();
+        smol::spawn(async move {
+            smol::Timer::after(Self::PATIENCE).await;
+            later.open();
+        })
+        .detach();
+        gate
+    }
+
+    fn open(&self) {
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some((pad, probe)) = held.and_then(|(pad, probe)| Some((pad.upgrade()?, probe))) {
+            pad.remove_probe(probe);
+        }
+    }
 }
 
 impl Track {
+    /// Whoever takes it is there: it flows, beginning with its first frame. Without this it does so a little later.
+    pub fn flow(&self) {
+        self.gate.open();
+    }
+
     /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.codec.kind()
@@ -84,8 +127,9 @@ pub(super) fn link(
             appsink.set_async(false);
             let counters = Arc::new(Counters::default());
             count(&appsink, codec, &counters, on_first);
+            let gate = Gate::before(&appsink);
             let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-            Some(Track { mline: 0, codec, producer, counters })
+            Some(Track { mline: 0, codec, producer, counters, gate })
         }
         _ => None,
     };

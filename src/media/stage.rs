@@ -12,7 +12,7 @@ use super::output::Output;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
 use super::record::{Input as RecordInput, Recorder};
-use super::{MediaError, grid, inventory, launch};
+use super::{MediaError, grid, inventory, launch, level};
 use crate::sdp::{Codec, Kind};
 
 /// The window's size, and frames a second.
@@ -136,6 +136,11 @@ impl Mixer {
         }
         let appsrc =
             bin.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or_else(|| failed("no appsrc"))?;
+        let end = bin.by_name("end").filter(|_| self.kind == Kind::Audio);
+        if let Some(pad) = end.and_then(|end| end.static_pad("sink")) {
+            let counters = track.counters.clone();
+            level::watch(&pad, move |samples| counters.meter.take(samples));
+        }
         let pipeline = self.owned.pipeline();
         let mut inputs = self.lock();
         pipeline.add(&bin).map_err(|_| failed("add"))?;

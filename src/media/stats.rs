@@ -27,12 +27,18 @@ pub struct Stats {
     pub packets_requested: u64,
     /// See [`Stats::packets_requested`].
     pub packets_recovered: u64,
+    /// Packets that were lost and made good by error correction.
+    pub packets_repaired: u64,
     /// How long received media waits to be put in order, in ms.
     pub delay_ms: u32,
     /// What the network takes, as far as is known, in kbit/s; where pictures are sent.
     pub network_kbps: Option<u32>,
     /// What the pictures that are sent are encoded with, in kbit/s.
     pub video_kbps: Option<u32>,
+    /// How loud the sound that is sent is: dB below the loudest, 127 is silence (RFC 6464, 3).
+    pub sound_level_sent: Option<u8>,
+    /// The same of what is received, where it is played.
+    pub sound_level_received: Option<u8>,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
     pub local_candidate: Option<String>,
     /// The same of the peer's.

@@ -13,6 +13,9 @@ use super::{MediaError, launch, rtp};
 use crate::sdp::codec::{Payload, usable};
 use crate::sdp::{Codec, Kind, Sdp};
 
+/// Packets of error correction for a hundred of pictures, as long as little is lost.
+const LEAST_FEC: u32 = 30;
+
 /// An m-line that we can send on, and what goes over it from an encoder to the peer.
 #[derive(Debug)]
 pub(super) struct Sender {
@@ -142,6 +145,12 @@ impl Sender {
         Ok(())
     }
 
+    /// The packets that are sent for others to be repaired with (RFC 5109): as the peer loses, in percent.
+    pub(super) fn protect(&self, lost: u32) {
+        const MOST: u32 = 100;
+        self.transceiver.set_property("fec-percentage", lost.saturating_mul(4).clamp(LEAST_FEC, MOST));
+    }
+
     /// Sends nothing from now on.
     pub(super) fn stop(&mut self) {
         self.before = self.pushed();
@@ -201,13 +210,13 @@ pub(super) fn for_offer(
                 Some(idle) => idle.take(stream)?,
                 None => {
                     let line = (None, direction(true, receive));
-                    senders.push(attach(pipeline, webrtc, stream, wanted()?, line)?);
+                    senders.push(attach((pipeline, webrtc), config, stream, wanted()?, line)?);
                 }
             }
         }
         let is_there = present.contains(&kind) || senders.iter().any(|sender| sender.kind() == kind);
         if receive && !is_there {
-            add(webrtc, direction(false, true), wanted()?);
+            add(webrtc, config, direction(false, true), wanted()?);
         }
     }
     Ok(())
@@ -235,7 +244,7 @@ pub(super) fn for_answer(
         // One of an offer of ours that was forgotten: webrtcbin takes it for the peer's new m-line.
         let waiting = senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.way.is_none());
         if let (Some(waiting), Some(payload)) = (waiting, &payload) {
-            set_up(&waiting.transceiver, std::slice::from_ref(payload), Some(waiting.ssrc));
+            set_up(&waiting.transceiver, config, std::slice::from_ref(payload), Some(waiting.ssrc));
             waiting.agree(payload)?;
             continue;
         }
@@ -250,16 +259,24 @@ pub(super) fn for_answer(
                 }
                 let line = (made.map(|_| mline), direction(true, receive));
                 say_if_second(config, payload.codec);
-                let mut sender = attach(pipeline, webrtc, stream, std::slice::from_ref(&payload), line)?;
+                let mut sender =
+                    attach((pipeline, webrtc), config, stream, std::slice::from_ref(&payload), line)?;
                 sender.agree(&payload)?;
                 senders.push(sender);
             }
-            (Some(payload), None) => receive_only(webrtc, made, direction(false, receive), &payload),
+            (Some(payload), None) => {
+                receive_only((webrtc, config), made, direction(false, receive), &payload)
+            }
             (None, stream) => {
                 if stream.is_some() && !media.is_rejected() {
                     tracing::warn!("the peer offers no {kind} codec that is here: no {kind} is sent");
                 }
-                receive_only(webrtc, made, Direction::Inactive, &rtp::offered(Codec::default_of(kind)));
+                receive_only(
+                    (webrtc, config),
+                    made,
+                    Direction::Inactive,
+                    &rtp::offered(Codec::default_of(kind)),
+                );
             }
         }
     }
@@ -310,7 +327,7 @@ fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
 
 /// The transceiver of an m-line that we send nothing on: the one that is there, or a new one.
 fn receive_only(
-    webrtc: &gst::Element,
+    (webrtc, config): (&gst::Element, &PeerConfig),
     made: Option<&WebRTCRTPTransceiver>,
     direction: Direction,
     payload: &Payload,
@@ -318,20 +335,24 @@ fn receive_only(
     match made {
         Some(transceiver) => {
             transceiver.set_direction(direction);
-            set_up(transceiver, std::slice::from_ref(payload), None);
+            set_up(transceiver, config, std::slice::from_ref(payload), None);
         }
-        None => add(webrtc, direction, std::slice::from_ref(payload)),
+        None => add(webrtc, config, direction, std::slice::from_ref(payload)),
     }
 }
 
 /// A transceiver that sends nothing.
-fn add(webrtc: &gst::Element, direction: Direction, payloads: &[Payload]) {
+fn add(webrtc: &gst::Element, config: &PeerConfig, direction: Direction, payloads: &[Payload]) {
     let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payloads, None)];
-    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), payloads, None);
+    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), config, payloads, None);
 }
 
-/// The payload types, and retransmission for pictures.
-fn set_up(transceiver: &WebRTCRTPTransceiver, payloads: &[Payload], ssrc: Option<u32>) {
+/// The payload types, and retransmission for pictures; error correction too where it is wanted.
+fn set_up(transceiver: &WebRTCRTPTransceiver, config: &PeerConfig, payloads: &[Payload], ssrc: Option<u32>) {
+    if config.fec && payloads.iter().any(|payload| payload.codec.kind() == Kind::Video) {
+        transceiver.set_property_from_str("fec-type", "ulp-red");
+        transceiver.set_property("fec-percentage", LEAST_FEC);
+    }
     transceiver.set_codec_preferences(Some(&rtp::caps(payloads, ssrc)));
     let again = |payload: &Payload| {
         payload.codec.kind() == Kind::Video && payload.feedback.iter().any(|feedback| feedback == "nack")
@@ -344,8 +365,8 @@ fn set_up(transceiver: &WebRTCRTPTransceiver, payloads: &[Payload], ssrc: Option
 /// Requests a sink pad of webrtcbin for a stream: on that m-line, which has a transceiver, or on the one that the
 /// next description of ours gives it.
 fn attach(
-    pipeline: &gst::Pipeline,
-    webrtc: &gst::Element,
+    (pipeline, webrtc): (&gst::Pipeline, &gst::Element),
+    config: &PeerConfig,
     stream: &Stream,
     payloads: &[Payload],
     (mline, direction): (Option<usize>, Direction),
@@ -377,7 +398,7 @@ fn attach(
     };
     sender.take(stream)?;
     sender.transceiver.set_direction(direction);
-    set_up(&sender.transceiver, payloads, Some(sender.ssrc));
+    set_up(&sender.transceiver, config, payloads, Some(sender.ssrc));
     Ok(sender)
 }
 

@@ -136,6 +136,14 @@ pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
     }
 }
 
+/// The packets that error correction made good.
+pub(super) fn repaired(webrtc: &gst::Element) -> u64 {
+    let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return 0 };
+    let all = bin.iterate_recurse().into_iter().filter_map(Result::ok);
+    let decoders = all.filter(|e| e.factory().is_some_and(|factory| factory.name() == "rtpulpfecdec"));
+    decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
+}
+
 /// Counts the packets of media and reports that come in: those whose absence says something. Data channels
 /// may be silent for as long as they like, and ICE's own checks are not seen here. First bytes as in RFC 7983, 7.
 pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {

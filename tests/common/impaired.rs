@@ -43,6 +43,10 @@ pub struct Count {
     pub lost: u64,
     /// Because the bottleneck's queue was full.
     pub overflowed: u64,
+    /// Of those that passed.
+    pub bytes: u64,
+    /// How long the last one waited at the bottleneck.
+    pub waited: Duration,
 }
 
 /// One direction: what is done, and what became of it.
@@ -83,6 +87,8 @@ impl Direction {
         let arrival = self.last.map_or(arrival, |last| last.max(arrival));
         self.last = Some(arrival);
         self.count.passed += 1;
+        self.count.bytes += bytes as u64;
+        self.count.waited = through - now;
         Some(arrival)
     }
 }
@@ -120,6 +126,11 @@ impl Impaired {
     /// From now on this is done to the packets of both directions.
     pub fn set(&self, impairment: Impairment) {
         self.directions.iter().for_each(|direction| direction.lock().unwrap().impairment = impairment);
+    }
+
+    /// The same for one direction: from the left to the right, or back.
+    pub fn set_one(&self, direction: usize, impairment: Impairment) {
+        self.directions[direction].lock().unwrap().impairment = impairment;
     }
 
     /// What became of the packets from the left to the right, and of those back.

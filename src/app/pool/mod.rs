@@ -73,6 +73,7 @@ impl PoolOptions {
             receive: self.receive.clone(),
             codecs: self.codecs.clone(),
             preferred: self.codecs.clone(),
+            fec: false,
             ice: self.ice.config(),
             latency: self.latency,
             ..PeerConfig::default()
@@ -151,6 +152,7 @@ impl Pool {
         pool: bool,
     ) -> Result<Self, MediaError> {
         crate::media::init()?;
+        crate::media::warm_up();
         inventory::check()?;
         if options.codecs.is_empty() {
             options.codecs = inventory::codecs(&[], None)?.all;

@@ -27,7 +27,8 @@ pub struct Encoder {
     /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
     rate: Option<(gst::Element, String, u32)>,
     bitrate: AtomicU32,
-    shape: Mutex<Shape>,
+    /// What is made of a source of that size.
+    shape: Mutex<(Shape, (u32, u32))>,
     fps: u32,
     is_broken: Arc<AtomicBool>,
 }
@@ -88,7 +89,7 @@ impl Encoder {
             owned,
             rate,
             bitrate: AtomicU32::new(bitrate),
-            shape: Mutex::new(Shape::WHOLE),
+            shape: Mutex::new((Shape::WHOLE, (0, 0))),
             fps: capture.fps(),
             is_broken,
         };
@@ -151,11 +152,12 @@ impl Encoder {
         let (Some(width), Some(height)) = (side("width"), side("height")) else { return };
         let size: (u32, u32) = (width, height);
         let mut shape = lock(&self.shape);
-        let new = shape.at(bitrate, size, self.fps);
-        if new == *shape {
+        let new = shape.0.at(bitrate, size, self.fps);
+        // The source may have changed its size.
+        if (new, size) == *shape {
             return;
         }
-        tracing::debug!("{} at {bitrate} bit/s: {new:?}", self.codec);
+        tracing::debug!("{} at {bitrate} bit/s: {new:?} of {size:?}", self.codec);
         let frames = if new.fps == 1 { i32::MAX } else { (self.fps / new.fps).max(1).cast_signed() };
         rate.set_property("max-rate", frames);
         let mut wanted = gst::Caps::builder("video/x-raw");
@@ -164,7 +166,7 @@ impl Encoder {
             wanted = wanted.field("width", width.cast_signed()).field("height", height.cast_signed());
         }
         filter.set_property("caps", wanted.build());
-        *shape = new;
+        *shape = (new, size);
     }
 }
 

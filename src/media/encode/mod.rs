@@ -157,6 +157,11 @@ impl Encoders {
         self.lock().captures.get(&kind).is_some_and(Capture::is_muted)
     }
 
+    /// How loud the sound that is sent is (see [`super::level`]); none where none is.
+    pub fn level(&self) -> Option<u8> {
+        self.lock().captures.get(&Kind::Audio).map(Capture::level)
+    }
+
     /// Another source in place of the one of its kind, for all peers at once; false where nothing of the
     /// kind is sent.
     pub fn replace(&self, capture: Capture) -> Result<bool, MediaError> {

@@ -26,7 +26,7 @@ pub(super) async fn run(
     state: Weak<Mutex<State>>,
     webrtc: gst::glib::WeakRef<gst::Element>,
     congestion: Arc<Congestion>,
-    delay: Arc<Delay>,
+    (delay, fec): (Arc<Delay>, bool),
 ) {
     loop {
         smol::Timer::after(LOOK).await;
@@ -47,6 +47,9 @@ pub(super) async fn run(
         let shares = Shares::of(estimate, sounds, pictures, crate::media::encode::SOUND);
         for sender in &mut state.senders {
             let share = if sender.kind() == Kind::Audio { shares.sound } else { shares.pictures };
+            if fec && sender.kind() == Kind::Video {
+                sender.protect(u32::from(lost) * 100 / 256);
+            }
             if let Err(error) = sender.follow(share, u32::from(lost) * 100 / 256) {
                 tracing::debug!("{error}");
             }

@@ -24,6 +24,8 @@ pub struct PeerConfig {
     pub codecs: Vec<Codec>,
     /// Those that are taken before others when the peer offers; else its order counts.
     pub preferred: Vec<Codec>,
+    /// Whether pictures are sent with error correction (ULPFEC in RED), and it is taken.
+    pub fec: bool,
     /// How a path to the peer is looked for.
     pub ice: IceConfig,
     /// How long received media waits to be put in order.

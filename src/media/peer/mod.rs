@@ -87,7 +87,7 @@ impl Peer {
             Arc::downgrade(&state),
             webrtc.downgrade(),
             congestion.clone(),
-            delay.clone(),
+            (delay.clone(), config.fec),
         ));
         let peer =
             Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
@@ -216,14 +216,19 @@ impl Peer {
                     stats.width = counters.width.load(Relaxed);
                     stats.height = counters.height.load(Relaxed);
                 }
-                Kind::Audio => stats.audio_frames_received += counters.frames.load(Relaxed),
+                Kind::Audio => {
+                    stats.audio_frames_received += counters.frames.load(Relaxed);
+                    stats.sound_level_received = Some(counters.meter.level());
+                }
             }
         }
+        stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         super::stats::add_rtp_session(&self.webrtc, &mut stats);
         stats.network_kbps = stats.video_kbps.map(|_| self.congestion.last() / 1000);
         self.delay.add_to(&mut stats);
+        stats.packets_repaired = transport::repaired(&self.webrtc);
         stats.delay_ms = self.webrtc.property("latency");
         stats
     }

@@ -1,0 +1,68 @@
+//! How loud sound is, as RFC 6464 (3) has it: decibels below the loudest, from 0 to 127, which is silence.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use gst::prelude::*;
+
+/// Silence, or nothing known.
+pub const SILENCE: u8 = 127;
+
+/// The level of samples of 16 bits, little-endian.
+pub fn of(samples: &[u8]) -> u8 {
+    let squares = samples.chunks_exact(2).map(|two| f64::from(i16::from_le_bytes([two[0], two[1]])).powi(2));
+    let (sum, count) = squares.fold((0.0, 0_u32), |(sum, count), square| (sum + square, count + 1));
+    let rms = (sum / f64::from(count.max(1))).sqrt() / f64::from(i16::MAX);
+    if rms <= 0.0 { SILENCE } else { (-20.0 * rms.log10()).round().clamp(0.0, f64::from(SILENCE)) as u8 }
+}
+
+/// A level that is measured somewhere and read elsewhere.
+#[derive(Debug)]
+pub struct Meter(AtomicU8);
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self(AtomicU8::new(SILENCE))
+    }
+}
+
+impl Meter {
+    /// The level now.
+    pub fn level(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Measures samples that go by.
+    pub(super) fn take(&self, samples: &[u8]) {
+        self.0.store(of(samples), Ordering::Relaxed);
+    }
+}
+
+/// Measures what goes over a pad, where it is sound of 16 bits.
+pub(super) fn watch(pad: &gst::Pad, take: impl Fn(&[u8]) + Send + Sync + 'static) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let caps = pad.current_caps();
+        let format = caps.as_ref().and_then(|caps| caps.structure(0)?.get::<&str>("format").ok());
+        if format == Some("S16LE")
+            && let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok())
+        {
+            take(&map);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels() {
+        let square = |height: i16| -> Vec<u8> {
+            (0..960).flat_map(|n| (if n % 2 == 0 { height } else { -height }).to_le_bytes()).collect()
+        };
+        assert_eq!(of(&square(i16::MAX)), 0);
+        assert_eq!(of(&square(i16::MAX / 10)), 20);
+        assert_eq!(of(&square(1)), 90);
+        assert_eq!([of(&square(0)), of(&[]), of(&[1])], [SILENCE; 3]);
+    }
+}

@@ -1,0 +1,187 @@
+//! Those that are measured: roomtone as users run it and as a library, and what people would pick instead.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use roomtone::media::capture::SourceConfig;
+use roomtone::media::output::Output;
+use roomtone::media::peer::PeerConfig;
+use roomtone::media::{Peer, PeerEvent, Rates, Stream, inventory};
+use roomtone::sdp::Kind;
+use roomtone::session::negotiation::Output as Told;
+use roomtone::session::{ConnectionState, Effect, Negotiation, Terms};
+use serde_json::Value;
+
+use super::common::Namespace;
+use super::common::browser::Browser;
+use super::timecode::{Camera, Screen};
+
+/// A pipeline with webrtcsink or webrtcsrc, as long as it is held.
+pub struct Theirs(Child);
+
+impl Theirs {
+    /// Whether their program is built: `scripts/bench` does that.
+    pub fn program() -> Option<PathBuf> {
+        let built = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/target/release/bench-peers");
+        (super::number("BESIDE", 1) == 1 && built.exists()).then_some(built)
+    }
+
+    pub fn play(at: Option<&Namespace>, text: &str) -> Self {
+        let program = Self::program().expect("scripts/bench builds it");
+        let mut command = match at.map(Namespace::prefix) {
+            Some([first, rest @ ..]) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command.arg(text).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        Self(child.unwrap())
+    }
+
+    /// Sends what a camera shows, with congestion control, and brings its signalling server.
+    pub fn sender(at: Option<&Namespace>, camera: &Camera, port: u16, most: u32) -> Self {
+        let text = format!(
+            "{} ! webrtcsink run-signalling-server=true signalling-server-port={port} \
+             signaller::uri=ws://127.0.0.1:{port} congestion-control=gcc start-bitrate=600000 min-bitrate=50000 \
+             max-bitrate={most} video-caps=video/x-vp8",
+            camera.source()
+        );
+        Self::play(at, &text)
+    }
+
+    /// Shows what that server's first sender sends.
+    pub fn receiver(at: Option<&Namespace>, host: &str, port: u16, screen: &Screen) -> Self {
+        let text = format!(
+            "webrtcsrc connect-to-first-producer=true signaller::uri=ws://{host}:{port} ! {}",
+            screen.sink()
+        );
+        Self::play(at, &text)
+    }
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// So many connections of one page with itself, and how old the pictures of the last one are, for some seconds.
+pub fn chromium(samples: usize, seconds: u64) -> Value {
+    let browser = Browser::start();
+    browser.open("data:text/html,<!doctype html><body>");
+    let script = include_str!("chromium.js");
+    browser.run(&format!("return (function() {{ {script} }})({samples}, {seconds})"));
+    let wait = Instant::now() + Duration::from_secs(seconds + samples as u64 * 2 + 30);
+    loop {
+        let results = browser.run("return window.results");
+        if !results.is_null() {
+            return results;
+        }
+        assert!(Instant::now() < wait, "Chromium measures nothing");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// What aiortc measures of itself; none where it is not installed: `scripts/bench` does that.
+pub fn aiortc(samples: usize, seconds: u64) -> Option<Value> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/aiortc");
+    let python = folder.join("venv/bin/python");
+    (super::number("BESIDE", 1) == 1 && python.exists()).then(|| {
+        let args = [samples.to_string(), seconds.to_string()];
+        let output = Command::new(python).arg(folder.join("measure.py")).args(args).output().unwrap();
+        serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+    })
+}
+
+/// One end of a connection within this process.
+struct End {
+    negotiation: Negotiation,
+    config: PeerConfig,
+    peer: Option<Peer>,
+    events: (smol::channel::Sender<PeerEvent>, smol::channel::Receiver<PeerEvent>),
+    connected: bool,
+    outputs: Vec<Output>,
+}
+
+impl End {
+    fn new(config: PeerConfig) -> Self {
+        let terms = Terms::new(true, config.wanted());
+        let negotiation = Negotiation::new(Terms { forgets: roomtone::media::forgets_offers(), ..terms });
+        let events = smol::channel::bounded(256);
+        Self { negotiation, config, peer: None, events, connected: false, outputs: vec![] }
+    }
+
+    async fn step(&mut self, other: &mut Self, screen: Option<&Screen>) {
+        while let Some(told) = self.negotiation.poll_output() {
+            match told {
+                Told::Effect(Effect::Open) => {
+                    self.peer = Some(Peer::open(self.config.clone(), self.events.0.clone()).unwrap());
+                }
+                Told::Effect(effect) => {
+                    if let Some((id, result)) = self.peer.as_ref().unwrap().execute(effect).await {
+                        self.negotiation.handle_result(Instant::now(), id, result);
+                    }
+                }
+                Told::Send(message) => other.negotiation.handle_peer(Instant::now(), message),
+                _ => {}
+            }
+        }
+        while let Ok(event) = self.events.1.try_recv() {
+            match event {
+                PeerEvent::LocalCandidate(mline, candidate) => {
+                    self.negotiation.handle_local_candidate(mline, candidate);
+                }
+                PeerEvent::Connection(ConnectionState::Connected) => self.connected = true,
+                PeerEvent::Track(track) if track.kind() == Kind::Video => {
+                    let sink = screen.expect("one end shows").sink();
+                    let (failed, _) = smol::channel::bounded(1);
+                    self.outputs.push(Output::start(&track, &sink, "peer", failed).unwrap());
+                    track.flow();
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A stream of ours from a camera.
+pub async fn stream(camera: &Camera) -> Stream {
+    let config = SourceConfig {
+        source: camera.source(),
+        device: None,
+        size: Some((super::timecode::WIDTH as u32, super::timecode::HEIGHT as u32)),
+        fps: super::timecode::FPS as u32,
+    };
+    let (failures, _) = smol::channel::bounded(16);
+    let stream = Stream::start(&[(Kind::Video, config)], Rates::fixed(1_500_000), failures).await.unwrap();
+    stream.encoders.keep(roomtone::sdp::Codec::Vp8).unwrap();
+    stream
+}
+
+/// Two ends of ours in this process: from the wish to call to connected and to the first picture that is shown.
+pub async fn ours(stream: &Stream, screen: &Screen) -> (Duration, Duration) {
+    let codecs = inventory::codecs(&[], None).unwrap().all;
+    let config = PeerConfig { codecs, ..PeerConfig::default() };
+    let mut a = End::new(PeerConfig { streams: vec![stream.clone()], ..config.clone() });
+    let mut b = End::new(PeerConfig { receive: vec![Kind::Video], ..config });
+    let (began, until) = (super::timecode::now(), Instant::now() + Duration::from_secs(20));
+    a.negotiation.request_offer(Instant::now());
+    let mut connected = None;
+    loop {
+        a.step(&mut b, None).await;
+        b.step(&mut a, Some(screen)).await;
+        if b.connected {
+            connected.get_or_insert_with(|| super::timecode::now() - began);
+        }
+        if let (Some(connected), Some(shown)) = (connected, screen.shown().first()) {
+            return (connected, shown.at - began);
+        }
+        assert!(Instant::now() < until, "nothing is shown");
+        smol::Timer::after(Duration::from_micros(300)).await;
+    }
+}

@@ -1,0 +1,174 @@
+//! Time in pictures: a code drawn into each frame that is sent, read back from each that is shown, so that what is
+//! measured is what somebody would see, whatever program is between.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+pub const WIDTH: usize = 640;
+pub const HEIGHT: usize = 360;
+pub const FPS: u64 = 30;
+
+/// Each bit is a square of so many pixels; a second row has the complement.
+const SQUARE: usize = 20;
+const BITS: usize = 24;
+
+/// The one clock of all that is measured here.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Since the beginning.
+pub fn now() -> Duration {
+    BEGAN.elapsed()
+}
+
+/// A frame in I420: the time on top, and below it waves that move, so that there is something to encode.
+fn draw(time: Duration, number: u64) -> Vec<u8> {
+    let mut frame = vec![128; WIDTH * HEIGHT * 3 / 2];
+    let code = time.as_millis() as u64;
+    for y in 0..HEIGHT {
+        for x in 0..WIDTH {
+            let (row, bit) = (y / SQUARE, x / SQUARE);
+            frame[y * WIDTH + x] = match row {
+                0 | 1 if bit < BITS => {
+                    let is_set = code >> bit & 1 == 1;
+                    if is_set == (row == 0) { 235 } else { 16 }
+                }
+                0 | 1 => 128,
+                _ => (((x * x + y * y) / 128 + number as usize * 6) & 255) as u8 / 2 + 64,
+            };
+        }
+    }
+    frame
+}
+
+/// The time in a frame of luma alone; none where it cannot be read.
+fn read(luma: &[u8]) -> Option<u64> {
+    let is_set = |row: usize, bit: usize| {
+        let (y, x) = (row * SQUARE + SQUARE / 2, bit * SQUARE + SQUARE / 2);
+        luma[y * WIDTH + x] > 128
+    };
+    let bits = (0..BITS).map(|bit| (is_set(0, bit), is_set(1, bit)));
+    bits.enumerate().try_fold(
+        0,
+        |code, (bit, (is, other))| {
+            if is == other { None } else { Some(code | u64::from(is) << bit) }
+        },
+    )
+}
+
+/// A named pipe in a folder.
+pub fn pipe(folder: &Path, name: &str) -> PathBuf {
+    let path = folder.join(name);
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    path
+}
+
+/// Writes frames into a pipe for as long as it is held and somebody reads.
+pub struct Camera {
+    path: PathBuf,
+    goes_on: Arc<AtomicBool>,
+}
+
+impl Camera {
+    pub fn start(folder: &Path, name: &str) -> Self {
+        let path = pipe(folder, name);
+        let goes_on = Arc::new(AtomicBool::new(true));
+        let (to, on) = (path.clone(), goes_on.clone());
+        std::thread::spawn(move || {
+            let open = || File::options().write(true).open(&to).unwrap();
+            let (mut pipe, began) = (open(), Instant::now());
+            for number in 0.. {
+                let due = began + Duration::from_micros(number * 1_000_000 / FPS);
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                if !on.load(Ordering::Relaxed) {
+                    return;
+                }
+                // filesrc tries whether it can seek, and opens the pipe again when it cannot.
+                if pipe.write_all(&draw(now(), number)).is_err() {
+                    pipe = open();
+                }
+            }
+        });
+        Self { path, goes_on }
+    }
+
+    /// What reads it, in gst-launch words.
+    pub fn source(&self) -> String {
+        let size = WIDTH * HEIGHT * 3 / 2;
+        format!(
+            "filesrc location={} blocksize={size} ! \
+             rawvideoparse format=i420 width={WIDTH} height={HEIGHT} framerate={FPS}/1",
+            self.path.display()
+        )
+    }
+}
+
+impl Drop for Camera {
+    fn drop(&mut self) {
+        self.goes_on.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A frame that was shown: when, and when it was drawn.
+#[derive(Debug, Clone, Copy)]
+pub struct Shown {
+    pub at: Duration,
+    pub drawn: Duration,
+}
+
+/// Reads frames from a pipe.
+pub struct Screen {
+    path: PathBuf,
+    shown: Arc<Mutex<Vec<Shown>>>,
+}
+
+impl Screen {
+    pub fn start(folder: &Path, name: &str) -> Self {
+        let path = pipe(folder, name);
+        let shown = Arc::new(Mutex::new(vec![]));
+        let (from, all) = (path.clone(), shown.clone());
+        std::thread::spawn(move || {
+            let mut pipe = File::open(from).unwrap();
+            let mut luma = vec![0; WIDTH * HEIGHT];
+            while pipe.read_exact(&mut luma).is_ok() {
+                if let Some(code) = read(&luma) {
+                    all.lock().unwrap().push(Shown { at: now(), drawn: Duration::from_millis(code) });
+                }
+            }
+        });
+        Self { path, shown }
+    }
+
+    /// What writes it, in gst-launch words: a frame when its time has come, as in a window.
+    pub fn sink(&self) -> String {
+        format!(
+            "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT} ! \
+             filesink location={} buffer-mode=unbuffered sync=true",
+            self.path.display()
+        )
+    }
+
+    pub fn shown(&self) -> Vec<Shown> {
+        self.shown.lock().unwrap().clone()
+    }
+
+    /// Waits for the first frame; when it came.
+    pub fn first(&self) -> Duration {
+        super::common::wait_for("the first frame", || {
+            std::thread::sleep(Duration::from_millis(1));
+            self.shown.lock().unwrap().first().map(|shown| shown.at)
+        })
+    }
+}
+
+#[test]
+fn what_is_drawn_is_read() {
+    for ms in [0, 1, 77_777, (1 << BITS) - 1] {
+        let frame = draw(Duration::from_millis(ms), 3);
+        assert_eq!(read(&frame[..WIDTH * HEIGHT]), Some(ms));
+    }
+    assert_eq!(read(&vec![128; WIDTH * HEIGHT]), None);
+}
