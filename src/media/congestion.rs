@@ -147,45 +147,51 @@ pub(super) struct Congestion {
     last: AtomicU32,
 }
 
-/// An estimator in the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
-/// which comes up every way into webrtcbin.
+/// An estimator beside the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
+/// which comes up every way into webrtcbin. In the way it would hold packets back until they fit the estimate exactly,
+/// so that each picture would take as long to leave as until the next one.
 #[derive(Debug)]
 pub(super) struct Estimator {
-    element: gst::glib::WeakRef<gst::Element>,
+    element: gst::Element,
     is_heard: Arc<AtomicBool>,
 }
 
 impl Estimator {
-    /// What stands between the payloader and webrtcbin, in gst-launch words.
-    pub(super) fn text() -> String {
-        format!("rtpgccbwe name={NAME} min-bitrate={LEAST} max-bitrate={MOST}")
-    }
-
-    /// The one in a bin, which begins with that rate (bit/s).
-    pub(super) fn of(bin: &gst::Bin, start: u32) -> Option<Self> {
-        let element = bin.by_name(NAME)?;
-        element.set_property("estimated-bitrate", start);
+    /// Beside that pad, over which packets leave; it begins with that rate (bit/s). None where there is no element
+    /// for it.
+    pub(super) fn beside(pad: &gst::Pad, pipeline: &gst::Pipeline, start: u32) -> Option<Self> {
+        let element = gst::ElementFactory::make("rtpgccbwe")
+            .property("min-bitrate", LEAST)
+            .property("max-bitrate", MOST)
+            .property("estimated-bitrate", start.max(LEAST))
+            .build()
+            .ok()?;
+        pipeline.add(&element).ok()?;
+        element.sync_state_with_parent().ok()?;
         let is_heard = Arc::new(AtomicBool::new(false));
         let heard = is_heard.clone();
         element.connect_notify(Some("estimated-bitrate"), move |_, _| heard.store(true, Ordering::Relaxed));
-        Some(Self { element: element.downgrade(), is_heard })
+        let feed = element.static_pad("src")?.downgrade();
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
+            if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
+                feed.send_event(event.to_owned());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        Some(Self { element, is_heard })
     }
 
     /// Goes on from that, in bit/s.
     pub(super) fn go_on_from(&self, estimate: u32) {
-        if let Some(element) = self.element.upgrade() {
-            element.set_property("estimated-bitrate", estimate);
-        }
+        self.element.set_property("estimated-bitrate", estimate);
     }
 
     /// What it found, in bit/s; none before the first feedback.
     pub(super) fn found(&self) -> Option<u32> {
-        let element = self.element.upgrade().filter(|_| self.is_heard.load(Ordering::Relaxed))?;
-        Some(element.property("estimated-bitrate"))
+        self.is_heard.load(Ordering::Relaxed).then(|| self.element.property("estimated-bitrate"))
     }
 }
-
-const NAME: &str = "estimator";
 
 impl Congestion {
     /// Begins with that rate for all together (bit/s), and goes up to that one.

@@ -99,18 +99,17 @@ impl Sender {
         }
         let failed = |what: &str| MediaError::WebRtc(format!("the {} cannot be sent: {what}", self.kind));
         let pipeline = self.pipeline.upgrade().ok_or_else(|| failed("it is over"))?;
-        let mut text =
+        let text =
             format!("appsrc name=in format=time is-live=true ! {}", rtp::payloader(payload, self.ssrc));
-        if self.kind == Kind::Video && payload.transport_cc.is_some() {
-            text = format!("{text} ! {}", Estimator::text());
-        }
         let bin = launch::parse_bin(&text)?;
         let appsrc: gst_app::AppSrc = launch::by_name(&bin, "in")?;
-        let start = self.stream.as_ref().map_or(0, |stream| stream.encoders.rates(self.kind).start);
-        self.estimator = Estimator::of(&bin, start.max(1));
         pipeline.add(&bin).map_err(|_| failed("add"))?;
         let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the payloader"))?;
         src.link(&self.pad).map_err(|_| failed("link"))?;
+        if self.kind == Kind::Video && payload.transport_cc.is_some() {
+            let start = self.stream.as_ref().map_or(0, |stream| stream.encoders.rates(self.kind).start);
+            self.estimator = Estimator::beside(&src, &pipeline, start);
+        }
         // Told now: webrtcbin then links the pad with the description, not when the first packet comes.
         self.pad.send_event(gst::event::StreamStart::new(&format!("roomtone-{:08x}", self.ssrc)));
         self.pad

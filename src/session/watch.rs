@@ -16,6 +16,10 @@ const KNOWN: u32 = 4;
 const OTHER_SIDE: Duration = Duration::from_secs(8);
 /// Between attempts to mend.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A path that breaks again so soon will do so once more: the next one waits, twice as long each time.
+const SOON: Duration = Duration::from_secs(10);
+/// At most so long.
+const LONGEST: Duration = Duration::from_secs(8);
 
 /// How patient a call is with its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,13 +74,24 @@ pub struct Watch {
     last: Option<Instant>,
     /// Reports since there was media or another path, and the longest pause between two of them.
     reports: (u32, Duration),
+    /// When the path broke last, and what the next one waited for.
+    broke: Option<(Instant, Duration)>,
 }
 
 impl Watch {
     /// Of a talk that begins.
     pub fn new(patience: Patience, mends: bool) -> Self {
         let reports = (0, Duration::ZERO);
-        Self { patience, mends, reachable: true, gone: false, path: Path::New, last: None, reports }
+        Self {
+            patience,
+            mends,
+            reachable: true,
+            gone: false,
+            path: Path::New,
+            last: None,
+            reports,
+            broke: None,
+        }
     }
 
     /// The path was through once.
@@ -136,7 +151,14 @@ impl Watch {
                 false
             }
             Path::New | Path::Up(_) => {
-                let mend = if self.mends { now } else { now + OTHER_SIDE };
+                let wait = match self.broke {
+                    Some((before, waited)) if now.saturating_duration_since(before) < SOON + waited => {
+                        (waited * 2).clamp(AGAIN, LONGEST)
+                    }
+                    _ => Duration::ZERO,
+                };
+                self.broke = Some((now, wait));
+                let mend = if self.mends { now } else { now + OTHER_SIDE } + wait;
                 self.path = Path::Broken(now, Some(mend));
                 true
             }
@@ -198,5 +220,30 @@ impl Watch {
             Path::Broken(_, Some(mend)) if mend <= now && self.reachable => Some(Due::Mend),
             Path::New | Path::Up(_) | Path::Broken(..) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_breaks_again_and_again_is_made_anew_ever_more_slowly() {
+        let (mut watch, mut now) = (Watch::new(Patience::default(), true), Instant::now());
+        let mut waits = vec![];
+        for _ in 0..6 {
+            watch.connected();
+            now += Duration::from_millis(100);
+            assert!(watch.broken(now));
+            let due = watch.poll_timeout().unwrap();
+            waits.push((due - now).as_secs());
+            now = due;
+        }
+        assert_eq!(waits, [0, 1, 2, 4, 8, 8]);
+        // One that stood for a while is mended at once.
+        watch.connected();
+        now += Duration::from_secs(60);
+        assert!(watch.broken(now));
+        assert_eq!(watch.poll_timeout(), Some(now));
     }
 }
