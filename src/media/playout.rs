@@ -17,9 +17,15 @@ pub const MOST: Duration = Duration::from_millis(500);
 const MISSED: Duration = Duration::from_millis(70);
 /// How long a loss, or a packet that came too late, speaks for a longer delay.
 const MEMORY: Duration = Duration::from_secs(30);
-/// A shorter delay is come to in small steps, for each is a jump in what is seen and heard.
+/// A shorter delay is come to in small steps, for each is a jump in what is seen and heard: an eighth, and at least that.
 const STEP: Duration = Duration::from_millis(20);
-const PAUSE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(2);
+/// So long it stays after it grew.
+const REST: Duration = Duration::from_secs(10);
+/// It grows for packets that came too late, no faster than that, and no longer than that: what comes later still, comes
+/// over a network that is too full, and waiting does not empty it.
+const LATE_PAUSE: Duration = Duration::from_millis(500);
+const LATE_MOST: Duration = Duration::from_millis(250);
 
 /// How long received media waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,11 +59,13 @@ pub struct Playout {
     lossy: Option<Instant>,
     /// When the delay may be shortened next.
     shorten: Option<Instant>,
+    /// When it grew last for packets that came too late.
+    grown: Option<Instant>,
 }
 
 impl Default for Playout {
     fn default() -> Self {
-        Self { delay: LEAST, before: Sample::default(), lossy: None, shorten: None }
+        Self { delay: LEAST, before: Sample::default(), lossy: None, shorten: None, grown: None }
     }
 }
 
@@ -74,18 +82,21 @@ impl Playout {
             _ => Duration::ZERO,
         };
         let mut wanted = (4 * sample.jitter + again).clamp(LEAST, MOST);
-        if sample.late > before.late {
-            wanted = wanted.max(self.delay + STEP.max(self.delay / 4)).min(MOST);
+        let is_time = self.grown.is_none_or(|at| now.saturating_duration_since(at) >= LATE_PAUSE);
+        if sample.late > before.late && is_time {
+            self.grown = Some(now);
+            wanted = wanted.max((self.delay + STEP.max(self.delay / 4)).min(LATE_MOST));
         }
         if wanted > self.delay {
             self.delay = wanted;
-            self.shorten = Some(now + MEMORY);
+            self.shorten = Some(now + REST);
             return Some(wanted);
         }
         if wanted + STEP > self.delay || self.shorten.is_some_and(|at| now < at) {
             return None;
         }
-        self.delay -= STEP;
+        let eighth = Duration::from_millis(self.delay.as_millis() as u64 / 8);
+        self.delay -= STEP.max(eighth).min(self.delay - wanted);
         self.shorten = Some(now + PAUSE);
         Some(self.delay)
     }
@@ -176,9 +187,9 @@ mod tests {
         assert_eq!(playout.update(start, clean), None);
         let late = |late| Sample { late, ..clean };
         let grown: Vec<_> =
-            (1..5).filter_map(|n| playout.update(start + n * 200 * MS, late(u64::from(n)))).collect();
+            (1..5).filter_map(|n| playout.update(start + n * 500 * MS, late(u64::from(n)))).collect();
         assert_eq!(grown, [30 * MS, 50 * MS, 70 * MS, 90 * MS]);
-        assert_eq!(playout.update(start + 2000 * MS, late(4)), None, "for long");
+        assert_eq!(playout.update(start + 9000 * MS, late(4)), None, "for a while");
     }
 
     #[test]
@@ -192,9 +203,9 @@ mod tests {
         assert_eq!(playout.update(now, lossy), None);
         // Long after the last loss it comes back, step by step.
         now += MEMORY;
-        assert_eq!(playout.update(now, lossy), Some(158 * MS));
+        assert_eq!(playout.update(now, lossy), Some(156 * MS));
         assert_eq!(playout.update(now, lossy), None);
-        for expected in [138, 118, 98, 78, 58, 38, 18] {
+        for expected in [136, 116, 96, 76, 56, 36, 16] {
             now += PAUSE;
             assert_eq!(playout.update(now, lossy), Some(expected * MS));
         }

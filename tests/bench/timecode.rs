@@ -78,28 +78,25 @@ impl Camera {
         let goes_on = Arc::new(AtomicBool::new(true));
         let (to, on) = (path.clone(), goes_on.clone());
         std::thread::spawn(move || {
-            let open = || File::options().write(true).open(&to).unwrap();
-            let (mut pipe, began) = (open(), Instant::now());
+            let mut pipe = File::options().write(true).open(to).unwrap();
+            let began = Instant::now();
             for number in 0.. {
                 let due = began + Duration::from_micros(number * 1_000_000 / FPS);
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                if !on.load(Ordering::Relaxed) {
+                if !on.load(Ordering::Relaxed) || pipe.write_all(&draw(now(), number)).is_err() {
                     return;
-                }
-                // filesrc tries whether it can seek, and opens the pipe again when it cannot.
-                if pipe.write_all(&draw(now(), number)).is_err() {
-                    pipe = open();
                 }
             }
         });
         Self { path, goes_on }
     }
 
-    /// What reads it, in gst-launch words.
+    /// What reads it, in gst-launch words. (Without the queue filesrc is asked whether it can seek, and opens the pipe
+    /// twice, the second time in the middle of a frame.)
     pub fn source(&self) -> String {
         let size = WIDTH * HEIGHT * 3 / 2;
         format!(
-            "filesrc location={} blocksize={size} ! \
+            "filesrc location={} blocksize={size} ! queue max-size-buffers=1 ! \
              rawvideoparse format=i420 width={WIDTH} height={HEIGHT} framerate={FPS}/1",
             self.path.display()
         )
