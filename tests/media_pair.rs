@@ -26,7 +26,7 @@ async fn stream(kinds: &[Kind]) -> Stream {
             Kind::Video => "test",
             Kind::Audio => "tone",
         };
-        let config = SourceConfig { source: source.into(), device: None, size: Some((160, 120)), fps: 15 };
+        let config = SourceConfig { size: Some((160, 120)), fps: 15, ..SourceConfig::named(source) };
         captures.push(Capture::start(*kind, &config, failures.clone()).await.unwrap());
     }
     Stream::new(Encoders::new(captures, Rates::fixed(300_000), failures))
@@ -184,7 +184,7 @@ fn an_encoder_runs_as_long_as_somebody_needs_it() {
     roomtone::media::init().unwrap();
     smol::block_on(async {
         let (failures, _) = bounded(16);
-        let config = SourceConfig { source: "test".into(), device: None, size: Some((160, 120)), fps: 15 };
+        let config = SourceConfig { size: Some((160, 120)), fps: 15, ..SourceConfig::named("test") };
         let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
         let encoders = Encoders::new(vec![capture], Rates::fixed(300_000), failures);
         encoders.keep(Codec::Vp8).unwrap();

@@ -206,8 +206,10 @@ impl Connection {
         let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.label)).transpose();
         let seat = seat.map_err(warn).ok().flatten().flatten();
         let output = plan.own_output(track.kind());
-        let output =
-            output.map(|output| Output::start(&track, output, &self.name, self.failed.clone())).transpose();
+        let start = |output| {
+            Output::start(&track, output, &self.name, plan.reference.as_deref(), self.failed.clone())
+        };
+        let output = output.map(start).transpose();
         let output = output.map_err(warn).ok().flatten();
         self.received.push(Received { over: self.number, track, output, seat });
         if plan.record.is_some() && self.recorder.is_none() {

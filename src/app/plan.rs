@@ -10,11 +10,12 @@ use super::bridge::{Bridge, BridgeConfig};
 use super::ice::{Ice, IceOptions};
 use super::trace::Trace;
 use super::{Event, Sink};
-use crate::media::capture::SourceConfig;
+use crate::media::capture::{MICROPHONES, SourceConfig};
 use crate::media::channel::ChannelConfig;
 use crate::media::peer::PeerConfig;
 use crate::media::playout::Latency;
 use crate::media::stage::{Stage, StageConfig};
+use crate::media::voice::{Reference, Voice};
 use crate::media::{Capture, Encoders, MediaError, Rates, Stream, inventory, output};
 use crate::sdp::{Codec, Kind};
 use crate::session::{Patience, Terms};
@@ -43,6 +44,8 @@ pub struct MediaOptions {
     pub rates: Rates,
     /// Error correction for pictures.
     pub fec: bool,
+    /// What a microphone hears is sent as it is: with what the speaker plays, and with noise.
+    pub untreated: bool,
     /// Where pictures go.
     pub show: Option<String>,
     /// Where sound goes.
@@ -87,6 +90,9 @@ pub struct MediaPlan {
     /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
     show: Option<String>,
     play: Option<String>,
+    /// What is played, for it to be taken out of what is sent.
+    pub(super) reference: Option<Arc<Reference>>,
+    untreated: bool,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
@@ -110,26 +116,6 @@ impl MediaPlan {
         step("GStreamer is loaded");
         let ice = Ice::start(options.ice.clone(), sink).await?;
         let (failed, failures) = bounded(16);
-        let mut captures = Vec::new();
-        for kind in Kind::ALL {
-            if !options.receive_only
-                && let Some(config) = source(kind, options, sink)
-            {
-                captures.push(Capture::start(kind, &config, failed.clone()).await?);
-            }
-        }
-        step("the sources run");
-        let codecs = inventory::codecs(&options.codecs, options.encoder.as_deref())?;
-        let encoders = Encoders::new(captures, options.rates, failed.clone());
-        let stream = Stream::new(encoders.with_element(options.encoder.clone()));
-        let encoders = stream.encoders.clone();
-        // The encoders run before the first peer comes: its first frame need not wait for them.
-        for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
-            let first = codecs.all.iter().find(|codec| codec.kind() == kind);
-            first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
-        }
-        step("the encoders run");
-        let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
         let outputs = |said: &Option<String>| match options.send_only {
             true => Some(NONE.to_owned()),
             false => said.clone(),
@@ -153,6 +139,29 @@ impl MediaPlan {
                 output::check(kind, output)?;
             }
         }
+        let hears = !options.untreated && !options.receive_only && play.is_some();
+        let reference = if hears { Reference::start()? } else { None };
+        let mut captures = Vec::new();
+        for kind in Kind::ALL {
+            if !options.receive_only
+                && let Some(mut config) = source(kind, options, sink)
+            {
+                config.voice = voice(&config.source, options.untreated, reference.as_deref());
+                captures.push(Capture::start(kind, &config, failed.clone()).await?);
+            }
+        }
+        step("the sources run");
+        let codecs = inventory::codecs(&options.codecs, options.encoder.as_deref())?;
+        let encoders = Encoders::new(captures, options.rates, failed.clone());
+        let stream = Stream::new(encoders.with_element(options.encoder.clone()));
+        let encoders = stream.encoders.clone();
+        // The encoders run before the first peer comes: its first frame need not wait for them.
+        for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
+            let first = codecs.all.iter().find(|codec| codec.kind() == kind);
+            first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
+        }
+        step("the encoders run");
+        let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
         if let Some(folder) = &options.record {
             std::fs::create_dir_all(folder).map_err(|error| MediaError::Record {
                 path: folder.display().to_string(),
@@ -173,7 +182,7 @@ impl MediaPlan {
         let play = play.filter(|_| stage.play.is_none());
         let stage = match stage == StageConfig::default() {
             true => None,
-            false => Some(Arc::new(Stage::start(&stage, &failed)?)),
+            false => Some(Arc::new(Stage::start(&stage, reference.as_deref(), &failed)?)),
         };
         let mut bridges = Vec::new();
         for config in &options.channels {
@@ -198,6 +207,8 @@ impl MediaPlan {
             trace,
             show,
             play,
+            reference,
+            untreated: options.untreated,
             record: options.record.clone(),
             stats: options.stats,
             stage,
@@ -258,7 +269,8 @@ impl MediaPlan {
         if !self.encoders.has(kind) {
             return Ok(false);
         }
-        let config = SourceConfig { source, device, size: self.size, fps: self.fps };
+        let voice = voice(&source, self.untreated, self.reference.as_deref());
+        let config = SourceConfig { source, device, size: self.size, fps: self.fps, voice };
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
     }
@@ -271,6 +283,13 @@ fn warn(sink: &Sink, text: &str) {
 /// The source of a kind; none where the user wants none. By default a camera or microphone, or else
 /// the test picture or tone, with a word about it.
 fn source(kind: Kind, options: &MediaOptions, sink: &Sink) -> Option<SourceConfig> {
+    let of = |source, device| SourceConfig {
+        source,
+        device,
+        size: options.size,
+        fps: options.fps,
+        voice: Voice::AsItIs,
+    };
     let (wanted, device, real, fallback, missing) = match kind {
         Kind::Video => (
             &options.video,
@@ -295,15 +314,20 @@ fn source(kind: Kind, options: &MediaOptions, sink: &Sink) -> Option<SourceConfi
         }
         None => {
             warn(sink, missing);
-            return Some(SourceConfig {
-                source: fallback.into(),
-                device: None,
-                size: options.size,
-                fps: options.fps,
-            });
+            return Some(of(fallback.into(), None));
         }
     };
-    Some(SourceConfig { source, device, size: options.size, fps: options.fps })
+    Some(of(source, device))
+}
+
+/// What becomes of the sound of a source.
+fn voice(source: &str, untreated: bool, reference: Option<&Reference>) -> Voice {
+    let is_treated = MICROPHONES.contains(&source) && !untreated && inventory::is_installed("webrtcdsp");
+    match reference {
+        _ if !is_treated => Voice::AsItIs,
+        None => Voice::Clean,
+        Some(reference) => Voice::WithoutEcho(reference.name().to_owned()),
+    }
 }
 
 /// An output: what the user said, or the default where this machine has it.

@@ -328,6 +328,10 @@ pub struct MediaArgs {
     /// Send pictures with error correction (ULPFEC), and take it: for paths on which asking again takes too long
     #[arg(long, env = "ROOMTONE_FEC", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub fec: Option<bool>,
+    /// Send what the microphone hears as it is. Else the echo of what the speaker plays is taken out of it, and noise, and
+    /// it is brought to one level
+    #[arg(long, env = "ROOMTONE_NO_ECHO_CANCEL", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
+    pub no_echo_cancel: Option<bool>,
     /// Where received pictures go [default: window; none without a display]
     #[arg(long, value_name = "window|none|PIPELINE", env = "ROOMTONE_SHOW")]
     pub show: Option<String>,

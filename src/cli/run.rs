@@ -235,6 +235,7 @@ mod media {
             fps: args.fps.unwrap_or(30).clamp(1, 120),
             rates: rates(args.bitrate, args.min_bitrate, args.max_bitrate)?,
             fec: args.fec == Some(true),
+            untreated: args.no_echo_cancel == Some(true),
             show: args.show.or_else(nothing),
             play: args.play.or_else(nothing),
             record: args.record,

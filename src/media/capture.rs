@@ -11,6 +11,7 @@ use smol::channel::{Receiver, Sender};
 use super::launch::{self, Folder};
 use super::level::{self, Meter};
 use super::pipeline::{BusEvent, Owned};
+use super::voice::{SHAPE, Voice};
 use super::{MediaError, inventory};
 use crate::sdp::Kind;
 
@@ -28,14 +29,19 @@ pub struct SourceConfig {
     pub size: Option<(u32, u32)>,
     /// Frames a second.
     pub fps: u32,
+    /// What becomes of sound.
+    pub voice: Voice,
 }
+
+/// The sources that hear what a speaker in the same room plays.
+pub const MICROPHONES: [&str; 3] = ["microphone", "pulse", "alsa"];
 
 const DEFAULT_SIZE: (u32, u32) = (1280, 720);
 
 impl SourceConfig {
     /// A pipeline of `pipelines/source` by its name, with 30 frames a second.
     pub fn named(source: &str) -> Self {
-        Self { source: source.to_owned(), device: None, size: None, fps: 30 }
+        Self { source: source.to_owned(), device: None, size: None, fps: 30, voice: Voice::AsItIs }
     }
 
     /// The whole pipeline: the source, and what brings its media into one shape.
@@ -73,9 +79,9 @@ impl SourceConfig {
                 )
             }
             Kind::Audio => format!(
-                "{source} ! audioconvert ! audioresample ! \
-                 audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1 ! \
-                 appsink name=out max-buffers=50 drop=true"
+                "{source} ! audioconvert ! audioresample ! {SHAPE} ! identity name=time ! {} \
+                 appsink name=out max-buffers=50 drop=true",
+                self.voice.text()
             ),
         })
     }
@@ -121,7 +127,11 @@ impl Capture {
         let (end, ended) = smol::channel::bounded(1);
         let pace = Arc::new(Mutex::new(Pace { shift, ..Pace::default() }));
         let is_muted = Arc::new(AtomicBool::new(false));
-        retime(&appsink, pace.clone(), first, end);
+        // Sound has its time before it is compared with what is played.
+        let timed = pipeline.by_name("time").and_then(|timed| timed.static_pad("sink"));
+        if let Some(pad) = timed.or_else(|| appsink.static_pad("sink")) {
+            retime(&pad, pace.clone(), first, end);
+        }
         mute(&appsink, kind, is_muted.clone());
         let meter = Arc::new(Meter::default());
         if let (Kind::Audio, Some(pad)) = (kind, appsink.static_pad("sink")) {
@@ -232,15 +242,9 @@ fn lock(pace: &Mutex<Pace>) -> std::sync::MutexGuard<'_, Pace> {
     pace.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Gives every buffer before the sink its time on the common base, in one endless segment, whatever
+/// Gives every buffer before a pad its time on the common base, in one endless segment, whatever
 /// the source's own segments are. Tells of the first frame, and of the end, which goes no further.
-fn retime(
-    appsink: &gst_app::AppSink,
-    pace: Arc<Mutex<Pace>>,
-    first: Sender<Result<(), String>>,
-    end: Sender<()>,
-) {
-    let Some(pad) = appsink.static_pad("sink") else { return };
+fn retime(pad: &gst::Pad, pace: Arc<Mutex<Pace>>, first: Sender<Result<(), String>>, end: Sender<()>) {
     let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
     pad.add_probe(types, move |_, info| {
         match info.event().map(|event| event.view()) {

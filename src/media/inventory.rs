@@ -59,6 +59,7 @@ pub const PARTS: &[Part] = &[
     part("autovideosink", "gstreamer1.0-plugins-good", "windows", false),
     part("ximagesink", "gstreamer1.0-x", "windows under X11", false),
     part("pulsesrc", "gstreamer1.0-pulseaudio", "microphones and speakers by PulseAudio or PipeWire", false),
+    part("webrtcdsp", "gstreamer1.0-plugins-bad", "cancelling echo, less noise", false),
     part("alsasrc", "gstreamer1.0-alsa", "microphones and speakers by ALSA", false),
 ];
 

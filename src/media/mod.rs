@@ -25,6 +25,7 @@ pub mod stats;
 pub mod stream;
 mod transceivers;
 pub mod transport;
+pub mod voice;
 
 pub use capture::Capture;
 pub use encode::{Encoders, Rates};

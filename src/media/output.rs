@@ -7,11 +7,15 @@ use smol::channel::Sender;
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
+use super::voice::Reference;
 use super::{MediaError, inventory, level};
 use crate::sdp::Kind;
 
-/// Sinks give all before them 20 ms to do their work. Decoding takes less than what comes waits anyway, and a picture
-/// that is late is better shown late than not at all.
+/// What a speaker holds, and plays at once, in µs.
+const SPEAKER: [(&str, i64); 2] = [("buffer-time", 50_000), ("latency-time", 10_000)];
+
+/// Sinks give all before them 20 ms to do their work, and speakers hold 200 ms. Decoding takes less than what comes waits
+/// anyway, and a picture that is late is better shown late than not at all.
 fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
     let set = move |element: &gst::Element| {
         if element.has_property("processing-deadline") {
@@ -19,6 +23,9 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
         }
         if kind == Kind::Video && element.has_property("max-lateness") {
             element.set_property("max-lateness", -1_i64);
+        }
+        for (name, time) in SPEAKER.iter().filter(|(name, _)| element.has_property(name)) {
+            element.set_property(name, time);
         }
     };
     pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
@@ -51,6 +58,11 @@ fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, M
     Ok(format!("appsrc name=in ! {decoder} ! {convert} ! {output}"))
 }
 
+/// Where sound goes by on its way to be played.
+fn meter(pipeline: &gst::Pipeline) -> Option<gst::Pad> {
+    pipeline.by_name("meter")?.static_pad("src")
+}
+
 /// Refuses an output that could not be built, before a call begins.
 pub fn check(kind: Kind, output: &str) -> Result<(), MediaError> {
     launch::parse(&text(kind, "identity", output, "peer")?).map(|_| ())
@@ -58,17 +70,17 @@ pub fn check(kind: Kind, output: &str) -> Result<(), MediaError> {
 
 impl Output {
     /// Decodes a track into an output: a name of `pipelines/output` or a pipeline's text, which may
-    /// hold `{peer}`. Its failure goes to `failures` and stops nothing else.
+    /// hold `{peer}`. What it plays is heard by `reference`. Its failure goes to `failures` and stops nothing else.
     pub fn start(
         track: &Track,
         output: &str,
         peer: &str,
+        reference: Option<&Reference>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let text = text(track.kind(), inventory::decoder(track.codec)?, output, peer)?;
-        let output = Self::run(track.kind(), &track.producer, &text, failures)?;
-        let meter = output.pipeline.pipeline().by_name("meter").and_then(|meter| meter.static_pad("src"));
-        if let Some(pad) = meter {
+        let output = Self::run(track.kind(), &track.producer, &text, reference, failures)?;
+        if let Some(pad) = meter(output.pipeline.pipeline()) {
             let counters = track.counters.clone();
             level::watch(&pad, move |samples| counters.meter.take(samples));
         }
@@ -87,20 +99,25 @@ impl Output {
         kind: Kind,
         producer: &StreamProducer,
         output: &str,
+        reference: Option<&Reference>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        Self::run(kind, producer, &text(kind, "queue", output, "room")?, failures)
+        Self::run(kind, producer, &text(kind, "queue", output, "room")?, reference, failures)
     }
 
     fn run(
         kind: Kind,
         producer: &StreamProducer,
         text: &str,
+        reference: Option<&Reference>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let pipeline = launch::parse(text)?;
         let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
         hurry(&pipeline, kind);
+        if let Some((reference, pad)) = reference.zip(meter(&pipeline)) {
+            reference.hear(&pad);
+        }
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));

@@ -12,6 +12,7 @@ use super::output::Output;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
 use super::record::{Input as RecordInput, Recorder};
+use super::voice::Reference;
 use super::{MediaError, grid, inventory, launch, level};
 use crate::sdp::{Codec, Kind};
 
@@ -215,8 +216,12 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts what is wanted of it.
-    pub fn start(config: &StageConfig, failures: &Sender<String>) -> Result<Self, MediaError> {
+    /// Starts what is wanted of it. What it plays is heard by `reference`.
+    pub fn start(
+        config: &StageConfig,
+        reference: Option<&Reference>,
+        failures: &Sender<String>,
+    ) -> Result<Self, MediaError> {
         let mixer = |kind, output: &Option<String>| {
             let wanted = output.is_some() || config.record.is_some();
             wanted.then(|| Mixer::start(kind, failures.clone())).transpose()
@@ -226,7 +231,8 @@ impl Stage {
         let mut outputs = Vec::new();
         for (mixer, output) in [(&video, &config.show), (&audio, &config.play)] {
             if let (Some(mixer), Some(output)) = (mixer, output) {
-                outputs.push(Output::of_raw(mixer.kind, &mixer.producer, output, failures.clone())?);
+                let failures = failures.clone();
+                outputs.push(Output::of_raw(mixer.kind, &mixer.producer, output, reference, failures)?);
             }
         }
         let recorder = match (&config.record, &video, &audio) {

@@ -68,13 +68,17 @@ pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
     for source in sources(webrtc) {
         if source.get::<bool>("internal") != Ok(true) {
             stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
-            if let (Ok(true), Ok(trip)) = (source.get::<bool>("have-rb"), source.get::<u32>("rb-round-trip"))
-            {
-                // In units of 1/65536 s (RFC 3550, 6.4.1).
-                stats.round_trip_ms = Some(f64::from(trip) * 1000.0 / 65536.0);
-            }
+            stats.round_trip_ms = round_trip(&source).or(stats.round_trip_ms);
         }
     }
+}
+
+/// The round trip in ms that the peer's last report of us gives. One that came before it had a report of ours to answer
+/// gives none; GStreamer has 0 there.
+fn round_trip(source: &gst::StructureRef) -> Option<f64> {
+    let (has, trip) = (source.get::<bool>("have-rb").ok()?, source.get::<u32>("rb-round-trip").ok()?);
+    // In units of 1/65536 s (RFC 3550, 6.4.1).
+    (has && trip > 0).then(|| f64::from(trip) * 1000.0 / 65536.0)
 }
 
 /// The types (`host`, `srflx`, `prflx`, `relay`) of our candidate and the peer's that the path has.
@@ -89,4 +93,21 @@ pub(super) async fn candidate_types(webrtc: &gst::Element) -> Option<(String, St
     };
     use gst_webrtc::WebRTCStatsType::{LocalCandidate, RemoteCandidate};
     of(LocalCandidate).zip(of(RemoteCandidate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_report_that_answers_none_of_ours_has_no_round_trip() {
+        crate::media::init().unwrap();
+        let report = |has: bool, trip: u32| {
+            let source = gst::Structure::builder("source").field("have-rb", has);
+            round_trip(&source.field("rb-round-trip", trip).build())
+        };
+        assert_eq!(report(true, 65536 / 2), Some(500.0));
+        assert_eq!(report(true, 0), None);
+        assert_eq!(report(false, 100), None);
+    }
 }

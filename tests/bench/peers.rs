@@ -140,7 +140,7 @@ impl End {
                 PeerEvent::Track(track) if track.kind() == Kind::Video => {
                     let sink = screen.expect("one end shows").sink();
                     let (failed, _) = smol::channel::bounded(1);
-                    self.outputs.push(Output::start(&track, &sink, "peer", failed).unwrap());
+                    self.outputs.push(Output::start(&track, &sink, "peer", None, failed).unwrap());
                     track.flow();
                 }
                 _ => {}
@@ -156,6 +156,7 @@ pub async fn stream(camera: &Camera) -> Stream {
         device: None,
         size: Some((super::timecode::WIDTH as u32, super::timecode::HEIGHT as u32)),
         fps: super::timecode::FPS as u32,
+        voice: Default::default(),
     };
     let (failures, _) = smol::channel::bounded(16);
     let stream = Stream::start(&[(Kind::Video, config)], Rates::fixed(1_500_000), failures).await.unwrap();

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod hostile;
 pub mod impaired;
 pub mod namespace;
+pub mod pulse;
 pub mod received;
 pub mod websocket;
 

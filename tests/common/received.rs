@@ -123,7 +123,7 @@ impl Received {
     }
 
     /// The root mean square of each half second of sound after that byte, 1 being the loudest.
-    fn loudness(&self, since: usize) -> Vec<f64> {
+    pub fn loudness(&self, since: usize) -> Vec<f64> {
         let bytes = self.bytes("sound");
         let recent = &bytes[since.next_multiple_of(2).min(bytes.len())..];
         let samples: Vec<f64> =
