@@ -151,10 +151,14 @@ impl MediaPlan {
             }
         }
         step("the sources run");
-        let codecs = inventory::codecs(&options.codecs, options.encoder.as_deref())?;
         let encoders = Encoders::new(captures, options.rates, failed.clone());
         let stream = Stream::new(encoders.with_element(options.encoder.clone()));
         let encoders = stream.encoders.clone();
+        // What is encoded already is passed on, where nothing else is wanted.
+        let mut wanted = options.codecs.clone();
+        let is_free = options.encoder.is_none() && wanted.iter().all(|codec| codec.kind() != Kind::Video);
+        wanted.extend(encoders.passed_codec(Kind::Video).filter(|_| is_free));
+        let codecs = inventory::codecs(&wanted, options.encoder.as_deref())?;
         // The encoders run before the first peer comes: its first frame need not wait for them.
         for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
             let first = codecs.all.iter().find(|codec| codec.kind() == kind);

@@ -282,7 +282,8 @@ mod media {
                 "--min-bitrate {least_or}, --bitrate {begin} and --max-bitrate {most_or} are not in this order"
             )));
         }
-        Ok(Rates { least: least_or * 1000, start: begin * 1000, most: most_or * 1000 })
+        let passed = most.map_or(u32::MAX, |most| most * 1000);
+        Ok(Rates { least: least_or * 1000, start: begin * 1000, most: most_or * 1000, passed })
     }
 
     /// Whether a channel is joined to stdin and stdout, which only one can be.

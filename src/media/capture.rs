@@ -1,13 +1,15 @@
-//! Capture once: a source of each kind makes raw frames of one shape, for any number of encoders.
+//! Capture once: a source of each kind makes raw frames of one shape, for any number of encoders; or it gives encoded
+//! pictures, as they come ([`super::encoded`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
-use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
+use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::{Receiver, Sender};
 
+use super::encoded::{self, Encoded};
 use super::launch::{self, Folder};
 use super::level::{self, Meter};
 use super::pipeline::{BusEvent, Owned};
@@ -44,9 +46,11 @@ impl SourceConfig {
         Self { source: source.to_owned(), device: None, size: None, fps: 30, voice: Voice::AsItIs }
     }
 
-    /// The whole pipeline: the source, and what brings its media into one shape.
+    /// The whole pipeline: the source, and what brings its media into one shape. Pictures that are encoded already come
+    /// out at another end.
     fn text(&self, kind: Kind) -> Result<String, MediaError> {
-        let source = match self.source.contains('!') {
+        let is_text = self.source.contains('!');
+        let source = match is_text {
             true => self.source.clone(),
             false => launch::named(Folder::Source, &self.source)?,
         };
@@ -55,6 +59,8 @@ impl SourceConfig {
             return Err(MediaError::Parameter(format!("the source '{name}' takes no device")));
         }
         let (width, height) = self.size.unwrap_or(DEFAULT_SIZE);
+        let (can_pass, encoded) = (source.contains("{encoded}"), encoded::caps());
+        let left = if kind == Kind::Video { format!("{encoded};{RAW}") } else { RAW.to_owned() };
         let source = launch::fill(
             &source,
             &[
@@ -62,22 +68,20 @@ impl SourceConfig {
                 ("width", Some(width.to_string())),
                 ("height", Some(height.to_string())),
                 ("fps", Some(self.fps.to_string())),
+                ("encoded", Some(left)),
+                ("kind", Some(kind.to_string())),
             ],
         )?;
+        let pass = "appsink name=encoded max-buffers=50 async=false";
         Ok(match kind {
-            Kind::Video => {
-                let size = match self.size {
-                    Some((width, height)) => format!("width={width},height={height}"),
-                    None => format!("width=[16,{width}],height=[16,{height}]"),
-                };
-                // Frames are left out, and none is added: for that each would wait for the next.
+            Kind::Video if can_pass => {
+                let raw = self.pictures();
                 format!(
-                    "{source} ! videoconvert ! videoscale ! videorate drop-only=true max-rate={} ! \
-                     video/x-raw,format=I420,{size},pixel-aspect-ratio=1/1 ! \
-                     appsink name=out max-buffers=4 drop=true",
-                    self.fps
+                    "{source} source. ! capsfilter caps=\"{encoded}\" ! {pass} source. ! {raw} async=false"
                 )
             }
+            Kind::Video if is_text && encoded::ends_encoded(&source) => format!("{source} ! {pass}"),
+            Kind::Video => format!("{source} ! {}", self.pictures()),
             Kind::Audio => format!(
                 "{source} ! audioconvert ! audioresample ! {SHAPE} ! identity name=time ! {} \
                  appsink name=out max-buffers=50 drop=true",
@@ -85,18 +89,48 @@ impl SourceConfig {
             ),
         })
     }
+
+    /// From whatever pictures to those of one shape.
+    fn pictures(&self) -> String {
+        let (width, height) = self.size.unwrap_or(DEFAULT_SIZE);
+        let size = match self.size {
+            Some((width, height)) => format!("width={width},height={height}"),
+            None => format!("width=[16,{width}],height=[16,{height}]"),
+        };
+        // Frames are left out, and none is added: for that each would wait for the next.
+        format!(
+            "videoconvert ! videoscale ! videorate drop-only=true max-rate={} ! \
+             video/x-raw,format=I420,{size},pixel-aspect-ratio=1/1 ! \
+             appsink name=out max-buffers=4 drop=true",
+            self.fps
+        )
+    }
 }
 
-/// A running source of raw frames.
+/// What is decoded of a file or of a camera in the network, as decodebin has it by itself.
+const RAW: &str = "video/x-raw(ANY);audio/x-raw(ANY);text/x-raw(ANY)";
+
+/// What a source gives.
+#[derive(Debug, Clone)]
+pub(super) enum Frames {
+    /// Raw frames of one shape.
+    Raw(StreamProducer),
+    /// Encoded pictures, as they come.
+    Encoded(Encoded),
+}
+
+/// A running source.
 #[derive(Debug)]
 pub struct Capture {
     kind: Kind,
-    fps: u32,
-    producer: StreamProducer,
+    config: SourceConfig,
+    frames: Frames,
     is_muted: Arc<AtomicBool>,
     meter: Arc<Meter>,
+    /// What it decodes, where it does. Before the pipeline that this leads into.
+    _link: Option<ConsumptionLink>,
     _pipeline: Owned,
-    _ends: smol::Task<()>,
+    _ends: Option<smol::Task<()>>,
 }
 
 impl Capture {
@@ -108,7 +142,8 @@ impl Capture {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let pipeline = launch::parse(&config.text(kind)?)?;
-        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+        let sink = |name: &str| pipeline.by_name(name).and_downcast::<gst_app::AppSink>();
+        let (raw, encoded) = (sink("out"), sink("encoded"));
         let (first, started) = smol::channel::bounded::<Result<(), String>>(4);
         let (first_error, later) = (first.clone(), failures.clone());
         let owned = Owned::new(pipeline.clone(), move |_, event| {
@@ -123,22 +158,32 @@ impl Capture {
         let is_file = config.source == FILE;
         let base = gst::SystemClock::obtain().time();
         pipeline.set_base_time(base);
+        // Frames go on as they come: who sends them is not to wait for as long as some might be late (with rtspsrc, two
+        // seconds).
+        pipeline.set_latency(gst::ClockTime::ZERO);
         let shift = (!is_file).then(|| base.saturating_sub(super::pipeline::epoch()));
         let (end, ended) = smol::channel::bounded(1);
         let pace = Arc::new(Mutex::new(Pace { shift, ..Pace::default() }));
         let is_muted = Arc::new(AtomicBool::new(false));
+        let meter = Arc::new(Meter::default());
         // Sound has its time before it is compared with what is played.
         let timed = pipeline.by_name("time").and_then(|timed| timed.static_pad("sink"));
-        if let Some(pad) = timed.or_else(|| appsink.static_pad("sink")) {
-            retime(&pad, pace.clone(), first, end);
+        let raw_pad = raw.as_ref().and_then(|sink| sink.static_pad("sink"));
+        let encoded_pad = encoded.as_ref().and_then(|sink| sink.static_pad("sink"));
+        for pad in [timed.or(raw_pad.clone()), encoded_pad].iter().flatten() {
+            retime(pad, pace.clone(), first.clone(), end.clone());
         }
-        mute(&appsink, kind, is_muted.clone());
-        let meter = Arc::new(Meter::default());
-        if let (Kind::Audio, Some(pad)) = (kind, appsink.static_pad("sink")) {
-            let meter = meter.clone();
-            level::watch(&pad, move |samples| meter.take(samples));
+        if let Some(pad) = &raw_pad {
+            mute(pad, kind, is_muted.clone());
+            if kind == Kind::Audio {
+                let meter = meter.clone();
+                level::watch(pad, move |samples| meter.take(samples));
+            }
         }
-        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        drop((first, end));
+        let produce =
+            |sink: gst_app::AppSink| (StreamProducer::with(&sink, ProducerSettings { sync: false }), sink);
+        let (raw, encoded) = (raw.map(produce), encoded.map(produce));
         let weak = pipeline.downgrade();
         let ends = smol::spawn(async move {
             while ended.recv().await.is_ok() {
@@ -157,8 +202,17 @@ impl Capture {
         match first_frame(&started).await {
             Ok(()) => {
                 drop(started);
-                let fps = config.fps;
-                Ok(Self { kind, fps, producer, is_muted, meter, _pipeline: owned, _ends: ends })
+                let frames = choose(&pipeline, raw, encoded)?;
+                Ok(Self {
+                    kind,
+                    config: config.clone(),
+                    frames,
+                    is_muted,
+                    meter,
+                    _link: None,
+                    _pipeline: owned,
+                    _ends: Some(ends),
+                })
             }
             Err(reason) => {
                 drop(playing);
@@ -175,9 +229,41 @@ impl Capture {
         self.kind
     }
 
+    /// The raw frames of encoded pictures: another source, which begins with their next key frame.
+    pub(super) fn decoded(&self, encoded: &Encoded, failures: Sender<String>) -> Result<Self, MediaError> {
+        let text = format!("appsrc name=in ! decodebin ! {}", self.config.pictures());
+        let pipeline = launch::parse(&text)?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+        let kind = self.kind;
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
+                let _ =
+                    failures.try_send(format!("the {kind} source cannot be decoded: {reason} ({element})"));
+            }
+        });
+        if let Some(pad) = appsink.static_pad("sink") {
+            mute(&pad, kind, self.is_muted.clone());
+        }
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        let link = encoded.producer.add_consumer(&appsrc);
+        let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        owned.play()?;
+        Ok(Self {
+            kind,
+            config: self.config.clone(),
+            frames: Frames::Raw(producer),
+            is_muted: self.is_muted.clone(),
+            meter: self.meter.clone(),
+            _pipeline: owned,
+            _ends: None,
+            _link: Some(link),
+        })
+    }
+
     /// Frames a second, of pictures.
     pub(super) fn fps(&self) -> u32 {
-        self.fps
+        self.config.fps
     }
 
     /// How loud what is sent is.
@@ -185,9 +271,9 @@ impl Capture {
         self.meter.level()
     }
 
-    /// The raw frames.
-    pub(super) fn producer(&self) -> &StreamProducer {
-        &self.producer
+    /// What it gives.
+    pub(super) fn frames(&self) -> &Frames {
+        &self.frames
     }
 
     /// Silence or black from now on, or the source again. Nothing is negotiated.
@@ -195,10 +281,39 @@ impl Capture {
         self.is_muted.store(muted, Ordering::Relaxed);
     }
 
+    /// The same, as it changes.
+    pub(super) fn mutes(&self) -> Arc<AtomicBool> {
+        self.is_muted.clone()
+    }
+
     /// Whether silence or black is sent.
     pub fn is_muted(&self) -> bool {
         self.is_muted.load(Ordering::Relaxed)
     }
+}
+
+/// Of a source's two ends the one that something came to; the other is taken away, for it would not take part in a seek.
+fn choose(
+    pipeline: &gst::Pipeline,
+    raw: Option<(StreamProducer, gst_app::AppSink)>,
+    encoded: Option<(StreamProducer, gst_app::AppSink)>,
+) -> Result<Frames, MediaError> {
+    let came = |(_, sink): &(StreamProducer, gst_app::AppSink)| {
+        sink.static_pad("sink").is_some_and(|pad| pad.current_caps().is_some())
+    };
+    let is_encoded = encoded.as_ref().is_some_and(came);
+    let (chosen, other) = if is_encoded { (encoded, raw) } else { (raw, encoded) };
+    if let Some((producer, sink)) = other {
+        drop(producer);
+        let _ = pipeline.remove(&sink);
+        let _ = sink.set_state(gst::State::Null);
+    }
+    let nothing = || MediaError::WebRtc("the source has no end".to_owned());
+    let (producer, sink) = chosen.ok_or_else(nothing)?;
+    Ok(match is_encoded {
+        true => Frames::Encoded(Encoded::of(&sink, producer)?),
+        false => Frames::Raw(producer),
+    })
 }
 
 /// The source that is paced and looped.
@@ -277,8 +392,7 @@ fn retime(pad: &gst::Pad, pace: Arc<Mutex<Pace>>, first: Sender<Result<(), Strin
 }
 
 /// Overwrites frames with silence or black (I420: luma 16, chroma 128) while muted.
-fn mute(appsink: &gst_app::AppSink, kind: Kind, is_muted: Arc<AtomicBool>) {
-    let Some(pad) = appsink.static_pad("sink") else { return };
+fn mute(pad: &gst::Pad, kind: Kind, is_muted: Arc<AtomicBool>) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if !is_muted.load(Ordering::Relaxed) {
             return gst::PadProbeReturn::Ok;

@@ -39,6 +39,7 @@ macro_rules! built_in {
 /// Every file of `pipelines/`: folder, name, text.
 pub const BUILT_IN: &[(Folder, &str, &str)] = built_in![
     Source / "source" / "camera",
+    Source / "source" / "camera-h264",
     Source / "source" / "screen",
     Source / "source" / "test",
     Source / "source" / "smpte",
@@ -254,6 +255,8 @@ mod tests {
                         ("width", some("64")),
                         ("height", some("48")),
                         ("fps", some("10")),
+                        ("encoded", some("video/x-h264")),
+                        ("kind", some("video")),
                         ("bitrate", some("500")),
                         ("bitrate_bps", some("500000")),
                     ],

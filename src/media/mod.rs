@@ -9,6 +9,7 @@ mod certificate;
 pub mod channel;
 mod congestion;
 pub mod encode;
+pub mod encoded;
 pub mod grid;
 pub mod inventory;
 pub mod launch;

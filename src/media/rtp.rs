@@ -84,7 +84,7 @@ pub(super) fn payloader(payload: &Payload, ssrc: u32) -> String {
         Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
         Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
         Codec::H265 => {
-            ("h265parse ! ", "rtph265pay config-interval=-1 aggregate-mode=zero-latency", String::new())
+            ("h265parse config-interval=-1 ! ", "rtph265pay aggregate-mode=zero-latency", String::new())
         }
         // The stream's own level differs from the one agreed, which webrtcbin takes for another format;
         // with level asymmetry allowed (RFC 6184, 8.2.2) it is none.
@@ -92,7 +92,8 @@ pub(super) fn payloader(payload: &Payload, ssrc: u32) -> String {
             let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
             let behind =
                 format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
-            ("h264parse ! ", "rtph264pay config-interval=-1 aggregate-mode=zero-latency", behind)
+            // The parser puts the headers before each key frame, the payloader would before each of its slices.
+            ("h264parse config-interval=-1 ! ", "rtph264pay aggregate-mode=zero-latency", behind)
         }
         Codec::Opus => ("", "rtpopuspay", String::new()),
         Codec::Pcmu => ("", "rtppcmupay", String::new()),

@@ -65,6 +65,14 @@ impl Received {
     /// Waits for `count` whole pictures after the mark of which at least a third differ from the one
     /// before, and for half a second of audible sound.
     pub fn expect_moving_and_audible(&self, since: (usize, usize), count: usize) {
+        self.expect_moving(since, count);
+        wait_for(&format!("sound of {:?}", self.of), || {
+            self.loudness(since.1).into_iter().any(|half| half > AUDIBLE).then_some(())
+        });
+    }
+
+    /// The same of the pictures alone.
+    pub fn expect_moving(&self, since: (usize, usize), count: usize) {
         let size = WIDTH * HEIGHT;
         wait_for(&format!("moving pictures of {:?}", self.of), || {
             let bytes = self.bytes("pictures");
@@ -72,9 +80,6 @@ impl Received {
                 bytes[since.0.next_multiple_of(size).min(bytes.len())..].chunks_exact(size).collect();
             let moved = pictures.windows(2).filter(|pair| pair[0] != pair[1]).count();
             (pictures.len() >= count && moved * 3 >= count).then_some(())
-        });
-        wait_for(&format!("sound of {:?}", self.of), || {
-            self.loudness(since.1).into_iter().any(|half| half > AUDIBLE).then_some(())
         });
     }
 

@@ -10,6 +10,7 @@ use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSetting
 use super::shape::Shape;
 use crate::media::MediaError;
 use crate::media::capture::Capture;
+use crate::media::encoded::{self, Encoded};
 use crate::media::launch;
 use crate::media::pipeline::{BusEvent, Owned};
 use crate::sdp::{Codec, Kind};
@@ -17,13 +18,24 @@ use crate::sdp::{Codec, Kind};
 /// A change smaller than that is not worth it.
 const NOTICEABLE: f64 = 0.03;
 
-/// One encode of one source. Whoever sends of it holds it.
+/// Raw frames to encode, and what makes them, where the source gives encoded ones.
+#[derive(Debug, Clone)]
+pub(super) struct Raw {
+    pub(super) kind: Kind,
+    pub(super) fps: u32,
+    pub(super) producer: StreamProducer,
+    pub(super) _decoded: Option<Arc<Capture>>,
+}
+
+/// One encode of one source, or what passes an encoded source on. Whoever sends of it holds it.
 #[derive(Debug)]
 pub struct Encoder {
     codec: Codec,
     producer: StreamProducer,
     link: Mutex<ConsumptionLink>,
     owned: Owned,
+    /// What it takes its frames from.
+    from: Mutex<From>,
     /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
     rate: Option<(gst::Element, String, u32)>,
     bitrate: AtomicU32,
@@ -33,12 +45,47 @@ pub struct Encoder {
     is_broken: Arc<AtomicBool>,
 }
 
+#[derive(Debug)]
+enum From {
+    Raw { _held: Raw },
+    Encoded(Encoded),
+}
+
+/// What an encoder is made around.
+struct Parts {
+    owned: Owned,
+    appsrc: gst_app::AppSrc,
+    producer: StreamProducer,
+    is_broken: Arc<AtomicBool>,
+}
+
+/// From frames that come to encoded ones, in gst-launch words. What it fails of later is told to `failed`.
+fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Parts, MediaError> {
+    let text = format!("appsrc name=in ! {through} ! appsink name=out max-buffers=100 drop=false");
+    let pipeline = launch::parse(&text)?;
+    let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+    let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let owned = Owned::new(pipeline, move |_, event| {
+        if let BusEvent::Error(element, reason) = event
+            && !broken.swap(true, Ordering::Relaxed)
+        {
+            failed(format!("{reason} ({element})"));
+        }
+    });
+    limit_key_frames(&appsink);
+    hold_back_end(&appsink);
+    let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+    Ok(Parts { owned, appsrc, producer, is_broken })
+}
+
 impl Encoder {
     /// Starts an encode in gst-launch words. What it fails of later is told to `failed`.
     pub(super) fn start(
         (codec, text): (Codec, &str),
         bitrate: u32,
-        capture: &Capture,
+        raw: Raw,
         failed: impl Fn(String) + Send + 'static,
     ) -> Result<Self, MediaError> {
         let filled = launch::fill(
@@ -49,51 +96,73 @@ impl Encoder {
             Kind::Video => "videorate name=rate drop-only=true ! videoscale ! capsfilter name=shape !",
             Kind::Audio => "audioconvert ! audioresample !",
         };
-        let text_of_all =
-            format!("appsrc name=in ! {adapt} {filled} ! appsink name=out max-buffers=100 drop=false");
-        let pipeline = launch::parse(&text_of_all)?;
-        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
-        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+        let parts = build(&format!("{adapt} {filled}"), failed)?;
         let rate = rate_property(text).and_then(|(name, unit)| {
-            let elements = pipeline.iterate_elements().into_iter().filter_map(Result::ok);
+            let elements = parts.owned.pipeline().iterate_elements().into_iter().filter_map(Result::ok);
             let encodes = |element: &gst::Element| {
                 let class = element.factory().and_then(|f| f.metadata("klass").map(str::to_owned));
                 class.is_some_and(|class| class.contains("Encoder")) && element.has_property(&name)
             };
             elements.into_iter().find(encodes).map(|element| (element, name, unit))
         });
-        let is_broken = Arc::new(AtomicBool::new(false));
-        let broken = is_broken.clone();
-        let owned = Owned::new(pipeline, move |_, event| {
-            if let BusEvent::Error(element, reason) = event
-                && !broken.swap(true, Ordering::Relaxed)
-            {
-                failed(format!("{reason} ({element})"));
-            }
-        });
-        limit_key_frames(&appsink);
-        hold_back_end(&appsink);
-        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
         // Two frames: a slow encoder drops pictures and does not queue them.
-        if capture.kind() == Kind::Video {
-            settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / capture.fps().max(1)));
+        if raw.kind == Kind::Video {
+            settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / raw.fps.max(1)));
         }
-        let mut link = ConsumptionLink::disconnected_with(appsrc, settings);
-        connect(&mut link, capture)?;
-        owned.play()?;
-        let encoder = Self {
-            codec,
-            producer,
-            link: Mutex::new(link),
-            owned,
-            rate,
-            bitrate: AtomicU32::new(bitrate),
-            shape: Mutex::new((Shape::WHOLE, (0, 0))),
-            fps: capture.fps(),
-            is_broken,
+        let (producer, fps) = (raw.producer.clone(), raw.fps);
+        let encoder = Self::run(codec, parts, From::Raw { _held: raw }, &producer, settings)?;
+        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, ..encoder })
+    }
+
+    /// Passes on what is encoded already, unless that is muted.
+    pub(super) fn pass(
+        encoded: &Encoded,
+        is_muted: Arc<AtomicBool>,
+        failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, MediaError> {
+        let parts = build(encoded::through(encoded.codec), failed)?;
+        if let Some(pad) = parts.appsrc.static_pad("src") {
+            // After a pause it goes on with a key frame.
+            let is_held = AtomicBool::new(false);
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                let is_delta =
+                    info.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+                let holds = is_muted.load(Ordering::Relaxed) || is_held.load(Ordering::Relaxed) && is_delta;
+                is_held.store(holds, Ordering::Relaxed);
+                if holds { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Ok }
+            });
+        }
+        let settings = gst_utils::streamproducer::ConsumerSettings {
+            // None of these can be spared.
+            max_time: gst::ClockTime::SECOND,
+            ..Default::default()
         };
-        Ok(encoder)
+        Self::run(encoded.codec, parts, From::Encoded(encoded.clone()), &encoded.producer, settings)
+    }
+
+    fn run(
+        codec: Codec,
+        parts: Parts,
+        from: From,
+        producer: &StreamProducer,
+        settings: gst_utils::streamproducer::ConsumerSettings,
+    ) -> Result<Self, MediaError> {
+        let mut link = ConsumptionLink::disconnected_with(parts.appsrc, settings);
+        connect(&mut link, producer)?;
+        parts.owned.play()?;
+        Ok(Self {
+            codec,
+            producer: parts.producer,
+            link: Mutex::new(link),
+            owned: parts.owned,
+            from: Mutex::new(from),
+            rate: None,
+            bitrate: AtomicU32::new(0),
+            shape: Mutex::new((Shape::WHOLE, (0, 0))),
+            fps: 0,
+            is_broken: parts.is_broken,
+        })
     }
 
     /// The encoded stream.
@@ -101,9 +170,17 @@ impl Encoder {
         &self.producer
     }
 
-    /// What it is made to be, in bit/s.
+    /// What it is made to be, or what the encoded source has, in bit/s; 0 as long as that is not known.
     pub fn bitrate(&self) -> u32 {
-        self.bitrate.load(Ordering::Relaxed)
+        match &*lock(&self.from) {
+            From::Raw { .. } => self.bitrate.load(Ordering::Relaxed),
+            From::Encoded(encoded) => encoded.rate().unwrap_or_default(),
+        }
+    }
+
+    /// It passes an encoded source on.
+    pub fn passes(&self) -> bool {
+        matches!(&*lock(&self.from), From::Encoded(_))
     }
 
     /// Audio or video.
@@ -117,8 +194,10 @@ impl Encoder {
     }
 
     /// Takes the frames of another source.
-    pub(super) fn take(&self, capture: &Capture) -> Result<(), MediaError> {
-        connect(&mut lock(&self.link), capture)
+    pub(super) fn take(&self, raw: Raw) -> Result<(), MediaError> {
+        connect(&mut lock(&self.link), &raw.producer)?;
+        *lock(&self.from) = From::Raw { _held: raw };
+        Ok(())
     }
 
     /// Encodes at that rate (bit/s) from now on, and in the size and as often as looks well at it.
@@ -174,8 +253,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn connect(link: &mut ConsumptionLink, capture: &Capture) -> Result<(), MediaError> {
-    let changed = link.change_producer(capture.producer(), false);
+fn connect(link: &mut ConsumptionLink, producer: &StreamProducer) -> Result<(), MediaError> {
+    let changed = link.change_producer(producer, false);
     changed.map_err(|error| MediaError::WebRtc(error.to_string()))
 }
 

@@ -21,17 +21,19 @@ pub struct Rates {
     pub start: u32,
     /// Never more.
     pub most: u32,
+    /// A source that is encoded already is passed on where it has no more than that.
+    pub passed: u32,
 }
 
 impl Rates {
     /// From 50 kbit/s up to that; it begins there.
     pub fn up_to(most: u32) -> Self {
-        Self { least: most.min(50_000), start: most, most }
+        Self { least: most.min(50_000), start: most, most, passed: most }
     }
 
     /// Always this one.
     pub fn fixed(rate: u32) -> Self {
-        Self { least: rate, start: rate, most: rate }
+        Self { least: rate, start: rate, most: rate, passed: rate }
     }
 }
 
@@ -169,7 +171,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const RATES: Rates = Rates { least: 50_000, start: 1_000_000, most: 2_000_000 };
+    const RATES: Rates = Rates { least: 50_000, start: 1_000_000, most: 2_000_000, passed: 2_000_000 };
 
     #[test]
     fn one_alone_stays_on_its_rung_and_is_followed() {

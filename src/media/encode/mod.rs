@@ -3,17 +3,22 @@
 
 mod encoder;
 pub mod ladder;
+mod pass;
 mod shape;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use smol::channel::Sender;
 
 pub use self::encoder::Encoder;
+use self::encoder::Raw;
 pub use self::ladder::Rates;
 use self::ladder::{Ladder, RUNGS};
-use super::capture::Capture;
+use self::pass::Pass;
+use super::capture::{Capture, Frames};
+use super::encoded::{Encoded, Obstacle};
 use super::launch::{self, Folder};
 use super::{MediaError, inventory};
 use crate::sdp::{Codec, Kind};
@@ -21,8 +26,8 @@ use crate::sdp::{Codec, Kind};
 /// What sound is encoded with, in bit/s.
 pub(super) const SOUND: u32 = 48_000;
 
-/// What an encoder of sound is told of losses until more is known, in percent.
-const LOSS: u32 = 5;
+/// In place of a rung: what passes an encoded source on.
+const PASSED: usize = RUNGS;
 
 /// The sources, and the encoders in use.
 #[derive(Debug)]
@@ -38,14 +43,24 @@ pub struct Encoders {
 #[derive(Debug, Default)]
 struct State {
     captures: HashMap<Kind, Capture>,
+    /// The raw frames of encoded sources, as long as something is encoded of them.
+    decoded: HashMap<Kind, Weak<Capture>>,
     running: HashMap<(Codec, usize), Weak<Encoder>>,
     /// Codecs that are encoded with or without peers, and what does it.
     kept: HashMap<Codec, Arc<Encoder>>,
     ladders: BTreeMap<Codec, Ladder>,
-    /// What peers lose, in percent, by their seats.
-    losses: HashMap<(Codec, u64), u32>,
+    /// What is known of peers, by their seats.
+    seats: HashMap<(Codec, u64), Known>,
     /// The elements that failed; nothing is encoded with them again.
     broken: BTreeSet<&'static str>,
+}
+
+/// What is known of a peer.
+#[derive(Debug, Default)]
+struct Known {
+    /// What it loses, in percent.
+    lost: u32,
+    pass: Pass,
 }
 
 /// A peer's place among those who are sent one codec of one source.
@@ -60,7 +75,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         if let Some(state) = self.state.upgrade() {
             let mut state = lock(&state);
-            state.losses.remove(&(self.codec, self.id));
+            state.seats.remove(&(self.codec, self.id));
             if let Some(ladder) = state.ladders.get_mut(&self.codec) {
                 ladder.leave(self.id);
             }
@@ -96,18 +111,42 @@ impl Encoders {
         self.kinds.contains(&kind)
     }
 
-    /// The bounds of the rate of that kind.
+    /// The bounds of the rate of that kind, with room for an encoded source.
     pub fn rates(&self, kind: Kind) -> Rates {
+        let bounds = self.bounds(kind);
+        let state = self.lock();
+        let Some(rate) = self.passable(&state, kind).and_then(|encoded| encoded.rate()) else {
+            return bounds;
+        };
+        let (start, most) = (bounds.start.max(rate), bounds.most.max(rate.saturating_add(rate / 2)));
+        Rates { start, most, ..bounds }
+    }
+
+    /// The bounds of what is encoded here.
+    fn bounds(&self, kind: Kind) -> Rates {
         match kind {
             Kind::Video => self.rates,
-            Kind::Audio => Rates { least: SOUND / 3, start: SOUND, most: SOUND },
+            Kind::Audio => Rates { least: SOUND / 3, start: SOUND, most: SOUND, passed: 0 },
         }
+    }
+
+    /// The codec of a source that is passed on as it comes, where there is one.
+    pub fn passed_codec(&self, kind: Kind) -> Option<Codec> {
+        self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
+    }
+
+    /// An encoded source that may be passed on, to those whose network takes it.
+    fn passable<'a>(&self, state: &'a State, kind: Kind) -> Option<&'a Encoded> {
+        let capture = state.captures.get(&kind)?;
+        let Frames::Encoded(encoded) = capture.frames() else { return None };
+        let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
+        (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
     }
 
     /// Takes a seat among those who are sent that codec, and the encoder for it, started when nobody used it yet.
     pub fn sit(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
         let mut state = self.lock();
-        let rates = self.rates(codec.kind());
+        let rates = self.bounds(codec.kind());
         let id = state.ladders.entry(codec).or_insert_with(|| Ladder::new(rates)).enter();
         let seat = Seat { codec, id, state: Arc::downgrade(&self.state) };
         let encoder = self.encoder_of(&mut state, codec, id);
@@ -123,7 +162,12 @@ impl Encoders {
         if let Some(ladder) = state.ladders.get_mut(&codec) {
             ladder.allow(seat.id, allowed);
         }
-        state.losses.insert((codec, seat.id), lost);
+        let rate = self.passable(&state, codec.kind()).and_then(|encoded| encoded.rate());
+        let known = state.seats.entry((codec, seat.id)).or_default();
+        known.lost = lost;
+        if let Some(rate) = rate {
+            known.pass.update(Instant::now(), allowed, rate);
+        }
         let encoder = self.encoder_of(&mut state, codec, seat.id)?;
         for rung in 0..RUNGS {
             let rate = state.ladders.get(&codec).map(|ladder| ladder.rate(rung));
@@ -131,8 +175,8 @@ impl Encoders {
             if let (Some(running), Some(rate)) = (running, rate) {
                 running.set_bitrate(rate);
                 if codec.kind() == Kind::Audio {
-                    let of_codec = state.losses.iter().filter(|((of, _), _)| *of == codec);
-                    running.set_loss(of_codec.map(|(_, lost)| *lost).max().unwrap_or(LOSS));
+                    let of_codec = state.seats.iter().filter(|((of, _), _)| *of == codec);
+                    running.set_loss(of_codec.map(|(_, known)| known.lost).max().unwrap_or_default());
                 }
             }
         }
@@ -141,8 +185,14 @@ impl Encoders {
 
     /// Starts an encoder that then runs with or without peers: the first peer need not wait for it.
     pub fn keep(&self, codec: Codec) -> Result<(), MediaError> {
-        let mut state = self.lock();
-        let encoder = self.running(&mut state, codec, 0, self.rates(codec.kind()).start)?;
+        self.keep_in(&mut self.lock(), codec)
+    }
+
+    fn keep_in(&self, state: &mut State, codec: Codec) -> Result<(), MediaError> {
+        let encoder = match self.passing(state, codec)? {
+            Some(passing) => passing,
+            None => self.running(state, codec, 0, self.bounds(codec.kind()).start)?,
+        };
         state.kept.insert(codec, encoder);
         Ok(())
     }
@@ -166,15 +216,69 @@ impl Encoders {
     /// kind is sent.
     pub fn replace(&self, capture: Capture) -> Result<bool, MediaError> {
         let mut state = self.lock();
-        let Some(old) = state.captures.get(&capture.kind()) else { return Ok(false) };
+        let kind = capture.kind();
+        let Some(old) = state.captures.get(&kind) else { return Ok(false) };
         capture.set_muted(old.is_muted());
-        for encoder in state.running.values().filter_map(Weak::upgrade) {
-            if encoder.kind() == capture.kind() {
-                encoder.take(&capture)?;
-            }
+        // What runs goes over to it before the old one ends.
+        let _old = (state.captures.insert(kind, capture), state.decoded.remove(&kind));
+        let running: Vec<Arc<Encoder>> = state.running.values().filter_map(Weak::upgrade).collect();
+        let (passing, encoding): (Vec<_>, Vec<_>) = running
+            .into_iter()
+            .filter(|encoder| encoder.kind() == kind)
+            .partition(|encoder| encoder.passes());
+        for encoder in encoding {
+            encoder.take(self.raw(&mut state, kind)?)?;
         }
-        state.captures.insert(capture.kind(), capture);
+        // Who was passed the old source gets another encoder soon.
+        state.running.retain(|(codec, rung), _| codec.kind() != kind || *rung != PASSED);
+        let is_passing = |encoder: &Arc<Encoder>| passing.iter().any(|other| Arc::ptr_eq(other, encoder));
+        let kept: Vec<Codec> =
+            state.kept.iter().filter(|(_, encoder)| is_passing(encoder)).map(|(codec, _)| *codec).collect();
+        kept.into_iter().try_for_each(|codec| self.keep_in(&mut state, codec))?;
         Ok(true)
+    }
+
+    /// The raw frames of a kind: the source's own, or those that its encoded ones are decoded to.
+    fn raw(&self, state: &mut State, kind: Kind) -> Result<Raw, MediaError> {
+        let nothing = || MediaError::WebRtc(format!("no {kind} to send"));
+        let State { captures, decoded, .. } = state;
+        let capture = captures.get(&kind).ok_or_else(nothing)?;
+        let fps = capture.fps();
+        let encoded = match capture.frames() {
+            Frames::Raw(producer) => {
+                return Ok(Raw { kind, fps, producer: producer.clone(), _decoded: None });
+            }
+            Frames::Encoded(encoded) => encoded,
+        };
+        let running = decoded.get(&kind).and_then(Weak::upgrade);
+        let running = match running {
+            Some(running) => running,
+            None => Arc::new(capture.decoded(encoded, self.failures.clone())?),
+        };
+        decoded.insert(kind, Arc::downgrade(&running));
+        let Frames::Raw(producer) = running.frames() else { return Err(nothing()) };
+        Ok(Raw { kind, fps, producer: producer.clone(), _decoded: Some(running) })
+    }
+
+    /// What passes an encoded source of that codec on, where there is one, started when it does not run.
+    fn passing(&self, state: &mut State, codec: Codec) -> Result<Option<Arc<Encoder>>, MediaError> {
+        let Some(encoded) = self.passable(state, codec.kind()).filter(|encoded| encoded.codec == codec)
+        else {
+            return Ok(None);
+        };
+        let there = state.running.get(&(codec, PASSED)).and_then(Weak::upgrade);
+        if let Some(encoder) = there.filter(|encoder| !encoder.is_broken()) {
+            return Ok(Some(encoder));
+        }
+        let is_muted = state.captures.get(&codec.kind()).map(Capture::mutes).unwrap_or_default();
+        let of = encoded.clone();
+        let encoder = Encoder::pass(encoded, is_muted, move |error| {
+            tracing::debug!("{error}");
+            of.refuse(Obstacle::Broken);
+        })?;
+        let encoder = Arc::new(encoder);
+        state.running.insert((codec, PASSED), Arc::downgrade(&encoder));
+        Ok(Some(encoder))
     }
 
     fn encoder_of(&self, state: &mut State, codec: Codec, seat: u64) -> Result<Arc<Encoder>, MediaError> {
@@ -182,6 +286,11 @@ impl Encoders {
             return Err(MediaError::WebRtc(format!("nothing to send as {codec}")));
         };
         let (rung, rate) = (ladder.rung(seat), ladder.rate(ladder.rung(seat)));
+        if state.seats.get(&(codec, seat)).is_none_or(|known| known.pass.is_on())
+            && let Some(passing) = self.passing(state, codec)?
+        {
+            return Ok(passing);
+        }
         self.running(state, codec, rung, rate)
     }
 
@@ -207,9 +316,8 @@ impl Encoders {
 
     /// Starts the first of the encoders of a codec that works here.
     fn start(&self, state: &mut State, codec: Codec, rate: u32) -> Result<Encoder, MediaError> {
-        let State { captures, broken, .. } = state;
-        let capture = captures.get(&codec.kind());
-        let capture = capture.ok_or_else(|| MediaError::WebRtc(format!("nothing to send as {codec}")))?;
+        let raw = self.raw(state, codec.kind())?;
+        let broken = &mut state.broken;
         let mut left = inventory::encoders(codec, self.wanted.as_deref())?;
         left.retain(|choice| !broken.contains(choice.element));
         let mut reason = MediaError::WebRtc(format!(
@@ -228,7 +336,7 @@ impl Encoders {
                 }
             };
             let text = launch::named(Folder::Encode, choice.pipeline)?;
-            match Encoder::start((codec, &text), rate, capture, failed) {
+            match Encoder::start((codec, &text), rate, raw.clone(), failed) {
                 Ok(encoder) => return Ok(encoder),
                 Err(error) => {
                     fell_back(codec, element, next, &error.to_string());
