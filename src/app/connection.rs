@@ -144,7 +144,12 @@ impl Connection {
             Happened::Event(PeerEvent::Connection(state)) => return Some(Input::Connection(state)),
             Happened::Event(PeerEvent::Track(track)) => {
                 self.add_track(track.clone(), plan, sink);
-                track.flow();
+                match self.record_at {
+                    None => track.flow(),
+                    Some(at) if at <= Instant::now() => self.start_recording(plan, sink),
+                    // The rest of them is to come; what came is held back for the recording, for a moment.
+                    Some(_) => {}
+                }
             }
             Happened::Event(PeerEvent::FirstFrame { codec, size, after }) => sink(&Event::Media {
                 peer,
@@ -218,7 +223,7 @@ impl Connection {
         }
     }
 
-    /// Begins the recording with the tracks that are there.
+    /// Begins the recording with the tracks that are there, which flow from then on.
     pub(super) fn start_recording(&mut self, plan: &MediaPlan, sink: &Sink) {
         self.record_at = None;
         let Some(folder) = &plan.record else { return };
@@ -231,6 +236,7 @@ impl Connection {
             }
             Err(error) => sink(&Event::Warning { text: error.to_string() }),
         }
+        tracks.iter().for_each(Track::flow);
     }
 
     /// Ends the connection; its recording is complete afterwards. A peer that is still there gets what is on

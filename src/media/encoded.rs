@@ -2,7 +2,7 @@
 //! passed on as it is where a peer takes it so; else it is decoded, once.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -57,11 +57,11 @@ pub(super) fn ends_encoded(text: &str) -> bool {
     caps.is_some_and(|caps| !caps.is_any() && !caps.is_empty() && caps.iter().all(is_encoded))
 }
 
-/// What stands between the source and the payloader, in gst-launch words: frames whole.
+/// What stands between the source and the payloader, in gst-launch words: frames whole, with their headers.
 pub(super) fn through(codec: Codec) -> &'static str {
     match codec {
-        Codec::H264 => "h264parse ! video/x-h264,stream-format=byte-stream,alignment=au",
-        Codec::H265 => "h265parse ! video/x-h265,stream-format=byte-stream,alignment=au",
+        Codec::H264 => "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au",
+        Codec::H265 => "h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au",
         Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
         Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
         Codec::Vp8 | Codec::Opus | Codec::Pcmu | Codec::Pcma => "identity",
@@ -101,6 +101,7 @@ pub struct Watch {
     bytes: usize,
     last: Option<Duration>,
     key: Option<Duration>,
+    keys: u32,
 }
 
 impl Watch {
@@ -122,12 +123,18 @@ impl Watch {
         self.last = Some(time);
         if is_key {
             self.key = Some(time);
+            self.keys += 1;
         }
         if is_back && !is_key {
             return Some(Obstacle::Order);
         }
         let key = *self.key.get_or_insert(time);
         (time.saturating_sub(key) > KEY_FRAMES).then_some(Obstacle::KeyFrames)
+    }
+
+    /// Whether enough came to know that key frames do.
+    pub fn is_proven(&self) -> bool {
+        self.keys > 1
     }
 
     /// In bit/s; none before a second's frames came.
@@ -153,6 +160,7 @@ struct Known {
     rate: AtomicU32,
     /// What stands in the way, by its number; 0: nothing.
     obstacle: AtomicU8,
+    is_proven: AtomicBool,
 }
 
 impl Known {
@@ -185,6 +193,7 @@ impl Encoded {
                 if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
                     to.refuse(found);
                 }
+                to.is_proven.store(watch.is_proven(), Ordering::Relaxed);
                 to.rate.store(watch.rate().unwrap_or_default(), Ordering::Relaxed);
             }
             gst::PadProbeReturn::Ok
@@ -195,6 +204,12 @@ impl Encoded {
     /// What it takes, in bit/s, once that is known.
     pub fn rate(&self) -> Option<u32> {
         Some(self.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// Whether it is known by now that it can be passed on. A decoder that begins later than its first key frame may wait
+    /// long, or for ever.
+    pub fn is_proven(&self) -> bool {
+        self.can_pass() && self.known.is_proven.load(Ordering::Relaxed)
     }
 
     /// Whether it can be passed on, as far as is known. What stands in the way once does so for good.

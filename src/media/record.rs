@@ -1,8 +1,8 @@
 //! Recording what a peer sends into a Matroska file, without encoding it again.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -10,13 +10,16 @@ use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::MediaError;
-use super::launch;
 use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
+use super::{launch, playout};
 use crate::sdp::Codec;
 
 /// How long a file's end may take to be written, while nothing more gets into the file.
 const FINISH: Duration = Duration::from_secs(5);
+
+/// Nothing that comes has waited longer than that.
+const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout::MOST.as_millis() as u64);
 
 /// One stream of a recording.
 pub(super) struct Input {
@@ -76,16 +79,13 @@ impl Recorder {
             String::from("matroskamux name=mux writing-app=roomtone ! filesink name=file async=false");
         for (i, Input { through, .. }) in inputs.iter().enumerate() {
             text.push_str(&format!(
-                " appsrc name=in{i} ! {through} ! \
+                " appsrc name=in{i} ! {through} ! identity name=same{i} ! \
                  queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."
             ));
         }
         let pipeline = launch::parse(&text)?;
         let file: gst::Element = launch::by_name(&pipeline, "file")?;
         file.set_property("location", path.to_string_lossy().as_ref());
-        if let Some(pad) = pipeline.by_name("vp8").and_then(|element| element.static_pad("src")) {
-            keep_first_caps(&pad);
-        }
         let (end, ended) = bounded(1);
         let shown = path.display().to_string();
         let owned = Owned::new(pipeline.clone(), move |_, event| match event {
@@ -99,10 +99,13 @@ impl Recorder {
         });
         let mut sources = Vec::new();
         let mut links = Vec::new();
-        let origin = super::pipeline::running_time();
+        let origin = Arc::new(OnceLock::new());
+        let earliest = super::pipeline::running_time().saturating_sub(MOST);
         for (i, Input { producer, most, .. }) in inputs.iter().enumerate() {
             let source: gst_app::AppSrc = launch::by_name(&pipeline, &format!("in{i}"))?;
-            from_zero(&source, origin);
+            from_zero(&source, origin.clone(), earliest);
+            let same: gst::Element = launch::by_name(&pipeline, &format!("same{i}"))?;
+            same.static_pad("src").iter().for_each(keep_first_caps);
             let settings =
                 gst_utils::streamproducer::ConsumerSettings { max_time: *most, ..Default::default() };
             let link = producer.add_consumer_with(&source, settings);
@@ -150,12 +153,13 @@ impl Recorder {
     }
 }
 
-/// The file's time begins with the recording, not with the process.
-fn from_zero(source: &gst_app::AppSrc, origin: gst::ClockTime) {
+/// The file's time begins with the first of what is recorded, not with the process. (Not with the moment at which it
+/// begins either: what comes then has waited to be put in order, and would be lost as older than the file.)
+fn from_zero(source: &gst_app::AppSrc, origin: Arc<OnceLock<gst::ClockTime>>, earliest: gst::ClockTime) {
     let Some(pad) = source.static_pad("src") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
-            let pts = buffer.pts().map(|pts| pts.saturating_sub(origin));
+            let pts = buffer.pts().map(|pts| pts.saturating_sub(*origin.get_or_init(|| pts.max(earliest))));
             let buffer = buffer.make_mut();
             buffer.set_pts(pts);
             buffer.set_dts(gst::ClockTime::NONE);
@@ -164,8 +168,9 @@ fn from_zero(source: &gst_app::AppSrc, origin: gst::ClockTime) {
     });
 }
 
-/// A browser changes the picture's size with the network, and a mix its colours' description with its
-/// inputs. VP8 carries its size in every key frame, but the muxer would stop at new caps.
+/// Whoever sends changes the picture's size with the network, and a mix its colours' description with its
+/// inputs. Key frames carry all that is needed (VP8 its size, H.264 and H.265 their parameter sets, which are sent within
+/// the stream), but the muxer would stop at new caps.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = Arc::new(AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {

@@ -83,17 +83,16 @@ pub(super) fn payloader(payload: &Payload, ssrc: u32) -> String {
         Codec::Vp8 => ("", "rtpvp8pay picture-id-mode=15-bit", String::new()),
         Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
         Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
-        Codec::H265 => {
-            ("h265parse config-interval=-1 ! ", "rtph265pay aggregate-mode=zero-latency", String::new())
-        }
+        Codec::H265 => ("", "rtph265pay aggregate-mode=zero-latency", String::new()),
         // The stream's own level differs from the one agreed, which webrtcbin takes for another format;
         // with level asymmetry allowed (RFC 6184, 8.2.2) it is none.
         Codec::H264 => {
             let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
             let behind =
                 format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
-            // The parser puts the headers before each key frame, the payloader would before each of its slices.
-            ("h264parse config-interval=-1 ! ", "rtph264pay aggregate-mode=zero-latency", behind)
+            // Headers stand before each key frame by then. The payloader would put them before each slice of it; and
+            // a parser here, asked for a key frame, lets it send them as a frame of their own (1.22).
+            ("", "rtph264pay aggregate-mode=zero-latency", behind)
         }
         Codec::Opus => ("", "rtpopuspay", String::new()),
         Codec::Pcmu => ("", "rtppcmupay", String::new()),

@@ -282,7 +282,7 @@ fn record(
         most: gst::ClockTime::SECOND,
     };
     let inputs = [
-        input(video, format!("videoconvert ! {} ! identity name=vp8", encoder(Codec::Vp8, 2500)?)),
+        input(video, format!("videoconvert ! {}", encoder(Codec::Vp8, 2500)?)),
         input(audio, format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
     ];
     Recorder::start_with(&inputs, path, failures.clone())

@@ -8,7 +8,7 @@ mod shape;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
 
@@ -25,6 +25,9 @@ use crate::sdp::{Codec, Kind};
 
 /// What sound is encoded with, in bit/s.
 pub(super) const SOUND: u32 = 48_000;
+
+/// Between two looks at whether a source can be passed on.
+const PROOF: Duration = Duration::from_millis(500);
 
 /// In place of a rung: what passes an encoded source on.
 const PASSED: usize = RUNGS;
@@ -93,7 +96,9 @@ impl Encoders {
         let kinds = captures.iter().map(Capture::kind).collect();
         let captures = captures.into_iter().map(|capture| (capture.kind(), capture)).collect();
         let state = Arc::new(Mutex::new(State { captures, ..State::default() }));
-        Self { kinds, rates, wanted: None, state, failures }
+        let encoders = Self { kinds, rates, wanted: None, state, failures };
+        encoders.prove();
+        encoders
     }
 
     /// With an element to encode with, where it can encode what is asked for.
@@ -141,6 +146,28 @@ impl Encoders {
         let Frames::Encoded(encoded) = capture.frames() else { return None };
         let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
         (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
+    }
+
+    /// Decodes what a source begins with, and goes on as long as it is not known whether it can be passed on.
+    fn prove(&self) {
+        let mut state = self.lock();
+        let frames = state.captures.get(&Kind::Video).map(Capture::frames);
+        let Some(Frames::Encoded(encoded)) = frames else { return };
+        let encoded = encoded.clone();
+        let Ok(raw) = self.raw(&mut state, Kind::Video) else { return };
+        let state = Arc::downgrade(&self.state);
+        smol::spawn(async move {
+            let is_there = |state: Arc<Mutex<State>>| {
+                let state = lock(&state);
+                let frames = state.captures.get(&Kind::Video).map(Capture::frames);
+                matches!(frames, Some(Frames::Encoded(of)) if of.producer == encoded.producer)
+            };
+            while !encoded.is_proven() && state.upgrade().is_some_and(is_there) {
+                smol::Timer::after(PROOF).await;
+            }
+            drop(raw);
+        })
+        .detach();
     }
 
     /// Takes a seat among those who are sent that codec, and the encoder for it, started when nobody used it yet.
@@ -235,6 +262,8 @@ impl Encoders {
         let kept: Vec<Codec> =
             state.kept.iter().filter(|(_, encoder)| is_passing(encoder)).map(|(codec, _)| *codec).collect();
         kept.into_iter().try_for_each(|codec| self.keep_in(&mut state, codec))?;
+        drop(state);
+        self.prove();
         Ok(true)
     }
 
