@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::glib;
+use gst::prelude::*;
 use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::or;
@@ -82,6 +83,7 @@ impl Message {
 #[derive(Debug, Clone)]
 pub struct Channel {
     inner: WebRTCDataChannel,
+    webrtc: glib::WeakRef<gst::Element>,
     inbox: Receiver<Message>,
     arriving: Sender<Message>,
     waiting: Arc<AtomicUsize>,
@@ -98,7 +100,7 @@ pub struct Channel {
 }
 
 impl Channel {
-    fn new(inner: WebRTCDataChannel, over: Receiver<()>) -> Self {
+    fn new(webrtc: &gst::Element, inner: WebRTCDataChannel, over: Receiver<()>) -> Self {
         let (arriving, inbox) = unbounded();
         let (closing, closed) = bounded(1);
         let (is_low, low) = bounded(1);
@@ -137,6 +139,7 @@ impl Channel {
         });
         Self {
             inner,
+            webrtc: webrtc.downgrade(),
             inbox,
             arriving,
             waiting,
@@ -225,11 +228,30 @@ impl Channel {
             while self.inner.buffered_amount() > 0 && !self.closed.is_closed() {
                 smol::Timer::after(LOOK).await;
             }
+            self.settle().await;
             self.inner.close();
             self.wait_for_end().await;
             self.in_order.load(Ordering::Relaxed)
         };
         or(delivered, late).await
+    }
+
+    /// Waits until SCTP has what left the channel's queue. webrtcbin counts a message as sent when it begins to hand it
+    /// over, which waits for room; and closing takes the way from under it.
+    async fn settle(&self) {
+        // Between the count and the beginning of the way lies a moment: it is looked twice.
+        for _ in 0..2 {
+            smol::Timer::after(LOOK).await;
+            let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| way(&webrtc, self.inner.id())) else {
+                return;
+            };
+            let (idle, is_idle) = bounded(1);
+            pad.add_probe(gst::PadProbeType::IDLE, move |_, _| {
+                let _ = idle.try_send(());
+                gst::PadProbeReturn::Remove
+            });
+            or(async { is_idle.recv().await.unwrap_or_default() }, self.wait_for_end()).await;
+        }
     }
 
     /// Nothing more comes: its connection is over.
@@ -239,6 +261,13 @@ impl Channel {
     }
 }
 
+/// Where the messages of the channel of that number leave for SCTP.
+fn way(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
+    let elements = webrtc.downcast_ref::<gst::Bin>()?.iterate_recurse().into_iter().filter_map(Result::ok);
+    let mut encoders = elements.filter(|e| e.factory().is_some_and(|factory| factory.name() == "sctpenc"));
+    encoders.find_map(|encoder| encoder.static_pad(&format!("sink_{id}")))?.peer()
+}
+
 /// Opens a channel. Before the first offer it becomes part of it; later it may take a new offer.
 pub(super) fn open(
     webrtc: &gst::Element,
@@ -246,22 +275,26 @@ pub(super) fn open(
     events: &Sender<PeerEvent>,
     config: &ChannelConfig,
 ) -> Result<(), MediaError> {
-    use gst::prelude::*;
     let args: [&dyn glib::value::ToValue; 2] = [&config.label, &config.structure()];
     let made = webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args);
     let made = made.ok_or_else(|| MediaError::WebRtc(format!("no data channel '{}'", config.label)))?;
-    adopt(state, events, made);
+    adopt(webrtc, state, events, made);
     Ok(())
 }
 
 /// Takes a data channel in, and tells when messages can be sent.
-pub(super) fn adopt(state: &Arc<Mutex<State>>, events: &Sender<PeerEvent>, inner: WebRTCDataChannel) {
+pub(super) fn adopt(
+    webrtc: &gst::Element,
+    state: &Arc<Mutex<State>>,
+    events: &Sender<PeerEvent>,
+    inner: WebRTCDataChannel,
+) {
     if lock(state).channels.len() >= MAX_CHANNELS {
         tracing::warn!("more than {MAX_CHANNELS} data channels: one is not taken");
         inner.close();
         return;
     }
-    let channel = Channel::new(inner.clone(), lock(state).over.1.clone());
+    let channel = Channel::new(webrtc, inner.clone(), lock(state).over.1.clone());
     // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
     let (opened, told) = (events.clone(), AtomicBool::new(false));
     let of = Arc::downgrade(state);

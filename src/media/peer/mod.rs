@@ -323,9 +323,10 @@ impl Peer {
 
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect("on-data-channel", false, move |args| {
-            let channel = args.get(1).and_then(|v| v.get::<WebRTCDataChannel>().ok());
-            if let (Some(channel), Some(state)) = (channel, state.upgrade()) {
-                channel::adopt(&state, &events, channel);
+            let webrtc = args.first()?.get::<gst::Element>().ok()?;
+            let channel = args.get(1)?.get::<WebRTCDataChannel>().ok()?;
+            if let Some(state) = state.upgrade() {
+                channel::adopt(&webrtc, &state, &events, channel);
             }
             None
         });
