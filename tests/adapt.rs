@@ -74,6 +74,17 @@ fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
 }
 
 #[test]
+fn losses_without_a_full_network_do_not_slow_a_call() {
+    let _quiet = quiet();
+    let noisy = Impairment { delay: 20 * MS, loss: 0.1, ..Impairment::default() };
+    let Some(mut setting) = call_of(noisy, &SMALL, &BUSY) else { return };
+    follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(12));
+    let (rates, frames) = follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(6));
+    assert!(rates.iter().all(|rate| *rate > 600), "{rates:?}");
+    assert!(frames > 15.0, "{frames} a second, {rates:?}");
+}
+
+#[test]
 fn the_bounds_of_the_bitrate_hold() {
     let _quiet = quiet();
     let narrow = Impairment { rate: Some(300_000), ..Impairment::default() };

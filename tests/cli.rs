@@ -113,7 +113,11 @@ mod media {
             assert!(error.contains(words), "{error}");
         };
         check(&["--video", "camera", "--device", "/dev/nope"], 7, "devices found here: ");
-        check(&["--video", "nosuch"], 2, "there is no source called 'nosuch'; there are: alsa, camera, file");
+        check(
+            &["--video", "nosuch"],
+            2,
+            "there is no source called 'nosuch'; there are: alsa, camera, camera-h264, file",
+        );
         check(&["--video", "videotestsrc ! vp8encc ! x"], 7, "the GStreamer element 'vp8encc' is missing");
         check(
             &["--video", "videotestsrc patern=ball ! identity"],

@@ -211,9 +211,8 @@ impl Connection {
         let seat = plan.stage.as_ref().map(|stage| stage.add(&track, &self.label)).transpose();
         let seat = seat.map_err(warn).ok().flatten().flatten();
         let output = plan.own_output(track.kind());
-        let start = |output| {
-            Output::start(&track, output, &self.name, plan.reference.as_deref(), self.failed.clone())
-        };
+        let start =
+            |output| Output::start(&track, output, &self.name, plan.reference.as_ref(), self.failed.clone());
         let output = output.map(start).transpose();
         let output = output.map_err(warn).ok().flatten();
         self.received.push(Received { over: self.number, track, output, seat });

@@ -186,7 +186,7 @@ impl MediaPlan {
         let play = play.filter(|_| stage.play.is_none());
         let stage = match stage == StageConfig::default() {
             true => None,
-            false => Some(Arc::new(Stage::start(&stage, reference.as_deref(), &failed)?)),
+            false => Some(Arc::new(Stage::start(&stage, reference.as_ref(), &failed)?)),
         };
         let mut bridges = Vec::new();
         for config in &options.channels {

@@ -56,7 +56,7 @@ pub(super) fn codecs(json: bool) -> Result<(), CliError> {
     media::init()?;
     for codec in Codec::ALL {
         let encoders = inventory::encoders(codec, None);
-        let decoder = inventory::decoder(codec);
+        let decoder = inventory::decoders(codec).map(|choices| choices[0].element);
         let elements: Vec<&str> = encoders.iter().flatten().map(|choice| choice.element).collect();
         let is_hardware = encoders.iter().flatten().next().is_some_and(|choice| choice.hardware);
         let missing = inventory::check_codec(codec).err().map(|error| error.to_string());

@@ -34,14 +34,8 @@ impl Certificate {
     pub(super) fn give_to(&self, webrtc: &gst::Element) {
         use gst::prelude::*;
         let pem = self.pem.clone();
-        webrtc.connect("deep-element-added", false, move |args| {
-            let element = args.get(2)?.get::<gst::Element>().ok()?;
-            let factory = element.factory()?;
-            if ["dtlsdec", "dtlssrtpdec"].contains(&factory.name().as_str()) {
-                element.set_property("pem", &pem);
-            }
-            None
-        });
+        let kinds = &["dtlsdec", "dtlssrtpdec"];
+        super::transport::with_each(webrtc, kinds, move |element| element.set_property("pem", &pem));
     }
 
     /// The description that webrtcbin made, with this fingerprint: its own (1.22) hashes the key, too.

@@ -105,6 +105,49 @@ impl Growth {
     }
 }
 
+/// What transport-wide feedback tells of the way there: what is lost on it, and what waits. Losses while nothing waits are the
+/// network's nature, as over radio, and no sign that it is full; the estimator takes more than 10 % for too much in any
+/// case (draft-ietf-rmcat-gcc-02, 6), and goes down to nothing.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    /// The least time over it in this [`Way::WINDOW`] and in the one before, in ns; the clocks at its ends differ.
+    least: [Option<i64>; 2],
+    turned: Option<Duration>,
+    /// Means of the last packets: the share that is lost, and what the others waited in ns.
+    lost: f64,
+    waits: f64,
+}
+
+impl Way {
+    /// The share of losses that is borne; more is a network that polices what comes, without letting it wait.
+    const BORNE: std::ops::RangeInclusive<f64> = 0.03..=0.2;
+    /// So much packets wait by chance, in ns.
+    const CHANCE: f64 = 20e6;
+    const WINDOW: Duration = Duration::from_secs(10);
+    /// The weight of one packet.
+    const WEIGHT: f64 = 0.01;
+
+    /// Takes when a packet left, and when it arrived, where it did: each by the clock there.
+    pub(super) fn take(&mut self, left: Duration, arrived: Option<Duration>) {
+        self.lost += (f64::from(u8::from(arrived.is_none())) - self.lost) * Self::WEIGHT;
+        let Some(arrived) = arrived else { return };
+        let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
+        let took = nanos(arrived).saturating_sub(nanos(left));
+        if left.saturating_sub(*self.turned.get_or_insert(left)) > Self::WINDOW {
+            self.turned = Some(left);
+            self.least = [None, self.least[0]];
+        }
+        self.least[0] = Some(self.least[0].map_or(took, |least| least.min(took)));
+        let least = self.least.into_iter().flatten().min().unwrap_or(took);
+        self.waits += (took.saturating_sub(least) as f64 - self.waits) * Self::WEIGHT;
+    }
+
+    /// Whether what is lost is lost by the network's nature.
+    pub(super) fn is_noisy(&self) -> bool {
+        Self::BORNE.contains(&self.lost) && self.waits < Self::CHANCE
+    }
+}
+
 /// How much may be sent again: a share of what the network takes, or what is lost in a full network fills it further.
 #[derive(Debug)]
 pub(super) struct Repeats {
@@ -154,6 +197,7 @@ pub(super) struct Congestion {
 pub(super) struct Estimator {
     element: gst::Element,
     is_heard: Arc<AtomicBool>,
+    way: Arc<Mutex<Way>>,
 }
 
 impl Estimator {
@@ -171,15 +215,19 @@ impl Estimator {
         let is_heard = Arc::new(AtomicBool::new(false));
         let heard = is_heard.clone();
         element.connect_notify(Some("estimated-bitrate"), move |_, _| heard.store(true, Ordering::Relaxed));
-        let feed = element.static_pad("src")?.downgrade();
+        let way = Arc::new(Mutex::new(Way::default()));
+        let (feed, of) = (element.static_pad("src")?.downgrade(), way.clone());
         pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
             let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
             if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
+                let mut way = of.lock().unwrap_or_else(PoisonError::into_inner);
+                packets(event).into_iter().for_each(|(left, arrived)| way.take(left, arrived));
+                drop(way);
                 feed.send_event(event.to_owned());
             }
             gst::PadProbeReturn::Ok
         });
-        Some(Self { element, is_heard })
+        Some(Self { element, is_heard, way })
     }
 
     /// Goes on from that, in bit/s.
@@ -187,10 +235,25 @@ impl Estimator {
         self.element.set_property("estimated-bitrate", estimate);
     }
 
+    /// Whether losses are the network's nature.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.way.lock().unwrap_or_else(PoisonError::into_inner).is_noisy()
+    }
+
     /// What it found, in bit/s; none before the first feedback.
     pub(super) fn found(&self) -> Option<u32> {
         self.is_heard.load(Ordering::Relaxed).then(|| self.element.property("estimated-bitrate"))
     }
+}
+
+/// When the packets that a feedback names left, and when they arrived, where they did.
+fn packets(event: &gst::EventRef) -> Vec<(Duration, Option<Duration>)> {
+    let all = event.structure().and_then(|all| all.get::<gst::glib::ValueArray>("packets").ok());
+    let one = |packet: gst::Structure| {
+        let time = |name| packet.get::<gst::ClockTime>(name).ok().map(Duration::from);
+        Some((time("local-ts")?, time("remote-ts").filter(|_| packet.get::<bool>("lost") == Ok(false))))
+    };
+    all.iter().flat_map(|all| all.iter()).filter_map(|packet| one(packet.get().ok()?)).collect()
 }
 
 impl Congestion {
@@ -204,11 +267,12 @@ impl Congestion {
         }
     }
 
-    /// What the network takes, in bit/s: as an estimator found, or by the losses that the peer reports (in 1/256).
-    /// And what the estimator is to go on from, where that is something else.
-    pub(super) fn look(&self, found: Option<u32>, lost: u8) -> (u32, Option<u32>) {
+    /// What the network takes, in bit/s: as an estimator found, or by the losses that the peer reports (in 1/256). Where
+    /// what is lost is noise, it does not come down. And what the estimator is to go on from, where that is something else.
+    pub(super) fn look(&self, found: Option<u32>, lost: u8, is_noisy: bool) -> (u32, Option<u32>) {
         let now = Instant::now();
         let (rate, grown) = match found {
+            Some(found) if is_noisy && found < self.last() => (self.last(), Some(self.last())),
             Some(found) => {
                 let mut growth = self.growth.lock().unwrap_or_else(PoisonError::into_inner);
                 let grown = growth.update(now, found, lost, self.most);
@@ -226,25 +290,22 @@ impl Congestion {
     /// Lets this webrtcbin send again only so much of what is asked for.
     pub(super) fn limit_repeats(self: &Arc<Self>, webrtc: &gst::Element) {
         let own = Arc::downgrade(self);
-        webrtc.connect("deep-element-added", false, move |args| {
-            let element = args.get(2)?.get::<gst::Element>().ok()?;
-            if element.factory().is_some_and(|factory| factory.name() == "rtprtxsend") {
-                let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
-                element.static_pad("src")?.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-                    let asks = info
-                        .event()
-                        .and_then(|event| event.structure())
-                        .is_some_and(|structure| structure.name() == "GstRTPRetransmissionRequest");
-                    let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
-                    match own.upgrade() {
-                        Some(own) if asks && !repeats.allow(Instant::now(), own.last()) => {
-                            gst::PadProbeReturn::Handled
-                        }
-                        _ => gst::PadProbeReturn::Ok,
+        super::transport::with_each(webrtc, &["rtprtxsend"], move |element| {
+            let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
+            let Some(pad) = element.static_pad("src") else { return };
+            pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+                let asks = info
+                    .event()
+                    .and_then(|event| event.structure())
+                    .is_some_and(|structure| structure.name() == "GstRTPRetransmissionRequest");
+                let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
+                match own.upgrade() {
+                    Some(own) if asks && !repeats.allow(Instant::now(), own.last()) => {
+                        gst::PadProbeReturn::Handled
                     }
-                });
-            }
-            None
+                    _ => gst::PadProbeReturn::Ok,
+                }
+            });
         });
     }
 
@@ -285,6 +346,35 @@ mod tests {
         assert_eq!(at(12, 0, estimate), None);
         assert_eq!(at(17, 0, 990_000), Some(1_000_000));
         assert_eq!(at(19, 0, 1_000_000), None, "no more than that");
+    }
+
+    #[test]
+    fn losses_while_nothing_waits_are_noise() {
+        const MS: Duration = Duration::from_millis(1);
+        // So many of a thousand are lost; the others take that long, by a clock that is an hour ahead.
+        let after = |lost: u32, took: &dyn Fn(u32) -> u32| {
+            let mut way = Way::default();
+            for n in 0..1000_u32 {
+                let left = n * 10 * MS;
+                let arrives = n * 7919 % 1000 >= lost;
+                way.take(left, arrives.then(|| left + Duration::from_secs(3600) + took(n) * MS));
+            }
+            way.is_noisy()
+        };
+        let even = |n| 50 + n % 7;
+        assert!(after(100, &even));
+        assert!(!after(0, &even), "nothing is lost");
+        assert!(!after(400, &even), "too much is");
+        assert!(!after(100, &|n| 50 + n / 10), "what is lost of a queue that grows is no noise");
+    }
+
+    #[test]
+    fn the_estimate_stays_where_it_was_for_noise() {
+        let congestion = Congestion::of(1_000_000, 2_000_000);
+        assert_eq!(congestion.look(Some(1_000_000), 26, true), (1_000_000, None));
+        assert_eq!(congestion.look(Some(950_000), 26, true), (1_000_000, Some(1_000_000)));
+        assert_eq!(congestion.look(Some(900_000), 26, false), (900_000, None));
+        assert_eq!(congestion.look(Some(950_000), 26, true), (950_000, None), "it may grow");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What is installed here: devices, codecs, and what is missing with the package that brings it.
 
 use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 
 use gst::prelude::*;
 
@@ -132,16 +133,56 @@ pub const ENCODERS: &[EncoderChoice] = &[
     soft(Codec::Pcma, "alawenc", "pcma"),
 ];
 
-/// The decoders of the codecs, software in the order of preference.
-const DECODERS: &[(Codec, &[&str])] = &[
-    (Codec::Vp8, &["vp8dec", "avdec_vp8"]),
-    (Codec::H264, &["avdec_h264", "openh264dec"]),
-    (Codec::Vp9, &["vp9dec", "avdec_vp9"]),
-    (Codec::Av1, &["dav1ddec", "avdec_av1", "av1dec"]),
-    (Codec::H265, &["avdec_h265", "libde265dec"]),
-    (Codec::Opus, &["opusdec"]),
-    (Codec::Pcmu, &["mulawdec"]),
-    (Codec::Pcma, &["alawdec"]),
+/// An element that decodes a codec.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecoderChoice {
+    /// What it decodes.
+    pub codec: Codec,
+    /// The element.
+    pub element: &'static str,
+    /// The way through it, in gst-launch words.
+    pub text: &'static str,
+    /// In hardware.
+    pub hardware: bool,
+}
+
+const fn decodes(codec: Codec, text: &'static str, element: &'static str, hardware: bool) -> DecoderChoice {
+    DecoderChoice { codec, element, text, hardware }
+}
+
+/// Every decoder that roomtone uses, software in the order of preference. What is lost of Opus is made up, from the packet
+/// after it where that has it too (RFC 6716, 2.1.7).
+pub const DECODERS: &[DecoderChoice] = &[
+    decodes(Codec::Vp8, "vavp8dec", "vavp8dec", true),
+    decodes(Codec::Vp8, "nvvp8dec", "nvvp8dec", true),
+    decodes(Codec::Vp8, "v4l2vp8dec", "v4l2vp8dec", true),
+    decodes(Codec::Vp8, "vp8dec", "vp8dec", false),
+    decodes(Codec::Vp8, "avdec_vp8", "avdec_vp8", false),
+    decodes(Codec::H264, "h264parse ! vah264dec", "vah264dec", true),
+    decodes(Codec::H264, "h264parse ! nvh264dec", "nvh264dec", true),
+    decodes(Codec::H264, "h264parse ! vtdec_hw", "vtdec_hw", true),
+    decodes(Codec::H264, "h264parse ! v4l2h264dec", "v4l2h264dec", true),
+    decodes(Codec::H264, "avdec_h264", "avdec_h264", false),
+    decodes(Codec::H264, "openh264dec", "openh264dec", false),
+    decodes(Codec::Vp9, "vp9parse ! vavp9dec", "vavp9dec", true),
+    decodes(Codec::Vp9, "vp9parse ! nvvp9dec", "nvvp9dec", true),
+    decodes(Codec::Vp9, "vp9parse ! v4l2vp9dec", "v4l2vp9dec", true),
+    decodes(Codec::Vp9, "vp9dec", "vp9dec", false),
+    decodes(Codec::Vp9, "avdec_vp9", "avdec_vp9", false),
+    decodes(Codec::Av1, "av1parse ! vaav1dec", "vaav1dec", true),
+    decodes(Codec::Av1, "av1parse ! nvav1dec", "nvav1dec", true),
+    decodes(Codec::Av1, "dav1ddec", "dav1ddec", false),
+    decodes(Codec::Av1, "avdec_av1", "avdec_av1", false),
+    decodes(Codec::Av1, "av1dec", "av1dec", false),
+    decodes(Codec::H265, "h265parse ! vah265dec", "vah265dec", true),
+    decodes(Codec::H265, "h265parse ! nvh265dec", "nvh265dec", true),
+    decodes(Codec::H265, "h265parse ! vtdec_hw", "vtdec_hw", true),
+    decodes(Codec::H265, "h265parse ! v4l2h265dec", "v4l2h265dec", true),
+    decodes(Codec::H265, "avdec_h265", "avdec_h265", false),
+    decodes(Codec::H265, "libde265dec", "libde265dec", false),
+    decodes(Codec::Opus, "opusdec plc=true use-inband-fec=true", "opusdec", false),
+    decodes(Codec::Pcmu, "mulawdec", "mulawdec", false),
+    decodes(Codec::Pcma, "alawdec", "alawdec", false),
 ];
 
 /// The encoders of a codec that are installed, the best first: the one that is wanted, then those in hardware by
@@ -169,12 +210,39 @@ pub fn encoder(codec: Codec) -> Result<EncoderChoice, MediaError> {
     encoders(codec, None)?.into_iter().next().ok_or_else(missing)
 }
 
-/// The decoder of a codec, as an element's name.
-pub fn decoder(codec: Codec) -> Result<&'static str, MediaError> {
-    let choices = DECODERS.iter().find(|(of, _)| *of == codec).map_or(&[][..], |(_, choices)| choices);
-    let missing =
-        || MediaError::MissingElement { element: choices.first().copied().unwrap_or("").to_owned() };
-    choices.iter().copied().find(|element| is_installed(element)).ok_or_else(missing)
+/// The decoders in hardware that failed.
+static GIVEN_UP: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
+
+/// A decoder failed: where it is one in hardware, it is not taken again.
+pub(super) fn give_up(decoder: &'static str) {
+    if DECODERS.iter().any(|choice| choice.hardware && choice.element == decoder) {
+        GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).insert(decoder);
+    }
+}
+
+/// The decoders of a codec that are installed, the best first: those in hardware by their rank (none where it says that
+/// they are not to be taken by themselves), then software.
+pub fn decoders(codec: Codec) -> Result<Vec<DecoderChoice>, MediaError> {
+    let all = || DECODERS.iter().filter(|choice| choice.codec == codec).copied();
+    let rank = |choice: &DecoderChoice| gst::ElementFactory::find(choice.element).map(|found| found.rank());
+    let mut there: Vec<(Option<gst::Rank>, DecoderChoice)> =
+        all().filter_map(|choice| Some((choice.hardware.then_some(rank(&choice)?), choice))).collect();
+    let given_up = GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner);
+    there.retain(|(rank, choice)| {
+        is_installed(choice.element) && *rank != Some(gst::Rank::NONE) && !given_up.contains(choice.element)
+    });
+    there.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    let first = all().find(|choice| !choice.hardware).map_or("", |choice| choice.element);
+    match there.is_empty() {
+        true => Err(MediaError::MissingElement { element: first.to_owned() }),
+        false => Ok(there.into_iter().map(|(_, choice)| choice).collect()),
+    }
+}
+
+/// The decoder of a codec in software, which is there for as long as its pipeline.
+pub fn software_decoder(codec: Codec) -> Result<DecoderChoice, MediaError> {
+    let software = decoders(codec)?.into_iter().find(|choice| !choice.hardware);
+    software.ok_or_else(|| MediaError::MissingElement { element: codec.to_string() })
 }
 
 /// The pipeline's elements that both ends of a codec take besides the encoder and the decoder.
@@ -191,7 +259,7 @@ fn between(codec: Codec) -> &'static [&'static str] {
 /// Refuses a codec that cannot be both encoded and decoded here.
 pub fn check_codec(codec: Codec) -> Result<(), MediaError> {
     encoder(codec)?;
-    decoder(codec)?;
+    decoders(codec)?;
     match between(codec).iter().find(|element| !is_installed(element)) {
         Some(element) => Err(MediaError::MissingElement { element: (*element).to_owned() }),
         None => Ok(()),

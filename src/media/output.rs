@@ -1,12 +1,14 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::Sender;
 
 use super::launch::{self, Folder};
 use super::pipeline::{BusEvent, Owned};
-use super::receive::Track;
+use super::receive::{Counters, Track};
 use super::voice::Reference;
 use super::{MediaError, inventory, level};
 use crate::sdp::Kind;
@@ -35,9 +37,19 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
 
 /// A running output of one track.
 #[derive(Debug)]
-pub struct Output {
+pub struct Output(Arc<Mutex<Option<Running>>>);
+
+#[derive(Debug)]
+struct Running {
     link: ConsumptionLink,
-    pipeline: Owned,
+    _pipeline: Owned,
+}
+
+/// A way to show or play a track: its whole pipeline, and what decodes in it.
+#[derive(Debug, Clone)]
+struct Way {
+    text: String,
+    decoder: &'static str,
 }
 
 /// The whole pipeline of an output: its decoder, and the named or given pipeline.
@@ -75,21 +87,24 @@ impl Output {
         track: &Track,
         output: &str,
         peer: &str,
-        reference: Option<&Reference>,
+        reference: Option<&Arc<Reference>>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        let text = text(track.kind(), inventory::decoder(track.codec)?, output, peer)?;
-        let output = Self::run(track.kind(), &track.producer, &text, reference, failures)?;
-        if let Some(pad) = meter(output.pipeline.pipeline()) {
-            let counters = track.counters.clone();
-            level::watch(&pad, move |samples| counters.meter.take(samples));
-        }
-        Ok(output)
+        let ways = inventory::decoders(track.codec)?.into_iter().map(|choice| {
+            let text = text(track.kind(), choice.text, output, peer)?;
+            Ok(Way { text, decoder: choice.element })
+        });
+        let counters = track.counters.clone();
+        let setting =
+            Setting { kind: track.kind(), meter: Some(counters), reference: reference.cloned(), failures };
+        Self::run(&track.producer, ways.collect::<Result<_, MediaError>>()?, setting)
     }
 
     /// Goes on with another track of the same codec.
     pub fn follow(&mut self, track: &Track) {
-        if let Err(error) = self.link.change_producer(&track.producer, false) {
+        let mut running = lock(&self.0);
+        let link = running.as_mut().map(|running| &mut running.link);
+        if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
             tracing::warn!("an output does not go on: {error}");
         }
     }
@@ -99,33 +114,153 @@ impl Output {
         kind: Kind,
         producer: &StreamProducer,
         output: &str,
-        reference: Option<&Reference>,
+        reference: Option<&Arc<Reference>>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        Self::run(kind, producer, &text(kind, "queue", output, "room")?, reference, failures)
+        let way = Way { text: text(kind, "queue", output, "room")?, decoder: "" };
+        let setting = Setting { kind, meter: None, reference: reference.cloned(), failures };
+        Self::run(producer, vec![way], setting)
     }
 
-    fn run(
-        kind: Kind,
-        producer: &StreamProducer,
-        text: &str,
-        reference: Option<&Reference>,
-        failures: Sender<String>,
-    ) -> Result<Self, MediaError> {
-        let pipeline = launch::parse(text)?;
-        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
-        hurry(&pipeline, kind);
-        if let Some((reference, pad)) = reference.zip(meter(&pipeline)) {
-            reference.hear(&pad);
+    fn run(producer: &StreamProducer, ways: Vec<Way>, setting: Setting) -> Result<Self, MediaError> {
+        let running = Arc::new(Mutex::new(None));
+        start(&running, producer, ways, setting)?;
+        Ok(Self(running))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        drop(lock(&self.0).take());
+    }
+}
+
+/// What stays the same of an output, whatever decodes for it.
+#[derive(Debug, Clone)]
+struct Setting {
+    kind: Kind,
+    meter: Option<Arc<Counters>>,
+    reference: Option<Arc<Reference>>,
+    failures: Sender<String>,
+}
+
+/// Starts the first way that works. When its decoder fails later, the next one takes its place.
+fn start(
+    place: &Arc<Mutex<Option<Running>>>,
+    producer: &StreamProducer,
+    mut ways: Vec<Way>,
+    setting: Setting,
+) -> Result<(), MediaError> {
+    let way = ways.remove(0);
+    let started = play(place, producer, &way, &ways, &setting);
+    match (started, ways.first()) {
+        (Ok(running), _) => {
+            *lock(place) = Some(running);
+            Ok(())
         }
-        let owned = Owned::new(pipeline, move |_, event| {
-            if let BusEvent::Error(element, reason) = event {
-                let _ = failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
+        (Err(error), None) => Err(error),
+        (Err(error), Some(next)) => {
+            fell_back(way.decoder, next.decoder, &error.to_string());
+            start(place, producer, ways, setting)
+        }
+    }
+}
+
+fn play(
+    place: &Arc<Mutex<Option<Running>>>,
+    producer: &StreamProducer,
+    way: &Way,
+    others: &[Way],
+    setting: &Setting,
+) -> Result<Running, MediaError> {
+    let pipeline = launch::parse(&way.text)?;
+    let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+    hurry(&pipeline, setting.kind);
+    if let Some(pad) = meter(&pipeline) {
+        setting.reference.iter().for_each(|reference| reference.hear(&pad));
+        if let Some(counters) = setting.meter.clone() {
+            level::watch(&pad, move |samples| counters.meter.take(samples));
+        }
+    }
+    let (weak, of, others, again) = (Arc::downgrade(place), way.decoder, others.to_vec(), setting.clone());
+    let owned = Owned::new(pipeline, move |_, event| {
+        let BusEvent::Error(element, reason) = event else { return };
+        match others.first() {
+            Some(next) if element.starts_with(of) => {
+                fell_back(of, next.decoder, &reason);
+                // The link tells where the track is by now.
+                let (weak, others, again) = (weak.clone(), others.clone(), again.clone());
+                smol::spawn(async move {
+                    let Some(place) = weak.upgrade() else { return };
+                    let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
+                    let Some(producer) = producer else { return };
+                    let (kind, failures) = (again.kind, again.failures.clone());
+                    if let Err(error) = start(&place, &producer, others, again) {
+                        let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
+                    }
+                })
+                .detach();
             }
+            _ => {
+                let kind = again.kind;
+                let _ = again.failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
+            }
+        }
+    });
+    let link = producer.add_consumer(&appsrc);
+    let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+    owned.play()?;
+    Ok(Running { link, _pipeline: owned })
+}
+
+fn fell_back(decoder: &'static str, next: &str, error: &str) {
+    inventory::give_up(decoder);
+    tracing::warn!("{decoder} does not decode: {error}; {next} takes its place");
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::{Capture, Encoders, Rates, capture::SourceConfig};
+    use crate::sdp::Codec;
+
+    #[test]
+    fn a_decoder_that_fails_gives_way_to_the_next() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let (failures, failed) = smol::channel::bounded(16);
+            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
+            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
+            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+            let way = |decoder: &str, name| Way {
+                text: text(Kind::Video, decoder, "identity name=shown ! fakesink sync=false", "peer")
+                    .unwrap(),
+                decoder: name,
+            };
+            let ways = vec![
+                way("nosuchdec", "nosuchdec"),
+                way("identity name=failing error-after=20 ! vp8dec", "failing"),
+                way("vp8dec", "vp8dec"),
+            ];
+            let setting = Setting { kind: Kind::Video, meter: None, reference: None, failures };
+            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+            let first = playing().unwrap();
+            // Another one by and by, and pictures come out of it.
+            loop {
+                smol::Timer::after(std::time::Duration::from_millis(20)).await;
+                let Some(now) = playing().filter(|now| *now != first) else { continue };
+                let shown = now.by_name("shown").and_then(|shown| shown.static_pad("src")).unwrap();
+                if shown.current_caps().is_some() {
+                    break;
+                }
+            }
+            assert!(failed.is_empty());
         });
-        let link = producer.add_consumer(&appsrc);
-        let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
-        owned.play()?;
-        Ok(Self { link, pipeline: owned })
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::stats::{Stats, add_rtp_session};
+use super::stats::Stats;
 use super::transport::JitterBuffers;
 
 /// What the jitter buffers begin with, and the least that they have: packets of one picture come one after another.
@@ -123,14 +123,11 @@ impl Delay {
     }
 
     /// Looks at the jitter buffers, and sets their delay where it is to change.
-    pub(super) fn follow(&self, webrtc: &gst::Element) {
+    pub(super) fn follow(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
         if self.latency != Latency::Auto {
             return;
         }
-        let mut stats = Stats::default();
-        add_rtp_session(webrtc, &mut stats);
-        let trip = stats.round_trip_ms.map(|ms| Duration::from_secs_f64(ms.clamp(0.0, 60_000.0) / 1000.0));
-        let sample = self.sample(trip);
+        let sample = self.sample(round_trip);
         let mut playout = self.playout.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(delay) = playout.update(Instant::now(), sample) {
             tracing::debug!("received media waits {delay:?} now: {sample:?}");

@@ -118,7 +118,8 @@ impl Mixer {
 
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
         let failed = |what: &str| MediaError::WebRtc(format!("{peer} cannot be mixed: {what}"));
-        let decoder = inventory::decoder(track.codec)?;
+        // One that fails would end the mix for all.
+        let decoder = inventory::software_decoder(track.codec)?.text;
         let text = match self.kind {
             Kind::Video => format!(
                 "appsrc name=in ! {decoder} ! videoconvert ! textoverlay name=text halignment=left \
@@ -219,7 +220,7 @@ impl Stage {
     /// Starts what is wanted of it. What it plays is heard by `reference`.
     pub fn start(
         config: &StageConfig,
-        reference: Option<&Reference>,
+        reference: Option<&Arc<Reference>>,
         failures: &Sender<String>,
     ) -> Result<Self, MediaError> {
         let mixer = |kind, output: &Option<String>| {

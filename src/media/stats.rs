@@ -1,5 +1,7 @@
 //! Counters of a connection.
 
+use std::time::Duration;
+
 use gst::prelude::*;
 
 /// Counters of a connection, since its start.
@@ -56,20 +58,36 @@ fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
     sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()).collect()
 }
 
-/// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
-pub(super) fn lost_by_peer(webrtc: &gst::Element) -> u8 {
-    let reported = sources(webrtc).into_iter().filter(|source| source.get::<bool>("have-rb") == Ok(true));
-    let lost = reported.filter_map(|source| source.get::<u32>("rb-fractionlost").ok()).max();
-    lost.map_or(0, |lost| u8::try_from(lost).unwrap_or(u8::MAX))
+/// What the RTP session knows of the network.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct Reports {
+    /// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
+    pub(super) lost: u8,
+    /// In ms, where it is known.
+    pub(super) round_trip_ms: Option<f64>,
+    /// Packets of the peer that did not come.
+    pub(super) missed: i64,
 }
 
-/// Adds what the RTP session knows.
-pub(super) fn add_rtp_session(webrtc: &gst::Element, stats: &mut Stats) {
-    for source in sources(webrtc) {
-        if source.get::<bool>("internal") != Ok(true) {
-            stats.packets_lost += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
-            stats.round_trip_ms = round_trip(&source).or(stats.round_trip_ms);
+impl Reports {
+    pub(super) fn of(webrtc: &gst::Element) -> Self {
+        let mut all = Self::default();
+        for source in sources(webrtc) {
+            if source.get::<bool>("have-rb") == Ok(true)
+                && let Ok(lost) = source.get::<u32>("rb-fractionlost")
+            {
+                all.lost = all.lost.max(u8::try_from(lost).unwrap_or(u8::MAX));
+            }
+            if source.get::<bool>("internal") != Ok(true) {
+                all.missed += source.get::<i32>("packets-lost").map_or(0, i64::from).max(0);
+                all.round_trip_ms = round_trip(&source).or(all.round_trip_ms);
+            }
         }
+        all
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.round_trip_ms.map(|ms| Duration::from_secs_f64(ms.clamp(0.0, 60_000.0) / 1000.0))
     }
 }
 

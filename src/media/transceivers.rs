@@ -72,6 +72,11 @@ impl Sender {
         self.estimator.as_ref().and_then(Estimator::found)
     }
 
+    /// Whether losses on the way are the network's nature.
+    pub(super) fn is_noisy(&self) -> bool {
+        self.estimator.as_ref().is_some_and(Estimator::is_noisy)
+    }
+
     /// Lets the estimate go on from that, in bit/s.
     pub(super) fn go_on_from(&self, estimate: u32) {
         self.estimator.iter().for_each(|estimator| estimator.go_on_from(estimate));

@@ -87,6 +87,21 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
 /// The jitter buffers of a connection, one for each stream that comes, by its SSRC.
 pub(super) type JitterBuffers = Arc<Mutex<Vec<(u32, gst::glib::WeakRef<gst::Element>)>>>;
 
+/// Does something with each element of these kinds that webrtcbin makes from now on.
+pub(super) fn with_each(
+    webrtc: &gst::Element,
+    factories: &'static [&'static str],
+    work: impl Fn(&gst::Element) + Send + Sync + 'static,
+) {
+    webrtc.connect("deep-element-added", false, move |args| {
+        let element = args.get(2)?.get::<gst::Element>().ok()?;
+        if element.factory().is_some_and(|of| factories.contains(&of.name().as_str())) {
+            work(&element);
+        }
+        None
+    });
+}
+
 /// Sets what webrtcbin's RTP session does not let a peer or chance decide; gives the jitter buffers that it makes.
 pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
     /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
@@ -106,13 +121,9 @@ pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
             None
         });
     }
-    webrtc.connect("deep-element-added", false, move |args| {
-        let element = args.get(2)?.get::<gst::Element>().ok()?;
-        if element.factory().is_some_and(|factory| factory.name() == "rtpsession") {
-            let session = element.property::<gst::glib::Object>("internal-session");
-            session.set_property("rtcp-min-interval", REPORTS.nseconds());
-        }
-        None
+    with_each(webrtc, &["rtpsession"], |element| {
+        let session = element.property::<gst::glib::Object>("internal-session");
+        session.set_property("rtcp-min-interval", REPORTS.nseconds());
     });
     buffers
 }
@@ -149,24 +160,20 @@ pub(super) fn repaired(webrtc: &gst::Element) -> u64 {
 pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));
     let counter = packets.clone();
-    webrtc.connect("deep-element-added", false, move |args| {
-        let element = args.get(2)?.get::<gst::Element>().ok()?;
-        if element.factory().is_some_and(|factory| factory.name() == "nicesrc") {
-            let counter = counter.clone();
-            let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-            element.static_pad("src")?.add_probe(kinds, move |_, info| {
-                let is_rtp = |buffer: &gst::BufferRef| {
-                    let mut first = [0];
-                    buffer.copy_to_slice(0, &mut first).is_ok() && (128..192).contains(&first[0])
-                };
-                let alone = info.buffer().is_some_and(|buffer| is_rtp(buffer));
-                if alone || info.buffer_list().is_some_and(|list| list.iter().any(is_rtp)) {
-                    counter.fetch_add(1, Ordering::Relaxed);
-                }
-                gst::PadProbeReturn::Ok
-            });
-        }
-        None
+    with_each(webrtc, &["nicesrc"], move |element| {
+        let (counter, Some(pad)) = (counter.clone(), element.static_pad("src")) else { return };
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        pad.add_probe(kinds, move |_, info| {
+            let is_rtp = |buffer: &gst::BufferRef| {
+                let mut first = [0];
+                buffer.copy_to_slice(0, &mut first).is_ok() && (128..192).contains(&first[0])
+            };
+            let alone = info.buffer().is_some_and(|buffer| is_rtp(buffer));
+            if alone || info.buffer_list().is_some_and(|list| list.iter().any(is_rtp)) {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
     });
     packets
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::state::{State, lock};
 use crate::media::congestion::{Congestion, LOOK, Shares};
 use crate::media::playout::Delay;
-use crate::media::stats;
+use crate::media::stats::Reports;
 use crate::media::stream::Stream;
 use crate::sdp::Kind;
 
@@ -34,11 +34,13 @@ pub(super) async fn run(
         if lock(&state).connected.is_none() {
             continue;
         }
-        delay.follow(&webrtc);
-        let lost = stats::lost_by_peer(&webrtc);
+        let reports = Reports::of(&webrtc);
+        let lost = reports.lost;
+        delay.follow(&webrtc, reports.round_trip());
         let mut state = lock(&state);
         let found = state.senders.iter().filter_map(|sender| sender.estimate()).min();
-        let (estimate, grown) = congestion.look(found, lost);
+        let is_noisy = state.senders.iter().any(|sender| sender.is_noisy());
+        let (estimate, grown) = congestion.look(found, lost, is_noisy);
         if let Some(grown) = grown {
             state.senders.iter().for_each(|sender| sender.go_on_from(grown));
         }

@@ -225,7 +225,8 @@ impl Peer {
         stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
-        super::stats::add_rtp_session(&self.webrtc, &mut stats);
+        let reports = super::stats::Reports::of(&self.webrtc);
+        (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
         stats.network_kbps = stats.video_kbps.map(|_| self.congestion.last() / 1000);
         self.delay.add_to(&mut stats);
         stats.packets_repaired = transport::repaired(&self.webrtc);
