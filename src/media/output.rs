@@ -91,7 +91,11 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let ways = inventory::decoders(track.codec)?.into_iter().map(|choice| {
-            let text = text(track.kind(), choice.text, output, peer)?;
+            // With what is lost made up, echo is not found any more (webrtcdsp of 1.22: 45 dB less of it without, none
+            // with; why was not found out).
+            let is_heard = track.kind() == Kind::Audio && reference.is_some();
+            let decoder = if is_heard { choice.element } else { choice.text };
+            let text = text(track.kind(), decoder, output, peer)?;
             Ok(Way { text, decoder: choice.element })
         });
         let counters = track.counters.clone();

@@ -122,10 +122,10 @@ fn setup() {
             let camera = Camera::start(home.path(), &format!("their{n}"));
             let screen = Screen::start(home.path(), &format!("theirs{n}"));
             let port = 18_500 + n as u16;
-            let _sends = peers::Theirs::sender(None, &camera, port, 1_500_000);
+            let _sends = peers::Theirs::sender(None, &camera, port, 1_500_000, false);
             std::thread::sleep(Duration::from_millis(1500));
             let began = timecode::now();
-            let _shows = peers::Theirs::receiver(None, "127.0.0.1", port, &screen);
+            let _shows = peers::Theirs::receiver(None, "127.0.0.1", port, &screen, None);
             theirs.push(ms(screen.first() - began));
         }
     }
@@ -180,9 +180,10 @@ fn latency() {
             Camera::start(home.path(), &format!("{name}-in")),
             Screen::start(home.path(), &format!("{name}-out")),
         );
-        let _sends = peers::Theirs::sender(Some(&network.left), &camera, 8443, 1_500_000);
+        let _sends = peers::Theirs::sender(Some(&network.left), &camera, 8443, 1_500_000, false);
         std::thread::sleep(Duration::from_millis(1500));
-        let _shows = peers::Theirs::receiver(Some(&network.right), common::impaired::LEFT, 8443, &screen);
+        let _shows =
+            peers::Theirs::receiver(Some(&network.right), common::impaired::LEFT, 8443, &screen, None);
         screen.first();
         std::thread::sleep(after + time);
         Some(ages(&screen.shown(), after))

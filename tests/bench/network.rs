@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::common::impaired::LEFT;
+use super::common::impaired::{LEFT, RIGHT};
 use super::common::{Impaired, Impairment, Program, namespace};
+use super::number;
 use super::peers::Theirs;
 use super::report::{Comparison, Course, Report, percentile};
-use super::timecode::{Camera, Screen, Shown};
-use super::{SIZE, number};
+use super::timecode::{self, Camera, Ear, Screen, Shown};
 
 /// The capacity of the path, in bit/s, from each second on.
 type Schedule = &'static [(f64, u64)];
@@ -21,23 +21,13 @@ struct Case {
     /// Calls beside each other; and whether both sides send.
     calls: usize,
     both: bool,
-    /// Whether the others take part, who send one way.
-    beside: bool,
 }
 
 const WIDE: Schedule = &[(0.0, 10_000_000)];
 const FIRST: Schedule = &[(0.0, 1_000_000), (40.0, 2_500_000), (60.0, 600_000), (80.0, 1_000_000)];
 
 const CASES: [Case; 4] = [
-    Case {
-        name: "5.1, one flow",
-        capacity: [FIRST, WIDE],
-        seconds: 100.0,
-        loss: 0.0,
-        calls: 1,
-        both: false,
-        beside: true,
-    },
+    Case { name: "5.1, one flow", capacity: [FIRST, WIDE], seconds: 100.0, loss: 0.0, calls: 1, both: false },
     Case {
         name: "5.2, two flows",
         capacity: [
@@ -48,7 +38,6 @@ const CASES: [Case; 4] = [
         loss: 0.0,
         calls: 2,
         both: false,
-        beside: false,
     },
     Case {
         name: "5.3, both directions",
@@ -60,17 +49,8 @@ const CASES: [Case; 4] = [
         loss: 0.0,
         calls: 1,
         both: true,
-        beside: false,
     },
-    Case {
-        name: "a loss of 10 %",
-        capacity: [WIDE, WIDE],
-        seconds: 60.0,
-        loss: 0.1,
-        calls: 1,
-        both: false,
-        beside: true,
-    },
+    Case { name: "a loss of 10 %", capacity: [WIDE, WIDE], seconds: 60.0, loss: 0.1, calls: 1, both: false },
 ];
 
 /// What was seen of one call.
@@ -81,10 +61,12 @@ struct Seen {
     /// The share of the capacity that was used, in percent.
     used: f64,
     shown: Vec<Vec<Shown>>,
+    /// The share of the time in which no sound was heard that was sent, in percent; of the first call, from the left.
+    missed: f64,
 }
 
 /// Changes the network as the case says, and looks at it.
-fn watch(case: &Case, scale: f64, network: &Impaired, screens: &[Screen]) -> Seen {
+fn watch(case: &Case, scale: f64, network: &Impaired, screens: &[Screen], ear: &Ear) -> Seen {
     const LOOK: Duration = Duration::from_millis(200);
     let at = |schedule: Schedule, second: f64| {
         schedule.iter().rev().find(|(from, _)| *from <= second).map(|(_, rate)| *rate)
@@ -102,6 +84,7 @@ fn watch(case: &Case, scale: f64, network: &Impaired, screens: &[Screen]) -> See
             );
         }
     };
+    let from = timecode::now();
     let (began, mut before) = (Instant::now(), network.counts()[0]);
     let (mut rates, mut waits, mut could) = (vec![], vec![], 0.0);
     let (first, mut last) = (before.bytes, began);
@@ -123,7 +106,8 @@ fn watch(case: &Case, scale: f64, network: &Impaired, screens: &[Screen]) -> See
         (before, last) = (count, now);
     }
     let used = (before.bytes - first) as f64 * 8.0 / could * 100.0;
-    Seen { rates, waits, used, shown: screens.iter().map(Screen::shown).collect() }
+    let missed = ear.missed(from, timecode::now());
+    Seen { rates, waits, used, shown: screens.iter().map(Screen::shown).collect(), missed }
 }
 
 /// The start of the network, before the case's own settings.
@@ -137,6 +121,8 @@ fn ours(case: &Case, scale: f64) -> Option<Seen> {
     let _server = Program::serve_in(&network.left, home.path());
     let url = format!("ws://{LEFT}:7000");
     let (mut programs, mut cameras, mut screens) = (vec![], vec![], vec![]);
+    let ear = Ear::start(home.path(), "ear");
+    let hears = ear.sink();
     for call in 0..case.calls {
         let mut make = |name: &str| {
             cameras.push(Camera::start(home.path(), &format!("{name}-in{call}")));
@@ -145,23 +131,27 @@ fn ours(case: &Case, scale: f64) -> Option<Seen> {
         };
         let (source, sink) = make("there");
         let back = case.both.then(|| make("back"));
-        let rates = ["--bitrate", "600", "--max-bitrate", "2500", "--play", "none"];
+        let size = ["--size", "640x360", "--fps", "30"];
+        let rates = ["--bitrate", "600", "--max-bitrate", "2500"];
+        // The first is listened to.
+        let (tone, play) = if call == 0 { ("tone", hears.as_str()) } else { ("none", "none") };
         let id = format!("bob{call}");
         let mut bob = vec!["answer", "--id", &id, "--server", &url, "--video", &source];
-        let mut ann = vec!["call", &id, "--server", &url, "--show", &sink];
+        let mut ann = vec!["call", &id, "--server", &url, "--show", &sink, "--play", play];
         match &back {
             Some((source, sink)) => {
-                bob.extend(["--show", sink]);
-                ann.extend(["--video", source]);
-                ann.extend(SIZE);
+                bob.extend(["--show", sink, "--play", "none"]);
+                ann.extend(["--video", source, "--audio", "none"]);
+                ann.extend(size);
                 ann.extend(rates);
             }
             None => {
                 bob.push("--send-only");
-                ann.extend(["--receive-only", "--play", "none"]);
+                ann.push("--receive-only");
             }
         }
-        bob.extend(SIZE);
+        bob.extend(["--audio", tone]);
+        bob.extend(size);
         bob.extend(rates);
         let mut bob = Program::start_in(&network.left, home.path(), &bob);
         bob.expect("registered", &[]);
@@ -171,18 +161,32 @@ fn ours(case: &Case, scale: f64) -> Option<Seen> {
     for screen in &screens {
         screen.first();
     }
-    Some(watch(case, scale, &network, &screens))
+    Some(watch(case, scale, &network, &screens, &ear))
 }
 
 fn theirs(case: &Case, scale: f64) -> Option<Seen> {
-    Theirs::program().filter(|_| case.beside)?;
+    Theirs::program()?;
     let (network, home) = (fresh(case)?, tempfile::tempdir().unwrap());
-    let (camera, screen) = (Camera::start(home.path(), "in"), Screen::start(home.path(), "out"));
-    let _sends = Theirs::sender(Some(&network.left), &camera, 8443, 2_500_000);
-    std::thread::sleep(Duration::from_millis(1500));
-    let _shows = Theirs::receiver(Some(&network.right), LEFT, 8443, &screen);
-    screen.first();
-    Some(watch(case, scale, &network, &[screen]))
+    let ear = Ear::start(home.path(), "ear");
+    let (mut cameras, mut screens, mut running) = (vec![], vec![], vec![]);
+    let there = (&network.left, &network.right, LEFT);
+    let back = case.both.then_some((&network.right, &network.left, RIGHT));
+    for (n, (from, to, address)) in std::iter::repeat_n(there, case.calls).chain(back).enumerate() {
+        let (camera, screen) =
+            (Camera::start(home.path(), &format!("in{n}")), Screen::start(home.path(), &format!("out{n}")));
+        let port = 8443 + n as u16;
+        // The first is listened to.
+        let ear = (n == 0).then_some(&ear);
+        running.push(Theirs::sender(Some(from), &camera, port, 2_500_000, ear.is_some()));
+        std::thread::sleep(Duration::from_millis(1500));
+        running.push(Theirs::receiver(Some(to), address, port, &screen, ear));
+        cameras.push(camera);
+        screens.push(screen);
+    }
+    for screen in &screens {
+        screen.first();
+    }
+    Some(watch(case, scale, &network, &screens, &ear))
 }
 
 /// The time that nothing new was shown for, beyond half a second at once, in percent of all.
@@ -199,7 +203,7 @@ fn network() {
     // So much of the time that the cases have.
     let scale = number("PERCENT", 50) as f64 / 100.0;
     let (mut comparisons, mut courses) = (vec![], vec![]);
-    for case in CASES.iter().take(number("CASES", 4) as usize) {
+    for case in CASES.iter().take(number("CASES", 4) as usize).skip(number("FIRST", 0) as usize) {
         let Some(own) = ours(case, scale) else { return namespace::skipped() };
         let mut all = vec![("roomtone".to_owned(), own)];
         all.extend(theirs(case, scale).map(|seen| ("webrtcsink".to_owned(), seen)));
@@ -220,6 +224,7 @@ fn network() {
             };
             seen.shown.iter().map(rate).collect()
         });
+        compare("sound that is missing", "%", &|seen| vec![seen.missed]);
         compare("frozen", "%", &|seen| seen.shown.iter().map(|shown| frozen(shown)).collect());
         compare("until four fifths of the first capacity are used", "s", &|seen| {
             let first = case.capacity[0].first().map_or(0.0, |(_, rate)| *rate as f64 / 1000.0);

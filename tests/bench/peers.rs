@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::common::Namespace;
 use super::common::browser::Browser;
-use super::timecode::{Camera, Screen};
+use super::timecode::{Camera, Ear, Screen};
 
 /// A pipeline with webrtcsink or webrtcsrc, as long as it is held.
 pub struct Theirs(Child);
@@ -42,20 +42,29 @@ impl Theirs {
     }
 
     /// Sends what a camera shows, with congestion control, and brings its signalling server.
-    pub fn sender(at: Option<&Namespace>, camera: &Camera, port: u16, most: u32) -> Self {
+    pub fn sender(at: Option<&Namespace>, camera: &Camera, port: u16, most: u32, sounds: bool) -> Self {
+        let tone = if sounds { format!(" {} ! sink.", Ear::source()) } else { String::new() };
         let text = format!(
-            "{} ! webrtcsink run-signalling-server=true signalling-server-port={port} \
+            "{} ! webrtcsink name=sink run-signalling-server=true signalling-server-port={port} \
              signaller::uri=ws://127.0.0.1:{port} congestion-control=gcc start-bitrate=600000 min-bitrate=50000 \
-             max-bitrate={most} video-caps=video/x-vp8",
+             max-bitrate={most} video-caps=video/x-vp8{tone}",
             camera.source()
         );
         Self::play(at, &text)
     }
 
     /// Shows what that server's first sender sends.
-    pub fn receiver(at: Option<&Namespace>, host: &str, port: u16, screen: &Screen) -> Self {
+    pub fn receiver(
+        at: Option<&Namespace>,
+        host: &str,
+        port: u16,
+        screen: &Screen,
+        ear: Option<&Ear>,
+    ) -> Self {
+        let hears = ear.map_or_else(String::new, |ear| format!(" source. ! {}", ear.sink()));
         let text = format!(
-            "webrtcsrc connect-to-first-producer=true signaller::uri=ws://{host}:{port} ! {}",
+            "webrtcsrc name=source connect-to-first-producer=true signaller::uri=ws://{host}:{port} \
+             source. ! {}{hears}",
             screen.sink()
         );
         Self::play(at, &text)

@@ -161,6 +161,72 @@ impl Screen {
     }
 }
 
+/// Hears a tone that is sent without a pause.
+pub struct Ear {
+    path: PathBuf,
+    heard: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Ear {
+    /// What is listened to at once: samples, and how long they last.
+    const SAMPLES: usize = 160;
+    const LASTS: Duration = Duration::from_millis(20);
+
+    pub fn start(folder: &Path, name: &str) -> Self {
+        let path = pipe(folder, name);
+        let heard = Arc::new(Mutex::new(vec![]));
+        let (from, all) = (path.clone(), heard.clone());
+        std::thread::spawn(move || {
+            let mut pipe = File::open(from).unwrap();
+            let mut bytes = vec![0; Self::SAMPLES * 2];
+            while pipe.read_exact(&mut bytes).is_ok() {
+                if is_tone(&bytes) {
+                    all.lock().unwrap().push(now());
+                }
+            }
+        });
+        Self { path, heard }
+    }
+
+    /// A tone that it hears, in gst-launch words.
+    pub fn source() -> &'static str {
+        "audiotestsrc is-live=true wave=sine freq=440 volume=0.3 samplesperbuffer=480"
+    }
+
+    /// What writes it, in gst-launch words: sound when its time has come, as from a speaker.
+    pub fn sink(&self) -> String {
+        format!(
+            "audioconvert ! audioresample ! audio/x-raw,format=S16LE,channels=1,rate=8000 ! \
+             filesink location={} buffer-mode=unbuffered sync=true",
+            self.path.display()
+        )
+    }
+
+    /// The share of that time in which the tone was not heard, in percent.
+    pub fn missed(&self, from: Duration, to: Duration) -> f64 {
+        let heard = self.heard.lock().unwrap();
+        let count = heard.iter().filter(|at| (from..to).contains(*at)).count() as u32;
+        let all = (to - from).as_secs_f64();
+        (1.0 - (Self::LASTS * count).as_secs_f64() / all).max(0.0) * 100.0
+    }
+}
+
+/// Whether samples are louder than a quarter of the tone.
+fn is_tone(bytes: &[u8]) -> bool {
+    let squares = bytes.chunks_exact(2).map(|two| f64::from(i16::from_le_bytes([two[0], two[1]])).powi(2));
+    (squares.sum::<f64>() / (bytes.len() / 2) as f64).sqrt() > 0.3 / 2.0_f64.sqrt() / 4.0 * 32768.0
+}
+
+#[test]
+fn a_tone_is_heard() {
+    let tone = |loudness: f64| -> Vec<u8> {
+        let sample =
+            |n: usize| (std::f64::consts::TAU * 440.0 * n as f64 / 8000.0).sin() * loudness * 32767.0;
+        (0..Ear::SAMPLES).flat_map(|n| (sample(n) as i16).to_le_bytes()).collect()
+    };
+    assert!(is_tone(&tone(0.3)) && is_tone(&tone(0.1)) && !is_tone(&tone(0.03)) && !is_tone(&tone(0.0)));
+}
+
 #[test]
 fn what_is_drawn_is_read() {
     for ms in [0, 1, 77_777, (1 << BITS) - 1] {
