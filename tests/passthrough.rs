@@ -133,11 +133,15 @@ fn what_cannot_be_passed_on_is_encoded_anew_and_that_is_said() {
     let bframes =
         "x264enc speed-preset=ultrafast bitrate=2500 bframes=2 b-adapt=false key-int-max=25 ! h264parse";
     let rare = "x264enc tune=zerolatency speed-preset=ultrafast bitrate=2500 key-int-max=2000 ! h264parse";
-    for (name, encoder, why) in
-        [("b.mkv", bframes, "it has B-frames"), ("r.mkv", rare, "between its key frames")]
-    {
+    let even = "x264enc tune=zerolatency speed-preset=ultrafast bitrate=2500 key-int-max=25 ! h264parse";
+    for (name, encoder, why, options) in [
+        ("b.mkv", bframes, "it has B-frames", &[][..]),
+        ("r.mkv", rare, "between its key frames", &[]),
+        ("s.mkv", even, "another size is wanted", &["--size", "160x120"]),
+    ] {
         let source = file(folder.path(), name, encoder);
-        let mut call = Call::start(&["--video", "file", "--device", source.to_str().unwrap()]);
+        let what = ["--video", "file", "--device", source.to_str().unwrap()];
+        let mut call = Call::start(&[&what, options].concat());
         call.bob.expect("media", &[("codec", "H.264")]);
         let kbps = |call: &mut Call| call.ann.stats()["video_kbps"].as_u64().unwrap_or(0);
         wait_for("our own encoder", || (1..=1500).contains(&kbps(&mut call)).then_some(()));

@@ -9,7 +9,7 @@ use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::{Receiver, Sender};
 
-use super::encoded::{self, Encoded};
+use super::encoded::{self, Encoded, Obstacle};
 use super::launch::{self, Folder};
 use super::level::{self, Meter};
 use super::pipeline::{BusEvent, Owned};
@@ -203,6 +203,9 @@ impl Capture {
             Ok(()) => {
                 drop(started);
                 let frames = choose(&pipeline, raw, encoded)?;
+                if let (Frames::Encoded(encoded), Some(_)) = (&frames, config.size) {
+                    encoded.refuse(Obstacle::Size);
+                }
                 Ok(Self {
                     kind,
                     config: config.clone(),

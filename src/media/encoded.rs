@@ -80,6 +80,8 @@ pub enum Obstacle {
     Profile,
     /// What it is cannot be made out.
     Broken,
+    /// The user wants another size than the source's.
+    Size,
 }
 
 impl std::fmt::Display for Obstacle {
@@ -87,6 +89,7 @@ impl std::fmt::Display for Obstacle {
         match self {
             Self::Order => f.write_str("it has B-frames"),
             Self::KeyFrames => write!(f, "more than {} s lie between its key frames", KEY_FRAMES.as_secs()),
+            Self::Size => f.write_str("another size is wanted"),
             Self::Broken => f.write_str("its frames cannot be read"),
             Self::Profile => f.write_str("its profile is not one that everybody decodes"),
         }

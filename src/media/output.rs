@@ -1,5 +1,6 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::prelude::*;
@@ -26,8 +27,13 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
         if kind == Kind::Video && element.has_property("max-lateness") {
             element.set_property("max-lateness", -1_i64);
         }
-        for (name, time) in SPEAKER.iter().filter(|(name, _)| element.has_property(name)) {
-            element.set_property(name, time);
+        for (name, time) in SPEAKER {
+            // What somebody chose stays.
+            let spec = element.find_property(name);
+            let default = spec.and_then(|spec| spec.default_value().get::<i64>().ok());
+            if default.is_some_and(|default| element.property::<i64>(name) == default) {
+                element.set_property(name, time);
+            }
         }
     };
     pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
@@ -187,8 +193,13 @@ fn play(
         }
     }
     let (weak, of, others, again) = (Arc::downgrade(place), way.decoder, others.to_vec(), setting.clone());
+    let is_over = AtomicBool::new(false);
     let owned = Owned::new(pipeline, move |_, event| {
         let BusEvent::Error(element, reason) = event else { return };
+        // What fails takes others with it, which say so too.
+        if is_over.swap(true, Ordering::Relaxed) {
+            return;
+        }
         match others.first() {
             Some(next) if element.starts_with(of) => {
                 fell_back(of, next.decoder, &reason);

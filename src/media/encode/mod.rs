@@ -140,9 +140,9 @@ impl Encoders {
         self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
     }
 
-    /// An encoded source that may be passed on, to those whose network takes it.
+    /// An encoded source that may be passed on, to those whose network takes it; none for who wants an encoder of ours.
     fn passable<'a>(&self, state: &'a State, kind: Kind) -> Option<&'a Encoded> {
-        let capture = state.captures.get(&kind)?;
+        let capture = state.captures.get(&kind).filter(|_| self.wanted.is_none())?;
         let Frames::Encoded(encoded) = capture.frames() else { return None };
         let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
         (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
