@@ -11,8 +11,8 @@ use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::or;
 
-use super::MediaError;
 use super::peer::{PeerEvent, State, lock, report_of_peer};
+use super::{MediaError, transport};
 
 /// The most data channels of a peer.
 const MAX_CHANNELS: usize = 16;
@@ -263,8 +263,7 @@ impl Channel {
 
 /// Where the messages of the channel of that number leave for SCTP.
 fn way(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
-    let elements = webrtc.downcast_ref::<gst::Bin>()?.iterate_recurse().into_iter().filter_map(Result::ok);
-    let mut encoders = elements.filter(|e| e.factory().is_some_and(|factory| factory.name() == "sctpenc"));
+    let mut encoders = transport::elements(webrtc, "sctpenc").into_iter();
     encoders.find_map(|encoder| encoder.static_pad(&format!("sink_{id}")))?.peer()
 }
 

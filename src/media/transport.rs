@@ -147,11 +147,16 @@ pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
     }
 }
 
+/// The elements of that kind that are within, however deep.
+pub(super) fn elements(within: &gst::Element, factory: &'static str) -> Vec<gst::Element> {
+    let all = within.downcast_ref::<gst::Bin>().map(|bin| bin.iterate_recurse());
+    let is_it = |element: &gst::Element| element.factory().is_some_and(|of| of.name() == factory);
+    all.into_iter().flatten().filter_map(Result::ok).filter(is_it).collect()
+}
+
 /// The packets that error correction made good.
 pub(super) fn repaired(webrtc: &gst::Element) -> u64 {
-    let Some(bin) = webrtc.downcast_ref::<gst::Bin>() else { return 0 };
-    let all = bin.iterate_recurse().into_iter().filter_map(Result::ok);
-    let decoders = all.filter(|e| e.factory().is_some_and(|factory| factory.name() == "rtpulpfecdec"));
+    let decoders = elements(webrtc, "rtpulpfecdec").into_iter();
     decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
 }
 
@@ -215,12 +220,8 @@ fn is_connected(encoder: &gst::Element) -> bool {
 pub(super) fn close_dtls(pipeline: &gst::Pipeline) {
     /// For the few bytes to leave.
     const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
-    let is_encoder = |element: &gst::Element| {
-        element.factory().is_some_and(|factory| factory.name() == "dtlsenc") && is_connected(element)
-    };
-    let elements = pipeline.iterate_recurse().into_iter().filter_map(Result::ok);
     let mut said = false;
-    for encoder in elements.filter(is_encoder) {
+    for encoder in elements(pipeline.upcast_ref(), "dtlsenc").into_iter().filter(is_connected) {
         for pad in encoder.sink_pads() {
             said |= pad.send_event(gst::event::Eos::new());
         }

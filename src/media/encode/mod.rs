@@ -58,6 +58,17 @@ struct State {
     broken: BTreeSet<&'static str>,
 }
 
+impl State {
+    /// The source of a kind, where it is encoded already.
+    fn encoded(&self, kind: Kind) -> Option<(&Capture, &Encoded)> {
+        let capture = self.captures.get(&kind)?;
+        match capture.frames() {
+            Frames::Encoded(encoded) => Some((capture, encoded)),
+            Frames::Raw(_) => None,
+        }
+    }
+}
+
 /// What is known of a peer.
 #[derive(Debug, Default)]
 struct Known {
@@ -142,8 +153,7 @@ impl Encoders {
 
     /// An encoded source that may be passed on, to those whose network takes it; none for who wants an encoder of ours.
     fn passable<'a>(&self, state: &'a State, kind: Kind) -> Option<&'a Encoded> {
-        let capture = state.captures.get(&kind).filter(|_| self.wanted.is_none())?;
-        let Frames::Encoded(encoded) = capture.frames() else { return None };
+        let (capture, encoded) = state.encoded(kind).filter(|_| self.wanted.is_none())?;
         let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
         (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
     }
@@ -151,16 +161,12 @@ impl Encoders {
     /// Decodes what a source begins with, and goes on as long as it is not known whether it can be passed on.
     fn prove(&self) {
         let mut state = self.lock();
-        let frames = state.captures.get(&Kind::Video).map(Capture::frames);
-        let Some(Frames::Encoded(encoded)) = frames else { return };
-        let encoded = encoded.clone();
+        let Some(encoded) = state.encoded(Kind::Video).map(|(_, encoded)| encoded.clone()) else { return };
         let Ok(raw) = self.raw(&mut state, Kind::Video) else { return };
         let state = Arc::downgrade(&self.state);
         smol::spawn(async move {
             let is_there = |state: Arc<Mutex<State>>| {
-                let state = lock(&state);
-                let frames = state.captures.get(&Kind::Video).map(Capture::frames);
-                matches!(frames, Some(Frames::Encoded(of)) if of.producer == encoded.producer)
+                lock(&state).encoded(Kind::Video).is_some_and(|(_, of)| of.producer == encoded.producer)
             };
             while !encoded.is_proven() && state.upgrade().is_some_and(is_there) {
                 smol::Timer::after(PROOF).await;
