@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use common::{Program, Received, SMALL, ws};
 use serde_json::json;
 
@@ -259,6 +261,83 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
 }
 
 #[test]
+fn who_is_called_is_said_with_the_name_where_the_server_reads_on() {
+    use async_tungstenite::tungstenite::handshake::server::{Request, Response};
+    use async_tungstenite::tungstenite::{Message, accept_hdr};
+    let home = tempfile::tempdir().unwrap();
+    for (server, reads_on) in [(Some("roomtone"), true), (Some("nginx"), false), (None, false)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+        let (stream, _) = listener.accept().unwrap();
+        let waits = stream.try_clone().unwrap();
+        #[allow(clippy::result_large_err, reason = "the library's own type")]
+        let name = |_: &Request, mut response: Response| {
+            if let Some(server) = server {
+                response.headers_mut().insert("server", server.parse().unwrap());
+            }
+            Ok(response)
+        };
+        let mut ws = accept_hdr(stream, name).unwrap();
+        assert_eq!(ws.read().unwrap(), Message::text("HELLO ann"));
+        if !reads_on {
+            waits.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            assert!(ws.read().is_err(), "it says more before it is registered");
+            waits.set_read_timeout(None).unwrap();
+            ws.send(Message::text("HELLO")).unwrap();
+        }
+        assert_eq!(ws.read().unwrap(), Message::text("SESSION bob"));
+        if reads_on {
+            ws.send(Message::text("HELLO")).unwrap();
+        }
+        ann.expect("registered", &[("id", "ann")]);
+        ws.send(Message::text("SESSION_OK")).unwrap();
+        // Not once more, but the call itself.
+        let next = ws.read().unwrap();
+        assert!(next.to_text().unwrap().contains("\"offer\""), "{next}");
+    }
+}
+
+#[test]
+fn a_caller_takes_over_the_id_of_one_that_is_dead() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let answers = |id: &str| start(home.path(), &["answer", "--id", id, "--server", &url], &SMALL, None);
+    let (mut bob, mut dead) = (answers("bob"), answers("ann"));
+    bob.expect("registered", &[]);
+    dead.expect("registered", &[]);
+    dead.signal("STOP");
+    // The server asks the dead one first; whom she calls is said too soon then, and once more.
+    let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+    ann.expect("peer", &[("peer", "bob"), ("state", "connected")]);
+    bob.expect("media", &[("kind", "video")]);
+}
+
+#[test]
+fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let join =
+        |name: &str| start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, None);
+    let mut ann = join("ann");
+    ann.expect("room", &[]);
+    // From before there is an offer to after the media has come, three at a time.
+    for round in 0..5 {
+        let mut others = [0, 1, 2].map(|n| join(&format!("p{round}{n}")));
+        for (n, other) in (0..).zip(&mut others) {
+            other.expect("room", &[]);
+            std::thread::sleep(Duration::from_millis(30 * round + 15 * n));
+            other.say(&json!({"command": "quit"}));
+        }
+        for other in others {
+            assert_eq!(other.end().0, 0);
+        }
+    }
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!(ann.end().0, 0);
+}
+
+#[test]
 fn a_room_comes_in_one_window_and_one_file() {
     let home = tempfile::tempdir().unwrap();
     let (_server, url) = server(home.path());
@@ -296,6 +375,28 @@ fn a_room_comes_in_one_window_and_one_file() {
     // A machine that cannot keep up with the encoding leaves some of the 30 a second out.
     assert!(pictures as f64 > duration * 5.0, "{probe}");
     assert!(common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
+}
+
+#[test]
+fn what_waits_long_is_shown_and_heard_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let ways =
+        [(&["answer"][..], ["call", "bob"], "registered"), (&["join", "attic"], ["join", "attic"], "room")];
+    for (theirs, ours, ready) in ways {
+        let received = Received::in_time();
+        let mut bob =
+            start(home.path(), &[theirs, &["--id", "bob", "--server", &url]].concat(), &SMALL, None);
+        bob.expect(ready, &[]);
+        let more = ["--server", &url, "--receive-only", "--latency", "1500"];
+        let mut ann = start(home.path(), &[&ours[..], &more].concat(), &[], Some(&received));
+        ann.expect("media", &[("kind", "video")]);
+        received.expect_moving_and_audible((0, 0), 20);
+        let (pictures, sound) = received.rates(4);
+        // Dropped after half a second, it was less than one picture and 0.02 s of sound; a machine that is busy sends fewer
+        // than the 15 there are.
+        assert!(pictures > 5.0 && sound > 0.85, "{ours:?}: {pictures} pictures, {sound} s of sound a second");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::io::{BufRead, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{PoisonError, RwLock};
 
 use common::browser::Browser;
 use common::{Program, Received, SMALL, strings, wait_for, ws};
@@ -19,6 +20,19 @@ use roomtone::sdp::Kind;
 use roomtone::signalling::Target;
 use roomtone::tls::Trust;
 use serde_json::json;
+
+/// Two browsers at a time are what two cores can do: a test with more of them has the machine for itself.
+static CORES: RwLock<()> = RwLock::new(());
+
+/// Held by a test that bears others beside it.
+fn beside_others() -> impl Drop {
+    CORES.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Held by a test of several browsers.
+fn alone() -> impl Drop {
+    CORES.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn installed(what: &str) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what);
@@ -121,6 +135,7 @@ fn join(home: &Path, server: &str, more: &[&str]) -> (Program, String) {
 
 #[test]
 fn two_clients_meet_on_pyrtc() {
+    let _cores = beside_others();
     let Some(mut server) = PyRtc::start() else { return };
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
@@ -139,6 +154,7 @@ fn two_clients_meet_on_pyrtc() {
 
 #[test]
 fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
+    let _cores = beside_others();
     let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
@@ -179,6 +195,7 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
 
 #[test]
 fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
+    let _cores = alone();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
     let options = ["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*", "--api-secret", "the back end"];
@@ -224,6 +241,7 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
 
 #[test]
 fn a_page_that_brings_a_channel_alone_is_talked_to() {
+    let _cores = beside_others();
     let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
     let home = tempfile::tempdir().unwrap();
     let page = tab(&pages, &server.url, "channel");
@@ -242,6 +260,7 @@ fn a_page_that_brings_a_channel_alone_is_talked_to() {
 
 #[test]
 fn both_come_at_once_and_find_each_other() {
+    let _cores = beside_others();
     let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
@@ -262,6 +281,7 @@ fn both_come_at_once_and_find_each_other() {
 
 #[test]
 fn a_collision_by_force_ends_well() {
+    let _cores = beside_others();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
     let mut server =
@@ -321,6 +341,7 @@ fn a_collision_by_force_ends_well() {
 
 #[test]
 fn pages_of_rtcpool_come_by_socket_io_too() {
+    let _cores = alone();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
     let mut server =
@@ -387,6 +408,7 @@ impl Drop for SocketIoServer {
 
 #[test]
 fn clients_meet_on_a_server_of_socket_io() {
+    let _cores = beside_others();
     let Some(server) = SocketIoServer::start() else { return };
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();

@@ -30,7 +30,7 @@ impl Client {
 
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire().await?;
+        let mut wire = self.wire(Some(peer)).await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
         let end = self.converse(&mut wire, call, Some(peer.to_string())).await;
@@ -57,7 +57,7 @@ impl Client {
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire().await?;
+        let mut wire = self.wire(None).await?;
         let mut next: Option<Box<Call>> = None;
         let result = loop {
             let call = match next.take() {

@@ -234,6 +234,7 @@ impl Client {
             id: self.id.clone(),
             ice: self.plan.ice.clone(),
             sink: self.sink.clone(),
+            calls: None,
         }
     }
 }
@@ -245,6 +246,8 @@ pub(super) struct Registration {
     pub(super) id: PeerId,
     pub(super) ice: Arc<Ice>,
     pub(super) sink: Sink,
+    /// Who is to be called: said together with our name, where the server reads on meanwhile.
+    pub(super) calls: Option<PeerId>,
 }
 
 impl Registration {
@@ -254,6 +257,16 @@ impl Registration {
     }
 
     pub(super) async fn register(&self) -> Result<Registered, ClientError> {
+        let mut said = false;
+        match self.register_and(self.calls.as_ref(), &mut said).await {
+            // It may have been too soon: while somebody of that name is asked whether it still lives.
+            Err(ClientError::Refused(_)) if said => self.register_and(None, &mut said).await,
+            done => done,
+        }
+    }
+
+    /// Registers, and calls somebody at once where the server reads on; whether that was `said`.
+    async fn register_and(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
         let late = async {
             smol::Timer::after(2 * STEP).await;
             Err(ClientError::Refused(format!("it did not answer our registration for {} s", STEP.as_secs())))
@@ -267,6 +280,10 @@ impl Registration {
             // Where nothing is to be said to be registered, our name comes when we join.
             let Some(hello) = backend.hello() else { return Ok((socket, backend)) };
             socket.send(hello).await?;
+            if let Some(dial) = call.filter(|_| socket.reads_ahead()).and_then(|peer| backend.dial(peer)) {
+                *said = true;
+                socket.send(dial).await?;
+            }
             loop {
                 match socket.receive().await {
                     Frame::Text(line) => match backend.handle_text(&line) {

@@ -52,7 +52,7 @@ impl Client {
     }
 
     async fn stay(&self, name: &RoomId, most: usize) -> Result<(), ClientError> {
-        let mut wire = self.wire().await?;
+        let mut wire = self.wire(None).await?;
         let pool = matches!(self.target.protocol(), Protocol::Ssp(_));
         let mut room = Room::new(most, Terms { pool, ..self.plan.terms() });
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use smol::future::{or, pending};
 
 use super::client::{Client, ClientError, Registration};
+use crate::protocol::PeerId;
 use crate::signalling::{Backend, Backoff, Event, Frame, Socket};
 
 /// Close code "policy violation" (RFC 6455, 7.4.1).
@@ -137,9 +138,9 @@ impl Wire {
 }
 
 impl Client {
-    /// Registers for the first time.
-    pub(super) async fn wire(&self) -> Result<Wire, ClientError> {
-        let registration = self.registration();
+    /// Registers for the first time, to call somebody or not.
+    pub(super) async fn wire(&self, calls: Option<&PeerId>) -> Result<Wire, ClientError> {
+        let registration = Registration { calls: calls.cloned(), ..self.registration() };
         let registered = or(registration.register(), self.interrupted()).await?;
         if let Some(trace) = &self.plan.trace {
             trace.step(None, "the server answered", None);

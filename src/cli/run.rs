@@ -53,7 +53,7 @@ pub fn run() -> Result<(), CliError> {
         output::sink(true)(&Event::Ended { reason });
     }
     #[cfg(feature = "media")]
-    crate::media::finish_warm_up();
+    crate::media::finish();
     result
 }
 

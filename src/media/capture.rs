@@ -339,9 +339,14 @@ struct Pace {
     /// frames wait for their time.
     shift: Option<gst::ClockTime>,
     waits: bool,
+    /// The last frame's.
+    last: Option<gst::ClockTime>,
 }
 
 impl Pace {
+    /// A source that goes back by more than that begins anew, now: no encoder takes what was before.
+    const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);
+
     /// The common time of a frame, and how long to wait for it.
     fn time(&mut self, pts: gst::ClockTime) -> Option<(gst::ClockTime, Duration)> {
         let running = self.segment.to_running_time(pts)?;
@@ -350,7 +355,11 @@ impl Pace {
             self.waits = true;
             now.saturating_sub(running)
         });
-        let time = running + shift;
+        let mut time = running + shift;
+        if self.last.is_some_and(|last| time + Self::ANEW < last) {
+            (self.shift, time) = (Some(now.saturating_sub(running)), now);
+        }
+        self.last = Some(time);
         let wait = if self.waits { time.saturating_sub(now) } else { gst::ClockTime::ZERO };
         Some((time, Duration::from(wait).min(Duration::from_secs(1))))
     }
@@ -415,4 +424,26 @@ fn mute(pad: &gst::Pad, kind: Kind, is_muted: Arc<AtomicBool>) {
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_whose_time_goes_back_goes_on_now() {
+        crate::media::init().unwrap();
+        let ms = gst::ClockTime::from_mseconds;
+        let mut pace = Pace { shift: Some(ms(0)), ..Pace::default() };
+        let mut time = |at| pace.time(at).unwrap().0;
+        // An hour ahead; a little disorder is none of its.
+        assert_eq!(
+            [3_600_000, 3_599_900, 3_600_033].map(|at| time(ms(at))),
+            [3_600_000, 3_599_900, 3_600_033].map(ms)
+        );
+        let before = crate::media::pipeline::running_time();
+        let now = time(ms(0));
+        assert!(before <= now && now <= crate::media::pipeline::running_time(), "{before} {now}");
+        assert_eq!(time(ms(33)), now + ms(33));
+    }
 }

@@ -188,6 +188,8 @@ pub(super) struct Congestion {
     growth: Mutex<Growth>,
     most: u32,
     last: AtomicU32,
+    /// Losses are the network's nature.
+    is_noisy: AtomicBool,
 }
 
 /// An estimator beside the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
@@ -264,6 +266,7 @@ impl Congestion {
             growth: Mutex::default(),
             most,
             last: AtomicU32::new(start),
+            is_noisy: AtomicBool::new(false),
         }
     }
 
@@ -271,6 +274,7 @@ impl Congestion {
     /// what is lost is noise, it does not come down. And what the estimator is to go on from, where that is something else.
     pub(super) fn look(&self, found: Option<u32>, lost: u8, is_noisy: bool) -> (u32, Option<u32>) {
         let now = Instant::now();
+        self.is_noisy.store(is_noisy, Ordering::Relaxed);
         let (rate, grown) = match found {
             Some(found) if is_noisy && found < self.last() => (self.last(), Some(self.last())),
             Some(found) => {
@@ -287,24 +291,39 @@ impl Congestion {
         (rate, grown)
     }
 
-    /// Lets this webrtcbin send again only so much of what is asked for.
+    /// Lets this webrtcbin send again only so much of what is asked for. Where losses are the network's nature, that is lost as
+    /// often as the rest, and there is no time to ask for it a second time: it is sent twice.
     pub(super) fn limit_repeats(self: &Arc<Self>, webrtc: &gst::Element) {
+        /// Marks what was not asked for.
+        const TWICE: &str = "twice";
+        /// What is lost is often lost together.
+        const APART: Duration = Duration::from_millis(3);
         let own = Arc::downgrade(self);
         super::transport::with_each(webrtc, &["rtprtxsend"], move |element| {
             let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
             let Some(pad) = element.static_pad("src") else { return };
-            pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-                let asks = info
-                    .event()
-                    .and_then(|event| event.structure())
-                    .is_some_and(|structure| structure.name() == "GstRTPRetransmissionRequest");
+            pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
+                let request = info.event().and_then(|event| event.structure());
+                let request = request.filter(|request| request.name() == "GstRTPRetransmissionRequest");
+                let (Some(own), Some(request)) = (own.upgrade(), request) else {
+                    return gst::PadProbeReturn::Ok;
+                };
                 let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
-                match own.upgrade() {
-                    Some(own) if asks && !repeats.allow(Instant::now(), own.last()) => {
-                        gst::PadProbeReturn::Handled
-                    }
-                    _ => gst::PadProbeReturn::Ok,
+                if !repeats.allow(Instant::now(), own.last()) {
+                    return gst::PadProbeReturn::Handled;
                 }
+                if own.is_noisy.load(Ordering::Relaxed) && !request.has_field(TWICE) {
+                    let (pad, mut request) = (pad.downgrade(), request.to_owned());
+                    request.set(TWICE, true);
+                    smol::spawn(async move {
+                        smol::Timer::after(APART).await;
+                        if let Some(pad) = pad.upgrade() {
+                            pad.send_event(gst::event::CustomUpstream::new(request));
+                        }
+                    })
+                    .detach();
+                }
+                gst::PadProbeReturn::Ok
             });
         });
     }
@@ -319,6 +338,43 @@ impl Congestion {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_is_lost_by_nature_is_sent_again_twice() {
+        crate::media::init().unwrap();
+        let congestion = Arc::new(Congestion::of(1_000_000, MOST));
+        let bin = gst::Pipeline::new();
+        congestion.limit_repeats(bin.upcast_ref());
+        let element = gst::ElementFactory::make("rtprtxsend").build().unwrap();
+        bin.add(&element).unwrap();
+        let pad = element.static_pad("src").unwrap();
+        pad.set_active(true).unwrap();
+        let seen = Arc::new(AtomicU32::new(0));
+        let count = seen.clone();
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+        let ask = || {
+            let request = gst::Structure::builder("GstRTPRetransmissionRequest").field("seqnum", 7_u32);
+            pad.send_event(gst::event::CustomUpstream::new(request.field("ssrc", 1_u32).build()));
+        };
+        ask();
+        assert_eq!(seen.load(Ordering::Relaxed), 1);
+        congestion.look(Some(1_000_000), 25, true);
+        ask();
+        let until = Instant::now() + Duration::from_secs(5);
+        while seen.load(Ordering::Relaxed) < 3 {
+            assert!(Instant::now() < until, "not twice");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // No more often than that, and no more than is allowed at all.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(seen.load(Ordering::Relaxed), 3);
+        (0..1000).for_each(|_| ask());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(seen.load(Ordering::Relaxed) < 100, "{seen:?}");
+    }
 
     #[test]
     fn sound_comes_first() {

@@ -85,29 +85,29 @@ pub fn check() -> Result<(), MediaError> {
     }
 }
 
-/// An element that encodes a codec, and the pipeline of `pipelines/encode` around it.
+/// An element that encodes or decodes a codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EncoderChoice {
-    /// What it encodes.
+pub struct Choice {
+    /// Of what.
     pub codec: Codec,
     /// The element.
     pub element: &'static str,
-    /// The pipeline's name.
-    pub pipeline: &'static str,
+    /// The way through it: of an encoder the name of its pipeline in `pipelines/encode`, of a decoder gst-launch words.
+    pub way: &'static str,
     /// In hardware.
     pub hardware: bool,
 }
 
-const fn hard(codec: Codec, element: &'static str, pipeline: &'static str) -> EncoderChoice {
-    EncoderChoice { codec, element, pipeline, hardware: true }
+const fn hard(codec: Codec, element: &'static str, way: &'static str) -> Choice {
+    Choice { codec, element, way, hardware: true }
 }
 
-const fn soft(codec: Codec, element: &'static str, pipeline: &'static str) -> EncoderChoice {
-    EncoderChoice { codec, element, pipeline, hardware: false }
+const fn soft(codec: Codec, element: &'static str, way: &'static str) -> Choice {
+    Choice { codec, element, way, hardware: false }
 }
 
 /// Every encoder that roomtone has a pipeline for, software in the order of preference.
-pub const ENCODERS: &[EncoderChoice] = &[
+pub const ENCODERS: &[Choice] = &[
     hard(Codec::Vp8, "vaapivp8enc", "vp8-vaapi"),
     hard(Codec::Vp8, "v4l2vp8enc", "vp8-v4l2"),
     soft(Codec::Vp8, "vp8enc", "vp8"),
@@ -133,79 +133,73 @@ pub const ENCODERS: &[EncoderChoice] = &[
     soft(Codec::Pcma, "alawenc", "pcma"),
 ];
 
-/// An element that decodes a codec.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DecoderChoice {
-    /// What it decodes.
-    pub codec: Codec,
-    /// The element.
-    pub element: &'static str,
-    /// The way through it, in gst-launch words.
-    pub text: &'static str,
-    /// In hardware.
-    pub hardware: bool,
-}
-
-const fn decodes(codec: Codec, text: &'static str, element: &'static str, hardware: bool) -> DecoderChoice {
-    DecoderChoice { codec, element, text, hardware }
-}
-
 /// Every decoder that roomtone uses, software in the order of preference. What is lost of Opus is made up, from the packet
 /// after it where that has it too (RFC 6716, 2.1.7).
-pub const DECODERS: &[DecoderChoice] = &[
-    decodes(Codec::Vp8, "vavp8dec", "vavp8dec", true),
-    decodes(Codec::Vp8, "nvvp8dec", "nvvp8dec", true),
-    decodes(Codec::Vp8, "v4l2vp8dec", "v4l2vp8dec", true),
-    decodes(Codec::Vp8, "vp8dec", "vp8dec", false),
-    decodes(Codec::Vp8, "avdec_vp8", "avdec_vp8", false),
-    decodes(Codec::H264, "h264parse ! vah264dec", "vah264dec", true),
-    decodes(Codec::H264, "h264parse ! nvh264dec", "nvh264dec", true),
-    decodes(Codec::H264, "h264parse ! vtdec_hw", "vtdec_hw", true),
-    decodes(Codec::H264, "h264parse ! v4l2h264dec", "v4l2h264dec", true),
-    decodes(Codec::H264, "avdec_h264", "avdec_h264", false),
-    decodes(Codec::H264, "openh264dec", "openh264dec", false),
-    decodes(Codec::Vp9, "vp9parse ! vavp9dec", "vavp9dec", true),
-    decodes(Codec::Vp9, "vp9parse ! nvvp9dec", "nvvp9dec", true),
-    decodes(Codec::Vp9, "vp9parse ! v4l2vp9dec", "v4l2vp9dec", true),
-    decodes(Codec::Vp9, "vp9dec", "vp9dec", false),
-    decodes(Codec::Vp9, "avdec_vp9", "avdec_vp9", false),
-    decodes(Codec::Av1, "av1parse ! vaav1dec", "vaav1dec", true),
-    decodes(Codec::Av1, "av1parse ! nvav1dec", "nvav1dec", true),
-    decodes(Codec::Av1, "dav1ddec", "dav1ddec", false),
-    decodes(Codec::Av1, "avdec_av1", "avdec_av1", false),
-    decodes(Codec::Av1, "av1dec", "av1dec", false),
-    decodes(Codec::H265, "h265parse ! vah265dec", "vah265dec", true),
-    decodes(Codec::H265, "h265parse ! nvh265dec", "nvh265dec", true),
-    decodes(Codec::H265, "h265parse ! vtdec_hw", "vtdec_hw", true),
-    decodes(Codec::H265, "h265parse ! v4l2h265dec", "v4l2h265dec", true),
-    decodes(Codec::H265, "avdec_h265", "avdec_h265", false),
-    decodes(Codec::H265, "libde265dec", "libde265dec", false),
-    decodes(Codec::Opus, "opusdec plc=true use-inband-fec=true", "opusdec", false),
-    decodes(Codec::Pcmu, "mulawdec", "mulawdec", false),
-    decodes(Codec::Pcma, "alawdec", "alawdec", false),
+pub const DECODERS: &[Choice] = &[
+    hard(Codec::Vp8, "vavp8dec", "vavp8dec"),
+    hard(Codec::Vp8, "nvvp8dec", "nvvp8dec"),
+    hard(Codec::Vp8, "v4l2vp8dec", "v4l2vp8dec"),
+    soft(Codec::Vp8, "vp8dec", "vp8dec"),
+    soft(Codec::Vp8, "avdec_vp8", "avdec_vp8"),
+    hard(Codec::H264, "vah264dec", "h264parse ! vah264dec"),
+    hard(Codec::H264, "nvh264dec", "h264parse ! nvh264dec"),
+    hard(Codec::H264, "vtdec_hw", "h264parse ! vtdec_hw"),
+    hard(Codec::H264, "v4l2h264dec", "h264parse ! v4l2h264dec"),
+    soft(Codec::H264, "avdec_h264", "avdec_h264"),
+    soft(Codec::H264, "openh264dec", "openh264dec"),
+    hard(Codec::Vp9, "vavp9dec", "vp9parse ! vavp9dec"),
+    hard(Codec::Vp9, "nvvp9dec", "vp9parse ! nvvp9dec"),
+    hard(Codec::Vp9, "v4l2vp9dec", "vp9parse ! v4l2vp9dec"),
+    soft(Codec::Vp9, "vp9dec", "vp9dec"),
+    soft(Codec::Vp9, "avdec_vp9", "avdec_vp9"),
+    hard(Codec::Av1, "vaav1dec", "av1parse ! vaav1dec"),
+    hard(Codec::Av1, "nvav1dec", "av1parse ! nvav1dec"),
+    soft(Codec::Av1, "dav1ddec", "dav1ddec"),
+    soft(Codec::Av1, "avdec_av1", "avdec_av1"),
+    soft(Codec::Av1, "av1dec", "av1dec"),
+    hard(Codec::H265, "vah265dec", "h265parse ! vah265dec"),
+    hard(Codec::H265, "nvh265dec", "h265parse ! nvh265dec"),
+    hard(Codec::H265, "vtdec_hw", "h265parse ! vtdec_hw"),
+    hard(Codec::H265, "v4l2h265dec", "h265parse ! v4l2h265dec"),
+    soft(Codec::H265, "avdec_h265", "avdec_h265"),
+    soft(Codec::H265, "libde265dec", "libde265dec"),
+    soft(Codec::Opus, "opusdec", "opusdec plc=true"),
+    soft(Codec::Pcmu, "mulawdec", "mulawdec"),
+    soft(Codec::Pcma, "alawdec", "alawdec"),
 ];
 
-/// The encoders of a codec that are installed, the best first: the one that is wanted, then those in hardware by
-/// their rank, then software. GStreamer has those in hardware in its registry only where the hardware is.
-pub fn encoders(codec: Codec, wanted: Option<&str>) -> Result<Vec<EncoderChoice>, MediaError> {
-    let rank = |choice: &EncoderChoice| gst::ElementFactory::find(choice.element).map(|found| found.rank());
-    let all = ENCODERS.iter().filter(|choice| choice.codec == codec).copied();
-    let mut there: Vec<(Option<gst::Rank>, EncoderChoice)> =
-        all.filter_map(|choice| Some((choice.hardware.then_some(rank(&choice)?), choice))).collect();
-    there.retain(|(_, choice)| is_installed(choice.element));
-    there.sort_by(|(a, x), (b, y)| {
-        let is_wanted = |choice: &EncoderChoice| Some(choice.element) == wanted;
-        is_wanted(y).cmp(&is_wanted(x)).then(b.cmp(a))
+/// Those of a codec that are installed, the best first: in hardware by their rank (of software: none), then in software.
+/// GStreamer has those in hardware in its registry only where the hardware is.
+fn installed(all: &[Choice], codec: Codec) -> Vec<(Option<gst::Rank>, Choice)> {
+    let found = all.iter().filter(|choice| choice.codec == codec).filter_map(|choice| {
+        let rank = gst::ElementFactory::find(choice.element)?.rank();
+        Some((choice.hardware.then_some(rank), *choice))
     });
-    let first = ENCODERS.iter().rfind(|choice| choice.codec == codec).map_or("", |choice| choice.element);
-    match there.is_empty() {
-        true => Err(MediaError::MissingElement { element: first.to_owned() }),
-        false => Ok(there.into_iter().map(|(_, choice)| choice).collect()),
+    let mut found: Vec<_> = found.collect();
+    found.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
+    found
+}
+
+/// Refuses that there is none; the element to install is the first in software.
+fn some(found: Vec<Choice>, all: &[Choice], codec: Codec) -> Result<Vec<Choice>, MediaError> {
+    let first = all.iter().find(|choice| choice.codec == codec && !choice.hardware);
+    match found.is_empty() {
+        true => {
+            Err(MediaError::MissingElement { element: first.map_or("", |choice| choice.element).to_owned() })
+        }
+        false => Ok(found),
     }
 }
 
+/// The encoders of a codec that are installed, the best first, and before them the one that is wanted.
+pub fn encoders(codec: Codec, wanted: Option<&str>) -> Result<Vec<Choice>, MediaError> {
+    let mut found: Vec<_> = installed(ENCODERS, codec).into_iter().map(|(_, choice)| choice).collect();
+    found.sort_by_key(|choice| Some(choice.element) != wanted);
+    some(found, ENCODERS, codec)
+}
+
 /// The encoder of a codec that is used here unless it fails.
-pub fn encoder(codec: Codec) -> Result<EncoderChoice, MediaError> {
+pub fn encoder(codec: Codec) -> Result<Choice, MediaError> {
     let missing = || MediaError::MissingElement { element: codec.to_string() };
     encoders(codec, None)?.into_iter().next().ok_or_else(missing)
 }
@@ -220,27 +214,17 @@ pub(super) fn give_up(decoder: &'static str) {
     }
 }
 
-/// The decoders of a codec that are installed, the best first: those in hardware by their rank (none where it says that
-/// they are not to be taken by themselves), then software.
-pub fn decoders(codec: Codec) -> Result<Vec<DecoderChoice>, MediaError> {
-    let all = || DECODERS.iter().filter(|choice| choice.codec == codec).copied();
-    let rank = |choice: &DecoderChoice| gst::ElementFactory::find(choice.element).map(|found| found.rank());
-    let mut there: Vec<(Option<gst::Rank>, DecoderChoice)> =
-        all().filter_map(|choice| Some((choice.hardware.then_some(rank(&choice)?), choice))).collect();
+/// The decoders of a codec that are installed, the best first; none in hardware that failed, or whose rank says that it is
+/// not to be taken by itself.
+pub fn decoders(codec: Codec) -> Result<Vec<Choice>, MediaError> {
     let given_up = GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner);
-    there.retain(|(rank, choice)| {
-        is_installed(choice.element) && *rank != Some(gst::Rank::NONE) && !given_up.contains(choice.element)
-    });
-    there.sort_by_key(|(rank, _)| std::cmp::Reverse(*rank));
-    let first = all().find(|choice| !choice.hardware).map_or("", |choice| choice.element);
-    match there.is_empty() {
-        true => Err(MediaError::MissingElement { element: first.to_owned() }),
-        false => Ok(there.into_iter().map(|(_, choice)| choice).collect()),
-    }
+    let mut found = installed(DECODERS, codec);
+    found.retain(|(rank, choice)| *rank != Some(gst::Rank::NONE) && !given_up.contains(choice.element));
+    some(found.into_iter().map(|(_, choice)| choice).collect(), DECODERS, codec)
 }
 
 /// The decoder of a codec in software, which is there for as long as its pipeline.
-pub fn software_decoder(codec: Codec) -> Result<DecoderChoice, MediaError> {
+pub fn software_decoder(codec: Codec) -> Result<Choice, MediaError> {
     let software = decoders(codec)?.into_iter().find(|choice| !choice.hardware);
     software.ok_or_else(|| MediaError::MissingElement { element: codec.to_string() })
 }

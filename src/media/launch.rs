@@ -262,8 +262,8 @@ mod tests {
                     ],
                 );
                 // Those in hardware are there with their hardware alone.
-                let is_here = |element: &crate::media::inventory::EncoderChoice| {
-                    element.pipeline != *name || crate::media::inventory::is_installed(element.element)
+                let is_here = |element: &crate::media::inventory::Choice| {
+                    element.way != *name || crate::media::inventory::is_installed(element.element)
                 };
                 if *folder == Folder::Encode && !crate::media::inventory::ENCODERS.iter().all(is_here) {
                     continue;

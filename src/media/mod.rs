@@ -7,10 +7,12 @@
 pub mod capture;
 mod certificate;
 pub mod channel;
+mod conceal;
 mod congestion;
 pub mod encode;
 pub mod encoded;
 pub mod grid;
+mod handshake;
 pub mod inventory;
 pub mod launch;
 pub mod level;
@@ -122,12 +124,15 @@ pub fn init() -> Result<(), MediaError> {
     EXTRA.clone().map_err(MediaError::Init)
 }
 
+/// How long [`finish`] waits for what does not stop: for whoever reads a picture, say, and does not read on.
+const FINISH: std::time::Duration = std::time::Duration::from_secs(3);
+
 /// What is being done in the background.
 static WARMING: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>> = std::sync::Mutex::new(Vec::new());
 
 /// Does in the background, once, what the first connection of a process would wait for: loads its elements, and lets
 /// GStreamer's DTLS make the RSA key that it makes in any case (100 to 350 ms), though no connection of ours uses it.
-/// A program that may end sooner than that is to call [`finish_warm_up`] before it does.
+/// A program that may end sooner than that is to call [`finish`] before it does.
 pub fn warm_up() {
     const KEY: &[&str] = &["dtlsdec"];
     const OTHERS: &[&str] = &[
@@ -153,10 +158,15 @@ pub fn warm_up() {
     });
 }
 
-/// Waits for what is done in the background: a process that ends meanwhile takes the libraries away from under it.
-pub fn finish_warm_up() {
+/// Waits for what is done in the background, and for the pipelines that were let go, at most three seconds: at a process's
+/// end libraries clean up, OpenSSL among them, and whoever still works with them then takes the process down.
+pub fn finish() {
     for thread in WARMING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
         let _ = thread.join();
+    }
+    let left = pipeline::wait_for_all(FINISH);
+    if left > 0 {
+        tracing::debug!("pipelines that do not stop: {left}");
     }
 }
 

@@ -8,10 +8,10 @@ use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::Sender;
 
 use super::launch::{self, Folder};
-use super::pipeline::{BusEvent, Owned};
+use super::pipeline::{self, BusEvent, Owned};
 use super::receive::{Counters, Track};
 use super::voice::Reference;
-use super::{MediaError, inventory, level};
+use super::{MediaError, conceal, inventory, level};
 use crate::sdp::Kind;
 
 /// What a speaker holds, and plays at once, in µs.
@@ -97,11 +97,7 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let ways = inventory::decoders(track.codec)?.into_iter().map(|choice| {
-            // With what is lost made up, echo is not found any more (webrtcdsp of 1.22: 45 dB less of it without, none
-            // with; why was not found out).
-            let is_heard = track.kind() == Kind::Audio && reference.is_some();
-            let decoder = if is_heard { choice.element } else { choice.text };
-            let text = text(track.kind(), decoder, output, peer)?;
+            let text = text(track.kind(), choice.way, output, peer)?;
             Ok(Way { text, decoder: choice.element })
         });
         let counters = track.counters.clone();
@@ -186,6 +182,7 @@ fn play(
     let pipeline = launch::parse(&way.text)?;
     let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
     hurry(&pipeline, setting.kind);
+    conceal::after_first_loss(&pipeline);
     if let Some(pad) = meter(&pipeline) {
         setting.reference.iter().for_each(|reference| reference.hear(&pad));
         if let Some(counters) = setting.meter.clone() {
@@ -222,6 +219,7 @@ fn play(
             }
         }
     });
+    pipeline::hold_for_latency(&appsrc);
     let link = producer.add_consumer(&appsrc);
     let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
     owned.play()?;

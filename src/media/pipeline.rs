@@ -1,8 +1,9 @@
 //! A pipeline with an owner: on the shared clock, its bus read by a task, torn down on a blocking
 //! worker when the owner lets go.
 
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
 
 use gst::prelude::*;
 use smol::stream::StreamExt;
@@ -31,6 +32,52 @@ pub(super) fn epoch() -> gst::ClockTime {
 pub fn running_time() -> gst::ClockTime {
     let epoch = *EPOCH;
     gst::SystemClock::obtain().time().saturating_sub(epoch)
+}
+
+/// The pipelines of this process that are not stopped yet.
+static RUNNING: Running = Running { number: Mutex::new(0), changed: Condvar::new() };
+
+/// How many of something are running.
+#[derive(Debug)]
+struct Running {
+    number: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Running {
+    fn change(&self, change: impl FnOnce(&mut usize)) {
+        change(&mut self.number.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, patience: Duration) -> usize {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(number, patience, |number| *number > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Waits until all pipelines are stopped; how many are not by then.
+pub(super) fn wait_for_all(patience: Duration) -> usize {
+    RUNNING.wait(patience)
+}
+
+/// What is not shown or played yet waits in a pipeline's source, which lets the oldest go where it is too much: as long as
+/// the pipeline's latency, and so much more.
+const SPARE: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+
+/// Lets all wait in that source that is to wait, whatever the latency becomes. See [`SPARE`].
+pub(super) fn hold_for_latency(source: &gst_app::AppSrc) {
+    let Some(pad) = source.static_pad("src") else { return };
+    let weak = source.downgrade();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if let Some(gst::EventView::Latency(event)) = info.event().map(|event| event.view())
+            && let Some(source) = weak.upgrade()
+        {
+            source.set_max_time(event.latency() + SPARE);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// See the module.
@@ -83,6 +130,7 @@ impl Owned {
                 }
             })
         });
+        RUNNING.change(|number| *number += 1);
         Self { pipeline, bus: task, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
     }
 
@@ -130,7 +178,24 @@ impl Drop for Owned {
             }
             finish(&pipeline);
             let _ = pipeline.set_state(gst::State::Null);
+            drop(pipeline);
+            RUNNING.change(|number| *number -= 1);
         })
         .detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_what_runs_and_not_for_ever() {
+        let running = Running { number: Mutex::new(1), changed: Condvar::new() };
+        assert_eq!(running.wait(Duration::from_millis(1)), 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| running.change(|number| *number -= 1));
+            assert_eq!(running.wait(Duration::from_secs(60)), 0);
+        });
     }
 }

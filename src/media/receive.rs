@@ -164,7 +164,7 @@ fn count(
             if !too_large.swap(true, Ordering::Relaxed) {
                 tracing::warn!("a picture that is too large is not taken");
             }
-            return gst::PadProbeReturn::Drop;
+            return gst::PadProbeReturn::Handled;
         }
         counters.bytes.fetch_add(buffer.size() as u64, Ordering::Relaxed);
         if counters.frames.fetch_add(1, Ordering::Relaxed) == 0 {

@@ -13,7 +13,7 @@ use super::pipeline::{BusEvent, Owned};
 use super::receive::Track;
 use super::record::{Input as RecordInput, Recorder};
 use super::voice::Reference;
-use super::{MediaError, grid, inventory, launch, level};
+use super::{MediaError, conceal, grid, inventory, launch, level};
 use crate::sdp::{Codec, Kind};
 
 /// The window's size, and frames a second.
@@ -119,7 +119,7 @@ impl Mixer {
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
         let failed = |what: &str| MediaError::WebRtc(format!("{peer} cannot be mixed: {what}"));
         // One that fails would end the mix for all.
-        let decoder = inventory::software_decoder(track.codec)?.text;
+        let decoder = inventory::software_decoder(track.codec)?.way;
         let text = match self.kind {
             Kind::Video => format!(
                 "appsrc name=in ! {decoder} ! videoconvert ! textoverlay name=text halignment=left \
@@ -132,6 +132,7 @@ impl Mixer {
             }
         };
         let bin = launch::parse_bin_ending(&text, "end")?;
+        conceal::after_first_loss(&bin);
         if let Some(text) = bin.by_name("text") {
             write(&text, peer);
             text.set_property_from_str("font-desc", "Sans 10");
@@ -272,7 +273,7 @@ fn record(
     failures: &Sender<String>,
 ) -> Result<Recorder, MediaError> {
     let encoder = |codec, bitrate: u32| -> Result<String, MediaError> {
-        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.pipeline)?;
+        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.way)?;
         let values =
             [("bitrate", Some(bitrate.to_string())), ("bitrate_bps", Some((bitrate * 1000).to_string()))];
         launch::fill(&text, &values)

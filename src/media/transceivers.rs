@@ -167,8 +167,8 @@ impl Sender {
         let on = connected && self.is_wanted;
         let Some(feed) = self.feed.as_ref().filter(|feed| on == feed.link.discard()) else { return };
         feed.link.set_discard(!on);
-        if let (true, Some(pad)) = (on, feed.encoder.producer().appsink().static_pad("sink")) {
-            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        if on {
+            feed.encoder.begin();
         }
     }
 }

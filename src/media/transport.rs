@@ -115,6 +115,8 @@ pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
         rtpbin.connect("new-jitterbuffer", false, move |args| {
             let buffer = args.get(1)?.get::<gst::Element>().ok()?;
             let ssrc = args.get(3)?.get::<u32>().ok()?;
+            // Else the first picture waits for what may have been sent before it.
+            buffer.set_property("faststart-min-packets", 2_u32);
             let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
             made.retain(|(_, buffer)| buffer.upgrade().is_some());
             made.push((ssrc, buffer.downgrade()));
@@ -160,8 +162,14 @@ pub(super) fn repaired(webrtc: &gst::Element) -> u64 {
     decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
 }
 
+/// By which a packet of a connection tells what it is (RFC 7983, 7).
+pub(super) fn first_byte(packet: &gst::BufferRef) -> Option<u8> {
+    let mut first = [0];
+    packet.copy_to_slice(0, &mut first).is_ok().then_some(first[0])
+}
+
 /// Counts the packets of media and reports that come in: those whose absence says something. Data channels
-/// may be silent for as long as they like, and ICE's own checks are not seen here. First bytes as in RFC 7983, 7.
+/// may be silent for as long as they like, and ICE's own checks are not seen here.
 pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));
     let counter = packets.clone();
@@ -169,10 +177,8 @@ pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
         let (counter, Some(pad)) = (counter.clone(), element.static_pad("src")) else { return };
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         pad.add_probe(kinds, move |_, info| {
-            let is_rtp = |buffer: &gst::BufferRef| {
-                let mut first = [0];
-                buffer.copy_to_slice(0, &mut first).is_ok() && (128..192).contains(&first[0])
-            };
+            let is_rtp =
+                |buffer: &gst::BufferRef| first_byte(buffer).is_some_and(|first| (128..192).contains(&first));
             let alone = info.buffer().is_some_and(|buffer| is_rtp(buffer));
             if alone || info.buffer_list().is_some_and(|list| list.iter().any(is_rtp)) {
                 counter.fetch_add(1, Ordering::Relaxed);

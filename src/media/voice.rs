@@ -16,6 +16,9 @@ pub(super) const SHAPE: &str = "audio/x-raw,format=S16LE,layout=interleaved,rate
 /// expected is not, and sound cards do not know to the millisecond when they play. (With PulseAudio, by tests/voice.rs:
 /// 12 to 34 dB less of an echo without this in three runs, 44 dB with it.)
 const EARLY: gst::ClockTime = gst::ClockTime::from_mseconds(20);
+/// So much before it is played the signal processing takes it, and not later: webrtcdsp takes it by its source's latency
+/// before. Together with [`EARLY`] it is less than a speaker holds (50 ms), so that what comes last still comes in time.
+const AHEAD: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
 /// What becomes of captured sound before it is encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +49,8 @@ impl Voice {
 pub struct Reference {
     name: String,
     appsrc: gst_app::AppSrc,
+    /// Where what was heard ends when it is played.
+    sink: gst::Element,
     is_taken: Arc<AtomicBool>,
     _owned: Owned,
 }
@@ -61,17 +66,19 @@ impl Reference {
         let text = format!(
             "appsrc name=in is-live=true format=time max-time=1000000000 leaky-type=downstream ! audioconvert ! \
              audioresample ! {SHAPE} ! webrtcechoprobe name={name} ! queue leaky=downstream ! \
-             fakesink sync=true async=false processing-deadline=0"
+             fakesink name=played sync=true async=false processing-deadline=0"
         );
         let pipeline = launch::parse(&text)?;
-        let appsrc = launch::by_name(&pipeline, "in")?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+        appsrc.set_latency(AHEAD, gst::ClockTime::NONE);
+        let sink = launch::by_name(&pipeline, "played")?;
         let owned = Owned::new(pipeline, |_, event| {
             if let BusEvent::Error(element, reason) = event {
                 tracing::warn!("echo is not cancelled any more: {reason} ({element})");
             }
         });
         owned.play()?;
-        Ok(Some(Arc::new(Self { name, appsrc, is_taken: Arc::default(), _owned: owned })))
+        Ok(Some(Arc::new(Self { name, appsrc, sink, is_taken: Arc::default(), _owned: owned })))
     }
 
     /// What [`Voice::WithoutEcho`] takes.
@@ -82,13 +89,13 @@ impl Reference {
     /// Hears what goes over this pad to be played, until the pad is gone, unless it hears another one.
     pub(super) fn hear(&self, pad: &gst::Pad) {
         let Some(taken) = Taken::take(&self.is_taken) else { return };
-        let appsrc = self.appsrc.clone();
+        let (appsrc, sink) = (self.appsrc.clone(), self.sink.clone());
         let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_UPSTREAM;
         pad.add_probe(types, move |pad, info| {
             let _held = &taken;
             if let Some(gst::EventView::Latency(latency)) = info.event().map(|event| event.view()) {
                 // So much later than its time it is played.
-                appsrc.set_latency(Some(latency.latency().saturating_sub(EARLY)), gst::ClockTime::NONE);
+                sink.set_property("render-delay", latency.latency().saturating_sub(EARLY + AHEAD));
             }
             if let Some(sample) = info.buffer().and_then(|buffer| played(pad, buffer)) {
                 let _ = appsrc.push_sample(&sample);

@@ -10,6 +10,9 @@ use super::id::{IdError, PeerId, RoomId};
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
+/// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
+/// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
+pub const SERVER: &str = "roomtone";
 
 /// What a client says to a server outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,7 +26,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Small buffers: a server holds many connections that are mostly idle.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
-        .read_buffer_size(8 * 1024)
+        .read_buffer_size(2 * 1024)
         .write_buffer_size(0)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
@@ -59,7 +59,7 @@ async fn killed(inbox: &Inbox) -> Event {
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
 pub(super) async fn serve(
-    ws: WebSocketStream<Io>,
+    ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
     (address, grant): (IpAddr, Grant),
     edge: Edge,
@@ -73,7 +73,7 @@ pub(super) async fn serve(
 
 /// The same for a connection that the switchboard knows already.
 pub(super) async fn talk(
-    ws: WebSocketStream<Io>,
+    ws: &mut WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
     dialect: Dialect,
@@ -86,14 +86,14 @@ pub(super) async fn talk(
 }
 
 async fn converse(
-    mut ws: WebSocketStream<Io>,
+    ws: &mut WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
     mut dialect: Dialect,
     timeouts: Timeouts,
 ) -> &'static str {
     if let Some(greeting) = dialect.greeting()
-        && let Some(reason) = write(&mut ws, Message::text(greeting), inbox).await
+        && let Some(reason) = write(ws, Message::text(greeting), inbox).await
     {
         return reason;
     }
@@ -112,13 +112,13 @@ async fn converse(
                     Outgoing::Ping => dialect.ping(),
                     Outgoing::Close(code, words) => {
                         if let Some(farewell) = dialect.farewell() {
-                            let _ = write(&mut ws, Message::text(farewell), inbox).await;
+                            let _ = write(ws, Message::text(farewell), inbox).await;
                         }
-                        close(&mut ws, code, words).await;
+                        close(ws, code, words).await;
                         return words;
                     }
                 };
-                if let Some(reason) = write(&mut ws, message, inbox).await {
+                if let Some(reason) = write(ws, message, inbox).await {
                     return reason;
                 }
             }
@@ -131,7 +131,7 @@ async fn converse(
                             board.handle(Input::Alive(inbox.id));
                             None
                         }
-                        Heard::Reply(text) => match write(&mut ws, Message::text(text), inbox).await {
+                        Heard::Reply(text) => match write(ws, Message::text(text), inbox).await {
                             Some(reason) => return reason,
                             None => None,
                         },
@@ -152,12 +152,12 @@ async fn converse(
                     None => {}
                     Some(Rejection::Error(text)) => {
                         let text = Message::text(dialect.write(text));
-                        if let Some(reason) = write(&mut ws, text, inbox).await {
+                        if let Some(reason) = write(ws, text, inbox).await {
                             return reason;
                         }
                     }
                     Some(Rejection::Close(code, words)) => {
-                        close(&mut ws, code, words).await;
+                        close(ws, code, words).await;
                         return words;
                     }
                 }
@@ -165,12 +165,12 @@ async fn converse(
             Event::Tick if heard.elapsed() > timeouts.silence => return "silent",
             Event::Tick if board.is_registered(inbox.id) => {
                 tick = Instant::now() + timeouts.ping;
-                if let Some(reason) = write(&mut ws, dialect.ping(), inbox).await {
+                if let Some(reason) = write(ws, dialect.ping(), inbox).await {
                     return reason;
                 }
             }
             Event::Tick => {
-                close(&mut ws, 1002, "invalid protocol").await;
+                close(ws, 1002, "invalid protocol").await;
                 return "no HELLO";
             }
         }

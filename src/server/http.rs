@@ -16,7 +16,7 @@ use smol_hyper::rt::FuturesIo;
 use super::dialect::{Dialect, SocketIo};
 use super::edge::Edge;
 use super::{Io, Shared, api, connection, socketio};
-use crate::protocol::room::EXTENSION_QUERY;
+use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 
 /// The page's files: path, type, content.
 const FILES: [(&str, &str, &str); 7] = [
@@ -167,8 +167,10 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<FuturesIo<Io>>() else { return };
         let (io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        // The rest of hyper's buffer goes: the connection may last for days.
+        drop(parts.read_buf);
         let config = Some(connection::config());
-        let ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
+        let mut ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from.ip());
         let dialect = match (is_socketio, query.sid) {
             (false, _) => Dialect::Plain,
@@ -182,7 +184,8 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
                 return drop(guard);
             }
         };
-        connection::serve(ws, shared.board.clone(), (from.ip(), grant), edge, dialect, shared.timeouts).await;
+        connection::serve(&mut ws, shared.board.clone(), (from.ip(), grant), edge, dialect, shared.timeouts)
+            .await;
         drop(guard);
     })
     .detach();
@@ -191,6 +194,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     headers.clear();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
     if let Ok(accept) = accept {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }

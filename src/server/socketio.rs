@@ -347,7 +347,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<
     }
     let is_in = session.lock().io.is_in;
     let dialect = Dialect::SocketIo(SocketIo { greeting: None, is_in });
-    connection::talk(ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
+    connection::talk(&mut ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
 }
 
 #[cfg(test)]

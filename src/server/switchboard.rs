@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use smol::channel::{Receiver, Sender, bounded};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::edge::Edge;
 use super::ice::IceServers;
@@ -69,7 +69,8 @@ impl Outbox {
     /// False where the peer is too slow.
     fn push(&self, message: Outgoing) -> bool {
         let bytes = message.bytes();
-        if self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES {
+        if self.queue.len() >= QUEUE || self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES
+        {
             return false;
         }
         self.queue.try_send(message).is_ok()
@@ -138,7 +139,8 @@ impl Switchboard {
 
     /// A WebSocket was opened.
     pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant) -> Inbox {
-        let (queue, receiver) = bounded(QUEUE);
+        // What is bounded has its whole length allocated: 40 KB for each connection, most of which are idle.
+        let (queue, receiver) = unbounded();
         let (kill, killed) = bounded(1);
         let waiting = Arc::new(AtomicUsize::new(0));
         let mut state = self.lock();

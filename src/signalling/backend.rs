@@ -53,7 +53,8 @@ pub trait Backend: Send {
     fn hello(&self) -> Option<String>;
     /// Takes a message of the server.
     fn handle_text(&mut self, text: &str) -> Event;
-    /// Calls a peer; nothing where the protocol knows no calls of two.
+    /// Calls a peer, before or after we are registered; nothing where that was said before, or where the protocol knows
+    /// no calls of two.
     fn dial(&mut self, peer: &PeerId) -> Option<String>;
     /// Enters a room.
     fn join(&mut self, room: &RoomId) -> String;

@@ -26,12 +26,14 @@ enum Phase {
 pub struct RoomClient {
     phase: Phase,
     id: PeerId,
+    /// `SESSION` is sent, whether or not we are registered by now.
+    has_dialled: bool,
 }
 
 impl RoomClient {
     /// A connection just opened, for somebody of that name.
     pub fn new(id: &PeerId) -> Self {
-        Self { phase: Phase::Registering, id: id.clone() }
+        Self { phase: Phase::Registering, id: id.clone(), has_dialled: false }
     }
 }
 
@@ -41,8 +43,11 @@ impl Backend for RoomClient {
     }
 
     fn dial(&mut self, peer: &PeerId) -> Option<String> {
-        self.phase = Phase::Dialling;
-        Some(ClientMessage::Session(peer.clone()).to_string())
+        if self.phase != Phase::Registering {
+            self.phase = Phase::Dialling;
+        }
+        let says = !std::mem::replace(&mut self.has_dialled, true);
+        says.then(|| ClientMessage::Session(peer.clone()).to_string())
     }
 
     fn join(&mut self, room: &RoomId) -> String {
@@ -66,7 +71,7 @@ impl Backend for RoomClient {
         match (ServerMessage::parse(line), self.phase) {
             (Ok(ServerMessage::IceServers(servers)), _) => Event::IceServers(servers),
             (Ok(ServerMessage::Hello), Phase::Registering) => {
-                self.phase = Phase::Lobby;
+                self.phase = if self.has_dialled { Phase::Dialling } else { Phase::Lobby };
                 Event::Registered
             }
             (Ok(ServerMessage::SessionOk), Phase::Dialling) => {
@@ -80,6 +85,7 @@ impl Backend for RoomClient {
             (Ok(ServerMessage::Error(text)), Phase::Registering | Phase::Dialling | Phase::Lobby) => {
                 if self.phase == Phase::Dialling {
                     self.phase = Phase::Lobby;
+                    self.has_dialled = false;
                 }
                 Event::Refused(text)
             }
@@ -147,6 +153,20 @@ mod tests {
         assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
         assert_eq!(client.handle_text("ERROR forged"), Event::Junk("a message that is not JSON".into()));
         assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+    }
+
+    #[test]
+    fn a_call_can_be_dialled_before_the_server_answers() {
+        let bob: PeerId = "bob".parse().unwrap();
+        let mut client = RoomClient::new(&"ann".parse().unwrap());
+        assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
+        assert_eq!(client.handle_text("HELLO"), Event::Registered);
+        // It is said already.
+        assert!(client.dial(&bob).is_none() && !client.is_free());
+        assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
+        assert!(client.is_free());
+        assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
+        assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use smol::net::TcpStream;
 use smol::stream::StreamExt;
 use url::{Host, Url};
 
-use crate::protocol::room::EXTENSION_QUERY;
+use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 use crate::protocol::socketio::{self, Packet};
 use crate::protocol::ssp::Version;
 use crate::protocol::{MAX_MESSAGE, Secret};
@@ -192,6 +192,7 @@ pub enum Frame {
 pub struct Socket {
     ws: WebSocketStream<Box<dyn Stream>>,
     socketio: bool,
+    reads_ahead: bool,
 }
 
 impl std::fmt::Debug for Socket {
@@ -201,6 +202,11 @@ impl std::fmt::Debug for Socket {
 }
 
 impl Socket {
+    /// The server may be told more before it has answered the first line.
+    pub fn reads_ahead(&self) -> bool {
+        self.reads_ahead
+    }
+
     /// Connects.
     pub async fn connect(target: &Target) -> Result<Self, ConnectError> {
         let late = async {
@@ -245,8 +251,9 @@ impl Socket {
         let opened =
             async_tungstenite::client_async_with_config(target.request_url(), stream, Some(config)).await;
         match opened {
-            Ok((ws, _)) => {
-                let mut socket = Self { ws, socketio: false };
+            Ok((ws, response)) => {
+                let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
+                let mut socket = Self { ws, socketio: false, reads_ahead };
                 if target.socketio {
                     socket.enter(&name).await?;
                     socket.socketio = true;

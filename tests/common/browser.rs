@@ -7,6 +7,33 @@ use serde_json::{Value, json};
 
 use super::wait_for;
 
+/// A driver and its port. It has a port given to it by IPv6 and ends where somebody uses that one by IPv4, which the many
+/// connections of these tests now and then do: then it is given another one.
+fn driver() -> (Child, String) {
+    loop {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("chromedriver (Debian: chromium-driver) is needed for this test");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
+        let mut said = vec![];
+        let port = lines.find_map(|line| {
+            let port = line.split_once("successfully on port ").map(|(_, port)| port.to_owned());
+            said.push(line);
+            port
+        });
+        if let Some(port) = port {
+            std::thread::spawn(move || lines.for_each(drop));
+            return (driver, port.trim_end_matches('.').to_owned());
+        }
+        driver.wait().unwrap();
+        let taken = said.iter().any(|line| line.contains("port not available"));
+        assert!(taken, "chromedriver does not say its port:\n{}", said.join("\n"));
+    }
+}
+
 /// A browser with one page.
 pub struct Browser {
     driver: Child,
@@ -23,20 +50,7 @@ impl Browser {
     }
 
     pub fn start_with(extra: &[&str]) -> Self {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver (Debian: chromium-driver) is needed for this test");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let port = lines
-            .find_map(|line| {
-                line.split_once("successfully on port ")
-                    .map(|(_, port)| port.trim_end_matches('.').to_owned())
-            })
-            .expect("chromedriver says its port");
-        std::thread::spawn(move || lines.for_each(drop));
+        let (driver, port) = driver();
         let profile = tempfile::tempdir().unwrap();
         let mut args = vec![
             "--headless=new".to_owned(),

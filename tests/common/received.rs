@@ -7,6 +7,8 @@ pub struct Received {
     folder: std::sync::Arc<tempfile::TempDir>,
     /// What the files' names end in: nothing, or a peer's id.
     of: String,
+    /// Whether the outputs wait until it is time, as a window and a speaker do.
+    in_time: bool,
 }
 
 const WIDTH: usize = 32;
@@ -18,7 +20,12 @@ const AUDIBLE: f64 = 0.000316;
 
 impl Received {
     pub fn new() -> Self {
-        Self { folder: std::sync::Arc::new(tempfile::tempdir().unwrap()), of: String::new() }
+        Self { folder: std::sync::Arc::new(tempfile::tempdir().unwrap()), of: String::new(), in_time: false }
+    }
+
+    /// Shown and played when it is time, as by a window and a speaker.
+    pub fn in_time() -> Self {
+        Self { in_time: true, ..Self::new() }
     }
 
     /// For a room: files for each peer.
@@ -28,14 +35,15 @@ impl Received {
 
     /// What came from that peer.
     pub fn from(&self, peer: &str) -> Self {
-        Self { folder: self.folder.clone(), of: peer.into() }
+        Self { folder: self.folder.clone(), of: peer.into(), in_time: self.in_time }
     }
 
     /// The options that write the files.
     pub fn options(&self) -> [String; 4] {
         let file = |name: &str| {
             let path = self.folder.path().join(format!("{name}{}", self.of));
-            format!("filesink buffer-mode=unbuffered append=true sync=false location={}", path.display())
+            let (sync, path) = (self.in_time, path.display());
+            format!("filesink buffer-mode=unbuffered append=true sync={sync} location={path}")
         };
         let show = format!(
             "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT} ! {}",
@@ -60,6 +68,21 @@ impl Received {
     /// How many pictures were shown so far.
     pub fn pictures(&self) -> usize {
         self.mark().0 / (WIDTH * HEIGHT)
+    }
+
+    /// Pictures that differ from the one before, and seconds of audible sound, that come in a second, measured over so
+    /// many.
+    pub fn rates(&self, seconds: u64) -> (f64, f64) {
+        let (before, began) = (self.mark(), std::time::Instant::now());
+        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        let (now, passed) = (self.mark(), began.elapsed().as_secs_f64());
+        let size = WIDTH * HEIGHT;
+        let bytes = self.bytes("pictures");
+        let pictures: Vec<&[u8]> =
+            bytes[before.0.next_multiple_of(size).min(now.0)..now.0].chunks_exact(size).collect();
+        let moved = pictures.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        let sound = self.power(before.1, RATE / 50).into_iter().filter(|power| *power > AUDIBLE).count();
+        (moved as f64 / passed, sound as f64 / 50.0 / passed)
     }
 
     /// Waits for `count` whole pictures after the mark of which at least a third differ from the one
@@ -129,11 +152,16 @@ impl Received {
 
     /// The root mean square of each half second of sound after that byte, 1 being the loudest.
     pub fn loudness(&self, since: usize) -> Vec<f64> {
+        self.power(since, RATE / 2)
+    }
+
+    /// The same of so many samples each.
+    fn power(&self, since: usize, count: usize) -> Vec<f64> {
         let bytes = self.bytes("sound");
         let recent = &bytes[since.next_multiple_of(2).min(bytes.len())..];
         let samples: Vec<f64> =
             recent.chunks_exact(2).map(|b| f64::from(i16::from_le_bytes([b[0], b[1]])) / 32768.0).collect();
-        let power = |half: &[f64]| (half.iter().map(|s| s * s).sum::<f64>() / half.len() as f64).sqrt();
-        samples.chunks_exact(RATE / 2).map(power).collect()
+        let power = |some: &[f64]| (some.iter().map(|s| s * s).sum::<f64>() / some.len() as f64).sqrt();
+        samples.chunks_exact(count).map(power).collect()
     }
 }

@@ -30,13 +30,12 @@ const open = (connection) => {
 };
 
 events.addEventListener("peer", ({ detail }) => (page.connections[detail.connection.id] = last));
-events.addEventListener("join", async () => {
+let camera;
+events.addEventListener("join", () => {
   page.joined = page.pool.id;
   page.pool.connections.forEach(open);
   events.addEventListener("peer", ({ detail }) => open(detail.connection));
-  if (wanted.has("media")) {
-    page.stream = new media.ManagedStream(await navigator.mediaDevices.getUserMedia({ audio: true, video: true }), page.pool);
-  }
+  if (camera) page.stream = new media.ManagedStream(camera, page.pool);
 });
 events.addEventListener("track", (event) => {
   const id = event.connection;
@@ -51,7 +50,11 @@ events.addEventListener("close", ({ detail }) => detail && page.left.push(detail
 // PyRTC never answers an upgrade that comes a moment after the connection: then the page takes another one.
 setTimeout(() => socket.readyState === WebSocket.CONNECTING && location.reload(), 3000);
 
-const join = () => page.pool.join(wanted.get("pool"));
+// The camera first: pictures that are brought to a connection that stands webrtcbin (1.22) may reject.
+const join = async () => {
+  if (wanted.has("media")) camera = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
+  page.pool.join(wanted.get("pool"));
+};
 if (isSocketIo) socket.on("connect", join);
 else if (socket.readyState === WebSocket.OPEN) join();
 else socket.addEventListener("open", join);

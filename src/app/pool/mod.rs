@@ -134,8 +134,13 @@ impl Pool {
         room: RoomId,
         options: PoolOptions,
     ) -> Result<Self, ClientError> {
-        let registration =
-            Registration { target, id, ice: options.ice.clone(), sink: Arc::new(|_: &super::Event| {}) };
+        let registration = Registration {
+            target,
+            id,
+            ice: options.ice.clone(),
+            sink: Arc::new(|_: &super::Event| {}),
+            calls: None,
+        };
         let pool = registration.names_pools();
         let channel = ServerChannel::join(registration, room).await?;
         Ok(Self::start(Box::new(channel), options, pool)?)

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 
+use super::again::Again;
 use super::shape::Shape;
 use crate::media::MediaError;
 use crate::media::capture::Capture;
@@ -43,6 +44,10 @@ pub struct Encoder {
     shape: Mutex<(Shape, (u32, u32))>,
     fps: u32,
     is_broken: Arc<AtomicBool>,
+    /// When a key frame was asked for last.
+    forced: Arc<Mutex<Option<Instant>>>,
+    /// The last picture.
+    again: Option<Again>,
 }
 
 #[derive(Debug)]
@@ -57,6 +62,7 @@ struct Parts {
     appsrc: gst_app::AppSrc,
     producer: StreamProducer,
     is_broken: Arc<AtomicBool>,
+    forced: Arc<Mutex<Option<Instant>>>,
 }
 
 /// From frames that come to encoded ones, in gst-launch words. What it fails of later is told to `failed`.
@@ -74,10 +80,10 @@ fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Part
             failed(format!("{reason} ({element})"));
         }
     });
-    limit_key_frames(&appsink);
+    let forced = limit_key_frames(&appsink);
     hold_back_end(&appsink);
     let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-    Ok(Parts { owned, appsrc, producer, is_broken })
+    Ok(Parts { owned, appsrc, producer, is_broken, forced })
 }
 
 impl Encoder {
@@ -97,6 +103,7 @@ impl Encoder {
             Kind::Audio => "audioconvert ! audioresample !",
         };
         let parts = build(&format!("{adapt} {filled}"), failed)?;
+        let again = parts.owned.pipeline().by_name("rate").and_then(|rate| Again::after(&rate));
         let rate = rate_property(text).and_then(|(name, unit)| {
             let elements = parts.owned.pipeline().iterate_elements().into_iter().filter_map(Result::ok);
             let encodes = |element: &gst::Element| {
@@ -112,7 +119,7 @@ impl Encoder {
         }
         let (producer, fps) = (raw.producer.clone(), raw.fps);
         let encoder = Self::run(codec, parts, From::Raw { _held: raw }, &producer, settings)?;
-        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, ..encoder })
+        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, again, ..encoder })
     }
 
     /// Passes on what is encoded already, unless that is muted.
@@ -162,6 +169,8 @@ impl Encoder {
             shape: Mutex::new((Shape::WHOLE, (0, 0))),
             fps: 0,
             is_broken: parts.is_broken,
+            forced: parts.forced,
+            again: None,
         })
     }
 
@@ -181,6 +190,17 @@ impl Encoder {
     /// It passes an encoded source on.
     pub fn passes(&self) -> bool {
         matches!(&*lock(&self.from), From::Encoded(_))
+    }
+
+    /// Begins anew for one who comes: with a key frame, and of what is seen now.
+    pub(in crate::media) fn begin(&self) {
+        let before = *lock(&self.forced);
+        if let Some(pad) = self.producer.appsink().static_pad("sink") {
+            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+        if before != *lock(&self.forced) {
+            self.again.iter().for_each(Again::show);
+        }
     }
 
     /// Audio or video.
@@ -293,10 +313,10 @@ fn set_number(element: &gst::Element, name: &str, value: u32) {
 /// Lets forced key frames through with a pause between: every peer may ask, and each costs all of them. What is
 /// refused is asked for again by those who still need it. (The encoders' own limit,
 /// `min-force-key-unit-interval`, makes x264enc of 1.22 refuse for ever, since its time is shifted.)
-fn limit_key_frames(appsink: &gst_app::AppSink) {
-    const PAUSE: Duration = Duration::from_millis(300);
-    let Some(pad) = appsink.static_pad("sink") else { return };
-    let last: Mutex<Option<Instant>> = Mutex::default();
+fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let forced: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let (Some(pad), last) = (appsink.static_pad("sink"), forced.clone()) else { return forced };
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         if info.event().is_none_or(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_err()) {
             return gst::PadProbeReturn::Ok;
@@ -309,6 +329,7 @@ fn limit_key_frames(appsink: &gst_app::AppSink) {
         *last = Some(Instant::now());
         gst::PadProbeReturn::Ok
     });
+    forced
 }
 
 /// An encoder that fails ends its stream; those who are sent it get another one, and must not see the end, which would

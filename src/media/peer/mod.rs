@@ -26,7 +26,7 @@ use super::playout::Delay;
 use super::receive;
 pub use super::stats::Stats;
 use super::stream::Stream;
-use super::{MediaError, channel, transport};
+use super::{MediaError, channel, handshake, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::Kind;
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
@@ -75,6 +75,7 @@ impl Peer {
             }
         });
         let owned = owned.with_end(transport::close_dtls, transport::finish_work);
+        handshake::send_again(&webrtc);
         let packets = transport::count_packets(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
