@@ -6,6 +6,7 @@ use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use gst::prelude::*;
+use smol::channel::bounded;
 use smol::stream::StreamExt;
 
 use super::MediaError;
@@ -84,7 +85,7 @@ pub(super) fn hold_for_latency(source: &gst_app::AppSrc) {
 #[derive(Debug)]
 pub struct Owned {
     pipeline: gst::Pipeline,
-    bus: Option<smol::Task<()>>,
+    tasks: Vec<smol::Task<()>>,
     /// Done on the worker before the pipeline stops: a goodbye, unless it is said or forgotten by then, and
     /// what must not be cut short.
     farewell: fn(&gst::Pipeline),
@@ -103,7 +104,16 @@ impl Owned {
         pipeline.use_clock(Some(&clock));
         pipeline.set_start_time(gst::ClockTime::NONE);
         pipeline.set_base_time(epoch);
-        let task = pipeline.bus().map(|bus| {
+        let (stale, is_stale) = bounded(1);
+        let weak = pipeline.downgrade();
+        // It asks each element, which takes long where there are many: once for all that wait for it, and beside the rest.
+        let latency = smol::spawn(async move {
+            while is_stale.recv().await.is_ok() {
+                let Some(pipeline) = weak.upgrade() else { break };
+                let _ = smol::unblock(move || pipeline.recalculate_latency()).await;
+            }
+        });
+        let bus = pipeline.bus().map(|bus| {
             let weak = pipeline.downgrade();
             smol::spawn(async move {
                 let mut messages = bus.stream_filtered(&[
@@ -121,7 +131,7 @@ impl Owned {
                         }
                         gst::MessageView::Eos(_) => BusEvent::Eos,
                         gst::MessageView::Latency(_) => {
-                            let _ = pipeline.recalculate_latency();
+                            let _ = stale.try_send(());
                             continue;
                         }
                         _ => continue,
@@ -131,7 +141,8 @@ impl Owned {
             })
         });
         RUNNING.change(|number| *number += 1);
-        Self { pipeline, bus: task, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
+        let tasks = bus.into_iter().chain([latency]).collect();
+        Self { pipeline, tasks, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
     }
 
     /// With something to be done, on a blocking worker, before the pipeline stops: a goodbye, and what must
@@ -168,8 +179,8 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Neither the bus's task nor a state change may run where a streaming thread could wait for it.
-        drop(self.bus.take());
+        // Neither the tasks nor a state change may run where a streaming thread could wait for it.
+        self.tasks.clear();
         let (pipeline, farewell, finish) = (self.pipeline.clone(), self.farewell, self.finish);
         let silent = self.silent.load(Ordering::Relaxed);
         smol::unblock(move || {
@@ -187,6 +198,8 @@ impl Drop for Owned {
 
 #[cfg(test)]
 mod tests {
+    use smol::future::or;
+
     use super::*;
 
     #[test]
@@ -197,5 +210,38 @@ mod tests {
             scope.spawn(|| running.change(|number| *number -= 1));
             assert_eq!(running.wait(Duration::from_secs(60)), 0);
         });
+    }
+
+    /// A hundred new data channels of a peer ask for it a hundred times, and hundreds of elements are asked each time.
+    #[test]
+    fn latency_is_looked_for_once_for_all_that_ask_and_holds_nobody_up() {
+        gst::init().unwrap();
+        let made = gst::parse::launch("fakesrc is-live=true ! fakesink name=sink async=false").unwrap();
+        let owned = Owned::new(made.downcast().unwrap(), |_, _| {});
+        owned.play().unwrap();
+        let sink = owned.pipeline().by_name("sink").unwrap();
+        let (asks, asked) = bounded(1000);
+        let (answer, answers) = bounded::<()>(1);
+        sink.static_pad("sink").unwrap().add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+            if let Some(gst::QueryView::Latency(_)) = info.query().map(|query| query.view()) {
+                let _ = asks.send_blocking(());
+                let _ = answers.recv_blocking();
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let ask = || sink.post_message(gst::message::Latency::new()).unwrap();
+        ask();
+        asked.recv_blocking().unwrap();
+        (0..100).for_each(|_| ask());
+        let pause = |length| async move {
+            smol::Timer::after(Duration::from_millis(length)).await;
+            false
+        };
+        let runs = smol::spawn(async move { !pause(100).await });
+        assert!(smol::block_on(or(runs, pause(10_000))), "the executor waits for the answer");
+        drop(answer);
+        asked.recv_blocking().unwrap();
+        smol::block_on(pause(500));
+        assert!(asked.len() < 10, "asked {} times more", asked.len());
     }
 }
