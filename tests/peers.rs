@@ -280,6 +280,24 @@ fn both_come_at_once_and_find_each_other() {
 }
 
 #[test]
+fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
+    let _cores = alone();
+    let Some(pages) = pages() else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut server =
+        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let url = ws(&server.link());
+    let received = Received::of_each();
+    let (mut client, me) = join(home.path(), &format!("{url}/ssp"), &strings(&received.options()));
+    // The sound is here before the offer that says what it is.
+    let page = tab(&pages, &format!("{url}/ssp"), "media=2500&slow=500");
+    let its = id_of(&page);
+    expect_in(&page, &me);
+    received.from(&its).expect_moving_and_audible((0, 0), 20);
+    assert!(!client.has_seen("peer", &[("peer", &its), ("state", "reconnecting")]));
+}
+
+#[test]
 fn a_collision_by_force_ends_well() {
     let _cores = beside_others();
     let Some(pages) = pages() else { return };

@@ -136,8 +136,24 @@ pub(super) fn link(
     pipeline.add(&bin).map_err(|_| failed("add"))?;
     bin.sync_state_with_parent().map_err(|_| failed("state"))?;
     let sink = bin.static_pad("sink").ok_or_else(|| failed("no pad"))?;
+    refuse_nothing(&sink);
     pad.link(&sink).map_err(|_| failed("link"))?;
     Ok(track)
+}
+
+/// webrtcbin asks what a pad is linked to whether it takes what the m-line has, and rejects the m-line where it does not. But
+/// a stream that came before the offer with its SSRC may be on the pad of another m-line, of another kind.
+fn refuse_nothing(sink: &gst::Pad) {
+    let answered = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
+    sink.add_probe(answered, |_, info| {
+        if let Some(gst::QueryViewMut::Caps(caps)) = info.query_mut().map(|query| query.view_mut())
+            && caps.result().is_some_and(|caps| caps.is_empty())
+            && let Some(filter) = caps.filter_owned()
+        {
+            caps.set_result(&filter);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// The stream's SSRC, as the pad's caps have it.

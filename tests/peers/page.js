@@ -1,7 +1,9 @@
-// A page of RTCPool for the tests: ?server=URL&pool=NAME, and &media, &channel for what it brings. A server of
-// http:// speaks socket.io.
+// A page of RTCPool for the tests: ?server=URL&pool=NAME, and &media (or &media=MS, that much later), &channel for what
+// it brings. A server of http:// speaks socket.io.
 import { media, pool, signalling } from "rtcpool";
 import { io } from "socket.io-client";
+
+const wanted = new URLSearchParams(location.search);
 
 // RTCPool keeps its RTCPeerConnections to itself: the one made last is the one of the peer it tells of next.
 let last;
@@ -10,9 +12,12 @@ window.RTCPeerConnection = class extends RTCPeerConnection {
     super(...args);
     last = this;
   }
+  // With &slow=MS its descriptions take that long to leave: what it sends is there before they are.
+  async setLocalDescription(description) {
+    await super.setLocalDescription(description);
+    await new Promise((done) => setTimeout(done, wanted.get("slow")));
+  }
 };
-
-const wanted = new URLSearchParams(location.search);
 const server = wanted.get("server");
 const isSocketIo = server.startsWith("http");
 const socket = isSocketIo ? io(server, { reconnection: false, transports: wanted.has("polling") ? ["polling"] : ["polling", "websocket"] }) : new WebSocket(server);
@@ -35,7 +40,8 @@ events.addEventListener("join", () => {
   page.joined = page.pool.id;
   page.pool.connections.forEach(open);
   events.addEventListener("peer", ({ detail }) => open(detail.connection));
-  if (camera) page.stream = new media.ManagedStream(camera, page.pool);
+  const show = () => (page.stream = new media.ManagedStream(camera, page.pool));
+  if (camera) wanted.get("media") ? setTimeout(show, wanted.get("media")) : show();
 });
 events.addEventListener("track", (event) => {
   const id = event.connection;
@@ -50,7 +56,6 @@ events.addEventListener("close", ({ detail }) => detail && page.left.push(detail
 // PyRTC never answers an upgrade that comes a moment after the connection: then the page takes another one.
 setTimeout(() => socket.readyState === WebSocket.CONNECTING && location.reload(), 3000);
 
-// The camera first: pictures that are brought to a connection that stands webrtcbin (1.22) may reject.
 const join = async () => {
   if (wanted.has("media")) camera = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   page.pool.join(wanted.get("pool"));
