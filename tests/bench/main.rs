@@ -14,6 +14,8 @@ mod common;
 mod network;
 mod peers;
 mod report;
+mod room;
+mod server;
 mod timecode;
 
 use std::time::Duration;
@@ -237,4 +239,16 @@ fn latency() {
         courses: vec![],
     }
     .finish();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn room() {
+    room::measure();
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn server() {
+    server::measure();
 }

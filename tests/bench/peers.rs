@@ -1,6 +1,7 @@
 //! Those that are measured: roomtone as users run it and as a library, and what people would pick instead.
 
-use std::path::PathBuf;
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,8 @@ use roomtone::session::negotiation::Output as Told;
 use roomtone::session::{ConnectionState, Effect, Negotiation, Terms};
 use serde_json::Value;
 
-use super::common::Namespace;
 use super::common::browser::Browser;
+use super::common::{Namespace, wait_for};
 use super::timecode::{Camera, Ear, Screen};
 
 /// A pipeline with webrtcsink or webrtcsrc, as long as it is held.
@@ -39,6 +40,39 @@ impl Theirs {
         };
         let child = command.arg(text).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Self(child.unwrap())
+    }
+
+    /// Their signalling server, and where it listens; none where it is not installed: `scripts/bench` does that.
+    pub fn server(home: &Path, tls: bool) -> Option<(Self, String)> {
+        let program = "bench/target/signalling/bin/gst-webrtc-signalling-server";
+        let program = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(program);
+        if super::number("BESIDE", 1) != 1 || !program.exists() {
+            return None;
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut command = Command::new(program);
+        // What it tells of each connection would cost it time.
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.env("WEBRTCSINK_SIGNALLING_SERVER_LOG", "warn");
+        if tls {
+            let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+            for (name, pem) in [("cert", made.cert.pem()), ("key", made.signing_key.serialize_pem())] {
+                let file = home.join(format!("{name}.pem"));
+                std::fs::write(&file, pem).unwrap();
+                command.arg(format!("--{name}")).arg(file);
+            }
+        }
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        wait_for("their server", || TcpStream::connect(("127.0.0.1", port)).ok());
+        Some((Self(child), format!("{}://127.0.0.1:{port}", if tls { "wss" } else { "ws" })))
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn runs(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_none()
     }
 
     /// Sends what a camera shows, with congestion control, and brings its signalling server.

@@ -46,7 +46,7 @@ impl Report {
             for (who, samples) in samples {
                 let [least, half, most] = [5.0, 50.0, 95.0].map(|p| percentile(samples, p));
                 println!(
-                    "  {who:34} p50 {half:>9.1}   p5 {least:>9.1}   p95 {most:>9.1}   n {:>4}   of roomtone's {:>6.2}",
+                    "  {who:34} p50 {half:>9.2}   p5 {least:>9.2}   p95 {most:>9.2}   n {:>4}   of roomtone's {:>6.2}",
                     samples.len(),
                     half / ours
                 );

@@ -253,6 +253,17 @@ impl Holds {
     }
 }
 
+/// What a process has used of processors since its start.
+pub fn cpu(pid: u32) -> Duration {
+    let said = Command::new("getconf").arg("CLK_TCK").output().unwrap().stdout;
+    let a_second: f64 = String::from_utf8_lossy(&said).trim().parse().unwrap();
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // utime and stime are fields 14 and 15 (proc(5)); the program's name before them may hold anything.
+    let after = stat.rsplit(')').next().unwrap().split_whitespace();
+    let ticks: f64 = after.skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
+    Duration::from_secs_f64(ticks / a_second)
+}
+
 /// As arguments of a program are given.
 pub fn strings(options: &[String]) -> Vec<&str> {
     options.iter().map(String::as_str).collect()
