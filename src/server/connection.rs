@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
+use futures_util::SinkExt;
 use smol::future::or;
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
@@ -23,11 +24,14 @@ use crate::protocol::MAX_MESSAGE;
 const WRITE: Duration = Duration::from_secs(20);
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// So many messages at most leave before it is looked what came.
+const TOGETHER: usize = 64;
+
 /// Small buffers: a server holds many connections that are mostly idle.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(2 * 1024)
-        .write_buffer_size(0)
+        .write_buffer_size(8 * 1024)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
 }
@@ -105,20 +109,8 @@ async fn converse(
         match or(or(queue, socket), or(killed(inbox), at(tick))).await {
             Event::Killed => return "too slow",
             Event::Out(None) => return "ended by the hub",
-            Event::Out(Some(outgoing)) => {
-                inbox.taken(&outgoing);
-                let message = match outgoing {
-                    Outgoing::Text(text) => Message::text(dialect.write(text)),
-                    Outgoing::Ping => dialect.ping(),
-                    Outgoing::Close(code, words) => {
-                        if let Some(farewell) = dialect.farewell() {
-                            let _ = write(ws, Message::text(farewell), inbox).await;
-                        }
-                        close(ws, code, words).await;
-                        return words;
-                    }
-                };
-                if let Some(reason) = write(ws, message, inbox).await {
+            Event::Out(Some(first)) => {
+                if let Some(reason) = pass_on(ws, inbox, &mut dialect, first).await {
                     return reason;
                 }
             }
@@ -177,9 +169,41 @@ async fn converse(
     }
 }
 
+/// Sends what waits, with one write where it is little; gives a reason where the connection must end.
+async fn pass_on(
+    ws: &mut WebSocketStream<Io>,
+    inbox: &Inbox,
+    dialect: &mut Dialect,
+    first: Outgoing,
+) -> Option<&'static str> {
+    let rest = std::iter::from_fn(|| inbox.queue.try_recv().ok());
+    for outgoing in std::iter::once(first).chain(rest).take(TOGETHER) {
+        inbox.taken(&outgoing);
+        let message = match outgoing {
+            Outgoing::Text(text) => Message::text(dialect.write(text)),
+            Outgoing::Ping => dialect.ping(),
+            Outgoing::Close(code, words) => {
+                if let Some(farewell) = dialect.farewell() {
+                    let _ = write(ws, Message::text(farewell), inbox).await;
+                }
+                close(ws, code, words).await;
+                return Some(words);
+            }
+        };
+        if let Some(reason) = in_time(ws.feed(message), inbox).await {
+            return Some(reason);
+        }
+    }
+    in_time(ws.flush(), inbox).await
+}
+
 /// Sends a message; gives a reason where the connection must end.
 async fn write(ws: &mut WebSocketStream<Io>, message: Message, inbox: &Inbox) -> Option<&'static str> {
-    let send = async { ws.send(message).await.err().map(|_| "broken") };
+    in_time(ws.send(message), inbox).await
+}
+
+async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<&'static str> {
+    let send = async { sending.await.err().map(|_| "broken") };
     let late = async {
         or(killed(inbox), after(WRITE, Event::Tick)).await;
         Some("too slow")
