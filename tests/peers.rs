@@ -78,6 +78,13 @@ impl Drop for PyRtc {
     }
 }
 
+/// A server of ours that pages from anywhere may use, and its address.
+fn our_server(home: &Path) -> (Program, String) {
+    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
+    let url = ws(&server.link());
+    (server, url)
+}
+
 /// Serves the page of RTCPool for as long as the test runs; its address.
 fn pages() -> Option<String> {
     let script = std::fs::read(installed("bundle.js")?).unwrap();
@@ -284,9 +291,7 @@ fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
     let _cores = alone();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
-    let mut server =
-        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
-    let url = ws(&server.link());
+    let (_server, url) = our_server(home.path());
     let received = Received::of_each();
     let (mut client, me) = join(home.path(), &format!("{url}/ssp"), &strings(&received.options()));
     // The sound is here before the offer that says what it is.
@@ -302,9 +307,8 @@ fn a_collision_by_force_ends_well() {
     let _cores = beside_others();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
-    let mut server =
-        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
-    let pool = format!("{}/ssp", ws(&server.link()));
+    let (_server, url) = our_server(home.path());
+    let pool = format!("{url}/ssp");
     // The page is there first, so it is the one that does not give way.
     let page = tab(&pages, &pool, "media&channel");
     let its = id_of(&page);
@@ -362,9 +366,7 @@ fn pages_of_rtcpool_come_by_socket_io_too() {
     let _cores = alone();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
-    let mut server =
-        Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
-    let url = ws(&server.link());
+    let (_server, url) = our_server(home.path());
     let http = url.replace("ws://", "http://");
     let received = Received::of_each();
     let page = tab(&pages, &http, "media&channel");

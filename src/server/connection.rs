@@ -8,7 +8,7 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::SinkExt;
-use smol::future::or;
+use smol::future::{or, yield_now};
 use smol::io::AsyncWriteExt;
 use smol::stream::StreamExt;
 
@@ -26,6 +26,8 @@ const CLOSING: Duration = Duration::from_secs(2);
 
 /// So many messages at most leave before it is looked what came.
 const TOGETHER: usize = 64;
+/// After so much without a pause it is the turn of others, who share the thread.
+const TURN: usize = 16;
 
 /// Small buffers: a server holds many connections that are mostly idle.
 pub(super) fn config() -> WebSocketConfig {
@@ -103,7 +105,12 @@ async fn converse(
     }
     let mut heard = Instant::now();
     let mut tick = Instant::now() + timeouts.hello;
+    let mut done = 0;
     loop {
+        done += 1;
+        if done % TURN == 0 {
+            yield_now().await;
+        }
         let queue = async { Event::Out(inbox.queue.recv().await.ok()) };
         let socket = async { Event::In(ws.next().await) };
         match or(or(queue, socket), or(killed(inbox), at(tick))).await {

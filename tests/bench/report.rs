@@ -121,12 +121,13 @@ fn strip(page: &mut String, Comparison { what, unit, samples }: &Comparison) {
         let _ = write!(
             page,
             "<line x1={0:.1} x2={0:.1} y1={1} y2={2} stroke='{colour}' stroke-width=3 />\
-             <text x={3:.1} y={4}>{half:.1}</text>",
+             <text x={3:.1} y={4}>{half:.5$}</text>",
             x(half),
             y - 12,
             y + 12,
             x(half) + 6.0,
-            y - 7
+            y - 7,
+            if half < 10.0 { 2 } else { 1 }
         );
     }
     page.push_str("</svg>");
@@ -170,10 +171,11 @@ fn axis(page: &mut String, most: f64, unit: &str, height: usize, x: &impl Fn(f64
         let value = most / 4.0 * f64::from(n);
         let _ = write!(
             page,
-            "<line class=grid x1={0:.1} x2={0:.1} y1=4 y2={1} /><text class=faint x={0:.1} y={2} text-anchor=middle>{value:.0} {unit}</text>",
+            "<line class=grid x1={0:.1} x2={0:.1} y1=4 y2={1} /><text class=faint x={0:.1} y={2} text-anchor=middle>{value:.3$} {unit}</text>",
             x(value),
             height - 20,
-            height - 5
+            height - 5,
+            if most < 10.0 { 2 } else { 0 }
         );
     }
 }

@@ -21,6 +21,14 @@ fn shares(pid: u32, seconds: u64) -> Vec<f64> {
     (0..seconds).map(second).collect()
 }
 
+/// Of the line that lies closest to the points.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let both: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    both / points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>()
+}
+
 /// Measures it with up to so many receivers.
 pub fn measure() {
     let (most, seconds) = (number("MOST", 8), number("SECONDS_EACH", 8));
@@ -78,8 +86,7 @@ pub fn measure() {
         comparisons.push(Comparison { what, unit: "% of a core", samples });
     }
     let added = |(who, median): (&str, Vec<(f64, f64)>)| {
-        let (few, many) = (median.first()?, median.last()?);
-        (many.0 > few.0).then(|| (who.to_owned(), vec![(many.1 - few.1) / (many.0 - few.0)]))
+        (median.len() > 1).then(|| (who.to_owned(), vec![slope(&median)]))
     };
     let samples = ["roomtone", "webrtcsink"].into_iter().zip(medians).filter_map(added).collect();
     comparisons.push(Comparison { what: "Each receiver more".into(), unit: "% of a core", samples });
@@ -98,4 +105,9 @@ pub fn measure() {
         courses: vec![],
     }
     .finish();
+}
+
+#[test]
+fn a_slope() {
+    assert!((slope(&[(1.0, 3.0), (2.0, 5.0), (4.0, 9.0)]) - 2.0).abs() < 1e-9);
 }

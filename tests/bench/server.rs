@@ -165,10 +165,11 @@ impl Server {
                     for _ in 0..at_once {
                         socket.send(text.clone()).await.unwrap();
                     }
-                    loop {
-                        hear(&mut socket).await;
+                    while let Frame::Text(_) = socket.receive().await {
                         count.fetch_add(1, Ordering::Relaxed);
-                        socket.send(text.clone()).await.unwrap();
+                        if socket.send(text.clone()).await.is_err() {
+                            break;
+                        }
                     }
                 }));
             }
@@ -185,37 +186,12 @@ impl Server {
 
     /// How long a message takes there and back, in ms, again and again.
     async fn round_trips(&self, time: Duration) -> Vec<f64> {
-        let ([mut a, mut b], text) = self.pair(1000, 80).await;
-        let _echo = smol::spawn(async move {
-            loop {
-                let text = hear(&mut b).await;
-                b.send(text).await.unwrap();
-            }
-        });
-        let (until, mut all) = (Instant::now() + time, vec![]);
-        while Instant::now() < until {
-            let began = Instant::now();
-            a.send(text.clone()).await.unwrap();
-            let late = async {
-                smol::Timer::after(LONGEST).await;
-                false
-            };
-            let back = async {
-                hear(&mut a).await;
-                true
-            };
-            let came = or(back, late).await;
-            all.push(ms(began.elapsed()));
-            if !came {
-                break;
-            }
-            smol::Timer::after(Duration::from_millis(10)).await;
-        }
-        all
+        there_and_back(self.pair(1000, 80).await, time).await
     }
 
     /// The same while somebody is written to who does not read.
     async fn beside_a_deaf_one(&self, time: Duration) -> Vec<f64> {
+        let pair = self.pair(1000, 80).await;
         let ([mut writes, _deaf], text) = self.pair(1001, 16_000).await;
         // On a thread of its own: the others here shall not wait for it.
         let ended = Arc::new(AtomicBool::new(false));
@@ -226,11 +202,39 @@ impl Server {
             });
         });
         smol::Timer::after(Duration::from_millis(500)).await;
-        let found = self.round_trips(time).await;
+        let found = there_and_back(pair, time).await;
         ended.store(true, Ordering::Relaxed);
         smol::unblock(move || thread.join()).await.unwrap();
         found
     }
+}
+
+async fn there_and_back(([mut a, mut b], text): ([Socket; 2], String), time: Duration) -> Vec<f64> {
+    let _echo = smol::spawn(async move {
+        while let Frame::Text(text) = b.receive().await {
+            b.send(text).await.unwrap();
+        }
+    });
+    let (until, mut all) = (Instant::now() + time, vec![]);
+    while Instant::now() < until {
+        let began = Instant::now();
+        a.send(text.clone()).await.unwrap();
+        let late = async {
+            smol::Timer::after(LONGEST).await;
+            false
+        };
+        let back = async {
+            hear(&mut a).await;
+            true
+        };
+        let came = or(back, late).await;
+        all.push(ms(began.elapsed()));
+        if !came {
+            break;
+        }
+        smol::Timer::after(Duration::from_millis(10)).await;
+    }
+    all
 }
 
 /// Measures it all, theirs and ours in turn.
