@@ -89,17 +89,19 @@ impl Server {
     }
 
     /// Connects until the server knows the peer; under the id that it has there.
-    async fn enter(&self, name: &str) -> (Socket, String) {
-        let mut socket = Socket::connect(&self.target).await.unwrap();
-        let id = match self.runs {
-            Runs::Ours(_) => {
+    fn enter(&self, name: &str) -> impl Future<Output = (Socket, String)> + Send + use<> {
+        let (target, name) = (self.target.clone(), name.to_owned());
+        let ours = matches!(self.runs, Runs::Ours(_));
+        async move {
+            let mut socket = Socket::connect(&target).await.unwrap();
+            if ours {
                 socket.send(format!("HELLO {name}")).await.unwrap();
                 assert_eq!(hear(&mut socket).await, "HELLO");
-                name.to_owned()
+                return (socket, name);
             }
-            Runs::Theirs(_) => hear_of(&mut socket, "welcome").await["peerId"].as_str().unwrap().to_owned(),
-        };
-        (socket, id)
+            let welcome = hear_of(&mut socket, "welcome").await;
+            (socket, welcome["peerId"].as_str().unwrap().to_owned())
+        }
     }
 
     /// Two who talk to each other, and a candidate of that length as they send it.
@@ -133,18 +135,8 @@ impl Server {
         let mut all = vec![];
         while all.len() < peers {
             // Some at once, for one after another takes them long.
-            let enters = (0..50.min(peers - all.len())).map(|n| {
-                let (target, name) = (self.target.clone(), format!("idle{}", all.len() + n));
-                let says = matches!(self.runs, Runs::Ours(_));
-                smol::spawn(async move {
-                    let mut socket = Socket::connect(&target).await.unwrap();
-                    if says {
-                        socket.send(format!("HELLO {name}")).await.unwrap();
-                    }
-                    hear(&mut socket).await;
-                    socket
-                })
-            });
+            let enters = (0..50.min(peers - all.len()))
+                .map(|n| smol::spawn(self.enter(&format!("idle{}", all.len() + n))));
             for task in enters.collect::<Vec<_>>() {
                 all.push(task.await);
             }
@@ -175,13 +167,14 @@ impl Server {
             }
         }
         smol::Timer::after(Duration::from_millis(300)).await;
-        let before = (count.load(Ordering::Relaxed), cpu(self.pid()));
+        let now = || (count.load(Ordering::Relaxed), cpu(self.pid()));
+        let before = now();
         smol::Timer::after(time).await;
-        let passed = count.load(Ordering::Relaxed) - before.0;
+        let after = now();
         for talk in talks {
             talk.cancel().await;
         }
-        passed as f64 / (cpu(self.pid()) - before.1).as_secs_f64()
+        (after.0 - before.0) as f64 / (after.1 - before.1).as_secs_f64()
     }
 
     /// How long a message takes there and back, in ms, again and again.
