@@ -9,7 +9,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::SinkExt;
 use smol::future::{or, yield_now};
-use smol::io::AsyncWriteExt;
+use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard};
@@ -220,18 +220,79 @@ async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox
 
 /// Sends a close frame and waits for the peer's. Where the peer's messages can no longer be read (one was
 /// too big), what it still sends is read and dropped: a socket closed with bytes unread is reset, and a
-/// reset would take the close frame from the peer.
+/// reset would take the close frame from the peer. It may send without end: others, and the time that it has for
+/// that, have their turn after each.
 async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
     let frame = CloseFrame { code: code.into(), reason: words.into() };
     let handshake = async {
         if ws.close(Some(frame)).await.is_ok() {
-            while let Some(Ok(_)) = ws.next().await {}
+            while let Some(Ok(_)) = ws.next().await {
+                yield_now().await;
+            }
         }
         let io = ws.get_mut();
         if io.close().await.is_ok() {
-            let _ = smol::io::copy(io, smol::io::sink()).await;
+            let mut dropped = vec![0; 16 * 1024];
+            while let Ok(1..) = io.read(&mut dropped).await {
+                yield_now().await;
+            }
         }
         Event::Tick
     };
     or(handshake, after(CLOSING, Event::Tick)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::mpsc;
+    use std::task::{Context, Poll};
+
+    use async_tungstenite::tungstenite::protocol::Role;
+    use smol::io::{AsyncRead, AsyncWrite};
+
+    use super::*;
+
+    /// A peer that sends empty messages (RFC 6455, 5.2) faster than they are read, and takes everything.
+    struct Endless(usize);
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            to: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let frame = [0x81, 0x80, 0, 0, 0, 0].into_iter().cycle().skip(self.0 % 6);
+            to.iter_mut().zip(frame).for_each(|(to, byte)| *to = byte);
+            self.0 += to.len();
+            Poll::Ready(Ok(to.len()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(from.len()))
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn who_sends_without_end_is_closed_all_the_same() {
+        let (ended, end) = mpsc::channel();
+        std::thread::spawn(move || {
+            smol::block_on(async {
+                let io: Io = Box::pin(Endless(0));
+                let mut ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
+                close(&mut ws, 1002, "invalid protocol").await;
+                let _ = ended.send(());
+            });
+        });
+        end.recv_timeout(CLOSING * 10).unwrap();
+    }
 }

@@ -8,7 +8,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::ServerName;
-use smol::future::or;
+use smol::future::{or, yield_now};
 use smol::net::TcpStream;
 use smol::stream::StreamExt;
 use url::{Host, Url};
@@ -340,7 +340,10 @@ impl Socket {
     pub async fn close(mut self) {
         let handshake = async {
             if self.ws.close(None).await.is_ok() {
-                while let Some(Ok(_)) = self.ws.next().await {}
+                // A server that sends without end does not take the time that this has.
+                while let Some(Ok(_)) = self.ws.next().await {
+                    yield_now().await;
+                }
             }
         };
         let late = async {
