@@ -243,7 +243,7 @@ impl Link {
                 self.negotiation.handle_local_candidate(mline, candidate);
             }
             Input::Connection(ConnectionState::Connected) => {
-                self.negotiation.handle_connected();
+                self.negotiation.handle_connected(now);
                 if !self.watch.is_up() {
                     self.watch.connected();
                     self.waiting = None;
@@ -355,6 +355,7 @@ impl Link {
                 {
                     self.warn_ours(&format!("waiting for {step}: {reason}"));
                     self.broken(now);
+                    self.negotiation.reopen(now);
                 }
                 negotiation::Output::Failed(step, reason) => {
                     self.end(EndReason::Negotiation { step, reason })

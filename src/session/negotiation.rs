@@ -60,6 +60,11 @@ pub struct Negotiation {
     answering: Option<Sdp>,
     /// The offer being ignored, until the next description.
     ignoring: bool,
+    /// A first offer of ours was forgotten, and whether the peer answers it is not known. An answer does not
+    /// say which offer it is for: the next offer waits until it is clear what the peer means.
+    forgotten: bool,
+    /// A re-offer of ours was forgotten for one of the peer's.
+    gave_way: bool,
     candidates: usize,
     offers: Bucket,
     flooded: bool,
@@ -84,6 +89,8 @@ impl Negotiation {
             local: None,
             answering: None,
             ignoring: false,
+            forgotten: false,
+            gave_way: false,
             candidates: 0,
             offers: Bucket::new(OFFERS.0, OFFERS.1),
             flooded: false,
@@ -117,14 +124,22 @@ impl Negotiation {
     }
 
     /// ICE and DTLS are through: both sides mean the same descriptions.
-    pub fn handle_connected(&mut self) {
+    pub fn handle_connected(&mut self, now: Instant) {
         self.connected = true;
+        self.forgotten = false;
+        self.proceed(now);
     }
 
-    /// Nothing is under way.
+    /// No exchange is under way.
     #[cfg(test)]
     pub(super) fn is_stable(&self) -> bool {
-        self.state == State::Stable && self.inbox.is_empty() && !self.offer_owed
+        self.state == State::Stable && self.inbox.is_empty()
+    }
+
+    /// No exchange is under way or will follow.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_stable() && !self.offer_owed
     }
 
     /// Our side wants to make an offer.
@@ -133,14 +148,20 @@ impl Negotiation {
         self.proceed(now);
     }
 
-    /// Begins anew over a fresh connection, with an offer of ours. What the peer said before is forgotten.
+    /// Begins anew over a fresh connection, with an offer of ours.
     pub fn renew(&mut self, now: Instant) {
+        self.reopen(now);
+        self.request_offer(now);
+    }
+
+    /// Begins anew over a fresh connection, and takes the peer's offer. What it said before is forgotten.
+    pub fn reopen(&mut self, now: Instant) {
         self.inbox.clear();
         self.ignoring = false;
+        self.offer_owed = false;
         self.complete_at = None;
         self.enter(now, State::Stable);
         self.restart();
-        self.request_offer(now);
     }
 
     /// A message of the peer came.
@@ -238,13 +259,17 @@ impl Negotiation {
                 None => break,
             }
         }
-        if self.state == State::Stable && self.offer_owed {
-            self.offer_owed = false;
-            self.complete_at = None;
-            let id = self.id();
-            self.effect(Effect::CreateOffer(id));
-            self.enter(now, State::CreatingOffer(id));
+        if self.state == State::Stable && self.offer_owed && !self.forgotten {
+            self.begin_offer(now);
         }
+    }
+
+    fn begin_offer(&mut self, now: Instant) {
+        self.offer_owed = false;
+        self.complete_at = None;
+        let id = self.id();
+        self.effect(Effect::CreateOffer(id));
+        self.enter(now, State::CreatingOffer(id));
     }
 
     fn offer(&mut self, now: Instant, sdp: String) {
@@ -336,6 +361,8 @@ impl Negotiation {
                 if is_other {
                     self.outputs.push_back(Output::Restarted);
                 }
+                self.forgotten = begins;
+                self.gave_way = matches!(state, State::Offered { deferred: true, .. });
                 self.take_offer(now, sdp);
             }
             (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {
@@ -358,9 +385,17 @@ impl Negotiation {
             }
             // The peer answered an offer that was forgotten or made by one before us of our name, and by
             // then means another exchange than we do. One side begins again.
-            (SdpKind::Answer, _) if self.terms.mends && self.is_established() && !self.connected => {
+            (SdpKind::Answer, _)
+                if (self.terms.mends || self.forgotten && !self.terms.polite)
+                    && self.is_established()
+                    && !self.connected =>
+            {
                 self.restart();
-                self.offer_owed = true;
+                self.begin_offer(now);
+            }
+            // Each gave way to the other, and would do so again: one of the two has to stand by its offers.
+            (SdpKind::Answer, _) if std::mem::take(&mut self.gave_way) => {
+                self.terms.polite &= !self.terms.mends;
             }
             (SdpKind::Answer, _) => self.warn("an answer to no offer of ours"),
         }
@@ -413,6 +448,8 @@ impl Negotiation {
         self.remote = None;
         self.local = None;
         self.role = None;
+        self.forgotten = false;
+        self.gave_way = false;
         self.candidates = 0;
         self.connected = false;
         self.effect(Effect::Open);

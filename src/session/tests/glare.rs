@@ -82,9 +82,9 @@ fn glare(forgets: bool) -> (Side, Side) {
     impolite.work(now);
     polite.work(now);
     settle(now, &mut impolite, &mut polite);
-    polite.negotiation.handle_connected();
-    impolite.negotiation.handle_connected();
-    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    polite.negotiation.handle_connected(now);
+    impolite.negotiation.handle_connected(now);
+    assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     polite.add(now, "audio");
     impolite.add(now, "audio");
     assert!(is_offer(&polite.out[0]) && is_offer(&impolite.out[0]), "both are on their way");
@@ -95,7 +95,7 @@ fn glare(forgets: bool) -> (Side, Side) {
 #[test]
 fn an_offer_that_can_be_forgotten_is_made_again_on_the_same_connection() {
     let (polite, impolite) = glare(true);
-    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
     assert_eq!((polite.restarted, impolite.restarted), (0, 0));
 }
@@ -103,7 +103,7 @@ fn an_offer_that_can_be_forgotten_is_made_again_on_the_same_connection() {
 #[test]
 fn an_offer_that_cannot_be_forgotten_begins_anew_and_the_other_side_gives_way_to_it() {
     let (polite, impolite) = glare(false);
-    assert!(polite.negotiation.is_stable() && impolite.negotiation.is_stable());
+    assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (2, 2));
     assert_eq!((polite.restarted, impolite.restarted), (1, 1));
     assert_eq!(impolite.connection.remote, Some(SdpKind::Offer), "of the one who began anew");

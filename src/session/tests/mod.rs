@@ -138,7 +138,7 @@ impl Side {
     }
 
     fn callee() -> Self {
-        Self::new(Call::answer(terms(), Admission::default()))
+        Self::new(Call::answer(Terms { mends: false, ..terms() }, Admission::default()))
     }
 
     fn input(&mut self, now: Instant, input: Input) {

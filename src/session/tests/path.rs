@@ -108,8 +108,9 @@ fn a_failed_connection_is_mended_and_a_failed_attempt_is_tried_again() {
     // The answer does not come for as long as it may take.
     let later = now + STEP;
     a.timeout(later);
+    assert_eq!(a.connection.opened, 3, "for an offer of the peer");
     a.timeout(later + Duration::from_secs(1));
-    assert_eq!(a.connection.opened, 3);
+    assert_eq!(a.connection.opened, 4);
     settle(later, &mut a, &mut b);
     connect(later, &mut a, &mut b);
     assert_eq!((last(&a), last(&b)), ("connected", "connected"));
@@ -197,6 +198,32 @@ fn an_offer_that_the_connection_cannot_answer_is_answered_over_a_fresh_one() {
     b.outbox.clear();
     a.input(now, Input::Connection(ConnectionState::Connected));
     assert_eq!(last(&a), "connected");
+}
+
+#[test]
+fn whose_own_attempt_failed_takes_that_of_the_peer() {
+    let (now, mut a, mut b) = connected();
+    b.input(now, Input::Renew);
+    // Its media layer does not come back with an offer.
+    b.results.clear();
+    let later = now + STEP;
+    b.timeout(later);
+    assert!(last(&b).contains("waiting for our offer to be made"));
+    a.input(later, Input::Renew);
+    settle(later, &mut a, &mut b);
+    connect(later, &mut a, &mut b);
+    assert_eq!((last(&a), last(&b)), ("connected", "connected"));
+}
+
+/// Both are polite, as natives are in a call, and in step with each other: nothing else ends the circle.
+#[test]
+fn two_that_both_give_way_do_not_do_so_without_end() {
+    let (now, mut a, mut b) = connected();
+    a.input(now, Input::Negotiate);
+    b.input(now, Input::Negotiate);
+    settle(now, &mut a, &mut b);
+    assert!(a.is_stable() && b.is_stable());
+    assert_eq!((a.connection.opened, b.connection.opened), (1, 1));
 }
 
 #[test]
