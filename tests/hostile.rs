@@ -5,7 +5,7 @@
 mod common;
 
 use common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
-use common::{Holds, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
+use common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
 use serde_json::json;
 
 fn host(home: &std::path::Path, options: &[&str]) -> (Program, String) {
@@ -110,6 +110,39 @@ fn a_server_that_misbehaves_ends_the_call_with_one_line() {
         6,
         "the peer hung up",
     );
+}
+
+/// A server, or a peer by way of it, that talks without end: what our own side does is not held up by it.
+#[test]
+fn who_talks_without_end_holds_nothing_up() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}", listener.local_addr().unwrap());
+    let (told, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut flood = stream.try_clone().unwrap();
+        let mut ws = WebSocket::accept(stream);
+        ws.hear();
+        ws.say("HELLO");
+        ws.hear();
+        ws.say("SESSION_OK");
+        // Frames of text as they are (RFC 6455, 5.2), many at a time.
+        let frames = b"\x81\x08nonsense".repeat(10_000);
+        std::thread::spawn(move || while std::io::Write::write_all(&mut flood, &frames).is_ok() {});
+        while let Some(line) = ws.hear() {
+            let _ = told.send(line);
+        }
+    });
+    let home = tempfile::tempdir().unwrap();
+    let mut caller = Program::start(home.path(), &["call", "bob", "--server", &url, "--headless"]);
+    for word in ["offer", "candidate"] {
+        while !lines.recv_timeout(PATIENCE).expect(word).contains(word) {}
+    }
+    caller.say(&json!({"command": "quit"}));
+    let warnings = caller.count("warning", &[]);
+    let (code, error) = caller.end();
+    assert_eq!(code, 0, "{error}");
+    assert!((1..200).contains(&warnings), "{warnings} warnings");
 }
 
 #[test]

@@ -215,7 +215,8 @@ impl Client {
         let wired = async { Happening::Wire(wire.next().await) };
         let command = async { Happening::Command(self.command().await) };
         let failure = async { Happening::Failure(self.failure().await) };
-        // None starves another: what is ready is taken in, and the timer is looked at each time.
+        // None starves another: the server's lines pause, commands and failures are few, and the timer is
+        // looked at each time.
         or(timer, or(or(command, wired), or(connection, failure))).await
     }
 

@@ -12,6 +12,7 @@ use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
 use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
+use crate::session::limit::Bucket;
 use crate::session::room::{Input, Output, Room};
 use crate::session::{Effect, EndReason, Terms, link};
 use crate::signalling::{self, Protocol};
@@ -25,6 +26,8 @@ struct Hall {
     descriptions: BTreeMap<PeerId, Value>,
     /// The server has us in the room.
     is_in: bool,
+    /// What is told of the server's junk.
+    warnings: Bucket,
 }
 
 impl Hall {
@@ -62,6 +65,7 @@ impl Client {
             stats_at,
             descriptions: BTreeMap::new(),
             is_in: false,
+            warnings: Bucket::new(link::WARNINGS.0, link::WARNINGS.1),
         };
         wire.say(|backend| Some(backend.join(name))).await;
         let end = loop {
@@ -159,7 +163,9 @@ impl Client {
                 return Err(ClientError::Refused(reason));
             }
             signalling::Event::Refused(text) | signalling::Event::Junk(text) => {
-                self.warn(&text);
+                if hall.warnings.take(Instant::now()) {
+                    self.warn(&text);
+                }
                 return Ok(None);
             }
             signalling::Event::IceServers(servers) => {

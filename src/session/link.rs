@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::effect::{Effect, EffectId, EffectResult};
+use super::limit::Bucket;
 use super::negotiation::{self, Negotiation};
 use super::terms::Terms;
 use super::tried::Tried;
@@ -16,6 +17,9 @@ pub const CONNECT: Duration = Duration::from_secs(20);
 
 /// How long a peer that need not offer has to do so, until we do.
 pub const TURN: Duration = Duration::from_secs(1);
+
+/// What is told of the junk of one peer: so much at once, and so much a second in the long run.
+pub const WARNINGS: (u32, u32) = (50, 1);
 
 /// How a connection fares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,6 +157,9 @@ pub struct Link {
     waiting: Option<(Instant, Wait)>,
     /// An offer of ours is due after the peer's first.
     owes: bool,
+    /// What is told of the peer's junk, which it may send without end.
+    warnings: Bucket,
+    left_out: bool,
     ended: bool,
     outputs: VecDeque<Output>,
 }
@@ -168,6 +175,8 @@ impl Link {
             tried: Tried::default(),
             waiting: None,
             owes: false,
+            warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
+            left_out: false,
             ended: false,
             outputs: VecDeque::new(),
         };
@@ -236,7 +245,7 @@ impl Link {
                 self.negotiation.handle_peer(now, message);
                 self.keep_waiting(now);
             }
-            Input::Junk(why) => self.warn(&why),
+            Input::Junk(why) => self.warn(now, &why),
             Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
             Input::LocalCandidate(mline, candidate) => {
                 self.tried.ours(&candidate);
@@ -347,7 +356,7 @@ impl Link {
                     }
                 }
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
-                negotiation::Output::Warning(text) => self.warn(&text),
+                negotiation::Output::Warning(text) => self.warn(now, &text),
                 negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
                 // What cannot be negotiated over this connection may be over a new one.
                 negotiation::Output::Failed(step, reason)
@@ -380,7 +389,11 @@ impl Link {
         self.outputs.push_back(Output::Warning(text.to_owned()));
     }
 
-    fn warn(&mut self, text: &str) {
-        self.outputs.push_back(Output::Warning(format!("not taken from the peer: {text}")));
+    fn warn(&mut self, now: Instant, text: &str) {
+        if self.warnings.take(now) {
+            self.warn_ours(&format!("not taken from the peer: {text}"));
+        } else if !std::mem::replace(&mut self.left_out, true) {
+            self.warn_ours("not taken from the peer: more than is told of");
+        }
     }
 }

@@ -26,6 +26,8 @@ const ABNORMAL: u16 = 1006;
 const NO_STATUS: u16 = 1005;
 /// How long a message may take to leave.
 const WRITE: Duration = Duration::from_secs(10);
+/// The messages that are taken of a server in one go.
+const TURN: usize = 16;
 
 /// What a server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +195,7 @@ pub struct Socket {
     ws: WebSocketStream<Box<dyn Stream>>,
     socketio: bool,
     reads_ahead: bool,
+    received: usize,
 }
 
 impl std::fmt::Debug for Socket {
@@ -253,7 +256,7 @@ impl Socket {
         match opened {
             Ok((ws, response)) => {
                 let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
-                let mut socket = Self { ws, socketio: false, reads_ahead };
+                let mut socket = Self { ws, socketio: false, reads_ahead, received: 0 };
                 if target.socketio {
                     socket.enter(&name).await?;
                     socket.socketio = true;
@@ -304,6 +307,11 @@ impl Socket {
     /// The next message; pings are answered meanwhile. May be dropped while it waits, without loss.
     pub async fn receive(&mut self) -> Frame {
         loop {
+            // One who says things without end lets others have their turn.
+            self.received = self.received.wrapping_add(1);
+            if self.received.is_multiple_of(TURN) {
+                yield_now().await;
+            }
             return match self.ws.next().await {
                 Some(Ok(Message::Text(text))) if self.socketio => match Packet::parse(text.as_str()) {
                     Ok(Packet::Event(line)) => Frame::Text(line),

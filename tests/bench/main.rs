@@ -59,7 +59,7 @@ fn setup() {
         let stream = peers::stream(&camera).await;
         for n in 0..=count {
             let screen = Screen::start(home.path(), &format!("warm{n}"));
-            let took = peers::ours(&stream, &screen).await;
+            let took = peers::ours(&stream, &screen);
             // The first is not warm.
             if n > 0 {
                 warm.push(took);

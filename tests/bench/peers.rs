@@ -3,16 +3,19 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::output::Output;
 use roomtone::media::peer::PeerConfig;
 use roomtone::media::{Peer, PeerEvent, Rates, Stream, inventory};
+use roomtone::protocol::PeerMessage;
 use roomtone::sdp::Kind;
 use roomtone::session::negotiation::Output as Told;
 use roomtone::session::{ConnectionState, Effect, Negotiation, Terms};
 use serde_json::Value;
+use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::common::browser::Browser;
 use super::common::{Namespace, wait_for};
@@ -146,47 +149,57 @@ struct End {
     negotiation: Negotiation,
     config: PeerConfig,
     peer: Option<Peer>,
-    events: (smol::channel::Sender<PeerEvent>, smol::channel::Receiver<PeerEvent>),
-    connected: bool,
+    events: (Sender<PeerEvent>, Receiver<PeerEvent>),
+    inbox: Receiver<PeerMessage>,
+    other: Sender<PeerMessage>,
     outputs: Vec<Output>,
 }
 
 impl End {
-    fn new(config: PeerConfig) -> Self {
+    fn new(config: PeerConfig, inbox: Receiver<PeerMessage>, other: Sender<PeerMessage>) -> Self {
         let terms = Terms::new(true, config.wanted());
         let negotiation = Negotiation::new(Terms { forgets: roomtone::media::forgets_offers(), ..terms });
-        let events = smol::channel::bounded(256);
-        Self { negotiation, config, peer: None, events, connected: false, outputs: vec![] }
+        let events = bounded(256);
+        Self { negotiation, config, peer: None, events, inbox, other, outputs: vec![] }
     }
 
-    async fn step(&mut self, other: &mut Self, screen: Option<&Screen>) {
-        while let Some(told) = self.negotiation.poll_output() {
-            match told {
-                Told::Effect(Effect::Open) => {
-                    self.peer = Some(Peer::open(self.config.clone(), self.events.0.clone()).unwrap());
-                }
-                Told::Effect(effect) => {
-                    if let Some((id, result)) = self.peer.as_ref().unwrap().execute(effect).await {
-                        self.negotiation.handle_result(Instant::now(), id, result);
+    /// Until the inbox is closed; the time at which it was connected goes there.
+    async fn run(mut self, screen: Option<&Screen>, connected: &OnceLock<Duration>) {
+        loop {
+            while let Some(told) = self.negotiation.poll_output() {
+                match told {
+                    Told::Effect(Effect::Open) => {
+                        self.peer = Some(Peer::open(self.config.clone(), self.events.0.clone()).unwrap());
                     }
+                    Told::Effect(effect) => {
+                        if let Some((id, result)) = self.peer.as_ref().unwrap().execute(effect).await {
+                            self.negotiation.handle_result(Instant::now(), id, result);
+                        }
+                    }
+                    Told::Send(message) => drop(self.other.try_send(message)),
+                    _ => {}
                 }
-                Told::Send(message) => other.negotiation.handle_peer(Instant::now(), message),
-                _ => {}
             }
-        }
-        while let Ok(event) = self.events.1.try_recv() {
-            match event {
-                PeerEvent::LocalCandidate(mline, candidate) => {
+            let events = self.events.1.clone();
+            let inbox = self.inbox.clone();
+            let event = async { Some(Ok(events.recv().await.ok()?)) };
+            let message = async { Some(Err(inbox.recv().await.ok()?)) };
+            match smol::future::or(event, message).await {
+                None => return,
+                Some(Err(message)) => self.negotiation.handle_peer(Instant::now(), message),
+                Some(Ok(PeerEvent::LocalCandidate(mline, candidate))) => {
                     self.negotiation.handle_local_candidate(mline, candidate);
                 }
-                PeerEvent::Connection(ConnectionState::Connected) => self.connected = true,
-                PeerEvent::Track(track) if track.kind() == Kind::Video => {
+                Some(Ok(PeerEvent::Connection(ConnectionState::Connected))) => {
+                    let _ = connected.set(super::timecode::now());
+                }
+                Some(Ok(PeerEvent::Track(track))) if track.kind() == Kind::Video => {
                     let sink = screen.expect("one end shows").sink();
-                    let (failed, _) = smol::channel::bounded(1);
+                    let (failed, _) = bounded(1);
                     self.outputs.push(Output::start(&track, &sink, "peer", None, failed).unwrap());
                     track.flow();
                 }
-                _ => {}
+                Some(Ok(_)) => {}
             }
         }
     }
@@ -207,25 +220,24 @@ pub async fn stream(camera: &Camera) -> Stream {
     stream
 }
 
-/// Two ends of ours in this process: from the wish to call to connected and to the first picture that is shown.
-pub async fn ours(stream: &Stream, screen: &Screen) -> (Duration, Duration) {
+/// Two ends of ours in this process, each in a thread of its own: from the wish to call to connected (the end that
+/// shows) and to the first picture that is shown.
+pub fn ours(stream: &Stream, screen: &Screen) -> (Duration, Duration) {
     let codecs = inventory::codecs(&[], None).unwrap().all;
     let config = PeerConfig { codecs, ..PeerConfig::default() };
-    let mut a = End::new(PeerConfig { streams: vec![stream.clone()], ..config.clone() });
-    let mut b = End::new(PeerConfig { receive: vec![Kind::Video], ..config });
-    let (began, until) = (super::timecode::now(), Instant::now() + Duration::from_secs(20));
+    let ((to_a, in_a), (to_b, in_b)) = (unbounded(), unbounded());
+    let began = super::timecode::now();
+    let streams = vec![stream.clone()];
+    let mut a = End::new(PeerConfig { streams, ..config.clone() }, in_a, to_b.clone());
+    let b = End::new(PeerConfig { receive: vec![Kind::Video], ..config }, in_b, to_a.clone());
     a.negotiation.request_offer(Instant::now());
-    let mut connected = None;
-    loop {
-        a.step(&mut b, None).await;
-        b.step(&mut a, Some(screen)).await;
-        if b.connected {
-            connected.get_or_insert_with(|| super::timecode::now() - began);
-        }
-        if let (Some(connected), Some(shown)) = (connected, screen.shown().first()) {
-            return (connected, shown.at - began);
-        }
-        assert!(Instant::now() < until, "nothing is shown");
-        smol::Timer::after(Duration::from_micros(300)).await;
-    }
+    let (other, connected) = (OnceLock::new(), OnceLock::new());
+    std::thread::scope(|scope| {
+        scope.spawn(|| smol::block_on(a.run(None, &other)));
+        scope.spawn(|| smol::block_on(b.run(Some(screen), &connected)));
+        let shown = screen.first();
+        let connected = wait_for("connected", || connected.get().copied());
+        (to_a.close(), to_b.close());
+        (connected - began, shown - began)
+    })
 }

@@ -361,6 +361,17 @@ fn junk_is_shrugged_off() {
 }
 
 #[test]
+fn of_junk_without_end_only_some_is_told() {
+    let (now, _, mut b) = accepted(false);
+    (0..10_000).for_each(|_| b.input(now, Input::Junk("no JSON".into())));
+    let told = |b: &Side| b.events.iter().filter(|event| event.starts_with("warning: ")).count();
+    assert_eq!(told(&b), super::link::WARNINGS.0 as usize + 1);
+    assert!(b.events.last().unwrap().contains("more than is told of"));
+    b.input(now + Duration::from_secs(1), Input::Junk("no JSON".into()));
+    assert!(b.events.last().unwrap().contains("no JSON"));
+}
+
+#[test]
 fn a_flood_of_candidates_is_bounded() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
