@@ -237,7 +237,8 @@ pub fn ours(stream: &Stream, screen: &Screen) -> (Duration, Duration) {
         scope.spawn(|| smol::block_on(b.run(Some(screen), &connected)));
         let shown = screen.first();
         let connected = wait_for("connected", || connected.get().copied());
-        (to_a.close(), to_b.close());
+        to_a.close();
+        to_b.close();
         (connected - began, shown - began)
     })
 }
