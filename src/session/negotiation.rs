@@ -352,7 +352,8 @@ impl Negotiation {
             (SdpKind::Offer, state) => {
                 // A re-offer of ours was not applied yet, and is made again. A first one was: it takes a fresh
                 // connection to forget it.
-                self.offer_owed |= matches!(state, State::Offered { deferred: true, .. });
+                let again = matches!(state, State::Offered { deferred: true, .. });
+                self.offer_owed |= again;
                 let begins = matches!(state, State::Offered { deferred: false, .. });
                 let is_other = self.is_of_another_transport(&sdp);
                 if begins || is_other {
@@ -362,7 +363,7 @@ impl Negotiation {
                     self.outputs.push_back(Output::Restarted);
                 }
                 self.forgotten = begins;
-                self.gave_way = matches!(state, State::Offered { deferred: true, .. });
+                self.gave_way = again;
                 self.take_offer(now, sdp);
             }
             (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {

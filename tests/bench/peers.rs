@@ -180,11 +180,10 @@ impl End {
                     _ => {}
                 }
             }
-            let events = self.events.1.clone();
-            let inbox = self.inbox.clone();
-            let event = async { Some(Ok(events.recv().await.ok()?)) };
-            let message = async { Some(Err(inbox.recv().await.ok()?)) };
-            match smol::future::or(event, message).await {
+            let event = async { Some(Ok(self.events.1.recv().await.ok()?)) };
+            let message = async { Some(Err(self.inbox.recv().await.ok()?)) };
+            let next = smol::future::or(event, message).await;
+            match next {
                 None => return,
                 Some(Err(message)) => self.negotiation.handle_peer(Instant::now(), message),
                 Some(Ok(PeerEvent::LocalCandidate(mline, candidate))) => {

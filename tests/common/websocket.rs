@@ -1,5 +1,6 @@
 //! A WebSocket in the test's own hands.
 
+use std::io::Write;
 use std::net::TcpStream;
 
 use async_tungstenite::tungstenite;
@@ -34,6 +35,14 @@ impl WebSocket {
 
     pub fn say(&mut self, text: &str) {
         self.ws.send(tungstenite::Message::text(text)).unwrap();
+    }
+
+    /// Says it again and again, as a server does (RFC 6455, 5.2: frames without a mask), until the other side is gone.
+    pub fn say_without_end(&self, text: &str) {
+        assert!(text.len() < 126, "a short frame");
+        let frame = [&[0x81, text.len() as u8], text.as_bytes()].concat();
+        let (mut stream, frames) = (self.ws.get_ref().try_clone().unwrap(), frame.repeat(10_000));
+        std::thread::spawn(move || while stream.write_all(&frames).is_ok() {});
     }
 
     pub fn binary(&mut self, bytes: &[u8]) {
