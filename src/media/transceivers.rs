@@ -5,7 +5,7 @@ use std::sync::Arc;
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
-use super::congestion::Estimator;
+use super::congestion::{Estimator, Found};
 use super::encode::{Encoder, Seat};
 use super::peer::PeerConfig;
 use super::stream::Stream;
@@ -67,14 +67,9 @@ impl Sender {
         self.before + self.feed.as_ref().map_or(0, |feed| feed.link.pushed())
     }
 
-    /// What the network takes for all that the connection sends, in bit/s, where that is known.
-    pub(super) fn estimate(&self) -> Option<u32> {
+    /// What was found of the way to the peer, where that is known.
+    pub(super) fn found(&self) -> Option<Found> {
         self.estimator.as_ref().and_then(Estimator::found)
-    }
-
-    /// Whether losses on the way are the network's nature.
-    pub(super) fn is_noisy(&self) -> bool {
-        self.estimator.as_ref().is_some_and(Estimator::is_noisy)
     }
 
     /// Lets the estimate go on from that, in bit/s.

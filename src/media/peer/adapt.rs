@@ -38,11 +38,12 @@ pub(super) async fn run(
         let lost = reports.lost;
         delay.follow(&webrtc, reports.round_trip());
         let mut state = lock(&state);
-        let found = state.senders.iter().filter_map(|sender| sender.estimate()).min();
-        let is_noisy = state.senders.iter().any(|sender| sender.is_noisy());
-        let (estimate, grown) = congestion.look(found, lost, is_noisy);
-        if let Some(grown) = grown {
-            state.senders.iter().for_each(|sender| sender.go_on_from(grown));
+        // Each estimator hears of all that the connection sends.
+        let found =
+            state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
+        let (estimate, other) = congestion.look(found, lost);
+        if let Some(other) = other {
+            state.senders.iter().for_each(|sender| sender.go_on_from(other));
         }
         let count = |kind| state.senders.iter().filter(|s| s.kind() == kind && s.bitrate().is_some()).count();
         let (sounds, pictures) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
