@@ -48,19 +48,20 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
     let trip = wait_for("a round trip", || setting.ann.stats()["round_trip_ms"].as_f64());
     assert!((60.0..200.0).contains(&trip), "{trip} ms");
-    // What was lost is to come again before its turn.
-    wait_for("a longer delay", || (setting.bob.stats()["delay_ms"].as_u64()? >= 120).then_some(()));
+    // What was lost comes again, and nothing else waits for that long.
     wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
+    let delay = setting.bob.stats()["delay_ms"].as_u64().unwrap();
+    assert!((10..120).contains(&delay), "{delay} ms");
     assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
 }
 
 #[test]
 fn what_is_lost_is_repaired_with_error_correction() {
-    let bad = Impairment { delay: 20 * MS, loss: 0.05, ..Impairment::default() };
+    // Too far for what is lost to come again in time.
+    let bad = Impairment { delay: 500 * MS, loss: 0.05, ..Impairment::default() };
     let options = [&SMALL[..], &["--fec"]].concat();
     let Some(mut setting) = call_of(bad, &options, &options) else { return };
     setting.received.expect_moving_and_audible((0, 0), 60);
-    // Most of what is lost comes again in time; the rest of it is repaired.
     wait_for("repaired packets", || {
         let repaired =
             [&mut setting.bob, &mut setting.ann].map(|side| side.stats()["packets_repaired"].as_u64());
@@ -70,7 +71,8 @@ fn what_is_lost_is_repaired_with_error_correction() {
 
 #[test]
 fn a_mix_waits_for_those_who_are_far_away() {
-    let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.03, ..Impairment::default() };
+    // So much that most pictures wait for one that is lost.
+    let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.1, ..Impairment::default() };
     let Some(network) = Impaired::new(far) else { return namespace::skipped() };
     let home = tempfile::tempdir().unwrap();
     let _server = Program::serve_in(&network.left, home.path());

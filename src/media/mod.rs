@@ -14,6 +14,7 @@ pub mod encoded;
 pub mod grid;
 mod handshake;
 pub mod inventory;
+mod jitter;
 pub mod launch;
 pub mod level;
 pub mod output;

@@ -19,7 +19,7 @@ use crate::sdp::Codec;
 const FINISH: Duration = Duration::from_secs(5);
 
 /// Nothing that comes has waited longer than that.
-const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout::MOST.as_millis() as u64);
+const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout::REPAIR_MOST.as_millis() as u64);
 
 /// One stream of a recording.
 pub(super) struct Input {

@@ -1,8 +1,8 @@
 //! What lies below webrtcbin: ICE's settings, the DTLS connection, and whose certificate it has.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_rustls::rustls::pki_types::CertificateDer;
 use futures_rustls::rustls::pki_types::pem::PemObject;
@@ -84,9 +84,6 @@ pub(super) fn set_up_ice(webrtc: &gst::Element, config: &IceConfig) {
     }
 }
 
-/// The jitter buffers of a connection, one for each stream that comes, by its SSRC.
-pub(super) type JitterBuffers = Arc<Mutex<Vec<(u32, gst::glib::WeakRef<gst::Element>)>>>;
-
 /// Does something with each element of these kinds that webrtcbin makes from now on.
 pub(super) fn with_each(
     webrtc: &gst::Element,
@@ -102,51 +99,23 @@ pub(super) fn with_each(
     });
 }
 
-/// Sets what webrtcbin's RTP session does not let a peer or chance decide; gives the jitter buffers that it makes.
-pub(super) fn set_up_rtp(webrtc: &gst::Element) -> JitterBuffers {
+/// Sets what webrtcbin's RTP session does not let a peer or chance decide.
+pub(super) fn set_up_rtp(webrtc: &gst::Element) {
     /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
     const MAX_STREAMS: u32 = 32;
     /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
-    let buffers = JitterBuffers::default();
+    /// What a call takes, in bit/s, of which feedback may have a twentieth. By itself the session takes it for what came so
+    /// far, at the start nothing: a request for what was lost waits half a second for its turn (RFC 4585, 3.5.2) then.
+    const BANDWIDTH: f64 = 2e6;
     if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
         rtpbin.set_property("max-streams", MAX_STREAMS);
-        let made = buffers.clone();
-        rtpbin.connect("new-jitterbuffer", false, move |args| {
-            let buffer = args.get(1)?.get::<gst::Element>().ok()?;
-            let ssrc = args.get(3)?.get::<u32>().ok()?;
-            // Else the first picture waits for what may have been sent before it.
-            buffer.set_property("faststart-min-packets", 2_u32);
-            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
-            made.retain(|(_, buffer)| buffer.upgrade().is_some());
-            made.push((ssrc, buffer.downgrade()));
-            None
-        });
     }
     with_each(webrtc, &["rtpsession"], |element| {
         let session = element.property::<gst::glib::Object>("internal-session");
         session.set_property("rtcp-min-interval", REPORTS.nseconds());
+        session.set_property("bandwidth", BANDWIDTH);
     });
-    buffers
-}
-
-/// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
-/// (1.22) looks at the last m-line of a bundle alone: with sound there, nothing is ever asked for again.
-pub(super) fn ask_again(buffers: &JitterBuffers, pad: &gst::Pad) {
-    let caps = pad.current_caps();
-    let Some(stream) = caps.as_ref().and_then(|caps| caps.structure(0)) else { return };
-    if let (Ok(ssrc), Ok(true)) = (stream.get::<u32>("ssrc"), stream.get::<bool>("rtcp-fb-nack")) {
-        let buffers = buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        for buffer in buffers.iter().filter(|(of, _)| *of == ssrc).filter_map(|(_, buffer)| buffer.upgrade())
-        {
-            buffer.set_property("do-retransmission", true);
-            // More often, and for what is only late, is a flood that makes a full network fuller.
-            buffer.set_property("rtx-max-retries", 3_i32);
-            if buffer.has_property("rtx-next-seqnum") {
-                buffer.set_property("rtx-next-seqnum", false);
-            }
-        }
-    }
 }
 
 /// The elements of that kind that are within, however deep.

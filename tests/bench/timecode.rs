@@ -202,12 +202,22 @@ impl Ear {
         )
     }
 
-    /// The share of that time in which the tone was not heard, in percent.
+    /// The share of that time in which the tone was not heard, in percent. Sound that comes all at once after a pause is not
+    /// heard either: a speaker plays what is due and leaves out what is late, so no moment has more of it than it lasts.
     pub fn missed(&self, from: Duration, to: Duration) -> f64 {
+        const MOMENT: u32 = 5;
         let heard = self.heard.lock().unwrap();
-        let count = heard.iter().filter(|at| (from..to).contains(*at)).count() as u32;
-        let all = (to - from).as_secs_f64();
-        (1.0 - (Self::LASTS * count).as_secs_f64() / all).max(0.0) * 100.0
+        let moments = (to - from).as_millis() as usize / (Self::LASTS * MOMENT).as_millis() as usize;
+        let mut counts = vec![0; moments];
+        for at in heard.iter().filter(|at| **at >= from) {
+            let moment = (*at - from).as_millis() / (Self::LASTS * MOMENT).as_millis();
+            if let Some(count) = counts.get_mut(moment as usize) {
+                *count += 1;
+            }
+        }
+        // One that is a little early or late counts to the moment beside it.
+        let all: u32 = counts.iter().map(|count| (*count).min(MOMENT + 1)).sum();
+        (1.0 - f64::from(all) / f64::from(MOMENT * moments.max(1) as u32)).max(0.0) * 100.0
     }
 }
 
@@ -225,6 +235,21 @@ fn a_tone_is_heard() {
         (0..Ear::SAMPLES).flat_map(|n| (sample(n) as i16).to_le_bytes()).collect()
     };
     assert!(is_tone(&tone(0.3)) && is_tone(&tone(0.1)) && !is_tone(&tone(0.03)) && !is_tone(&tone(0.0)));
+}
+
+#[test]
+fn sound_that_comes_all_at_once_is_not_heard() {
+    let heard = |times: &[u64]| {
+        let heard = Arc::new(Mutex::new(times.iter().map(|ms| Duration::from_millis(*ms)).collect()));
+        let ear = Ear { path: PathBuf::new(), heard };
+        ear.missed(Duration::ZERO, Duration::from_millis(1000)).round()
+    };
+    let all: Vec<u64> = (0..50).map(|n| n * 20).collect();
+    assert_eq!(heard(&all), 0.0);
+    assert_eq!(heard(&all.iter().map(|ms| ms + 7 - ms % 15).collect::<Vec<_>>()), 0.0, "a little uneven");
+    assert_eq!(heard(&all[..25]), 50.0);
+    // Half a second late, and all of it then.
+    assert_eq!(heard(&all.iter().map(|ms| (*ms).max(500)).collect::<Vec<_>>()), 48.0);
 }
 
 #[test]

@@ -59,8 +59,8 @@ impl Peer {
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         transport::set_up_ice(&webrtc, &config.ice);
-        let buffers = transport::set_up_rtp(&webrtc);
-        let delay = Arc::new(Delay::of(&webrtc, config.latency, buffers.clone()));
+        transport::set_up_rtp(&webrtc);
+        let delay = Arc::new(Delay::of(&webrtc, config.latency));
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -92,7 +92,7 @@ impl Peer {
         ));
         let peer =
             Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
-        peer.listen(buffers);
+        peer.listen();
         peer.owned.play()?;
         Ok(peer)
     }
@@ -231,11 +231,10 @@ impl Peer {
         stats.network_kbps = stats.video_kbps.map(|_| self.congestion.last() / 1000);
         self.delay.add_to(&mut stats);
         stats.packets_repaired = transport::repaired(&self.webrtc);
-        stats.delay_ms = self.webrtc.property("latency");
         stats
     }
 
-    fn listen(&self, buffers: transport::JitterBuffers) {
+    fn listen(&self) {
         let events = self.events.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
@@ -290,12 +289,14 @@ impl Peer {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         let (config, pipeline, opened) =
             (self.config.clone(), self.owned.pipeline().downgrade(), Instant::now());
+        let buffers = self.delay.buffers().clone();
         self.webrtc.connect_pad_added(move |_, pad| {
             let (Some(pipeline), Some(state)) = (pipeline.upgrade(), state.upgrade()) else { return };
             if pad.direction() != gst::PadDirection::Src {
                 return;
             }
-            transport::ask_again(&buffers, pad);
+            buffers.ask_again(pad);
+            buffers.tell_playout(pad);
             let first = events.clone();
             let linked = receive::link(
                 &pipeline,
