@@ -64,8 +64,8 @@ pub(super) fn wait_for_all(patience: Duration) -> usize {
 }
 
 /// What is not shown or played yet waits in a pipeline's source, which lets the oldest go where it is too much: as long as
-/// the pipeline's latency, and so much more.
-const SPARE: gst::ClockTime = gst::ClockTime::from_mseconds(500);
+/// the pipeline's latency, and so much more, for what waited for a packet that was lost comes all at once.
+const SPARE: gst::ClockTime = gst::ClockTime::from_mseconds(super::playout::REPAIR_MOST.as_millis() as u64);
 
 /// Lets all wait in that source that is to wait, whatever the latency becomes. See [`SPARE`].
 pub(super) fn hold_for_latency(source: &gst_app::AppSrc) {

@@ -9,7 +9,7 @@ use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSetting
 use smol::channel::Sender;
 
 use super::output::Output;
-use super::pipeline::{BusEvent, Owned};
+use super::pipeline::{self, BusEvent, Owned};
 use super::receive::Track;
 use super::record::{Input as RecordInput, Recorder};
 use super::voice::Reference;
@@ -144,6 +144,7 @@ impl Mixer {
             let counters = track.counters.clone();
             level::watch(&pad, move |samples| counters.meter.take(samples));
         }
+        pipeline::hold_for_latency(&appsrc);
         let pipeline = self.owned.pipeline();
         let mut inputs = self.lock();
         pipeline.add(&bin).map_err(|_| failed("add"))?;
