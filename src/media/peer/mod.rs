@@ -77,6 +77,7 @@ impl Peer {
         let owned = owned.with_end(transport::close_dtls, transport::finish_work);
         handshake::send_again(&webrtc);
         let packets = transport::count_packets(&webrtc);
+        let data = transport::DataGate::before(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
         let state =
@@ -92,7 +93,7 @@ impl Peer {
         ));
         let peer =
             Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
-        peer.listen();
+        peer.listen(data);
         peer.owned.play()?;
         Ok(peer)
     }
@@ -234,7 +235,7 @@ impl Peer {
         stats
     }
 
-    fn listen(&self) {
+    fn listen(&self, data: Arc<transport::DataGate>) {
         let events = self.events.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
@@ -263,6 +264,7 @@ impl Peer {
                     }
                     state.connected.get_or_insert_with(Instant::now);
                     state.senders.iter().for_each(|sender| sender.flow(true));
+                    data.open();
                     state.held.drain(..).for_each(|event| report(&events, event));
                     drop(state);
                     report(&events, PeerEvent::Connection(ConnectionState::Connected));
@@ -297,7 +299,7 @@ impl Peer {
             }
             buffers.ask_again(pad);
             buffers.tell_playout(pad);
-            let first = events.clone();
+            let (first, of) = (events.clone(), Arc::downgrade(&state));
             let linked = receive::link(
                 &pipeline,
                 pad,
@@ -306,7 +308,10 @@ impl Peer {
                     use std::sync::atomic::Ordering::Relaxed;
                     let size = (counters.width.load(Relaxed), counters.height.load(Relaxed));
                     let size = (codec.kind() == Kind::Video).then_some(size);
-                    report(&first, PeerEvent::FirstFrame { codec, size, after: opened.elapsed() });
+                    if let Some(state) = of.upgrade() {
+                        let event = PeerEvent::FirstFrame { codec, size, after: opened.elapsed() };
+                        report_of_peer(&state, &first, event);
+                    }
                 },
             );
             match linked {
