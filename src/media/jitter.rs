@@ -10,6 +10,7 @@ use gst::prelude::*;
 
 use super::pipeline::running_time;
 use super::playout::{Delays, Late, Sample};
+use super::transport::repeat_request;
 
 /// One of them.
 #[derive(Debug)]
@@ -60,9 +61,7 @@ impl Buffer {
         });
         let buffer = self.clone();
         sink.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-            let request = info.event().and_then(|event| event.structure());
-            let request = request.filter(|request| request.name() == "GstRTPRetransmissionRequest");
-            if let Some(Ok(number)) = request.map(|request| request.get::<u32>("seqnum")) {
+            if let Some(Ok(number)) = repeat_request(info).map(|request| request.get::<u32>("seqnum")) {
                 buffer.requests().ask(running_time().into(), number as u16);
             }
             gst::PadProbeReturn::Ok

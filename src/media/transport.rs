@@ -118,6 +118,12 @@ pub(super) fn set_up_rtp(webrtc: &gst::Element) {
     });
 }
 
+/// The request to send a packet again that goes by, where it is one; it names the packet's `seqnum`.
+pub(super) fn repeat_request<'a>(info: &'a gst::PadProbeInfo<'_>) -> Option<&'a gst::StructureRef> {
+    let request = info.event().and_then(|event| event.structure());
+    request.filter(|request| request.name() == "GstRTPRetransmissionRequest")
+}
+
 /// Holds back what data channels send, their opening among it, until it is known who the peer is. Media has its own gate
 /// before webrtcbin.
 #[derive(Debug, Default)]

@@ -181,9 +181,8 @@ impl Congestion {
             let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
             let Some(pad) = element.static_pad("src") else { return };
             pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
-                let request = info.event().and_then(|event| event.structure());
-                let request = request.filter(|request| request.name() == "GstRTPRetransmissionRequest");
-                let (Some(own), Some(request)) = (own.upgrade(), request) else {
+                let (Some(own), Some(request)) = (own.upgrade(), super::transport::repeat_request(info))
+                else {
                     return gst::PadProbeReturn::Ok;
                 };
                 let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
