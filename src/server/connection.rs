@@ -14,8 +14,9 @@ use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard};
 use super::edge::Edge;
+use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
-use super::switchboard::{Inbox, Outgoing, Switchboard};
+use super::switchboard::Switchboard;
 use super::{Io, Timeouts};
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
@@ -39,28 +40,14 @@ pub(super) fn config() -> WebSocketConfig {
 }
 
 enum Event {
-    Out(Option<Outgoing>),
+    Out(Mail),
     In(Option<Result<Message, Error>>),
     Tick,
-    Killed,
 }
 
-async fn at(time: Instant) -> Event {
-    smol::Timer::at(time).await;
-    Event::Tick
-}
-
-async fn after(time: Duration, event: Event) -> Event {
+async fn after(time: Duration) -> Event {
     smol::Timer::after(time).await;
-    event
-}
-
-/// Waits for the word to end at once; for ever where none comes.
-async fn killed(inbox: &Inbox) -> Event {
-    match inbox.killed.recv().await {
-        Ok(()) => Event::Killed,
-        Err(_) => smol::future::pending().await,
-    }
+    Event::Tick
 }
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
@@ -104,19 +91,24 @@ async fn converse(
         return reason;
     }
     let mut heard = Instant::now();
-    let mut tick = Instant::now() + timeouts.hello;
+    // One timer for all of the connection: one for each message would cost more than the message.
+    let mut timer = smol::Timer::after(timeouts.hello);
     let mut done = 0;
     loop {
         done += 1;
         if done % TURN == 0 {
             yield_now().await;
         }
-        let queue = async { Event::Out(inbox.queue.recv().await.ok()) };
+        let mail = async { Event::Out(inbox.next().await) };
         let socket = async { Event::In(ws.next().await) };
-        match or(or(queue, socket), or(killed(inbox), at(tick))).await {
-            Event::Killed => return "too slow",
-            Event::Out(None) => return "ended by the hub",
-            Event::Out(Some(first)) => {
+        let tick = async {
+            (&mut timer).await;
+            Event::Tick
+        };
+        match or(or(mail, socket), tick).await {
+            Event::Out(Mail::Killed) => return "too slow",
+            Event::Out(Mail::Ended) => return "ended by the hub",
+            Event::Out(Mail::Message(first)) => {
                 if let Some(reason) = pass_on(ws, inbox, &mut dialect, first).await {
                     return reason;
                 }
@@ -163,7 +155,7 @@ async fn converse(
             }
             Event::Tick if heard.elapsed() > timeouts.silence => return "silent",
             Event::Tick if board.is_registered(inbox.id) => {
-                tick = Instant::now() + timeouts.ping;
+                timer.set_after(timeouts.ping);
                 if let Some(reason) = write(ws, dialect.ping(), inbox).await {
                     return reason;
                 }
@@ -183,9 +175,8 @@ async fn pass_on(
     dialect: &mut Dialect,
     first: Outgoing,
 ) -> Option<&'static str> {
-    let rest = std::iter::from_fn(|| inbox.queue.try_recv().ok());
+    let rest = std::iter::from_fn(|| inbox.try_next());
     for outgoing in std::iter::once(first).chain(rest).take(TOGETHER) {
-        inbox.taken(&outgoing);
         let message = match outgoing {
             Outgoing::Text(text) => Message::text(dialect.write(text)),
             Outgoing::Ping => dialect.ping(),
@@ -212,7 +203,11 @@ async fn write(ws: &mut WebSocketStream<Io>, message: Message, inbox: &Inbox) ->
 async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<&'static str> {
     let send = async { sending.await.err().map(|_| "broken") };
     let late = async {
-        or(killed(inbox), after(WRITE, Event::Tick)).await;
+        let killed = async {
+            inbox.killed().await;
+            Event::Tick
+        };
+        or(killed, after(WRITE)).await;
         Some("too slow")
     };
     or(send, late).await
@@ -239,7 +234,7 @@ async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
         }
         Event::Tick
     };
-    or(handshake, after(CLOSING, Event::Tick)).await;
+    or(handshake, after(CLOSING)).await;
 }
 
 #[cfg(test)]

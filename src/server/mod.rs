@@ -9,6 +9,7 @@ mod dialect;
 mod edge;
 mod http;
 pub mod ice;
+mod mailbox;
 pub mod room;
 mod socketio;
 pub mod ssp;
@@ -17,15 +18,15 @@ pub mod tls;
 mod token;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_rustls::TlsAcceptor;
 use hyper::service::service_fn;
+use smol::Async;
 use smol::future::or;
-use smol::net::{TcpListener, TcpStream};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use switchboard::Switchboard;
@@ -164,14 +165,14 @@ impl Shared {
 /// A server that listens; [`Server::run`] serves.
 #[derive(Debug)]
 pub struct Server {
-    listener: TcpListener,
+    listener: Async<TcpListener>,
     shared: Arc<Shared>,
 }
 
 impl Server {
     /// Takes the address.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
-        let listener = TcpListener::bind(config.listen).await;
+        let listener = Async::<TcpListener>::bind(config.listen);
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
@@ -197,7 +198,7 @@ impl Server {
 
     /// The address it has, with the port that the system chose where none was asked for.
     pub fn address(&self) -> SocketAddr {
-        self.listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+        self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
     /// The certificate's fingerprint.
@@ -237,8 +238,8 @@ impl Server {
     }
 }
 
-async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) {
+    let _ = stream.get_ref().set_nodelay(true);
     if !shared.board.admit(from.ip(), shared.per_address) {
         tracing::info!("an address with too many connections is refused one more");
         return;
@@ -263,7 +264,7 @@ async fn serve(stream: TcpStream, from: SocketAddr, shared: Arc<Shared>) {
 }
 
 /// Finds out by the first byte whether the client speaks TLS, and does its handshake.
-async fn secure(stream: TcpStream, shared: &Shared) -> Option<(Io, bool)> {
+async fn secure(stream: Async<TcpStream>, shared: &Shared) -> Option<(Io, bool)> {
     const TLS_HANDSHAKE: u8 = 0x16;
     let mut first = [0];
     stream.peek(&mut first).await.ok()?;

@@ -12,15 +12,16 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use smol::channel::{Receiver, Sender, bounded};
-use smol::future::{or, pending};
+use smol::future::or;
 use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard, SocketIo};
 use super::edge::Edge;
 use super::http::{Reply, text};
+use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
 use super::ssp::Endpoint;
-use super::switchboard::{Inbox, Outgoing, Switchboard};
+use super::switchboard::Switchboard;
 use super::{Counted, Io, Shared, Timeouts, connection};
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
@@ -162,39 +163,37 @@ impl Session {
             Some(Packet::Ping(String::new()))
         };
         let reply = async { self.replies.1.recv().await.ok() };
-        let queue = async { self.inbox.queue.recv().await.ok().map(|outgoing| self.packet(outgoing)) };
-        let killed = async {
-            match self.inbox.killed.recv().await {
-                Ok(()) => None,
-                Err(_) => pending().await,
+        let mail = async {
+            match self.inbox.next().await {
+                Mail::Message(outgoing) => Some(packet(outgoing)),
+                Mail::Ended | Mail::Killed => None,
             }
         };
-        let first = or(or(reply, queue), or(killed, ping)).await;
+        let first = or(or(reply, mail), ping).await;
         let mut packets = vec![first.unwrap_or(Packet::Close)];
         while packets.len() < BATCH && !packets.contains(&Packet::Close) {
-            match (self.replies.1.try_recv(), self.inbox.queue.try_recv()) {
-                (Ok(packet), Ok(outgoing)) => packets.extend([packet, self.packet(outgoing)]),
-                (Ok(packet), Err(_)) => packets.push(packet),
-                (Err(_), Ok(outgoing)) => packets.push(self.packet(outgoing)),
-                (Err(_), Err(_)) => break,
+            match (self.replies.1.try_recv(), self.inbox.try_next()) {
+                (Ok(reply), Some(outgoing)) => packets.extend([reply, packet(outgoing)]),
+                (Ok(reply), None) => packets.push(reply),
+                (Err(_), Some(outgoing)) => packets.push(packet(outgoing)),
+                (Err(_), None) => break,
             }
         }
         packets
-    }
-
-    fn packet(&self, outgoing: Outgoing) -> Packet {
-        self.inbox.taken(&outgoing);
-        match outgoing {
-            Outgoing::Text(line) => Packet::Event(line),
-            Outgoing::Ping => Packet::Ping(String::new()),
-            Outgoing::Close(..) => Packet::Close,
-        }
     }
 
     fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
         let state = self.lock();
         let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
         idle || state.heard.elapsed() > timeouts.silence
+    }
+}
+
+fn packet(outgoing: Outgoing) -> Packet {
+    match outgoing {
+        Outgoing::Text(line) => Packet::Event(line),
+        Outgoing::Ping => Packet::Ping(String::new()),
+        Outgoing::Close(..) => Packet::Close,
     }
 }
 

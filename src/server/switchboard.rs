@@ -1,86 +1,31 @@
-//! The hub behind a lock, with a bounded queue to every connection. Nobody waits for anybody: what a
-//! peer does not take in time is that peer's end.
+//! The hub behind a lock, with a mailbox for every connection. Nobody waits for anybody.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
-use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::edge::Edge;
 use super::ice::IceServers;
+use super::mailbox::{Inbox, Outbox, Outgoing, mailbox};
 use super::room::{self, Rejection};
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase};
 use crate::protocol::PeerId;
 use crate::protocol::room::ServerMessage;
 
-/// The most messages that wait for one peer.
-const QUEUE: usize = 1024;
-/// The most bytes that wait for one peer.
-const QUEUE_BYTES: usize = 8 << 20;
-
-/// What a connection is to do.
+/// How a connection is reached, and what it speaks.
 #[derive(Debug)]
-pub(super) enum Outgoing {
-    Text(String),
-    Ping,
-    /// The code and the words of a close frame.
-    Close(u16, &'static str),
-}
-
-/// A connection's own end of its queue.
-#[derive(Debug)]
-pub(super) struct Inbox {
-    pub(super) id: ConnId,
-    pub(super) queue: Receiver<Outgoing>,
-    /// Says that the connection is to end at once, with nothing more to be sent.
-    pub(super) killed: Receiver<()>,
-    waiting: Arc<AtomicUsize>,
-}
-
-impl Inbox {
-    /// Counts a message as gone.
-    pub(super) fn taken(&self, message: &Outgoing) {
-        self.waiting.fetch_sub(message.bytes(), Ordering::Relaxed);
-    }
-}
-
-impl Outgoing {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Text(text) => text.len(),
-            Self::Ping | Self::Close(..) => 0,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Outbox {
-    queue: Sender<Outgoing>,
-    kill: Sender<()>,
-    waiting: Arc<AtomicUsize>,
+struct Connection {
+    outbox: Outbox,
     edge: Edge,
-}
-
-impl Outbox {
-    /// False where the peer is too slow.
-    fn push(&self, message: Outgoing) -> bool {
-        let bytes = message.bytes();
-        if self.queue.len() >= QUEUE || self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes > QUEUE_BYTES
-        {
-            return false;
-        }
-        self.queue.try_send(message).is_ok()
-    }
 }
 
 #[derive(Debug, Default)]
 struct State {
     hub: Hub,
-    outboxes: HashMap<ConnId, Outbox>,
+    connections: HashMap<ConnId, Connection>,
     per_address: HashMap<IpAddr, usize>,
     next: u64,
 }
@@ -139,25 +84,22 @@ impl Switchboard {
 
     /// A WebSocket was opened.
     pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant) -> Inbox {
-        // What is bounded has its whole length allocated: 40 KB for each connection, most of which are idle.
-        let (queue, receiver) = unbounded();
-        let (kill, killed) = bounded(1);
-        let waiting = Arc::new(AtomicUsize::new(0));
         let mut state = self.lock();
         state.next += 1;
         let id = ConnId(state.next);
-        state.outboxes.insert(id, Outbox { queue, kill, waiting: waiting.clone(), edge });
+        let (outbox, inbox) = mailbox(id);
+        state.connections.insert(id, Connection { outbox, edge });
         state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
         state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
-        Inbox { id, queue: receiver, killed, waiting }
+        inbox
     }
 
     /// A line of a peer; the words to answer with where it is none for the hub.
     pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<(), Rejection> {
         let mut state = self.lock();
         let phase = state.hub.phase(id);
-        let Some(outbox) = state.outboxes.get_mut(&id) else { return Ok(()) };
-        for command in outbox.edge.decode(phase, line)? {
+        let Some(from) = state.connections.get_mut(&id) else { return Ok(()) };
+        for command in from.edge.decode(phase, line)? {
             self.input(&mut state, Input::Command(id, command));
         }
         Ok(())
@@ -165,14 +107,14 @@ impl Switchboard {
 
     /// What becomes of a message of a peer that is not text.
     pub(super) fn binary(&self, id: ConnId) -> Option<Rejection> {
-        self.lock().outboxes.get_mut(&id).map(|outbox| outbox.edge.binary())
+        self.lock().connections.get_mut(&id).map(|from| from.edge.binary())
     }
 
     /// A sign of life of a peer, or its end.
     pub(super) fn handle(self: &Arc<Self>, input: Input) {
         let mut state = self.lock();
         if let Input::Closed(id) = input {
-            state.outboxes.remove(&id);
+            state.connections.remove(&id);
         }
         self.input(&mut state, input);
     }
@@ -210,8 +152,8 @@ impl Switchboard {
 
     /// Ends all connections in order.
     pub(super) fn close_all(&self) {
-        for outbox in self.lock().outboxes.values() {
-            outbox.push(Outgoing::Close(1001, "the server stops"));
+        for connection in self.lock().connections.values() {
+            connection.outbox.push(Outgoing::Close(1001, "the server stops"));
         }
     }
 
@@ -225,29 +167,29 @@ impl Switchboard {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
                 Output::Notify(id, notice) => {
-                    let State { hub, outboxes, .. } = &mut *state;
-                    let Some(outbox) = outboxes.get_mut(&id) else { continue };
-                    let ahead = if outbox.edge.is_extended() { self.ahead(&notice) } else { None };
+                    let State { hub, connections, .. } = &mut *state;
+                    let Some(Connection { outbox, edge }) = connections.get_mut(&id) else { continue };
+                    let ahead = if edge.is_extended() { self.ahead(&notice) } else { None };
                     let describe = |peer: &PeerId| hub.description(peer);
-                    let text = outbox.edge.encode(notice, describe).into_iter().map(Outgoing::Text);
+                    let text = edge.encode(notice, describe).into_iter().map(Outgoing::Text);
                     (id, ahead.into_iter().chain(text).all(|message| outbox.push(message)))
                 }
                 Output::Close(id, reason) => {
-                    let Some(outbox) = state.outboxes.remove(&id) else { continue };
+                    let Some(gone) = state.connections.remove(&id) else { continue };
                     let (code, words) = room::close(reason);
-                    outbox.push(Outgoing::Close(code, words));
+                    gone.outbox.push(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;
                 }
                 Output::Probe(id) => {
                     self.time_probe();
-                    (id, state.outboxes.get(&id).is_none_or(|outbox| outbox.push(Outgoing::Ping)))
+                    (id, state.connections.get(&id).is_none_or(|to| to.outbox.push(Outgoing::Ping)))
                 }
             };
             if !fits {
                 tracing::info!(conn = id.0, "a peer that does not read is dropped");
-                if let Some(outbox) = state.outboxes.remove(&id) {
-                    let _ = outbox.kill.try_send(());
+                if let Some(gone) = state.connections.remove(&id) {
+                    gone.outbox.kill();
                 }
                 state.hub.handle_input(now, Input::Closed(id));
             }

@@ -8,6 +8,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::ServerName;
+use futures_util::SinkExt;
 use smol::future::{or, yield_now};
 use smol::net::TcpStream;
 use smol::stream::StreamExt;
@@ -293,14 +294,23 @@ impl Socket {
 
     /// Sends a message.
     pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
-        let text = if self.socketio { Packet::Event(text).to_string() } else { text };
+        self.send_all([text]).await
+    }
+
+    /// Sends messages, which leave together.
+    pub async fn send_all(&mut self, texts: impl IntoIterator<Item = String>) -> Result<(), ConnectError> {
         let late = async {
             smol::Timer::after(WRITE).await;
             Err(ConnectError::Broken("the server does not read".to_owned()))
         };
         let send = async {
-            self.ws.send(Message::text(text)).await.map_err(|error| ConnectError::Broken(error.to_string()))
+            for text in texts {
+                let text = if self.socketio { Packet::Event(text).to_string() } else { text };
+                self.ws.feed(Message::text(text)).await?;
+            }
+            self.ws.flush().await
         };
+        let send = async { send.await.map_err(|error: WsError| ConnectError::Broken(error.to_string())) };
         or(send, late).await
     }
 

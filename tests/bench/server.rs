@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use roomtone::signalling::{Frame, Socket, Target};
+use roomtone::signalling::{ConnectError, Frame, Socket, Target};
 use roomtone::tls::Trust;
 use serde_json::{Value, json};
 use smol::future::or;
@@ -145,8 +145,9 @@ impl Server {
         (Holds::of(self.pid()).resident - before) as f64 / peers as f64
     }
 
-    /// Messages that it passes on for each second of a core, while each who hears one says one, of so many at first.
-    async fn messages(&self, at_once: usize, time: Duration) -> f64 {
+    /// Messages that it passes on for each second of a core, while each who hears one says one, of so many at first;
+    /// or says as many again when it has heard that many.
+    async fn messages(&self, (at_once, together): (usize, bool), time: Duration) -> f64 {
         let count = Arc::new(AtomicUsize::new(0));
         let mut talks = vec![];
         for number in 0..PAIRS {
@@ -154,13 +155,20 @@ impl Server {
             for mut socket in sockets {
                 let (text, count) = (text.clone(), count.clone());
                 talks.push(smol::spawn(async move {
-                    for _ in 0..at_once {
-                        socket.send(text.clone()).await.unwrap();
-                    }
-                    while let Frame::Text(_) = socket.receive().await {
-                        count.fetch_add(1, Ordering::Relaxed);
-                        if socket.send(text.clone()).await.is_err() {
+                    let mut due = at_once;
+                    loop {
+                        let all = vec![text.clone(); due];
+                        let said = match together {
+                            true => socket.send_all(all).await,
+                            false => in_turn(&mut socket, all).await,
+                        };
+                        if said.is_err() {
                             break;
+                        }
+                        due = if together { at_once } else { 1 };
+                        for _ in 0..due {
+                            hear(&mut socket).await;
+                            count.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 }));
@@ -200,6 +208,14 @@ impl Server {
         smol::unblock(move || thread.join()).await.unwrap();
         found
     }
+}
+
+/// Each with a write of its own.
+async fn in_turn(socket: &mut Socket, all: Vec<String>) -> Result<(), ConnectError> {
+    for text in all {
+        socket.send(text).await?;
+    }
+    Ok(())
 }
 
 async fn there_and_back(([mut a, mut b], text): ([Socket; 2], String), time: Duration) -> Vec<f64> {
@@ -256,19 +272,29 @@ pub fn measure() {
                 }
             }
             let servers = Server::all(home.path(), tls);
-            for n in 0..samples() {
+            // Some one after another, then theirs: what comes after a pause finds a machine that has gone to sleep.
+            for round in 0..rounds {
                 for server in &servers {
-                    let began = Instant::now();
-                    server.enter(&format!("new{n}")).await;
-                    let found = ms(began.elapsed());
-                    note(&format!("Connecting until it answers, {how}"), "ms", server.name(), vec![found]);
+                    for n in 0..samples().div_ceil(rounds as usize) {
+                        let began = Instant::now();
+                        server.enter(&format!("new{round}-{n}")).await;
+                        let found = ms(began.elapsed());
+                        note(
+                            &format!("Connecting until it answers, {how}"),
+                            "ms",
+                            server.name(),
+                            vec![found],
+                        );
+                    }
                 }
             }
         }
-        for (at_once, how) in [(1, "one at a time"), (32, "32 at a time")] {
+        for (said, how) in
+            [((1, false), "one at a time"), ((32, false), "32 at a time"), ((32, true), "32 with one write")]
+        {
             for _ in 0..rounds {
                 for server in Server::all(home.path(), false) {
-                    let found = server.messages(at_once, time).await / 1000.0;
+                    let found = server.messages(said, time).await / 1000.0;
                     let what = format!("Messages for each second of a core, {how} each way of {PAIRS} pairs");
                     note(&what, "k", server.name(), vec![found]);
                 }
