@@ -1,6 +1,7 @@
 //! The life of one WebSocket: lines in, queue out, pings between, and time-outs.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -51,17 +52,17 @@ async fn after(time: Duration) -> Event {
 }
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
-pub(super) async fn serve(
+pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
     (address, grant): (IpAddr, Grant),
     edge: Edge,
     dialect: Dialect,
     timeouts: Timeouts,
-) {
+) -> impl Future<Output = ()> + Send {
     let inbox = board.open(edge, address, grant);
     tracing::debug!(conn = inbox.id.0, "opened");
-    talk(ws, &inbox, &board, dialect, timeouts).await;
+    async move { talk(ws, &inbox, &board, dialect, timeouts).await }
 }
 
 /// The same for a connection that the switchboard knows already.
@@ -195,9 +196,16 @@ async fn pass_on(
     in_time(ws.flush(), inbox).await
 }
 
+/// What is rarely under way has memory of its own: within the connection's task all that are idle would hold it, too.
+type Apart<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Sends a message; gives a reason where the connection must end.
-async fn write(ws: &mut WebSocketStream<Io>, message: Message, inbox: &Inbox) -> Option<&'static str> {
-    in_time(ws.send(message), inbox).await
+fn write<'a>(
+    ws: &'a mut WebSocketStream<Io>,
+    message: Message,
+    inbox: &'a Inbox,
+) -> Apart<'a, Option<&'static str>> {
+    Box::pin(in_time(ws.send(message), inbox))
 }
 
 async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<&'static str> {
@@ -217,9 +225,9 @@ async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox
 /// too big), what it still sends is read and dropped: a socket closed with bytes unread is reset, and a
 /// reset would take the close frame from the peer. It may send without end: others, and the time that it has for
 /// that, have their turn after each.
-async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
+fn close<'a>(ws: &'a mut WebSocketStream<Io>, code: u16, words: &str) -> Apart<'a, ()> {
     let frame = CloseFrame { code: code.into(), reason: words.into() };
-    let handshake = async {
+    let handshake = async move {
         if ws.close(Some(frame)).await.is_ok() {
             while let Some(Ok(_)) = ws.next().await {
                 yield_now().await;
@@ -234,13 +242,14 @@ async fn close(ws: &mut WebSocketStream<Io>, code: u16, words: &str) {
         }
         Event::Tick
     };
-    or(handshake, after(CLOSING)).await;
+    Box::pin(async {
+        or(handshake, after(CLOSING)).await;
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::pin::Pin;
     use std::sync::mpsc;
     use std::task::{Context, Poll};
 

@@ -180,7 +180,8 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
                 Dialect::SocketIo(SocketIo { greeting, is_in: false })
             }
             (true, Some(sid)) => {
-                socketio::upgrade(ws, &sid, shared).await;
+                // Apart, for it takes more room than all others need, who wait in the same task.
+                Box::pin(socketio::upgrade(ws, &sid, shared)).await;
                 return drop(guard);
             }
         };

@@ -18,6 +18,9 @@ use super::{ms, number, samples};
 
 /// No answer for so long is as good as none.
 const LONGEST: Duration = Duration::from_secs(10);
+/// Theirs and ours connect in turn so often, some after another each time: what comes after a pause finds a machine that
+/// has gone to sleep.
+const BLOCKS: usize = 3;
 /// Pairs that write to each other at once.
 const PAIRS: usize = 50;
 
@@ -167,7 +170,8 @@ impl Server {
                         }
                         due = if together { at_once } else { 1 };
                         for _ in 0..due {
-                            hear(&mut socket).await;
+                            // The end of it all is the others' end, too.
+                            let Frame::Text(_) = socket.receive().await else { return };
                             count.fetch_add(1, Ordering::Relaxed);
                         }
                     }
@@ -272,10 +276,9 @@ pub fn measure() {
                 }
             }
             let servers = Server::all(home.path(), tls);
-            // Some one after another, then theirs: what comes after a pause finds a machine that has gone to sleep.
-            for round in 0..rounds {
+            for round in 0..BLOCKS {
                 for server in &servers {
-                    for n in 0..samples().div_ceil(rounds as usize) {
+                    for n in 0..samples().div_ceil(BLOCKS) {
                         let began = Instant::now();
                         server.enter(&format!("new{round}-{n}")).await;
                         let found = ms(began.elapsed());
