@@ -11,7 +11,7 @@ use super::launch::{self, Folder};
 use super::pipeline::{self, BusEvent, Owned};
 use super::receive::{Counters, Track};
 use super::voice::Reference;
-use super::{MediaError, conceal, inventory, level};
+use super::{MediaError, conceal, inventory, level, playout};
 use crate::sdp::Kind;
 
 /// What a speaker holds, and plays at once, in µs.
@@ -39,6 +39,21 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
     pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
     // Those that are made later, by an autovideosink.
     pipeline.connect_deep_element_added(move |_, _, element| set(element));
+}
+
+/// The first picture need not wait for what may come unevenly after it: it is taken for as much older as all that comes
+/// waits at least.
+fn show_first_at_once(appsrc: &gst_app::AppSrc) {
+    let reserve = gst::ClockTime::try_from(playout::LEAST).unwrap_or_default();
+    let Some(pad) = appsrc.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let buffer = buffer.make_mut();
+            buffer.set_pts(buffer.pts().map(|time| time.saturating_sub(reserve)));
+            buffer.set_dts(buffer.dts().map(|time| time.saturating_sub(reserve)));
+        }
+        gst::PadProbeReturn::Remove
+    });
 }
 
 /// A running output of one track.
@@ -220,6 +235,9 @@ fn play(
         }
     });
     pipeline::hold_for_latency(&appsrc);
+    if setting.kind == Kind::Video {
+        show_first_at_once(&appsrc);
+    }
     let link = producer.add_consumer(&appsrc);
     let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
     owned.play()?;
