@@ -22,9 +22,8 @@ struct Last {
 }
 
 impl Last {
-    /// What came just now is on its way, and needs not be shown again.
-    const JUST_NOW: Duration = Duration::from_millis(4);
-
+    /// The one that is shown again is later than itself by so much at least.
+    const LATER: Duration = Duration::from_millis(1);
     /// A source that goes back by more than that begins anew.
     const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
@@ -43,13 +42,10 @@ impl Last {
         true
     }
 
-    /// The last one, as if it were taken now.
-    fn again(&mut self, now: Instant) -> Option<gst::Buffer> {
-        let (mut buffer, at) = self.picture.clone()?;
-        let since = now.saturating_duration_since(at);
-        if since < Self::JUST_NOW {
-            return None;
-        }
+    /// The last one, as if it were taken now; none where one has come since it was asked for.
+    fn again(&mut self, asked: Instant, now: Instant) -> Option<gst::Buffer> {
+        let (mut buffer, at) = self.picture.clone().filter(|(_, at)| *at < asked)?;
+        let since = now.saturating_duration_since(at).max(Self::LATER);
         self.again = buffer.pts().map(|pts| pts + gst::ClockTime::from_nseconds(since.as_nanos() as u64));
         let copy = buffer.make_mut();
         copy.set_pts(self.again);
@@ -76,12 +72,12 @@ impl Again {
         Some(Self { pad, last })
     }
 
-    /// Gives the last one again.
+    /// Gives the last one again, unless another comes first.
     pub(super) fn show(&self) {
-        let (pad, last) = (self.pad.clone(), self.last.clone());
+        let (pad, last, asked) = (self.pad.clone(), self.last.clone(), Instant::now());
         // Where it is encoded, which takes its time.
         smol::unblock(move || {
-            let again = last.lock().unwrap_or_else(PoisonError::into_inner).again(Instant::now());
+            let again = last.lock().unwrap_or_else(PoisonError::into_inner).again(asked, Instant::now());
             if let Some(Err(error)) = again.map(|buffer| pad.push(buffer)) {
                 tracing::debug!("a picture is not shown again: {error}");
             }
@@ -103,10 +99,16 @@ mod tests {
             buffer
         };
         let (mut last, start) = (Last::default(), Instant::now());
-        assert!(last.again(start).is_none());
+        assert!(last.again(start, start).is_none());
         assert!(last.take(&picture(100)));
-        assert!(last.again(start).is_none(), "it came just now");
-        let again = last.again(Instant::now() + Duration::from_millis(20)).unwrap();
+        assert!(last.again(start, Instant::now()).is_none(), "it came since");
+        let mut later = |ms| {
+            let now = Instant::now();
+            last.again(now, now + Duration::from_millis(ms))
+        };
+        // One that came just before is not: it is encoded by now, and no key frame.
+        assert!(later(0).unwrap().pts().unwrap().mseconds() >= 101);
+        let again = later(20).unwrap();
         let time = again.pts().unwrap().mseconds();
         assert!((120..125).contains(&time) && again.size() == 1, "{time}");
         // What was taken before it and comes after it is left out, and what has its time.
@@ -114,7 +116,8 @@ mod tests {
         assert!(![103, 110, time].into_iter().any(|ms| last.take(&picture(ms))));
         assert!(last.take(&picture(133)));
         // So is the one that is shown again, where others overtook it, however long ago.
-        let late = last.again(Instant::now() + Duration::from_millis(20)).unwrap();
+        let now = Instant::now();
+        let late = last.again(now, now + Duration::from_millis(20)).unwrap();
         assert!(last.take(&picture(5000)));
         assert!(!last.take(&late));
         // A source whose time begins anew is not.
