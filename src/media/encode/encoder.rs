@@ -9,6 +9,7 @@ use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSetting
 
 use super::again::Again;
 use super::shape::Shape;
+use super::threads;
 use crate::media::MediaError;
 use crate::media::capture::Capture;
 use crate::media::encoded::{self, Encoded};
@@ -103,6 +104,9 @@ impl Encoder {
             Kind::Audio => "audioconvert ! audioresample !",
         };
         let parts = build(&format!("{adapt} {filled}"), failed)?;
+        if let Some(pad) = parts.appsrc.static_pad("src") {
+            threads::follow(parts.owned.pipeline(), &pad);
+        }
         let again = parts.owned.pipeline().by_name("rate").and_then(|rate| Again::after(&rate));
         let rate = rate_property(text).and_then(|(name, unit)| {
             let elements = parts.owned.pipeline().iterate_elements().into_iter().filter_map(Result::ok);

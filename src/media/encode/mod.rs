@@ -7,6 +7,7 @@ pub mod ladder;
 mod pass;
 mod shape;
 mod sources;
+mod threads;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
