@@ -291,10 +291,13 @@ pub(super) fn by_answer(
     agreed: usize,
 ) -> Result<(), MediaError> {
     for kind in Kind::ALL {
-        let new = answer.media.iter().skip(agreed).filter(|media| Kind::of(media) == Some(kind));
-        let waiting =
-            senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && s.mline().is_none());
-        for (sender, media) in waiting.zip(new) {
+        let mut new = answer.media.iter().skip(agreed).filter(|media| Kind::of(media) == Some(kind));
+        let is_new = |s: &Sender| s.mline().is_none_or(|mline| mline >= agreed);
+        let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && is_new(s));
+        for sender in waiting {
+            // A webrtcbin of 1.26 knows its m-line since the offer, one of 1.22 not yet: then it is the next one.
+            let media = sender.mline().map_or_else(|| new.next(), |mline| answer.media.get(mline));
+            let Some(media) = media else { continue };
             match usable(media, &config.codecs, &config.preferred).first() {
                 _ if media.is_rejected() => tracing::warn!("the peer takes no {kind} of ours"),
                 None => tracing::warn!("the peer's answer has no {kind} codec that is here"),
