@@ -46,9 +46,8 @@ enum Event {
     Tick,
 }
 
-async fn after(time: Duration) -> Event {
+async fn after(time: Duration) {
     smol::Timer::after(time).await;
-    Event::Tick
 }
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
@@ -211,11 +210,7 @@ fn write<'a>(
 async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<&'static str> {
     let send = async { sending.await.err().map(|_| "broken") };
     let late = async {
-        let killed = async {
-            inbox.killed().await;
-            Event::Tick
-        };
-        or(killed, after(WRITE)).await;
+        or(inbox.killed(), after(WRITE)).await;
         Some("too slow")
     };
     or(send, late).await
@@ -240,11 +235,8 @@ fn close<'a>(ws: &'a mut WebSocketStream<Io>, code: u16, words: &str) -> Apart<'
                 yield_now().await;
             }
         }
-        Event::Tick
     };
-    Box::pin(async {
-        or(handshake, after(CLOSING)).await;
-    })
+    Box::pin(or(handshake, after(CLOSING)))
 }
 
 #[cfg(test)]

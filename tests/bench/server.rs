@@ -18,7 +18,7 @@ use super::{ms, number, samples};
 
 /// No answer for so long is as good as none.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Theirs and ours connect in turn so often, some after another each time: what comes after a pause finds a machine that
+/// Theirs and ours connect in turn so often, some one after another each time: what comes after a pause finds a machine that
 /// has gone to sleep.
 const BLOCKS: usize = 3;
 /// Pairs that write to each other at once.

@@ -22,7 +22,7 @@ struct Last {
 }
 
 impl Last {
-    /// The one that is shown again is later than itself by so much at least.
+    /// A picture that is shown again comes so long after its first time at least.
     const LATER: Duration = Duration::from_millis(1);
     /// A source that goes back by more than that begins anew.
     const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);

@@ -17,10 +17,8 @@ fn fit((width, height): (i32, i32), cores: usize) -> i32 {
 /// Gives vp8enc, where nobody said how many, as many as fit the first picture that comes out of that pad. Later ones change
 /// nothing: libvpx before 1.13.1 does not bear it.
 pub(super) fn follow(pipeline: &gst::Pipeline, source: &gst::Pad) {
-    let elements = pipeline.iterate_elements().into_iter().filter_map(Result::ok);
-    let is_vp8enc = |e: &gst::Element| e.factory().is_some_and(|factory| factory.name() == "vp8enc");
-    let is_free = |e: &gst::Element| e.property::<i32>("threads") == 0;
-    let Some(encoder) = elements.into_iter().find(|e| is_vp8enc(e) && is_free(e)) else { return };
+    let mut all = pipeline.iterate_all_by_element_factory_name("vp8enc").into_iter().filter_map(Result::ok);
+    let Some(encoder) = all.find(|encoder| encoder.property::<i32>("threads") == 0) else { return };
     let weak = encoder.downgrade();
     source.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(gst::EventView::Caps(event)) = info.event().map(|event| event.view()) else {
