@@ -374,3 +374,29 @@ fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
     browser.wait("roomtone.call.say('after the flood')");
     host.expect("message", &[("text", "after the flood")]);
 }
+
+#[test]
+fn channels_that_come_and_go_leave_nothing_behind() {
+    let (_home, mut host, browser, received) = host_and_page();
+    browser.wait("!document.querySelector('#text').disabled");
+    received.expect_moving_and_audible((0, 0), 30);
+    let pid = host.pid();
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().count();
+    let before = threads();
+    // Half of them are more than are taken, and closed by the host; numbers that are free again are used again.
+    browser.run(
+        "window.ended = 0;
+         const some = () => {
+             for (let i = 0; i < 30; i++) {
+                 const channel = roomtone.call.pc.createDataChannel('of many');
+                 setTimeout(() => { channel.close(); window.ended++; }, 100);
+             }
+         };
+         for (let i = 0; i < 5; i++) setTimeout(some, 200 * i);",
+    );
+    browser.wait("window.ended === 150");
+    common::wait_for("the channels' threads to end", || (threads() < before + 30).then_some(()));
+    assert!(!host.has_seen("peer", &[("state", "reconnecting")]));
+    received.expect_moving_and_audible(received.mark(), 20);
+    chat_both_ways(&browser, &mut host);
+}

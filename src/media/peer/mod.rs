@@ -78,6 +78,7 @@ impl Peer {
         handshake::send_again(&webrtc);
         let packets = transport::count_packets(&webrtc);
         let data = transport::DataGate::before(&webrtc);
+        channel::Elements::watch(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
         let state =

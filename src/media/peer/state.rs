@@ -6,7 +6,7 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender as EventSender, bounded};
 
 use super::PeerEvent;
-use crate::media::channel::{Channel, ChannelConfig};
+use crate::media::channel::{Channel, ChannelConfig, MAX_CHANNELS};
 use crate::media::receive::Track;
 use crate::media::stream::Stream;
 use crate::media::transceivers::Sender;
@@ -25,6 +25,8 @@ pub(in crate::media) struct State {
     pub(in crate::media) channels: Vec<Channel>,
     /// Closed with the connection, for those who hold its channels.
     pub(in crate::media) over: (EventSender<()>, Receiver<()>),
+    /// That there is no room for more of them was said.
+    is_full: bool,
     /// The labels of the channels we want that there were, open or closed by now.
     pub(in crate::media) opened: Vec<String>,
     pub(super) mlines: usize,
@@ -55,6 +57,7 @@ impl State {
             tracks: vec![],
             channels: vec![],
             over: bounded(1),
+            is_full: false,
             opened: vec![],
             mlines: 0,
             flows: vec![],
@@ -67,6 +70,15 @@ impl State {
             watches_dtls: false,
             path: None,
         }
+    }
+
+    /// Whether one more channel is taken. That one is not is said once: a peer may open as many as it likes.
+    pub(in crate::media) fn has_room(&mut self) -> bool {
+        let has_room = self.channels.len() < MAX_CHANNELS;
+        if !has_room && !std::mem::replace(&mut self.is_full, true) {
+            tracing::warn!("more than {MAX_CHANNELS} data channels: no more are taken while they are open");
+        }
+        has_room
     }
 
     /// Holds a channel. Which there were is remembered of those that we want alone: a peer may open and close

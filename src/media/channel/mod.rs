@@ -1,6 +1,8 @@
 //! Data channels (RFC 8831): messages out, as fast as the network takes them, and messages in, with
 //! bounds on their number and size.
 
+mod elements;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,11 +13,12 @@ use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::or;
 
+pub(super) use self::elements::Elements;
 use super::peer::{PeerEvent, State, lock, report_of_peer};
 use super::{MediaError, transport};
 
 /// The most data channels of a peer.
-const MAX_CHANNELS: usize = 16;
+pub(super) const MAX_CHANNELS: usize = 16;
 /// The most that waits to be read, in bytes, each message counted a little longer than it is.
 const MAX_WAITING: usize = 32 * 1024 * 1024;
 const MESSAGE_COST: usize = 64;
@@ -288,8 +291,7 @@ pub(super) fn adopt(
     events: &Sender<PeerEvent>,
     inner: WebRTCDataChannel,
 ) {
-    if lock(state).channels.len() >= MAX_CHANNELS {
-        tracing::warn!("more than {MAX_CHANNELS} data channels: one is not taken");
+    if !lock(state).has_room() {
         inner.close();
         return;
     }
