@@ -381,7 +381,7 @@ fn channels_that_come_and_go_leave_nothing_behind() {
     browser.wait("!document.querySelector('#text').disabled");
     received.expect_moving_and_audible((0, 0), 30);
     let pid = host.pid();
-    // Those of channels; the pool for what blocks grows and shrinks with the work.
+    // Those of channels; the pool for what blocks keeps as many as it once needed.
     let threads = || {
         let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let names = all.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());

@@ -24,6 +24,8 @@ const BIN: &str = "WebRTCErrorIgnoreBin";
 pub(in crate::media) struct Elements {
     webrtc: WeakRef<gst::Element>,
     channels: Mutex<Vec<OfChannel>>,
+    /// Elements are taken out one after another: the pool of threads for that keeps as many as it once needed.
+    turn: smol::lock::Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,7 +42,11 @@ struct OfChannel {
 impl Elements {
     /// For the data channels that this webrtcbin will have.
     pub(in crate::media) fn watch(webrtc: &gst::Element) {
-        let elements = Arc::new(Self { webrtc: webrtc.downgrade(), channels: Mutex::default() });
+        let elements = Arc::new(Self {
+            webrtc: webrtc.downgrade(),
+            channels: Mutex::default(),
+            turn: Default::default(),
+        });
         let held = elements.clone();
         webrtc.connect("prepare-data-channel", false, move |args| {
             held.hold(args.get(1)?.get::<WebRTCDataChannel>().ok()?);
@@ -109,8 +115,9 @@ impl Elements {
         }
         if let Some(held) = held.upgrade() {
             held.lock().retain(|of| of.channel != channel);
+            let _turn = held.turn.lock().await;
+            smol::unblock(move || of_channel.take_out(&webrtc)).await;
         }
-        smol::unblock(move || of_channel.take_out(&webrtc)).await;
     }
 }
 
