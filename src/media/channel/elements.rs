@@ -1,8 +1,8 @@
 //! The elements of data channels within webrtcbin.
 //!
-//! webrtcbin (1.22) keeps those of a channel that was closed, and a thread of theirs, for as long as the connection stands. And where
-//! a peer uses the stream's number again before the end of its last channel has come through webrtcbin's queue of tasks,
-//! what comes goes to that channel, which is freed meanwhile. So channels are held, and their elements taken out, here.
+//! webrtcbin (1.22) keeps those of a channel that was closed, and a thread of theirs, for as long as the connection stands.
+//! And where a peer uses the stream's number again before the end of its last channel has come through webrtcbin's queue of
+//! tasks, what comes goes to that channel, which is freed meanwhile. So channels are held, and their elements taken out, here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
