@@ -131,13 +131,12 @@ impl OfChannel {
     fn close_stream(&self, webrtc: &WeakRef<gst::Element>, is_another: bool) {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let left = stream.filter(|pad| !pad.is_linked()).and_then(|pad| Some((pad.parent_element()?, pad)));
-        let encoders = webrtc.upgrade().map(|webrtc| transport::elements(&webrtc, "sctpenc"));
-        let other = encoders.and_then(|encoders| {
-            let encoder = encoders.into_iter().next().filter(|_| is_another)?;
+        let other = || {
+            let encoder = transport::elements(&webrtc.upgrade()?, "sctpenc").into_iter().next()?;
             let pad = encoder.request_pad_simple(&format!("sink_{}", self.channel.id()))?;
             Some((encoder, pad))
-        });
-        for (encoder, pad) in left.into_iter().chain(other) {
+        };
+        for (encoder, pad) in left.into_iter().chain(is_another.then(other).flatten()) {
             encoder.release_request_pad(&pad);
         }
     }
