@@ -9,12 +9,14 @@
 //! | [`media`], [`signalling`], [`server`] | GStreamer; a client's way to a server; sockets of a server |
 //! | [`session`], [`hub`] | a client's call, and a server's peers, as pure state machines |
 //! | [`protocol`], [`sdp`] | wire text to typed messages; SDP read, checked and rewritten |
+//! | [`base`] | small things that every layer needs: random ids |
 //!
 //! `protocol`, `sdp`, `session`, `hub` and the back ends of `signalling` are data in, data out: no
 //! sockets, no clock, no chance, no GStreamer. Only `media` knows GStreamer; without the feature `media`
 //! the crate builds without it, and is a server.
 
 pub mod app;
+pub mod base;
 pub mod cli;
 pub mod hub;
 #[cfg(feature = "media")]

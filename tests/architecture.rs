@@ -34,20 +34,33 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     all.map(|path| (layer(&path), path.clone(), code(&path))).collect()
 }
 
-/// `bin → cli → app → {media, signalling, server} → {session, hub} → {protocol, sdp}`, and `tls` and
-/// `paths` for all that need them.
+/// `bin → cli → app → {media, signalling, server} → {session, hub} → {protocol, sdp}`, and `tls`, `paths` and `base`
+/// for all that need them.
 fn may_import(layer: &str) -> &'static [&'static str] {
     match layer {
-        "protocol" | "sdp" | "tls" | "paths" => &[],
-        "session" | "hub" => &["protocol", "sdp"],
-        "media" => &["protocol", "sdp", "session", "paths"],
-        "signalling" => &["protocol", "sdp", "session", "tls"],
-        "server" => &["protocol", "hub", "tls", "paths"],
-        "app" => &["protocol", "sdp", "session", "hub", "media", "signalling", "server", "tls", "paths"],
-        "tester" => &["protocol", "signalling"],
-        "cli" => {
-            &["app", "tester", "protocol", "sdp", "hub", "media", "signalling", "server", "tls", "paths"]
+        "base" => &[],
+        "protocol" | "sdp" | "tls" | "paths" => &["base"],
+        "session" | "hub" => &["base", "protocol", "sdp"],
+        "media" => &["base", "protocol", "sdp", "session", "paths"],
+        "signalling" => &["base", "protocol", "sdp", "session", "tls"],
+        "server" => &["base", "protocol", "hub", "tls", "paths"],
+        "app" => {
+            &["base", "protocol", "sdp", "session", "hub", "media", "signalling", "server", "tls", "paths"]
         }
+        "tester" => &["base", "protocol", "signalling"],
+        "cli" => &[
+            "base",
+            "app",
+            "tester",
+            "protocol",
+            "sdp",
+            "hub",
+            "media",
+            "signalling",
+            "server",
+            "tls",
+            "paths",
+        ],
         "bin" | "lib" => &["cli"],
         other => panic!("what layer is {other}?"),
     }
@@ -69,6 +82,7 @@ fn no_layer_imports_what_stands_above_it() {
         for part in code.split("crate::").skip(1).chain(code.split("roomtone::").skip(1)) {
             let target: String = part.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
             let is_layer = [
+                "base",
                 "protocol",
                 "sdp",
                 "session",

@@ -1,0 +1,5 @@
+//! Small things that every layer needs and that know nothing of calls: each has a file of its own.
+//!
+//! `base` imports no other layer of this crate.
+
+pub mod random;

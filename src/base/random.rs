@@ -1,0 +1,35 @@
+//! Random values that grant something to whoever knows them.
+
+use ring::rand::{SecureRandom, SystemRandom};
+
+/// The operating system gave no random bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the operating system gives no random numbers, without which no id can be made")]
+pub struct NoRandomness;
+
+/// Returns a new id that cannot be guessed: 128 bits of the crypto provider's random generator, as 32 lower-case
+/// hexadecimal digits.
+///
+/// Every id that grants something to its holder (a session of socket.io, a place in a pool) comes from here.
+///
+/// # Errors
+///
+/// [`NoRandomness`] if the operating system's generator fails.
+pub fn secret_id() -> Result<String, NoRandomness> {
+    let mut bytes = [0; 16];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_have_32_digits_and_differ() {
+        let ids: Vec<String> = (0..100).map(|_| secret_id().unwrap()).collect();
+        assert!(ids.iter().all(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit())), "{ids:?}");
+        let different: std::collections::BTreeSet<_> = ids.iter().collect();
+        assert_eq!(different.len(), ids.len());
+    }
+}
