@@ -1,59 +1,205 @@
-//! TLS for clients: whom one trusts. And the one cryptography provider for all of TLS.
+//! TLS for clients: which servers a client trusts, and how it proves itself to one. Also the one cryptography provider
+//! for all of TLS, and the reading of certificates and keys.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
+use futures_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
 use futures_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use futures_rustls::rustls::pki_types::pem::PemObject;
-use futures_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use futures_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use futures_rustls::rustls::pki_types::pem::{self, PemObject};
+use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use futures_rustls::rustls::server::ParsedCertificate;
+use futures_rustls::rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+};
 
-/// ring, for servers and clients alike.
+/// Returns ring's provider, which servers and clients share.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(futures_rustls::rustls::crypto::ring::default_provider())
 }
 
-/// Whom a client trusts.
+/// Why a file of certificates or keys cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FileError {
+    /// The file cannot be read, or is not PEM (RFC 7468).
+    #[error("{0}: {1}")]
+    Unreadable(PathBuf, String),
+    /// The file holds no certificate.
+    #[error("{0} holds no certificate: a PEM file with BEGIN CERTIFICATE is needed")]
+    NoCertificate(PathBuf),
+    /// The file holds no private key.
+    #[error("{0} holds no private key: a PEM file with BEGIN PRIVATE KEY is needed")]
+    NoKey(PathBuf),
+    /// The key needs a pass phrase, which cannot be given.
+    #[error("the private key in {0} is encrypted; write a copy without pass phrase and name that file: openssl pkey -in {0} -out key.pem")]
+    Encrypted(PathBuf),
+    /// TLS refuses the certificate, or its key belongs to another one.
+    #[error("{0} cannot be used: {1}")]
+    Unusable(PathBuf, String),
+}
+
+/// Reads all certificates of a PEM file, in their order.
+///
+/// # Errors
+///
+/// [`FileError::Unreadable`] and [`FileError::NoCertificate`].
+pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, FileError> {
+    let all: Result<Vec<CertificateDer<'static>>, pem::Error> =
+        CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    match all {
+        Ok(all) if all.is_empty() => Err(FileError::NoCertificate(path.to_owned())),
+        Ok(all) => Ok(all),
+        Err(error) => Err(FileError::Unreadable(path.to_owned(), error.to_string())),
+    }
+}
+
+/// Reads the private key of a PEM file. A key that is encrypted (PKCS #8, or the older form of OpenSSL) is reported as
+/// such.
+///
+/// # Errors
+///
+/// [`FileError::Unreadable`], [`FileError::NoKey`] and [`FileError::Encrypted`].
+pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
+    let text = std::fs::read(path);
+    let text = text.map_err(|error| FileError::Unreadable(path.to_owned(), error.to_string()))?;
+    let shown = String::from_utf8_lossy(&text);
+    if shown.contains("BEGIN ENCRYPTED PRIVATE KEY") || shown.contains("Proc-Type: 4,ENCRYPTED") {
+        return Err(FileError::Encrypted(path.to_owned()));
+    }
+    PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+        pem::Error::NoItemsFound => FileError::NoKey(path.to_owned()),
+        error => FileError::Unreadable(path.to_owned(), error.to_string()),
+    })
+}
+
+/// Which servers a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trust {
-    /// The system's roots.
+    /// Those whose certificate leads to one of the system's roots.
     #[default]
     System,
-    /// The system's roots and the certificates of this PEM file.
-    File(std::path::PathBuf),
-    /// Anybody. Whoever sits between may listen and change everything.
+    /// The same, and those whose certificate is in this PEM file or leads to one in it.
+    File(PathBuf),
+    /// Every server. An attacker on the path can read and change everything.
     Anybody,
 }
 
-/// A client's configuration for that trust; in words what is wrong with it.
-pub(crate) fn client_config(trust: &Trust) -> Result<Arc<ClientConfig>, String> {
-    let builder = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    if *trust == Trust::Anybody {
-        let verifier = Arc::new(AcceptAll(provider()));
-        let config = builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth();
-        return Ok(Arc::new(config));
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if let Trust::File(path) = trust {
-        add_file(&mut roots, path)?;
-    }
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+/// The certificate by which a client proves itself to a server (mutual TLS).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate and its chain, PEM.
+    pub cert: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
 }
 
-fn add_file(roots: &mut RootCertStore, path: &Path) -> Result<(), String> {
-    let wrong = |error: String| format!("{}: {error}", path.display());
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| wrong(error.to_string()))?;
-    match roots.add_parsable_certificates(certificates) {
-        (0, _) => Err(wrong("there is no usable certificate in it".to_owned())),
-        _ => Ok(()),
+/// Returns the TLS configuration of a client that proves itself with `own`, where that is given. The files are read at
+/// each call, so that renewed ones count from the next connection on.
+///
+/// # Errors
+///
+/// [`FileError`], when one of the files cannot be used.
+pub(crate) fn client_config(
+    trust: &Trust,
+    own: Option<&ClientCertificate>,
+) -> Result<Arc<ClientConfig>, FileError> {
+    let unusable = |path: &Path, error: Error| FileError::Unusable(path.to_owned(), error.to_string());
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(Path::new("TLS"), error))?;
+    let builder = match trust {
+        Trust::System => builder.with_root_certificates(system_roots()),
+        Trust::File(path) => {
+            let verifier = NamedOrSigned::new(path, system_roots())?;
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+        }
+        Trust::Anybody => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAll(provider())))
+        }
+    };
+    let config = match own {
+        None => builder.with_no_client_auth(),
+        Some(own) => builder
+            .with_client_auth_cert(read_certificates(&own.cert)?, read_key(&own.key)?)
+            .map_err(|error| unusable(&own.cert, error))?,
+    };
+    Ok(Arc::new(config))
+}
+
+fn system_roots() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// `--ca`: takes certificates that lead to a root, and the very certificates of the file.
+///
+/// `openssl req -x509` makes a certificate that is its own issuer and says CA:TRUE. rustls takes such a certificate as a
+/// root, but not as that of a server. curl (OpenSSL) takes the certificate, because it is the one that the user named.
+#[derive(Debug)]
+struct NamedOrSigned {
+    named: Vec<CertificateDer<'static>>,
+    signed: Arc<WebPkiServerVerifier>,
+}
+
+impl NamedOrSigned {
+    fn new(path: &Path, mut roots: RootCertStore) -> Result<Self, FileError> {
+        let named = read_certificates(path)?;
+        if roots.add_parsable_certificates(named.iter().cloned()).0 == 0 {
+            return Err(FileError::Unusable(path.to_owned(), "no certificate in it can be read".to_owned()));
+        }
+        let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
+        let signed = signed.map_err(|error| FileError::Unusable(path.to_owned(), error.to_string()))?;
+        Ok(Self { named, signed })
+    }
+}
+
+impl ServerCertVerifier for NamedOrSigned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        match self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // Only how it was signed may be wrong. webpki looks at the validity period before it looks at CA:TRUE, and
+            // has errors of their own for it; the test `a_named_certificate_counts_for_its_time_and_name` holds webpki to it.
+            Err(Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
+                if self.named.iter().any(|named| named == end_entity) =>
+            {
+                verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+                Ok(ServerCertVerified::assertion())
+            }
+            verdict => verdict,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.signed.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.signed.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.signed.supported_verify_schemes()
     }
 }
 
@@ -93,5 +239,73 @@ impl ServerCertVerifier for AcceptAll {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// The 1st of January of a year, in seconds since 1970 (leap days counted).
+    fn year(year: u64) -> UnixTime {
+        UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952))
+    }
+
+    /// A certificate of the kind that `openssl req -x509` makes: its own issuer, CA:TRUE, for 2025 to 2030.
+    fn self_signed() -> (String, CertificateDer<'static>) {
+        let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2030, 1, 1);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        (certificate.pem(), certificate.der().clone())
+    }
+
+    fn verify(named: &str, shown: &CertificateDer<'_>, name: &str, now: UnixTime) -> Result<(), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.pem");
+        std::fs::write(&path, named).unwrap();
+        let verifier = NamedOrSigned::new(&path, RootCertStore::empty()).unwrap();
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let verdict = verifier.verify_server_cert(shown, &[], &name, &[], now);
+        verdict.map(drop).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_named_certificate_counts_for_its_time_and_name() {
+        let (pem, der) = self_signed();
+        let (other_pem, other_der) = self_signed();
+        assert_eq!(verify(&pem, &der, "localhost", year(2027)), Ok(()));
+        assert_eq!(verify(&(other_pem + &pem), &der, "localhost", year(2027)), Ok(()), "the second of two");
+        let error = |shown, name, now| verify(&pem, shown, name, now).unwrap_err();
+        assert!(error(&other_der, "localhost", year(2027)).contains("invalid peer certificate"));
+        assert!(error(&der, "localhost", year(2032)).contains("expired"));
+        assert!(error(&der, "localhost", year(2023)).contains("not valid yet"));
+        assert!(error(&der, "example.org", year(2027)).contains("not valid for name"));
+    }
+
+    #[test]
+    fn files_that_cannot_be_used_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |text: &str| {
+            let path = folder.path().join("file.pem");
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let key = |text: &str| read_key(&file(text)).unwrap_err();
+        let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        assert!(matches!(key(encrypted), FileError::Encrypted(_)));
+        assert!(key(encrypted).to_string().contains("openssl pkey -in"));
+        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMA==\n";
+        assert!(matches!(key(old), FileError::Encrypted(_)));
+        let (certificate, _) = self_signed();
+        assert!(matches!(key(&certificate), FileError::NoKey(_)));
+        assert!(matches!(read_certificates(&file("")), Err(FileError::NoCertificate(_))));
+        let missing = read_key(&folder.path().join("missing.pem")).unwrap_err().to_string();
+        assert!(missing.contains("missing.pem") && missing.contains("No such file"), "{missing}");
+        let pair = rcgen::KeyPair::generate().unwrap();
+        assert!(read_key(&file(&pair.serialize_pem())).is_ok());
     }
 }

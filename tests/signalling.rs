@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
 use roomtone::protocol::PeerId;
-use roomtone::server::{Config, Identity, Server};
+use roomtone::server::{Config, Files, Identity, Server};
 use roomtone::signalling::{Backend, ConnectError, Event, Frame, RoomClient, Socket, Target};
 use roomtone::tls::Trust;
 
@@ -49,6 +49,31 @@ fn whom_a_client_trusts() {
         register(target(Trust::Anybody)).await;
         let error = Socket::connect(&target(Trust::File("nowhere.pem".into()))).await.unwrap_err();
         assert!(error.to_string().contains("nowhere.pem"));
+    });
+}
+
+/// Writes a certificate of the kind that `openssl req -x509` makes (its own issuer, CA:TRUE), and its key.
+fn self_signed(folder: &std::path::Path, names: &[&str]) -> Files {
+    let mut params =
+        rcgen::CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let files = Files { cert: folder.join("self.pem"), key: folder.join("self-key.pem") };
+    std::fs::write(&files.cert, params.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&files.key, key.serialize_pem()).unwrap();
+    files
+}
+
+#[test]
+fn a_self_signed_certificate_that_is_named_is_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = self_signed(folder.path(), &["127.0.0.1"]);
+    let address = server(Some(Identity::load(files.clone()).unwrap()));
+    let target = |trust| Target::parse(&format!("wss://{address}"), trust).unwrap();
+    smol::block_on(async {
+        register(target(Trust::File(files.cert))).await;
+        let error = Socket::connect(&target(Trust::System)).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Certificate(..)), "{error}");
     });
 }
 

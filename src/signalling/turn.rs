@@ -92,7 +92,7 @@ async fn connect(url: &IceUrl, to: SocketAddr, trust: &Trust) -> io::Result<Box<
     if url.kind != IceKind::TurnTls {
         return Ok(Box::new(tcp));
     }
-    let config = client_config(trust).map_err(io::Error::other)?;
+    let config = client_config(trust, None).map_err(io::Error::other)?;
     let name = ServerName::try_from(url.host.clone()).map_err(io::Error::other)?;
     Ok(Box::new(TlsConnector::from(config).connect(name, tcp).await?))
 }
