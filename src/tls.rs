@@ -35,7 +35,9 @@ pub enum FileError {
     #[error("{0} holds no private key: a PEM file with BEGIN PRIVATE KEY is needed")]
     NoKey(PathBuf),
     /// The key needs a pass phrase, which cannot be given.
-    #[error("the private key in {0} is encrypted; write a copy without pass phrase and name that file: openssl pkey -in {0} -out key.pem")]
+    #[error(
+        "the private key in {0} is encrypted; write a copy without pass phrase and name that file: openssl pkey -in {0} -out key.pem"
+    )]
     Encrypted(PathBuf),
     /// TLS refuses the certificate, or its key belongs to another one.
     #[error("{0} cannot be used: {1}")]
@@ -298,7 +300,8 @@ mod tests {
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMA==\n-----END ENCRYPTED PRIVATE KEY-----\n";
         assert!(matches!(key(encrypted), FileError::Encrypted(_)));
         assert!(key(encrypted).to_string().contains("openssl pkey -in"));
-        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMA==\n";
+        let old =
+            "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\nMA==\n";
         assert!(matches!(key(old), FileError::Encrypted(_)));
         let (certificate, _) = self_signed();
         assert!(matches!(key(&certificate), FileError::NoKey(_)));

@@ -55,7 +55,8 @@ fn whom_a_client_trusts() {
 /// Writes a certificate of the kind that `openssl req -x509` makes (its own issuer, CA:TRUE), and its key.
 fn self_signed(folder: &std::path::Path, names: &[&str]) -> Files {
     let mut params =
-        rcgen::CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+        rcgen::CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
+            .unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().unwrap();
     let files = Files { cert: folder.join("self.pem"), key: folder.join("self-key.pem") };

@@ -242,7 +242,8 @@ impl Socket {
         let tcp = tcp.map_err(|error| unreachable(error.to_string()))?;
         let _ = tcp.set_nodelay(true);
         let stream: Box<dyn Stream> = if is_tls {
-            let config = client_config(&target.trust, None).map_err(|error| ConnectError::Trust(error.to_string()))?;
+            let config =
+                client_config(&target.trust, None).map_err(|error| ConnectError::Trust(error.to_string()))?;
             let tls = TlsConnector::from(config).connect(server_name, tcp).await;
             Box::new(tls.map_err(|error| tls_error(&name, &error))?)
         } else {
