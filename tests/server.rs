@@ -1,16 +1,18 @@
 //! The server on loopback, spoken to as the deployed clients do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests")]
 
+use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 mod common;
 
 use async_tungstenite::tungstenite;
-use common::WebSocket;
+use common::{Program, WebSocket, ws};
 use roomtone::hub::Limits;
 use roomtone::server::{Config, Identity, Server, Timeouts, tls};
 use smol::channel::{Sender, bounded};
+use smol::stream::StreamExt;
 
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
@@ -264,7 +266,8 @@ fn many_that_leave_at_once_leave_no_ghosts() {
 #[test]
 fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
     let short = Duration::from_millis(200);
-    let timeouts = Timeouts { handshake: short, hello: short, ping: short, silence: short * 3 };
+    let timeouts =
+        Timeouts { handshake: short, hello: short, ping: short, silence: short * 3, ..Timeouts::default() };
     let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
     server.connect("").expect_close(1002, "invalid protocol");
     // Not even a request.
@@ -287,11 +290,197 @@ fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
 
 #[test]
 fn a_stop_says_goodbye() {
-    let server = Running::plain();
-    let ann = server.peer("ann");
-    let reader = std::thread::spawn(move || ann.expect_close(1001, "the server stops"));
+    let server = patient();
+    let (ann, new) = (server.peer("ann"), server.connect("ssp"));
+    let reader = std::thread::spawn(move || {
+        ann.expect_end(1001, "the server stops");
+        new.expect_end(1001, "the server stops");
+    });
     server.stop();
     reader.join().unwrap();
+}
+
+/// A server that waits for longer than a test does before it gives up a connection that it has closed: the end of one is
+/// seen only if the server ends it by itself.
+fn patient() -> Running {
+    let timeouts = Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() };
+    Running::start(Config { timeouts, ..Config::plain(ANY) })
+}
+
+#[test]
+fn a_close_frame_is_answered_in_every_phase_and_the_connection_ends_at_once() {
+    let server = patient();
+    let end = |mut peer: WebSocket| {
+        peer.begin_close(1000, "bye");
+        peer.expect_end(1000, "bye");
+    };
+    end(server.connect(""));
+    end(server.peer("ann"));
+    let (mut bob, mut cat) = (server.peer("bob"), server.peer("cat"));
+    bob.say("SESSION cat");
+    bob.expect("SESSION_OK");
+    end(bob);
+    cat.say("a word that goes nowhere");
+    cat.expect_end(1000, "");
+    let mut dan = server.peer("dan");
+    dan.say("ROOM attic");
+    dan.expect("ROOM_OK ");
+    end(dan);
+    end(server.connect("ssp"));
+    let mut eve = server.connect("ssp");
+    eve.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    assert!(eve.hear().unwrap().contains("rtc:joined"), "dan is gone");
+    end(eve);
+    // Whoever closed has its name back at once.
+    for name in ["ann", "bob", "cat", "dan"] {
+        end(server.peer(name));
+    }
+}
+
+/// Over TLS a close_notify comes before the FIN (RFC 8446, 6.1), without which a reader takes the end for an attack.
+#[test]
+fn over_tls_too_the_connection_ends_at_once() {
+    use futures_rustls::TlsConnector;
+    use futures_rustls::rustls::pki_types::pem::PemObject;
+    use futures_rustls::rustls::pki_types::{CertificateDer, ServerName};
+    use futures_rustls::rustls::{ClientConfig, RootCertStore};
+    use smol::io::AsyncReadExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let timeouts = Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() };
+    let identity = Some(Identity::own(folder.path()).unwrap());
+    let server = Running::start(Config { identity, timeouts, ..Config::plain(ANY) });
+    let mut roots = RootCertStore::empty();
+    for file in std::fs::read_dir(folder.path()).unwrap() {
+        let certificates = CertificateDer::pem_file_iter(file.unwrap().path()).unwrap();
+        roots.add_parsable_certificates(certificates.map_while(Result::ok));
+    }
+    let provider = std::sync::Arc::new(futures_rustls::rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let talk = async {
+        let tcp = smol::Async::<TcpStream>::connect(server.address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let tls = TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
+        let request = format!("wss://{}/", server.address);
+        let (mut ws, _) = async_tungstenite::client_async(request, tls).await.unwrap();
+        ws.send(tungstenite::Message::text("no HELLO")).await.unwrap();
+        let told = ws.next().await.unwrap().unwrap();
+        assert!(
+            matches!(&told, tungstenite::Message::Close(Some(frame)) if u16::from(frame.code) == 1002),
+            "{told:?}"
+        );
+        let (tcp, _) = {
+            let tls = ws.get_mut();
+            // An end without a close_notify is an error here.
+            assert_eq!(tls.read(&mut [0; 16]).await.unwrap(), 0);
+            ws.into_inner().into_inner()
+        };
+        let mut tcp = tcp;
+        assert_eq!(tcp.read(&mut [0; 16]).await.unwrap(), 0);
+    };
+    let late = async {
+        smol::Timer::after(Duration::from_secs(20)).await;
+        panic!("the connection does not end");
+    };
+    smol::block_on(smol::future::or(talk, late));
+}
+
+#[test]
+fn what_cannot_be_read_is_closed_with_the_code_that_says_why() {
+    let server = patient();
+    // Frames of a client are masked (RFC 6455, 5.3); with zeros a mask changes nothing.
+    let frame = |first: u8, text: &[u8]| [&[first, 0x80 | text.len() as u8, 0, 0, 0, 0], text].concat();
+    let against: (u16, &str) = (1002, "against the WebSocket protocol");
+    for (bytes, (code, reason)) in [
+        (frame(0x81, &[0xff, 0xfe]), (1007, "text that is not UTF-8")),
+        // A reserved bit, a reserved opcode, a continuation of nothing, a ping in parts, one without a mask.
+        (frame(0xc1, b"x"), against),
+        (frame(0x83, b"x"), against),
+        (frame(0x80, b"x"), against),
+        (frame(0x09, b"x"), against),
+        (vec![0x81, 1, b'x'], against),
+        (frame(0x88, &[3]), against),
+    ] {
+        for registered in [false, true] {
+            let mut peer = if registered { server.peer("ann") } else { server.connect("ssp") };
+            peer.raw(&bytes);
+            peer.expect_end(code, reason);
+        }
+    }
+    let mut ann = server.peer("ann");
+    ann.say(&"x".repeat((1 << 20) + 1));
+    ann.expect_end(1009, "message too big");
+}
+
+#[test]
+fn whoever_has_not_registered_can_send_little() {
+    let server = patient();
+    // One message, and parts of one that never ends (RFC 6455, 5.4).
+    let part = |first: u8| [&[first, 0x80 | 126, 16, 0, 0, 0, 0, 0][..], &[b' '; 4096]].concat();
+    for (path, bytes) in [("", part(0x81).repeat(3)), ("ssp", [part(0x01), part(0x00), part(0x00)].concat())]
+    {
+        let mut peer = server.connect(path);
+        peer.raw(&bytes);
+        if path.is_empty() {
+            // Blanks are no HELLO.
+            peer.expect_end(1002, "invalid protocol");
+        } else {
+            peer.expect_end(1009, "too much before it registered");
+        }
+    }
+    // Later a message may be as long as the protocol has it.
+    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    ann.say(&"x".repeat(1 << 20));
+    assert_eq!(bob.hear().unwrap().len(), 1 << 20);
+}
+
+#[test]
+fn a_body_that_does_not_come_and_an_answer_that_is_not_read_end_the_connection() {
+    let timeouts = Timeouts {
+        body: Duration::from_millis(300),
+        unread: Duration::from_millis(300),
+        ..Timeouts::default()
+    };
+    let api_secret = Some(roomtone::protocol::Secret("0123456789abcdef0123456789abcdef".into()));
+    let server = Running::start(Config { timeouts, api_secret, ..Config::plain(ANY) });
+    let request = |head: &str| {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        write!(stream, "{head}\r\nHost: {}\r\n", server.address).unwrap();
+        stream
+    };
+    let mut put = request("PUT /api/peers/ann/description HTTP/1.1");
+    let secret = "0123456789abcdef0123456789abcdef";
+    write!(put, "Authorization: Bearer {secret}\r\nContent-Length: 100\r\n\r\n{{").unwrap();
+    let mut answer = String::new();
+    put.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    // It asks for the page again and again, and reads nothing.
+    let mut deaf = request("GET /app.js HTTP/1.1");
+    write!(deaf, "\r\n").unwrap();
+    let again = format!("GET /app.js HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    let ended = std::iter::repeat_with(|| deaf.write_all(again.as_bytes())).find_map(Result::err);
+    assert!(ended.is_some());
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_ends_normally() {
+    for signal in ["TERM", "INT"] {
+        let home = tempfile::tempdir().unwrap();
+        let mut program = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
+        let mut ann = WebSocket::connect(&ws(&program.link()));
+        ann.say("HELLO ann");
+        ann.expect("HELLO");
+        program.signal(signal);
+        ann.expect_end(1001, "the server stops");
+        assert_eq!(program.end(), (0, String::new()), "{signal}");
+    }
 }
 
 fn http() -> ureq::Agent {

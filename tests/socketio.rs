@@ -282,6 +282,39 @@ fn who_polls_is_pinged_and_missed() {
 }
 
 #[test]
+fn a_close_frame_is_answered_whatever_the_state_of_the_session() {
+    let server = server_with(Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() });
+    let end = |mut socket: WebSocket| {
+        socket.begin_close(1000, "bye");
+        socket.expect_end(1000, "bye");
+    };
+    // At the door, in the namespace, in a pool, and on the way from polling.
+    let mut at_the_door = WebSocket::connect_to(server, "socket.io/?EIO=4&transport=websocket");
+    assert!(at_the_door.hear().unwrap().starts_with("0{"));
+    end(at_the_door);
+    end(on_websocket(server));
+    let mut in_pool = on_websocket(server);
+    in_pool.say(r#"42["rtc:join",{"pool":"attic"}]"#);
+    event(&in_pool.hear().unwrap(), "rtc:joined");
+    end(in_pool);
+    let polls = Polls::connected(server);
+    let query = format!("socket.io/?EIO=4&transport=websocket&sid={}", polls.sid);
+    let mut half = WebSocket::connect_to(server, &query);
+    half.say("2probe");
+    half.expect("3probe");
+    end(half);
+    WebSocket::connect_to(server, "socket.io/?EIO=4&transport=websocket&sid=nobody")
+        .expect_end(1008, "this session is unknown");
+    // A goodbye in its own words.
+    let mut leaves = on_websocket(server);
+    leaves.say("41");
+    leaves.expect("41");
+    leaves.expect_end(1000, "closed by the peer");
+    let late = Polls::open(server);
+    assert_eq!(late.post(&"4".repeat(9000)).0, 413, "whoever is in no pool can send little");
+}
+
+#[test]
 fn who_breaks_off_while_it_waits_is_missed_at_once() {
     let server = server();
     let mut other = on_websocket(server);

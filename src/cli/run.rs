@@ -144,7 +144,8 @@ fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliErro
                 let _ = stopped.recv().await;
             })
             .await;
-        Err(CliError::Interrupted)
+        // A server runs until somebody stops it: that is its normal end.
+        Ok(())
     })
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::SinkExt;
@@ -13,18 +14,22 @@ use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::StreamExt;
 
+use super::Timeouts;
 use super::dialect::{Dialect, Heard};
 use super::edge::Edge;
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
+use super::stream::{Io, is_too_much};
 use super::switchboard::Switchboard;
-use super::{Io, Timeouts};
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
-/// How long one message may take to leave, and the closing handshake to end.
+/// The most bytes that are read of a peer before it has registered.
+pub(super) const MAX_UNKNOWN: usize = 8 * 1024;
+/// How long one message may take to leave.
 const WRITE: Duration = Duration::from_secs(20);
-const CLOSING: Duration = Duration::from_secs(2);
+/// How many bytes of a closed connection are read, and dropped, at a time.
+const DROPPED: usize = 4 * 1024;
 
 /// So many messages at most leave before it is looked what came.
 const TOGETHER: usize = 64;
@@ -38,6 +43,38 @@ pub(super) fn config() -> WebSocketConfig {
         .write_buffer_size(8 * 1024)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// Nothing more can be said to the peer: it is gone, or takes nothing.
+    Gone(&'static str),
+    /// The peer sent a close frame, which is answered with its own code.
+    Answer,
+    /// The peer is sent a close frame with this code and these words.
+    Close(u16, &'static str),
+}
+
+impl End {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Gone(words) | Self::Close(_, words) => words,
+            Self::Answer => "closed by the peer",
+        }
+    }
+
+    /// Returns the end that RFC 6455, 7.4.1 wants after something that cannot be read.
+    fn of(error: &Error) -> Self {
+        match error {
+            Error::Capacity(_) => Self::Close(1009, "message too big"),
+            Error::Utf8(_) => Self::Close(1007, "text that is not UTF-8"),
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Self::Gone("broken"),
+            Error::Protocol(_) => Self::Close(1002, "against the WebSocket protocol"),
+            Error::Io(error) if is_too_much(error) => Self::Close(1009, "too much before it registered"),
+            _ => Self::Gone("broken"),
+        }
+    }
 }
 
 enum Event {
@@ -72,19 +109,29 @@ pub(super) async fn talk(
     dialect: Dialect,
     timeouts: Timeouts,
 ) {
+    let _talk = board.talk();
     let id = inbox.id;
-    let reason = converse(ws, inbox, board, dialect, timeouts).await;
+    let mut dialect = dialect;
+    let end = converse(ws, inbox, board, &mut dialect, timeouts).await;
+    // Before the goodbyes, which take a peer's time: its name is free, and others know.
     board.handle(Input::Closed(id));
-    tracing::debug!(conn = id.0, reason, "closed");
+    tracing::debug!(conn = id.0, reason = end.words(), "closes");
+    match (end, dialect.farewell()) {
+        (End::Gone(_), _) => {}
+        (End::Answer, _) => close(ws, None, None, timeouts.closing).await,
+        (End::Close(code, words), farewell) => {
+            close(ws, farewell, Some((code, words)), timeouts.closing).await;
+        }
+    }
 }
 
 async fn converse(
     ws: &mut WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
-    mut dialect: Dialect,
+    dialect: &mut Dialect,
     timeouts: Timeouts,
-) -> &'static str {
+) -> End {
     if let Some(greeting) = dialect.greeting()
         && let Some(reason) = write(ws, Message::text(greeting), inbox).await
     {
@@ -93,8 +140,12 @@ async fn converse(
     let mut heard = Instant::now();
     // One timer for all of the connection: one for each message would cost more than the message.
     let mut timer = smol::Timer::after(timeouts.hello);
-    let mut done = 0;
+    let (mut done, mut is_known) = (0, false);
     loop {
+        if !is_known && board.is_registered(inbox.id) {
+            is_known = true;
+            ws.get_mut().allow(None);
+        }
         done += 1;
         if done % TURN == 0 {
             yield_now().await;
@@ -106,10 +157,10 @@ async fn converse(
             Event::Tick
         };
         match or(or(mail, socket), tick).await {
-            Event::Out(Mail::Killed) => return "too slow",
-            Event::Out(Mail::Ended) => return "ended by the hub",
+            Event::Out(Mail::Killed) => return End::Gone("too slow"),
+            Event::Out(Mail::Ended) => return End::Gone("ended by the hub"),
             Event::Out(Mail::Message(first)) => {
-                if let Some(reason) = pass_on(ws, inbox, &mut dialect, first).await {
+                if let Some(reason) = pass_on(ws, inbox, dialect, first).await {
                     return reason;
                 }
             }
@@ -126,7 +177,7 @@ async fn converse(
                             Some(reason) => return reason,
                             None => None,
                         },
-                        Heard::End => return "closed by the peer",
+                        Heard::End => return End::Close(1000, "closed by the peer"),
                         Heard::Nothing => None,
                     },
                     Some(Ok(Message::Binary(_))) => board.binary(inbox.id),
@@ -135,9 +186,8 @@ async fn converse(
                         None
                     }
                     Some(Ok(Message::Ping(_) | Message::Frame(_))) => None,
-                    Some(Ok(Message::Close(_))) | None => return "closed by the peer",
-                    Some(Err(Error::Capacity(_))) => Some(Rejection::Close(1009, "message too big")),
-                    Some(Err(_)) => return "broken",
+                    Some(Ok(Message::Close(_))) | None => return End::Answer,
+                    Some(Err(error)) => return End::of(&error),
                 };
                 match rejection {
                     None => {}
@@ -147,23 +197,19 @@ async fn converse(
                             return reason;
                         }
                     }
-                    Some(Rejection::Close(code, words)) => {
-                        close(ws, code, words).await;
-                        return words;
-                    }
+                    Some(Rejection::Close(code, words)) => return End::Close(code, words),
                 }
             }
-            Event::Tick if heard.elapsed() > timeouts.silence => return "silent",
+            Event::Tick if heard.elapsed() > timeouts.silence => {
+                return End::Close(1001, "no answer to pings");
+            }
             Event::Tick if board.is_registered(inbox.id) => {
                 timer.set_after(timeouts.ping);
                 if let Some(reason) = write(ws, dialect.ping(), inbox).await {
                     return reason;
                 }
             }
-            Event::Tick => {
-                close(ws, 1002, "invalid protocol").await;
-                return "no HELLO";
-            }
+            Event::Tick => return End::Close(1002, "invalid protocol"),
         }
     }
 }
@@ -174,19 +220,13 @@ async fn pass_on(
     inbox: &Inbox,
     dialect: &mut Dialect,
     first: Outgoing,
-) -> Option<&'static str> {
+) -> Option<End> {
     let rest = std::iter::from_fn(|| inbox.try_next());
     for outgoing in std::iter::once(first).chain(rest).take(TOGETHER) {
         let message = match outgoing {
             Outgoing::Text(text) => Message::text(dialect.write(text)),
             Outgoing::Ping => dialect.ping(),
-            Outgoing::Close(code, words) => {
-                if let Some(farewell) = dialect.farewell() {
-                    let _ = write(ws, Message::text(farewell), inbox).await;
-                }
-                close(ws, code, words).await;
-                return Some(words);
-            }
+            Outgoing::Close(code, words) => return Some(End::Close(code, words)),
         };
         if let Some(reason) = in_time(ws.feed(message), inbox).await {
             return Some(reason);
@@ -199,44 +239,48 @@ async fn pass_on(
 type Apart<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Sends a message; gives a reason where the connection must end.
-fn write<'a>(
-    ws: &'a mut WebSocketStream<Io>,
-    message: Message,
-    inbox: &'a Inbox,
-) -> Apart<'a, Option<&'static str>> {
+fn write<'a>(ws: &'a mut WebSocketStream<Io>, message: Message, inbox: &'a Inbox) -> Apart<'a, Option<End>> {
     Box::pin(in_time(ws.send(message), inbox))
 }
 
-async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<&'static str> {
-    let send = async { sending.await.err().map(|_| "broken") };
+async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<End> {
+    let send = async { sending.await.err().map(|_| End::Gone("broken")) };
     let late = async {
         or(inbox.killed(), after(WRITE)).await;
-        Some("too slow")
+        Some(End::Gone("too slow"))
     };
     or(send, late).await
 }
 
-/// Sends a close frame and waits for the peer's. Where the peer's messages can no longer be read (one was
-/// too big), what it still sends is read and dropped: a socket closed with bytes unread is reset, and a
-/// reset would take the close frame from the peer. It may send without end: others, and the time that it has for
-/// that, have their turn after each.
-fn close<'a>(ws: &'a mut WebSocketStream<Io>, code: u16, words: &str) -> Apart<'a, ()> {
-    let frame = CloseFrame { code: code.into(), reason: words.into() };
+/// Says goodbye and ends the connection: a close frame where there is one to send, or else the answer to the peer's,
+/// then FIN at once (RFC 6455, 7.1.1: the server is the first to end the connection). What the peer still sends is read
+/// and dropped for that time: a socket that is closed with bytes unread is reset, and a reset would take the close frame
+/// from the peer. A peer may send without end: others have their turn after each part of it.
+pub(super) fn close<'a>(
+    ws: &'a mut WebSocketStream<Io>,
+    farewell: Option<String>,
+    frame: Option<(u16, &'static str)>,
+    time: Duration,
+) -> Apart<'a, ()> {
     let handshake = async move {
-        if ws.close(Some(frame)).await.is_ok() {
-            while let Some(Ok(_)) = ws.next().await {
-                yield_now().await;
-            }
+        if let Some(farewell) = farewell {
+            let _ = ws.send(Message::text(farewell)).await;
         }
+        if let Some((code, words)) = frame {
+            let _ = ws.close(Some(CloseFrame { code: code.into(), reason: words.into() })).await;
+        }
+        // Where the peer was the first to close, the answer to its frame waits here.
+        let _ = ws.flush().await;
         let io = ws.get_mut();
+        io.allow(None);
         if io.close().await.is_ok() {
-            let mut dropped = vec![0; 16 * 1024];
+            let mut dropped = vec![0; DROPPED];
             while let Ok(1..) = io.read(&mut dropped).await {
                 yield_now().await;
             }
         }
     };
-    Box::pin(or(handshake, after(CLOSING)))
+    Box::pin(or(handshake, after(time)))
 }
 
 #[cfg(test)]
@@ -283,12 +327,12 @@ mod tests {
         let (ended, end) = mpsc::channel();
         std::thread::spawn(move || {
             smol::block_on(async {
-                let io: Io = Box::pin(Endless(0));
+                let io = Io::new(Endless(0), Arc::default());
                 let mut ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(config())).await;
-                close(&mut ws, 1002, "invalid protocol").await;
+                close(&mut ws, None, Some((1002, "invalid protocol")), Duration::from_secs(1)).await;
                 let _ = ended.send(());
             });
         });
-        end.recv_timeout(CLOSING * 10).unwrap();
+        end.recv_timeout(Duration::from_secs(20)).unwrap();
     }
 }

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -11,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use smol::future::or;
 use smol_hyper::rt::FuturesIo;
 
 use super::dialect::{Dialect, SocketIo};
@@ -73,7 +75,8 @@ pub(super) async fn handle(
                 "orders are taken of this machine alone (--api-remote)\n",
             ));
         }
-        return Ok(api::handle(request, &shared.board, shared.api_secret.as_ref()).await);
+        let answer = api::handle(request, &shared.board, shared.api_secret.as_ref());
+        return Ok(or(answer, too_slow(shared.timeouts.body)).await);
     }
     if socketio::is_path(request.uri().path()) {
         let Some(origin) = allowed_origin(request.headers(), &shared.allowed_origins) else {
@@ -101,6 +104,12 @@ pub(super) async fn handle(
         Some((_, kind, content)) => reply(StatusCode::OK, kind, *content),
         None => text(StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n"),
     })
+}
+
+/// Answers, after that time, a request whose body does not come.
+pub(super) async fn too_slow(after: Duration) -> Reply {
+    smol::Timer::after(after).await;
+    text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")
 }
 
 fn to_https(request: &Request<Incoming>) -> Reply {
@@ -166,7 +175,8 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     smol::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<FuturesIo<Io>>() else { return };
-        let (io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        let (mut io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+        io.allow(Some(connection::MAX_UNKNOWN));
         // The rest of hyper's buffer goes: the connection may last for days.
         drop(parts.read_buf);
         let config = Some(connection::config());

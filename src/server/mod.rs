@@ -13,13 +13,13 @@ mod mailbox;
 pub mod room;
 mod socketio;
 pub mod ssp;
+mod stream;
 mod switchboard;
 pub mod tls;
 mod token;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ use smol::Async;
 use smol::future::or;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use stream::{Gauge, Io, Tcp};
 use switchboard::Switchboard;
 
 use crate::hub::{Grant, Limits};
@@ -39,11 +40,6 @@ pub use tls::{Files, Identity};
 const BACKLOG: i32 = 4096;
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
-
-trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin + 'static {}
-impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin + 'static> Stream for T {}
-/// A connection, with or without TLS.
-type Io = Pin<Box<dyn Stream>>;
 
 /// Why a server does not start.
 #[derive(Debug, thiserror::Error)]
@@ -71,12 +67,27 @@ pub struct Timeouts {
     pub ping: Duration,
     /// Without any sign of life, answers to pings counted.
     pub silence: Duration,
+    /// To send the body of an HTTP request.
+    pub body: Duration,
+    /// To take anything of what waits to be sent to it.
+    pub unread: Duration,
+    /// To end its own side of a connection that the server has closed: until then what it sends is read and dropped,
+    /// so that no reset takes the server's last words from it.
+    pub closing: Duration,
 }
 
 impl Default for Timeouts {
     fn default() -> Self {
         let seconds = Duration::from_secs;
-        Self { handshake: seconds(10), hello: seconds(30), ping: seconds(25), silence: seconds(70) }
+        Self {
+            handshake: seconds(10),
+            hello: seconds(30),
+            ping: seconds(25),
+            silence: seconds(70),
+            body: seconds(30),
+            unread: seconds(20),
+            closing: seconds(2),
+        }
     }
 }
 
@@ -206,7 +217,8 @@ impl Server {
         self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
     }
 
-    /// Serves until `stop` is done; then says goodbye to everybody.
+    /// Serves until `stop` is done; then closes all connections with 1001 (RFC 6455, 7.4.1), and waits up to 2 s for
+    /// the peers' own close frames.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let accept = async {
             loop {
@@ -227,7 +239,7 @@ impl Server {
         let board = &self.shared.board;
         board.close_all();
         let all_gone = async {
-            while board.counts().0 > 0 {
+            while !board.is_quiet() {
                 smol::Timer::after(Duration::from_millis(10)).await;
             }
         };
@@ -251,6 +263,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
         None
     };
     let Some((io, is_secure)) = or(handshake, late).await else { return };
+    let gauge = io.gauge().clone();
     let service = service_fn(|request| http::handle(request, shared.clone(), from, is_secure));
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(SmolTimer::new())
@@ -258,8 +271,23 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
         .max_buf_size(16 * 1024)
         .serve_connection(FuturesIo::new(io), service)
         .with_upgrades();
-    if let Err(error) = connection.await {
-        tracing::debug!("an HTTP connection ended: {error}");
+    let served = async {
+        if let Err(error) = connection.await {
+            tracing::debug!("an HTTP connection ended: {error}");
+        }
+    };
+    or(served, unread(gauge, shared.timeouts.unread)).await;
+}
+
+/// Returns when the peer has taken nothing for that long, while something was to be sent to it.
+async fn unread(gauge: Arc<Gauge>, most: Duration) {
+    loop {
+        let left = gauge.flow().blocked.map_or(most, |since| most.saturating_sub(since.elapsed()));
+        if left.is_zero() {
+            tracing::debug!("an HTTP answer is not read");
+            return;
+        }
+        smol::Timer::after(left).await;
     }
 }
 
@@ -268,13 +296,15 @@ async fn secure(stream: Async<TcpStream>, shared: &Shared) -> Option<(Io, bool)>
     const TLS_HANDSHAKE: u8 = 0x16;
     let mut first = [0];
     stream.peek(&mut first).await.ok()?;
+    let tcp = Tcp::new(stream);
+    let gauge = tcp.gauge();
     match (&shared.identity, first[0]) {
         (Some(identity), TLS_HANDSHAKE) => {
-            let tls = TlsAcceptor::from(identity.config()).accept(stream).await;
+            let tls = TlsAcceptor::from(identity.config()).accept(tcp).await;
             tls.map_err(|error| tracing::debug!("a TLS handshake failed: {error}"))
                 .ok()
-                .map(|tls| (Box::pin(tls) as Io, true))
+                .map(|tls| (Io::new(tls, gauge), true))
         }
-        _ => Some((Box::pin(stream), false)),
+        _ => Some((Io::new(tcp, gauge), false)),
     }
 }

@@ -17,7 +17,7 @@ use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard, SocketIo};
 use super::edge::Edge;
-use super::http::{Reply, text};
+use super::http::{Reply, text, too_slow};
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
 use super::ssp::Endpoint;
@@ -255,7 +255,14 @@ pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, addr
             text(StatusCode::OK, socketio::join(&packets))
         }
         Method::POST => {
-            let body = Limited::new(request.into_body(), MAX_MESSAGE).collect().await;
+            let is_known = shared.board.is_registered(session.inbox.id);
+            let most = if is_known { MAX_MESSAGE } else { connection::MAX_UNKNOWN };
+            let body = async { Ok(Limited::new(request.into_body(), most).collect().await) };
+            let late = async { Err(too_slow(shared.timeouts.body).await) };
+            let body = match or(body, late).await {
+                Ok(body) => body,
+                Err(reply) => return reply,
+            };
             let Some(body) = body.ok().and_then(|body| String::from_utf8(body.to_bytes().into()).ok()) else {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or no text\n");
             };
@@ -311,7 +318,10 @@ fn open(shared: &Arc<Shared>, address: IpAddr, grant: Grant) -> Reply {
 
 /// A WebSocket that a session is to go over to.
 pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<Shared>) {
-    let Some(session) = shared.sessions.find(sid) else { return };
+    let Some(session) = shared.sessions.find(sid) else {
+        let frame = Some((1008, "this session is unknown"));
+        return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
+    };
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
             match Packet::parse(text.as_str()) {
@@ -333,7 +343,9 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<
         false
     };
     if !or(change, late).await || session.is_done.swap(true, Ordering::Relaxed) {
-        return;
+        // The session goes on by polling. A close frame of the client is answered by this one, too.
+        let frame = Some((1002, "no change to a WebSocket"));
+        return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
     }
     shared.sessions.lock().remove(sid);
     let _ = session.replies.0.try_send(Packet::Noop);

@@ -28,6 +28,10 @@ struct State {
     connections: HashMap<ConnId, Connection>,
     per_address: HashMap<IpAddr, usize>,
     next: u64,
+    /// WebSockets that are served, those included that the hub has forgotten and that are being closed.
+    talks: usize,
+    /// The server stops: whoever comes now is sent away.
+    is_stopping: bool,
 }
 
 /// See the module.
@@ -88,6 +92,9 @@ impl Switchboard {
         state.next += 1;
         let id = ConnId(state.next);
         let (outbox, inbox) = mailbox(id);
+        if state.is_stopping {
+            outbox.push(STOPS);
+        }
         state.connections.insert(id, Connection { outbox, edge });
         state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
         state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
@@ -150,11 +157,25 @@ impl Switchboard {
         self.lock().hub.counts()
     }
 
-    /// Ends all connections in order.
+    /// Closes all connections, and those that come from now on.
     pub(super) fn close_all(&self) {
-        for connection in self.lock().connections.values() {
-            connection.outbox.push(Outgoing::Close(1001, "the server stops"));
+        let mut state = self.lock();
+        state.is_stopping = true;
+        for connection in state.connections.values() {
+            connection.outbox.push(STOPS);
         }
+    }
+
+    /// Counts a WebSocket as served until the guard is dropped, which is after its last close frame.
+    pub(super) fn talk(self: &Arc<Self>) -> Talk {
+        self.lock().talks += 1;
+        Talk(self.clone())
+    }
+
+    /// Whether the hub knows no connection, and none is being closed.
+    pub(super) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.talks == 0 && state.hub.counts().0 == 0
     }
 
     fn input(self: &Arc<Self>, state: &mut State, input: Input) {
@@ -209,6 +230,19 @@ impl Switchboard {
             }
         })
         .detach();
+    }
+}
+
+/// What every peer is told when the server stops.
+const STOPS: Outgoing = Outgoing::Close(1001, "the server stops");
+
+/// See [`Switchboard::talk`].
+#[derive(Debug)]
+pub(super) struct Talk(Arc<Switchboard>);
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        self.0.lock().talks -= 1;
     }
 }
 

@@ -1,6 +1,6 @@
 //! A WebSocket in the test's own hands.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use async_tungstenite::tungstenite;
@@ -77,6 +77,29 @@ impl WebSocket {
 
     /// Waits for a close frame of that code and reason.
     pub fn expect_close(mut self, code: u16, reason: &str) {
+        self.hear_close(code, reason);
+    }
+
+    /// Waits for a close frame of that code and reason, and for the end of the connection (FIN) after it.
+    pub fn expect_end(mut self, code: u16, reason: &str) {
+        self.hear_close(code, reason);
+        // The peer of a server ends nothing itself: it waits for the server to do so (RFC 6455, 7.1.1).
+        let read = self.ws.get_mut().read(&mut [0; 16]);
+        assert_eq!(read.expect("the end of the connection"), 0, "bytes after a close frame");
+    }
+
+    /// Sends a close frame without waiting for its answer.
+    pub fn begin_close(&mut self, code: u16, reason: &str) {
+        let frame = tungstenite::protocol::CloseFrame { code: code.into(), reason: reason.into() };
+        self.ws.close(Some(frame)).unwrap();
+    }
+
+    /// Sends bytes as they are, which may be no frame at all.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.ws.get_mut().write_all(bytes).unwrap();
+    }
+
+    fn hear_close(&mut self, code: u16, reason: &str) {
         loop {
             match self.ws.read() {
                 Ok(tungstenite::Message::Close(Some(frame))) => {
