@@ -91,6 +91,41 @@ fn a_file_comes_whole_and_the_call_is_over_with_it() {
 }
 
 #[test]
+fn two_senders_at_once_give_two_whole_files_and_no_link_is_followed() {
+    let stage = Stage::new();
+    let [one, two] = [noise(6_000_000), noise(7_000_000)];
+    std::fs::write(stage.path("one"), &one).unwrap();
+    std::fs::write(stage.path("two"), &two).unwrap();
+    // Whoever can write into the folder puts links where the files and their parts are to be.
+    for name in ["all.bin", "all-2.bin.part"] {
+        std::os::unix::fs::symlink(stage.path("secret"), stage.path(name)).unwrap();
+    }
+    std::fs::write(stage.path("secret"), b"before").unwrap();
+    let join = |id: &str, channel: &str| {
+        let options =
+            ["join", "attic", "--headless", "--id", id, "--server", &stage.url, "--channel", channel];
+        Program::start(stage.home.path(), &[&options, &NO_MEDIA[..]].concat())
+    };
+    let mut ann = join("ann", &format!("file:save={}", stage.path("all.bin")));
+    ann.expect("room", &[]);
+    let _senders = [
+        join("bob", &format!("file:send={}", stage.path("one"))),
+        join("cat", &format!("file:send={}", stage.path("two"))),
+    ];
+    let saved = ["bob", "cat"].map(|peer| {
+        wait_for(&format!("the file of {peer}"), || {
+            let done = ann.all("transfer", &[("peer", peer)]).pop()?;
+            done["path"].as_str().map(|path| std::fs::read(path).unwrap())
+        })
+    });
+    assert!(saved[0] == one && saved[1] == two, "{} and {} bytes", saved[0].len(), saved[1].len());
+    assert_eq!(std::fs::read(stage.path("secret")).unwrap(), b"before");
+    let parts = std::fs::read_dir(stage.home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let parts: Vec<_> = parts.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
+    assert_eq!(parts, ["all-2.bin.part"], "the link alone");
+}
+
+#[test]
 fn who_is_called_opens_the_channel_that_the_caller_does_not_know_of() {
     let stage = Stage::new();
     let sent = noise(300_000);
@@ -195,10 +230,11 @@ fn a_file_of_a_sender_that_dies_is_not_taken_for_whole() {
     let bob = stage.answer(&["--channel", &save], &NO_MEDIA);
     let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
     ann.expect("transfer", &[]);
+    let part = stage.path("saved-2.part");
     wait_for("the first bytes", || std::fs::metadata(&part).ok().filter(|part| part.len() > 100_000));
     ann.interrupt();
     let (_, warnings) = bob.end_with_warnings();
-    assert!(warnings.contains("saved.part is not complete"), "{warnings}");
+    assert!(warnings.contains("saved-2.part is not complete"), "{warnings}");
     assert!(!Path::new(&stage.path("saved")).exists());
 }
 

@@ -2,4 +2,5 @@
 //!
 //! `base` imports no other layer of this crate.
 
+pub mod files;
 pub mod random;

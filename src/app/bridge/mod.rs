@@ -13,6 +13,7 @@ use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 
 pub use self::config::{BridgeConfig, End, WrongChannel};
 use self::stdio::Stdin;
+use crate::base::files::{self, Partial};
 use crate::media::MediaError;
 use crate::media::channel::{Channel, ChannelConfig, Message};
 
@@ -97,7 +98,7 @@ impl Bridge {
                 pump.drain(smol::Unblock::new(std::io::stdout())).await
             }
             Ground::Send(path) => pump.send(path).await,
-            Ground::Save(path) => pump.save(&path.replace("{peer}", &safe(peer))).await,
+            Ground::Save(path) => pump.save(files::path_for(path, peer)).await,
             Ground::Tcp(port) => {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await;
                 match stream {
@@ -128,11 +129,6 @@ impl Bridge {
         (pump.tell)(&pump.progress);
         carried
     }
-}
-
-/// A peer's id as a part of a file's name.
-fn safe(peer: &str) -> String {
-    peer.chars().map(|c| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' }).collect()
 }
 
 /// Moves bytes between one channel and one end.
@@ -177,24 +173,24 @@ impl Pump<'_> {
         }
     }
 
-    /// Saves what comes until the channel is closed in order.
-    async fn save(&mut self, path: &str) -> Result<(), String> {
-        let path = free(path);
-        let mut part = path.clone().into_os_string();
-        part.push(".part");
-        let failed = |error: std::io::Error| format!("{}: {error}", path.display());
-        let mut file = smol::fs::File::create(&part).await.map_err(failed)?;
+    /// Saves what comes until the channel is closed in order. What came by then stays in a partial file otherwise.
+    async fn save(&mut self, wanted: PathBuf) -> Result<(), String> {
+        let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        let why = wanted.clone();
+        let made = smol::unblock(move || Partial::create(&wanted)).await;
+        let (file, part) = made.map_err(|error| failed(&why, error))?;
+        let (mut file, path) = (smol::fs::File::from(file), part.path().to_owned());
         while let Some(message) = self.channel.receive().await {
-            file.write_all(message.as_bytes()).await.map_err(failed)?;
+            file.write_all(message.as_bytes()).await.map_err(|error| failed(&path, error))?;
             self.progress.received += message.as_bytes().len() as u64;
             self.report();
         }
-        file.sync_all().await.map_err(failed)?;
+        file.sync_all().await.map_err(|error| failed(&path, error))?;
         if !self.channel.ended_in_order().await {
-            return Err(format!("{} is not complete: the channel broke", Path::new(&part).display()));
+            return Err(format!("{} is not complete: the channel broke", path.display()));
         }
-        smol::fs::rename(&part, &path).await.map_err(failed)?;
-        self.progress.saved = Some(path);
+        let saved = smol::unblock(move || part.finish()).await.map_err(|error| failed(&path, error))?;
+        self.progress.saved = Some(saved);
         Ok(())
     }
 
@@ -266,13 +262,4 @@ impl<R: smol::io::AsyncRead + Unpin> Reader<R> {
         }
         Some(Message::Text(String::from_utf8_lossy(&line).into_owned()))
     }
-}
-
-/// A file that is not there yet.
-fn free(path: &str) -> PathBuf {
-    let first = Path::new(path).to_owned();
-    let stem = first.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let end = first.extension().map(|end| format!(".{}", end.to_string_lossy())).unwrap_or_default();
-    let others = (2..).map(|n| first.with_file_name(format!("{stem}-{n}{end}")));
-    std::iter::once(first.clone()).chain(others).find(|path| !path.exists()).unwrap_or_default()
 }
