@@ -13,6 +13,7 @@ pub mod network;
 pub mod output;
 mod room_client;
 mod run;
+mod signals;
 #[cfg(feature = "media")]
 mod terminal;
 

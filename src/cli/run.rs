@@ -1,11 +1,13 @@
 //! From arguments to a running program.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use smol::channel::bounded;
 
 use super::args::{Cli, Command, ServeArgs, ServerOptions};
 use super::output::{self, human};
+use super::signals::{Signals, Wish};
 use super::{CliError, config};
 use crate::app::Event;
 #[cfg(feature = "media")]
@@ -70,16 +72,17 @@ fn start_log(verbose: u8) {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }
 
-/// Calls `on_signal` at Ctrl-C or SIGTERM; the second time the program ends at once.
+/// Calls `on_signal` at Ctrl-C or SIGTERM. A later one ends the program at once.
 fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
-    let mut again = false;
-    let handler = move || {
-        if std::mem::replace(&mut again, true) {
+    let mut signals = Signals::default();
+    let handler = move || match signals.take(Instant::now()) {
+        Wish::End => on_signal(),
+        Wish::Same => {}
+        Wish::EndNow => {
             #[cfg(feature = "media")]
             super::terminal::restore();
             std::process::exit(130);
         }
-        on_signal();
     };
     if let Err(error) = ctrlc::set_handler(handler) {
         tracing::warn!("signals end the program at once: {error}");
