@@ -262,7 +262,7 @@ impl Client {
         if let Some(connection) = &mut talk.connection
             && connection.record_at().is_some_and(|at| at <= now)
         {
-            connection.start_recording(&self.plan, &self.sink);
+            connection.go_on_recording(&self.plan, &self.sink);
         }
         if talk.stats_at.is_some_and(|at| at <= now) {
             talk.stats_at = self.plan.stats.map(|every| now + every.max(Duration::from_millis(100)));

@@ -8,7 +8,7 @@ use smol::future::{or, pending};
 
 use super::ice::Ice;
 use super::line::{Funnel, Happened};
-use super::plan::MediaPlan;
+use super::plan::{ALL, MediaPlan};
 use super::wire::{Registered, Wire, Wired};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
@@ -161,9 +161,8 @@ impl Client {
 
     /// Completes what is recorded of all peers together.
     pub(super) async fn finish(&self) {
-        if let Some(path) = self.plan.finish().await {
-            let path = path.display().to_string();
-            (self.sink)(&Event::Recording { peer: "all".to_owned(), path, finished: true });
+        if let Some(recorded) = self.plan.finish().await {
+            (self.sink)(&Event::recorded(ALL, &recorded.path, recorded.error));
         }
     }
 

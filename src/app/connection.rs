@@ -1,7 +1,6 @@
 //! A peer's connection as the event loops hold it: effects go in; events and results come out through
 //! one funnel for all connections; its tracks go to the outputs and the recorder.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
@@ -22,6 +21,9 @@ use crate::session::{ConnectionState, Effect};
 
 /// How long a recording waits for the streams that the peer announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a recording lacks a stream that came again.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A stream of the peer, and where it goes.
 struct Received {
@@ -44,7 +46,10 @@ pub(super) struct Connection {
     channels: Channels,
     out: Sender<(u64, Happened)>,
     recorder: Option<Recorder>,
+    /// When it begins with the tracks that are there by then.
     record_at: Option<Instant>,
+    /// Recordings before it, whose files are completed.
+    finishing: Vec<smol::Task<()>>,
     failed: Sender<String>,
     failures: Receiver<String>,
 }
@@ -63,6 +68,7 @@ impl Connection {
             out: funnel.sender.clone(),
             recorder: None,
             record_at: None,
+            finishing: vec![],
             failed,
             failures,
         })
@@ -118,7 +124,7 @@ impl Connection {
         self.line.peer.stats()
     }
 
-    /// When [`Connection::start_recording`] is due.
+    /// When [`Connection::go_on_recording`] is due.
     pub(super) fn record_at(&self) -> Option<Instant> {
         self.record_at
     }
@@ -144,28 +150,34 @@ impl Connection {
             Happened::Event(PeerEvent::Connection(state)) => return Some(Input::Connection(state)),
             Happened::Event(PeerEvent::Track(track)) => {
                 self.add_track(track.clone(), plan, sink);
-                match self.record_at {
-                    None => track.flow(),
-                    Some(at) if at <= Instant::now() => self.start_recording(plan, sink),
-                    // The rest of them is to come; what came is held back for the recording, for a moment.
-                    Some(_) => {}
+                // Else its first frame is held back for the recording, which begins with it.
+                if plan.record.is_none() {
+                    track.flow();
                 }
             }
-            Happened::Event(PeerEvent::FirstFrame { codec, size, after }) => sink(&Event::Media {
-                peer,
-                kind: codec.kind().as_str(),
-                direction: "receive",
-                codec: codec.to_string(),
-                width: size.map(|(width, _)| width),
-                height: size.map(|(_, height)| height),
-                first_frame_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
-            }),
+            Happened::Event(PeerEvent::FirstFrame { codec, size, after }) => {
+                sink(&Event::Media {
+                    peer,
+                    kind: codec.kind().as_str(),
+                    direction: "receive",
+                    codec: codec.to_string(),
+                    width: size.map(|(width, _)| width),
+                    height: size.map(|(_, height)| height),
+                    first_frame_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
+                });
+                self.record(plan, sink);
+            }
             Happened::Message(channel, text) => sink(&Event::Message { peer, channel, text }),
             Happened::Event(PeerEvent::Channel(channel)) => {
                 self.channels.add(channel, (self.number, &self.name, &self.out), plan, sink);
             }
             // What stops for a while is shown as it stands.
             Happened::Event(PeerEvent::TrackEnded(_)) => {}
+            Happened::Event(PeerEvent::Broken(codec)) => {
+                sink(&Event::Warning {
+                    text: format!("some of the {codec} of {peer} cannot be read and is left out"),
+                });
+            }
             Happened::Event(PeerEvent::Forged) => return Some(Input::Connection(ConnectionState::Forged)),
             Happened::Event(PeerEvent::Failed(text)) => {
                 sink(&Event::Warning { text });
@@ -198,13 +210,7 @@ impl Connection {
                 return;
             }
             // A file holds one codec.
-            Some(_) => {
-                if let Some(recorder) = self.recorder.take() {
-                    let (name, sink) = (self.name.clone(), sink.clone());
-                    smol::spawn(async move { tell_recording(&name, &recorder.finish().await, true, &sink) })
-                        .detach();
-                }
-            }
+            Some(_) => self.finish_recording(sink),
             None => {}
         }
         let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
@@ -216,26 +222,70 @@ impl Connection {
         let output = output.map(start).transpose();
         let output = output.map_err(warn).ok().flatten();
         self.received.push(Received { over: self.number, track, output, seat });
-        if plan.record.is_some() && self.recorder.is_none() {
-            let all = self.received.len() >= self.line.peer.expected_tracks();
-            self.record_at = Some(Instant::now() + if all { Duration::ZERO } else { ALL_TRACKS });
+    }
+
+    /// Records the tracks that have a first frame by now. A file's tracks are fixed once it is begun: one that comes later
+    /// begins another file, with all of them.
+    fn record(&mut self, plan: &MediaPlan, sink: &Sink) {
+        let Some(folder) = &plan.record else { return };
+        let live: Vec<Track> =
+            self.received.iter().filter(|one| one.track.is_live()).map(|one| one.track.clone()).collect();
+        let lacks = |recorder: &Recorder| live.iter().any(|track| recorder.lacks(track));
+        if self.recorder.as_ref().is_some_and(|one| one.has_begun() && !one.has_failed() && lacks(one)) {
+            self.finish_recording(sink);
+        }
+        let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
+        if self.recorder.is_none() && !live.is_empty() {
+            let path = folder.join(record::file_name(&self.name, &super::client::timestamp()));
+            match Recorder::open(&path, self.failed.clone()) {
+                Ok(recorder) => {
+                    sink(&Event::recording(&self.name, recorder.path()));
+                    self.recorder = Some(recorder);
+                    self.record_at = Some(Instant::now() + ALL_TRACKS);
+                }
+                Err(error) => warn(error),
+            }
+        }
+        if let Some(recorder) = self.recorder.as_mut().filter(|recorder| !recorder.has_begun()) {
+            for track in live.iter().filter(|track| recorder.lacks(track)).collect::<Vec<_>>() {
+                recorder.add(track).unwrap_or_else(warn);
+            }
+            if live.len() >= self.line.peer.expected_tracks() {
+                self.begin_recording(sink);
+            }
+        }
+        live.iter().for_each(Track::flow);
+    }
+
+    fn begin_recording(&mut self, sink: &Sink) {
+        self.record_at = Some(Instant::now() + LOOK);
+        if let Some(Err(error)) = self.recorder.as_mut().map(Recorder::begin) {
+            sink(&Event::Warning { text: error.to_string() });
         }
     }
 
-    /// Begins the recording with the tracks that are there, which flow from then on.
-    pub(super) fn start_recording(&mut self, plan: &MediaPlan, sink: &Sink) {
+    /// Begins the recording with the tracks that are there, or looks whether it lacks some that came again. To be called at
+    /// [`Connection::record_at`].
+    pub(super) fn go_on_recording(&mut self, plan: &MediaPlan, sink: &Sink) {
         self.record_at = None;
-        let Some(folder) = &plan.record else { return };
-        let path = free_path(folder, &self.name);
-        let tracks: Vec<Track> = self.received.iter().map(|received| received.track.clone()).collect();
-        match Recorder::start(&tracks, &path, self.failed.clone()) {
-            Ok(recorder) => {
-                self.recorder = Some(recorder);
-                tell_recording(&self.name, &path, false, sink);
+        match self.recorder.as_ref().map(Recorder::has_begun) {
+            Some(false) => self.begin_recording(sink),
+            Some(true) => {
+                self.record_at = Some(Instant::now() + LOOK);
+                self.record(plan, sink);
             }
-            Err(error) => sink(&Event::Warning { text: error.to_string() }),
+            None => {}
         }
-        tracks.iter().for_each(Track::flow);
+    }
+
+    /// Completes the recording, beside all else.
+    fn finish_recording(&mut self, sink: &Sink) {
+        self.record_at = None;
+        if let Some(recorder) = self.recorder.take() {
+            let (name, sink) = (self.name.clone(), sink.clone());
+            self.finishing.retain(|task| !task.is_finished());
+            self.finishing.push(smol::spawn(complete(recorder, name, sink)));
+        }
     }
 
     /// Ends the connection; its recording is complete afterwards. A peer that is still there gets what is on
@@ -250,10 +300,18 @@ impl Connection {
         drop(self.line);
         self.channels.settle().await;
         if let Some(recorder) = self.recorder.take() {
-            let path = recorder.finish().await;
-            tell_recording(&self.name, &path, true, sink);
+            complete(recorder, self.name, sink.clone()).await;
+        }
+        for task in self.finishing {
+            task.await;
         }
     }
+}
+
+/// Completes a recording and tells how that went.
+async fn complete(recorder: Recorder, peer: String, sink: Sink) {
+    let recorded = recorder.finish().await;
+    sink(&Event::recorded(&peer, &recorded.path, recorded.error));
 }
 
 /// Tells what happened of a call's beginning.
@@ -274,17 +332,4 @@ fn follow(trace: &Trace, peer: &str, happened: &Happened) {
         }
         _ => {}
     }
-}
-
-fn tell_recording(peer: &str, path: &Path, finished: bool, sink: &Sink) {
-    let path = path.display().to_string();
-    sink(&Event::Recording { peer: peer.to_owned(), path, finished });
-}
-
-/// A file that is not there yet.
-fn free_path(folder: &Path, peer: &str) -> PathBuf {
-    let time = super::client::timestamp();
-    let first = folder.join(record::file_name(peer, &time));
-    let others = (2..).map(|n| folder.join(record::file_name(peer, &format!("{time}-{n}"))));
-    std::iter::once(first).chain(others).find(|path| !path.exists()).unwrap_or_default()
 }

@@ -140,6 +140,9 @@ pub enum Event {
         path: String,
         /// Whether the file is complete.
         finished: bool,
+        /// Why the recording ended without a complete file.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
     /// What is sent changed.
     Sending {
@@ -178,4 +181,19 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+}
+
+#[cfg(feature = "media")]
+impl Event {
+    /// A recording of that peer into that file began.
+    pub(super) fn recording(peer: &str, path: &std::path::Path) -> Self {
+        let path = path.display().to_string();
+        Self::Recording { peer: peer.to_owned(), path, finished: false, error: None }
+    }
+
+    /// It ended; the file is complete where there is no error.
+    pub(super) fn recorded(peer: &str, path: &std::path::Path, error: Option<String>) -> Self {
+        let path = path.display().to_string();
+        Self::Recording { peer: peer.to_owned(), path, finished: error.is_none(), error }
+    }
 }

@@ -14,6 +14,7 @@ use crate::media::capture::{MICROPHONES, SourceConfig};
 use crate::media::channel::ChannelConfig;
 use crate::media::peer::PeerConfig;
 use crate::media::playout::Latency;
+use crate::media::record::Recorded;
 use crate::media::stage::{Stage, StageConfig};
 use crate::media::voice::{Reference, Voice};
 use crate::media::{Capture, Encoders, MediaError, Rates, Stream, inventory, output};
@@ -76,6 +77,9 @@ pub struct MediaOptions {
 
 /// The label of the data channel that carries the chat.
 const CHAT: &str = "chat";
+
+/// Of whom a recording is that holds all peers together.
+pub(super) const ALL: &str = "all";
 
 /// The word for nothing.
 const NONE: &str = "none";
@@ -188,6 +192,9 @@ impl MediaPlan {
             true => None,
             false => Some(Arc::new(Stage::start(&stage, reference.as_ref(), &failed)?)),
         };
+        if let Some(path) = stage.as_ref().and_then(|stage| stage.recording()) {
+            sink(&Event::recording(ALL, &path));
+        }
         let mut bridges = Vec::new();
         for config in &options.channels {
             bridges.push(Arc::new(Bridge::start(config.clone()).await?));
@@ -237,8 +244,8 @@ impl MediaPlan {
         PeerConfig { ice: self.ice.config(), ..self.peer.clone() }
     }
 
-    /// Completes what is recorded of all together; its file, where there is one.
-    pub async fn finish(&self) -> Option<PathBuf> {
+    /// Completes what is recorded of all together, where that is wanted.
+    pub async fn finish(&self) -> Option<Recorded> {
         match &self.stage {
             Some(stage) => stage.finish().await,
             None => None,

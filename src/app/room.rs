@@ -270,7 +270,7 @@ impl Client {
         room.handle_timeout(now);
         for connection in hall.connections.values_mut() {
             if connection.record_at().is_some_and(|at| at <= now) {
-                connection.start_recording(&self.plan, &self.sink);
+                connection.go_on_recording(&self.plan, &self.sink);
             }
         }
         if hall.stats_at.is_some_and(|at| at <= now) {

@@ -86,18 +86,20 @@ pub fn human_line(event: &Event) -> Option<String> {
                 bytes(*received)
             )
         }
+        Event::Recording { path, error: Some(error), .. } => {
+            format!("the recording {} is not complete: {}", shown(path), shown(error))
+        }
         Event::Recording { path, finished: false, .. } => format!("recording to {path}"),
         Event::Recording { path, finished: true, .. } => format!("recorded {path}"),
         Event::Sending { kind, what } => format!("{kind}: {}", shown(what)),
         #[cfg(feature = "media")]
         Event::Stats { peer, stats } => format!(
-            "{}: sent {} pictures {} sounds, received {} pictures ({}x{}) {} sounds, {} packets lost{}{}{}",
+            "{}: sent {} pictures {} sounds, received {} pictures{} {} sounds, {} packets lost{}{}{}",
             shown(peer),
             stats.video_frames_sent,
             stats.audio_frames_sent,
             stats.video_frames_received,
-            stats.width,
-            stats.height,
+            stats.width.zip(stats.height).map(|(w, h)| format!(" ({w}x{h})")).unwrap_or_default(),
             stats.audio_frames_received,
             stats.packets_lost,
             stats.round_trip_ms.map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default(),

@@ -269,8 +269,8 @@ impl Capture {
         self.config.fps
     }
 
-    /// How loud what is sent is.
-    pub(super) fn level(&self) -> u8 {
+    /// How loud what is sent is, where that was measured of late.
+    pub(super) fn level(&self) -> Option<u8> {
         self.meter.level()
     }
 

@@ -163,6 +163,11 @@ impl JitterBuffers {
         self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
     }
 
+    /// Whether there are any: something came.
+    pub(super) fn is_any(&self) -> bool {
+        !self.all().is_empty()
+    }
+
     /// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
     /// (1.22) looks at the last m-line of a bundle alone: with sound there, nothing is ever asked for again.
     pub(super) fn ask_again(&self, pad: &gst::Pad) {

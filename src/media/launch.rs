@@ -175,6 +175,15 @@ pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
     .map_err(|_| breaks(text, "it is no bin"))
 }
 
+/// The same, with its open ends left as they are.
+pub(super) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
+    parse_with(text, |context| {
+        gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)
+    })?
+    .downcast()
+    .map_err(|_| breaks(text, "it is no bin"))
+}
+
 /// Plays a pipeline that comes to an end by itself, and waits for it.
 pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
     let failed = |reason: String| MediaError::WebRtc(format!("the pipeline failed: {reason}"));
@@ -199,10 +208,7 @@ pub fn by_name<T: IsA<gst::Element>>(bin: &impl IsA<gst::Bin>, name: &str) -> Re
 /// Builds a bin of a text that has one open end, the `src` of the element of that name. Other pads that
 /// could be linked stay as they are: a textoverlay whose text pad is offered waits for text.
 pub fn parse_bin_ending(text: &str, end: &str) -> Result<gst::Bin, MediaError> {
-    let bin = parse_with(text, |context| {
-        gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)
-    })?;
-    let bin: gst::Bin = bin.downcast().map_err(|_| breaks(text, "it is no bin"))?;
+    let bin = parse_open_bin(text)?;
     let src = bin.by_name(end).and_then(|element| element.static_pad("src"));
     let src = src.ok_or_else(|| breaks(text, "it has no end"))?;
     let ghost = gst::GhostPad::with_target(&src).map_err(|error| breaks(text, &error.to_string()))?;

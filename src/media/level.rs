@@ -1,10 +1,11 @@
 //! How loud sound is, as RFC 6464 (3) has it: decibels below the loudest, from 0 to 127, which is silence.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-/// Silence, or nothing known.
+/// Silence.
 pub const SILENCE: u8 = 127;
 
 /// The level of samples of 16 bits, little-endian.
@@ -15,25 +16,31 @@ pub fn of(samples: &[u8]) -> u8 {
     if rms <= 0.0 { SILENCE } else { (-20.0 * rms.log10()).round().clamp(0.0, f64::from(SILENCE)) as u8 }
 }
 
-/// A level that is measured somewhere and read elsewhere.
-#[derive(Debug)]
-pub struct Meter(AtomicU8);
+/// How long a level is known after it was measured.
+const FRESH: Duration = Duration::from_secs(2);
 
-impl Default for Meter {
-    fn default() -> Self {
-        Self(AtomicU8::new(SILENCE))
-    }
-}
+/// A level that is measured somewhere and read elsewhere.
+#[derive(Debug, Default)]
+pub struct Meter(Mutex<Option<(u8, Instant)>>);
 
 impl Meter {
-    /// The level now.
-    pub fn level(&self) -> u8 {
-        self.0.load(Ordering::Relaxed)
+    /// Returns the level, where it was measured within the last two seconds.
+    pub fn level(&self) -> Option<u8> {
+        self.at(Instant::now())
     }
 
     /// Measures samples that go by.
     pub(super) fn take(&self, samples: &[u8]) {
-        self.0.store(of(samples), Ordering::Relaxed);
+        self.set(of(samples), Instant::now());
+    }
+
+    fn at(&self, now: Instant) -> Option<u8> {
+        let measured = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        measured.filter(|(_, at)| now.saturating_duration_since(*at) < FRESH).map(|(level, _)| level)
+    }
+
+    fn set(&self, level: u8, now: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((level, now));
     }
 }
 
@@ -64,5 +71,15 @@ mod tests {
         assert_eq!(of(&square(i16::MAX / 10)), 20);
         assert_eq!(of(&square(1)), 90);
         assert_eq!([of(&square(0)), of(&[]), of(&[1])], [SILENCE; 3]);
+    }
+
+    #[test]
+    fn what_is_not_measured_has_no_level() {
+        let (meter, now) = (Meter::default(), Instant::now());
+        assert_eq!(meter.at(now), None);
+        meter.set(SILENCE, now);
+        assert_eq!(meter.at(now + FRESH / 2), Some(SILENCE));
+        // Nothing comes any more.
+        assert_eq!(meter.at(now + FRESH), None);
     }
 }

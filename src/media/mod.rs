@@ -18,6 +18,8 @@ mod jitter;
 pub mod launch;
 pub mod level;
 pub mod output;
+mod part;
+mod payload;
 pub mod peer;
 pub mod pipeline;
 pub mod playout;

@@ -9,13 +9,15 @@ use gst::prelude::*;
 use smol::channel::bounded;
 use smol::stream::StreamExt;
 
-use super::MediaError;
+use super::{MediaError, part};
 
 /// What a pipeline tells its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BusEvent {
     /// It stopped with an error: the element and GStreamer's words.
     Error(String, String),
+    /// A part of it ([`super::part`]) had an error, and the rest goes on: the part's name and GStreamer's words.
+    Part(String, String),
     /// All is played.
     Eos,
 }
@@ -127,7 +129,11 @@ impl Owned {
                         gst::MessageView::Error(error) => {
                             let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
                             tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
-                            BusEvent::Error(source, error.error().message().to_owned())
+                            let words = error.error().message().to_owned();
+                            match message.src().and_then(part::of) {
+                                Some(part) => BusEvent::Part(part, words),
+                                None => BusEvent::Error(source, words),
+                            }
                         }
                         gst::MessageView::Eos(_) => BusEvent::Eos,
                         gst::MessageView::Latency(_) => {

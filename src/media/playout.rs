@@ -231,7 +231,8 @@ impl Delay {
     /// What was asked for again, and what came; and how long what comes waits.
     pub(super) fn add_to(&self, stats: &mut Stats) {
         (stats.packets_requested, stats.packets_recovered) = self.buffers.repaired();
-        stats.delay_ms = self.buffers.delays().playout.as_millis() as u32;
+        let delay = self.buffers.delays().playout.as_millis() as u32;
+        stats.delay_ms = self.buffers.is_any().then_some(delay);
     }
 }
 

@@ -9,7 +9,8 @@ use gst::prelude::*;
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 
 use super::level::Meter;
-use super::{MediaError, launch, rtp};
+use super::pipeline::running_time;
+use super::{MediaError, part, payload, rtp};
 use crate::sdp::{Codec, Kind};
 
 /// The largest picture taken, in pixels (a little more than 4096x2304): what is larger is not given to a
@@ -21,7 +22,8 @@ pub(super) fn is_taken(width: u32, height: u32) -> bool {
     u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
 
-/// Where what is not wanted goes.
+/// How what is not wanted goes there, and where.
+const AS_IT_IS: &str = "identity silent=true";
 const NOWHERE: &str = "fakesink sync=false async=false";
 
 /// Counters of one received stream.
@@ -31,6 +33,8 @@ pub struct Counters {
     pub frames: AtomicU64,
     /// Their bytes.
     pub bytes: AtomicU64,
+    /// When the last of them came, in ms of the running time.
+    pub last: AtomicU64,
     /// Width of the picture, 0 until known.
     pub width: AtomicU32,
     /// Height of the picture, 0 until known.
@@ -92,6 +96,13 @@ impl Track {
         self.gate.open();
     }
 
+    /// Whether a frame of it came within the last five seconds.
+    pub fn is_live(&self) -> bool {
+        const FRESH: u64 = 5000;
+        let last = self.counters.last.load(Ordering::Relaxed);
+        self.counters.frames.load(Ordering::Relaxed) > 0 && running_time().mseconds() < last + FRESH
+    }
+
     /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.codec.kind()
@@ -99,26 +110,37 @@ impl Track {
 }
 
 /// Links a pad of webrtcbin; gives the track, still without its m-line, where it is one that we can take. `on_first` is called
-/// at its first frame, once the picture's size is known.
+/// at its first frame, once the picture's size is known; `on_fault` once, where something of it cannot be read. That is left
+/// out, and what can be read of the stream goes on.
 pub(super) fn link(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
     wanted: impl Fn(Kind) -> bool,
     on_first: impl Fn(Codec, &Counters) + Send + Sync + 'static,
+    on_fault: impl Fn(Codec) + Send + Sync + 'static,
 ) -> Result<Option<Track>, MediaError> {
+    let on_fault = Arc::new(on_fault);
     let caps = pad.current_caps();
     let name =
         caps.as_ref().and_then(|caps| caps.structure(0)).and_then(|s| s.get::<String>("encoding-name").ok());
     let codec = name.and_then(|name| Codec::from_encoding_name(&name)).filter(|codec| wanted(codec.kind()));
-    let text = match codec {
-        Some(codec) => format!("{} ! appsink name=out sync=false max-buffers=100", rtp::depayloader(codec)),
-        None => NOWHERE.to_owned(),
+    let (inner, end) = match codec {
+        Some(codec) => (rtp::depayloader(codec), "appsink name=out sync=false max-buffers=100"),
+        None => (AS_IT_IS, NOWHERE),
     };
-    let bin = match launch::parse_bin(&text) {
-        Ok(bin) => bin,
+    let make = |inner: &str, end| {
+        let on_fault = on_fault.clone();
+        let is_sound = move |packet: &[u8]| codec.is_none_or(|codec| payload::is_sound(codec, packet));
+        part::make(inner.to_owned(), end, is_sound, move |error| {
+            tracing::debug!(?codec, "a received stream is broken: {error}");
+            codec.into_iter().for_each(&*on_fault);
+        })
+    };
+    let (bin, sink) = match make(inner, end) {
+        Ok(made) => made,
         Err(error) => {
             tracing::warn!("a received stream is not taken: {error}");
-            launch::parse_bin(NOWHERE)?
+            make(AS_IT_IS, NOWHERE)?
         }
     };
     let failed = |what: &str| MediaError::WebRtc(format!("a received stream cannot be linked: {what}"));
@@ -135,7 +157,7 @@ pub(super) fn link(
     };
     pipeline.add(&bin).map_err(|_| failed("add"))?;
     bin.sync_state_with_parent().map_err(|_| failed("state"))?;
-    let sink = bin.static_pad("sink").ok_or_else(|| failed("no pad"))?;
+    let sink: gst::Pad = sink.upcast();
     refuse_nothing(&sink);
     pad.link(&sink).map_err(|_| failed("link"))?;
     Ok(track)
@@ -183,6 +205,7 @@ fn count(
             return gst::PadProbeReturn::Handled;
         }
         counters.bytes.fetch_add(buffer.size() as u64, Ordering::Relaxed);
+        counters.last.store(running_time().mseconds(), Ordering::Relaxed);
         if counters.frames.fetch_add(1, Ordering::Relaxed) == 0 {
             on_first(codec, &counters);
         }
@@ -202,10 +225,123 @@ fn read_size(pad: &gst::Pad, counters: &Counters) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::pipeline::{BusEvent, Owned};
+    use crate::media::{inventory, launch};
 
     #[test]
     fn pictures_larger_than_any_camera_makes_are_not_decoded() {
         assert!(is_taken(0, 0) && is_taken(3840, 2160) && is_taken(4096, 2304));
         assert!(!is_taken(16383, 16383) && !is_taken(u32::MAX, u32::MAX));
+    }
+
+    /// Packets of half a second of test media.
+    fn packets(codec: Codec) -> Option<Vec<Vec<u8>>> {
+        let way = inventory::encoder(codec).ok()?.way;
+        let bitrate = [("bitrate", Some("100".to_owned())), ("bitrate_bps", Some("100000".to_owned()))];
+        let encoder = launch::fill(&launch::named(launch::Folder::Encode, way).unwrap(), &bitrate).unwrap();
+        let source = match codec.kind() {
+            Kind::Video => {
+                "videotestsrc num-buffers=8 ! video/x-raw,format=I420,width=64,height=48,framerate=15/1"
+            }
+            Kind::Audio => {
+                "audiotestsrc num-buffers=25 samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=1"
+            }
+        };
+        let convert =
+            if codec.kind() == Kind::Video { "videoconvert" } else { "audioconvert ! audioresample" };
+        let payload = rtp::payloader(&rtp::offered(codec), SSRC);
+        let text = format!(
+            "{source} ! {convert} ! {encoder} ! {payload} ! appsink name=out sync=false max-buffers=1000"
+        );
+        let pipeline = launch::parse(&text).unwrap();
+        let out: gst_app::AppSink = launch::by_name(&pipeline, "out").unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let packet = || Some(out.pull_sample().ok()?.buffer()?.map_readable().ok()?.to_vec());
+        let packets = std::iter::from_fn(packet).collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        Some(packets)
+    }
+
+    const SSRC: u32 = 1;
+
+    /// Payloads that nothing can be made of, or very little: each first byte that there is, short and long.
+    fn rubbish(payload_type: u8) -> impl Iterator<Item = Vec<u8>> {
+        (0..=255_u8).flat_map(move |first| {
+            [1, 2, 3, 40, 900].map(|length: usize| {
+                let mut packet =
+                    vec![0x80, payload_type | (first & 0x80), 0, 0, 0, 0, first / 4, 0, 0, 0, 0, SSRC as u8];
+                let noise = (0..length).map(|n| (n as u8).wrapping_mul(first | 1).wrapping_mul(151) ^ first);
+                packet.extend(noise);
+                packet[12] = first;
+                packet
+            })
+        })
+    }
+
+    #[test]
+    fn rubbish_of_any_codec_is_left_out_and_what_comes_after_it_is_taken() {
+        crate::media::init().unwrap();
+        for codec in Codec::ALL {
+            let offered = rtp::offered(codec);
+            let pipeline = launch::parse("appsrc name=in format=time ! rtpptdemux name=demux").unwrap();
+            let source: gst_app::AppSrc = launch::by_name(&pipeline, "in").unwrap();
+            let caps = rtp::caps(std::slice::from_ref(&offered), Some(SSRC));
+            source.set_caps(Some(&caps));
+            let demux: gst::Element = launch::by_name(&pipeline, "demux").unwrap();
+            let given = caps.clone();
+            demux.connect("request-pt-map", false, move |_| Some(given.to_value()));
+            let (tracks, taken) = smol::channel::bounded(4);
+            let faults = Arc::new(AtomicU64::new(0));
+            let (weak, counts) = (pipeline.downgrade(), faults.clone());
+            demux.connect_pad_added(move |_, pad| {
+                let (pipeline, counts) = (weak.upgrade().unwrap(), counts.clone());
+                let fault = move |_| {
+                    counts.fetch_add(1, Ordering::Relaxed);
+                };
+                let track = link(&pipeline, pad, |_| true, |_, _| {}, fault).unwrap().unwrap();
+                track.flow();
+                tracks.try_send(track).unwrap();
+            });
+            let (errors, failed) = smol::channel::bounded(16);
+            let owned = Owned::new(pipeline, move |_, event| {
+                if let BusEvent::Error(element, reason) = event {
+                    let _ = errors.try_send((element, reason));
+                }
+            });
+            owned.play().unwrap();
+            let mut sequence = 0_u16;
+            let mut push = |mut packet: Vec<u8>| {
+                packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+                sequence = sequence.wrapping_add(1);
+                let mut buffer = gst::Buffer::from_mut_slice(packet);
+                buffer.get_mut().unwrap().set_pts(running_time());
+                source.push_buffer(buffer).unwrap_or_else(|error| panic!("{codec}: {error}"));
+            };
+            rubbish(offered.pt).for_each(&mut push);
+            let track = taken.recv_blocking().unwrap();
+            let before = || (track.counters.frames.load(Ordering::Relaxed), source.current_level_buffers());
+            let began = std::time::Instant::now();
+            while source.current_level_buffers() > 0 {
+                assert!(began.elapsed().as_secs() < 20, "{codec}: it is stuck: {:?}", before());
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            std::thread::sleep(Duration::from_millis(250));
+            let rubbish = track.counters.frames.load(Ordering::Relaxed);
+            if let Some(packets) = packets(codec) {
+                // Where it broke it rests for a moment.
+                while track.counters.frames.load(Ordering::Relaxed) < rubbish + 5 {
+                    assert!(
+                        began.elapsed().as_secs() < 20,
+                        "{codec}: nothing is taken any more: {:?}",
+                        before()
+                    );
+                    packets.iter().cloned().for_each(&mut push);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
+            eprintln!("{codec}: {} faults, {rubbish} frames of rubbish", faults.load(Ordering::Relaxed));
+            assert_eq!(failed.try_recv().ok(), None, "{codec}");
+            assert!(faults.load(Ordering::Relaxed) <= 1, "{codec}");
+        }
     }
 }

@@ -1,19 +1,27 @@
 //! Recording what a peer sends into a Matroska file, without encoding it again.
+//!
+//! A file's tracks are fixed when its first frames are written, and its muxer waits for each of them. A [`Recorder`]
+//! therefore collects tracks until [`Recorder::begin`], and leaves out a track that stops for long. Where it lacks a track
+//! that comes later, or comes again ([`Recorder::lacks`]), another file takes its place, which is its user's matter.
 
+use std::fs::File;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
+use gst_utils::streamproducer::ConsumerSettings;
 use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::{Receiver, Sender, bounded};
 
 use super::MediaError;
-use super::pipeline::{BusEvent, Owned};
-use super::receive::Track;
+use super::pipeline::{BusEvent, Owned, running_time};
+use super::receive::{Counters, Track};
 use super::{launch, playout};
-use crate::sdp::Codec;
+use crate::base::files;
+use crate::sdp::{Codec, Kind};
 
 /// How long a file's end may take to be written, while nothing more gets into the file.
 const FINISH: Duration = Duration::from_secs(5);
@@ -21,9 +29,25 @@ const FINISH: Duration = Duration::from_secs(5);
 /// Nothing that comes has waited longer than that.
 const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout::REPAIR_MOST.as_millis() as u64);
 
+/// How often it is looked for streams that give nothing.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// A stream that gives nothing for so long is left out of the rest of the file, for the others wait for it: less than
+/// [`QUEUE`].
+const QUIET: gst::ClockTime = gst::ClockTime::from_seconds(5);
+
+/// How much of a stream may wait for the others in the file, in ns.
+const QUEUE: u64 = 20_000_000_000;
+
+/// How long a file waits for the first frame of one of its streams, which is a key frame: less than [`QUEUE`].
+const FIRST: Duration = Duration::from_secs(15);
+
 /// One stream of a recording.
 pub(super) struct Input {
     pub(super) producer: StreamProducer,
+    pub(super) kind: Kind,
+    /// Of a peer's track.
+    pub(super) counters: Option<Arc<Counters>>,
     /// What it goes through, in gst-launch words.
     pub(super) through: String,
     /// What may wait for it at most. Encoded frames are small and none can be spared; pictures that are yet to
@@ -31,135 +55,327 @@ pub(super) struct Input {
     pub(super) most: gst::ClockTime,
 }
 
+impl Input {
+    fn of(track: &Track) -> Self {
+        // The muxer takes H.264 as it stands in MP4, with its headers in the caps. Caps choose the muxer's pad where no
+        // parser does.
+        let parse = match track.codec {
+            Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
+            Codec::H265 => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
+            Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
+            Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
+            Codec::Opus => "opusparse",
+            Codec::Vp8 | Codec::Pcmu | Codec::Pcma => "identity",
+        };
+        let most = gst::ClockTime::from_seconds(10);
+        let (producer, counters) = (track.producer.clone(), Some(track.counters.clone()));
+        Self { producer, kind: track.kind(), counters, through: parse.to_owned(), most }
+    }
+}
+
+/// A stream in the file, up to the muxer.
+#[derive(Debug)]
+struct Stream {
+    producer: StreamProducer,
+    link: ConsumptionLink,
+    kind: Kind,
+    source: gst_app::AppSrc,
+    /// Where it leads to the muxer; held there until the recording begins.
+    end: gst::Pad,
+    hold: Option<gst::PadProbeId>,
+    /// When something came of it last, in ns of the running time; 0 before the first frame.
+    last: Arc<AtomicU64>,
+    counters: Option<Arc<Counters>>,
+    left_out: Option<LeftOut>,
+}
+
+/// Why nothing more of a stream goes into the file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LeftOut {
+    /// No key frame came.
+    NeverBegan,
+    /// It stopped after so many frames.
+    Stopped(u64),
+}
+
+impl Stream {
+    fn frames(&self) -> u64 {
+        self.counters.as_ref().map_or(0, |counters| counters.frames.load(Ordering::Relaxed))
+    }
+
+    /// Whether it holds up the others, `since` the recording began.
+    fn is_missed(&self, since: Duration) -> Option<LeftOut> {
+        let last = self.last.load(Ordering::Relaxed);
+        let is_quiet = || running_time() >= gst::ClockTime::from_nseconds(last) + QUIET;
+        match (self.left_out, last) {
+            (Some(_), _) => None,
+            (None, 0) => (since >= FIRST).then_some(LeftOut::NeverBegan),
+            (None, _) => is_quiet().then(|| LeftOut::Stopped(self.frames())),
+        }
+    }
+}
+
+/// The time of a file: it begins with the first of what is recorded, not with the process. (Not with the moment at which
+/// the recording begins either: what comes then has waited to be put in order, and would be lost as older than the file.)
+#[derive(Debug)]
+struct Clock {
+    origin: OnceLock<gst::ClockTime>,
+    earliest: gst::ClockTime,
+}
+
+impl Clock {
+    fn in_file(&self, pts: gst::ClockTime) -> gst::ClockTime {
+        pts.saturating_sub(*self.origin.get_or_init(|| pts.max(self.earliest)))
+    }
+}
+
 /// A running recording. [`Recorder::finish`] ends it in order.
 #[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
-    sources: Vec<gst_app::AppSrc>,
-    links: Vec<(StreamProducer, ConsumptionLink)>,
+    /// The pipeline writes into it by its descriptor.
+    file: File,
+    mux: gst::Element,
+    streams: Arc<Mutex<Vec<Stream>>>,
+    clock: Arc<Clock>,
+    has_begun: bool,
+    /// Why the file is not complete.
+    failure: Arc<OnceLock<String>>,
+    failures: Sender<String>,
     ended: Receiver<()>,
+    watch: Option<smol::Task<()>>,
     owned: Owned,
+}
+
+/// A recording that came to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The file.
+    pub path: PathBuf,
+    /// Why it is not complete, where it is not.
+    pub error: Option<String>,
 }
 
 /// A file name of a peer's id and a time: nothing that a peer is called leads out of the folder.
 pub fn file_name(peer: &str, time: &str) -> String {
-    let safe = |c: char| if c.is_alphanumeric() || "-_".contains(c) { c } else { '_' };
-    let peer: String = peer.chars().take(64).map(safe).collect();
-    let time: String = time.chars().map(safe).collect();
-    format!("{peer}-{time}.mkv")
+    const END: &str = ".mkv";
+    let time: String =
+        time.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    let room = files::MAX_NAME.saturating_sub(files::SPARE + 1 + time.len() + END.len());
+    format!("{}-{time}{END}", files::name_of(peer, room))
 }
 
 impl Recorder {
-    /// Records these tracks of a peer into a new file.
-    pub fn start(tracks: &[Track], path: &Path, failures: Sender<String>) -> Result<Self, MediaError> {
-        let input = |track: &Track| {
-            // The muxer takes H.264 as it stands in MP4, with its headers in the caps.
-            let parse = match track.codec {
-                Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
-                Codec::H265 => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
-                Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
-                Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
-                Codec::Opus => "opusparse",
-                Codec::Vp8 | Codec::Pcmu | Codec::Pcma => "identity",
-            };
-            let most = gst::ClockTime::from_seconds(10);
-            Input { producer: track.producer.clone(), through: parse.to_owned(), most }
-        };
-        Self::start_with(&tracks.iter().map(input).collect::<Vec<_>>(), path, failures)
+    /// Begins a new file, of that name or one like it that is free. It has no tracks yet.
+    pub fn open(wanted: &Path, failures: Sender<String>) -> Result<Self, MediaError> {
+        let failed = |reason: String| MediaError::Record { path: wanted.display().to_string(), reason };
+        let (file, path) = files::create_new(wanted).map_err(|error| failed(error.to_string()))?;
+        let pipeline = launch::parse(&format!(
+            "matroskamux name=mux writing-app=roomtone ! fdsink name=file fd={} async=false",
+            file.as_raw_fd()
+        ))?;
+        let mux: gst::Element = launch::by_name(&pipeline, "mux")?;
+        let (end, ended) = bounded(1);
+        let failure = Arc::new(OnceLock::new());
+        let (shown, fails, tell) = (path.display().to_string(), failure.clone(), failures.clone());
+        let owned = Owned::new(pipeline, move |_, event| {
+            // What fails takes others with it, which say so too: the first one names the cause.
+            if let BusEvent::Error(_, reason) = event
+                && fails.set(reason.clone()).is_ok()
+            {
+                let _ = tell.try_send(format!("the recording {shown} is not complete: {reason}"));
+            }
+            let _ = end.try_send(());
+        });
+        owned.play().map_err(|_| failed("the file cannot be written".into()))?;
+        let earliest = running_time().saturating_sub(MOST);
+        let clock = Arc::new(Clock { origin: OnceLock::new(), earliest });
+        Ok(Self {
+            path,
+            file,
+            mux,
+            streams: Arc::default(),
+            clock,
+            has_begun: false,
+            failure,
+            failures,
+            ended,
+            watch: None,
+            owned,
+        })
     }
 
-    /// Records streams into a new file, each through elements in gst-launch words.
-    pub(super) fn start_with(
-        inputs: &[Input],
-        path: &Path,
-        failures: Sender<String>,
-    ) -> Result<Self, MediaError> {
-        let failed = |reason: String| MediaError::Record { path: path.display().to_string(), reason };
-        let mut text =
-            String::from("matroskamux name=mux writing-app=roomtone ! filesink name=file async=false");
-        for (i, Input { through, .. }) in inputs.iter().enumerate() {
-            text.push_str(&format!(
-                " appsrc name=in{i} ! {through} ! identity name=same{i} ! \
-                 queue max-size-time=10000000000 max-size-buffers=0 max-size-bytes=0 ! mux."
-            ));
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds a track to a recording that has not begun. What comes of it is held until then.
+    pub fn add(&mut self, track: &Track) -> Result<(), MediaError> {
+        self.add_input(&Input::of(track))
+    }
+
+    /// The same of any stream.
+    pub(super) fn add_input(&mut self, input: &Input) -> Result<(), MediaError> {
+        let failed = |reason: String| MediaError::Record { path: self.path.display().to_string(), reason };
+        let text = format!(
+            "appsrc name=in ! {} ! identity name=same ! \
+             queue name=end max-size-time={QUEUE} max-size-buffers=0 max-size-bytes=0",
+            input.through
+        );
+        let bin = launch::parse_bin_ending(&text, "end")?;
+        let source: gst_app::AppSrc = launch::by_name(&bin, "in")?;
+        let same: gst::Element = launch::by_name(&bin, "same")?;
+        let last = Arc::new(AtomicU64::new(0));
+        from_zero(&source, self.clock.clone(), last.clone());
+        same.static_pad("src").iter().for_each(keep_first_caps);
+        let end = bin.static_pad("src").ok_or_else(|| failed("a stream has no end".into()))?;
+        let hold = end.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| gst::PadProbeReturn::Ok);
+        self.owned.pipeline().add(&bin).map_err(|error| failed(error.to_string()))?;
+        // Its settings first, among them that it is live and its format; then its start.
+        let settings = ConsumerSettings { max_time: input.most, ..Default::default() };
+        StreamProducer::configure_consumer_with(&source, settings.clone());
+        bin.sync_state_with_parent().map_err(|error| failed(error.to_string()))?;
+        let link = input.producer.add_consumer_with(&source, settings);
+        let link = link.map_err(|error| failed(error.to_string()))?;
+        let (producer, counters, kind) = (input.producer.clone(), input.counters.clone(), input.kind);
+        self.lock().push(Stream { producer, link, kind, source, end, hold, last, counters, left_out: None });
+        Ok(())
+    }
+
+    /// Whether frames of a track come that do not go into the file.
+    pub fn lacks(&self, track: &Track) -> bool {
+        let frames = track.counters.frames.load(Ordering::Relaxed);
+        let streams = self.lock();
+        let stream = streams.iter().find(|stream| stream.producer == track.producer);
+        match stream.map(|stream| stream.left_out) {
+            None => frames > 0,
+            Some(Some(LeftOut::Stopped(before))) => frames > before,
+            Some(None | Some(LeftOut::NeverBegan)) => false,
         }
-        let pipeline = launch::parse(&text)?;
-        let file: gst::Element = launch::by_name(&pipeline, "file")?;
-        file.set_property("location", path.to_string_lossy().as_ref());
-        let (end, ended) = bounded(1);
-        let shown = path.display().to_string();
-        let owned = Owned::new(pipeline.clone(), move |_, event| match event {
-            BusEvent::Eos => {
-                let _ = end.try_send(());
-            }
-            BusEvent::Error(_, reason) => {
-                let _ = failures.try_send(format!("recording to {shown} stopped: {reason}"));
-                let _ = end.try_send(());
-            }
-        });
-        let mut sources = Vec::new();
-        let mut links = Vec::new();
-        let origin = Arc::new(OnceLock::new());
-        let earliest = super::pipeline::running_time().saturating_sub(MOST);
-        for (i, Input { producer, most, .. }) in inputs.iter().enumerate() {
-            let source: gst_app::AppSrc = launch::by_name(&pipeline, &format!("in{i}"))?;
-            from_zero(&source, origin.clone(), earliest);
-            let same: gst::Element = launch::by_name(&pipeline, &format!("same{i}"))?;
-            same.static_pad("src").iter().for_each(keep_first_caps);
-            let settings =
-                gst_utils::streamproducer::ConsumerSettings { max_time: *most, ..Default::default() };
-            let link = producer.add_consumer_with(&source, settings);
-            links.push((producer.clone(), link.map_err(|error| failed(error.to_string()))?));
-            sources.push(source);
+    }
+
+    /// Whether the file's tracks are fixed.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Whether nothing more gets into the file.
+    pub fn has_failed(&self) -> bool {
+        self.failure.get().is_some()
+    }
+
+    /// Writes the tracks that were added, from their first frames on.
+    pub fn begin(&mut self) -> Result<(), MediaError> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
         }
-        owned.play().map_err(|_| failed("the file cannot be written".into()))?;
-        Ok(Self { path: path.to_owned(), sources, links, ended, owned })
+        let failed =
+            |what: &str| MediaError::Record { path: self.path.display().to_string(), reason: what.into() };
+        let mut streams = self.lock();
+        // The muxer is to know of all of them before the first frame.
+        for stream in streams.iter() {
+            let template = if stream.kind == Kind::Video { "video_%u" } else { "audio_%u" };
+            let pad = self.mux.request_pad_simple(template).ok_or_else(|| failed("the muxer has no pad"))?;
+            stream.end.link(&pad).map_err(|_| failed("the muxer does not take a stream"))?;
+        }
+        for stream in streams.iter_mut() {
+            stream.hold.take().into_iter().for_each(|hold| stream.end.remove_probe(hold));
+        }
+        drop(streams);
+        let weak = Arc::downgrade(&self.streams);
+        let (path, failures, began) =
+            (self.path.display().to_string(), self.failures.clone(), Instant::now());
+        self.watch = Some(smol::spawn(async move {
+            loop {
+                smol::Timer::after(LOOK).await;
+                let Some(streams) = weak.upgrade() else { return };
+                for kind in leave_out(&mut lock(&streams), began.elapsed()) {
+                    let text = format!("the recording {path} has no {kind}: no key frame came");
+                    let _ = failures.try_send(text);
+                }
+            }
+        }));
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Stream>> {
+        lock(&self.streams)
     }
 
     /// Goes on with another track of the same codec in place of the one before.
     pub fn follow(&mut self, before: &Track, track: &Track) {
-        let link = self.links.iter_mut().find(|(of, _)| *of == before.producer);
-        if let Some((of, link)) = link {
-            match link.change_producer(&track.producer, false) {
-                Ok(()) => *of = track.producer.clone(),
-                Err(error) => tracing::warn!("a recording does not go on: {error}"),
+        let mut streams = self.lock();
+        let is_it = |stream: &&mut Stream| stream.producer == before.producer && stream.left_out.is_none();
+        let Some(stream) = streams.iter_mut().find(is_it) else { return };
+        match stream.link.change_producer(&track.producer, false) {
+            Ok(()) => {
+                (stream.producer, stream.counters) = (track.producer.clone(), Some(track.counters.clone()));
             }
+            Err(error) => tracing::warn!("a recording does not go on: {error}"),
         }
     }
 
     /// Writes the file's end and waits for it, as long as the file grows, and 5 s more.
-    pub async fn finish(mut self) -> PathBuf {
-        self.links.clear();
-        for source in &self.sources {
-            let _ = source.end_of_stream();
+    pub async fn finish(mut self) -> Recorded {
+        if let Err(error) = self.begin() {
+            let _ = self.failure.set(error.to_string());
         }
-        let size = || std::fs::metadata(&self.path).map(|file| file.len()).ok();
+        self.watch = None;
+        for stream in self.lock().iter_mut() {
+            stream.link.disconnect();
+            let _ = stream.source.end_of_stream();
+        }
+        let path = self.path.clone();
+        let size = || std::fs::metadata(&path).map(|file| file.len()).ok();
         let stalled = async {
             let mut before = None;
             while before != size() {
                 before = size();
                 smol::Timer::after(FINISH).await;
             }
-            tracing::warn!("the recording could not be finished in time");
+            let _ = self.failure.set("its end could not be written in time".to_owned());
         };
-        smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, stalled).await;
-        // The file is complete only when the sink has closed it.
-        let pipeline = self.owned.pipeline().clone();
-        smol::unblock(move || {
+        if !self.has_failed() {
+            smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, stalled).await;
+        }
+        // The file is complete only when the muxer has written its beginning again.
+        let (pipeline, file) = (self.owned.pipeline().clone(), self.file);
+        let written = smol::unblock(move || {
             let _ = pipeline.set_state(gst::State::Null);
+            file.sync_all()
         })
         .await;
-        self.path.clone()
+        let error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
+        Recorded { path: self.path, error }
     }
 }
 
-/// The file's time begins with the first of what is recorded, not with the process. (Not with the moment at which it
-/// begins either: what comes then has waited to be put in order, and would be lost as older than the file.)
-fn from_zero(source: &gst_app::AppSrc, origin: Arc<OnceLock<gst::ClockTime>>, earliest: gst::ClockTime) {
+fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
+    streams.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Leaves out the streams that hold up the others. Returns the kinds of those of which nothing is in the file.
+fn leave_out(streams: &mut [Stream], since: Duration) -> Vec<Kind> {
+    let mut empty = Vec::new();
+    for stream in streams {
+        let Some(why) = stream.is_missed(since) else { continue };
+        stream.left_out = Some(why);
+        stream.link.disconnect();
+        let _ = stream.source.end_of_stream();
+        if why == LeftOut::NeverBegan {
+            empty.push(stream.kind);
+        }
+    }
+    empty
+}
+
+fn from_zero(source: &gst_app::AppSrc, clock: Arc<Clock>, last: Arc<AtomicU64>) {
     let Some(pad) = source.static_pad("src") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
-            let pts = buffer.pts().map(|pts| pts.saturating_sub(*origin.get_or_init(|| pts.max(earliest))));
+            last.store(running_time().nseconds(), Ordering::Relaxed);
+            let pts = buffer.pts().map(|pts| clock.in_file(pts));
             let buffer = buffer.make_mut();
             buffer.set_pts(pts);
             buffer.set_dts(gst::ClockTime::NONE);
@@ -168,9 +384,9 @@ fn from_zero(source: &gst_app::AppSrc, origin: Arc<OnceLock<gst::ClockTime>>, ea
     });
 }
 
-/// Whoever sends changes the picture's size with the network, and a mix its colours' description with its
-/// inputs. Key frames carry all that is needed (VP8 its size, H.264 and H.265 their parameter sets, which are sent within
-/// the stream), but the muxer would stop at new caps.
+/// Drops all caps but the first. A sender changes its picture's size with the network, and a mix its colours' description
+/// with its inputs. Key frames carry all that is needed (VP8 its size, H.264 and H.265 their parameter sets, which are sent
+/// within the stream), but the muxer would stop at new caps.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = Arc::new(AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -185,13 +401,152 @@ fn keep_first_caps(pad: &gst::Pad) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::media::pipeline::Owned;
+    use gst_utils::streamproducer::ProducerSettings;
 
     #[test]
-    fn no_peer_leads_out_of_the_folder() {
-        assert_eq!(
-            file_name("../../etc/passwd", "2026-01-01T00:00:00Z"),
-            "______etc_passwd-2026-01-01T00_00_00Z.mkv"
-        );
-        assert_eq!(file_name("späti", "x"), "späti-x.mkv");
+    fn no_peer_leads_out_of_the_folder_or_has_too_long_a_name() {
+        assert_eq!(file_name("späti", "2026-01-01T00:00:00Z"), "späti-2026-01-01T00_00_00Z.mkv");
+        assert!(file_name("../../etc/passwd", "x").starts_with("______etc_passwd-"));
+        // The longest id that a server takes, in characters of four bytes.
+        let longest = "\u{1D4D0}".repeat(256);
+        assert!(file_name(&longest, "2026-01-01T00:00:00Z").len() <= files::MAX_NAME - files::SPARE);
+    }
+
+    /// Encoded test media that goes on until it is dropped, and its elements.
+    fn source(text: &str, kind: Kind) -> (Owned, Input) {
+        let text = format!("{text} ! valve name=valve ! appsink name=out sync=false");
+        let pipeline = launch::parse(&text).unwrap();
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out").unwrap();
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        let owned = Owned::new(pipeline, |_, _| {});
+        owned.play().unwrap();
+        let through = "identity".to_owned();
+        (owned, Input { producer, kind, counters: None, through, most: gst::ClockTime::from_seconds(10) })
+    }
+
+    fn pictures() -> (Owned, Input) {
+        let text = "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=20/1 ! \
+                    vp8enc deadline=1 keyframe-max-dist=10";
+        source(text, Kind::Video)
+    }
+
+    fn sound(encoder: &str) -> (Owned, Input) {
+        let text = "audiotestsrc is-live=true samplesperbuffer=160 ! audio/x-raw,rate=8000,channels=1";
+        source(&format!("{text} ! {encoder}"), Kind::Audio)
+    }
+
+    fn size(path: &Path) -> u64 {
+        std::fs::metadata(path).map_or(0, |file| file.len())
+    }
+
+    async fn pause(ms: u64) {
+        smol::Timer::after(Duration::from_millis(ms)).await;
+    }
+
+    /// How many frames of each caps a file has.
+    fn frames(path: &Path) -> std::collections::BTreeMap<String, u32> {
+        let text = format!("filesrc location=\"{}\" ! matroskademux name=demux", path.display());
+        let pipeline = launch::parse(&text).unwrap();
+        let found = Arc::new(Mutex::new(std::collections::BTreeMap::new()));
+        let (weak, counts) = (pipeline.downgrade(), found.clone());
+        pipeline.by_name("demux").unwrap().connect_pad_added(move |_, pad| {
+            let sink = gst::ElementFactory::make("fakesink").property("async", false).build().unwrap();
+            weak.upgrade().unwrap().add(&sink).unwrap();
+            sink.sync_state_with_parent().unwrap();
+            let counts = counts.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+                let name = pad.current_caps().unwrap().structure(0).unwrap().name().to_string();
+                *counts.lock().unwrap().entry(name).or_insert(0) += 1;
+                gst::PadProbeReturn::Ok
+            });
+            pad.link(&sink.static_pad("sink").unwrap()).unwrap();
+        });
+        launch::run_to_end(&pipeline).unwrap();
+        let found = found.lock().unwrap();
+        found.clone()
+    }
+
+    #[test]
+    fn sound_of_every_codec_is_in_the_file() {
+        crate::media::init().unwrap();
+        for (encoder, caps) in [("mulawenc", "audio/x-mulaw"), ("alawenc", "audio/x-alaw")] {
+            smol::block_on(async {
+                let home = tempfile::tempdir().unwrap();
+                let (failures, failed) = bounded(16);
+                let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+                let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound(encoder)].into_iter().unzip();
+                inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
+                recorder.begin().unwrap();
+                while size(recorder.path()) < 8000 {
+                    pause(50).await;
+                }
+                let recorded = recorder.finish().await;
+                assert_eq!((recorded.error, failed.try_recv().ok()), (None, None));
+                let found = frames(&recorded.path);
+                assert!(found.get(caps).is_some_and(|count| *count > 5), "{found:?}");
+                assert!(found.get("video/x-vp8").is_some_and(|count| *count > 5), "{found:?}");
+                drop(sources);
+            });
+        }
+    }
+
+    /// A camera that is switched off in the middle: the muxer would wait for it, and lose the sound.
+    #[test]
+    fn a_stream_that_stops_holds_up_no_other() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let (failures, failed) = bounded(16);
+            let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+            let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound("mulawenc")].into_iter().unzip();
+            inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
+            recorder.begin().unwrap();
+            while size(recorder.path()) < 8000 {
+                pause(50).await;
+            }
+            let valve = sources[0].pipeline().by_name("valve").unwrap();
+            valve.set_property("drop", true);
+            pause(1000).await;
+            // Sound has 8000 bytes a second.
+            let (before, began) = (size(recorder.path()), Instant::now());
+            while size(recorder.path()) < before + 8000 {
+                assert!(began.elapsed() < Duration::from_secs(20), "the file does not grow");
+                pause(50).await;
+            }
+            assert_eq!(recorder.lock()[0].left_out, Some(LeftOut::Stopped(0)));
+            drop(sources);
+            let recorded = recorder.finish().await;
+            assert_eq!((recorded.error, failed.try_recv().ok()), (None, None));
+            let found = frames(&recorded.path);
+            assert!(found["audio/x-mulaw"] > 50 && found["video/x-vp8"] > 10, "{found:?}");
+        });
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_told_once_and_not_complete() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let (failures, failed) = bounded(16);
+            let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+            // Each write to that device fails as on a full disk.
+            let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+            let sink = recorder.owned.pipeline().by_name("file").unwrap();
+            recorder.owned.pipeline().set_state(gst::State::Null).unwrap();
+            sink.set_property("fd", full.as_raw_fd());
+            recorder.owned.play().unwrap();
+            let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound("mulawenc")].into_iter().unzip();
+            inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
+            recorder.begin().unwrap();
+            let text = failed.recv().await.unwrap();
+            assert!(text.contains("a.mkv is not complete: No space left"), "{text}");
+            assert!(recorder.has_failed());
+            pause(300).await;
+            let recorded = recorder.finish().await;
+            assert!(recorded.error.unwrap().contains("No space left"));
+            assert!(failed.is_empty(), "{:?}", failed.try_recv());
+            drop(sources);
+        });
     }
 }

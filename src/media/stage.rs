@@ -11,7 +11,7 @@ use smol::channel::Sender;
 use super::output::Output;
 use super::pipeline::{self, BusEvent, Owned};
 use super::receive::Track;
-use super::record::{Input as RecordInput, Recorder};
+use super::record::{Input as RecordInput, Recorded, Recorder};
 use super::voice::Reference;
 use super::{MediaError, conceal, grid, inventory, launch, level};
 use crate::sdp::{Codec, Kind};
@@ -257,8 +257,14 @@ impl Stage {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }
 
-    /// Completes the recording; its file, where there was one.
-    pub async fn finish(&self) -> Option<PathBuf> {
+    /// The file that is recorded into, where there is one.
+    pub fn recording(&self) -> Option<PathBuf> {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        recorder.as_ref().map(|recorder| recorder.path().to_owned())
+    }
+
+    /// Completes the recording, where there was one.
+    pub async fn finish(&self) -> Option<Recorded> {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
         match recorder {
             Some(recorder) => Some(recorder.finish().await),
@@ -281,6 +287,8 @@ fn record(
     };
     let input = |mixer: &Mixer, through| RecordInput {
         producer: mixer.producer.clone(),
+        kind: mixer.kind,
+        counters: None,
         through,
         most: gst::ClockTime::SECOND,
     };
@@ -288,5 +296,8 @@ fn record(
         input(video, format!("videoconvert ! {}", encoder(Codec::Vp8, 2500)?)),
         input(audio, format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
     ];
-    Recorder::start_with(&inputs, path, failures.clone())
+    let mut recorder = Recorder::open(path, failures.clone())?;
+    inputs.iter().try_for_each(|input| recorder.add_input(input))?;
+    recorder.begin()?;
+    Ok(recorder)
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-/// Counters of a connection, since its start.
+/// Counters of a connection, since its start, and what is measured of it. What is not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
     /// Frames given to the network, of each kind.
@@ -17,13 +17,16 @@ pub struct Stats {
     pub audio_frames_received: u64,
     /// Bytes of media received.
     pub bytes_received: u64,
-    /// Width and height of the picture received, 0 where none is.
-    pub width: u32,
+    /// Width and height of the picture received last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
     /// See [`Stats::width`].
-    pub height: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
     /// Packets that did not come, as the RTP session counts them.
     pub packets_lost: i64,
     /// The round trip as RTCP measures it, in ms.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
     /// Packets that were missed and asked for again, and those of them that came in time.
     pub packets_requested: u64,
@@ -31,19 +34,26 @@ pub struct Stats {
     pub packets_recovered: u64,
     /// Packets that were lost and made good by error correction.
     pub packets_repaired: u64,
-    /// How long received media waits to be put in order, in ms.
-    pub delay_ms: u32,
-    /// What the network takes, as far as is known, in kbit/s; where pictures are sent.
+    /// How long received media waits to be put in order, in ms; where some is received.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delay_ms: Option<u32>,
+    /// What the network takes, in kbit/s; where pictures are sent, and the peer told how they fare.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network_kbps: Option<u32>,
     /// What the pictures that are sent are encoded with, in kbit/s.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub video_kbps: Option<u32>,
-    /// How loud the sound that is sent is: dB below the loudest, 127 is silence (RFC 6464, 3).
+    /// How loud the sound that is sent is: dB below the loudest, 127 is silence (RFC 6464, 3); where sound is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sound_level_sent: Option<u8>,
-    /// The same of what is received, where it is played.
+    /// The same of what is received, where it is played and comes; of the loudest stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub sound_level_received: Option<u8>,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub local_candidate: Option<String>,
     /// The same of the peer's.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_candidate: Option<String>,
 }
 
@@ -61,6 +71,8 @@ fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
 /// What the RTP session knows of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Reports {
+    /// The peer reported on what we send.
+    pub(super) has_answer: bool,
     /// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
     pub(super) lost: u8,
     /// In ms, where it is known.
@@ -76,6 +88,7 @@ impl Reports {
             if source.get::<bool>("have-rb") == Ok(true)
                 && let Ok(lost) = source.get::<u32>("rb-fractionlost")
             {
+                all.has_answer = true;
                 all.lost = all.lost.max(u8::try_from(lost).unwrap_or(u8::MAX));
             }
             if source.get::<bool>("internal") != Ok(true) {

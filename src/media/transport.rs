@@ -99,17 +99,18 @@ pub(super) fn with_each(
     });
 }
 
+/// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
+pub(super) const MAX_STREAMS: usize = 32;
+
 /// Sets what webrtcbin's RTP session does not let a peer or chance decide.
 pub(super) fn set_up_rtp(webrtc: &gst::Element) {
-    /// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
-    const MAX_STREAMS: u32 = 32;
     /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
     /// What a call takes, in bit/s, of which feedback may have a twentieth. By itself the session takes it for what came so
     /// far, at the start nothing: a request for what was lost waits half a second for its turn (RFC 4585, 3.5.2) then.
     const BANDWIDTH: f64 = 2e6;
     if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
-        rtpbin.set_property("max-streams", MAX_STREAMS);
+        rtpbin.set_property("max-streams", MAX_STREAMS as u32);
     }
     with_each(webrtc, &["rtpsession"], |element| {
         let session = element.property::<gst::glib::Object>("internal-session");

@@ -6,6 +6,8 @@ pub mod hostile;
 pub mod impaired;
 pub mod namespace;
 pub mod pulse;
+#[cfg(feature = "media")]
+pub mod raw;
 pub mod received;
 pub mod websocket;
 

@@ -174,6 +174,10 @@ impl Run {
                     return self.tell(PoolEvent::DataChannel(peer, channel)).await;
                 }
                 PeerEvent::FirstFrame { .. } => return,
+                PeerEvent::Broken(codec) => {
+                    let text = format!("some of the {codec} of {peer} cannot be read and is left out");
+                    return self.tell(PoolEvent::Warning(text)).await;
+                }
             },
         };
         self.room.handle_input(Instant::now(), Input::Link(peer, input));

@@ -57,6 +57,8 @@ pub(super) struct Congestion {
     last: AtomicU32,
     /// Losses are the network's nature.
     is_noisy: AtomicBool,
+    /// The peer told how packets fare: the estimate is more than where it begins.
+    is_known: AtomicBool,
 }
 
 /// An estimator beside the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
@@ -144,7 +146,18 @@ impl Congestion {
             most,
             last: AtomicU32::new(start),
             is_noisy: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
         }
+    }
+
+    /// The peer told how packets fare.
+    pub(super) fn hear(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
+    /// The estimate in bit/s, where the peer told how packets fare.
+    pub(super) fn known(&self) -> Option<u32> {
+        self.is_known.load(Ordering::Relaxed).then(|| self.last())
     }
 
     /// What the network takes, in bit/s: as an estimator found, or by the losses that the peer reports (in 1/256). Where

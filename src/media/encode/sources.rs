@@ -43,7 +43,7 @@ impl Encoders {
 
     /// How loud the sound that is sent is (see [`crate::media::level`]); none where none is.
     pub fn level(&self) -> Option<u8> {
-        self.lock().captures.get(&Kind::Audio).map(Capture::level)
+        self.lock().captures.get(&Kind::Audio).and_then(Capture::level)
     }
 
     /// Another source in place of the one of its kind, for all peers at once; false where nothing of the

@@ -41,6 +41,9 @@ pub(super) async fn run(
         // Each estimator hears of all that the connection sends.
         let found =
             state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
+        if found.is_some() || reports.has_answer {
+            congestion.hear();
+        }
         let (estimate, other) = congestion.look(found, lost);
         if let Some(other) = other {
             state.senders.iter().for_each(|sender| sender.go_on_from(other));

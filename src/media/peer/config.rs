@@ -65,6 +65,8 @@ pub enum PeerEvent {
         /// Since the connection was opened.
         after: std::time::Duration,
     },
+    /// Something of a stream of that codec cannot be read; it is left out, and all else goes on. Told once for a stream.
+    Broken(Codec),
     /// A data channel can be written to.
     Channel(Channel),
     /// The peer's certificate is not the one that its description names: somebody sits between.

@@ -216,21 +216,25 @@ impl Peer {
             match track.kind() {
                 Kind::Video => {
                     stats.video_frames_received += counters.frames.load(Relaxed);
-                    stats.width = counters.width.load(Relaxed);
-                    stats.height = counters.height.load(Relaxed);
+                    let size = |length: u32| Some(length).filter(|length| *length > 0);
+                    stats.width = size(counters.width.load(Relaxed)).or(stats.width);
+                    stats.height = size(counters.height.load(Relaxed)).or(stats.height);
                 }
                 Kind::Audio => {
                     stats.audio_frames_received += counters.frames.load(Relaxed);
-                    stats.sound_level_received = Some(counters.meter.level());
+                    let loudest = counters.meter.level().into_iter().chain(stats.sound_level_received).min();
+                    stats.sound_level_received = loudest;
                 }
             }
         }
-        stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
+        if state.senders.iter().any(|sender| sender.kind() == Kind::Audio && sender.bitrate().is_some()) {
+            stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
+        }
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
         let reports = super::stats::Reports::of(&self.webrtc);
         (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
-        stats.network_kbps = stats.video_kbps.map(|_| self.congestion.last() / 1000);
+        stats.network_kbps = stats.video_kbps.and(self.congestion.known()).map(|rate| rate / 1000);
         self.delay.add_to(&mut stats);
         stats.packets_repaired = transport::repaired(&self.webrtc);
         stats
@@ -301,10 +305,12 @@ impl Peer {
             buffers.ask_again(pad);
             buffers.tell_playout(pad);
             let (first, of) = (events.clone(), Arc::downgrade(&state));
+            let (faults, faulty) = (events.clone(), Arc::downgrade(&state));
+            let has_room = lock(&state).tracks.len() < transport::MAX_STREAMS;
             let linked = receive::link(
                 &pipeline,
                 pad,
-                |kind| config.receives(kind),
+                |kind| has_room && config.receives(kind),
                 move |codec, counters| {
                     use std::sync::atomic::Ordering::Relaxed;
                     let size = (counters.width.load(Relaxed), counters.height.load(Relaxed));
@@ -312,6 +318,11 @@ impl Peer {
                     if let Some(state) = of.upgrade() {
                         let event = PeerEvent::FirstFrame { codec, size, after: opened.elapsed() };
                         report_of_peer(&state, &first, event);
+                    }
+                },
+                move |codec| {
+                    if let Some(state) = faulty.upgrade() {
+                        report_of_peer(&state, &faults, PeerEvent::Broken(codec));
                     }
                 },
             );
