@@ -187,6 +187,26 @@ fn only_who_asked_hears_of_additions() {
 }
 
 #[test]
+fn a_client_that_asked_for_additions_pings_in_any_phase() {
+    let server = Running::plain();
+    let mut ann = server.connect("?roomtone=1");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.say("PING");
+    ann.expect("PONG");
+    let mut bob = server.peer("bob");
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    ann.say("PING");
+    ann.expect("PONG");
+    ann.say("PING 2");
+    bob.expect("PING 2");
+    // A client of the demos never hears of it: its words are for the peer.
+    bob.say("PING");
+    ann.expect("PING");
+}
+
+#[test]
 fn an_id_is_refused_while_its_holder_answers() {
     let server = Running::plain();
     // Reading answers the server's ping.

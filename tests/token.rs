@@ -69,6 +69,9 @@ fn nobody_comes_in_without_a_good_token() {
     assert_eq!(get("socket.io/?EIO=4&transport=polling"), 401);
     assert_eq!(get(&format!("socket.io/?EIO=4&transport=polling&token={}", token(json!({})))), 200);
     assert_eq!((get("health"), get("")), (200, 200));
+    // A page asks here why its WebSocket failed.
+    assert_eq!((get("admission"), get("admission?token=e30.e30.e30")), (401, 401));
+    assert_eq!(get(&format!("admission?token={}", token(json!({})))), 200);
 }
 
 #[test]

@@ -10,6 +10,12 @@ use super::id::{IdError, PeerId, RoomId};
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
+/// An addition: a client says this in any phase, in a session too, and the server answers [`PONG`]. A page needs it to
+/// notice a dead connection, because browsers hide the pings of WebSockets (RFC 6455, 5.5.2) from pages. The server
+/// never passes this text on to a peer.
+pub const PING: &str = "PING";
+/// The answer to [`PING`].
+pub const PONG: &str = "PONG";
 /// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
 /// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
 pub const SERVER: &str = "roomtone";

@@ -2,6 +2,7 @@
 
 use async_tungstenite::tungstenite::Message;
 
+use crate::protocol::room::{PING, PONG};
 use crate::protocol::socketio::{Handshake, Packet};
 
 /// See the module.
@@ -9,6 +10,8 @@ use crate::protocol::socketio::{Handshake, Packet};
 pub(super) enum Dialect {
     /// A line is a message.
     Plain,
+    /// The same, and the client may ask with [`PING`] whether the server is still there.
+    Extended,
     /// Packets of socket.io.
     SocketIo(SocketIo),
 }
@@ -40,35 +43,36 @@ pub(super) enum Heard {
 impl Dialect {
     pub(super) fn greeting(&self) -> Option<String> {
         match self {
-            Self::Plain => None,
+            Self::Plain | Self::Extended => None,
             Self::SocketIo(io) => io.greeting.clone().map(|handshake| Packet::Open(handshake).to_string()),
         }
     }
 
     pub(super) fn read(&mut self, text: &str) -> Heard {
         match self {
-            Self::Plain => Heard::Line(text.to_owned()),
+            Self::Extended if text == PING => Heard::Reply(PONG.to_owned()),
+            Self::Plain | Self::Extended => Heard::Line(text.to_owned()),
             Self::SocketIo(io) => Packet::parse(text).map_or(Heard::Nothing, |packet| io.take(packet)),
         }
     }
 
     pub(super) fn write(&self, line: String) -> String {
         match self {
-            Self::Plain => line,
+            Self::Plain | Self::Extended => line,
             Self::SocketIo(_) => Packet::Event(line).to_string(),
         }
     }
 
     pub(super) fn ping(&self) -> Message {
         match self {
-            Self::Plain => Message::Ping(Default::default()),
+            Self::Plain | Self::Extended => Message::Ping(Default::default()),
             Self::SocketIo(_) => Message::text(Packet::Ping(String::new()).to_string()),
         }
     }
 
     pub(super) fn farewell(&self) -> Option<String> {
         match self {
-            Self::Plain => None,
+            Self::Plain | Self::Extended => None,
             Self::SocketIo(_) => Some(Packet::Disconnect.to_string()),
         }
     }

@@ -12,6 +12,7 @@ use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use serde_json::json;
 use smol::future::or;
 use smol_hyper::rt::FuturesIo;
 
@@ -30,6 +31,9 @@ const FILES: [(&str, &str, &str); 7] = [
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
 ];
+
+/// The path that answers what [`admission`] says.
+const ADMISSION: &str = "/admission";
 
 /// Nothing from elsewhere, nothing inline, no frames around it.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -100,6 +104,9 @@ pub(super) async fn handle(
         let body = format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n");
         return Ok(text(StatusCode::OK, body));
     }
+    if path == ADMISSION {
+        return Ok(admission(&request, &shared));
+    }
     Ok(match FILES.iter().find(|(name, _, _)| *name == path) {
         Some((_, kind, content)) => reply(StatusCode::OK, kind, *content),
         None => text(StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n"),
@@ -110,6 +117,20 @@ pub(super) async fn handle(
 pub(super) async fn too_slow(after: Duration) -> Reply {
     smol::Timer::after(after).await;
     text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")
+}
+
+/// Tells whether a WebSocket of this token would be let in, which a page cannot see from a WebSocket that fails; and
+/// names the STUN and TURN servers, so that a page can renew its TURN user in the middle of a call.
+fn admission<B>(request: &Request<B>, shared: &Shared) -> Reply {
+    let mut reply = match shared.grant(request) {
+        Ok(_) => {
+            let servers = json!({"iceServers": shared.board.ice_servers()});
+            reply(StatusCode::OK, "application/json", servers.to_string())
+        }
+        Err(why) => text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
+    };
+    reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    reply
 }
 
 fn to_https(request: &Request<Incoming>) -> Reply {
@@ -171,6 +192,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         Err(why) => return text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
     };
     let edge = Edge::of(request.uri().path(), extended);
+    let is_extended = edge.is_extended();
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
@@ -183,6 +205,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         let mut ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from.ip());
         let dialect = match (is_socketio, query.sid) {
+            (false, _) if is_extended => Dialect::Extended,
             (false, _) => Dialect::Plain,
             (true, None) => {
                 let sid = format!("{:032x}", fastrand::u128(..));

@@ -12,8 +12,8 @@ use super::ice::IceServers;
 use super::mailbox::{Inbox, Outbox, Outgoing, mailbox};
 use super::room::{self, Rejection};
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase};
-use crate::protocol::PeerId;
 use crate::protocol::room::ServerMessage;
+use crate::protocol::{IceServer, PeerId};
 
 /// How a connection is reached, and what it speaks.
 #[derive(Debug)]
@@ -57,6 +57,11 @@ impl Switchboard {
         );
         let servers = if begins { self.ice.list(SystemTime::now()) } else { vec![] };
         (!servers.is_empty()).then(|| Outgoing::Text(ServerMessage::IceServers(servers).to_string()))
+    }
+
+    /// The STUN and TURN servers, with credentials that begin to hold now.
+    pub(super) fn ice_servers(&self) -> Vec<IceServer> {
+        self.ice.list(SystemTime::now())
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
