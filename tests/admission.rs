@@ -52,7 +52,7 @@ fn a_call_waits_for_a_yes_and_a_no_is_told() {
     // A page is told as well.
     bob.expect("registered", &[]);
     let browser = Browser::start();
-    browser.open(&format!("{link}?call=bob"));
+    browser.enter(&format!("{link}?call=bob"));
     bob.expect("peer", &[("state", "calling")]);
     bob.say(&json!({"command": "decline"}));
     browser.wait(
@@ -104,7 +104,7 @@ fn who_is_one_too_many_in_a_room_is_told_so() {
     ann.expect("warning", &[("text", "not connected to 'cat': 1 peers are the most (--max-peers)")]);
     // And a page, which goes on with the others.
     let browser = Browser::start();
-    browser.open(&format!("{link}?room=attic"));
+    browser.enter(&format!("{link}?room=attic"));
     let tile = |peer: &str, state: &str| {
         format!("document.querySelector('.tile[data-peer={peer}]').dataset.state === '{state}'")
     };

@@ -5,7 +5,7 @@
 mod common;
 
 use common::browser::Browser;
-use common::{Program, Received, SMALL, duration_and_frames, probe, ws};
+use common::{Behind, Program, Proxy, Received, SMALL, WebSocket, duration_and_frames, probe, ws};
 use serde_json::json;
 
 fn args<'a>(first: &[&'a str], rest: &'a [String]) -> Vec<&'a str> {
@@ -30,7 +30,7 @@ fn whoever_opens_the_link_is_in_the_call_again_and_again() {
     let browser = Browser::start();
 
     // The page calls, all flows, and the page hangs up.
-    browser.open(&link);
+    browser.enter(&link);
     host.expect("peer", &[("state", "connected")]);
     let video = host.expect("media", &[("kind", "video")]);
     assert_eq!(video["codec"], "VP8");
@@ -42,7 +42,7 @@ fn whoever_opens_the_link_is_in_the_call_again_and_again() {
 
     // A second call to the same client; this time the client hangs up.
     let mark = received.mark();
-    browser.open(&link);
+    browser.enter(&link);
     host.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible(mark, 20);
     browser.expect_moving_and_audible();
@@ -61,7 +61,10 @@ fn server_and_page(home: &std::path::Path, page: &str) -> (Program, String, Brow
     let link = server.link();
     let browser = Browser::start();
     browser.open(&format!("{link}?id=page{page}"));
-    browser.wait("document.body.dataset.state === 'lobby'");
+    if page.contains("answer=auto") {
+        browser.press_go();
+    }
+    browser.wait("document.body.dataset.state === 'lobby' && roomtone.signalling.isFree");
     (server, link, browser)
 }
 
@@ -188,7 +191,7 @@ fn what_a_page_sends_is_recorded_as_it_came() {
         let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
         let link = host.link();
         let browser = Browser::start();
-        browser.open(&link);
+        browser.enter(&link);
         host.expect("recording", &[]);
         // Measured in the page's own time: the duration to be found in the file.
         let began = std::time::Instant::now();
@@ -217,7 +220,7 @@ fn over_tls_with_the_certificate_made_here() {
     assert!(url.starts_with("https://127.0.0.1:") && plain.starts_with("http://127.0.0.1:"));
     assert_eq!(secure["fingerprint"].as_str().unwrap().len(), 95);
     let browser = Browser::start_with(&["--use-fake-ui-for-media-stream", "--ignore-certificate-errors"]);
-    browser.open(&url);
+    browser.enter(&url);
     host.expect("peer", &[("state", "connected")]);
     assert_eq!(browser.run("return location.protocol + isSecureContext"), "https:true");
     received.expect_moving_and_audible((0, 0), 20);
@@ -230,7 +233,7 @@ fn a_tab_that_closes_ends_the_call_within_two_seconds() {
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
     let browser = Browser::start();
-    browser.open(&host.link());
+    browser.enter(&host.link());
     host.expect("media", &[("kind", "video")]);
     // The socket stays: only the connection between the two tells.
     browser.run("roomtone.call.pc.close()");
@@ -245,7 +248,7 @@ fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
     let mut host =
         Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0", "--headless"], &[]));
     let browser = Browser::start_with(&["--deny-permission-prompts"]);
-    browser.open(&host.link());
+    browser.enter(&host.link());
     host.expect("peer", &[("state", "connected")]);
     browser.wait(
         "document.querySelector('#notice').textContent.startsWith('Camera and microphone are not allowed')",
@@ -265,7 +268,7 @@ fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
     let mut host =
         Program::start(home.path(), &args(&["host", "--plain", "--listen", "0.0.0.0:0", "--headless"], &[]));
     let browser = Browser::start();
-    browser.open(&host.link().replace("127.0.0.1", &own.to_string()));
+    browser.enter(&host.link().replace("127.0.0.1", &own.to_string()));
     host.expect("peer", &[("state", "connected")]);
     assert_eq!(browser.run("return isSecureContext"), false);
     browser
@@ -307,7 +310,7 @@ fn host_and_page() -> (tempfile::TempDir, Program, Browser, Received) {
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
     let link = host.link();
     let browser = Browser::start();
-    browser.open(&link);
+    browser.enter(&link);
     received.expect_moving_and_audible((0, 0), 20);
     (home, host, browser, received)
 }
@@ -404,4 +407,292 @@ fn channels_that_come_and_go_leave_nothing_behind() {
     assert!(!host.has_seen("peer", &[("state", "reconnecting")]));
     received.expect_moving_and_audible(received.mark(), 20);
     chat_both_ways(&browser, &mut host);
+}
+
+/// Counts how often the page asks for camera and microphone.
+const COUNT_CAPTURES: &str = "globalThis.captures = 0;
+    const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = (...what) => { captures += 1; return get(...what); };";
+
+fn address_of(link: &str) -> std::net::SocketAddr {
+    ws(link).trim_start_matches("ws://").parse().unwrap()
+}
+
+/// A peer in the test's own hands, which is registered.
+fn peer(link: &str, id: &str) -> WebSocket {
+    let mut peer = WebSocket::connect(&ws(link));
+    peer.say(&format!("HELLO {id}"));
+    peer.expect("HELLO");
+    peer
+}
+
+#[test]
+fn a_link_turns_nothing_on_before_a_click() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, link, browser) = server_and_page(home.path(), "");
+    browser.before_pages(COUNT_CAPTURES);
+    // Not even where the user answered calls on this page before.
+    browser.run("localStorage.setItem('auto', 'yes')");
+    let mut spy = peer(&link, "spy");
+    for (query, label) in
+        [("call=spy", "Call spy"), ("room=attic", "Join attic"), ("answer=auto", "Answer calls")]
+    {
+        browser.open(&format!("{link}?id=page&{query}"));
+        browser.wait("roomtone.signalling.isFree && !document.querySelector('#go').disabled");
+        assert_eq!(browser.run("return document.querySelector('#go').textContent"), label);
+        // Who calls meanwhile sees and hears nothing.
+        let mut eve = peer(&link, "eve");
+        eve.say("SESSION page");
+        eve.expect("SESSION_OK");
+        assert_eq!(eve.hear(), None);
+        browser.wait("roomtone.signalling.isFree");
+        let now = browser.run("return [captures, roomtone.call, roomtone.room, document.body.dataset.state]");
+        assert_eq!(now, json!([0, null, null, "prepare"]), "{query}");
+    }
+    // A preview is for the user alone; the button does what it says.
+    browser.open(&format!("{link}?id=page&call=spy"));
+    browser.click("look");
+    browser.wait("document.querySelector('#preview').videoWidth > 0");
+    assert_eq!(browser.run("return [captures, roomtone.call]"), json!([1, null]));
+    browser.press_go();
+    assert!(spy.hear().is_some_and(|offer| offer.contains("a=sendrecv")), "an offer with a picture");
+    assert_eq!(browser.run("return captures"), 1);
+}
+
+#[test]
+fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, link, browser) = server_and_page(home.path(), "");
+    let text =
+        |id: &str| browser.run(&format!("return document.querySelector('#{id}').innerText")).to_string();
+    browser.open(&format!("{link}?room=%3Cb%3Ebold%3C/b%3E"));
+    assert_eq!(text("prepare-name"), "\"<b>bold</b>\"");
+    for (query, why) in [
+        ("call=a%20b", "An id may hold no blanks. Choose one without, such as “a-b”."),
+        ("call=abc%E2%80%AEcba", "An id may hold no invisible characters."),
+        (
+            &format!("room={}", "x".repeat(257)),
+            "The name of a room may hold 256 bytes, and this one has 257.",
+        ),
+        (
+            &format!("room={}", "%C3%A4".repeat(129)),
+            "The name of a room may hold 256 bytes, and this one has 258.",
+        ),
+        ("room=session", "A room may not be called “session”."),
+        ("room=", "The name of a room may not be empty."),
+    ] {
+        browser.open(&format!("{link}?{query}"));
+        assert!(text("prepare-text").contains(why), "{query}: {}", text("prepare-text"));
+        assert_eq!(browser.run("return document.querySelector('#go').hidden"), true);
+        let shown = text("prepare-name");
+        assert!(shown.chars().count() <= 82 && !shown.contains('\u{202e}'), "{shown}");
+    }
+    // Of the page itself, and in its forms.
+    browser.open(&format!("{link}?id=a%20b"));
+    browser.wait("document.querySelector('#notice').innerText.includes('An id may hold no blanks') && roomtone.signalling.isFree");
+    for (field, form) in [("callee", "dial"), ("room", "enter")] {
+        let fill = format!(
+            "document.querySelector('#{field}').value = 'y'.repeat(300); document.querySelector('#{form}').requestSubmit()"
+        );
+        browser.run(&fill);
+        browser.wait("document.querySelector('#notice').innerText.includes('this one has 300')");
+        assert_eq!(browser.run("return [roomtone.call, roomtone.room]"), json!([null, null]));
+    }
+}
+
+#[test]
+fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let secret = "as long as a secret has to be, and longer";
+    let serve = ["serve", "--listen", "127.0.0.1:0"];
+    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_TOKEN_SECRET", secret)]);
+    let link = server.link();
+    let token = |until: u64| {
+        let claims = json!({"exp": until, "sub": "ann"});
+        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
+        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+    };
+    let browser = Browser::start();
+    let notice = |words: &str| {
+        browser.wait(&format!("document.querySelector('#notice').innerText.includes('{words}')"))
+    };
+    browser.open(&format!("{link}?room=attic"));
+    notice("You need an invitation");
+    assert_eq!(browser.run("return document.body.dataset.state"), "locked");
+    browser.open(&format!("{link}?token={}", token(1)));
+    notice("Your invitation has ended");
+    browser.open(&format!("{link}?room=attic&token={}", token(4_000_000_000)));
+    for _ in 0..2 {
+        browser.wait("roomtone.signalling.isFree");
+        assert_eq!(
+            browser.run("return [location.search, roomtone.signalling.id]"),
+            json!(["?room=attic", "ann"])
+        );
+        // A reload finds it again.
+        browser.run("location.reload()");
+        browser.wait("globalThis.roomtone");
+    }
+    browser.press_go();
+    browser.wait("document.querySelector('#status').textContent.startsWith('attic: you and nobody')");
+    assert_eq!(browser.run("return document.querySelector('#link').value"), format!("{link}?room=attic"));
+}
+
+/// Ticks that come four times as fast, and long limits that end ten times as soon.
+const HURRY: &str = "globalThis.Worker = undefined;
+    const [every, after] = [setInterval.bind(globalThis), setTimeout.bind(globalThis)];
+    globalThis.setInterval = (f, ms) => every(f, ms === 1000 ? 250 : ms);
+    globalThis.setTimeout = (f, ms) => after(f, ms >= 20000 ? ms / 10 : ms);";
+
+#[test]
+fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let proxy = Proxy::start("/deep/down/", Behind::Server(address_of(&link)));
+    let options = received.options();
+    let answer = ["answer", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = Program::start(home.path(), &args(&answer, &options));
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.before_pages(HURRY);
+    browser.enter(&format!("{}?id=page&call=bob", proxy.link()));
+    bob.expect("peer", &[("state", "connected")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.run("globalThis.before = roomtone.call.pc");
+    let sockets = proxy.sockets().len();
+    proxy.cut();
+    common::wait_for("another connection", || (proxy.sockets().len() > sockets).then_some(()));
+    // The server took the id from the dead connection, and the page made a new session for the same call.
+    bob.expect("registered", &[]);
+    browser.wait("roomtone.call?.isInSession && roomtone.call.pc === before");
+    received.expect_moving_and_audible(received.mark(), 20);
+    browser.expect_moving_and_audible();
+}
+
+#[test]
+fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_ever() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let there = || Behind::Server(address_of(&link));
+    let proxy = Proxy::start("/", there());
+    let mut bob = peer(&link, "bob");
+    let browser = Browser::start();
+    let has = |id: &str, words: &str| {
+        browser.wait(&format!("document.querySelector('#{id}').innerText.includes('{words}')"))
+    };
+    let dial =
+        "document.querySelector('#callee').value = 'bob'; document.querySelector('#dial').requestSubmit()";
+    let away = || {
+        proxy.put(Behind::Nobody);
+        browser.run("roomtone.signalling.again()");
+        browser.run(dial);
+        has("status", "Waiting for the server; bob is called as soon as it answers");
+    };
+    browser.open(&format!("{}?id=page", proxy.link()));
+    browser.wait("roomtone.signalling.isFree");
+    away();
+    proxy.put(there());
+    assert!(bob.hear().is_some_and(|offer| offer.contains("offer")));
+
+    // A peer that never answers, and a server.
+    let mut bob = peer(&link, "bob");
+    browser.before_pages(HURRY);
+    browser.enter(&format!("{}?id=page&call=bob", proxy.link()));
+    has("notice", "bob did not answer within 30 seconds");
+    while bob.hear().is_some() {}
+    browser.wait("roomtone.signalling.isFree && document.body.dataset.state === 'lobby'");
+    away();
+    has("notice", "The server did not answer within 30 seconds");
+}
+
+#[test]
+fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let address = address_of(&server.link());
+    for lines in [&[][..], &["HELLO"], &["HELLO", "SESSION_FROM eve"], &["HELLO", "ROOM_OK "]] {
+        let proxy = Proxy::start("/", Behind::Says(address, lines));
+        let browser = Browser::start();
+        browser.open(&proxy.link());
+        let times =
+            common::wait_for("six connections", || Some(proxy.sockets()).filter(|times| times.len() >= 6));
+        // Pauses of 0.25, 0.5, 1, 2, and 4 s, of which chance takes up to a half away.
+        let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
+        for (pause, least) in pauses.iter().zip([0.125, 0.25, 0.5, 1.0, 2.0]) {
+            assert!(*pause >= least - 0.02, "{lines:?}: {pauses:?}");
+        }
+    }
+}
+
+/// The page's own modules that need no page, on time of the test's own.
+#[test]
+fn the_pages_rules_hold_on_any_time_and_chance() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, _, browser) = server_and_page(home.path(), "");
+    let worst = browser.run(BACKOFF_RUNS);
+    assert!(worst["quarter"].as_u64().unwrap() <= 9 && worst["minute"].as_u64().unwrap() <= 14, "{worst}");
+    assert!(worst["longest"].as_f64().unwrap() <= 20_000.0, "{worst}");
+    assert_eq!(worst["grown"], json!([250, 500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]));
+    assert_eq!(worst["after"], json!([250, 0, 500]));
+    let watched = browser.run(
+        "const { Watch } = await import('/watch.js');
+         const watch = new Watch(), said = [];
+         for (let second = 1; second <= 40; second += 1) said.push(watch.tick());
+         watch.heard();
+         const after = watch.tick();
+         watch.doubt();
+         const doubted = [1, 2, 3, 4, 5].map(() => watch.tick());
+         return [said.map((what, at) => what && [what, at + 1]).filter(Boolean), after ?? null, doubted.map((what) => what ?? null)];",
+    );
+    assert_eq!(watched[0], json!([["ask", 15], ["ask", 30], ["dead", 40]]));
+    assert_eq!((&watched[1], &watched[2]), (&json!(null), &json!([null, null, null, null, "dead"])));
+}
+
+/// Servers that close in different ways, and users that hang up, over an hour of made-up time.
+const BACKOFF_RUNS: &str = "
+    const { Backoff } = await import('/backoff.js');
+    const worst = { quarter: 0, minute: 0, longest: 0 };
+    const chances = [() => 0, () => 1, Math.random];
+    for (const chance of chances) for (const own of [0, 0.2, 1]) for (const held of [0, 5000, 29999]) {
+        const backoff = new Backoff(), times = [];
+        for (let now = 0; now < 3600e3;) {
+            backoff.began(now);
+            times.push(now);
+            const stayed = Math.random() < 0.5 ? held : 0;
+            now += stayed;
+            backoff.ended(stayed);
+            const atOnce = Math.random() < own;
+            const pause = backoff.pause(now, chance(), atOnce);
+            if (own === 0) worst.longest = Math.max(worst.longest, pause);
+            now += pause;
+        }
+        const most = (length) => Math.max(...times.map((from) => times.filter((at) => at >= from && at < from + length).length));
+        worst.quarter = Math.max(worst.quarter, most(15000));
+        worst.minute = Math.max(worst.minute, most(60000));
+    }
+    const alone = new Backoff();
+    worst.grown = Array.from({ length: 9 }, () => alone.pause(0, 0));
+    alone.ended(30000);
+    worst.after = [alone.pause(0, 0), alone.pause(0, 0, true), alone.pause(0, 0)];
+    return worst;";
+
+#[test]
+fn who_hangs_up_is_back_at_once_and_calls_somebody_else() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, link, browser) = server_and_page(home.path(), "");
+    let is_offer = |line: Option<String>| line.is_some_and(|line| line.contains("offer"));
+    let (mut bob, mut cat) = (peer(&link, "bob"), peer(&link, "cat"));
+    let dial = |peer: &str| {
+        format!(
+            "document.querySelector('#callee').value = '{peer}'; document.querySelector('#dial').requestSubmit();"
+        )
+    };
+    browser.run(&dial("bob"));
+    assert!(is_offer(bob.hear()));
+    // In the same moment.
+    browser.run(&format!("document.querySelector('#hang-up').click(); {}", dial("cat")));
+    assert!(is_offer(cat.hear()));
+    while bob.hear().is_some() {}
+    assert_eq!(browser.run("return roomtone.signalling.id"), "page");
 }

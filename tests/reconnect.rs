@@ -214,7 +214,7 @@ fn page_and_client(home: &Path, port: u16) -> (Program, Program, Browser, Receiv
     let mut bob = Program::start(home, &[&bob, &SMALL[..], &strings(&options)].concat());
     bob.expect("registered", &[]);
     let browser = Browser::start();
-    browser.open(&format!("{link}?id=page&call=bob"));
+    browser.enter(&format!("{link}?id=page&call=bob"));
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
     (server, bob, browser, received)
@@ -297,7 +297,7 @@ fn a_room_of_pages_and_clients_outlives_the_server() {
     ann.expect("room", &[]);
     let tabs = ["tab1", "tab2"].map(|id| {
         let tab = Browser::start();
-        tab.open(&format!("{link}?room=attic&id={id}"));
+        tab.enter(&format!("{link}?room=attic&id={id}"));
         received.from(id).expect_moving_and_audible((0, 0), 20);
         tab
     });

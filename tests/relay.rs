@@ -150,7 +150,7 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &outputs].concat());
     bob.expect("registered", &[]);
     let browser = Browser::start();
-    browser.open(&format!("{link}?relay-only=1&call=bob"));
+    browser.enter(&format!("{link}?relay-only=1&call=bob"));
     bob.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();

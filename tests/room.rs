@@ -27,7 +27,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
         .iter()
         .map(|id| {
             let tab = Browser::start();
-            tab.open(&format!("{link}&id={id}"));
+            tab.enter(&format!("{link}&id={id}"));
             host.expect("peer", &[("peer", id), ("state", "connected")]);
             tab
         })
@@ -72,7 +72,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
     }
     tabs[1].wait("!document.querySelector('.tile[data-peer=tab1]')");
     let mark = by_bob.from("tab1").mark();
-    tabs[0].open(&format!("{link}&id=tab1"));
+    tabs[0].enter(&format!("{link}&id=tab1"));
     bob.expect("peer", &[("peer", "tab1"), ("state", "connected")]);
     by_bob.from("tab1").expect_moving_and_audible(mark, 15);
     tabs[0].expect_of_peer("bob");
@@ -113,7 +113,7 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     let mut bob = client(home.path(), &join, &received);
     bob.expect("room", &[]);
     let tab = Browser::start();
-    tab.open(&format!("{link}?room=attic&id=tab"));
+    tab.enter(&format!("{link}?room=attic&id=tab"));
     tab.expect_of_peer("bob");
     let order = |method: &str, path: &str, body: &str| {
         let request = ureq::http::Request::builder().method(method).uri(format!("{link}api/{path}"));
@@ -128,6 +128,50 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     bob.expect("peer", &[("peer", "tab"), ("state", "left")]);
     tab.wait("document.body.innerText.includes('sent you away: removed')");
     tab.wait("!document.querySelector('.tile[data-peer=bob]')");
+}
+
+#[test]
+fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let url = ws(&link);
+    let tab = Browser::start();
+    // What was on its way when the peer died still counts in the first look at what came.
+    tab.before_pages(
+        "const get = RTCPeerConnection.prototype.getStats;
+         RTCPeerConnection.prototype.getStats = async function () {
+             const report = await get.call(this), all = new Map();
+             this.looks = (this.looks ?? 0) + (globalThis.late ? 1 : 0);
+             const more = Math.min(this.looks, 4);
+             report.forEach((one) => all.set(one.id, { ...one, bytesReceived: (one.bytesReceived ?? 0) + more }));
+             return all;
+         };",
+    );
+    tab.enter(&format!("{link}?room=attic&id=tab"));
+    let count =
+        |words: &str| tab.wait(&format!("document.querySelector('#status').textContent === '{words}'"));
+    count("attic: you and nobody else yet");
+    let join = |id: &str| {
+        let join = ["join", "attic", "--headless", "--id", id, "--server", &url];
+        Program::start(home.path(), &[&join[..], &SMALL].concat())
+    };
+    let (mut ann, mut bob) = (join("ann"), join("bob"));
+    for program in [&mut ann, &mut bob] {
+        program.expect("peer", &[("peer", "tab"), ("state", "connected")]);
+    }
+    tab.wait("[...roomtone.room.calls.values()].filter((call) => call.isUp).length === 2");
+    count("attic: you and 2 others");
+    tab.run("globalThis.late = true");
+    ann.signal("KILL");
+    let killed = std::time::Instant::now();
+    count("attic: you and 1 other");
+    tab.wait("!document.querySelector('.tile[data-peer=ann]')");
+    // A path that breaks is looked for again for half a minute: not so where the server said that the peer is gone.
+    assert!(killed.elapsed().as_secs() < 15, "{:?}", killed.elapsed());
+    assert_eq!(tab.run("return document.querySelectorAll('.tile').length"), 1);
+    bob.signal("KILL");
+    count("attic: you and nobody else yet");
 }
 
 #[test]

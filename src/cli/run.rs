@@ -393,7 +393,12 @@ mod media {
             let plan = MediaPlan::start(&options, &sink).await?;
             let links = app::links(&server, plain, &part.query(&id));
             if !json {
-                human("Open one of these links to be in the call:");
+                human(match &part {
+                    app::host::Part::Room(..) => "Open one of these links and press Join to be in the room:",
+                    app::host::Part::Calls { .. } => {
+                        "Open one of these links and press Call to be in the call:"
+                    }
+                });
             }
             links.iter().for_each(|event| sink(event));
             tell_fingerprint(&server, json);

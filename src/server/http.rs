@@ -21,15 +21,42 @@ use super::edge::Edge;
 use super::{Io, Shared, api, connection, socketio};
 use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 
+/// A script of the page.
+macro_rules! script {
+    ($name:literal) => {
+        (
+            concat!("/", $name, ".js"),
+            "text/javascript; charset=utf-8",
+            include_str!(concat!("page/", $name, ".js")),
+        )
+    };
+}
+
 /// The page's files: path, type, content.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 23] = [
     ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
-    ("/app.js", "text/javascript; charset=utf-8", include_str!("page/app.js")),
-    ("/call.js", "text/javascript; charset=utf-8", include_str!("page/call.js")),
-    ("/room.js", "text/javascript; charset=utf-8", include_str!("page/room.js")),
-    ("/signalling.js", "text/javascript; charset=utf-8", include_str!("page/signalling.js")),
     ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
     ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    script!("address"),
+    script!("admission"),
+    script!("app"),
+    script!("backoff"),
+    script!("call"),
+    script!("calls"),
+    script!("camera"),
+    script!("chat"),
+    script!("clock"),
+    script!("lobby"),
+    script!("names"),
+    script!("play"),
+    script!("prepare"),
+    script!("room"),
+    script!("rooms"),
+    script!("signalling"),
+    script!("stats"),
+    script!("ticker"),
+    script!("view"),
+    script!("watch"),
 ];
 
 /// The path that answers what [`admission`] says.

@@ -97,6 +97,24 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
+    /// Opens a link and presses the button that it leads to: a link alone starts nothing.
+    pub fn enter(&self, url: &str) {
+        self.open(url);
+        self.press_go();
+    }
+
+    /// Presses the button that a link leads to, as soon as the page takes it.
+    pub fn press_go(&self) {
+        self.wait("!document.querySelector('#go').disabled");
+        self.click("go");
+    }
+
+    /// Runs a script in every page from now on, before the page's own scripts.
+    pub fn before_pages(&self, script: &str) {
+        let command = "Page.addScriptToEvaluateOnNewDocument";
+        self.post("/goog/cdp/execute", &json!({"cmd": command, "params": {"source": script}}));
+    }
+
     /// Runs a function's body in the page; what it returns, promises awaited.
     pub fn run(&self, script: &str) -> Value {
         self.post("/execute/sync", &json!({"script": script, "args": []}))

@@ -5,6 +5,7 @@ pub mod browser;
 pub mod hostile;
 pub mod impaired;
 pub mod namespace;
+pub mod proxy;
 pub mod pulse;
 #[cfg(feature = "media")]
 pub mod raw;
@@ -13,6 +14,7 @@ pub mod websocket;
 
 pub use impaired::{Impaired, Impairment};
 pub use namespace::Namespace;
+pub use proxy::{Behind, Proxy};
 pub use received::Received;
 pub use websocket::WebSocket;
 

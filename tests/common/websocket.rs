@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Instant;
 
 use async_tungstenite::tungstenite;
 
@@ -57,7 +58,9 @@ impl WebSocket {
 
     /// The next text; nothing where the other side is gone.
     pub fn hear(&mut self) -> Option<String> {
+        let until = Instant::now() + PATIENCE;
         loop {
+            assert!(Instant::now() < until, "nothing but pings");
             match self.ws.read() {
                 Ok(tungstenite::Message::Text(text)) => return Some(text.as_str().to_owned()),
                 Ok(tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_)) => {}

@@ -2,12 +2,15 @@
 // in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite. A path that
 // breaks is mended by a fresh RTCPeerConnection in place of the old one, first by the side that called or came later.
 
+import { isRelayOnly } from "./address.js";
+
 // How long the side that does not mend waits for the other, and until a broken path is given up, in ms.
 const OTHER_SIDE = 8000;
 const GIVE_UP = 30000;
 
-// For those who do not want their address known: ?relay-only=1 in the page's address.
-const iceTransportPolicy = new URLSearchParams(location.search).has("relay-only") ? "relay" : "all";
+// How often it is looked whether anything came of a peer, in ms.
+const LOOK = 500;
+const iceTransportPolicy = isRelayOnly ? "relay" : "all";
 
 function connection(config) {
   try {
@@ -31,6 +34,7 @@ export class Call extends EventTarget {
   // Since when the path is broken, and the timer of the next attempt.
   #broken;
   #timer;
+  #isClosed = false;
   // Connections that were replaced: a goodbye of theirs would end the call on the other side.
   #old = [];
 
@@ -124,18 +128,24 @@ export class Call extends EventTarget {
     this.#connect();
   }
 
-  // Whether anything comes of the peer.
-  async isAlive() {
-    const received = async () => {
-      let bytes = 0;
-      (await this.pc.getStats()).forEach((report) => {
-        if (report.type === "transport") bytes += report.bytesReceived;
-      });
-      return bytes;
-    };
-    const before = await received();
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    return this.isUp && (await received()) > before;
+  async #received() {
+    let bytes = 0;
+    (await this.pc.getStats()).forEach((report) => {
+      if (report.type === "transport") bytes += report.bytesReceived;
+    });
+    return bytes;
+  }
+
+  // Resolves when nothing came of the peer for so many ms, or when the call is over or `isOff` says that its end is told
+  // otherwise. A single look would be deceived by what was on its way when the peer died.
+  async silence(lasts, isOff) {
+    let before;
+    for (let quiet = 0; quiet < lasts && !this.#isClosed && !isOff(); quiet += LOOK) {
+      const bytes = await this.#received();
+      if (bytes !== before) quiet = 0;
+      before = bytes;
+      await new Promise((resolve) => setTimeout(resolve, LOOK));
+    }
   }
 
   #tell(type, detail) {
@@ -260,6 +270,7 @@ export class Call extends EventTarget {
   }
 
   close() {
+    this.#isClosed = true;
     clearTimeout(this.#timer);
     this.#forget();
     this.pc.close();

@@ -1,14 +1,19 @@
 // A room: a connection with each peer, and a grid of their pictures.
 
 import { Call } from "./call.js";
+import { shown } from "./names.js";
 
 // The most pictures in the grid.
 const MOST = 12;
+// For how long nothing comes of a peer that died, in ms: the server already said that it left.
+const SILENCE = 2000;
 
 export class Room extends EventTarget {
   #signalling;
   #grid;
   #stream;
+  // Calls whose peers are not in the room any more, as the server says.
+  #absent = new Set();
   calls = new Map();
 
   constructor(signalling, name, grid) {
@@ -24,18 +29,31 @@ export class Room extends EventTarget {
 
   // We came in: we offer to everybody who is here. With whom a connection stands, it stays.
   entered(peers) {
-    for (const [peer, call] of this.calls) if (!peers.includes(peer) && !call.wasUp) this.#remove(peer);
-    for (const peer of peers) if (!this.calls.get(peer)?.wasUp) this.#open(peer, true).offer();
+    for (const peer of this.calls.keys()) if (!peers.includes(peer)) this.left(peer);
+    for (const peer of peers) if (!this.#isBack(peer)) this.#open(peer, true).offer();
   }
 
   joined(peer) {
-    if (!this.calls.get(peer)?.wasUp) this.#open(peer, false);
+    if (!this.#isBack(peer)) this.#open(peer, false);
   }
 
-  // A peer that left may only have lost its server: its media tells.
+  // Whether a connection with that peer stands from before.
+  #isBack(peer) {
+    const call = this.calls.get(peer);
+    if (!call?.wasUp) return false;
+    this.#absent.delete(call);
+    return true;
+  }
+
+  // A peer that left may only have lost its server: its media tells, for as long as it is away.
   async left(peer) {
     const call = this.calls.get(peer);
-    if (call?.isUp && (await call.isAlive())) return;
+    if (!call || this.#absent.has(call)) return;
+    if (call.isUp) {
+      this.#absent.add(call);
+      await call.silence(SILENCE, () => !this.#absent.has(call) || !call.isUp);
+      if (!this.#absent.delete(call)) return;
+    }
     if (call === this.calls.get(peer)) this.#remove(peer);
   }
 
@@ -43,8 +61,8 @@ export class Room extends EventTarget {
   described({ peer, description }) {
     const name = this.#tile(peer)?.querySelector("figcaption");
     if (!name) return;
-    name.textContent = typeof description?.name === "string" ? description.name : peer;
-    name.title = description ? JSON.stringify(description) : "";
+    name.textContent = shown(typeof description?.name === "string" ? description.name : peer);
+    name.title = description ? shown(JSON.stringify(description), 500) : "";
   }
 
   #remove(peer) {
@@ -52,6 +70,7 @@ export class Room extends EventTarget {
     this.calls.delete(peer);
     this.#tile(peer)?.remove();
     this.#arrange();
+    this.#tell("changed");
   }
 
   #open(peer, polite) {
@@ -65,9 +84,7 @@ export class Room extends EventTarget {
     call.addEventListener("state", ({ detail }) => (tile.dataset.state = detail));
     for (const end of ["closed", "lost"]) {
       call.addEventListener(end, () => {
-        if (this.calls.get(peer) !== call) return;
-        this.#remove(peer);
-        this.#tell("gone");
+        if (this.calls.get(peer) === call) this.#remove(peer);
       });
     }
     call.addEventListener("declined", ({ detail }) => {
@@ -78,6 +95,7 @@ export class Room extends EventTarget {
     call.addEventListener("message", ({ detail }) => this.#tell("message", { peer, text: detail }));
     if (this.#stream) call.ready = call.send(this.#stream);
     this.#arrange();
+    this.#tell("changed");
     return call;
   }
 
@@ -130,7 +148,7 @@ export class Room extends EventTarget {
     tile.dataset.peer = peer;
     video.autoplay = video.playsInline = true;
     video.addEventListener("resize", () => (tile.dataset.picture = "yes"));
-    name.textContent = peer;
+    name.textContent = shown(peer);
     tile.append(video, name);
     this.#grid.append(tile);
     return tile;

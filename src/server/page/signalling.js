@@ -1,52 +1,170 @@
-// The room protocol over a WebSocket to the server that this page came from. After a call the server
-// closes the socket: this registers anew by itself.
+// The room protocol over a WebSocket to the server that this page came from. After a call the server closes the
+// socket: this registers anew by itself, with growing pauses where that fails.
+
+import { admission } from "./admission.js";
+import { socketAddress } from "./address.js";
+import { Backoff } from "./backoff.js";
+import { everySecond } from "./clock.js";
+import { Watch } from "./watch.js";
+
+// How many seconds a connection may take until it is registered.
+const OPENING = 10;
+// TURN users end after a day: how old the list of servers may become, in ms, and how often a new one is asked for.
+const OLD = 12 * 3600 * 1000;
+const ASK_AGAIN = 60 * 1000;
+// How often it is asked at most why the server lets nobody in, in ms.
+const ASK_WHY = 30 * 1000;
 
 export class Signalling extends EventTarget {
   #socket;
+  // closed, opening, registering, lobby, dialling, session, joining, room, or out: not to come back by itself.
   #phase = "closed";
-  #pause = 500;
+  #backoff = new Backoff();
+  #watch = new Watch();
+  // The next attempt: its timer, and when it is due.
+  #timer;
+  #due = Infinity;
+  // Seconds since the connection was begun, and when it was registered.
+  #seconds = 0;
+  #registered;
+  // Whether a call over this connection stood.
+  #talked = false;
+  #askedWhy = -Infinity;
+  #listed = 0;
   // STUN and TURN servers, as the server names them.
   iceServers = [];
 
   constructor(id) {
     super();
     this.id = id;
+    everySecond(() => this.#tick());
+    addEventListener("online", () => this.#online());
     this.#open();
   }
 
-  #open() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const token = new URLSearchParams(location.search).get("token");
-    const admission = token ? `&token=${encodeURIComponent(token)}` : "";
-    const socket = new WebSocket(`${scheme}://${location.host}/?roomtone=1${admission}`);
-    this.#socket = socket;
-    this.#phase = "registering";
-    socket.onopen = () => socket.send(`HELLO ${this.id}`);
-    socket.onmessage = ({ data }) => this.#line(String(data));
-    socket.onclose = ({ code, reason }) => this.#closed(socket, code, reason);
+  // Registered, and neither in a call nor in a room.
+  get isFree() {
+    return this.#phase === "lobby";
   }
 
-  #closed(socket, code, reason) {
-    if (socket !== this.#socket) return;
+  #open() {
+    clearTimeout(this.#timer);
+    this.#due = Infinity;
+    this.#seconds = 0;
+    this.#talked = false;
+    this.#phase = "opening";
+    this.#watch.heard();
+    this.#backoff.began(performance.now());
+    const socket = new WebSocket(socketAddress());
+    this.#socket = socket;
+    const isCurrent = () => socket === this.#socket;
+    socket.onopen = () => {
+      if (!isCurrent()) return;
+      this.#phase = "registering";
+      socket.send(`HELLO ${this.id}`);
+    };
+    socket.onmessage = ({ data }) => isCurrent() && this.#line(String(data));
+    socket.onclose = ({ code, reason }) => isCurrent() && this.#closed(code, reason);
+  }
+
+  #closed(code, reason) {
     // "Policy violation": a back end does not want us, and to come again is no use.
-    if (code === 1008) return this.#tell("dismissed", reason);
-    const phase = this.#phase;
-    this.#phase = "closed";
+    if (code === 1008) {
+      this.#leave("out");
+      return this.#tell("dismissed", reason);
+    }
+    const phase = this.#leave("closed");
+    this.#later();
     if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
-    const talking = phase === "session" || phase === "room";
-    this.#tell(talking ? "gone" : "offline");
-    const pause = talking ? 0 : this.#pause;
-    this.#pause = Math.min(this.#pause * 2, 15000);
-    setTimeout(() => this.#open(), pause);
+    // 1000 is the server's word that the other side of the call is gone.
+    else if (phase === "session" || phase === "room") this.#tell("gone", { byPeer: code === 1000 });
+    else this.#tell("offline");
+    if (phase === "opening") this.#why();
+  }
+
+  // Forgets the socket; its phase. What the socket still does is of no interest any more.
+  #leave(phase) {
+    const before = this.#phase;
+    if (this.#registered !== undefined) this.#backoff.ended(performance.now() - this.#registered);
+    if (this.#talked) this.#backoff.reset();
+    this.#registered = this.#socket = undefined;
+    this.#phase = phase;
+    clearTimeout(this.#timer);
+    this.#due = Infinity;
+    return before;
+  }
+
+  #later(atOnce = false) {
+    const pause = this.#backoff.pause(performance.now(), Math.random(), atOnce);
+    if (pause <= 0) return this.#open();
+    this.#due = performance.now() + pause;
+    this.#timer = setTimeout(() => this.#open(), pause);
+  }
+
+  // The connection is given up, whatever it still says.
+  #drop() {
+    this.#socket?.close();
+    this.#closed(1006, "");
+  }
+
+  #tick() {
+    if (performance.now() >= this.#due) return this.#open();
+    if (this.#phase === "closed" || this.#phase === "out") return;
+    this.#seconds += 1;
+    if (this.#registered === undefined) {
+      if (this.#seconds >= OPENING) this.#drop();
+      return;
+    }
+    const wish = this.#watch.tick();
+    if (wish === "dead") this.#drop();
+    else if (wish === "ask") this.#socket.send("PING");
+    this.#renew();
+  }
+
+  #online() {
+    this.hurry();
+    if (this.#registered === undefined) return;
+    this.#watch.doubt();
+    this.#socket.send("PING");
+  }
+
+  // A page does not see why its WebSocket failed: that is asked for by HTTP.
+  async #why() {
+    if (performance.now() - this.#askedWhy < ASK_WHY) return;
+    this.#askedWhy = performance.now();
+    const { refused, words } = await admission();
+    if (!refused || this.#registered !== undefined || this.#phase === "out") return;
+    this.#socket?.close();
+    this.#leave("out");
+    this.#tell("locked", words);
+  }
+
+  async #renew() {
+    const now = Date.now();
+    if (!this.iceServers.length || now - this.#listed < OLD) return;
+    this.#listed = now - OLD + ASK_AGAIN;
+    const { iceServers } = await admission();
+    if (iceServers) this.#servers(iceServers);
+  }
+
+  #servers(list) {
+    this.iceServers = list;
+    this.#listed = Date.now();
   }
 
   #line(line) {
+    this.#watch.heard();
+    if (line === "PONG") return;
     const [word] = line.split(" ", 1);
     const rest = line.slice(word.length + 1);
-    if (word === "ICE_SERVERS" && this.#phase !== "session") return this.#servers(rest);
+    // In a session it could be the peer's.
+    if (word === "ICE_SERVERS" && this.#phase !== "session") {
+      const servers = parsed(rest);
+      return Array.isArray(servers) ? this.#servers(servers) : undefined;
+    }
     if (this.#phase === "registering" && word === "HELLO") {
       this.#phase = "lobby";
-      this.#pause = 500;
+      this.#registered = performance.now();
       return this.#tell("registered");
     }
     if (this.#phase === "session") return this.#peer(line);
@@ -66,7 +184,7 @@ export class Signalling extends EventTarget {
         return this.#tell("left", rest);
       case "ROOM_PEER_DESCRIBED": {
         const [peer] = rest.split(" ", 1);
-        return this.#described(peer, rest.slice(peer.length + 1));
+        return this.#tell("described", { peer, description: parsed(rest.slice(peer.length + 1)) });
       }
       case "ROOM_PEER_MSG": {
         const [from] = rest.split(" ", 1);
@@ -75,40 +193,20 @@ export class Signalling extends EventTarget {
       case "PEER_LIST":
         return this.#tell("peers", rest.split(" ").filter(Boolean));
       case "ERROR":
-        if (this.#phase !== "room") this.#phase = "lobby";
+        if (this.#phase !== "dialling" && this.#phase !== "joining") return console.warn("the server:", rest);
+        this.#phase = "lobby";
         return this.#tell("refused", rest);
       default:
         return console.warn("not understood:", line);
     }
   }
 
-  #servers(json) {
-    try {
-      this.iceServers = JSON.parse(json);
-    } catch {
-      console.warn("a list of ICE servers that cannot be read");
-    }
-  }
-
-  // What the server's back end says of a peer of the room.
-  #described(peer, json) {
-    try {
-      this.#tell("described", { peer, description: JSON.parse(json) });
-    } catch {
-      console.warn("a description that cannot be read");
-    }
-  }
-
   // What a peer says; in a room it has a name.
   #peer(line, from) {
     if (line === "OFFER_REQUEST") return this.#tell("offer-request", { from });
-    try {
-      const { sdp, ice } = JSON.parse(line);
-      if (sdp?.type) this.#tell("description", { from, message: sdp });
-      else if (ice) this.#tell("candidate", { from, message: ice });
-    } catch {
-      console.warn("the peer sent something that is not JSON");
-    }
+    const { sdp, ice } = parsed(line) ?? {};
+    if (sdp?.type) this.#tell("description", { from, message: sdp });
+    else if (ice) this.#tell("candidate", { from, message: ice });
   }
 
   #tell(type, detail) {
@@ -126,7 +224,7 @@ export class Signalling extends EventTarget {
   }
 
   listPeers() {
-    if (this.#phase === "lobby") this.#socket.send("PEER_LIST");
+    if (this.isFree) this.#socket.send("PEER_LIST");
   }
 
   send(message, to) {
@@ -134,8 +232,46 @@ export class Signalling extends EventTarget {
     else if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MSG ${to} ${JSON.stringify(message)}`);
   }
 
-  // Hanging up is closing the socket; the server tells the peer.
-  hangUp() {
+  // A call over this connection stands: its end is no failure of the server.
+  stands() {
+    this.#talked = true;
+  }
+
+  // Hanging up is closing the socket; the server tells the peer. The page registers again without waiting for the old
+  // socket, and at once where the user hung up.
+  hangUp(byUser = false) {
+    if (!["dialling", "session", "joining", "room"].includes(this.#phase)) return;
     this.#socket.close();
+    this.#leave("closed");
+    this.#later(byUser);
+  }
+
+  // The user wants something of the server: no pause is waited for.
+  hurry() {
+    if (this.#phase === "closed") this.#later(true);
+  }
+
+  // Another id, or another attempt after the server said no.
+  again(id = this.id) {
+    this.id = id;
+    this.#socket?.close();
+    this.#leave("closed");
+    this.#askedWhy = -Infinity;
+    this.#later(true);
+  }
+
+  // The page goes.
+  close() {
+    this.#socket?.close();
+    this.#leave("out");
+  }
+}
+
+function parsed(json) {
+  try {
+    return JSON.parse(json);
+  } catch {
+    console.warn("something that is not JSON");
+    return undefined;
   }
 }

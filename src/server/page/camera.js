@@ -1,0 +1,129 @@
+// Camera and microphone: on and off, which ones, and muted. They are never turned on but by a click.
+
+import { $, notice, press } from "./view.js";
+
+// How long a call waits for the browser's question to be answered, in ms.
+const PATIENCE = 30000;
+
+const TROUBLES = {
+  NotAllowedError: "Camera and microphone are not allowed for this page; the browser's address bar has the setting. The call goes on without them.",
+  NotFoundError: "No camera and no microphone was found. The call goes on without them.",
+  NotReadableError: "The camera or the microphone is in use by another program. The call goes on without it.",
+};
+const UNANSWERED = "The browser still asks for camera and microphone. The call goes on without them until you allow them.";
+
+async function capture(constraints) {
+  if (!navigator.mediaDevices) {
+    throw new DOMException("Browsers give camera and microphone only to pages that came over https or from this machine (127.0.0.1).", "InsecureContext");
+  }
+  return navigator.mediaDevices.getUserMedia(constraints);
+}
+
+const choice = (kind) => {
+  const id = $(kind === "video" ? "cameras" : "microphones").value;
+  return id ? { deviceId: { exact: id } } : true;
+};
+
+// What can be had of both: throws what is wrong where that is nothing.
+async function captureAny() {
+  let trouble;
+  for (const wanted of [["audio", "video"], ["audio"], ["video"]]) {
+    try {
+      return await capture(Object.fromEntries(wanted.map((kind) => [kind, choice(kind)])));
+    } catch (error) {
+      trouble ??= error;
+      if (!["NotFoundError", "NotReadableError", "OverconstrainedError"].includes(error.name)) break;
+    }
+  }
+  throw trouble;
+}
+
+export class Camera {
+  stream = null;
+  #send;
+  // The question that is not answered yet, and how often all was turned off.
+  #pending;
+  #turn = 0;
+
+  // `send` passes the stream on to whomever there is, whenever it changes.
+  constructor(send) {
+    this.#send = send;
+    $("mute").onclick = () => this.#toggle($("mute"), "audio", "Mute", "Unmute");
+    $("blind").onclick = () => this.#toggle($("blind"), "video", "Camera off", "Camera on");
+  }
+
+  // Resolves when the user decided, or after a while without that.
+  async turnOn() {
+    if (this.stream) return;
+    this.#pending ??= this.#obtain(this.#turn);
+    let timer;
+    const late = new Promise((resolve) => (timer = setTimeout(() => resolve(notice(UNANSWERED)), PATIENCE)));
+    await Promise.race([this.#pending, late]);
+    clearTimeout(timer);
+  }
+
+  async #obtain(turn) {
+    let stream;
+    let trouble;
+    try {
+      stream = await captureAny();
+    } catch (error) {
+      trouble = error;
+    }
+    // All was turned off meanwhile: nothing is to run then, however late the user says yes.
+    if (turn !== this.#turn) return stream?.getTracks().forEach((track) => track.stop());
+    this.#pending = undefined;
+    if (!stream) return notice(TROUBLES[trouble.name] ?? trouble.message);
+    this.stream = stream;
+    document.body.dataset.live = "yes";
+    $("local").srcObject = $("preview").srcObject = stream;
+    $("local").toggleAttribute("data-live", stream.getVideoTracks().length > 0);
+    await this.#pickers();
+    await this.#send(stream);
+  }
+
+  turnOff() {
+    this.#turn += 1;
+    this.#pending = undefined;
+    this.stream?.getTracks().forEach((track) => track.stop());
+    this.stream = null;
+    delete document.body.dataset.live;
+    $("local").removeAttribute("data-live");
+    $("local").srcObject = $("preview").srcObject = null;
+    press($("mute"), false, "Mute");
+    press($("blind"), false, "Camera off");
+  }
+
+  async #pickers() {
+    const devices = await navigator.mediaDevices.enumerateDevices();
+    for (const [select, kind] of [[$("cameras"), "video"], [$("microphones"), "audio"]]) {
+      const current = this.stream?.getTracks().find((track) => track.kind === kind)?.getSettings().deviceId;
+      const options = devices.filter((device) => device.kind === `${kind}input`);
+      select.replaceChildren(...options.map((device) => new Option(device.label || kind, device.deviceId, false, device.deviceId === current)));
+      select.onchange = () => this.#change(kind);
+    }
+  }
+
+  async #change(kind) {
+    const { stream } = this;
+    try {
+      const [track] = (await capture({ [kind]: choice(kind) })).getTracks();
+      if (stream !== this.stream) return track.stop();
+      for (const old of stream.getTracks().filter((old) => old.kind === kind)) {
+        track.enabled = old.enabled;
+        old.stop();
+        stream.removeTrack(old);
+      }
+      stream.addTrack(track);
+      await this.#send(stream);
+    } catch (error) {
+      notice(TROUBLES[error.name] ?? error.message);
+    }
+  }
+
+  #toggle(button, kind, on, off) {
+    const pressed = button.getAttribute("aria-pressed") !== "true";
+    this.stream?.getTracks().filter((track) => track.kind === kind).forEach((track) => (track.enabled = !pressed));
+    press(button, pressed, pressed ? off : on);
+  }
+}

@@ -1,0 +1,11 @@
+// Calls `tick` every second, in a hidden page too.
+export function everySecond(tick) {
+  const alone = () => setInterval(tick, 1000);
+  try {
+    const worker = new Worker(new URL("ticker.js", import.meta.url));
+    worker.onmessage = tick;
+    worker.onerror = alone;
+  } catch {
+    alone();
+  }
+}

@@ -1,0 +1,103 @@
+// Joining a room, and staying in it over a loss of the server.
+
+import { linkToRoom } from "./address.js";
+import { clearChat, openChat, showMessage } from "./chat.js";
+import { shown } from "./names.js";
+import { play } from "./play.js";
+import { Room } from "./room.js";
+import { $, notice, state, status } from "./view.js";
+
+// How long the server may take to let us in, in ms.
+const LIMIT = 30000;
+// The first and the longest pause before another attempt to come back into a room whose calls stand, in ms.
+const REJOIN = 2000;
+const LONGEST_REJOIN = 30000;
+
+export class Rooms {
+  #app;
+
+  constructor(app) {
+    this.#app = app;
+    const { signalling } = app;
+    signalling.addEventListener("room", ({ detail }) => this.#entered(detail));
+    signalling.addEventListener("described", ({ detail }) => app.room?.described(detail));
+    for (const kind of ["joined", "left"]) signalling.addEventListener(kind, ({ detail }) => app.room?.[kind](detail));
+    $("share").onclick = share;
+  }
+
+  // Joins a room, after a click.
+  async join(name) {
+    const app = this.#app;
+    if (app.call || app.room) return;
+    notice();
+    const room = new Room(app.signalling, name, $("grid"));
+    app.room = room;
+    room.rejoins = 0;
+    room.wait = () => room.isEntered || status(`Waiting for the server; ${shown(name)} is joined as soon as it answers.`);
+    state("room");
+    status("Asking for camera and microphone…");
+    clearChat();
+    $("link").value = linkToRoom(name);
+    room.addEventListener("play", ({ detail }) => play(detail));
+    room.addEventListener("declined", ({ detail }) => notice(`No connection with ${shown(detail.peer)}: ${shown(detail.text, 300)}`));
+    room.addEventListener("changed", () => this.#count(room));
+    room.addEventListener("channel", () => openChat(true));
+    room.addEventListener("message", ({ detail }) => showMessage(detail.text, false, detail.peer));
+    await app.camera.turnOn();
+    if (app.room !== room) return;
+    if (app.camera.stream) await room.send(app.camera.stream);
+    setTimeout(() => app.room === room && !room.isEntered && this.#stop("The server did not let you in within 30 seconds."), LIMIT);
+    room.isWanted = true;
+    app.signalling.hurry();
+    this.enter();
+  }
+
+  // Asks the server to be let in, now or as soon as it is there.
+  enter() {
+    const { room, signalling } = this.#app;
+    if (!room.isWanted) return;
+    if (!signalling.isFree) return room.wait();
+    if (!room.isEntered) status(`Joining ${shown(room.name)}…`);
+    signalling.join(room.name);
+  }
+
+  #entered(peers) {
+    const { room, signalling } = this.#app;
+    if (!room) return signalling.hangUp();
+    room.isEntered = true;
+    room.rejoins = 0;
+    room.entered(peers);
+    this.#count(room);
+  }
+
+  refused(words) {
+    const { room } = this.#app;
+    if (!room.calls.size) return this.#stop(`The server does not let you into ${shown(room.name)}: ${shown(words, 300)}`);
+    const pause = Math.min(REJOIN * 2 ** room.rejoins, LONGEST_REJOIN);
+    room.rejoins += 1;
+    setTimeout(() => this.#app.room === room && this.enter(), pause);
+  }
+
+  #stop(why) {
+    const { room, signalling } = this.#app;
+    notice(why, { label: "Join again", run: () => this.join(room.name) });
+    this.#app.end("You are not in the room");
+    signalling.hangUp();
+  }
+
+  #count(room) {
+    const others = room.calls.size;
+    if (this.#app.room !== room || !room.isEntered) return;
+    status(`${shown(room.name)}: you and ${others || "nobody"} ${others === 1 ? "other" : others ? "others" : "else yet"}`);
+  }
+}
+
+async function share() {
+  try {
+    if (navigator.share) await navigator.share({ title: "roomtone", url: $("link").value });
+    else await navigator.clipboard.writeText($("link").value);
+    status("The link is copied");
+  } catch {
+    $("link").select();
+  }
+}

@@ -1,0 +1,2 @@
+// A worker that ticks every second: browsers slow the timers of hidden pages down to one a minute, but not a worker's.
+setInterval(() => postMessage("tick"), 1000);
