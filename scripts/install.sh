@@ -7,7 +7,7 @@ RUN=(gstreamer1.0-nice gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstre
 # What Cargo.toml asks for.
 RUST=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
-say() { printf '\033[1m%s\033[0m\n' "$*" >&2; }
+say() { if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then printf '\033[1m%s\033[0m\n' "$*" >&2; else printf '%s\n' "$*" >&2; fi; }
 
 as_root() {
   if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@" || { say "This needs root: run it as root, or with sudo that asks no password."; exit 1; }; fi

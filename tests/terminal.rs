@@ -9,7 +9,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::{PATIENCE, Program, SMALL, wait_for, ws};
+use common::{PATIENCE, Program, SMALL, WebSocket, wait_for, ws};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::json;
@@ -109,12 +109,32 @@ fn keys_act_at_once_and_the_terminal_is_left_as_it_was() {
     bob.expect("message", &[("peer", "ann"), ("text", "hello")]);
     ann.press(":camera off\r");
     let at = ann.sees("video: muted", at);
-    // Somebody's words do not move the cursor.
-    bob.say(&json!({"command": "say", "text": "\u{1b}[2Jhi"}));
-    ann.sees("bob says: \\u{1b}[2Jhi", at);
+    // Somebody's words do not move the cursor, and do not turn the line around.
+    bob.say(&json!({"command": "say", "text": "\u{1b}[2J\u{202e}h\u{200b}i"}));
+    ann.sees("bob says: \\u{1b}[2J\\u{202e}h\\u{200b}i", at);
 
     ann.press("q");
     let status = wait_for("the end", || ann.child.try_wait().unwrap());
     assert_eq!(status.code(), Some(0));
     assert!(ann.modes().local_modes.contains(canonical), "the terminal is as it was");
+}
+
+#[test]
+fn the_log_has_colours_on_a_terminal_alone() {
+    let home = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--plain", "-vv"];
+    let mut server = Program::start(home.path(), &serve);
+    drop(WebSocket::connect(&ws(&server.link())));
+    server.interrupt();
+    let (_, log) = server.end_with_warnings();
+    assert!(log.contains("DEBUG") && !log.contains('\u{1b}'), "{log}");
+
+    let server = AtTerminal::start(home.path(), &serve);
+    let at = server.sees("on this machine   http://", 0);
+    let address = wait_for("the whole address", || {
+        let screen = server.screen.lock().unwrap();
+        screen[at..].split_once('/').map(|(address, _)| address.to_owned())
+    });
+    drop(WebSocket::connect(&format!("ws://{address}")));
+    server.sees("\u{1b}[", at);
 }

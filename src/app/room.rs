@@ -10,6 +10,7 @@ use super::connection::Connection;
 use super::line::Funnel;
 use super::wire::{Wire, Wired};
 use super::{Event, PeerState};
+use crate::base::text::{brief, shown};
 use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
 use crate::session::limit::Bucket;
@@ -34,7 +35,7 @@ impl Hall {
     /// A peer's name for people: the one that the back end gives it, or its id.
     fn label(&self, peer: &PeerId) -> String {
         let name = self.descriptions.get(peer).and_then(|description| description["name"].as_str());
-        name.unwrap_or(peer.as_str()).to_owned()
+        name.map_or_else(|| shown(peer.as_str()), brief)
     }
 
     fn describe(&mut self, peer: PeerId, description: Value) {

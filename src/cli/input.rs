@@ -40,7 +40,7 @@ const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off
     video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], event NAME JSON, quit; in short: m, c, p, s, y, n, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
-    text.map(|text| text.parse().map_err(|error| format!("'{text}': {error}"))).transpose()
+    text.map(|text| PeerId::from_server(&text).map_err(|error| format!("'{text}': {error}"))).transpose()
 }
 
 fn of_program(line: &str) -> Result<Command, String> {

@@ -1,17 +1,16 @@
 //! What people read on stderr, and what programs read on stdout.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
 use crate::app::{Event, PeerState, Sink};
+use crate::base::text::{brief, escape_json, shown, shown_lines};
 
-/// Text of others, with nothing in it that a terminal would obey.
-pub fn shown(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
-}
+/// The longest error that ends the program, in characters: its text may be a server's.
+const MAX_ERROR: usize = 1000;
 
 /// A number of bytes for people.
 fn bytes(count: u64) -> String {
@@ -28,24 +27,24 @@ pub fn json_line(event: &impl serde::Serialize, time: time::OffsetDateTime) -> S
         let time = time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
         fields.insert("time".to_owned(), Value::String(time));
     }
-    value.to_string()
+    escape_json(&value.to_string())
 }
 
 /// An event as a line for people; none where it says nothing to them.
 pub fn human_line(event: &Event) -> Option<String> {
     let because =
-        |reason: &Option<String>| reason.as_ref().map(|r| format!(": {}", shown(r))).unwrap_or_default();
+        |reason: &Option<String>| reason.as_ref().map(|r| format!(": {}", brief(r))).unwrap_or_default();
     Some(match event {
         Event::Listening { url, fingerprint: None } => format!("on this machine   {url}"),
         Event::Listening { url, fingerprint: Some(_) } => format!("from others       {url}"),
-        Event::Registered { id, server } => format!("registered as {} at {}", shown(id), shown(server)),
+        Event::Registered { id, server } => format!("registered as {} at {}", brief(id), brief(server)),
         Event::Room { room, peers } => {
-            let peers: Vec<String> = peers.iter().map(|peer| shown(peer)).collect();
+            let peers: Vec<String> = peers.iter().map(|peer| brief(peer)).collect();
             let with = if peers.is_empty() { "nobody else yet".to_owned() } else { peers.join(", ") };
-            format!("in the room {}: {with}", shown(room))
+            format!("in the room {}: {with}", brief(room))
         }
         Event::Peer { peer, state, reason } => {
-            let peer = shown(peer);
+            let peer = brief(peer);
             match state {
                 PeerState::Joined => format!("{peer} is here"),
                 PeerState::Calling => format!("{peer} calls: y takes the call, n declines it"),
@@ -62,16 +61,16 @@ pub fn human_line(event: &Event) -> Option<String> {
                 (Some(width), Some(height)) => format!(" {width}x{height}"),
                 _ => String::new(),
             };
-            format!("{}: {kind} comes, {codec}{size}, first frame after {first_frame_ms} ms", shown(peer))
+            format!("{}: {kind} comes, {codec}{size}, first frame after {first_frame_ms} ms", brief(peer))
         }
         Event::Described { peer, description } => {
-            format!("{} is {}", shown(peer), shown(&description.to_string()))
+            format!("{} is {}", brief(peer), brief(&description.to_string()))
         }
-        Event::Application { name, data } => format!("{}: {}", shown(name), shown(&data.to_string())),
+        Event::Application { name, data } => format!("{}: {}", brief(name), brief(&data.to_string())),
         Event::Channel { peer, channel } => {
-            format!("{}: messages can be sent ({}); type: say TEXT", shown(peer), shown(channel))
+            format!("{}: messages can be sent ({}); type: say TEXT", brief(peer), brief(channel))
         }
-        Event::Message { peer, text, .. } => format!("{} says: {}", shown(peer), shown(text)),
+        Event::Message { peer, text, .. } => format!("{} says: {}", brief(peer), shown(text)),
         Event::Transfer { peer, channel, sent, received, total, path, finished } => {
             let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
             let how = match (finished, path) {
@@ -79,7 +78,7 @@ pub fn human_line(event: &Event) -> Option<String> {
                 (true, Some(path)) => format!("is saved in {}", shown(path)),
                 (true, None) => "is closed".to_owned(),
             };
-            let (peer, channel) = (shown(peer), shown(channel));
+            let (peer, channel) = (brief(peer), brief(channel));
             format!(
                 "{peer}: channel {channel} {how}, {}{of} sent, {} received",
                 bytes(*sent),
@@ -87,15 +86,15 @@ pub fn human_line(event: &Event) -> Option<String> {
             )
         }
         Event::Recording { path, error: Some(error), .. } => {
-            format!("the recording {} is not complete: {}", shown(path), shown(error))
+            format!("the recording {} is not complete: {}", shown(path), brief(error))
         }
-        Event::Recording { path, finished: false, .. } => format!("recording to {path}"),
-        Event::Recording { path, finished: true, .. } => format!("recorded {path}"),
-        Event::Sending { kind, what } => format!("{kind}: {}", shown(what)),
+        Event::Recording { path, finished: false, .. } => format!("recording to {}", shown(path)),
+        Event::Recording { path, finished: true, .. } => format!("recorded {}", shown(path)),
+        Event::Sending { kind, what } => format!("{kind}: {}", brief(what)),
         #[cfg(feature = "media")]
         Event::Stats { peer, stats } => format!(
             "{}: sent {} pictures {} sounds, received {} pictures{} {} sounds, {} packets lost{}{}{}",
-            shown(peer),
+            brief(peer),
             stats.video_frames_sent,
             stats.audio_frames_sent,
             stats.video_frames_received,
@@ -116,12 +115,12 @@ pub fn human_line(event: &Event) -> Option<String> {
                 .collect::<String>(),
         ),
         Event::Setup { peer, step, ms, took_ms } => {
-            let with = peer.as_ref().map(|peer| format!("{}: ", shown(peer))).unwrap_or_default();
+            let with = peer.as_ref().map(|peer| format!("{}: ", brief(peer))).unwrap_or_default();
             let took = took_ms.map(|took| format!(" (took {took:.1} ms)")).unwrap_or_default();
-            format!("{ms:8.1} ms  {with}{step}{took}")
+            format!("{ms:8.1} ms  {with}{}{took}", shown(step))
         }
-        Event::Warning { text } => format!("note: {}", shown(text)),
-        Event::Ended { reason } => format!("ended: {}", shown(reason)),
+        Event::Warning { text } => format!("note: {}", brief(text)),
+        Event::Ended { reason } => format!("ended: {}", brief(reason)),
     })
 }
 
@@ -139,12 +138,31 @@ pub(super) fn result_line(line: &str) {
         return human(line);
     }
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    let _ = writeln!(out, "{}", shown_lines(line)).and_then(|()| out.flush());
 }
 
-/// A line on stderr.
+/// Writes a line, or several, to stderr. Whoever composed it has escaped the line ends of others.
 pub(super) fn human(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
+    let _ = writeln!(std::io::stderr().lock(), "{}", shown_lines(line));
+}
+
+/// Writes the error that ends a program to stderr.
+pub fn fatal(program: &str, error: &str) {
+    let mut error = shown(error);
+    if let Some((at, _)) = error.char_indices().nth(MAX_ERROR) {
+        error.truncate(at);
+        error.push('…');
+    }
+    human(&format!("{program}: {error}"));
+}
+
+/// Whether stderr is a terminal whose user did not turn colours off (no-color.org).
+pub(super) fn has_colours() -> bool {
+    colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref())
+}
+
+fn colours(is_terminal: bool, no_colour: Option<&std::ffi::OsStr>) -> bool {
+    is_terminal && no_colour.is_none_or(std::ffi::OsStr::is_empty)
 }
 
 /// The sink of the programs.
@@ -161,8 +179,6 @@ pub(super) fn sink(json: bool) -> Sink {
 #[cfg(feature = "media")]
 /// A QR code for phones, where a person looks at a terminal.
 pub(super) fn qr(url: &str) {
-    use std::io::IsTerminal;
-
     use qrcode::QrCode;
     use qrcode::render::unicode::Dense1x2;
 
@@ -178,6 +194,8 @@ pub(super) fn qr(url: &str) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -185,6 +203,77 @@ mod tests {
         let event =
             Event::Message { peer: "a\u{1b}[2J".into(), channel: "c".into(), text: "x\u{7}\r\ny".into() };
         assert_eq!(human_line(&event).unwrap(), "a\\u{1b}[2J says: x\\u{7}\\r\\ny");
+    }
+
+    /// Every event that carries words of others, with these words in each place.
+    fn events(text: &str) -> Vec<Event> {
+        let said = || text.to_owned();
+        let mut events = vec![
+            Event::Registered { id: said(), server: said() },
+            Event::Room { room: said(), peers: vec![said(), said()] },
+            Event::Described { peer: said(), description: serde_json::json!({ text: text }) },
+            Event::Application { name: said(), data: serde_json::json!([text]) },
+            Event::Channel { peer: said(), channel: said() },
+            Event::Message { peer: said(), channel: said(), text: said() },
+            Event::Transfer {
+                peer: said(),
+                channel: said(),
+                sent: 1,
+                received: 1,
+                total: None,
+                path: Some(said()),
+                finished: true,
+            },
+            Event::Recording { peer: said(), path: said(), finished: false, error: None },
+            Event::Recording { peer: said(), path: said(), finished: true, error: None },
+            Event::Setup { peer: Some(said()), step: said(), ms: 1.0, took_ms: None },
+            Event::Warning { text: said() },
+            Event::Ended { reason: said() },
+        ];
+        for state in [PeerState::Joined, PeerState::Left, PeerState::Declined, PeerState::Failed] {
+            events.push(Event::Peer { peer: said(), state, reason: Some(said()) });
+        }
+        events
+    }
+
+    #[test]
+    fn what_a_server_says_without_end_is_cut() {
+        for event in events(&"x".repeat(1_000_000)) {
+            let is_cut = human_line(&event).unwrap().len() < 2000;
+            let is_whole = matches!(
+                event,
+                Event::Message { .. }
+                    | Event::Recording { .. }
+                    | Event::Transfer { .. }
+                    | Event::Setup { .. }
+            );
+            assert!(is_cut || is_whole, "{event:.50?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_others_say_no_line_holds_what_a_terminal_obeys(
+            text in "([\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]|.){0,20}",
+        ) {
+            for event in events(&text) {
+                let line = human_line(&event).unwrap();
+                prop_assert_eq!(&shown(&line), &line);
+                let json = json_line(&event, time::OffsetDateTime::UNIX_EPOCH);
+                prop_assert_eq!(&shown(&json), &json);
+                let read: Value = serde_json::from_str(&json).unwrap();
+                let event = serde_json::to_value(&event).unwrap();
+                for (name, value) in event.as_object().unwrap() {
+                    prop_assert_eq!(&read[name], value, "{} is the same for programs", name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn colours_are_for_terminals_whose_user_wants_them() {
+        assert!(colours(true, None) && colours(true, Some("".as_ref())));
+        assert!(!colours(true, Some("1".as_ref())) && !colours(false, None));
     }
 
     #[test]

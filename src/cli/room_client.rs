@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use smol::future::or;
 
-use super::output::{human, result_line, shown};
+use super::output::{human, result_line};
+use crate::base::text::{brief, escape_json, shown};
 use crate::protocol::PeerId;
 use crate::signalling::{ConnectError, Target};
 use crate::tester::check::{self, RULES, Weight};
@@ -193,7 +194,7 @@ fn check_server(junit: Option<&std::path::Path>, server: &ServerArgs) -> Result<
         let outcome = smol::block_on(rule.try_on(&target));
         result_line(&format!("{:9} {}", outcome.word(rule.weight), rule.name));
         if let Some(reason) = &outcome.failure {
-            result_line(&format!("{:9} {}", "", shown(reason)));
+            result_line(&format!("{:9} {}", "", brief(reason)));
             if let Weight::Deviates(consequence) = rule.weight {
                 result_line(&format!("{:9} {consequence}", ""));
             }
@@ -243,7 +244,7 @@ fn load_server(load: &Load, json: bool, server: &ServerArgs) -> Result<(), Faile
     let report = smol::block_on(or(load::run(load, &target, progress.clone()), bar));
     progress_line("");
     if json {
-        result_line(&serde_json::to_string(&report).unwrap_or_default());
+        result_line(&escape_json(&serde_json::to_string(&report).unwrap_or_default()));
     } else {
         let line = |name: &str, p: &Percentiles| {
             result_line(&format!(
@@ -256,7 +257,7 @@ fn load_server(load: &Load, json: bool, server: &ServerArgs) -> Result<(), Faile
         line("relay", &report.relay_ms);
         let (sent, received) = (report.sent, report.received);
         result_line(&format!("{sent} sent, {received} received, {:.0} a second", report.messages_per_second));
-        report.errors.iter().for_each(|error| result_line(&format!("error: {}", shown(error))));
+        report.errors.iter().for_each(|error| result_line(&format!("error: {}", brief(error))));
     }
     match (report.register_ms.count, report.errors.first()) {
         (_, None) => Ok(()),

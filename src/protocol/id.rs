@@ -1,6 +1,8 @@
-//! Names of peers and rooms: strings without white space, bounded.
+//! Names of peers and rooms: bounded strings without white space and without characters that nobody sees.
 
 use std::fmt;
+
+use crate::base::text::is_invisible;
 
 /// The longest id of a peer or a room, in bytes.
 pub const MAX_ID: usize = 256;
@@ -18,12 +20,16 @@ pub enum IdError {
     /// White space or control characters inside.
     #[error("an id may hold no white space and no control characters")]
     BadCharacter,
+    /// A character that nobody sees inside (zero-width, direction marks): two ids that differ by it alone look the same.
+    #[error("an id may not hold the invisible character U+{:04X}", u32::from(*.0))]
+    Invisible(char),
     /// A room may not be called `session`.
     #[error("a room may not be called 'session'")]
     Reserved,
 }
 
-fn check(text: &str) -> Result<(), IdError> {
+/// The rule of other servers, and of ours before it knew of invisible characters.
+fn check_loosely(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         Err(IdError::Empty)
     } else if text.len() > MAX_ID {
@@ -32,6 +38,14 @@ fn check(text: &str) -> Result<(), IdError> {
         Err(IdError::BadCharacter)
     } else {
         Ok(())
+    }
+}
+
+fn check(text: &str) -> Result<(), IdError> {
+    check_loosely(text)?;
+    match text.chars().find(|c| is_invisible(*c)) {
+        Some(c) => Err(IdError::Invisible(c)),
+        None => Ok(()),
     }
 }
 
@@ -49,10 +63,19 @@ macro_rules! id {
         }
 
         impl $name {
-            /// A name of another protocol, in which any character may stand: as it is where that may be, and
+            /// Takes a name as a server, or a user who knows it from there, gives it: other servers let invisible
+            /// characters pass. Names that differ by such characters alone stay different, and are never printed raw.
+            pub fn from_server(text: &str) -> Result<Self, IdError> {
+                match text.parse() {
+                    Err(IdError::Invisible(_)) => Ok(Self(text.into())),
+                    parsed => parsed,
+                }
+            }
+
+            /// Takes a name of another protocol, in which any character may stand: as it is where that may be, and
             /// else percent-encoded.
             pub fn from_foreign(text: &str) -> Result<Self, IdError> {
-                let odd = |c: char| c.is_whitespace() || c.is_control() || c == '%';
+                let odd = |c: char| c.is_whitespace() || is_invisible(c) || c == '%';
                 let encoded = || {
                     let mut id = String::with_capacity(text.len());
                     for c in text.chars() {
@@ -64,7 +87,7 @@ macro_rules! id {
                     id.parse()
                 };
                 match text.parse() {
-                    Err(IdError::BadCharacter) => encoded(),
+                    Err(IdError::BadCharacter | IdError::Invisible(_)) => encoded(),
                     parsed => parsed,
                 }
             }
@@ -124,7 +147,22 @@ mod tests {
         assert_eq!("a\u{1b}".parse::<PeerId>(), Err(IdError::BadCharacter));
         assert_eq!("x".repeat(257).parse::<PeerId>(), Err(IdError::TooLong));
         assert_eq!("session".parse::<RoomId>(), Err(IdError::Reserved));
+        assert_eq!("a\u{200b}b".parse::<PeerId>(), Err(IdError::Invisible('\u{200b}')));
+        assert_eq!("a\u{202e}b".parse::<RoomId>(), Err(IdError::Invisible('\u{202e}')));
+        assert_eq!(
+            IdError::Invisible('\u{200b}').to_string(),
+            "an id may not hold the invisible character U+200B"
+        );
         assert_eq!("späti-7".parse::<PeerId>().map(|id| id.to_string()), Ok("späti-7".into()));
+    }
+
+    #[test]
+    fn names_of_other_servers_may_hold_what_ours_may_not() {
+        let id = |text: &str| PeerId::from_server(text);
+        assert_eq!(id("a\u{200b}").unwrap().as_str(), "a\u{200b}");
+        assert_ne!(id("a\u{200b}"), id("a"));
+        assert_eq!(id("a b"), Err(IdError::BadCharacter));
+        assert_eq!(RoomId::from_server("session"), Err(IdError::Reserved));
     }
 
     #[test]
@@ -132,9 +170,9 @@ mod tests {
         for plain in ["ann", "100%", "%41", "späti"] {
             assert_eq!(PeerId::from_foreign(plain).unwrap().as_str(), plain);
         }
-        for odd in ["a b", "1 %", "\n", "\u{a0}x"] {
+        for odd in ["a b", "1 %", "\n", "\u{a0}x", "a\u{200b}", "\u{202e}%"] {
             let id = PeerId::from_foreign(odd).unwrap();
-            assert!(!id.as_str().contains(char::is_whitespace) && id.to_foreign() == odd, "{id}");
+            assert!(id.as_str().parse() == Ok(id.clone()) && id.to_foreign() == odd, "{id}");
         }
         assert_eq!(PeerId::from_foreign(""), Err(IdError::Empty));
         assert_eq!(PeerId::from_foreign(&" ".repeat(200)), Err(IdError::TooLong));

@@ -93,6 +93,9 @@ pub enum RoomError {
     /// A room's name that is none.
     #[error("invalid room id '{0}'")]
     Room(String),
+    /// A room's name with a character that nobody sees, so it is not repeated.
+    #[error("invalid room id: {0}")]
+    RoomCharacter(IdError),
     /// A list of ICE servers that is none.
     #[error("a list of ICE servers that cannot be read")]
     IceServers,
@@ -109,23 +112,26 @@ fn word(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn peer(text: Option<&str>, command: &'static str) -> Result<PeerId, RoomError> {
+/// How an id is read: a server's way, which is strict, or a client's ([`PeerId::from_server`]).
+type ReadId = fn(&str) -> Result<PeerId, IdError>;
+
+fn peer(text: Option<&str>, command: &'static str, read: ReadId) -> Result<PeerId, RoomError> {
     match text.map(str::trim) {
         None | Some("") => Err(RoomError::Missing(command, "the id of a peer")),
-        Some(text) => text.parse().map_err(RoomError::Peer),
+        Some(text) => read(text).map_err(RoomError::Peer),
     }
 }
 
 fn peers(text: Option<&str>) -> Result<Vec<PeerId>, RoomError> {
     let words = text.unwrap_or_default().split_whitespace();
-    words.map(|word| word.parse().map_err(RoomError::Peer)).collect()
+    words.map(|word| PeerId::from_server(word).map_err(RoomError::Peer)).collect()
 }
 
-fn addressed(rest: Option<&str>) -> Result<(PeerId, String), RoomError> {
+fn addressed(rest: Option<&str>, read: ReadId) -> Result<(PeerId, String), RoomError> {
     const NAME: &str = "ROOM_PEER_MSG";
     let (who, body) = word(rest.unwrap_or_default().trim_start());
     let body = body.ok_or(RoomError::Missing(NAME, "the id of a peer and a message"))?;
-    Ok((peer(Some(who), NAME)?, body.to_owned()))
+    Ok((peer(Some(who), NAME, read)?, body.to_owned()))
 }
 
 impl ClientMessage {
@@ -133,17 +139,22 @@ impl ClientMessage {
     pub fn parse(line: &str) -> Result<Self, RoomError> {
         let (command, rest) = word(line.trim_start());
         match command {
-            "HELLO" => Ok(Self::Hello(peer(rest, "HELLO")?)),
-            "SESSION" => Ok(Self::Session(peer(rest, "SESSION")?)),
+            "HELLO" => Ok(Self::Hello(peer(rest, "HELLO", str::parse)?)),
+            "SESSION" => Ok(Self::Session(peer(rest, "SESSION", str::parse)?)),
             "ROOM" => {
                 let name = rest.unwrap_or_default().trim();
                 if name.is_empty() {
                     return Err(RoomError::Missing("ROOM", "the name of a room"));
                 }
-                Ok(Self::Room(name.parse().map_err(|_| RoomError::Room(name.to_owned()))?))
+                Ok(Self::Room(name.parse().map_err(|error| match error {
+                    IdError::Invisible(_) => RoomError::RoomCharacter(error),
+                    IdError::Empty | IdError::TooLong | IdError::BadCharacter | IdError::Reserved => {
+                        RoomError::Room(name.to_owned())
+                    }
+                })?))
             }
             "ROOM_PEER_MSG" => {
-                let (to, body) = addressed(rest)?;
+                let (to, body) = addressed(rest, str::parse)?;
                 Ok(Self::RoomPeerMsg { to, body })
             }
             "ROOM_PEER_LIST" => Ok(Self::RoomPeerList),
@@ -175,17 +186,19 @@ impl ServerMessage {
             "SESSION_OK" => Ok(Self::SessionOk),
             "ROOM_OK" => Ok(Self::RoomOk(peers(rest)?)),
             "ROOM_PEER_MSG" => {
-                let (from, body) = addressed(rest)?;
+                let (from, body) = addressed(rest, PeerId::from_server)?;
                 Ok(Self::RoomPeerMsg { from, body })
             }
-            "ROOM_PEER_JOINED" => Ok(Self::RoomPeerJoined(peer(rest, "ROOM_PEER_JOINED")?)),
-            "ROOM_PEER_LEFT" => Ok(Self::RoomPeerLeft(peer(rest, "ROOM_PEER_LEFT")?)),
+            "ROOM_PEER_JOINED" => {
+                Ok(Self::RoomPeerJoined(peer(rest, "ROOM_PEER_JOINED", PeerId::from_server)?))
+            }
+            "ROOM_PEER_LEFT" => Ok(Self::RoomPeerLeft(peer(rest, "ROOM_PEER_LEFT", PeerId::from_server)?)),
             "ROOM_PEER_LIST" => Ok(Self::RoomPeerList(peers(rest)?)),
             "ERROR" => Ok(Self::Error(rest.unwrap_or_default().to_owned())),
             "PEER_LIST" => Ok(Self::PeerList(peers(rest)?)),
-            "SESSION_FROM" => Ok(Self::SessionFrom(peer(rest, "SESSION_FROM")?)),
+            "SESSION_FROM" => Ok(Self::SessionFrom(peer(rest, "SESSION_FROM", PeerId::from_server)?)),
             "ROOM_PEER_DESCRIBED" => {
-                let (peer, body) = addressed(rest)?;
+                let (peer, body) = addressed(rest, PeerId::from_server)?;
                 let description = serde_json::from_str(&body);
                 Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| RoomError::Description)?))
             }
@@ -343,6 +356,11 @@ mod tests {
         assert_eq!(error("ROOM  "), "'ROOM' needs the name of a room");
         assert_eq!(error("ROOM a b"), "invalid room id 'a b'");
         assert_eq!(error("ROOM session"), "invalid room id 'session'");
+        let invisible = "an id may not hold the invisible character U+200B";
+        assert_eq!(error("ROOM a\u{200b}"), format!("invalid room id: {invisible}"));
+        assert_eq!(error("SESSION a\u{200b}"), format!("invalid peer uid: {invisible}"));
+        let joined = ServerMessage::parse("ROOM_PEER_JOINED a\u{200b}");
+        assert!(matches!(joined, Ok(ServerMessage::RoomPeerJoined(_))), "another server lets it in");
         assert_eq!(error("ROOM_PEER_MSG bob"), "'ROOM_PEER_MSG' needs the id of a peer and a message");
         assert_eq!(error("GET /"), "unknown command");
         assert_eq!(

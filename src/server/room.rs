@@ -2,6 +2,7 @@
 //! to text. Pure.
 
 use crate::hub::{Command, Notice, Phase, Reason};
+use crate::protocol::id::IdError;
 use crate::protocol::room::{ClientMessage, RoomError, ServerMessage};
 
 /// What becomes of a line that is no command for the hub.
@@ -18,6 +19,8 @@ const PROTOCOL_ERROR: u16 = 1002;
 /// Close code "policy violation" (RFC 6455, 7.4.1): to come again is no use.
 const POLICY: u16 = 1008;
 const ROOM_CLOSED: &str = "the room was closed";
+const INVISIBLE: Rejection =
+    Rejection::Close(PROTOCOL_ERROR, "invalid peer uid: it holds an invisible character");
 const INVALID_ID: Rejection = Rejection::Close(PROTOCOL_ERROR, "invalid peer uid");
 
 /// Reads a line of a peer that stands in that phase.
@@ -26,6 +29,9 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
         Phase::Relay => Ok(Command::Relay(line)),
         Phase::Unregistered => match ClientMessage::parse(&line) {
             Ok(ClientMessage::Hello(id)) => Ok(Command::Register(id)),
+            Err(RoomError::Peer(IdError::Invisible(_))) if line.trim_start().starts_with("HELLO") => {
+                Err(INVISIBLE)
+            }
             Err(RoomError::Missing("HELLO", _) | RoomError::Peer(_))
                 if line.trim_start().starts_with("HELLO") =>
             {
@@ -92,6 +98,8 @@ mod tests {
         assert_eq!(close(""), "invalid protocol");
         assert_eq!(close("HELLO"), "invalid peer uid");
         assert_eq!(close("HELLO a b"), "invalid peer uid");
+        assert_eq!(close("HELLO a\u{200b}"), "invalid peer uid: it holds an invisible character");
+        assert_eq!(close("HELLO \u{202e}a"), "invalid peer uid: it holds an invisible character");
         assert_eq!(close("HELLOO a"), "invalid protocol");
         let ok = decode(Phase::Unregistered, " HELLO\tann\n".into());
         assert_eq!(ok, Ok(Command::Register("ann".parse().unwrap())));

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::run::run;
 use super::script::Script;
+use crate::base::text::shown;
 use crate::signalling::Target;
 
 /// How much a rule weighs.
@@ -223,7 +224,7 @@ pub fn junit(results: &[(Rule, Outcome)]) -> String {
     let escape = |text: &str| {
         let text =
             text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-        text.chars().filter(|c| !c.is_control()).collect::<String>()
+        shown(&text)
     };
     let is_failure = |rule: &Rule, outcome: &Outcome| rule.weight == Required && outcome.failure.is_some();
     let failures = results.iter().filter(|(rule, outcome)| is_failure(rule, outcome)).count();

@@ -3,6 +3,7 @@
 mod config;
 mod stdio;
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 pub use self::config::{BridgeConfig, End, WrongChannel};
 use self::stdio::Stdin;
 use crate::base::files::{self, Partial};
+use crate::base::text::Shown;
 use crate::media::MediaError;
 use crate::media::channel::{Channel, ChannelConfig, Message};
 
@@ -90,12 +92,20 @@ impl Bridge {
         peer: &str,
         tell: &(dyn Fn(&Progress) + Sync),
     ) -> Result<(), String> {
-        let mut pump =
-            Pump { channel, lines: self.config.lines, progress: Progress::default(), tell, told: None };
+        let mut pump = Pump {
+            channel,
+            lines: self.config.lines,
+            shown: None,
+            progress: Progress::default(),
+            tell,
+            told: None,
+        };
         let carried = match &self.ground {
             Ground::Stdio(stdin) => {
                 stdin.add(channel.clone());
-                pump.drain(smol::Unblock::new(std::io::stdout())).await
+                let stdout = std::io::stdout();
+                pump.shown = stdout.is_terminal().then(Shown::default);
+                pump.drain(smol::Unblock::new(stdout)).await
             }
             Ground::Send(path) => pump.send(path).await,
             Ground::Save(path) => pump.save(files::path_for(path, peer)).await,
@@ -135,6 +145,8 @@ impl Bridge {
 struct Pump<'a> {
     channel: &'a Channel,
     lines: bool,
+    /// What comes is for the eyes of a person: a terminal would obey some of it.
+    shown: Option<Shown>,
     progress: Progress,
     tell: &'a (dyn Fn(&Progress) + Sync),
     told: Option<Instant>,
@@ -224,6 +236,9 @@ impl Pump<'_> {
             self.progress.received += bytes.len() as u64;
             if self.lines {
                 bytes.push(b'\n');
+            }
+            if let Some(shown) = &mut self.shown {
+                bytes = shown.take(&bytes).into_bytes();
             }
             to.write_all(&bytes).await.map_err(|error| error.to_string())?;
             to.flush().await.map_err(|error| error.to_string())?;
