@@ -57,6 +57,70 @@ fn wrong_arguments_are_usage_errors() {
     assert!(error.starts_with("roomtone: /nonexistent.toml: No such file"), "{error}");
 }
 
+/// The exit code and all of stderr of a server that cannot start, for its port is taken.
+fn serve_at_taken_port(prepare: impl FnOnce(&mut Command)) -> (i32, String) {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mut command = roomtone(home.path());
+    // A port alone is one of all IPv4 addresses.
+    command.args(["serve", "--plain", "--listen", &taken.local_addr().unwrap().port().to_string()]);
+    prepare(&mut command);
+    let output = command.output().unwrap();
+    (output.status.code().unwrap_or(-1), String::from_utf8(output.stderr).unwrap())
+}
+
+#[test]
+fn where_to_listen_may_be_a_port_and_the_error_shows_how() {
+    let (code, error) = serve_at_taken_port(|_| {});
+    assert_eq!((code, error.contains("cannot listen on 0.0.0.0:")), (1, true), "{error}");
+    let home = tempfile::tempdir().unwrap();
+    let output = roomtone(home.path()).args(["serve", "--listen", "here"]).output().unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("as in 0.0.0.0:8443, 127.0.0.1:8443, [::]:8443, or a port alone"), "{error}");
+}
+
+#[test]
+fn a_misspelt_variable_is_told() {
+    let (_, error) = serve_at_taken_port(|command| {
+        command.env("ROOMTONE_MAX_ROOM", "7").env("ROOMTONE_LOG", "warn");
+    });
+    let note =
+        "note: the environment sets ROOMTONE_MAX_ROOM, which no option reads; is 'ROOMTONE_MAX_ROOMS' meant?";
+    assert!(error.lines().any(|line| line == note) && error.lines().count() == 2, "{error}");
+}
+
+#[test]
+fn an_encrypted_key_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&cert, "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n").unwrap();
+    std::fs::write(
+        &key,
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAA=\n-----END ENCRYPTED PRIVATE KEY-----\n",
+    )
+    .unwrap();
+    let (cert, key) = (cert.display().to_string(), key.display().to_string());
+    let (code, error) = fails(&["serve", "--cert", &cert, "--key", &key]);
+    let words = format!("the private key in {key} is encrypted; ");
+    assert_eq!((code, error.contains(&words)), (1, true), "{error}");
+}
+
+#[test]
+fn a_wrong_configuration_file_names_the_option_and_the_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("some.toml");
+    let path = path.display().to_string();
+    for (text, words) in [
+        ("# mine\nplain = 'maybe'\n", "line 2: plain: true or false is wanted, not string"),
+        ("max-rooms = 'many'", "line 1: max-rooms: 'many' is no value for it"),
+        ("plain = true\nmax-room = 7", "line 2: there is no option 'max-room'; is 'max-rooms' meant?"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let (code, error) = fails(&["serve", "--config", &path]);
+        assert_eq!((code, error.contains(&format!("roomtone: {path}, {words}"))), (2, true), "{error}");
+    }
+}
+
 #[test]
 fn a_port_that_is_taken_says_so() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -134,6 +198,8 @@ mod media {
             "the GStreamer element 'nosuch' is missing",
         );
         check(&["--video", "test", "--record", "/proc/x"], 7, "cannot record to /proc/x");
+        check(&["--video", "test", "--record", "/proc"], 7, "cannot record to /proc: ");
+        check(&["--video", "test", "--record-mix", "/proc/all.mkv"], 7, "cannot record to /proc: ");
         let (code, error) = fails(&["call", "a b", "--server", server]);
         assert_eq!(
             (code, error.as_str()),
@@ -159,6 +225,25 @@ mod media {
             environment(roomtone(home.path()).args(["call", "bob", "--server", "ws://127.0.0.1:3"]))
                 .contains("127.0.0.1:3 ")
         );
+        // A number is an id like any other; and each option may stand in the file.
+        let call = "server = 'ws://127.0.0.1:1'\nid = 1234\nring = 5\nallow = [1, 'ann']\n";
+        std::fs::write(folder.join("config.toml"), call.to_owned() + "video = 'none'\naudio = 'none'")
+            .unwrap();
+        let (code, text) = outcome(roomtone(home.path()).args(["call", "bob", "--headless"]));
+        assert_eq!((code, text.contains("127.0.0.1:1 ")), (3, true), "{text}");
+        let (code, text) = outcome(roomtone(home.path()).args(["answer", "--headless"]));
+        assert_eq!((code, text.contains("127.0.0.1:1 ")), (3, true), "{text}");
+        std::fs::write(folder.join("config.toml"), "ring = 5000").unwrap();
+        let (code, text) = outcome(roomtone(home.path()).args(["call", "bob"]));
+        assert_eq!(
+            (code, text.contains("line 1: ring: '5000' is no value for it: 5000 is not in 1..=3600")),
+            (2, true),
+            "{text}"
+        );
+        std::fs::write(folder.join("config.toml"), "id = \"a\\u200bb\"").unwrap();
+        let (code, text) = outcome(roomtone(home.path()).args(["call", "bob"]));
+        let words = "'a\\u{200b}b': an id may not hold the invisible character U+200B";
+        assert_eq!((code, text.contains(words)), (2, true), "{text}");
         std::fs::write(folder.join("config.toml"), "sever = 'x'").unwrap();
         let (code, error) = outcome(roomtone(home.path()).args(["call", "bob"]));
         assert_eq!(code, 2);

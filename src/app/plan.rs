@@ -1,6 +1,7 @@
 //! From the user's choice of media to what runs: sources with their fallbacks, codecs, outputs.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,7 @@ impl MediaPlan {
         crate::media::init()?;
         crate::media::warm_up();
         inventory::check()?;
+        check_folders(options)?;
         step("GStreamer is loaded");
         let ice = Ice::start(options.ice.clone(), sink).await?;
         let (failed, failures) = bounded(16);
@@ -170,12 +172,6 @@ impl MediaPlan {
         }
         step("the encoders run");
         let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
-        if let Some(folder) = &options.record {
-            std::fs::create_dir_all(folder).map_err(|error| MediaError::Record {
-                path: folder.display().to_string(),
-                reason: error.to_string(),
-            })?;
-        }
         let together = |output: &Option<String>| {
             output
                 .clone()
@@ -236,7 +232,7 @@ impl MediaPlan {
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());
         let forgets = crate::media::forgets_offers();
-        Terms { mdns: self.ice.mdns(), patience: self.patience, forgets, ..terms }
+        Terms { mdns: self.ice.mdns(), reach: self.ice.reach(), patience: self.patience, forgets, ..terms }
     }
 
     /// For a connection that is opened now.
@@ -285,6 +281,23 @@ impl MediaPlan {
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
     }
+}
+
+/// Makes the folder of recordings, and refuses one that takes no files before any call.
+fn check_folders(options: &MediaOptions) -> Result<(), MediaError> {
+    let mix = options.record_mix.as_deref().and_then(Path::parent);
+    let mix = mix.filter(|folder| !folder.as_os_str().is_empty());
+    for folder in options.record.as_deref().into_iter().chain(mix) {
+        let probe = folder.join(format!(".roomtone-{}", std::process::id()));
+        let written = std::fs::create_dir_all(folder)
+            .and_then(|()| File::options().write(true).create_new(true).open(&probe))
+            .and_then(|_| std::fs::remove_file(&probe));
+        written.map_err(|error| MediaError::Record {
+            path: folder.display().to_string(),
+            reason: error.to_string(),
+        })?;
+    }
+    Ok(())
 }
 
 fn warn(sink: &Sink, text: &str) {

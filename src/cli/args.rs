@@ -1,14 +1,15 @@
 //! The arguments. Every option of a command can also stand in the environment (`ROOMTONE_…`) and in the
 //! configuration file under its long name; see `config.rs`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use super::CliError;
+use super::config::{self, Given};
 #[cfg(feature = "media")]
 use super::network::PathArgs;
 use super::network::RelayArgs;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use serde::{Deserialize, Serialize};
 
 use crate::protocol::Secret;
 
@@ -51,15 +52,28 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the arguments; wrong ones, and `--help`, end the program here.
-    pub(super) fn read() -> Self {
-        // That every option has a variable is said once, not at each.
-        let quiet =
-            |command: clap::Command| command.mut_args(|argument| argument.hide_env(true)).after_help(HINT);
-        let mut command = quiet(Self::command()).after_help(EXAMPLES);
+    /// Reads the arguments, completed by the configuration file; wrong ones, and `--help`, end the program here.
+    pub(super) fn read() -> Result<Self, CliError> {
+        let cli = Self::parse_with(&[]);
+        let given = config::read(cli.config.as_deref(), &Self::command())?;
+        Ok(if given.is_empty() { cli } else { Self::parse_with(&given) })
+    }
+
+    /// Reads the arguments, with the values of the configuration file as defaults.
+    fn parse_with(given: &[Given]) -> Self {
+        let complete = |argument: clap::Arg| {
+            // That every option has a variable is said once, not at each.
+            let argument = argument.hide_env(true);
+            match given.iter().find(|one| argument.get_long() == Some(&one.key)) {
+                Some(one) => argument.default_values(one.texts.clone()),
+                None => argument,
+            }
+        };
+        let each = |command: clap::Command| command.mut_args(complete).after_help(HINT);
+        let mut command = each(Self::command()).after_help(EXAMPLES);
         let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
         for name in names {
-            command = command.mut_subcommand(name, quiet);
+            command = command.mut_subcommand(name, each);
         }
         Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
     }
@@ -217,13 +231,31 @@ pub struct ClientArgs {
     pub paths: PathArgs,
 }
 
+/// Where a server listens by default.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+
+/// Reads `ADDR:PORT`; a part that is missing is that of [`LISTEN`].
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    let address = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let alone = || address.parse().map(|address| SocketAddr::new(address, LISTEN.port()));
+    let port = || text.trim_start_matches(':').parse().map(|port| SocketAddr::new(LISTEN.ip(), port));
+    let local = || match text.split_once(':') {
+        Some(("localhost", port)) => port.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        _ => None,
+    };
+    let read = text.parse().ok().or_else(|| alone().ok()).or_else(|| port().ok()).or_else(local);
+    read.ok_or_else(|| {
+        "an address and a port are wanted, as in 0.0.0.0:8443, 127.0.0.1:8443, [::]:8443, or a port alone"
+            .to_owned()
+    })
+}
+
 /// Options of the server.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Server")]
 pub struct ServerOptions {
-    /// Where to listen [default: 0.0.0.0:8443]
-    #[arg(long, value_name = "ADDR:PORT", env = "ROOMTONE_LISTEN")]
+    /// Where to listen; a port alone is one of all IPv4 addresses [default: 0.0.0.0:8443]
+    #[arg(long, value_name = "ADDR:PORT", env = "ROOMTONE_LISTEN", value_parser = listen_address)]
     pub listen: Option<SocketAddr>,
     /// The certificate (PEM), read again when it changes [default: one is made and kept]
     #[arg(long, value_name = "FILE", env = "ROOMTONE_CERT", requires = "key")]
@@ -253,8 +285,7 @@ pub struct ServerOptions {
 }
 
 /// Options of a client towards its server.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Signalling")]
 pub struct ClientOptions {
     /// The signalling server: wss://HOST:PORT; for one of pools ssp+wss://HOST/PATH, or ssp+https://HOST by socket.io
@@ -281,8 +312,7 @@ pub struct ClientOptions {
 
 /// Options of media.
 #[cfg(feature = "media")]
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Media")]
 pub struct MediaArgs {
     /// What to send: a source's name, a pipeline in gst-launch words, or none
@@ -353,7 +383,6 @@ pub struct MediaArgs {
     /// and stdout, and commands are not read from stdin. A channel ends with its file, connection or stdin,
     /// and when the peer closes it.
     #[arg(long, value_name = "LABEL[:OPTION]...")]
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<Vec<String>>,
     /// Show and play nothing
     #[arg(long, env = "ROOMTONE_HEADLESS", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
@@ -379,4 +408,29 @@ pub struct MediaArgs {
     /// Tell each step on the way to a call, with the time since the start
     #[arg(long, env = "ROOMTONE_TRACE_SETUP", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
     pub trace_setup: Option<bool>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_where_to_listen_may_be_missing() {
+        for (text, address) in [
+            ("127.0.0.1:1", "127.0.0.1:1"),
+            ("[::]:8444", "[::]:8444"),
+            ("9000", "0.0.0.0:9000"),
+            (":9000", "0.0.0.0:9000"),
+            ("0", "0.0.0.0:0"),
+            ("127.0.0.1", "127.0.0.1:8443"),
+            ("::1", "[::1]:8443"),
+            ("[::1]", "[::1]:8443"),
+            ("localhost:9000", "127.0.0.1:9000"),
+        ] {
+            assert_eq!(listen_address(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        for wrong in ["here", "", ":", "70000", "example.org:1", "127.0.0.1:", "localhost", "a:b:c"] {
+            assert!(listen_address(wrong).unwrap_err().contains("0.0.0.0:8443"), "{wrong}");
+        }
+    }
 }

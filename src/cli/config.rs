@@ -1,72 +1,234 @@
-//! The configuration file: TOML, options under their long names, for all commands together. Flags win
-//! over the environment, the environment over the file.
+//! The configuration file: TOML, options under their long names, for all commands together. Its values become the
+//! defaults of the options, so flags win over the environment and the environment over the file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::CommandFactory;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use toml::Table;
+use clap::builder::ValueRange;
+use clap::{Arg, ArgAction, Command};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use super::CliError;
-use super::args::Cli;
 
-/// Reads the file that was named, or the default one where it is there.
-pub(super) fn read(named: Option<&Path>) -> Result<Table, CliError> {
+/// The variable that is no option: the log's filter.
+const LOG: &str = "ROOMTONE_LOG";
+/// What all variables of the program begin with.
+const PREFIX: &str = "ROOMTONE_";
+
+/// An option that the file sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Given {
+    /// Its long name.
+    pub(super) key: String,
+    /// Its value as on the command line; several where it is a list.
+    pub(super) texts: Vec<String>,
+}
+
+/// Reads the file that was named, or the default one where it is there; each value fits its option.
+pub(super) fn read(named: Option<&Path>, command: &Command) -> Result<Vec<Given>, CliError> {
     let default = crate::paths::config_dir().map(|dir| dir.join("config.toml")).filter(|path| path.exists());
-    let Some(path) = named.map(Path::to_owned).or(default) else { return Ok(Table::new()) };
-    let wrong = |error: String| CliError::Usage(format!("{}: {error}", path.display()));
-    let text = std::fs::read_to_string(&path).map_err(|error| wrong(error.to_string()))?;
-    let table: Table = text.parse().map_err(|error: toml::de::Error| wrong(error.to_string()))?;
-    let known = known();
-    match table.keys().find(|key| !known.contains(key)) {
-        Some(key) => Err(wrong(format!("there is no option '{key}'; `roomtone host --help` lists them"))),
-        None => Ok(table),
+    let Some(path) = named.map(Path::to_owned).or(default) else { return Ok(vec![]) };
+    let text = std::fs::read_to_string(&path)
+        .map_err(|error| CliError::Usage(format!("{}: {error}", path.display())))?;
+    parse(&File { path, text: &text }, command)
+}
+
+struct File<'a> {
+    path: PathBuf,
+    text: &'a str,
+}
+
+impl File<'_> {
+    /// An error at that byte.
+    fn wrong(&self, at: usize, why: &str) -> CliError {
+        let before = self.text.as_bytes().get(..at).unwrap_or_default();
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        CliError::Usage(format!("{}, line {line}: {why}", self.path.display()))
     }
 }
 
-/// The long names of all options of all commands.
-fn known() -> Vec<String> {
-    let command = Cli::command();
-    let options = command.get_subcommands().flat_map(|sub| sub.get_arguments());
-    options.filter_map(|option| option.get_long().map(str::to_owned)).collect()
+fn parse(file: &File<'_>, command: &Command) -> Result<Vec<Given>, CliError> {
+    let table = DeTable::parse(file.text)
+        .map_err(|error| file.wrong(error.span().map_or(0, |span| span.start), error.message()))?;
+    let known = options(command);
+    let mut given = Vec::new();
+    for (key, value) in table.get_ref() {
+        let name: &str = key.get_ref();
+        let Some(option) = known.iter().find(|option| option.get_long() == Some(name)) else {
+            let names = known.iter().filter_map(|option| option.get_long());
+            let why = format!(
+                "there is no option '{name}'{}; `roomtone host --help` lists them",
+                did_you_mean(name, names)
+            );
+            return Err(file.wrong(key.span().start, &why));
+        };
+        let checked = texts(value).and_then(|texts| fits(option, value.get_ref(), &texts).map(|()| texts));
+        let texts = checked.map_err(|why| file.wrong(value.span().start, &format!("{name}: {why}")))?;
+        given.push(Given { key: name.to_owned(), texts });
+    }
+    Ok(given)
 }
 
-/// Completes options by what the file says and they do not.
-pub(super) fn complete<T: Serialize + DeserializeOwned>(options: &T, file: &Table) -> Result<T, CliError> {
-    let wrong = |error: String| CliError::Usage(format!("the configuration file: {error}"));
-    let mut merged = file.clone();
-    merged.extend(Table::try_from(options).map_err(|error| wrong(error.to_string()))?);
-    merged.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_owned()))
+/// The options of all commands that may stand in the file.
+fn options(command: &Command) -> Vec<&Arg> {
+    let all = command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments));
+    all.filter(|option| option.get_long().is_some_and(|long| long != "config")).collect()
+}
+
+/// A value as it would stand on the command line. A number is a text there like any other.
+fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
+    let wrong = |is: &str| Err(format!("{is} is no value of an option"));
+    Ok(vec![match value.get_ref() {
+        DeValue::String(text) => text.to_string(),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => number.to_string(),
+            Err(_) => number.as_str().to_owned(),
+        },
+        DeValue::Float(number) => number.as_str().to_owned(),
+        DeValue::Boolean(yes) => yes.to_string(),
+        DeValue::Array(values) => {
+            let one = |value| match texts(value)?.as_slice() {
+                [text] if !value.get_ref().is_array() => Ok(text.clone()),
+                _ => Err("a list in a list is no value of an option".to_owned()),
+            };
+            return values.iter().map(one).collect();
+        }
+        DeValue::Datetime(_) => return wrong("a date"),
+        DeValue::Table(_) => return wrong("a table"),
+    }])
+}
+
+/// Says what is wrong with an option's value.
+fn fits(option: &Arg, value: &DeValue<'_>, texts: &[String]) -> Result<(), String> {
+    let possible: Vec<String> =
+        option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
+    let is_flag = matches!(option.get_action(), ArgAction::SetTrue);
+    let takes_bool = is_flag || possible == ["true", "false"];
+    match texts {
+        _ if takes_bool => match texts {
+            [text] if text == "true" || text == "false" => Ok(()),
+            _ => Err(format!("true or false is wanted, not {}", value.type_str())),
+        },
+        _ if value.is_bool() => Err("a text or a number is wanted, not true or false".to_owned()),
+        [] => Err("a list without anything in it".to_owned()),
+        [_, _, ..] if !matches!(option.get_action(), ArgAction::Append) => {
+            Err("one value is wanted, not a list".to_owned())
+        }
+        texts => texts.iter().try_for_each(|text| fits_alone(option, text, &possible)),
+    }
+}
+
+/// Lets the option's own parser look at a value.
+fn fits_alone(option: &Arg, text: &str, possible: &[String]) -> Result<(), String> {
+    if matches!(option.get_action(), ArgAction::Count) {
+        return text.parse::<u8>().map(drop).map_err(|_| format!("'{text}' is not a small number"));
+    }
+    let mut probe =
+        Arg::new("probe").long("probe").num_args(option.get_num_args().unwrap_or(ValueRange::SINGLE));
+    probe = probe.value_parser(option.get_value_parser().clone());
+    let command = Command::new("probe").no_binary_name(true).arg(probe);
+    let Err(error) = command.try_get_matches_from([format!("--probe={text}")]) else { return Ok(()) };
+    let why = match (possible, std::error::Error::source(&error)) {
+        ([], Some(why)) => why.to_string(),
+        ([], None) => "the option does not take it".to_owned(),
+        (possible, _) => format!("one of {} is wanted", possible.join(", ")),
+    };
+    Err(format!("'{text}' is no value for it: {why}"))
+}
+
+/// The known name that is most like this one, as the end of a sentence; nothing where none is like it.
+fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let all = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    match all.min() {
+        Some((distance, nearest)) if distance <= 2.max(name.len() / 4) => format!("; is '{nearest}' meant?"),
+        _ => String::new(),
+    }
+}
+
+/// A note for each variable that looks like one of the program's and is none.
+pub(super) fn unknown_variables(names: impl Iterator<Item = String>, command: &Command) -> Vec<String> {
+    let mut known: Vec<&str> =
+        options(command).iter().filter_map(|option| option.get_env()?.to_str()).collect();
+    known.extend(command.get_arguments().filter_map(|option| option.get_env()?.to_str()));
+    known.push(LOG);
+    let mut unknown: Vec<String> =
+        names.filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str())).collect();
+    unknown.sort();
+    let note = |name: &String| {
+        format!(
+            "the environment sets {name}, which no option reads{}",
+            did_you_mean(name, known.iter().copied())
+        )
+    };
+    unknown.iter().map(note).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
-    use crate::cli::args::{ClientOptions, ServerOptions};
+    use crate::cli::args::Cli;
 
-    fn file(text: &str) -> Table {
-        text.parse().unwrap()
+    fn given(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
+        let file = File { path: "/x/config.toml".into(), text };
+        let given = parse(&file, &Cli::command()).map_err(|error| error.to_string())?;
+        Ok(given.into_iter().map(|one| (one.key, one.texts)).collect())
     }
 
     #[test]
-    fn what_the_options_do_not_say_the_file_says() {
-        let file = file("server = 'wss://a'\nid = 'kiosk'\ninsecure = true\nfps = 5");
-        let options = ClientOptions { server: Some("ws://b".into()), ..Default::default() };
-        let merged = complete(&options, &file).unwrap();
-        assert_eq!(merged.server.as_deref(), Some("ws://b"));
-        assert_eq!((merged.id.as_deref(), merged.insecure), (Some("kiosk"), Some(true)));
+    fn values_are_read_as_on_the_command_line() {
+        let text = "listen = '127.0.0.1:1'\nmax-per-address = 5\nplain = true\n\
+                    allow-origin = ['a', 7]\nstun = 'stun:a'\nturn-user = 1_234\nturn-password = 0.50";
+        let found = given(text).unwrap();
+        let one = |key: &str, text: &str| (key.to_owned(), vec![text.to_owned()]);
+        for expected in [
+            one("listen", "127.0.0.1:1"),
+            one("max-per-address", "5"),
+            one("plain", "true"),
+            ("allow-origin".to_owned(), vec!["a".to_owned(), "7".to_owned()]),
+            one("stun", "stun:a"),
+            one("turn-user", "1234"),
+            one("turn-password", "0.50"),
+        ] {
+            assert!(found.contains(&expected), "{expected:?} in {found:?}");
+        }
     }
 
     #[test]
-    fn a_wrong_file_says_what_is_wrong() {
-        let error = complete(&ServerOptions::default(), &file("plain = 'maybe'")).unwrap_err().to_string();
-        assert!(error.contains("configuration file") && error.contains("boolean"), "{error}");
+    fn a_wrong_file_says_what_is_wrong_and_where() {
+        for (text, words) in [
+            ("\nplain = 'maybe'", "line 2: plain: true or false is wanted, not string"),
+            ("plain = 1", "line 1: plain: true or false is wanted, not integer"),
+            ("turn-user = true", "line 1: turn-user: a text or a number is wanted, not true or false"),
+            ("listen = ['a:1', 'b:1']", "line 1: listen: one value is wanted, not a list"),
+            ("cert = { file = 'x' }", "line 1: cert: a table is no value of an option"),
+            ("cert = 2026-01-01", "line 1: cert: a date is no value of an option"),
+            ("stun = [['a']]", "line 1: stun: a list in a list is no value of an option"),
+            ("stun = []", "line 1: stun: a list without anything in it"),
+            (
+                "max-rooms = 'many'",
+                "line 1: max-rooms: 'many' is no value for it: invalid digit found in string",
+            ),
+            ("max-rooms = -1", "line 1: max-rooms: '-1' is no value for it: invalid digit found in string"),
+            ("# x\n\nlisten 7", "line 3: "),
+            ("servre = 'x'", "line 1: there is no option 'servre'"),
+            ("max_rooms = 7", "line 1: there is no option 'max_rooms'; is 'max-rooms' meant?"),
+            ("config = 'x'", "line 1: there is no option 'config'"),
+        ] {
+            let error = given(text).unwrap_err();
+            assert!(error.starts_with("/x/config.toml, ") && error.contains(words), "{text}: {error}");
+        }
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.toml");
-        std::fs::write(&path, "servre = 'x'").unwrap();
-        let error = read(Some(&path)).unwrap_err().to_string();
-        assert!(error.contains("there is no option 'servre'"), "{error}");
-        assert!(read(Some(&folder.path().join("none"))).is_err());
+        assert!(read(Some(&folder.path().join("none")), &Cli::command()).is_err());
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_found() {
+        let names =
+            ["ROOMTONE_LISTN", "ROOMTONE_LISTEN", "ROOMTONE_LOG", "ROOMTONE_CONFIG", "HOME", "ROOMTONE"];
+        let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &Cli::command());
+        let note = "the environment sets ROOMTONE_LISTN, which no option reads; is 'ROOMTONE_LISTEN' meant?";
+        assert_eq!(notes, [note]);
     }
 }

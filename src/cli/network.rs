@@ -3,15 +3,13 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::server::ice::{Credentials, IceServers};
 
 /// STUN and TURN servers: a client uses them, a server tells its clients of them.
-#[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-#[serde(default, rename_all = "kebab-case")]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "STUN and TURN")]
 pub struct RelayArgs {
     /// A STUN server, for paths out of a home network: stun:HOST; may be repeated
@@ -90,8 +88,7 @@ mod path {
     use crate::tls::Trust;
 
     /// What paths to peers are tried.
-    #[derive(Debug, Clone, Default, Args, Serialize, Deserialize)]
-    #[serde(default, rename_all = "kebab-case")]
+    #[derive(Debug, Clone, Default, Args)]
     #[command(next_help_heading = "STUN and TURN")]
     pub struct PathArgs {
         /// By way of TURN servers alone: the peer does not learn our address

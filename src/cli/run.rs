@@ -1,24 +1,24 @@
 //! From arguments to a running program.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
+use clap::CommandFactory;
 use smol::channel::bounded;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format;
 
-use super::args::{Cli, Command, ServeArgs, ServerOptions};
+use super::args::{Cli, Command, LISTEN, ServeArgs, ServerOptions};
 use super::output::{self, human};
 use super::signals::{Signals, Wish};
 use super::{CliError, config};
 use crate::app::Event;
 #[cfg(feature = "media")]
 use crate::app::Sink;
+use crate::base::text::shown;
 use crate::hub::Limits;
 use crate::protocol::Secret;
 use crate::server::ice::IceServers;
 use crate::server::{Config, Files, Identity, Server};
-
-/// Where a server listens by default.
-const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 8443);
 
 /// When the program began.
 #[cfg(feature = "media")]
@@ -28,19 +28,19 @@ static BEGAN: std::sync::LazyLock<std::time::Instant> = std::sync::LazyLock::new
 pub fn run() -> Result<(), CliError> {
     #[cfg(feature = "media")]
     let _ = *BEGAN;
-    let cli = Cli::read();
+    let cli = Cli::read()?;
     start_log(cli.verbose);
-    let file = config::read(cli.config.as_deref())?;
+    tell_unknown_variables(cli.json);
     let result = match &cli.command {
-        Command::Serve(args) => serve(args, &file, cli.json),
+        Command::Serve(args) => serve(args, cli.json),
         #[cfg(feature = "media")]
-        Command::Host(args) => media::host(args, &file, cli.json),
+        Command::Host(args) => media::host(args, cli.json),
         #[cfg(feature = "media")]
-        Command::Call(args) => media::call(args, &file, cli.json),
+        Command::Call(args) => media::call(args, cli.json),
         #[cfg(feature = "media")]
-        Command::Answer(args) => media::answer(args, &file, cli.json),
+        Command::Answer(args) => media::answer(args, cli.json),
         #[cfg(feature = "media")]
-        Command::Join(args) => media::join(args, &file, cli.json),
+        Command::Join(args) => media::join(args, cli.json),
         #[cfg(feature = "media")]
         Command::Devices => return super::inventory::devices(cli.json),
         #[cfg(feature = "media")]
@@ -59,7 +59,16 @@ pub fn run() -> Result<(), CliError> {
     result
 }
 
-/// To stderr; `ROOMTONE_LOG` takes the filter language of tracing.
+/// Tells of variables that are misspelt, most likely.
+fn tell_unknown_variables(json: bool) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let sink = output::sink(json);
+    for text in config::unknown_variables(names, &Cli::command()) {
+        sink(&Event::Warning { text });
+    }
+}
+
+/// Starts the log on stderr; `ROOMTONE_LOG` takes the filter language of tracing.
 fn start_log(verbose: u8) {
     let level = match verbose {
         // The TURN client tells of addresses and users in its own words.
@@ -69,7 +78,20 @@ fn start_log(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROOMTONE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What stands in a field may be another's words.
+    let fields = format::debug_fn(|writer, field, value| {
+        let value = shown(&format!("{value:?}"));
+        match field.name() {
+            "message" => write!(writer, "{value}"),
+            name => write!(writer, "{name}={value}"),
+        }
+    });
+    tracing_subscriber::fmt()
+        .fmt_fields(fields.delimited(" "))
+        .with_env_filter(filter)
+        .with_ansi(output::has_colours())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// Calls `on_signal` at Ctrl-C or SIGTERM. A later one ends the program at once.
@@ -130,13 +152,13 @@ fn tell_fingerprint(server: &Server, json: bool) {
     }
 }
 
-fn serve(args: &ServeArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+fn serve(args: &ServeArgs, json: bool) -> Result<(), CliError> {
     let (stop, stopped) = bounded::<()>(1);
     on_signal(move || {
         let _ = stop.try_send(());
     });
-    let options = config::complete(&args.server, file)?;
-    let ice = config::complete(&args.relays, file)?.servers()?;
+    let options = args.server.clone();
+    let ice = args.relays.clone().servers()?;
     smol::block_on(async {
         let (server, plain) = bind(options, ice, args.token_secret.clone()).await?;
         let sink = output::sink(json);
@@ -185,12 +207,18 @@ mod media {
         commands
     }
 
-    fn peer_id(text: &str) -> Result<PeerId, CliError> {
+    /// Our own name.
+    fn own_id(text: &str) -> Result<PeerId, CliError> {
         text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
     }
 
+    /// The name of a peer, whose server may let it have what we may not.
+    fn peer_id(text: &str) -> Result<PeerId, CliError> {
+        PeerId::from_server(text).map_err(|error| CliError::Usage(format!("'{text}': {error}")))
+    }
+
     fn room_id(text: &str) -> Result<RoomId, CliError> {
-        text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
+        RoomId::from_server(text).map_err(|error| CliError::Usage(format!("'{text}': {error}")))
     }
 
     fn size(text: &str) -> Result<(u32, u32), CliError> {
@@ -211,12 +239,8 @@ mod media {
         }
     }
 
-    fn media_options(
-        args: &MediaArgs,
-        ice: IceOptions,
-        file: &toml::Table,
-    ) -> Result<MediaOptions, CliError> {
-        let args: MediaArgs = config::complete(args, file)?;
+    fn media_options(args: &MediaArgs, ice: IceOptions) -> Result<MediaOptions, CliError> {
+        let args: MediaArgs = args.clone();
         let headless = args.headless == Some(true);
         let channels: Result<Vec<BridgeConfig>, _> =
             args.channel.unwrap_or_default().iter().map(|text| text.parse()).collect();
@@ -311,21 +335,21 @@ mod media {
         sink: Sink,
     }
 
-    fn set_up(args: &ClientArgs, file: &toml::Table, json: bool) -> Result<Setup, CliError> {
-        let client = config::complete(&args.signalling, file)?;
+    fn set_up(args: &ClientArgs, json: bool) -> Result<Setup, CliError> {
+        let client = args.signalling.clone();
         let trust = match (client.insecure, client.ca) {
             (Some(true), _) => Trust::Anybody,
             (_, Some(ca)) => Trust::File(ca),
             _ => Trust::System,
         };
         let server = client.server.as_deref().unwrap_or("ws://127.0.0.1:8443");
-        let servers = config::complete(&args.relays, file)?.servers()?;
-        let ice = config::complete(&args.paths, file)?.options(servers, trust.clone())?;
+        let servers = args.relays.clone().servers()?;
+        let ice = args.paths.clone().options(servers, trust.clone())?;
         let version = client.ssp_version.as_deref().map_or(Ok(Version::Auto), str::parse);
         let version = version.map_err(|error| CliError::Usage(format!("--ssp-version: {error}")))?;
         let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
         let target = target.ssp_version(version).token(client.token);
-        let options = media_options(&args.media, ice, file)?;
+        let options = media_options(&args.media, ice)?;
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
         if target.is_insecure() {
@@ -333,13 +357,13 @@ mod media {
                 "--insecure: whoever sits between here and the server can listen and take the call over";
             sink(&Event::Warning { text: text.to_owned() });
         }
-        Ok(Setup { target, id: peer_id(&id)?, options, sink })
+        Ok(Setup { target, id: own_id(&id)?, options, sink })
     }
 
-    pub(super) fn call(args: &CallArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+    pub(super) fn call(args: &CallArgs, json: bool) -> Result<(), CliError> {
         let peer = peer_id(&args.peer)?;
         let ring = Duration::from_secs(args.ring.into());
-        let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, json)?;
         let commands = commands(json, &options);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
@@ -352,9 +376,9 @@ mod media {
         Ok(Admission { allowed: allowed.transpose()?, ask: args.ask })
     }
 
-    pub(super) fn answer(args: &AnswerArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+    pub(super) fn answer(args: &AnswerArgs, json: bool) -> Result<(), CliError> {
         let admission = admission(&args.admission)?;
-        let Setup { target, id, options, sink } = set_up(&args.client, file, json)?;
+        let Setup { target, id, options, sink } = set_up(&args.client, json)?;
         let commands = commands(json, &options);
         smol::block_on(async {
             let plan = MediaPlan::start(&options, &sink).await?;
@@ -362,9 +386,9 @@ mod media {
         })
     }
 
-    pub(super) fn join(args: &JoinArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
+    pub(super) fn join(args: &JoinArgs, json: bool) -> Result<(), CliError> {
         let room = room_id(&args.room)?;
-        let Setup { target, id, mut options, sink } = set_up(&args.client, file, json)?;
+        let Setup { target, id, mut options, sink } = set_up(&args.client, json)?;
         options.together = true;
         let commands = commands(json, &options);
         smol::block_on(async {
@@ -373,13 +397,13 @@ mod media {
         })
     }
 
-    pub(super) fn host(args: &HostArgs, file: &toml::Table, json: bool) -> Result<(), CliError> {
-        let servers = config::complete(&args.relays, file)?.servers()?;
-        let ice = config::complete(&args.paths, file)?.options(servers.clone(), Trust::System)?;
-        let mut options = media_options(&args.media, ice, file)?;
+    pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
+        let servers = args.relays.clone().servers()?;
+        let ice = args.paths.clone().options(servers.clone(), Trust::System)?;
+        let mut options = media_options(&args.media, ice)?;
         options.together = args.room.is_some();
-        let server_options = config::complete(&args.server, file)?;
-        let id = peer_id(&args.id)?;
+        let server_options = args.server.clone();
+        let id = own_id(&args.id)?;
         let part = match args.room.as_deref().map(room_id).transpose()? {
             Some(room) => app::host::Part::Room(room, args.max_peers),
             None => {

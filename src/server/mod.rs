@@ -48,6 +48,9 @@ pub enum ServerError {
     /// The address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
+    /// The certificate or its key cannot be read.
+    #[error(transparent)]
+    File(#[from] crate::tls::FileError),
     /// The certificate or its key cannot be used, or not be made.
     #[error("the certificate in {0} cannot be used: {1}")]
     Certificate(String, String),

@@ -8,8 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_rustls::rustls::ServerConfig;
-use futures_rustls::rustls::pki_types::pem::PemObject;
-use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use futures_rustls::rustls::pki_types::CertificateDer;
 
 use super::ServerError;
 
@@ -93,13 +92,9 @@ fn modified(files: &Files) -> Option<SystemTime> {
 
 fn read(files: &Files) -> Result<(Arc<ServerConfig>, String), ServerError> {
     let wrong = |path: &Path, error: String| ServerError::Certificate(path.display().to_string(), error);
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect)
-        .map_err(|error| wrong(&files.cert, error.to_string()))?;
-    let first =
-        chain.first().ok_or_else(|| wrong(&files.cert, "there is no certificate in it".to_owned()))?;
-    let fingerprint = fingerprint(first);
-    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|e| wrong(&files.key, e.to_string()))?;
+    let chain = crate::tls::read_certificates(&files.cert)?;
+    let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
+    let key = crate::tls::read_key(&files.key)?;
     let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
