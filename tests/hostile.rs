@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::{TcpListener, UdpSocket};
+
 use common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
 use common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
 use serde_json::json;
@@ -66,7 +68,7 @@ fn a_server_that_misbehaves_ends_the_call_with_one_line() {
         let (found, error) = call(&server(script));
         assert_eq!(found, code, "{error}");
         assert!(error.contains(words), "{error}");
-        assert!(!error.contains("panicked"), "{error}");
+        assert!(!error.contains("panicked") && error.len() < 2000, "{error}");
     };
     check(
         |ws| {
@@ -83,6 +85,14 @@ fn a_server_that_misbehaves_ends_the_call_with_one_line() {
         },
         4,
         "go away \\u{1b}[2J",
+    );
+    check(
+        |ws| {
+            ws.hear();
+            ws.say(&format!("ERROR \u{202e}away {}", "x".repeat(500_000)));
+        },
+        4,
+        "\\u{202e}away xxx",
     );
     check(
         |ws| {
@@ -292,6 +302,57 @@ fn media_that_nobody_asked_for_goes_nowhere() {
     caller.say(&json!({"command": "quit"}));
     assert_eq!(caller.end().0, 0);
     host.expect("registered", &[]);
+}
+
+/// The address of this machine from which it sends to others: libnice sends from there, and packets to it stay here.
+fn own_address() -> std::net::IpAddr {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.254:9").expect("an address besides loopback, as every call needs");
+    socket.local_addr().unwrap().ip()
+}
+
+/// Whether a host with these options knocks at ports below 1024 of this machine, by UDP and TCP, when a caller names
+/// them; and how often it tells that it does not.
+fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
+    let (home, own) = (tempfile::tempdir().unwrap(), own_address());
+    let bound = "a free port below 1024, which takes root";
+    let low = (600..1024).rev().find_map(|port| UdpSocket::bind((own, port)).ok()).expect(bound);
+    let low_tcp = (600..1024).rev().find_map(|port| TcpListener::bind((own, port)).ok()).expect(bound);
+    let high = UdpSocket::bind((own, 0)).unwrap();
+    let udp = |n: u8, socket: &UdpSocket| {
+        format!("candidate:{n} 1 udp 2113937151 {own} {} typ host", socket.local_addr().unwrap().port())
+    };
+    let tcp = low_tcp.local_addr().unwrap().port();
+    let tcp = format!("candidate:3 1 tcp 1518280447 {own} {tcp} typ host tcptype passive");
+    // In the description, and after it; the last is the one that may be tried.
+    let within = format!("a=mid:0\na={}\na={tcp}\n", udp(1, &low));
+    let offer = OFFER.replacen("a=mid:0\n", &within, 1);
+    assert!(offer.contains(&tcp));
+    let (mut host, url) = host(home.path(), &[&SMALL[..], options].concat());
+    let mut eve = caller(&url, "eve", "host");
+    eve.say(&description("offer", &offer));
+    for candidate in [udp(2, &low), tcp, udp(4, &high)] {
+        eve.say(&json!({"ice": {"candidate": candidate, "sdpMLineIndex": 0}}).to_string());
+    }
+    // All are checked in turn, and then again: by the second check of one, the others had their first.
+    high.set_read_timeout(Some(PATIENCE)).unwrap();
+    for _ in 0..2 {
+        high.recv_from(&mut [0; 2048]).expect("checks of the port that may be tried");
+    }
+    low.set_nonblocking(true).unwrap();
+    low_tcp.set_nonblocking(true).unwrap();
+    let knocked = (low.recv_from(&mut [0; 2048]).is_ok(), low_tcp.accept().is_ok());
+    drop(eve);
+    host.expect("peer", &[("peer", "eve"), ("state", "left")]);
+    let told = host.all("warning", &[]);
+    let told = told.iter().filter(|warning| warning["text"].as_str().unwrap().contains("4 candidates"));
+    (knocked.0, knocked.1, told.count())
+}
+
+#[test]
+fn a_candidate_does_not_make_a_client_knock_at_low_ports_of_its_machine() {
+    assert_eq!(knocks_at_low_ports(&[]), (false, false, 1));
+    assert_eq!(knocks_at_low_ports(&["--ice-allow", &own_address().to_string()]), (true, true, 0));
 }
 
 #[test]

@@ -273,6 +273,7 @@ impl Registration {
         };
         let register = async {
             let mut socket = self.connect().await?;
+            self.ice.server_is_at(socket.server_address());
             let mut backend: Box<dyn Backend> = match self.target.protocol() {
                 Protocol::Room => Box::new(RoomClient::new(&self.id)),
                 Protocol::Ssp(version) => Box::new(SspClient::new(version)),

@@ -9,6 +9,8 @@ use super::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::transport::IceConfig;
 use crate::protocol::{IceKind, IceServer, IceUrl};
+use crate::sdp::Reach;
+use crate::sdp::reach::{self, Network};
 use crate::server::ice::IceServers;
 use crate::signalling::turn::{self, Tunnel, TurnError};
 use crate::tls::Trust;
@@ -26,6 +28,8 @@ pub struct IceOptions {
     pub addresses: Vec<IpAddr>,
     /// Names of browsers in the same network are looked up.
     pub mdns: bool,
+    /// Addresses of peers that are tried besides those of the rule ([`crate::sdp::reach`]).
+    pub allowed: Vec<Network>,
     /// Of TURN servers behind TLS.
     pub trust: Trust,
 }
@@ -38,6 +42,7 @@ impl Default for IceOptions {
             tcp: true,
             addresses: vec![],
             mdns: false,
+            allowed: vec![],
             trust: Trust::System,
         }
     }
@@ -48,6 +53,8 @@ struct State {
     /// As the signalling server named them last.
     told: Vec<IceServer>,
     tunnels: BTreeMap<String, Arc<Tunnel>>,
+    /// The signalling server is on this machine or this link.
+    is_local: bool,
 }
 
 /// See the module.
@@ -118,6 +125,21 @@ impl Ice {
             tcp: self.options.tcp,
             addresses: self.options.addresses.clone(),
         }
+    }
+
+    /// Takes the address of the signalling server, as far as it is known.
+    pub(super) fn server_is_at(&self, address: Option<IpAddr>) {
+        self.lock().is_local = address.is_some_and(reach::is_local);
+    }
+
+    /// Takes it that all peers are in this process.
+    pub(super) fn peers_are_here(&self) {
+        self.lock().is_local = true;
+    }
+
+    /// Which addresses of peers are tried.
+    pub(super) fn reach(&self) -> Reach {
+        Reach { local: self.lock().is_local, allowed: self.options.allowed.clone() }
     }
 
     /// Whether names of browsers are looked up.

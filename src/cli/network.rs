@@ -85,6 +85,7 @@ mod path {
 
     use super::*;
     use crate::app::ice::IceOptions;
+    use crate::sdp::reach::Network;
     use crate::tls::Trust;
 
     /// What paths to peers are tried.
@@ -100,6 +101,11 @@ mod path {
         /// Whether TCP is tried besides UDP [default: on]
         #[arg(long, value_name = "on|off", env = "ROOMTONE_ICE_TCP", value_parser = ["on", "off"], hide_possible_values = true)]
         pub ice_tcp: Option<String>,
+        /// Try these addresses of peers too. Else only ports from 1024 on are tried, and 80 and 443 of public addresses; no
+        /// addresses of cloud metadata; and loopback and link-local ones where the signalling server has such an
+        /// address; may be repeated
+        #[arg(long, value_name = "ADDRESS/BITS", env = "ROOMTONE_ICE_ALLOW", value_delimiter = ',')]
+        pub ice_allow: Option<Vec<Network>>,
         /// The network interface whose addresses alone are used
         #[arg(long, value_name = "NAME", env = "ROOMTONE_INTERFACE")]
         pub interface: Option<String>,
@@ -117,6 +123,7 @@ mod path {
                 relay_only: self.relay_only == Some(true),
                 tcp: self.ice_tcp.as_deref() != Some("off"),
                 addresses: self.interface.as_deref().map(addresses).transpose()?.unwrap_or_default(),
+                allowed: self.ice_allow.unwrap_or_default(),
                 mdns: self.no_mdns != Some(true) && looks_up_mdns(),
                 trust,
             })

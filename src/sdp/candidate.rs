@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use super::reach::LEAST_PORT;
+
 /// The longest candidate attribute taken, in bytes.
 pub const MAX_CANDIDATE: usize = 1024;
 
@@ -15,6 +17,12 @@ pub struct CandidateLine {
     pub is_udp: bool,
     /// The address it stands for.
     pub address: IpAddr,
+    /// The port there.
+    pub port: u16,
+    /// Its owner connects to us, so nothing is sent to its port (`tcptype active`: RFC 6544, 4.5).
+    pub is_active: bool,
+    /// The attribute with one space between its words, so that whoever reads it next sees the same words.
+    pub text: String,
     /// The ICE user fragment, where it is said.
     pub ufrag: Option<String>,
 }
@@ -33,6 +41,9 @@ pub enum CandidateError {
     /// can, in the same network; the peer-reflexive path connects without it.
     #[error("a candidate with an mDNS name")]
     Mdns,
+    /// An mDNS name with a port below 1024: see [`super::reach`].
+    #[error("a candidate with an mDNS name and a port below 1024")]
+    Port,
     /// Another host name, which we do not look up.
     #[error("a candidate with a host name")]
     HostName,
@@ -64,7 +75,7 @@ impl CandidateLine {
         };
         component.parse::<u16>().map_err(|_| Malformed)?;
         priority.parse::<u32>().map_err(|_| Malformed)?;
-        port.parse::<u16>().map_err(|_| Malformed)?;
+        let port = port.parse::<u16>().map_err(|_| Malformed)?;
         let is_udp = match transport.to_ascii_lowercase().as_str() {
             "udp" => true,
             "tcp" => false,
@@ -73,12 +84,17 @@ impl CandidateLine {
         if !["host", "srflx", "prflx", "relay"].contains(kind) {
             return Err(Malformed);
         }
+        let of =
+            |name: &'static str| rest.chunks_exact(2).filter(move |pair| pair[0] == name).map(|pair| pair[1]);
+        let is_active = !is_udp && of("tcptype").eq(["active"]);
         let address = address.parse().map_err(|_| match is_mdns(address) {
+            true if port < LEAST_PORT && !is_active => CandidateError::Port,
             true => CandidateError::Mdns,
             false => CandidateError::HostName,
         })?;
-        let ufrag = rest.chunks_exact(2).find(|pair| pair[0] == "ufrag").map(|pair| pair[1].to_owned());
-        Ok(Self { kind: (*kind).to_owned(), is_udp, address, ufrag })
+        let ufrag = of("ufrag").next().map(str::to_owned);
+        let text = format!("candidate:{}", words.join(" "));
+        Ok(Self { kind: (*kind).to_owned(), is_udp, address, port, is_active, text, ufrag })
     }
 }
 
@@ -93,12 +109,19 @@ mod tests {
             "candidate:1 1 udp 2122260223 192.0.2.7 50071 typ host generation 0 ufrag 4ZcD network-id 1";
         let line = CandidateLine::parse(chromium).unwrap();
         assert_eq!((line.kind.as_str(), line.is_udp, line.ufrag.as_deref()), ("host", true, Some("4ZcD")));
+        assert_eq!((line.port, line.text.as_str()), (50071, chromium));
+        let spaced = CandidateLine::parse("a=candidate:1  1 udp  7 192.0.2.7 50071 typ host ").unwrap();
+        assert_eq!(spaced.text, "candidate:1 1 udp 7 192.0.2.7 50071 typ host");
         let nice = "candidate:5 1 TCP 1010828031 fe80::1 9 typ host tcptype active";
         assert!(!CandidateLine::parse(nice).unwrap().is_udp);
         let parse =
-            |address: &str| CandidateLine::parse(&format!("candidate:1 1 udp 1 {address} 9 typ host"));
+            |address: &str| CandidateLine::parse(&format!("candidate:1 1 udp 1 {address} 9000 typ host"));
         let browsers = "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local";
         assert_eq!(parse(browsers), Err(CandidateError::Mdns));
+        let low = CandidateLine::parse(&format!("candidate:1 1 udp 1 {browsers} 22 typ host"));
+        assert_eq!(low, Err(CandidateError::Port));
+        let active = format!("candidate:1 1 tcp 1 {browsers} 9 typ host tcptype active");
+        assert_eq!(CandidateLine::parse(&active), Err(CandidateError::Mdns));
         assert_eq!(parse("router.local"), Err(CandidateError::HostName));
         assert_eq!(parse("evil.example"), Err(CandidateError::HostName));
         assert_eq!(CandidateLine::parse("candidate:junk"), Err(CandidateError::Malformed));

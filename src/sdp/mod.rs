@@ -12,6 +12,7 @@ pub mod decline;
 pub mod direction;
 pub mod fingerprint;
 pub mod normalise;
+pub mod reach;
 pub mod setup;
 pub mod source;
 
@@ -19,6 +20,7 @@ pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
 pub use direction::Direction;
 pub use normalise::normalise;
+pub use reach::Reach;
 pub use setup::Setup;
 
 use std::fmt;

@@ -222,7 +222,8 @@ impl Link {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let negotiation = self.negotiation.poll_timeout().filter(|_| !self.ended);
         let watch = self.watch.poll_timeout().filter(|_| !self.ended);
-        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).chain(watch).min()
+        let filter = self.negotiation.filter_timeout().filter(|_| !self.ended);
+        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).chain(watch).chain(filter).min()
     }
 
     /// Takes one input.
@@ -312,6 +313,8 @@ impl Link {
         if !self.ended {
             self.negotiation.handle_timeout(now);
             self.after(now);
+            let dropped = self.negotiation.filter().due(now, false);
+            dropped.into_iter().for_each(|text| self.warn_ours(&format!("not taken from the peer: {text}")));
         }
     }
 
@@ -381,6 +384,12 @@ impl Link {
     fn end(&mut self, reason: EndReason) {
         if !std::mem::replace(&mut self.ended, true) {
             self.waiting = None;
+            // All of it is due now, whatever the time.
+            if let Some(at) = self.negotiation.filter_timeout()
+                && let Some(text) = self.negotiation.filter().due(at, true)
+            {
+                self.warn_ours(&format!("not taken from the peer: {text}"));
+            }
             self.outputs.push_back(Output::Ended(reason));
         }
     }

@@ -9,6 +9,7 @@
 
 pub mod call;
 pub mod effect;
+pub mod filter;
 pub mod limit;
 pub mod link;
 pub mod negotiation;

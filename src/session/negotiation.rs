@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::STEP;
 use super::effect::{Effect, EffectId, EffectResult, Remote};
+use super::filter::Filter;
 use super::limit::Bucket;
 use super::state::State;
 use super::terms::Terms;
@@ -66,6 +67,7 @@ pub struct Negotiation {
     /// A re-offer of ours was forgotten for one of the peer's.
     gave_way: bool,
     candidates: usize,
+    filter: Filter,
     offers: Bucket,
     flooded: bool,
     overflowed: bool,
@@ -77,6 +79,7 @@ pub struct Negotiation {
 impl Negotiation {
     /// A negotiation over a fresh connection.
     pub fn new(terms: Terms) -> Self {
+        let filter = Filter::new(terms.reach.clone(), terms.mdns);
         let mut this = Self {
             terms,
             state: State::Stable,
@@ -92,6 +95,7 @@ impl Negotiation {
             forgotten: false,
             gave_way: false,
             candidates: 0,
+            filter,
             offers: Bucket::new(OFFERS.0, OFFERS.1),
             flooded: false,
             overflowed: false,
@@ -111,6 +115,16 @@ impl Negotiation {
     /// When [`Negotiation::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.deadline.into_iter().chain(self.complete_at).min()
+    }
+
+    /// What is told of the peer's candidates that are not tried, and when.
+    pub fn filter(&mut self) -> &mut Filter {
+        &mut self.filter
+    }
+
+    /// When candidates that are not tried are to be told of.
+    pub fn filter_timeout(&self) -> Option<Instant> {
+        self.filter.poll_timeout()
     }
 
     /// Whether descriptions were exchanged at least once.
@@ -250,7 +264,7 @@ impl Negotiation {
                         }
                         self.inbox.push_back(PeerMessage::Candidate(candidate));
                     } else {
-                        self.candidate(candidate);
+                        self.candidate(now, candidate);
                     }
                 }
                 Some(PeerMessage::OfferRequest) => self.offer_owed |= self.state == State::Stable,
@@ -335,7 +349,10 @@ impl Negotiation {
             return self.outputs.push_back(Output::Declined(reason));
         }
         let sdp = match sdp::normalise(sdp) {
-            Ok(sdp) => sdp,
+            Ok(mut sdp) => {
+                self.filter.clean(now, &mut sdp);
+                sdp
+            }
             Err(error) => return self.warn(&error.to_string()),
         };
         match (kind, self.state.clone()) {
@@ -456,7 +473,7 @@ impl Negotiation {
         self.effect(Effect::Open);
     }
 
-    fn candidate(&mut self, candidate: Candidate) {
+    fn candidate(&mut self, now: Instant, candidate: Candidate) {
         // One that says that it is of the transport that stands is not of the offer being ignored.
         let standing = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
         if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
@@ -482,7 +499,11 @@ impl Negotiation {
             (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
                 self.effect(Effect::AddCandidate(mline, candidate.candidate));
             }
-            (Ok(_), Some(mline)) => self.effect(Effect::AddCandidate(mline, candidate.candidate)),
+            (Ok(line), Some(mline)) => {
+                if self.filter.takes(now, &line) {
+                    self.effect(Effect::AddCandidate(mline, line.text));
+                }
+            }
             (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
             (Err(sdp::CandidateError::Mdns), _) => {}
             (Err(error), _) => self.warn(&error.to_string()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::STEP;
 use super::watch::Patience;
 use crate::protocol::{Description, PeerMessage, SdpKind};
-use crate::sdp::{self, Kind, Sdp};
+use crate::sdp::{self, Kind, Reach, Sdp};
 
 /// The answer to an offer that is not taken, with the reason for the peer; nothing where it is no offer.
 pub fn decline(offer: &Description, reason: &str) -> Option<PeerMessage> {
@@ -25,6 +25,8 @@ pub struct Terms {
     pub ring: Duration,
     /// Candidates with mDNS names are taken.
     pub mdns: bool,
+    /// Which of the peer's addresses are tried.
+    pub reach: Reach,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
     /// Of the two sides this one makes a new path first, where one breaks.
@@ -43,6 +45,7 @@ impl Terms {
             wanted,
             ring: STEP,
             mdns: false,
+            reach: Reach::default(),
             patience: Patience::default(),
             mends: polite,
             forgets: true,

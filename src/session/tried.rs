@@ -65,7 +65,7 @@ mod tests {
         tried.ours("candidate:2 1 TCP 1 192.0.2.1 9 typ host tcptype active");
         assert!(tried.to_string().contains("the peer offered no address"));
         tried.theirs("v=0\r\na=candidate:1 1 udp 1 198.51.100.7 9 typ srflx\r\na=end-of-candidates");
-        tried.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9 typ host");
+        tried.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9000 typ host");
         let text = tried.to_string();
         assert!(text.starts_with(
             "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 srflx;"

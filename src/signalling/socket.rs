@@ -1,6 +1,7 @@
 //! The driver of WebSockets: connects by `ws://` or `wss://`, sends and receives text. Nothing here
 //! knows what the text means. It runs on any executor that lets `async-io` run (smol, async-std).
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
@@ -197,6 +198,7 @@ pub struct Socket {
     socketio: bool,
     reads_ahead: bool,
     received: usize,
+    server: Option<IpAddr>,
 }
 
 impl std::fmt::Debug for Socket {
@@ -209,6 +211,11 @@ impl Socket {
     /// The server may be told more before it has answered the first line.
     pub fn reads_ahead(&self) -> bool {
         self.reads_ahead
+    }
+
+    /// The address that the server has on this connection; nothing where that is not known.
+    pub fn server_address(&self) -> Option<IpAddr> {
+        self.server
     }
 
     /// Connects.
@@ -241,6 +248,7 @@ impl Socket {
         };
         let tcp = tcp.map_err(|error| unreachable(error.to_string()))?;
         let _ = tcp.set_nodelay(true);
+        let server = tcp.peer_addr().ok().map(|address| address.ip());
         let stream: Box<dyn Stream> = if is_tls {
             let config =
                 client_config(&target.trust, None).map_err(|error| ConnectError::Trust(error.to_string()))?;
@@ -258,7 +266,7 @@ impl Socket {
         match opened {
             Ok((ws, response)) => {
                 let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
-                let mut socket = Self { ws, socketio: false, reads_ahead, received: 0 };
+                let mut socket = Self { ws, socketio: false, reads_ahead, received: 0, server };
                 if target.socketio {
                     socket.enter(&name).await?;
                     socket.socketio = true;

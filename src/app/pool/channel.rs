@@ -21,6 +21,10 @@ pub trait SignallingChannel: Send {
     fn tell<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
         Box::pin(async {})
     }
+    /// Whether all endpoints are in this process.
+    fn is_within_process(&self) -> bool {
+        false
+    }
     /// Leaves the pool.
     fn close(self: Box<Self>) -> Boxed<'static, ()>;
 }

@@ -81,6 +81,10 @@ impl SignallingChannel for MemoryChannel {
         })
     }
 
+    fn is_within_process(&self) -> bool {
+        true
+    }
+
     fn close(self: Box<Self>) -> Boxed<'static, ()> {
         Box::pin(async move { drop(self) })
     }

@@ -162,6 +162,9 @@ impl Pool {
         if options.codecs.is_empty() {
             options.codecs = inventory::codecs(&[], None)?.all;
         }
+        if channel.is_within_process() {
+            options.ice.peers_are_here();
+        }
         let (orders, ordered) = bounded(ORDERS);
         let (event, events) = bounded(EVENTS);
         let task = smol::spawn(Run::new(options, pool, event).run(channel, ordered));

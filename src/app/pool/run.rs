@@ -70,6 +70,7 @@ impl Run {
             pool,
             patience: options.patience,
             mdns: options.ice.mdns(),
+            reach: options.ice.reach(),
             forgets: crate::media::forgets_offers(),
             ..Terms::new(true, vec![])
         };

@@ -386,7 +386,7 @@ impl Pair {
 
 /// A candidate of that transport.
 fn line(n: usize, transport: usize) -> String {
-    format!("candidate:{n} 1 udp {transport} 192.0.2.1 9 typ host")
+    format!("candidate:{n} 1 udp {transport} 192.0.2.1 9000 typ host")
 }
 
 fn of_transport(sent: &[(usize, String)], transport: usize) -> BTreeSet<&str> {

@@ -376,7 +376,7 @@ fn a_flood_of_candidates_is_bounded() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     for n in 0..2000 {
-        let candidate = format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", n % 60_000 + 1);
+        let candidate = format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", n % 60_000 + 1024);
         b.input(
             now,
             Input::Peer(PeerMessage::Candidate(Candidate {
@@ -388,6 +388,25 @@ fn a_flood_of_candidates_is_bounded() {
     }
     assert_eq!(b.connection.candidates.len(), super::negotiation::MAX_CANDIDATES);
     assert_eq!(b.ended, None);
+}
+
+#[test]
+fn candidates_that_are_not_tried_are_told_once() {
+    let (now, mut a, mut b) = accepted(false);
+    settle(now, &mut a, &mut b);
+    for (n, address) in
+        ["192.168.1.1 22", "127.0.0.1 9000", "192.168.1.1 9000", "8.8.8.8 53"].iter().enumerate()
+    {
+        let candidate = format!("candidate:{n} 1 udp 1 {address} typ host");
+        let candidate = Candidate { candidate, mline: Some(0), ..Candidate::default() };
+        b.input(now, Input::Peer(PeerMessage::Candidate(candidate)));
+    }
+    assert_eq!(b.connection.candidates, ["candidate:2 1 udp 1 192.168.1.1 9000 typ host"]);
+    b.timeout(now + super::filter::COUNT);
+    let told: Vec<&String> = b.events.iter().filter(|event| event.starts_with("warning: ")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    let words = "warning: not taken from the peer: 3 candidates, the first of them 192.168.1.1 port 22: a port below 1024";
+    assert!(told[0].starts_with(words), "{told:?}");
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -415,7 +434,7 @@ proptest! {
         ], 0..60)
     ) {
         let (now, mut a, mut b) = accepted(request);
-        let local = |n: usize| Input::LocalCandidate(0, format!("candidate:{n} 1 udp 1 192.0.2.1 9 typ host"));
+        let local = |n: usize| Input::LocalCandidate(0, format!("candidate:{n} 1 udp 1 192.0.2.1 9000 typ host"));
         let mut sent = (0, 0);
         for step in steps {
             match step {

@@ -1,0 +1,145 @@
+//! A peer's candidates on their way to the connection: which of them are tried, and what is told of the others.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::negotiation::MAX_CANDIDATES;
+use crate::sdp::reach::Refused;
+use crate::sdp::{CandidateError, CandidateLine, Reach, Sdp};
+
+/// How long candidates are counted until those that are not tried are told of: most come together.
+pub const COUNT: Duration = Duration::from_secs(3);
+
+/// What is not tried of one peer, over all of its connections.
+#[derive(Debug)]
+pub struct Filter {
+    reach: Reach,
+    /// Names of browsers in the same network are looked up.
+    mdns: bool,
+    dropped: usize,
+    /// The first that was dropped, in words.
+    first: String,
+    tell_at: Option<Instant>,
+    told: bool,
+}
+
+impl Filter {
+    /// Nothing was dropped yet.
+    pub fn new(reach: Reach, mdns: bool) -> Self {
+        Self { reach, mdns, dropped: 0, first: String::new(), tell_at: None, told: false }
+    }
+
+    /// Whether a candidate is tried.
+    pub fn takes(&mut self, now: Instant, candidate: &CandidateLine) -> bool {
+        let Some(why) = self.reach.refuses(candidate) else { return true };
+        // Every machine has link-local addresses of IPv6, and libnice names them to everybody.
+        let is_usual = matches!(candidate.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        if !is_usual || why != Refused::Local {
+            self.drop_one(now, candidate, why);
+        }
+        false
+    }
+
+    fn drop_one(&mut self, now: Instant, candidate: &CandidateLine, why: Refused) {
+        self.dropped += 1;
+        if self.dropped == 1 {
+            self.first = format!("{} port {}: {why}", candidate.address, candidate.port);
+            self.tell_at = Some(now + COUNT);
+        }
+    }
+
+    /// Takes candidates that are not tried out of a description, and those that are too many.
+    pub fn clean(&mut self, now: Instant, sdp: &mut Sdp) {
+        let mut left = MAX_CANDIDATES;
+        let mut keep = |value: &str| {
+            let taken = match CandidateLine::parse(&format!("candidate:{value}")) {
+                Ok(line) => self.takes(now, &line),
+                Err(CandidateError::Mdns) => self.mdns,
+                Err(_) => false,
+            };
+            left = if taken { left.saturating_sub(1) } else { left };
+            taken && left > 0
+        };
+        let media = sdp.media.iter_mut().map(|media| &mut media.lines);
+        for lines in std::iter::once(&mut sdp.session).chain(media) {
+            lines.retain(|line| match line.as_attribute() {
+                Some(("candidate", value)) => keep(value),
+                _ => true,
+            });
+        }
+    }
+
+    /// When [`Filter::due`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.tell_at
+    }
+
+    /// Tells, once, what was dropped, when its time has come; with `at_once`, when anything was.
+    pub fn due(&mut self, now: Instant, at_once: bool) -> Option<String> {
+        let is_due = self.tell_at.is_some_and(|at| at_once || at <= now);
+        if !is_due {
+            return None;
+        }
+        self.tell_at = None;
+        (!std::mem::replace(&mut self.told, true)).then(|| {
+            let count = match self.dropped {
+                1 => "1 candidate".to_owned(),
+                n => format!("{n} candidates, the first of them"),
+            };
+            format!("{count} {} (--ice-allow ADDRESS/BITS lets such addresses be tried)", self.first)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sdp::Section;
+
+    fn line(address: &str, port: u16) -> CandidateLine {
+        CandidateLine::parse(&format!("candidate:1 1 udp 1 {address} {port} typ host")).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_tried_is_told_once_with_the_count() {
+        let (mut filter, now) = (Filter::new(Reach::default(), false), Instant::now());
+        assert!(filter.takes(now, &line("192.168.1.7", 50000)));
+        assert_eq!((filter.poll_timeout(), filter.due(now, true)), (None, None));
+        for port in 1..=40 {
+            assert!(!filter.takes(now, &line("192.168.1.7", port)));
+        }
+        assert!(!filter.takes(now, &line("fe80::1", 50000)), "and nothing is said of it");
+        assert_eq!(filter.due(now, false), None);
+        let at = filter.poll_timeout().unwrap();
+        let text = filter.due(at, false).unwrap();
+        assert!(
+            text.starts_with("40 candidates, the first of them 192.168.1.7 port 1: a port below 1024"),
+            "{text}"
+        );
+        assert!(!filter.takes(at, &line("127.0.0.1", 50000)));
+        assert_eq!((filter.poll_timeout(), filter.due(at + COUNT, true)), (None, None));
+    }
+
+    #[test]
+    fn a_description_is_cleaned_of_what_is_not_tried() {
+        let candidates = [
+            ("1 1 udp 1 192.168.1.7 50000 typ host", true),
+            ("2 1 udp 1 192.168.1.7 22 typ host", false),
+            ("3 1 tcp 1 127.0.0.1 50000 typ host tcptype passive", false),
+            ("4 1 tcp 1 192.168.1.7 9 typ host tcptype active", true),
+            ("5 1 udp 1 evil.example 50000 typ host", false),
+            ("6 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 50000 typ host", false),
+        ];
+        let all: String = candidates.iter().map(|(text, _)| format!("a=candidate:{text}\r\n")).collect();
+        let text = format!("v=0\r\n{all}m=video 9 UDP/TLS/RTP/SAVPF 96\r\n{all}a=mid:0\r\n");
+        let mut sdp = Sdp::parse(&text).unwrap();
+        Filter::new(Reach::default(), false).clean(Instant::now(), &mut sdp);
+        let kept: Vec<&str> = candidates.iter().filter(|(_, kept)| *kept).map(|(text, _)| *text).collect();
+        assert_eq!(sdp.attributes("candidate").collect::<Vec<_>>(), kept);
+        assert_eq!(sdp.media[0].attributes("candidate").collect::<Vec<_>>(), kept);
+        let many = "a=candidate:1 1 udp 1 192.0.2.1 50000 typ host\r\n".repeat(2000);
+        let mut sdp = Sdp::parse(&format!("v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n{many}")).unwrap();
+        Filter::new(Reach::default(), false).clean(Instant::now(), &mut sdp);
+        assert!(sdp.media[0].attributes("candidate").count() <= MAX_CANDIDATES);
+    }
+}
