@@ -12,8 +12,8 @@ use super::bridge::{Bridge, End, Progress};
 use super::line::Happened;
 use super::plan::MediaPlan;
 use super::{Event, Sink};
+use crate::base::limit::Bucket;
 use crate::media::channel::{Channel, Message};
-use crate::session::limit::Bucket;
 
 /// The longest text that is told, in bytes.
 const MAX_TEXT: usize = 16 * 1024;

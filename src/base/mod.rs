@@ -3,5 +3,8 @@
 //! `base` imports no other layer of this crate.
 
 pub mod files;
+pub mod limit;
+pub mod net;
 pub mod random;
 pub mod text;
+pub mod secret;

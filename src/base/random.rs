@@ -16,9 +16,22 @@ pub struct NoRandomness;
 ///
 /// [`NoRandomness`] if the operating system's generator fails.
 pub fn secret_id() -> Result<String, NoRandomness> {
-    let mut bytes = [0; 16];
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes()?)))
+}
+
+/// Returns a new key of 256 bits that cannot be guessed.
+///
+/// # Errors
+///
+/// [`NoRandomness`] if the operating system's generator fails.
+pub fn secret_key() -> Result<[u8; 32], NoRandomness> {
+    bytes()
+}
+
+fn bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
+    let mut bytes = [0; N];
     SystemRandom::new().fill(&mut bytes).map_err(|_| NoRandomness)?;
-    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+    Ok(bytes)
 }
 
 #[cfg(test)]

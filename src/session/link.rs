@@ -5,11 +5,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::effect::{Effect, EffectId, EffectResult};
-use super::limit::Bucket;
 use super::negotiation::{self, Negotiation};
 use super::terms::Terms;
 use super::tried::Tried;
 use super::watch::{Due, Watch};
+use crate::base::limit::Bucket;
 use crate::protocol::PeerMessage;
 
 /// How long ICE and DTLS may take once the descriptions are exchanged.

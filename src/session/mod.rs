@@ -10,7 +10,6 @@
 pub mod call;
 pub mod effect;
 pub mod filter;
-pub mod limit;
 pub mod link;
 pub mod negotiation;
 pub mod room;

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::STEP;
 use super::effect::{Effect, EffectId, EffectResult, Remote};
 use super::filter::Filter;
-use super::limit::Bucket;
 use super::state::State;
 use super::terms::Terms;
+use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
 use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
 

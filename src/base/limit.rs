@@ -1,0 +1,81 @@
+//! How often something may happen: a token bucket, pure.
+
+use std::time::{Duration, Instant};
+
+/// A token bucket: a burst at once, and a rate in the long run.
+#[derive(Debug, Clone)]
+pub struct Bucket {
+    most: f64,
+    a_second: f64,
+    left: f64,
+    at: Option<Instant>,
+}
+
+impl Bucket {
+    /// Returns a full bucket of `most` tokens, of which `a_second` come back each second.
+    pub fn new(most: u32, a_second: u32) -> Self {
+        Self::with_rate(most, f64::from(a_second))
+    }
+
+    /// Returns a full bucket of `most` tokens, of which one comes back every `pause` (more than zero).
+    pub fn every(most: u32, pause: Duration) -> Self {
+        Self::with_rate(most, 1.0 / pause.as_secs_f64())
+    }
+
+    fn with_rate(most: u32, a_second: f64) -> Self {
+        let most = f64::from(most);
+        Self { most, a_second, left: most, at: None }
+    }
+
+    /// Takes one token; returns false where none is left.
+    pub fn take(&mut self, now: Instant) -> bool {
+        self.left = self.level(now);
+        self.at = Some(now);
+        let is_left = self.left >= 1.0;
+        self.left -= if is_left { 1.0 } else { 0.0 };
+        is_left
+    }
+
+    /// Returns how long it takes until one token is left: zero where one is.
+    pub fn wait(&self, now: Instant) -> Duration {
+        let missing = (1.0 - self.level(now)).max(0.0);
+        Duration::try_from_secs_f64(missing / self.a_second).unwrap_or(Duration::MAX)
+    }
+
+    /// Returns whether the bucket is as full as a new one.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.level(now) >= self.most
+    }
+
+    fn level(&self, now: Instant) -> f64 {
+        let passed = self.at.map_or(0.0, |at| now.saturating_duration_since(at).as_secs_f64());
+        (self.left + passed * self.a_second).min(self.most)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_a_rate() {
+        let (mut bucket, now) = (Bucket::new(10, 2), Instant::now());
+        assert_eq!((0..100).filter(|_| bucket.take(now)).count(), 10);
+        let later = now + Duration::from_secs(3);
+        assert_eq!((0..100).filter(|_| bucket.take(later)).count(), 6);
+        let much_later = now + Duration::from_secs(3600);
+        assert_eq!((0..100).filter(|_| bucket.take(much_later)).count(), 10);
+    }
+
+    #[test]
+    fn an_empty_bucket_tells_when_the_next_token_comes() {
+        let (mut bucket, now) = (Bucket::every(2, Duration::from_secs(5)), Instant::now());
+        assert!(bucket.is_full(now) && bucket.wait(now).is_zero());
+        assert!(bucket.take(now) && bucket.take(now) && !bucket.take(now));
+        let wait = bucket.wait(now).as_secs_f64();
+        assert!((4.99..5.01).contains(&wait), "{wait}");
+        let later = now + Duration::from_secs(6);
+        assert!(bucket.wait(later).is_zero() && !bucket.is_full(later) && bucket.take(later));
+        assert!(bucket.is_full(later + Duration::from_secs(60)));
+    }
+}
