@@ -160,7 +160,8 @@ pub(crate) fn ice(bytes: &[u8]) {
 
 /// Events of a pool, of either side: what is read is written and read again, and the server's edge takes them.
 pub(crate) fn ssp(bytes: &[u8]) {
-    let mut endpoint = roomtone::server::ssp::Endpoint::default();
+    let Ok(me) = "me".parse() else { return };
+    let mut endpoint = roomtone::server::ssp::Endpoint::new(me);
     for line in text(bytes).lines().take(50) {
         if let Ok(event) = ClientEvent::parse(line) {
             assert_eq!(ClientEvent::parse(&event.to_string()), Ok(event));
@@ -172,7 +173,7 @@ pub(crate) fn ssp(bytes: &[u8]) {
         for packet in socketio::split(line).flatten() {
             assert_eq!(Packet::parse(&packet.to_string()), Ok(packet));
         }
-        let _ = endpoint.decode(line, || "me".parse().ok());
+        let _ = endpoint.decode(line);
         let id = || "peer".parse();
         for notice in
             [id().map(Notice::PeerJoined), id().map(|from| Notice::From { from, body: line.to_owned() })]

@@ -205,7 +205,15 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     let _cores = alone();
     let Some(pages) = pages() else { return };
     let home = tempfile::tempdir().unwrap();
-    let options = ["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*", "--api-secret", "the back end"];
+    let options = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--allow-origin",
+        "*",
+        "--api-secret",
+        "the back end of the other makes of peers",
+    ];
     let mut server = Program::start(home.path(), &options);
     let url = ws(&server.link());
     let pool = format!("{url}/ssp");

@@ -10,7 +10,7 @@ use roomtone::protocol::Secret;
 use roomtone::server::{Config, Server};
 use serde_json::{Value, json};
 
-const SECRET: &str = "only the back end";
+const SECRET: &str = "only the back end of this test knows it";
 
 fn server() -> SocketAddr {
     let config = Config::plain(([127, 0, 0, 1], 0).into());

@@ -8,6 +8,8 @@ use common::browser::Browser;
 use common::{Program, Received, SMALL, duration_and_frames, probe, strings, wait_for, ws};
 use serde_json::json;
 
+const SECRET: &str = "only the back end of this test knows it";
+
 fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
     let options = received.options();
     let outputs = strings(&options);
@@ -106,7 +108,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
 fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     let home = tempfile::tempdir().unwrap();
     let serve = ["serve", "--listen", "127.0.0.1:0"];
-    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", "hush")]);
+    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
     let link = server.link();
     let received = Received::of_each();
     let join = ["join", "attic", "--id", "bob", "--server", &ws(&link)];
@@ -117,7 +119,8 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     tab.expect_of_peer("bob");
     let order = |method: &str, path: &str, body: &str| {
         let request = ureq::http::Request::builder().method(method).uri(format!("{link}api/{path}"));
-        let request = request.header("authorization", "Bearer hush").body(body.to_owned()).unwrap();
+        let request =
+            request.header("authorization", format!("Bearer {SECRET}")).body(body.to_owned()).unwrap();
         assert_eq!(ureq::run(request).unwrap().status(), 204);
     };
     let name = "document.querySelector('.tile[data-peer=bob] figcaption').textContent";
@@ -178,7 +181,7 @@ fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
 fn the_grid_shows_who_somebody_is() {
     let home = tempfile::tempdir().unwrap();
     let serve = ["serve", "--listen", "127.0.0.1:0"];
-    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", "hush")]);
+    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
     let link = server.link();
     let file = home.path().join("grid");
     let show = format!(
@@ -204,7 +207,7 @@ fn the_grid_shows_who_somebody_is() {
     let narrow = wait_for("the id", || bright().filter(|count| *count > 3));
     let request = ureq::http::Request::builder().method("PUT").uri(format!("{link}api/peers/i/description"));
     let body = r#"{"name":"WWWW WWWW WWWW"}"#.to_owned();
-    let request = request.header("authorization", "Bearer hush").body(body).unwrap();
+    let request = request.header("authorization", format!("Bearer {SECRET}")).body(body).unwrap();
     assert_eq!(ureq::run(request).unwrap().status(), 204);
     wait_for("the name", || bright().filter(|count| *count > 5 * narrow));
 }

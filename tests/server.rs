@@ -10,7 +10,8 @@ mod common;
 use async_tungstenite::tungstenite;
 use common::{Program, WebSocket, ws};
 use roomtone::hub::Limits;
-use roomtone::server::{Config, Identity, Server, Timeouts, tls};
+use roomtone::protocol::Secret;
+use roomtone::server::{Config, Files, Identity, Server, Timeouts, tls};
 use smol::channel::{Sender, bounded};
 use smol::stream::StreamExt;
 
@@ -515,6 +516,16 @@ fn http_serves_the_page_and_health_and_nothing_else() {
     assert_eq!(page.status(), 200);
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    for (name, value) in [
+        ("permissions-policy", "camera=(self), microphone=(self), display-capture=(self)"),
+        ("referrer-policy", "no-referrer"),
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("cross-origin-opener-policy", "same-origin"),
+    ] {
+        assert_eq!(page.headers()[name], value);
+    }
+    assert!(!page.headers().contains_key("strict-transport-security"), "not without TLS");
     let page = page.body_mut().read_to_string().unwrap();
     for part in ["style.css", "app.js"] {
         assert!(page.contains(part));
@@ -543,6 +554,142 @@ fn a_page_of_another_origin_is_kept_out() {
     };
     assert!(upgrade(&format!("http://{}", server.address)));
     assert!(!upgrade("https://evil.example"));
+}
+
+/// What a server answers to a request in the test's own words: the status, and all.
+fn ask(server: SocketAddr, request: &str) -> (u16, String) {
+    use std::io::{Read, Write};
+    let mut stream = TcpStream::connect(server).unwrap();
+    stream.set_read_timeout(Some(common::PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let (mut answer, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        let text = String::from_utf8_lossy(&answer);
+        if let Some((head, body)) = text.split_once("\r\n\r\n") {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            if body.len() >= length.map_or(0, |length| length.parse().unwrap()) {
+                return (head[9..12].parse().unwrap(), text.into_owned());
+            }
+        }
+        let n = stream.read(&mut buffer).unwrap();
+        assert!(n > 0, "it ends after {text:?}");
+        answer.extend_from_slice(&buffer[..n]);
+    }
+}
+
+/// As a browser asks for a page that is at this server by a name of its own, and for sockets of it.
+fn of_page(path: &str, hosts: &[&str], origin: &str) -> String {
+    let socket = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+    let (path, upgrade) = path.strip_prefix("ws:").map_or((path, ""), |path| (path, socket));
+    let hosts: String = hosts.iter().map(|host| format!("host: {host}\r\n")).collect();
+    let origin = if origin.is_empty() { String::new() } else { format!("origin: {origin}\r\n") };
+    format!("GET {path} HTTP/1.1\r\n{hosts}{origin}{upgrade}\r\n")
+}
+
+const PATHS: [&str; 8] = [
+    "/",
+    "/app.js",
+    "/api/rooms",
+    "/socket.io/?EIO=4&transport=polling",
+    "ws:/?roomtone=1",
+    "ws:/ssp",
+    "ws:/socket.io/?EIO=4&transport=websocket",
+    "ws:/health",
+];
+
+#[test]
+fn a_page_of_a_name_that_is_not_ours_gets_nothing() {
+    let allowed_hosts = vec!["call.example.org".to_owned()];
+    let server = Running::start(Config { allowed_hosts, ..Config::plain(ANY) });
+    let port = server.address.port();
+    for path in PATHS {
+        let evil = format!("evil.example:{port}");
+        let (status, answer) = ask(server.address, &of_page(path, &[&evil], &format!("http://{evil}")));
+        assert_eq!((status, answer.contains("--allow-host evil.example")), (421, true), "{path}: {answer}");
+        for hosts in [&[][..], &["localhost", "localhost"], &["localhost", "evil.example"], &["a b"]] {
+            assert_eq!(ask(server.address, &of_page(path, hosts, "")).0, 400, "{path} of {hosts:?}");
+        }
+        for own in ["127.0.0.1:1", "localhost", "[::1]:2", "door.localhost", "call.example.org"] {
+            // A socket that begins, the page, and the API, which is not there.
+            let (status, answer) = ask(server.address, &of_page(path, &[own], &format!("http://{own}")));
+            assert!([101, 200, 404].contains(&status), "{path} of {own}: {answer}");
+            let (status, _) = ask(server.address, &of_page(path, &[own], "http://evil.example"));
+            assert_eq!(status, 403, "{path} of {own}");
+        }
+    }
+    for hosts in [&[][..], &["a", "b"], &["evil.example"]] {
+        assert_eq!(ask(server.address, &of_page("/health", hosts, "")).0, 200, "balancers ask so");
+    }
+    assert_eq!(ask(server.address, "GET /health HTTP/1.0\r\n\r\n").0, 200);
+    let wrong = Config { allowed_hosts: vec!["https://example.org".into()], ..Config::plain(ANY) };
+    let error = smol::block_on(Server::bind(wrong)).unwrap_err().to_string();
+    assert!(error.contains("'https://example.org' is no host name"), "{error}");
+}
+
+/// Asks over TLS one who has this certificate.
+fn ask_by_tls(server: SocketAddr, certificate: &std::path::Path, host: &str) -> String {
+    use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+    use futures_rustls::rustls::{ClientConfig, RootCertStore};
+    use smol::io::{AsyncReadExt, AsyncWriteExt};
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(certificate).unwrap()).unwrap();
+    let config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    smol::block_on(async {
+        let tcp = smol::net::TcpStream::connect(server).await.unwrap();
+        let connector = futures_rustls::TlsConnector::from(std::sync::Arc::new(config));
+        let mut tls = connector.connect("localhost".try_into().unwrap(), tcp).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let _ = tls.read_to_string(&mut answer).await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        answer
+    })
+}
+
+#[test]
+fn browsers_insist_on_tls_where_the_operator_gave_the_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    let own = Identity::own(folder.path()).unwrap();
+    let files = Files { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
+    let start = |identity| {
+        let allowed_hosts = vec!["call.example.org".to_owned()];
+        Running::start(Config { identity: Some(identity), allowed_hosts, ..Config::plain(ANY) })
+    };
+    let insists = |server: &Running, host: &str| {
+        ask_by_tls(server.address, &folder.path().join("cert.pem"), host)
+            .contains("strict-transport-security: max-age=")
+    };
+    let server = start(own);
+    assert!(!insists(&server, "call.example.org"), "there is only an exception for our own certificate");
+    let server = start(Identity::load(files).unwrap());
+    assert!(insists(&server, "call.example.org"));
+    assert!(!insists(&server, "localhost") && !insists(&server, "127.0.0.1"));
+    let plain = of_page("/", &["call.example.org"], "");
+    assert!(!ask(server.address, &plain).1.contains("strict-transport-security"));
+}
+
+#[test]
+fn ipv4_clients_of_a_socket_for_both_are_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        listen: "[::]:0".parse().unwrap(),
+        identity: Some(Identity::own(folder.path()).unwrap()),
+        plain: false,
+        per_address: 1,
+        api_secret: Some(Secret("known to the back end of this machine".into())),
+        ..Config::plain(ANY)
+    };
+    let server = Running::start(config);
+    let address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
+    // This machine is served without TLS, may give orders, and is not bounded.
+    let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    assert_eq!(http().get(format!("http://{address}/")).call().unwrap().status(), 200);
+    let orders = http().get(format!("http://{address}/api/rooms"));
+    let orders = orders.header("authorization", "Bearer known to the back end of this machine");
+    assert_eq!(orders.call().unwrap().status(), 200);
+    drop(held);
 }
 
 #[test]

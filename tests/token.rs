@@ -5,7 +5,7 @@ mod common;
 
 use std::net::SocketAddr;
 
-use common::WebSocket;
+use common::{WebSocket, upgrade};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use roomtone::protocol::Secret;
 use roomtone::server::{Config, Server, ServerError};
@@ -18,7 +18,11 @@ fn config() -> Config {
 }
 
 fn server() -> SocketAddr {
-    let server = smol::block_on(Server::bind(config())).unwrap();
+    start(config())
+}
+
+fn start(config: Config) -> SocketAddr {
+    let server = smol::block_on(Server::bind(config)).unwrap();
     let address = server.address();
     smol::spawn(server.run(std::future::pending())).detach();
     address
@@ -36,36 +40,39 @@ fn enter(server: SocketAddr, path: &str, claims: Value) -> WebSocket {
     WebSocket::connect_to(server, &format!("{path}token={}", token(claims)))
 }
 
-fn status(server: SocketAddr, path: &str) -> (u16, String) {
+/// What a server answers to a request that is no WebSocket.
+fn http(method: &str, url: &str, secret: Option<&str>, body: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-    let request = ureq::http::Request::builder().uri(format!("http://{server}/{path}"));
-    // Written by hand where it is to be one: ureq leaves the upgrade alone.
-    let request = request.header("connection", "upgrade").header("upgrade", "websocket");
-    let request =
-        request.header("sec-websocket-version", "13").header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
-    let mut answer = agent.run(request.body(()).unwrap()).unwrap();
-    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    if let Some(secret) = secret {
+        request = request.header("authorization", format!("Bearer {secret}"));
+    }
+    let mut answer = agent.run(request.body(body.to_owned()).unwrap()).unwrap();
+    let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().parse::<u32>().unwrap());
+    let status = answer.status().as_u16();
+    assert_eq!(wait.is_some(), status == 429, "{status} {wait:?}");
+    assert!(wait.is_none_or(|wait| (1..=5).contains(&wait)), "{wait:?}");
+    (status, answer.body_mut().read_to_string().unwrap())
 }
 
 #[test]
 fn nobody_comes_in_without_a_good_token() {
     let server = server();
     for path in ["", "ssp", "socket.io/?EIO=4&transport=websocket"] {
-        let (code, words) = status(server, path);
+        let (code, words) = upgrade(server, path);
         assert_eq!((code, words.contains("a token is wanted")), (401, true), "{path}: {words}");
     }
-    for (claims, why) in
-        [(json!({"exp": 1}), "ExpiredSignature"), (json!({"nbf": 3_000_000_000_u64}), "ImmatureSignature")]
-    {
-        let (code, words) = status(server, &format!("ssp?token={}", token(claims)));
+    for (claims, why) in [
+        (json!({"exp": 1}), "ExpiredSignature"),
+        (json!({"nbf": 3_000_000_000_u64}), "ImmatureSignature"),
+        (json!({"nbf": "3000000000"}), "nbf is no time"),
+    ] {
+        let (code, words) = upgrade(server, &format!("ssp?token={}", token(claims)));
         assert_eq!((code, words.contains(why)), (401, true), "{words}");
     }
-    assert_eq!(status(server, "ssp?token=e30.e30.e30").0, 401);
+    assert_eq!(upgrade(server, "ssp?token=e30.e30.e30").0, 401);
     // By polling too; and what is no way in is there for all.
-    let get = |path: &str| {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
-        agent.get(format!("http://{server}/{path}")).call().unwrap().status().as_u16()
-    };
+    let get = |path: &str| http("GET", &format!("http://{server}/{path}"), None, "").0;
     assert_eq!(get("socket.io/?EIO=4&transport=polling"), 401);
     assert_eq!(get(&format!("socket.io/?EIO=4&transport=polling&token={}", token(json!({})))), 200);
     assert_eq!((get("health"), get("")), (200, 200));
@@ -94,7 +101,7 @@ fn a_token_says_who_somebody_is_and_where_it_may_go() {
     bob.say("ROOM cellar");
     bob.expect("ERROR not for you: this room");
     bob.say("SESSION ann");
-    bob.expect("ERROR peer 'ann' not found");
+    bob.expect("ERROR not for you: calls");
     bob.say("ROOM attic");
     bob.expect(&format!("ROOM_OK {id}"));
     bob.expect(&format!(r#"ROOM_PEER_DESCRIBED {id} {{"name":"Ann"}}"#));
@@ -110,13 +117,129 @@ fn a_token_says_who_somebody_is_and_where_it_may_go() {
     cat.say("HELLO cat");
     cat.expect("HELLO");
     cat.say("SESSION dan");
-    cat.expect("ERROR not for you: calls");
+    cat.expect("ERROR peer 'dan' not found");
+}
+
+#[test]
+fn a_pool_knows_somebody_by_the_tokens_name_alone() {
+    let server = server();
+    let join = |socket: &mut WebSocket, kind: &str| {
+        socket.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+        let event: Value = serde_json::from_str(&socket.hear().unwrap()).unwrap();
+        assert_eq!(event["type"], kind, "{event}");
+        event["data"].clone()
+    };
+    let mut ann = enter(server, "ssp?", json!({"sub": "ann"}));
+    assert_eq!(join(&mut ann, "rtc:joined")["client_id"], "ann");
+    // Reading answers the server's ping: the id stays with the one who has it.
+    let holder = std::thread::spawn(move || ann.hear().unwrap());
+    let mut again = enter(server, "ssp?", json!({"sub": "ann"}));
+    assert_eq!(join(&mut again, "rtc:error")["reason"], "the id is in use");
+    let mut bob = enter(server, "ssp?", json!({"sub": "bob"}));
+    assert_eq!(join(&mut bob, "rtc:joined")["peers"], json!(["ann"]));
+    assert!(holder.join().unwrap().contains(r#""id":"bob""#));
+}
+
+#[test]
+fn a_token_for_a_room_learns_of_nobody_elsewhere() {
+    let server = server();
+    let mut free = enter(server, "?roomtone=1&", json!({"sub": "free"}));
+    free.say("HELLO free");
+    free.expect("HELLO");
+    let mut ann = enter(server, "?roomtone=1&", json!({"sub": "ann", "rooms": ["attic"]}));
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.say("PEER_LIST");
+    ann.expect("PEER_LIST ");
+    for peer in ["free", "nobody"] {
+        ann.say(&format!("SESSION {peer}"));
+        ann.expect("ERROR not for you: calls");
+    }
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    for peer in ["free", "nobody"] {
+        ann.say(&format!("ROOM_PEER_MSG {peer} hi"));
+        ann.expect(&format!("ERROR peer '{peer}' is not in the room"));
+    }
+    let mut bob = enter(server, "ssp?", json!({"sub": "bob", "rooms": ["attic"]}));
+    bob.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    bob.hear().unwrap();
+    let told = ["free", "nobody"].map(|peer| {
+        let sdp = json!({"to": peer, "description": {"type": "offer", "sdp": "v=0"}});
+        bob.say(&json!({"type": "rtc:sdp", "data": sdp}).to_string());
+        bob.hear().unwrap().replace(peer, "")
+    });
+    assert_eq!(told[0], told[1]);
+    // Nor does one who may call learn of those who may not be called, nor a stranger how many there are.
+    free.say("PEER_LIST");
+    free.expect("PEER_LIST ");
+    for peer in ["ann", "nobody"] {
+        free.say(&format!("SESSION {peer}"));
+        free.expect(&format!("ERROR peer '{peer}' not found"));
+    }
+    assert_eq!(http("GET", &format!("http://{server}/health"), None, ""), (200, "OK\n".to_owned()));
+}
+
+#[test]
+fn a_session_of_socket_io_is_useless_with_another_token() {
+    let server = server();
+    let (ann, eve) = (token(json!({"sub": "ann"})), token(json!({"sub": "eve"})));
+    let url = |query: &str| format!("http://{server}/socket.io/?EIO=4&transport=polling{query}");
+    let (_, open) = http("GET", &url(&format!("&token={ann}")), None, "");
+    let open: Value = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
+    let sid = open["sid"].as_str().unwrap();
+    for other in [format!("&sid={sid}&token={eve}"), format!("&sid={sid}")] {
+        for (method, body) in [("GET", ""), ("POST", "40")] {
+            let (status, words) = http(method, &url(&other), None, body);
+            assert_eq!((status, words.contains("Session ID unknown")), (400, true), "{words}");
+        }
+        let (status, words) = upgrade(server, &format!("socket.io/?EIO=4&transport=websocket{other}"));
+        assert_eq!((status, words.contains("Session ID unknown")), (400, true), "{words}");
+    }
+    // In the query or in the header, as its owner likes.
+    let own = url(&format!("&sid={sid}&token={ann}"));
+    assert_eq!(http("POST", &own, None, "40"), (200, "ok".to_owned()));
+    assert_eq!(http("GET", &url(&format!("&sid={sid}")), Some(&ann), "").0, 200);
+}
+
+#[test]
+fn who_guesses_secrets_is_slowed() {
+    let api_secret = Some(Secret(SECRET.into()));
+    let server = start(Config { api_secret, ..config() });
+    let api = |secret: &str| http("GET", &format!("http://{server}/api/rooms"), Some(secret), "").0;
+    let poll = |token: &str| {
+        http("GET", &format!("http://{server}/socket.io/?EIO=4&transport=polling&token={token}"), None, "").0
+    };
+    assert_eq!(api(SECRET), 200);
+    let slowed = |ask: &dyn Fn() -> u16| {
+        let answers: Vec<u16> = (0..40).map(|_| ask()).take_while(|status| *status == 401).collect();
+        assert!((10..30).contains(&answers.len()), "{} guesses", answers.len());
+        assert_eq!(ask(), 429);
+    };
+    // A token that was good once is no guess.
+    let old = token(json!({"exp": 1}));
+    assert!((0..40).all(|_| poll(&old) == 401));
+    slowed(&|| poll("e30.e30.e30"));
+    // A proxy on this machine stands for many, who come in all the same.
+    assert_eq!(poll(&token(json!({}))), 200);
+    // A secret of its own is counted for itself.
+    assert_eq!(api(SECRET), 200);
+    slowed(&|| api("guess"));
+    assert_eq!(api(SECRET), 429, "whoever is slowed is not listened to");
+    // No secret at all is no guess.
+    assert_eq!(http("GET", &format!("http://{server}/api/rooms"), None, "").0, 401);
 }
 
 #[test]
 fn a_secret_that_anybody_could_guess_is_none() {
-    let config = Config { token_secret: Some(Secret("guess".into())), ..config() };
-    assert!(matches!(smol::block_on(Server::bind(config)), Err(ServerError::TokenSecret)));
+    let guess = || Some(Secret("x".repeat(31)));
+    for config in [Config { token_secret: guess(), ..config() }, Config { api_secret: guess(), ..config() }] {
+        let error = smol::block_on(Server::bind(config)).unwrap_err();
+        assert!(
+            matches!(error, ServerError::ShortSecret(_))
+                && error.to_string().contains("openssl rand -hex 32")
+        );
+    }
 }
 
 #[cfg(feature = "media")]

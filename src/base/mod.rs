@@ -6,5 +6,5 @@ pub mod files;
 pub mod limit;
 pub mod net;
 pub mod random;
-pub mod text;
 pub mod secret;
+pub mod text;

@@ -151,8 +151,8 @@ pub struct ServeArgs {
     /// What its clients are told.
     #[command(flatten)]
     pub relays: RelayArgs,
-    /// Let in only those with a token that is signed with this (JWT, HS256: exp, and what it grants: sub, rooms,
-    /// description) [default: everybody]; other users of this machine see it, unless it stands in
+    /// Let in only those with a token that is signed with this, of 32 bytes at least (JWT, HS256: exp, and what it
+    /// grants: sub, rooms, description) [default: everybody]; other users of this machine see it, unless it stands in
     /// ROOMTONE_TOKEN_SECRET
     #[arg(long, value_name = "TEXT", env = "ROOMTONE_TOKEN_SECRET", hide_env_values = true)]
     pub token_secret: Option<Secret>,
@@ -269,14 +269,18 @@ pub struct ServerOptions {
     /// A page's origin that may connect besides our own page's; '*' for all; may be repeated
     #[arg(long, value_name = "ORIGIN", env = "ROOMTONE_ALLOW_ORIGIN", value_delimiter = ',')]
     pub allow_origin: Option<Vec<String>>,
-    /// The most connections of one address, loopback not counted [default: 256]
+    /// A host name that the server answers to besides IP addresses, localhost and the names of its certificate, as
+    /// behind a proxy; may be repeated
+    #[arg(long, value_name = "NAME", env = "ROOMTONE_ALLOW_HOST", value_delimiter = ',')]
+    pub allow_host: Option<Vec<String>>,
+    /// The most connections of one IPv4 address or IPv6 network (/64), loopback not counted [default: 256]
     #[arg(long, value_name = "N", env = "ROOMTONE_MAX_PER_ADDRESS")]
     pub max_per_address: Option<usize>,
     /// The most rooms at a time [default: 10000]
     #[arg(long, value_name = "N", env = "ROOMTONE_MAX_ROOMS")]
     pub max_rooms: Option<usize>,
-    /// What a back end says (Authorization: Bearer TEXT) to give orders under /api/ [default: it cannot];
-    /// other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
+    /// What a back end says (Authorization: Bearer TEXT) to give orders under /api/, of 32 bytes at least [default:
+    /// it cannot]; other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
     #[arg(long, value_name = "TEXT", env = "ROOMTONE_API_SECRET", hide_env_values = true)]
     pub api_secret: Option<Secret>,
     /// Take such orders from other machines too

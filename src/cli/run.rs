@@ -134,6 +134,7 @@ async fn bind(
         identity,
         plain,
         allowed_origins: options.allow_origin.unwrap_or_default(),
+        allowed_hosts: options.allow_host.unwrap_or_default(),
         per_address: options.max_per_address.unwrap_or(256),
         api_secret: options.api_secret,
         api_remote: options.api_remote == Some(true),
@@ -350,6 +351,7 @@ mod media {
         let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
         let target = target.ssp_version(version).token(client.token);
         let options = media_options(&args.media, ice)?;
+        // Short, for people read it out and type it; it grants nothing, for everybody on the server may see it.
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
         if target.is_insecure() {

@@ -16,21 +16,19 @@ pub use admin::Admin;
 pub use grant::Grant;
 pub use refusal::{Reason, Refusal};
 
+use registry::Claim;
+
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub use crate::base::net::Owner;
 use crate::protocol::{PeerId, RoomId};
 
 /// A connection's number, never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
-
-/// Whom a connection belongs to, for the bounds on what one address may take: any number that is the
-/// same for the same address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Owner(pub u64);
 
 /// Bounds of one hub.
 #[derive(Debug, Clone, Copy)]
@@ -199,7 +197,7 @@ pub struct Hub {
     /// How many rooms each owner made that are still there.
     rooms_of: HashMap<Owner, usize>,
     /// Holders being asked for a sign of life, until when, and who wants the name.
-    probes: HashMap<ConnId, (Instant, VecDeque<ConnId>)>,
+    probes: HashMap<ConnId, (Instant, VecDeque<Claim>)>,
     outputs: VecDeque<Output>,
 }
 
@@ -260,7 +258,9 @@ impl Hub {
 
     fn command(&mut self, now: Instant, conn: ConnId, place: Place, command: Command) -> Result<(), Refusal> {
         match (command, place) {
-            (Command::Register(name), Place::Door) if !self.may(conn, |grant| grant.allows_name(&name)) => {
+            (Command::Register(name) | Command::Enter(name, _), Place::Door)
+                if !self.may(conn, |grant| grant.allows_name(&name)) =>
+            {
                 self.outputs.push_back(Output::Close(conn, Reason::NotGranted));
                 self.leave(conn);
                 Ok(())
@@ -276,7 +276,7 @@ impl Hub {
             (Command::Call(to), Place::Lobby) => self.call(conn, &to),
             (Command::Join(room), Place::Lobby) => self.join(conn, room),
             (Command::Enter(name, room), Place::Door) if !self.is_waiting(conn) => {
-                self.enter(conn, name, room)
+                self.enter(now, conn, name, room)
             }
             (Command::Send { to, body }, Place::Room(room)) => self.send(conn, &room, &to, body),
             (Command::ListRoom, Place::Room(room)) => {
@@ -286,10 +286,13 @@ impl Hub {
             }
             (Command::ListPeers, Place::Lobby) => {
                 let free = |(_, id): &(&PeerId, &ConnId)| {
-                    **id != conn && self.conns.get(id).is_some_and(|c| c.place == Place::Lobby)
+                    let is_free = |other: &Conn| other.place == Place::Lobby && other.grant.allows_calls();
+                    **id != conn && self.conns.get(id).is_some_and(is_free)
                 };
+                // Who may call nobody learns of nobody.
+                let most = if self.may_call(conn) { self.limits.listed } else { 0 };
                 let free = self.names.iter().filter(free).map(|(name, _)| name.clone());
-                let mut free: Vec<PeerId> = free.take(self.limits.listed).collect();
+                let mut free: Vec<PeerId> = free.take(most).collect();
                 free.sort();
                 self.notify(conn, Notice::PeerList(free));
                 Ok(())
@@ -317,11 +320,18 @@ impl Hub {
         self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
     }
 
+    /// Returns whether a connection may call others, and hear of those who are outside its room.
+    fn may_call(&self, conn: ConnId) -> bool {
+        self.may(conn, Grant::allows_calls)
+    }
+
     fn call(&mut self, conn: ConnId, to: &PeerId) -> Result<(), Refusal> {
-        let other = *self.names.get(to).ok_or_else(|| Refusal::NotFound(to.clone()))?;
-        if ![conn, other].iter().all(|side| self.may(*side, Grant::allows_calls)) {
+        if !self.may_call(conn) {
             return Err(Refusal::NotGranted("calls"));
         }
+        // A peer that takes no calls is for those in its room alone to know of.
+        let other = self.names.get(to).copied().filter(|other| self.may_call(*other));
+        let other = other.ok_or_else(|| Refusal::NotFound(to.clone()))?;
         if other == conn || self.conns.get(&other).is_none_or(|c| c.place != Place::Lobby) {
             return Err(Refusal::Busy(to.clone()));
         }
@@ -371,7 +381,8 @@ impl Hub {
                 self.notify(other, Notice::From { from, body });
                 Ok(())
             }
-            _ if self.names.contains_key(to) => Err(Refusal::NotInRoom(to.clone())),
+            // One for rooms alone does not learn who is elsewhere.
+            _ if self.names.contains_key(to) || !self.may_call(conn) => Err(Refusal::NotInRoom(to.clone())),
             _ => Err(Refusal::NotFound(to.clone())),
         }
     }
@@ -379,7 +390,7 @@ impl Hub {
     /// Forgets a connection, and tells those whom it concerns.
     fn leave(&mut self, conn: ConnId) {
         for (_, waiting) in self.probes.values_mut() {
-            waiting.retain(|other| *other != conn);
+            waiting.retain(|other| other.conn != conn);
         }
         self.probes.retain(|holder, (_, waiting)| *holder == conn || !waiting.is_empty());
         let Some(Conn { name, place, .. }) = self.conns.remove(&conn) else { return };

@@ -21,6 +21,9 @@ pub enum Refusal {
     /// The command is for somebody in a room.
     #[error("invalid msg, not in a room")]
     Outside,
+    /// The id has a living holder.
+    #[error("the id is in use")]
+    IdTaken,
     /// The command is not for somebody who is registered already.
     #[error("invalid msg, already registered")]
     Registered,

@@ -4,25 +4,72 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{ConnId, Hub, Notice, Output, Place, Reason, Refusal};
+use super::{ConnId, Grant, Hub, Notice, Output, Place, Reason, Refusal};
 use crate::protocol::{PeerId, RoomId};
+
+/// A wish for a name that has a holder.
+#[derive(Debug)]
+pub(super) struct Claim {
+    /// Whose.
+    pub(super) conn: ConnId,
+    /// The room that it is to enter with the name, if it is not to be in the lobby.
+    room: Option<RoomId>,
+}
 
 impl Hub {
     pub(super) fn register(&mut self, now: Instant, conn: ConnId, name: PeerId) {
-        let Some(holder) = self.names.get(&name).copied() else { return self.admit(conn, name) };
+        match self.names.get(&name).copied() {
+            Some(holder) => self.probe(now, holder, Claim { conn, room: None }),
+            None => self.admit(conn, name),
+        }
+    }
+
+    /// Registers and joins, or does neither.
+    pub(super) fn enter(
+        &mut self,
+        now: Instant,
+        conn: ConnId,
+        name: PeerId,
+        room: RoomId,
+    ) -> Result<(), Refusal> {
+        // Nobody is asked for a sign of life by one who may not come in.
+        if !self.may(conn, |grant: &Grant| grant.allows_room(&room)) {
+            return Err(Refusal::NotGranted("this room"));
+        }
+        match self.names.get(&name).copied() {
+            Some(holder) => {
+                self.probe(now, holder, Claim { conn, room: Some(room) });
+                Ok(())
+            }
+            None => self.admit_to(conn, name, room),
+        }
+    }
+
+    fn probe(&mut self, now: Instant, holder: ConnId, claim: Claim) {
         let deadline = now + self.limits.probe;
         let (_, waiting) = self.probes.entry(holder).or_insert_with(|| (deadline, VecDeque::new()));
-        waiting.push_back(conn);
+        waiting.push_back(claim);
         if waiting.len() == 1 {
             self.outputs.push_back(Output::Probe(holder));
         }
     }
 
-    /// Registers and joins, or does neither.
-    pub(super) fn enter(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
-        if self.names.contains_key(&name) {
-            return Err(Refusal::Registered);
+    /// It has asked for a name already, whose holder is being probed.
+    pub(super) fn is_waiting(&self, conn: ConnId) -> bool {
+        self.probes.values().any(|(_, waiting)| waiting.iter().any(|claim| claim.conn == conn))
+    }
+
+    fn admit(&mut self, conn: ConnId, name: PeerId) {
+        if let Some(state) = self.conns.get_mut(&conn) {
+            state.name = Some(name.clone());
+            state.place = Place::Lobby;
+            self.names.insert(name, conn);
+            self.notify(conn, Notice::Registered);
         }
+    }
+
+    /// Registers under a name that nobody has, and joins, or does neither.
+    fn admit_to(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
         let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
         (state.name, state.place) = (Some(name.clone()), Place::Lobby);
         self.names.insert(name.clone(), conn);
@@ -36,39 +83,40 @@ impl Hub {
         joined
     }
 
-    /// It has asked for a name already, whose holder is being probed.
-    pub(super) fn is_waiting(&self, conn: ConnId) -> bool {
-        self.probes.values().any(|(_, waiting)| waiting.contains(&conn))
-    }
-
-    fn admit(&mut self, conn: ConnId, name: PeerId) {
-        if let Some(state) = self.conns.get_mut(&conn) {
-            state.name = Some(name.clone());
-            state.place = Place::Lobby;
-            self.names.insert(name, conn);
-            self.notify(conn, Notice::Registered);
-        }
-    }
-
     /// The holder lives: those who wanted its name go.
     pub(super) fn alive(&mut self, conn: ConnId) {
         if let Some((_, waiting)) = self.probes.remove(&conn) {
-            waiting.into_iter().for_each(|other| self.send_away(other));
+            waiting.into_iter().for_each(|claim| self.send_away(claim));
         }
     }
 
-    /// A holder is gone: the first who waited for its name has it, the others go.
+    /// A holder is gone: the first who waited for its name and can have it has it, the others go.
     pub(super) fn inherit(&mut self, holder: ConnId, name: Option<PeerId>) {
         let Some((_, mut waiting)) = self.probes.remove(&holder) else { return };
-        if let (Some(heir), Some(name)) = (waiting.pop_front(), name) {
-            self.admit(heir, name);
+        let Some(name) = name else { return };
+        while let Some(Claim { conn, room }) = waiting.pop_front() {
+            let refused = match room {
+                None => {
+                    self.admit(conn, name.clone());
+                    None
+                }
+                Some(room) => self.admit_to(conn, name.clone(), room).err(),
+            };
+            match refused {
+                None => break,
+                Some(refusal) => self.notify(conn, Notice::Refused(refusal)),
+            }
         }
-        waiting.into_iter().for_each(|other| self.send_away(other));
+        waiting.into_iter().for_each(|claim| self.send_away(claim));
     }
 
-    fn send_away(&mut self, conn: ConnId) {
-        self.outputs.push_back(Output::Close(conn, Reason::IdTaken));
-        self.leave(conn);
+    /// Refuses a claim. One to a name alone ends its connection, as the demos' server has it.
+    fn send_away(&mut self, claim: Claim) {
+        if claim.room.is_some() {
+            return self.notify(claim.conn, Notice::Refused(Refusal::IdTaken));
+        }
+        self.outputs.push_back(Output::Close(claim.conn, Reason::IdTaken));
+        self.leave(claim.conn);
     }
 
     /// Holders that gave no sign of life in time lose their names and their connections.

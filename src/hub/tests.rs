@@ -30,7 +30,7 @@ impl Bench {
     fn registered(names: &[&str]) -> Self {
         let mut bench = Self::new();
         for (i, name) in (1..).zip(names) {
-            bench.input(Input::Opened(ConnId(i), Owner(i % 2)));
+            bench.input(Input::Opened(ConnId(i), Owner((i % 2).into())));
             assert_eq!(bench.say(i, Command::Register(id(name))), [notify(i, Notice::Registered)]);
         }
         bench
@@ -99,6 +99,54 @@ fn a_name_is_refused_while_its_holder_lives_and_taken_over_when_it_does_not() {
     assert_eq!(bench.hub.poll_timeout(), None);
     assert_eq!(bench.input(Input::Closed(ConnId(1))), [], "the old socket's end touches nobody");
     assert_eq!(bench.hub.counts(), (2, 2, 0));
+}
+
+#[test]
+fn an_id_of_a_token_is_entered_with_by_its_bearer_alone_and_taken_over_from_the_dead() {
+    let mut bench = Bench::registered(&["ann"]);
+    let room: RoomId = "attic".parse().unwrap();
+    let enter = |name: &str| Command::Enter(id(name), "attic".parse().unwrap());
+    let open = |bench: &mut Bench, conn: u64, rooms: &[&str]| {
+        bench.input(Input::Opened(ConnId(conn), Owner(1)));
+        let rooms = Some(rooms.iter().map(|room| room.parse().unwrap()).collect());
+        let grant = Grant { name: Some(id("ann")), rooms, ..Grant::default() };
+        bench.input(Input::Granted(ConnId(conn), grant));
+    };
+    open(&mut bench, 2, &["attic"]);
+    assert_eq!(bench.say(2, enter("bob")), [Output::Close(ConnId(2), Reason::NotGranted)]);
+    // Nobody is asked for a sign of life by one who may not come in.
+    open(&mut bench, 3, &["cellar"]);
+    assert_eq!(bench.say(3, enter("ann")), refused(3, Refusal::NotGranted("this room")));
+    // A living holder keeps its id, and who asked may ask again.
+    open(&mut bench, 4, &["attic"]);
+    assert_eq!(bench.say(4, enter("ann")), [Output::Probe(ConnId(1))]);
+    assert_eq!(bench.input(Input::Alive(ConnId(1))), refused(4, Refusal::IdTaken));
+    assert_eq!(bench.say(4, enter("ann")), [Output::Probe(ConnId(1))]);
+    let deadline = bench.hub.poll_timeout().unwrap();
+    bench.hub.handle_timeout(deadline);
+    let outputs: Vec<Output> = std::iter::from_fn(|| bench.hub.poll_output()).collect();
+    assert_eq!(outputs, [Output::Close(ConnId(1), Reason::Replaced), notify(4, Notice::Joined(vec![]))]);
+    assert!(bench.hub.has_peer(&id("ann")) && bench.hub.has_room(&room));
+}
+
+#[test]
+fn one_for_rooms_alone_learns_of_nobody_elsewhere() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat"]);
+    let rooms = Some(["attic".parse().unwrap()].into());
+    let granted = bench.input(Input::Granted(ConnId(1), Grant { rooms, ..Grant::default() }));
+    assert_eq!(granted, []);
+    assert_eq!(bench.say(1, Command::ListPeers), [notify(1, Notice::PeerList(vec![]))]);
+    assert_eq!(bench.say(2, Command::ListPeers), [notify(2, Notice::PeerList(vec![id("cat")]))]);
+    for name in ["bob", "nobody"] {
+        assert_eq!(bench.say(1, Command::Call(id(name))), refused(1, Refusal::NotGranted("calls")));
+    }
+    assert_eq!(bench.say(2, Command::Call(id("ann"))), refused(2, Refusal::NotFound(id("ann"))));
+    bench.say(1, Command::Join("attic".parse().unwrap()));
+    assert_eq!(bench.say(2, Command::Call(id("ann"))), refused(2, Refusal::NotFound(id("ann"))));
+    for name in ["bob", "nobody"] {
+        let send = Command::Send { to: id(name), body: "hi".into() };
+        assert_eq!(bench.say(1, send), refused(1, Refusal::NotInRoom(id(name))));
+    }
 }
 
 #[test]
@@ -171,7 +219,7 @@ proptest! {
                 Step::Open => {
                     next += 1;
                     open.insert(ConnId(next), View::default());
-                    bench.input(Input::Opened(ConnId(next), Owner(next % 2)))
+                    bench.input(Input::Opened(ConnId(next), Owner((next % 2).into())))
                 }
                 Step::Close(n) => {
                     let Some(conn) = pick(&open, n) else { continue };
@@ -267,7 +315,7 @@ fn check(hub: &Hub, open: &BTreeMap<ConnId, View>) -> Result<(), TestCaseError> 
     }
     for (holder, (_, waiting)) in &hub.probes {
         prop_assert!(hub.conns[holder].name.is_some() && !waiting.is_empty());
-        prop_assert!(waiting.iter().all(|conn| hub.conns[conn].place == Place::Door));
+        prop_assert!(waiting.iter().all(|claim| hub.conns[&claim.conn].place == Place::Door));
     }
     Ok(())
 }

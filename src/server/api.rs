@@ -1,36 +1,30 @@
 //! What a back end may ask of the server over HTTP, with a secret: who is in which room, to say who somebody is,
 //! to send somebody away, to close a room.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::http::{Reply, reply, text};
-use super::switchboard::Switchboard;
+use super::http::{Denied, Reply, reply, text};
+use super::{Shared, token};
+use crate::base::net::is_this_machine;
 use crate::hub::Admin;
-use crate::protocol::Secret;
 
 /// Where it begins.
 pub(super) const PREFIX: &str = "/api/";
 /// The largest description, in bytes.
 const MAX_DESCRIPTION: usize = 64 * 1024;
 
-/// Answers one request below [`PREFIX`]; without a secret there is no such thing here.
-pub(super) async fn handle(
-    request: Request<Incoming>,
-    board: &Arc<Switchboard>,
-    secret: Option<&Secret>,
-) -> Reply {
-    let Some(secret) = secret else {
-        return text(StatusCode::NOT_FOUND, "this server takes no orders (--api-secret)\n");
-    };
-    if !is_known(&request, secret) {
-        return text(StatusCode::UNAUTHORIZED, "Authorization: Bearer SECRET is wanted\n");
+/// Answers one request below [`PREFIX`] of that address; without a secret there is no such thing here.
+pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: IpAddr) -> Reply {
+    if let Some(refusal) = refuse(&request, shared, from) {
+        return refusal;
     }
+    let board = &shared.board;
     let (head, body) = request.into_parts();
     let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
     let path: Option<Vec<String>> = path
@@ -42,6 +36,11 @@ pub(super) async fn handle(
     let done = match (&head.method, path.as_slice()) {
         (&Method::GET, ["rooms"]) => {
             return reply(StatusCode::OK, "application/json", board.rooms().to_string());
+        }
+        (&Method::GET, ["counts"]) => {
+            let (connections, peers, rooms) = board.counts();
+            let counts = json!({"connections": connections, "peers": peers, "rooms": rooms});
+            return reply(StatusCode::OK, "application/json", counts.to_string());
         }
         (&Method::DELETE, ["rooms", room]) => room.parse().ok().map(Admin::Close),
         (&Method::DELETE, ["peers", peer]) => peer.parse().ok().map(Admin::Remove),
@@ -57,7 +56,7 @@ pub(super) async fn handle(
         _ => {
             return text(
                 StatusCode::NOT_FOUND,
-                "GET rooms, DELETE rooms/NAME, DELETE peers/ID, PUT peers/ID/description\n",
+                "GET rooms, GET counts, DELETE rooms/NAME, DELETE peers/ID, PUT peers/ID/description\n",
             );
         }
     };
@@ -85,11 +84,23 @@ async fn read(mut body: Incoming) -> Option<Vec<u8>> {
     (length <= MAX_DESCRIPTION).then_some(kept)
 }
 
-/// Whether the request has the secret. Digests are compared, so that time tells nothing.
-fn is_known(request: &Request<Incoming>, secret: &Secret) -> bool {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let digest = |text: &str| ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    given
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .is_some_and(|given| digest(given).as_ref() == digest(&secret.0).as_ref())
+/// Returns the answer to a request that may give no orders.
+fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<Reply> {
+    if !shared.api_remote && !is_this_machine(from) {
+        let words = "orders are taken of this machine alone (--api-remote)\n";
+        return Some(text(StatusCode::FORBIDDEN, words));
+    }
+    let Some(secret) = &shared.api_secret else {
+        return Some(text(StatusCode::NOT_FOUND, "this server takes no orders (--api-secret)\n"));
+    };
+    let wanted = || text(StatusCode::UNAUTHORIZED, "Authorization: Bearer SECRET is wanted\n");
+    let Some(given) = token::bearer(request) else { return Some(wanted()) };
+    if let Some(wait) = shared.api_guard.wait(from.into()) {
+        return Some(Denied::Later(wait).into());
+    }
+    if secret.is(given) {
+        return None;
+    }
+    shared.api_guard.wrong(from.into());
+    Some(wanted())
 }

@@ -17,12 +17,14 @@ pub(super) enum Dialect {
 }
 
 /// One client's side of socket.io.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct SocketIo {
+    /// The id that the client is told when it enters the namespace.
+    id: String,
     /// Said first, where nothing was said by HTTP.
-    pub(super) greeting: Option<Handshake>,
+    greeting: Option<Handshake>,
     /// It is in the namespace.
-    pub(super) is_in: bool,
+    is_in: bool,
 }
 
 /// What a message was.
@@ -79,14 +81,23 @@ impl Dialect {
 }
 
 impl SocketIo {
+    /// Returns the side of a client that is greeted by HTTP, and is told this id when it enters the namespace.
+    pub(super) fn new(id: String) -> Self {
+        Self { id, greeting: None, is_in: false }
+    }
+
+    /// The same for a client that is greeted here, on its WebSocket.
+    pub(super) fn greeted(id: String, greeting: Handshake) -> Self {
+        Self { greeting: Some(greeting), ..Self::new(id) }
+    }
+
     /// What a packet means.
     pub(super) fn take(&mut self, packet: Packet) -> Heard {
         match packet {
             Packet::Event(line) if self.is_in => Heard::Line(line),
             Packet::Connect(_) if !self.is_in => {
                 self.is_in = true;
-                let sid = format!("{:032x}", fastrand::u128(..));
-                Heard::Reply(Packet::Connect(Some(sid)).to_string())
+                Heard::Reply(Packet::Connect(Some(self.id.clone())).to_string())
             }
             Packet::Pong(_) => Heard::Alive,
             Packet::Ping(data) => Heard::Reply(Packet::Pong(data).to_string()),
@@ -107,10 +118,10 @@ mod tests {
 
     #[test]
     fn events_count_in_the_namespace_alone() {
-        let mut dialect = Dialect::SocketIo(SocketIo::default());
+        let mut dialect = Dialect::SocketIo(SocketIo::new("abc".to_owned()));
         let join = r#"42["rtc:join",{"pool":"attic"}]"#;
         assert_eq!(dialect.read(join), Heard::Nothing);
-        assert!(matches!(dialect.read("40"), Heard::Reply(text) if text.starts_with("40{")));
+        assert_eq!(dialect.read("40"), Heard::Reply(r#"40{"sid":"abc"}"#.to_owned()));
         assert_eq!(dialect.read("40"), Heard::Nothing);
         let line = r#"{"data":{"pool":"attic"},"type":"rtc:join"}"#;
         assert_eq!(dialect.read(join), Heard::Line(line.to_owned()));

@@ -17,10 +17,10 @@ pub(super) enum Edge {
 }
 
 impl Edge {
-    /// Of the path that was asked for: ssp has one of its own.
-    pub(super) fn of(path: &str, extended: bool) -> Self {
+    /// Returns the edge of the path that was asked for: ssp has one of its own, whose endpoint has that id.
+    pub(super) fn of(path: &str, extended: bool, id: PeerId) -> Self {
         match path.trim_end_matches('/') {
-            "/ssp" | socketio::PATH => Self::Ssp(Endpoint::default()),
+            "/ssp" | socketio::PATH => Self::Ssp(Endpoint::new(id)),
             _ => Self::Room { extended },
         }
     }
@@ -31,13 +31,9 @@ impl Edge {
     }
 
     pub(super) fn decode(&mut self, phase: Phase, line: String) -> Result<Vec<Command>, Rejection> {
-        /// Long enough that none comes twice.
-        fn fresh_id() -> Option<PeerId> {
-            format!("{:032x}", fastrand::u128(..)).parse().ok()
-        }
         match self {
             Self::Room { .. } => room::decode(phase, line).map(|command| vec![command]),
-            Self::Ssp(endpoint) => endpoint.decode(&line, fresh_id),
+            Self::Ssp(endpoint) => endpoint.decode(&line),
         }
     }
 
@@ -48,7 +44,7 @@ impl Edge {
                 Rejection::Error("ERROR binary messages are not part of this protocol".to_owned())
             }
             // No text at all is no JSON.
-            Self::Ssp(endpoint) => match endpoint.decode("", || None) {
+            Self::Ssp(endpoint) => match endpoint.decode("") {
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::Close(1003, "text only"),
             },
@@ -227,8 +223,9 @@ mod tests {
                         next += 1;
                         let conn = ConnId(next);
                         world.hub.handle_input(Instant::now(), Input::Opened(conn, Owner(1)));
-                        let edge = Edge::of(if kind == Kind::Room { "/" } else { "/ssp" }, next % 2 == 0);
                         let name = format!("peer{next}");
+                        let path = if kind == Kind::Room { "/" } else { "/ssp" };
+                        let edge = Edge::of(path, next % 2 == 0, name.parse().unwrap());
                         let (known, described) = Default::default();
                         world.clients.insert(conn, Client { kind, edge, name: name.clone(), known, described });
                         if kind == Kind::Room {

@@ -1,7 +1,7 @@
 //! What the server answers to plain HTTP: the page, its health, and the way up to a WebSocket.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,15 +10,22 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::Role;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use smol::future::or;
 use smol_hyper::rt::FuturesIo;
+use url::Host;
 
 use super::dialect::{Dialect, SocketIo};
 use super::edge::Edge;
-use super::{Io, Shared, api, connection, socketio};
+use super::names::{WrongHost, origin_is_allowed};
+use super::token::TokenError;
+use super::{Io, Shared, api, connection, socketio, token};
+use crate::base::net::is_this_machine;
+use crate::base::random::{NoRandomness, secret_id};
+use crate::hub::Grant;
+use crate::protocol::PeerId;
 use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 
 /// A script of the page.
@@ -67,6 +74,24 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
+/// Other headers of every answer: nobody but the page itself has camera, microphone and screen; no address of ours (in
+/// which a token may stand) is told to other sites; nothing is taken for another type than its own; no frame, opener
+/// or other site holds it.
+const HARDENING: [(HeaderName, &str); 6] = [
+    (
+        HeaderName::from_static("permissions-policy"),
+        "camera=(self), microphone=(self), display-capture=(self)",
+    ),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// How long browsers are to insist on TLS: 180 days (RFC 6797).
+const INSIST: &str = "max-age=15552000";
+
 pub(super) type Reply = Response<Full<Bytes>>;
 
 pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
@@ -75,14 +100,44 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    for (name, value) in &HARDENING {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     reply
 }
 
 pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
+}
+
+/// Why a secret that a request shows opens nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denied {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// Too many wrong ones came from its owner of addresses.
+    #[error("too many wrong secrets came from your address: try again in {} s", .0.as_secs() + 1)]
+    Later(Duration),
+}
+
+impl From<Denied> for Reply {
+    fn from(denied: Denied) -> Self {
+        let status = match denied {
+            Denied::Token(_) => StatusCode::UNAUTHORIZED,
+            Denied::Later(_) => StatusCode::TOO_MANY_REQUESTS,
+        };
+        let mut reply = text(status, format!("{denied}\n"));
+        if let Denied::Later(wait) = denied {
+            reply.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+        }
+        reply
+    }
+}
+
+fn no_randomness(error: NoRandomness) -> Reply {
+    tracing::error!("{error}");
+    text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
 }
 
 /// Answers one request of a connection; `secure` says whether it came over TLS.
@@ -92,52 +147,95 @@ pub(super) async fn handle(
     from: SocketAddr,
     secure: bool,
 ) -> Result<Reply, Infallible> {
+    // Balancers ask for it without a `Host`, and without TLS.
+    if is_health(&request) {
+        return Ok(health(&shared));
+    }
+    let host = match shared.names.check(&request, |name| shared.is_certified(name)) {
+        Ok(host) => host,
+        Err(error) => return Ok(wrong_host(&error)),
+    };
+    let insists = secure && insists_on_tls(&host, &shared);
+    let mut reply = answer(request, shared, from, secure).await;
+    if insists && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
+        reply.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(INSIST));
+    }
+    Ok(reply)
+}
+
+/// Answers a request that is for this server.
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr, secure: bool) -> Reply {
     // Without TLS only this machine is served, unless the user chose so: others are shown the way.
-    if !secure && !shared.plain && !from.ip().is_loopback() {
-        return Ok(to_https(&request));
+    if !secure && !shared.plain && !is_this_machine(from.ip()) {
+        return to_https(&request);
+    }
+    if !origin_is_allowed(request.headers(), &shared.allowed_origins, secure) {
+        return foreign_origin(&request);
     }
     if is_upgrade(request.headers()) {
-        return Ok(upgrade(request, shared, from));
+        return upgrade(request, shared, from.ip()).unwrap_or_else(no_randomness);
     }
-    if request.uri().path().starts_with(api::PREFIX) {
-        if !shared.api_remote && !from.ip().is_loopback() {
-            return Ok(text(
-                StatusCode::FORBIDDEN,
-                "orders are taken of this machine alone (--api-remote)\n",
-            ));
-        }
-        let answer = api::handle(request, &shared.board, shared.api_secret.as_ref());
-        return Ok(or(answer, too_slow(shared.timeouts.body)).await);
+    let path = request.uri().path();
+    if path.starts_with(api::PREFIX) {
+        return or(api::handle(request, &shared, from.ip()), too_slow(shared.timeouts.body)).await;
     }
-    if socketio::is_path(request.uri().path()) {
-        let Some(origin) = allowed_origin(request.headers(), &shared.allowed_origins) else {
-            return Ok(text(StatusCode::FORBIDDEN, FOREIGN));
-        };
-        let mut reply = socketio::handle(request, shared, from.ip()).await;
+    if socketio::is_path(path) {
+        // An origin that stands here is allowed.
+        let origin = request.headers().get(header::ORIGIN).cloned();
+        let mut reply = socketio::handle(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
         let headers = reply.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
             headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
         }
-        return Ok(reply);
+        return reply;
     }
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n"));
-    }
-    let path = request.uri().path();
-    if path == "/health" {
-        let (connections, peers, rooms) = shared.board.counts();
-        let body = format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n");
-        return Ok(text(StatusCode::OK, body));
+    if !is_read(request.method()) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
     if path == ADMISSION {
-        return Ok(admission(&request, &shared));
+        return admission(&request, &shared, from.ip());
     }
-    Ok(match FILES.iter().find(|(name, _, _)| *name == path) {
+    match FILES.iter().find(|(name, _, _)| *name == path) {
         Some((_, kind, content)) => reply(StatusCode::OK, kind, *content),
         None => text(StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n"),
-    })
+    }
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Returns whether a request asks for the server's health, and is no WebSocket, which may have any path.
+fn is_health(request: &Request<Incoming>) -> bool {
+    request.uri().path() == "/health" && is_read(request.method()) && !is_upgrade(request.headers())
+}
+
+/// Answers that the server lives; how many use it is told only where everybody may know.
+fn health(shared: &Shared) -> Reply {
+    if shared.tokens.is_some() {
+        return text(StatusCode::OK, "OK\n");
+    }
+    let (connections, peers, rooms) = shared.board.counts();
+    text(StatusCode::OK, format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n"))
+}
+
+fn wrong_host(error: &WrongHost) -> Reply {
+    let status = match error {
+        WrongHost::Count(_) | WrongHost::Malformed => StatusCode::BAD_REQUEST,
+        WrongHost::Foreign(_) => StatusCode::MISDIRECTED_REQUEST,
+    };
+    tracing::debug!("a request is refused: {error}");
+    text(status, format!("{error}\n"))
+}
+
+/// Browsers insist on TLS for all ports of a name once they are told to, and then offer no exception for a
+/// certificate that they do not trust. Only a certificate of the operator's own choice, and a name of the public DNS,
+/// is worth that.
+fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
+    let is_given = shared.identity.as_ref().is_some_and(|identity| !identity.is_own());
+    is_given && matches!(host, Host::Domain(name) if !name.trim_end_matches('.').ends_with("localhost"))
 }
 
 /// Answers, after that time, a request whose body does not come.
@@ -148,13 +246,13 @@ pub(super) async fn too_slow(after: Duration) -> Reply {
 
 /// Tells whether a WebSocket of this token would be let in, which a page cannot see from a WebSocket that fails; and
 /// names the STUN and TURN servers, so that a page can renew its TURN user in the middle of a call.
-fn admission<B>(request: &Request<B>, shared: &Shared) -> Reply {
-    let mut reply = match shared.grant(request) {
+fn admission<B>(request: &Request<B>, shared: &Shared, from: IpAddr) -> Reply {
+    let mut reply = match shared.grant(request, from) {
         Ok(_) => {
             let servers = json!({"iceServers": shared.board.ice_servers()});
             reply(StatusCode::OK, "application/json", servers.to_string())
         }
-        Err(why) => text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
+        Err(denied) => denied.into(),
     };
     reply.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     reply
@@ -162,12 +260,25 @@ fn admission<B>(request: &Request<B>, shared: &Shared) -> Reply {
 
 fn to_https(request: &Request<Incoming>) -> Reply {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let location = HeaderValue::try_from(format!("https://{host}{}", request.uri()));
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let location = HeaderValue::try_from(format!("https://{host}{path}"));
     let mut reply = text(StatusCode::PERMANENT_REDIRECT, "this server speaks TLS to other machines\n");
     if let Ok(location) = location {
         reply.headers_mut().insert(header::LOCATION, location);
     }
     reply
+}
+
+fn foreign_origin(request: &Request<Incoming>) -> Reply {
+    let value = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("?");
+    let (origin, host) = (value(header::ORIGIN), value(header::HOST));
+    text(
+        StatusCode::FORBIDDEN,
+        format!(
+            "pages of the origin '{origin}' may not come in here, at '{host}': start the server with \
+             --allow-origin {origin}, or let the proxy in front pass the Host header on\n"
+        ),
+    )
 }
 
 fn holds(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
@@ -179,47 +290,48 @@ fn is_upgrade(headers: &HeaderMap) -> bool {
     holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
 }
 
-/// A page of another site may not use a browser to come in here, unless it is allowed to.
-fn origin_is_allowed(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let Ok(origin) = origin.to_str() else { return false };
-    if allowed.iter().any(|allowed| allowed == "*" || allowed.trim_end_matches('/') == origin) {
-        return true;
+/// Returns the id of an endpoint of a pool: the one that its token names, or one that nobody can guess.
+pub(super) fn endpoint_id(grant: &Grant) -> Result<PeerId, NoRandomness> {
+    match &grant.name {
+        Some(name) => Ok(name.clone()),
+        None => secret_id()?.parse().map_err(|_| NoRandomness),
     }
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let own = origin.split_once("://").map(|(_, authority)| authority);
-    own.is_some() && own == host
 }
 
-const FOREIGN: &str = "this page's origin is not allowed here (--allow-origin)\n";
-
-/// The page's origin, where there is one, if it is allowed.
-fn allowed_origin(headers: &HeaderMap, allowed: &[String]) -> Option<Option<HeaderValue>> {
-    origin_is_allowed(headers, allowed).then(|| headers.get(header::ORIGIN).cloned())
-}
-
-fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr) -> Reply {
+fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) -> Result<Reply, NoRandomness> {
     let headers = request.headers();
-    if !origin_is_allowed(headers, &shared.allowed_origins) {
-        return text(StatusCode::FORBIDDEN, FOREIGN);
-    }
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
-        return text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n");
+        return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
     let query = socketio::Query::parse(request.uri().query().unwrap_or_default());
     let is_socketio = socketio::is_path(request.uri().path());
     if is_socketio && !query.is_known() {
-        return socketio::error(5, "Unsupported protocol version");
+        return Ok(socketio::error(5, "Unsupported protocol version"));
     }
-    let grant = match shared.grant(&request) {
-        Ok(grant) => grant,
-        Err(why) => return text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
+    // A session that began by HTTP comes over to this WebSocket, or somebody comes in.
+    let began = match query.sid.filter(|_| is_socketio) {
+        Some(sid) => match shared.sessions.find(&sid, token::shown(&request).as_deref()) {
+            Some(session) => Ok(session),
+            None => return Ok(socketio::error(1, "Session ID unknown")),
+        },
+        None => match shared.grant(&request, from) {
+            Ok(grant) => Err(grant),
+            Err(denied) => return Ok(denied.into()),
+        },
     };
-    let edge = Edge::of(request.uri().path(), extended);
-    let is_extended = edge.is_extended();
+    let id = endpoint_id(began.as_ref().err().unwrap_or(&Grant::default()))?;
+    let edge = Edge::of(request.uri().path(), extended, id);
+    let dialect = match is_socketio {
+        false if edge.is_extended() => Dialect::Extended,
+        false => Dialect::Plain,
+        true => {
+            let greeting = socketio::handshake(secret_id()?, &shared.timeouts, false);
+            Dialect::SocketIo(SocketIo::greeted(secret_id()?, greeting))
+        }
+    };
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
@@ -230,23 +342,15 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
         drop(parts.read_buf);
         let config = Some(connection::config());
         let mut ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
-        let guard = shared.count_socket(from.ip());
-        let dialect = match (is_socketio, query.sid) {
-            (false, _) if is_extended => Dialect::Extended,
-            (false, _) => Dialect::Plain,
-            (true, None) => {
-                let sid = format!("{:032x}", fastrand::u128(..));
-                let greeting = Some(socketio::handshake(sid, &shared.timeouts, false));
-                Dialect::SocketIo(SocketIo { greeting, is_in: false })
+        let guard = shared.count_socket(from);
+        match began {
+            // Apart, for it takes more room than all others need, who wait in the same task.
+            Ok(session) => Box::pin(socketio::upgrade(ws, session, shared)).await,
+            Err(grant) => {
+                let board = shared.board.clone();
+                connection::serve(&mut ws, board, (from, grant), edge, dialect, shared.timeouts).await;
             }
-            (true, Some(sid)) => {
-                // Apart, for it takes more room than all others need, who wait in the same task.
-                Box::pin(socketio::upgrade(ws, &sid, shared)).await;
-                return drop(guard);
-            }
-        };
-        connection::serve(&mut ws, shared.board.clone(), (from.ip(), grant), edge, dialect, shared.timeouts)
-            .await;
+        }
         drop(guard);
     })
     .detach();
@@ -259,27 +363,5 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr
     if let Ok(accept) = accept {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    reply
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_own_page_and_allowed_origins_come_in() {
-        let headers = |origin: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::HOST, HeaderValue::from_static("192.0.2.1:8443"));
-            headers.insert(header::ORIGIN, HeaderValue::from_static(origin));
-            headers
-        };
-        let none: &[String] = &[];
-        assert!(origin_is_allowed(&HeaderMap::new(), none), "not a browser");
-        assert!(origin_is_allowed(&headers("https://192.0.2.1:8443"), none));
-        assert!(!origin_is_allowed(&headers("https://evil.example"), none));
-        assert!(!origin_is_allowed(&headers("null"), none));
-        assert!(origin_is_allowed(&headers("https://app.example"), &["https://app.example/".to_owned()]));
-        assert!(origin_is_allowed(&headers("https://any.example"), &["*".to_owned()]));
-    }
+    Ok(reply)
 }

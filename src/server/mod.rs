@@ -7,9 +7,11 @@ mod api;
 mod connection;
 mod dialect;
 mod edge;
+mod guesses;
 mod http;
 pub mod ice;
 mod mailbox;
+mod names;
 pub mod room;
 mod socketio;
 pub mod ssp;
@@ -29,15 +31,24 @@ use smol::Async;
 use smol::future::or;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
+use guesses::Guard;
+use http::Denied;
+use names::Names;
 use stream::{Gauge, Io, Tcp};
 use switchboard::Switchboard;
+use token::{TokenError, Tokens};
 
+use crate::base::net::{canonical, is_this_machine};
+use crate::base::random::NoRandomness;
+use crate::base::secret::Sealed;
 use crate::hub::{Grant, Limits};
 use crate::protocol::Secret;
 pub use tls::{Files, Identity};
 
 /// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
+/// The least length of a secret, in bytes: the strength of a token's signature (RFC 7518, 3.2).
+const LEAST_SECRET: usize = 32;
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -54,9 +65,18 @@ pub enum ServerError {
     /// The certificate or its key cannot be used, or not be made.
     #[error("the certificate in {0} cannot be used: {1}")]
     Certificate(String, String),
-    /// The secret of tokens is none.
-    #[error("the secret that tokens are signed with is too short: 32 bytes at least (openssl rand -hex 32)")]
-    TokenSecret,
+    /// A secret can be guessed.
+    #[error(
+        "the secret {0} is too short: {LEAST_SECRET} bytes at least, so that it cannot be guessed; \
+         'openssl rand -hex 32' makes one"
+    )]
+    ShortSecret(&'static str),
+    /// A name of [`Config::allowed_hosts`] is none.
+    #[error("'{0}' is no host name: --allow-host takes a name alone, as in --allow-host call.example.org")]
+    AllowedHost(String),
+    /// No secret can be kept.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
 }
 
 /// How long a client may take.
@@ -105,7 +125,10 @@ pub struct Config {
     pub plain: bool,
     /// Origins, besides its own, whose pages may connect; `*` for all.
     pub allowed_origins: Vec<String>,
-    /// The most connections of one address; loopback is not counted.
+    /// Host names that it answers to, besides IP addresses, `localhost` and the names of its certificate.
+    pub allowed_hosts: Vec<String>,
+    /// The most connections of one owner of addresses (an IPv4 address, or an IPv6 network of 64 bits); loopback is
+    /// not bounded.
     pub per_address: usize,
     /// The hub's bounds.
     pub limits: Limits,
@@ -113,11 +136,11 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The STUN and TURN servers that clients are told of.
     pub ice: ice::IceServers,
-    /// What a back end has to know to give orders; none: it cannot.
+    /// What a back end has to know to give orders, of 32 bytes at least; none: it cannot.
     pub api_secret: Option<Secret>,
     /// A back end may give them from other machines too.
     pub api_remote: bool,
-    /// What tokens are signed with; with one nobody comes in without a token.
+    /// What tokens are signed with, of 32 bytes at least; with one nobody comes in without a token.
     pub token_secret: Option<Secret>,
 }
 
@@ -129,6 +152,7 @@ impl Config {
             identity: None,
             plain: true,
             allowed_origins: vec![],
+            allowed_hosts: vec![],
             per_address: 256,
             limits: Limits::default(),
             timeouts: Timeouts::default(),
@@ -146,11 +170,14 @@ struct Shared {
     identity: Option<Identity>,
     plain: bool,
     allowed_origins: Vec<String>,
+    names: Names,
     per_address: usize,
     timeouts: Timeouts,
-    api_secret: Option<Secret>,
+    api_secret: Option<Sealed>,
+    api_guard: Guard,
     api_remote: bool,
-    tokens: Option<token::Tokens>,
+    tokens: Option<Tokens>,
+    token_guard: Guard,
     sessions: socketio::Sessions,
 }
 
@@ -165,9 +192,28 @@ impl Drop for Counted {
 }
 
 impl Shared {
-    /// What a request may do; why nothing.
-    fn grant<B>(&self, request: &hyper::Request<B>) -> Result<Grant, String> {
-        self.tokens.as_ref().map_or_else(|| Ok(Grant::default()), |tokens| tokens.grant(request))
+    /// Returns what a request of that address may do, by the token that it shows.
+    fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
+        let Some(tokens) = &self.tokens else { return Ok(Grant::default()) };
+        let token = token::shown(request).ok_or(TokenError::Missing)?;
+        let wait = self.token_guard.wait(from.into());
+        // A proxy on this machine stands for many: their good tokens are taken whatever one of them tries.
+        if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
+            return Err(Denied::Later(wait));
+        }
+        let grant = tokens.read(&token);
+        if let Err(TokenError::Forged(_)) = grant {
+            self.token_guard.wrong(from.into());
+            if let Some(wait) = wait {
+                return Err(Denied::Later(wait));
+            }
+        }
+        Ok(grant?)
+    }
+
+    /// Returns whether a certificate that browsers may insist on holds for a name.
+    fn is_certified(&self, name: &str) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.holds_for(name))
     }
 
     /// An upgraded connection outlives its HTTP half and is counted anew, without a bound.
@@ -190,21 +236,21 @@ impl Server {
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
-        let tokens = config
-            .token_secret
-            .as_ref()
-            .map(|secret| token::Tokens::new(secret).ok_or(ServerError::TokenSecret));
-        let tokens = tokens.transpose()?;
+        let tokens = strong(config.token_secret.as_ref(), "that tokens are signed with (--token-secret)")?;
+        let api = strong(config.api_secret.as_ref(), "of the API (--api-secret)")?;
         let shared = Shared {
             board: Switchboard::new(config.limits, config.ice),
             identity: config.identity,
             plain: config.plain,
             allowed_origins: config.allowed_origins,
+            names: Names::new(config.allowed_hosts).map_err(ServerError::AllowedHost)?,
             per_address: config.per_address,
             timeouts: config.timeouts,
-            api_secret: config.api_secret,
+            api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
+            api_guard: Guard::of("secrets for the API"),
             api_remote: config.api_remote,
-            tokens,
+            tokens: tokens.map(Tokens::new),
+            token_guard: Guard::of("tokens"),
             sessions: socketio::Sessions::default(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })
@@ -228,7 +274,7 @@ impl Server {
                 match self.listener.accept().await {
                     Ok((stream, from)) => {
                         let shared = self.shared.clone();
-                        smol::spawn(serve(stream, from, shared)).detach();
+                        smol::spawn(serve(stream, canonical(from), shared)).detach();
                     }
                     // Out of descriptors, most likely: some will come back.
                     Err(error) => {
@@ -250,6 +296,14 @@ impl Server {
             smol::Timer::after(STOP).await;
         })
         .await;
+    }
+}
+
+/// Returns a secret if it is long enough.
+fn strong<'a>(secret: Option<&'a Secret>, which: &'static str) -> Result<Option<&'a Secret>, ServerError> {
+    match secret {
+        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(which)),
+        secret => Ok(secret),
     }
 }
 

@@ -17,12 +17,14 @@ use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard, SocketIo};
 use super::edge::Edge;
-use super::http::{Reply, text, too_slow};
+use super::http::{Reply, endpoint_id, text, too_slow};
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
 use super::ssp::Endpoint;
 use super::switchboard::Switchboard;
-use super::{Counted, Io, Shared, Timeouts, connection};
+use super::{Counted, Io, Shared, Timeouts, connection, token};
+use crate::base::random::{NoRandomness, secret_id};
+use crate::base::secret::Sealed;
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
@@ -43,8 +45,10 @@ pub(super) struct Sessions {
 }
 
 #[derive(Debug)]
-struct Session {
+pub(super) struct Session {
     sid: String,
+    /// The token that it began with, where one was wanted: its id alone opens nothing.
+    token: Option<Sealed>,
     inbox: Inbox,
     state: Mutex<State>,
     /// Our own answers.
@@ -115,8 +119,15 @@ impl Sessions {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn find(&self, sid: &str) -> Option<Arc<Session>> {
-        self.lock().get(sid).filter(|session| !session.is_done.load(Ordering::Relaxed)).cloned()
+    /// Returns the session of that id, for one who shows the token that it began with.
+    pub(super) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
+        let session = self.lock().get(sid).cloned()?;
+        let is_its = match (&session.token, token) {
+            (None, _) => true,
+            (Some(sealed), Some(token)) => sealed.is(token),
+            (Some(_), None) => false,
+        };
+        Some(session).filter(|session| is_its && !session.is_done.load(Ordering::Relaxed))
     }
 }
 
@@ -220,37 +231,44 @@ fn end(shared: &Shared, session: &Session) {
     shared.sessions.lock().remove(&session.sid);
 }
 
-/// A request of a client that polls.
-pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, address: IpAddr) -> Reply {
+/// Answers a request of a client that polls.
+pub(super) async fn handle(
+    request: Request<Incoming>,
+    shared: Arc<Shared>,
+    address: IpAddr,
+) -> Result<Reply, NoRandomness> {
     let query = Query::parse(request.uri().query().unwrap_or_default());
     if !query.is_known() {
-        return error(5, "Unsupported protocol version");
+        return Ok(error(5, "Unsupported protocol version"));
     }
-    let session = match &query.sid {
-        Some(sid) => match shared.sessions.find(sid) {
-            Some(session) => session,
-            None => return error(1, "Session ID unknown"),
+    let token = token::shown(&request);
+    match &query.sid {
+        Some(sid) => Ok(match shared.sessions.find(sid, token.as_deref()) {
+            Some(session) => serve(request, &shared, &session).await,
+            None => error(1, "Session ID unknown"),
+        }),
+        None if request.method() == Method::GET => match shared.grant(&request, address) {
+            Ok(grant) => open(&shared, address, grant, token),
+            Err(denied) => Ok(denied.into()),
         },
-        None if request.method() == Method::GET => {
-            return match shared.grant(&request) {
-                Ok(grant) => open(&shared, address, grant),
-                Err(why) => text(StatusCode::UNAUTHORIZED, format!("{why}\n")),
-            };
-        }
-        None => return error(2, "Bad handshake method"),
-    };
+        None => Ok(error(2, "Bad handshake method")),
+    }
+}
+
+/// Answers a request of a session.
+async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -> Reply {
     match *request.method() {
         Method::GET => {
             let Some(_turn) = session.turn.try_lock() else {
                 return error(3, "Bad request");
             };
             session.lock().heard = Instant::now();
-            let mut waiting = Waiting { shared: &shared, session: &session, is_answered: false };
+            let mut waiting = Waiting { shared, session, is_answered: false };
             let packets = session.next(&shared.timeouts).await;
             waiting.is_answered = true;
             session.lock().heard = Instant::now();
             if packets.contains(&Packet::Close) {
-                end(&shared, &session);
+                end(shared, session);
             }
             text(StatusCode::OK, socketio::join(&packets))
         }
@@ -268,7 +286,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, addr
             };
             for packet in socketio::split(&body) {
                 if packet.is_ok_and(|packet| session.take(packet, &shared.board)) {
-                    end(&shared, &session);
+                    end(shared, session);
                     let _ = session.replies.0.try_send(Packet::Close);
                     break;
                 }
@@ -279,18 +297,27 @@ pub(super) async fn handle(request: Request<Incoming>, shared: Arc<Shared>, addr
     }
 }
 
-/// A new session.
-fn open(shared: &Arc<Shared>, address: IpAddr, grant: Grant) -> Reply {
+/// Begins a session, which belongs to the one who shows this token, where tokens are wanted.
+fn open(
+    shared: &Arc<Shared>,
+    address: IpAddr,
+    grant: Grant,
+    token: Option<String>,
+) -> Result<Reply, NoRandomness> {
+    let token = token.filter(|_| shared.tokens.is_some());
+    let token = token.map(|token| Sealed::new(&token)).transpose()?;
+    let (sid, id, endpoint) = (secret_id()?, secret_id()?, endpoint_id(&grant)?);
     if !shared.board.admit(address, shared.per_address) {
-        return text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n");
+        return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     }
     let counted = Counted(shared.board.clone(), address);
     let now = Instant::now();
     let session = Arc::new(Session {
-        sid: format!("{:032x}", fastrand::u128(..)),
-        inbox: shared.board.open(Edge::Ssp(Endpoint::default()), address, grant),
+        sid,
+        token,
+        inbox: shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant),
         state: Mutex::new(State {
-            io: SocketIo::default(),
+            io: SocketIo::new(id),
             began: now,
             heard: now,
             ping_at: now + shared.timeouts.ping,
@@ -313,15 +340,11 @@ fn open(shared: &Arc<Shared>, address: IpAddr, grant: Grant) -> Reply {
         }
     })
     .detach();
-    text(StatusCode::OK, open.to_string())
+    Ok(text(StatusCode::OK, open.to_string()))
 }
 
-/// A WebSocket that a session is to go over to.
-pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<Shared>) {
-    let Some(session) = shared.sessions.find(sid) else {
-        let frame = Some((1008, "this session is unknown"));
-        return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
-    };
+/// Takes a session over to a WebSocket.
+pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, shared: Arc<Shared>) {
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
             match Packet::parse(text.as_str()) {
@@ -347,7 +370,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<
         let frame = Some((1002, "no change to a WebSocket"));
         return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
     }
-    shared.sessions.lock().remove(sid);
+    shared.sessions.lock().remove(&session.sid);
     let _ = session.replies.0.try_send(Packet::Noop);
     let _turn = session.turn.lock().await;
     // What was answered to the last request and not fetched.
@@ -356,8 +379,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, sid: &str, shared: Arc<
             break;
         }
     }
-    let is_in = session.lock().io.is_in;
-    let dialect = Dialect::SocketIo(SocketIo { greeting: None, is_in });
+    let dialect = Dialect::SocketIo(session.lock().io.clone());
     connection::talk(&mut ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
 }
 

@@ -14,12 +14,14 @@ use crate::protocol::{PeerId, PeerMessage, RoomId};
 const NO_ENTRY: &str = "Could not join pool.";
 
 /// One connection's side of the protocol.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Endpoint {
+    /// The id that it has in a pool.
+    id: PeerId,
     /// As far as its words tell.
     version: Version,
-    /// The id that it has or is to have, and the pool.
-    me: Option<(PeerId, String)>,
+    /// The pool that it is in or asked for.
+    pool: Option<String>,
     is_in: bool,
     /// Candidates of those of whom it has no description yet, which RTCPool does not keep; none of the others.
     early: BTreeMap<PeerId, Vec<PeerMessage>>,
@@ -40,28 +42,26 @@ fn send(to: &str, message: &PeerMessage) -> Result<Command, Rejection> {
 }
 
 impl Endpoint {
-    /// Reads an event of the endpoint, which is to have that id if it comes into a pool.
-    pub fn decode(
-        &mut self,
-        text: &str,
-        id: impl FnOnce() -> Option<PeerId>,
-    ) -> Result<Vec<Command>, Rejection> {
+    /// Returns an endpoint in no pool, with the id that it has once it comes into one.
+    pub fn new(id: PeerId) -> Self {
+        Self { id, version: Version::default(), pool: None, is_in: false, early: BTreeMap::new() }
+    }
+
+    /// Reads an event of the endpoint.
+    pub fn decode(&mut self, text: &str) -> Result<Vec<Command>, Rejection> {
         let event = ClientEvent::parse(text).map_err(|why| Rejection::Error(error(why, None)))?;
         if !self.is_in && !matches!(event, ClientEvent::Join(_) | ClientEvent::Other(..)) {
             return Err(Rejection::Error(error(SspError::NoPool, None)));
         }
         match event {
-            ClientEvent::Join(_) if self.me.is_some() => {
+            ClientEvent::Join(_) if self.pool.is_some() => {
                 Err(Rejection::Error(error(NO_ENTRY, Some("you are in a pool already".to_owned()))))
             }
             ClientEvent::Join(pool) => {
                 let room = RoomId::from_foreign(&pool)
                     .map_err(|why| Rejection::Error(error("No such pool exists.", Some(why.to_string()))))?;
-                let Some(id) = id() else {
-                    return Err(Rejection::Error(error(NO_ENTRY, None)));
-                };
-                self.me = Some((id.clone(), pool));
-                Ok(vec![Command::Enter(id, room)])
+                self.pool = Some(pool);
+                Ok(vec![Command::Enter(self.id.clone(), room)])
             }
             ClientEvent::Sdp(to, sdp) => {
                 self.version = Version::Two;
@@ -87,10 +87,10 @@ impl Endpoint {
             Notice::Joined(peers) => {
                 self.is_in = true;
                 self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
-                let Some((id, pool)) = &self.me else { return vec![] };
-                let all = peers.iter().chain([id]);
+                let Some(pool) = &self.pool else { return vec![] };
+                let all = peers.iter().chain([&self.id]);
                 one(ServerEvent::Joined {
-                    id: id.to_string(),
+                    id: self.id.to_string(),
                     pool: pool.clone(),
                     descriptions: all.map(|id| (id.to_string(), describe(id))).collect(),
                     peers: peers.iter().map(PeerId::to_string).collect(),
@@ -115,7 +115,7 @@ impl Endpoint {
             Notice::From { from, body } => self.relayed(&from, &body),
             Notice::Refused(why) if self.is_in => vec![error(SspError::NoTarget, Some(why.to_string()))],
             Notice::Refused(why) => {
-                self.me = None;
+                self.pool = None;
                 vec![error(NO_ENTRY, Some(why.to_string()))]
             }
             // An endpoint is never in a call of two, and asks for no lists.
@@ -173,7 +173,7 @@ mod tests {
     }
 
     fn say(endpoint: &mut Endpoint, text: &str) -> Result<Vec<Command>, String> {
-        endpoint.decode(text, || Some(id("e1"))).map_err(|rejection| match rejection {
+        endpoint.decode(text).map_err(|rejection| match rejection {
             Rejection::Error(text) => match ServerEvent::parse(&text).unwrap() {
                 ServerEvent::Error { message, .. } => message,
                 other => panic!("{other:?}"),
@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn joined() -> Endpoint {
-        let mut endpoint = Endpoint::default();
+        let mut endpoint = Endpoint::new(id("e1"));
         let join = ClientEvent::Join("the attic".into()).to_string();
         let room = RoomId::from_foreign("the attic").unwrap();
         assert_eq!(say(&mut endpoint, &join), Ok(vec![Command::Enter(id("e1"), room)]));
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn whoever_is_not_in_a_pool_can_only_join_one() {
-        let mut endpoint = Endpoint::default();
+        let mut endpoint = Endpoint::new(id("e1"));
         let early = ClientEvent::Candidate("x".into(), PeerMessage::EndOfCandidates).to_string();
         assert_eq!(say(&mut endpoint, &early), Err("Please specify a pool to join.".into()));
         assert_eq!(say(&mut endpoint, r#"{"type":"hello","data":{}}"#), Ok(vec![]));
@@ -206,7 +206,7 @@ mod tests {
         let again = ClientEvent::Join("the attic".into()).to_string();
         assert_eq!(say(&mut endpoint, &again), Err("Could not join pool.".into()));
         // Who was refused may try again.
-        let mut endpoint = Endpoint::default();
+        let mut endpoint = Endpoint::new(id("e1"));
         say(&mut endpoint, &again).unwrap();
         let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
         assert!(told[0].contains("Could not join pool.") && told[0].contains("no room for more rooms"));

@@ -11,6 +11,7 @@ use super::edge::Edge;
 use super::ice::IceServers;
 use super::mailbox::{Inbox, Outbox, Outgoing, mailbox};
 use super::room::{self, Rejection};
+use crate::base::net::is_this_machine;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase};
 use crate::protocol::room::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
@@ -26,7 +27,7 @@ struct Connection {
 struct State {
     hub: Hub,
     connections: HashMap<ConnId, Connection>,
-    per_address: HashMap<IpAddr, usize>,
+    per_owner: HashMap<Owner, usize>,
     next: u64,
     /// WebSockets that are served, those included that the hub has forgotten and that are being closed.
     talks: usize,
@@ -68,12 +69,12 @@ impl Switchboard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection of an address; false where it has too many.
+    /// Counts a connection of the owner of an address; returns false where that owner has too many.
     pub(super) fn admit(&self, address: IpAddr, most: usize) -> bool {
         let mut state = self.lock();
-        let count = state.per_address.entry(address).or_default();
+        let count = state.per_owner.entry(address.into()).or_default();
         // A proxy or a test on this machine is many peers.
-        if *count >= most && !address.is_loopback() {
+        if *count >= most && !is_this_machine(address) {
             return false;
         }
         *count += 1;
@@ -83,10 +84,11 @@ impl Switchboard {
     /// The counterpart of [`Switchboard::admit`].
     pub(super) fn dismiss(&self, address: IpAddr) {
         let mut state = self.lock();
-        if let Some(count) = state.per_address.get_mut(&address) {
+        let owner = Owner::from(address);
+        if let Some(count) = state.per_owner.get_mut(&owner) {
             *count -= 1;
             if *count == 0 {
-                state.per_address.remove(&address);
+                state.per_owner.remove(&owner);
             }
         }
     }
@@ -101,7 +103,7 @@ impl Switchboard {
             outbox.push(STOPS);
         }
         state.connections.insert(id, Connection { outbox, edge });
-        state.hub.handle_input(Instant::now(), Input::Opened(id, owner(address)));
+        state.hub.handle_input(Instant::now(), Input::Opened(id, address.into()));
         state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
         inbox
     }
@@ -251,10 +253,18 @@ impl Drop for Talk {
     }
 }
 
-/// One number for one IPv4 address or one IPv6 network of a customer (/64).
-fn owner(address: IpAddr) -> Owner {
-    Owner(match address {
-        IpAddr::V4(address) => u64::from(u32::from(address)),
-        IpAddr::V6(address) => (u128::from(address) >> 64) as u64 | 1 << 63,
-    })
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_counted_by_the_owner_of_their_address() {
+        let board = Switchboard::new(Limits::default(), IceServers::default());
+        let admit = |text: &str| board.admit(text.parse().unwrap(), 1);
+        assert!(admit("2001:db8:1:2::1") && !admit("2001:db8:1:2:ffff::2") && admit("2001:db8:1:3::1"));
+        assert!(admit("::ffff:192.0.2.1") && !admit("192.0.2.1") && admit("::ffff:192.0.2.2"));
+        assert!((0..3).all(|_| admit("127.0.0.1") && admit("::ffff:127.0.0.1") && admit("::1")));
+        board.dismiss("2001:db8:1:2::1".parse().unwrap());
+        assert!(admit("2001:db8:1:2:3::"));
+    }
 }

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_rustls::rustls::ServerConfig;
-use futures_rustls::rustls::pki_types::CertificateDer;
+use futures_rustls::rustls::client::verify_server_name;
+use futures_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use futures_rustls::rustls::server::ParsedCertificate;
 
 use super::ServerError;
 
@@ -27,6 +29,7 @@ pub struct Files {
 #[derive(Debug)]
 struct Loaded {
     config: Arc<ServerConfig>,
+    certificate: CertificateDer<'static>,
     changed: Option<SystemTime>,
     looked: Instant,
 }
@@ -37,16 +40,19 @@ pub struct Identity {
     files: Files,
     /// SHA-256 of the certificate, in the form in which browsers show it.
     pub fingerprint: String,
+    /// It was made here: browsers trust it by an exception alone.
+    is_own: bool,
     loaded: Mutex<Loaded>,
 }
 
 impl Identity {
     /// Reads a certificate.
     pub fn load(files: Files) -> Result<Self, ServerError> {
-        let (config, fingerprint) = read(&files)?;
+        let (config, certificate) = read(&files)?;
+        let fingerprint = fingerprint(&certificate);
         let changed = modified(&files);
-        let loaded = Mutex::new(Loaded { config, changed, looked: Instant::now() });
-        Ok(Self { files, fingerprint, loaded })
+        let loaded = Mutex::new(Loaded { config, certificate, changed, looked: Instant::now() });
+        Ok(Self { files, fingerprint, is_own: false, loaded })
     }
 
     /// The certificate made here, in `folder`; made now if there is none that fits.
@@ -55,12 +61,27 @@ impl Identity {
         let names = names();
         let known = std::fs::read_to_string(folder.join("names")).unwrap_or_default();
         let fits = names.iter().all(|name| known.lines().any(|known| known == name));
+        let own = |identity| Self { is_own: true, ..identity };
         if fits && let Ok(identity) = Self::load(files.clone()) {
-            return Ok(identity);
+            return Ok(own(identity));
         }
         make(folder, &files, &names)
             .map_err(|error| ServerError::Certificate(folder.display().to_string(), error.to_string()))?;
-        Self::load(files)
+        Self::load(files).map(own)
+    }
+
+    /// Returns whether the certificate was made here, and not given by the operator.
+    pub fn is_own(&self) -> bool {
+        self.is_own
+    }
+
+    /// Returns whether the certificate holds for a host name (RFC 6125), wildcards included. A name in the subject
+    /// alone does not count, as for browsers.
+    pub fn holds_for(&self, name: &str) -> bool {
+        let Ok(name) = ServerName::try_from(name) else { return false };
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let parsed = ParsedCertificate::try_from(&loaded.certificate);
+        parsed.is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
     }
 
     /// The configuration for the next connection; files that changed are read again, and kept out
@@ -72,9 +93,11 @@ impl Identity {
             let changed = modified(&self.files);
             if changed != loaded.changed {
                 match read(&self.files) {
-                    Ok((config, fingerprint)) => {
+                    Ok((config, certificate)) => {
+                        let fingerprint = fingerprint(&certificate);
                         tracing::info!(fingerprint, "the certificate was read again");
                         loaded.config = config;
+                        loaded.certificate = certificate;
                         loaded.changed = changed;
                     }
                     Err(error) => tracing::warn!("the new certificate is not taken: {error}"),
@@ -90,17 +113,18 @@ fn modified(files: &Files) -> Option<SystemTime> {
     time(&files.cert).max(time(&files.key))
 }
 
-fn read(files: &Files) -> Result<(Arc<ServerConfig>, String), ServerError> {
+fn read(files: &Files) -> Result<(Arc<ServerConfig>, CertificateDer<'static>), ServerError> {
     let wrong = |path: &Path, error: String| ServerError::Certificate(path.display().to_string(), error);
     let chain = crate::tls::read_certificates(&files.cert)?;
-    let fingerprint = chain.first().map(fingerprint).unwrap_or_default();
+    let first = chain.first().cloned();
+    let first = first.ok_or_else(|| wrong(&files.cert, "there is no certificate in it".to_owned()))?;
     let key = crate::tls::read_key(&files.key)?;
     let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
         .map_err(|error| wrong(&files.cert, error.to_string()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok((Arc::new(config), fingerprint))
+    Ok((Arc::new(config), first))
 }
 
 fn fingerprint(certificate: &CertificateDer<'_>) -> String {
@@ -186,6 +210,22 @@ mod tests {
         touch(120);
         expire();
         assert!(!Arc::ptr_eq(&first, &identity.config()));
+    }
+
+    #[test]
+    fn a_certificate_holds_for_its_names_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Identity::own(folder.path()).unwrap();
+        assert!(own.is_own() && own.holds_for("localhost") && !own.holds_for("evil.example"));
+        let files = Files { cert: folder.path().join("given.pem"), key: folder.path().join("given.key") };
+        let names = ["call.example".to_owned(), "*.rooms.example".to_owned()];
+        make(folder.path(), &files, &names).unwrap();
+        let given = Identity::load(files).unwrap();
+        assert!(!given.is_own());
+        assert!(given.holds_for("call.example") && given.holds_for("attic.rooms.example"));
+        for other in ["example", "x.call.example", "rooms.example", "a.b.rooms.example", "", "a b"] {
+            assert!(!given.holds_for(other), "{other}");
+        }
     }
 
     #[test]

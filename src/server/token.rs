@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use hyper::Request;
 use hyper::header;
+use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
@@ -12,8 +13,22 @@ use serde_json::Value;
 use crate::hub::Grant;
 use crate::protocol::{PeerId, RoomId, Secret};
 
-/// The least length of a secret, in bytes: the strength of the signature (RFC 7518, 3.2).
-const LEAST: usize = 32;
+/// The latest time that a token may name, in seconds since 1970: the largest whole number of JSON (RFC 8259, 6).
+const LATEST: f64 = 9_007_199_254_740_991.0;
+
+/// Why a token grants nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum TokenError {
+    /// There is none.
+    #[error("a token is wanted here (?token=…)")]
+    Missing,
+    /// It was not signed with the secret: somebody guesses, or the back end has another secret.
+    #[error("the token is not good: {0}")]
+    Forged(String),
+    /// It was signed with the secret, and does not hold.
+    #[error("{0}")]
+    Refused(String),
+}
 
 /// Reads tokens.
 pub(super) struct Tokens {
@@ -27,7 +42,7 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// What a token says, besides `exp`, which it must have, and `nbf`.
+/// What a token says, besides its times: `exp`, which it must have, `nbf` and `iat`.
 #[derive(Debug, Deserialize)]
 struct Claims {
     /// The only id.
@@ -39,38 +54,75 @@ struct Claims {
     description: Value,
 }
 
+/// Returns the token that a request shows: `Authorization: Bearer TOKEN`, or `token` in its query.
+pub(super) fn shown<B>(request: &Request<B>) -> Option<String> {
+    let in_query = || {
+        let query = request.uri().query().unwrap_or_default();
+        let mut query = url::form_urlencoded::parse(query.as_bytes());
+        query.find(|(key, _)| key == "token").map(|(_, token)| token.into_owned())
+    };
+    bearer(request).map(str::to_owned).or_else(in_query)
+}
+
+/// Returns what a request shows in `Authorization: Bearer …` (RFC 6750, 2.1).
+pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
+    let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    header.and_then(|value| value.strip_prefix("Bearer "))
+}
+
 impl Tokens {
-    /// Signed with this secret; nothing where it is too short to be one.
-    pub(super) fn new(secret: &Secret) -> Option<Self> {
+    /// Returns the reader of tokens that are signed with a secret.
+    pub(super) fn new(secret: &Secret) -> Self {
         let mut rules = Validation::new(Algorithm::HS256);
         rules.validate_nbf = true;
         rules.leeway = 30;
-        let key = DecodingKey::from_secret(secret.0.as_bytes());
-        (secret.0.len() >= LEAST).then_some(Self { key, rules })
+        Self { key: DecodingKey::from_secret(secret.0.as_bytes()), rules }
     }
 
-    /// What a request's token grants; the reason where it grants nothing.
-    pub(super) fn grant<B>(&self, request: &Request<B>) -> Result<Grant, String> {
-        let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let bearer = header.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
-        let query = request.uri().query().unwrap_or_default();
-        let mut query = url::form_urlencoded::parse(query.as_bytes());
-        let in_query = || query.find(|(key, _)| key == "token").map(|(_, token)| token.into_owned());
-        let token = bearer.or_else(in_query).ok_or("a token is wanted here (?token=…)")?;
-        self.read(&token)
+    /// Returns what a token grants.
+    pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
+        let claims = jsonwebtoken::decode::<Value>(token, &self.key, &self.rules).map_err(|error| {
+            let words = error.to_string();
+            if is_authentic(&error) {
+                TokenError::Refused(format!("the token is not good: {words}"))
+            } else {
+                TokenError::Forged(words)
+            }
+        })?;
+        grant(claims.claims).map_err(TokenError::Refused)
     }
+}
 
-    fn read(&self, token: &str) -> Result<Grant, String> {
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.key, &self.rules);
-        let claims = claims.map_err(|error| format!("the token is not good: {error}"))?.claims;
-        let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("the token's sub: {error}"));
-        let room = |text: &String| {
-            RoomId::from_foreign(text).map_err(|error| format!("a room of the token: {error}"))
-        };
-        let rooms = claims.rooms.as_ref().map(|rooms| rooms.iter().map(room).collect());
-        let rooms: Option<BTreeSet<RoomId>> = rooms.transpose()?;
-        Ok(Grant { name: claims.sub.as_deref().map(id).transpose()?, rooms, description: claims.description })
+/// Returns whether a token that is not good was signed with the secret: signatures are looked at first.
+fn is_authentic(error: &Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::ExpiredSignature
+            | ErrorKind::ImmatureSignature
+            | ErrorKind::MissingRequiredClaim(_)
+            | ErrorKind::InvalidAudience
+            | ErrorKind::InvalidIssuer
+            | ErrorKind::InvalidSubject
+    )
+}
+
+/// Returns what the claims of an authentic token grant.
+fn grant(claims: Value) -> Result<Grant, String> {
+    // The library passes over a time that it cannot read (CVE-2026-25537), as if there were none.
+    for key in ["exp", "nbf", "iat"] {
+        let is_time = |time: &Value| time.as_f64().is_some_and(|time| (0.0..=LATEST).contains(&time));
+        if claims.get(key).is_some_and(|time| !is_time(time)) {
+            return Err(format!("the token's {key} is no time: a number of seconds since 1970 is wanted"));
+        }
     }
+    let claims: Claims =
+        serde_json::from_value(claims).map_err(|error| format!("the token is not good: {error}"))?;
+    let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("the token's sub: {error}"));
+    let room =
+        |text: &String| RoomId::from_foreign(text).map_err(|error| format!("a room of the token: {error}"));
+    let rooms = claims.rooms.as_ref().map(|rooms| rooms.iter().map(room).collect());
+    let rooms: Option<BTreeSet<RoomId>> = rooms.transpose()?;
+    Ok(Grant { name: claims.sub.as_deref().map(id).transpose()?, rooms, description: claims.description })
 }
 
 #[cfg(test)]
@@ -88,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_good_token_grants_what_it_says() {
-        let tokens = Tokens::new(&Secret(SECRET.into())).unwrap();
+        let tokens = Tokens::new(&Secret(SECRET.into()));
         let read = |claims: Value| tokens.read(&token(&claims, SECRET, Algorithm::HS256));
         let far = 4_000_000_000_u64;
         assert_eq!(read(json!({"exp": far})), Ok(Grant::default()));
@@ -98,16 +150,36 @@ mod tests {
         assert_eq!(grant.name, Some("ann".parse().unwrap()));
         assert_eq!(grant.rooms, Some([RoomId::from_foreign("the attic").unwrap()].into()));
         assert_eq!(grant.description, json!({"name": "Ann"}));
-        let wrong = |claims: Value| read(claims).unwrap_err();
+        let wrong = |claims: Value| match read(claims) {
+            Err(TokenError::Refused(why)) => why,
+            other => panic!("{other:?}"),
+        };
         assert!(wrong(json!({"exp": 1})).contains("ExpiredSignature"));
         assert!(wrong(json!({"exp": far, "nbf": far - 1})).contains("ImmatureSignature"));
         assert!(wrong(json!({})).contains("exp"));
         assert!(wrong(json!({"exp": far, "sub": ""})).contains("sub"));
-        assert!(tokens.read(&token(&json!({"exp": far}), &SECRET.to_uppercase(), Algorithm::HS256)).is_err());
-        assert!(tokens.read(&token(&json!({"exp": far}), SECRET, Algorithm::HS512)).is_err());
+        // A guess is one that was not signed with the secret, by the right algorithm.
+        let forged = |token: &str| matches!(tokens.read(token), Err(TokenError::Forged(_)));
+        assert!(forged(&token(&json!({"exp": far}), &SECRET.to_uppercase(), Algorithm::HS256)));
+        assert!(forged(&token(&json!({"exp": far}), SECRET, Algorithm::HS512)));
         for junk in ["", "a.b.c", "..", "eyJhbGciOiJub25lIn0.e30."] {
-            assert!(tokens.read(junk).is_err(), "{junk}");
+            assert!(forged(junk), "{junk}");
         }
-        assert!(Tokens::new(&Secret("short".into())).is_none());
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_refused_and_not_passed_over() {
+        let tokens = Tokens::new(&Secret(SECRET.into()));
+        let far = 4_000_000_000_u64;
+        for wrong in [json!("4000000000"), json!("soon"), json!(null), json!(-1), json!(1e300), json!(true)] {
+            for key in ["exp", "nbf", "iat"] {
+                let mut claims = json!({"exp": far});
+                claims[key] = wrong.clone();
+                let read = tokens.read(&token(&claims, SECRET, Algorithm::HS256));
+                assert!(matches!(read, Err(TokenError::Refused(_))), "{claims}: {read:?}");
+            }
+        }
+        let fine = json!({"exp": far as f64 + 0.5, "nbf": 1.5, "iat": 0});
+        assert!(tokens.read(&token(&fine, SECRET, Algorithm::HS256)).is_ok());
     }
 }

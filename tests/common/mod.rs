@@ -33,6 +33,18 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Options of a client that needs no camera, no sound card and little of a processor.
 pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
 
+/// What a server answers to a WebSocket that wants to begin at a path: the status, and the words.
+pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let request = ureq::http::Request::builder().uri(format!("http://{server}/{path}"));
+    // Written by hand: ureq leaves the upgrade alone.
+    let request = request.header("connection", "upgrade").header("upgrade", "websocket");
+    let request =
+        request.header("sec-websocket-version", "13").header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
+    let mut answer = agent.run(request.body(()).unwrap()).unwrap();
+    (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
+}
+
 /// A running `roomtone --json`.
 pub struct Program {
     child: Child,
