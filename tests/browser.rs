@@ -625,6 +625,27 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
     }
 }
 
+#[test]
+fn the_page_and_the_server_take_the_same_ids() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, _, browser) = server_and_page(home.path(), "");
+    let refused = browser.run(
+        "const { fault } = await import('/names.js');
+         const refused = [];
+         for (let code = 0; code < 0xe2000; code += 1) {
+             if (code === 0xd800) code = 0xe000;
+             if (code === 0x20000) code = 0xe0000;
+             if (fault(`a${String.fromCodePoint(code)}b`)) refused.push(code);
+         }
+         return refused;",
+    );
+    let refused: Vec<u32> = serde_json::from_value(refused).unwrap();
+    // The planes that have characters of that kind.
+    let all = (0..0x2_0000).chain(0xe_0000..0xe_2000).filter_map(char::from_u32);
+    let odd = |c: &char| format!("a{c}b").parse::<roomtone::protocol::PeerId>().is_err();
+    assert_eq!(refused, all.filter(odd).map(u32::from).collect::<Vec<_>>());
+}
+
 /// The page's own modules that need no page, on time of the test's own.
 #[test]
 fn the_pages_rules_hold_on_any_time_and_chance() {

@@ -154,6 +154,14 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     bob.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
+    // Half a day later, in the middle of the call, the page has another user.
+    browser.run(
+        "const now = Date.now;
+         globalThis.user = () => JSON.stringify(roomtone.signalling.iceServers);
+         globalThis.first = user();
+         Date.now = () => now() + 13 * 3600 * 1000;",
+    );
+    browser.wait("user() !== first && roomtone.call.isInSession");
 
     // Nobody who did not ask is told.
     let mut old = common::WebSocket::connect(&url);

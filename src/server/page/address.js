@@ -1,5 +1,7 @@
 // What the page's own address says: where its server is, and what the link asks for.
 
+import { encoded } from "./names.js";
+
 // The folder of the page: behind a proxy it need not be the root.
 export const base = new URL(".", document.baseURI);
 const query = new URLSearchParams(location.search);
@@ -30,7 +32,7 @@ function ownId() {
     const [, claims] = token.split(".");
     const bytes = Uint8Array.from(atob(claims.replaceAll("-", "+").replaceAll("_", "/")), (letter) => letter.charCodeAt(0));
     const { sub } = JSON.parse(new TextDecoder().decode(bytes));
-    return typeof sub === "string" && sub ? sub.replace(/\s/gu, encodeURIComponent) : null;
+    return typeof sub === "string" && sub ? encoded(sub) : null;
   } catch {
     return null;
   }

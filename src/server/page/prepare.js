@@ -25,7 +25,7 @@ export function prepare(wanted, id, { start, look, leave }) {
   $("prepare-lead").textContent = words.lead;
   $("prepare-name").textContent = shown(name, 80);
   $("prepare-text").textContent = why ? `This link cannot be used. ${why}` : words.text;
-  $("go").hidden = $("look").hidden = Boolean(why);
+  $("go").hidden = $("mirror").hidden = Boolean(why);
   $("go").textContent = kind === "answer" ? words.button : `${words.button} ${shown(name, 24)}`;
   $("go").onclick = () => start(name);
   $("look").onclick = look;
