@@ -594,6 +594,15 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
     away();
     proxy.put(there());
     assert!(bob.hear().is_some_and(|offer| offer.contains("offer")));
+    browser.click("hang-up");
+
+    // A proxy's no is none of the server's, whose page it let in before.
+    proxy.put(Behind::Answers(403));
+    let before = proxy.sockets().len();
+    browser.run("roomtone.signalling.again()");
+    common::wait_for("more connections", || (proxy.sockets().len() >= before + 3).then_some(()));
+    proxy.put(there());
+    browser.wait("roomtone.signalling.isFree");
 
     // A peer that never answers, and a server.
     let mut bob = peer(&link, "bob");

@@ -15,6 +15,8 @@ pub enum Behind {
     Server(SocketAddr),
     /// Every connection is closed at once.
     Nobody,
+    /// Every request is answered with this status, as a proxy does whose server restarts.
+    Answers(u16),
     /// A WebSocket is told these lines after its first one, and closed. The rest is the server's.
     Says(SocketAddr, &'static [&'static str]),
 }
@@ -89,6 +91,12 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
     }
     let server = match shared.behind.lock().unwrap().clone() {
         Behind::Nobody => return,
+        Behind::Answers(status) => {
+            let reply = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            stream.read_exact(&mut vec![0; head.len()]).unwrap();
+            let _ = stream.write_all(reply.as_bytes());
+            return;
+        }
         Behind::Says(_, lines) if is_socket => {
             let mut ws = WebSocket::accept(stream);
             if ws.hear().is_some() {

@@ -98,8 +98,11 @@ signalling.addEventListener("taken", () => {
   showId();
 });
 signalling.addEventListener("locked", ({ detail }) => {
-  const again = { label: "Try again", run: () => signalling.again() };
-  notice(detail, again);
+  const run = () => {
+    status("Connecting to the server…");
+    signalling.again();
+  };
+  notice(detail, { label: "Try again", run });
   if (app.call?.wasUp || app.room?.isEntered) return;
   if (talk()) end();
   state("locked");

@@ -27,6 +27,8 @@ export class Signalling extends EventTarget {
   // Seconds since the connection was begun, and when it was registered.
   #seconds = 0;
   #registered;
+  // Whether the server let us in before.
+  #wasIn = false;
   // Whether a call over this connection stood.
   #talked = false;
   #askedWhy = -Infinity;
@@ -97,6 +99,11 @@ export class Signalling extends EventTarget {
   #later(atOnce = false) {
     const pause = this.#backoff.pause(performance.now(), Math.random(), atOnce);
     if (pause <= 0) return this.#open();
+    this.#wait(pause);
+  }
+
+  #wait(pause) {
+    clearTimeout(this.#timer);
     this.#due = performance.now() + pause;
     this.#timer = setTimeout(() => this.#open(), pause);
   }
@@ -132,8 +139,11 @@ export class Signalling extends EventTarget {
   async #why() {
     if (performance.now() - this.#askedWhy < ASK_WHY) return;
     this.#askedWhy = performance.now();
-    const { refused, words } = await admission();
-    if (!refused || this.#registered !== undefined || this.#phase === "out") return;
+    const { refused, isFinal, words, seconds } = await admission();
+    if (this.#registered !== undefined || this.#phase === "out") return;
+    if (seconds && this.#phase === "closed") this.#wait(Math.max(1000 * seconds, this.#due - performance.now()));
+    // Whoever was let in once comes back, unless the server itself says that the invitation has ended.
+    if (!refused || (this.#wasIn && !isFinal)) return;
     this.#socket?.close();
     this.#leave("out");
     this.#tell("locked", words);
@@ -164,6 +174,7 @@ export class Signalling extends EventTarget {
     }
     if (this.#phase === "registering" && word === "HELLO") {
       this.#phase = "lobby";
+      this.#wasIn = true;
       this.#registered = performance.now();
       return this.#tell("registered");
     }
