@@ -251,7 +251,7 @@ fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
     browser.enter(&host.link());
     host.expect("peer", &[("state", "connected")]);
     browser.wait(
-        "document.querySelector('#notice').textContent.startsWith('Camera and microphone are not allowed')",
+        "document.querySelector('#notice-text').textContent.startsWith('Camera and microphone are not allowed')",
     );
     browser.expect_moving_and_audible();
     host.say(&json!({"command": "stats"}));
