@@ -52,6 +52,15 @@ fn wrong_arguments_are_usage_errors() {
     assert_eq!(fails(&["serve", "--listen", "here"]).0, 2);
     assert_eq!(fails(&["dance"]).0, 2);
     assert_eq!(fails(&["serve", "--cert", "x.pem"]).0, 2);
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--plain"];
+    for (option, words) in [
+        (["--api-secret", "guess"], "(--api-secret) is too short: 32 bytes at least"),
+        (["--token-secret", "guess"], "(--token-secret) is too short: 32 bytes at least"),
+        (["--allow-host", "https://example.org"], "'https://example.org' is no host name"),
+    ] {
+        let (code, error) = fails(&[&serve[..], &option].concat());
+        assert_eq!((code, error.contains(words)), (2, true), "{error}");
+    }
     let (code, error) = fails(&["serve", "--config", "/nonexistent.toml"]);
     assert_eq!(code, 2);
     assert!(error.starts_with("roomtone: /nonexistent.toml: No such file"), "{error}");

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::Sink;
 use super::client::{Client, ClientError, Command};
 use super::plan::MediaPlan;
+use crate::base::net::is_this_machine;
 use crate::protocol::{PeerId, RoomId};
 use crate::server::Server;
 use crate::session::Admission;
@@ -49,7 +50,8 @@ pub async fn host(
 ) -> Result<(), ClientError> {
     // The client comes in by loopback where the server listens there, and trusts its own server.
     let mut address = server.address();
-    let scheme = if address.ip().is_unspecified() || address.ip().is_loopback() { "ws" } else { "wss" };
+    let by_loopback = address.ip().is_unspecified() || is_this_machine(address.ip());
+    let scheme = if by_loopback { "ws" } else { "wss" };
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
     }

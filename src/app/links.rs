@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Event;
+use crate::base::net::is_this_machine;
 use crate::server::{Server, tls};
 
 /// The links to a server for browsers: on this machine without TLS, from others with it. The query says
 /// what the page does: `?call=ID` or `?room=NAME`, or nothing.
 pub fn links(server: &Server, plain: bool, query: &str) -> Vec<Event> {
     let address = server.address();
-    let is_for_this_machine = |ip: IpAddr| ip.is_unspecified() || ip.is_loopback();
+    let is_for_this_machine = |ip: IpAddr| ip.is_unspecified() || is_this_machine(ip);
     let mut links = Vec::new();
     if is_for_this_machine(address.ip()) || plain {
         let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };

@@ -32,7 +32,7 @@ impl CliError {
     /// The exit code, by cause.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Server(ServerError::ShortSecret(_) | ServerError::AllowedHost(_)) => 2,
             Self::Server(_) => 1,
             #[cfg(feature = "media")]
             Self::Client(error) => client_code(error),
