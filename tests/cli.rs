@@ -199,7 +199,11 @@ mod media {
         );
         check(&["--video", "test", "--device", "x"], 2, "the source 'test' takes no device");
         check(&["--video", "file"], 2, "this source needs a --device");
-        check(&["--video", "file", "--device", "/nonexistent.mkv"], 7, "the video source does not start: ");
+        check(
+            &["--video", "file", "--device", "/nonexistent.mkv"],
+            7,
+            "the file /nonexistent.mkv cannot be sent: No such file",
+        );
         check(&["--video", "test", "--size", "1x1"], 2, "'1x1' is no size");
         check(
             &["--video", "test", "--show", "nosuch ! fakesink"],

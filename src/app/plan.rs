@@ -147,15 +147,14 @@ impl MediaPlan {
         }
         let hears = !options.untreated && !options.receive_only && play.is_some();
         let reference = if hears { Reference::start()? } else { None };
-        let mut captures = Vec::new();
-        for kind in Kind::ALL {
-            if !options.receive_only
-                && let Some(mut config) = source(kind, options, sink)
-            {
+        let mut sources = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(|_| !options.receive_only) {
+            if let Some(mut config) = source(kind, options, sink) {
                 config.voice = voice(&config.source, options.untreated, reference.as_deref());
-                captures.push(Capture::start(kind, &config, failed.clone()).await?);
+                sources.push((kind, config));
             }
         }
+        let captures = Stream::sources(&sources, &failed).await?;
         step("the sources run");
         let encoders = Encoders::new(captures, options.rates, failed.clone());
         let stream = Stream::new(encoders.with_element(options.encoder.clone()));

@@ -2,6 +2,7 @@
 //!
 //! `base` imports no other layer of this crate.
 
+pub mod backoff;
 pub mod files;
 pub mod limit;
 pub mod net;

@@ -70,6 +70,8 @@ fn media_code(error: &crate::media::MediaError) -> u8 {
         MediaError::Init(_)
         | MediaError::MissingElement { .. }
         | MediaError::Source { .. }
+        | MediaError::NoMedia { .. }
+        | MediaError::File { .. }
         | MediaError::Record { .. } => 7,
     }
 }

@@ -9,6 +9,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use gst_utils::StreamProducer;
 
+pub(super) use super::gop::Feed;
+use super::gop::Pictures;
 use super::{MediaError, inventory, launch};
 use crate::sdp::Codec;
 
@@ -82,6 +84,8 @@ pub enum Obstacle {
     Broken,
     /// The user wants another size than the source's.
     Size,
+    /// They are stored turned or mirrored, as a phone that is held upright films.
+    Turned,
 }
 
 impl std::fmt::Display for Obstacle {
@@ -90,6 +94,7 @@ impl std::fmt::Display for Obstacle {
             Self::Order => f.write_str("it has B-frames"),
             Self::KeyFrames => write!(f, "more than {} s lie between its key frames", KEY_FRAMES.as_secs()),
             Self::Size => f.write_str("another size is wanted"),
+            Self::Turned => f.write_str("it is stored turned, and is sent upright"),
             Self::Broken => f.write_str("its frames cannot be read"),
             Self::Profile => f.write_str("its profile is not one that everybody decodes"),
         }
@@ -147,6 +152,61 @@ impl Watch {
     }
 }
 
+/// The value of videoflip's `video-direction` that brings a picture with this `image-orientation` upright.
+fn turn(orientation: &str) -> &'static str {
+    match orientation {
+        "rotate-90" => "90r",
+        "rotate-180" => "180",
+        "rotate-270" => "90l",
+        "flip-rotate-0" => "horiz",
+        "flip-rotate-90" => "ur-ll",
+        "flip-rotate-180" => "vert",
+        "flip-rotate-270" => "ul-lr",
+        _ => UPRIGHT,
+    }
+}
+
+const UPRIGHT: &str = "identity";
+
+/// Watches encoded frames before it is known whether there are any.
+#[derive(Debug, Clone)]
+pub(super) struct Tap {
+    known: Arc<Known>,
+    pictures: Pictures,
+}
+
+impl Tap {
+    /// Watches what comes over this sink pad, from the first frame on.
+    pub(super) fn on(pad: &gst::Pad) -> Self {
+        let tap = Self { known: Arc::default(), pictures: Pictures::new() };
+        let (to, pictures, watch) = (tap.known.clone(), tap.pictures.clone(), Mutex::new(Watch::default()));
+        let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(types, move |pad, info| {
+            if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
+                let orientation = event.tag().get::<gst::tags::ImageOrientation>();
+                to.turn(orientation.map_or(UPRIGHT, |orientation| turn(orientation.get())));
+            }
+            let (Some(buffer), Some(caps)) = (info.buffer(), pad.current_caps()) else {
+                return gst::PadProbeReturn::Ok;
+            };
+            let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            pictures.push(buffer, &caps, is_key);
+            if let Some(time) = buffer.pts() {
+                let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = watch.take(time.into(), buffer.size(), is_key);
+                let odd = is_key && !has_common_profile(&caps);
+                if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
+                    to.refuse(found);
+                }
+                to.is_proven.fetch_or(watch.is_proven(), Ordering::Relaxed);
+                to.rate.store(watch.rate().unwrap_or_default(), Ordering::Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        tap
+    }
+}
+
 /// The encoded frames of a source.
 #[derive(Debug, Clone)]
 pub struct Encoded {
@@ -154,16 +214,25 @@ pub struct Encoded {
     pub codec: Codec,
     /// The frames.
     pub(super) producer: StreamProducer,
-    known: Arc<Known>,
+    tap: Tap,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     /// In bit/s; 0 as long as it is not known.
     rate: AtomicU32,
     /// What stands in the way, by its number; 0: nothing.
     obstacle: AtomicU8,
     is_proven: AtomicBool,
+    /// How they are turned to be upright, in videoflip's words.
+    turn: Mutex<&'static str>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        let turn = Mutex::new(UPRIGHT);
+        Self { rate: AtomicU32::new(0), obstacle: AtomicU8::new(0), is_proven: AtomicBool::new(false), turn }
+    }
 }
 
 impl Known {
@@ -172,59 +241,63 @@ impl Known {
             tracing::warn!("the source's pictures are encoded anew: {obstacle}");
         }
     }
+
+    fn turn(&self, turn: &'static str) {
+        if turn != UPRIGHT {
+            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+            self.refuse(Obstacle::Turned);
+        }
+    }
 }
 
 impl Encoded {
     /// It is not to be passed on any more.
     pub(super) fn refuse(&self, obstacle: Obstacle) {
-        self.known.refuse(obstacle);
+        self.tap.known.refuse(obstacle);
     }
 
-    /// Watches what comes into this sink.
-    pub(super) fn of(appsink: &gst_app::AppSink, producer: StreamProducer) -> Result<Self, MediaError> {
+    /// What came into this sink, over the pad that is tapped.
+    pub(super) fn of(
+        appsink: &gst_app::AppSink,
+        producer: StreamProducer,
+        tap: Tap,
+    ) -> Result<Self, MediaError> {
         let failed = || MediaError::WebRtc("the source's codec is not known".to_owned());
         let pad = appsink.static_pad("sink").ok_or_else(failed)?;
         let codec = pad.current_caps().and_then(|caps| codec_of(&caps)).ok_or_else(failed)?;
-        let known = Arc::new(Known::default());
-        let (to, watch) = (known.clone(), Mutex::new(Watch::default()));
-        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-            let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((time, buffer)) = info.buffer().and_then(|buffer| Some((buffer.pts()?, buffer))) {
-                let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-                let found = watch.take(time.into(), buffer.size(), is_key);
-                let odd = is_key && !has_common_profile(pad, codec);
-                if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
-                    to.refuse(found);
-                }
-                to.is_proven.store(watch.is_proven(), Ordering::Relaxed);
-                to.rate.store(watch.rate().unwrap_or_default(), Ordering::Relaxed);
-            }
-            gst::PadProbeReturn::Ok
-        });
-        Ok(Self { codec, producer, known })
+        Ok(Self { codec, producer, tap })
+    }
+
+    /// Feeds a decoder whose raw frames leave over that sink pad: with the picture that is shown now, and what follows.
+    pub(super) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
+        self.tap.pictures.feed(appsrc, raw)
+    }
+
+    /// How its pictures are brought upright: a value of videoflip's `video-direction`.
+    pub(super) fn turn(&self) -> &'static str {
+        *self.tap.known.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What it takes, in bit/s, once that is known.
     pub fn rate(&self) -> Option<u32> {
-        Some(self.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+        Some(self.tap.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
 
-    /// Whether it is known by now that it can be passed on. A decoder that begins later than its first key frame may wait
-    /// long, or for ever.
+    /// Whether it is known by now that it can be passed on: a second key frame came in time.
     pub fn is_proven(&self) -> bool {
-        self.can_pass() && self.known.is_proven.load(Ordering::Relaxed)
+        self.can_pass() && self.tap.known.is_proven.load(Ordering::Relaxed)
     }
 
     /// Whether it can be passed on, as far as is known. What stands in the way once does so for good.
     pub fn can_pass(&self) -> bool {
-        self.known.obstacle.load(Ordering::Relaxed) == 0
+        self.tap.known.obstacle.load(Ordering::Relaxed) == 0
     }
 }
 
-fn has_common_profile(pad: &gst::Pad, codec: Codec) -> bool {
-    let caps = pad.current_caps();
-    let profile = caps.as_ref().and_then(|caps| caps.structure(0)?.get::<&str>("profile").ok());
-    profile.is_none_or(|profile| profiles(codec).contains(&profile))
+fn has_common_profile(caps: &gst::CapsRef) -> bool {
+    let profile = caps.structure(0).and_then(|caps| caps.get::<&str>("profile").ok());
+    let known = codec_of(caps).zip(profile);
+    known.is_none_or(|(codec, profile)| profiles(codec).contains(&profile))
 }
 
 #[cfg(test)]

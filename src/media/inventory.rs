@@ -57,6 +57,7 @@ pub const PARTS: &[Part] = &[
     part("v4l2src", "gstreamer1.0-plugins-good", "cameras", false),
     part("ximagesrc", "gstreamer1.0-plugins-good", "the screen as a source", false),
     part("rtspsrc", "gstreamer1.0-plugins-good", "network cameras", false),
+    part("souphttpsrc", "gstreamer1.0-plugins-good", "films of the web", false),
     part("autovideosink", "gstreamer1.0-plugins-good", "windows", false),
     part("ximagesink", "gstreamer1.0-x", "windows under X11", false),
     part("pulsesrc", "gstreamer1.0-pulseaudio", "microphones and speakers by PulseAudio or PipeWire", false),

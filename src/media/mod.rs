@@ -4,6 +4,7 @@
 //! that none of them can stop another. Between them run `StreamProducer`s: an appsink that feeds any
 //! number of bounded, leaky appsrcs. All pipelines share one clock and one base time.
 
+mod again;
 pub mod capture;
 mod certificate;
 pub mod channel;
@@ -11,6 +12,8 @@ mod conceal;
 mod congestion;
 pub mod encode;
 pub mod encoded;
+mod feed;
+mod gop;
 pub mod grid;
 mod handshake;
 pub mod inventory;
@@ -29,6 +32,7 @@ mod rtp;
 pub mod stage;
 pub mod stats;
 pub mod stream;
+mod supervise;
 mod transceivers;
 pub mod transport;
 pub mod voice;
@@ -77,14 +81,32 @@ pub enum MediaError {
         reason: String,
     },
     /// A source does not deliver.
-    #[error("the {kind} source does not start: {reason}; devices found here: {there}")]
+    #[error("{name} does not start: {reason}{}", .there.as_ref().map(|there| format!("; devices found here: {there}")).unwrap_or_default())]
     Source {
-        /// Audio or video.
-        kind: Kind,
+        /// The source's name for people.
+        name: String,
         /// GStreamer's words.
         reason: String,
-        /// The options that choose the devices that there are.
-        there: String,
+        /// The options that choose the devices that there are, where the source is a device.
+        there: Option<String>,
+    },
+    /// A file or a camera has no media of a kind.
+    #[error("{name} has no {kind}")]
+    NoMedia {
+        /// The source's name for people.
+        name: String,
+        /// Audio or video.
+        kind: Kind,
+    },
+    /// A file that is to be sent cannot be read.
+    #[error(
+        "the file {path} cannot be sent: {reason}; --device is a path or an address that begins with file:, http: or https:"
+    )]
+    File {
+        /// The path or the address.
+        path: String,
+        /// Why.
+        reason: String,
     },
     /// webrtcbin refused something.
     #[error("{0}")]
@@ -110,6 +132,8 @@ impl MediaError {
             | Self::Parameter(_)
             | Self::Text { .. }
             | Self::WebRtc(_)
+            | Self::NoMedia { .. }
+            | Self::File { .. }
             | Self::Record { .. } => false,
         }
     }

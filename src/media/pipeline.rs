@@ -83,6 +83,27 @@ pub(super) fn hold_for_latency(source: &gst_app::AppSrc) {
     });
 }
 
+/// The words of an error of a source that wants a user name and a password, or refuses them.
+pub(super) const NOT_AUTHORIZED: &str =
+    "it wants a user name and a password in its address, or refuses these";
+
+/// An error in words: where GStreamer's own say little, in others.
+fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
+    match missing {
+        _ if error.matches(gst::ResourceError::NotAuthorized) => NOT_AUTHORIZED.to_owned(),
+        Some(missing) => {
+            format!("GStreamer has no {missing} here; `roomtone doctor` tells which packages are missing")
+        }
+        None => error.message().to_owned(),
+    }
+}
+
+/// What a pipeline misses that says so, in GStreamer's words.
+fn missing_plugin(structure: Option<&gst::StructureRef>) -> Option<String> {
+    let structure = structure.filter(|structure| structure.name() == "missing-plugin")?;
+    structure.get::<String>("name").ok()
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Owned {
@@ -118,8 +139,10 @@ impl Owned {
         let bus = pipeline.bus().map(|bus| {
             let weak = pipeline.downgrade();
             smol::spawn(async move {
+                let mut missing = None;
                 let mut messages = bus.stream_filtered(&[
                     gst::MessageType::Error,
+                    gst::MessageType::Element,
                     gst::MessageType::Eos,
                     gst::MessageType::Latency,
                 ]);
@@ -129,11 +152,15 @@ impl Owned {
                         gst::MessageView::Error(error) => {
                             let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
                             tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
-                            let words = error.error().message().to_owned();
+                            let words = words(&error.error(), missing.take());
                             match message.src().and_then(part::of) {
                                 Some(part) => BusEvent::Part(part, words),
                                 None => BusEvent::Error(source, words),
                             }
+                        }
+                        gst::MessageView::Element(element) => {
+                            missing = missing_plugin(element.structure()).or(missing);
+                            continue;
                         }
                         gst::MessageView::Eos(_) => BusEvent::Eos,
                         gst::MessageView::Latency(_) => {

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use smol::channel::Sender;
 
-use super::MediaError;
 use super::capture::{Capture, SourceConfig};
 use super::encode::{Encoders, Rates};
+use super::{MediaError, supervise};
 use crate::sdp::Kind;
 
 /// A stream of ours, for any number of peers. Clones are the same stream.
@@ -16,12 +16,16 @@ pub struct Stream {
     pub id: String,
     /// Its sources, encoded once for all.
     pub encoders: Arc<Encoders>,
+    /// Looks after the sources.
+    _watch: Arc<Vec<smol::Task<()>>>,
 }
 
 impl Stream {
     /// A stream under an id of its own.
     pub fn new(encoders: Encoders) -> Self {
-        Self { id: format!("roomtone-{:08x}", fastrand::u32(..)), encoders: Arc::new(encoders) }
+        let encoders = Arc::new(encoders);
+        let watch = Arc::new(supervise::watch(&encoders, encoders.failures()));
+        Self { id: format!("roomtone-{:08x}", fastrand::u32(..)), encoders, _watch: watch }
     }
 
     /// Starts sources, at most one of each kind, with the bounds of the pictures' bitrate. What stops later is told
@@ -32,11 +36,20 @@ impl Stream {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         super::init()?;
-        let mut captures = Vec::new();
-        for (kind, config) in sources {
-            captures.push(Capture::start(*kind, config, failures.clone()).await?);
-        }
+        let captures = Self::sources(sources, &failures).await?;
         Ok(Self::new(Encoders::new(captures, rates, failures)))
+    }
+
+    /// Starts sources, at most one of each kind. A file or a camera that lacks a kind is told of to `failures`.
+    ///
+    /// # Errors
+    ///
+    /// Where a source does not start, or none has what is wanted of it.
+    pub async fn sources(
+        sources: &[(Kind, SourceConfig)],
+        failures: &Sender<String>,
+    ) -> Result<Vec<Capture>, MediaError> {
+        supervise::start(sources, failures).await
     }
 
     pub(super) fn has(&self, kind: Kind) -> bool {

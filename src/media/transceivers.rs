@@ -1,12 +1,10 @@
 //! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
 
-use std::sync::Arc;
-
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
 use super::congestion::{Estimator, Found};
-use super::encode::{Encoder, Seat};
+use super::feed::Feed;
 use super::peer::PeerConfig;
 use super::stream::Stream;
 use super::{MediaError, launch, rtp};
@@ -36,13 +34,6 @@ pub(super) struct Sender {
     pub(super) is_wanted: bool,
 }
 
-#[derive(Debug)]
-struct Feed {
-    link: gst_utils::ConsumptionLink,
-    encoder: Arc<Encoder>,
-    seat: Seat,
-}
-
 impl Sender {
     pub(super) fn kind(&self) -> Kind {
         self.kind
@@ -64,7 +55,7 @@ impl Sender {
 
     /// Frames sent so far.
     pub(super) fn pushed(&self) -> u64 {
-        self.before + self.feed.as_ref().map_or(0, |feed| feed.link.pushed())
+        self.before + self.feed.as_ref().map_or(0, |feed| feed.pushed())
     }
 
     /// What was found of the way to the peer, where that is known.
@@ -79,8 +70,8 @@ impl Sender {
 
     /// What is encoded for it, in bit/s; none as long as nothing flows.
     pub(super) fn bitrate(&self) -> Option<u32> {
-        let feed = self.feed.as_ref().filter(|feed| !feed.link.discard());
-        feed.map(|feed| feed.encoder.bitrate())
+        let feed = self.feed.as_ref().filter(|feed| feed.flows());
+        feed.map(Feed::bitrate)
     }
 
     /// Sends this from now on, or as soon as a codec is agreed.
@@ -121,27 +112,14 @@ impl Sender {
 
     fn feed(&mut self) -> Result<(), MediaError> {
         let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.way) else { return Ok(()) };
-        let (seat, encoder) = stream.encoders.sit(*codec)?;
-        let link = encoder.producer().add_consumer(appsrc);
-        let link =
-            link.map_err(|error| MediaError::WebRtc(format!("the {} cannot be sent: {error}", self.kind)))?;
-        // Nothing leaves before the connection stands.
-        link.set_discard(true);
-        self.feed = Some(Feed { link, encoder, seat });
+        self.feed = Some(Feed::start(stream, *codec, appsrc)?);
         Ok(())
     }
 
     /// The network allows so much (bit/s) and loses so many percent: another encode may suit better.
     pub(super) fn follow(&mut self, allowed: u32, lost: u32) -> Result<(), MediaError> {
         let (Some(stream), Some(feed)) = (&self.stream, &mut self.feed) else { return Ok(()) };
-        let encoder = stream.encoders.follow(&feed.seat, allowed, lost)?;
-        if !Arc::ptr_eq(&encoder, &feed.encoder) {
-            // It goes on with a key frame of the other encode, which is asked for.
-            let changed = feed.link.change_producer(encoder.producer(), false);
-            changed.map_err(|error| MediaError::WebRtc(error.to_string()))?;
-            feed.encoder = encoder;
-        }
-        Ok(())
+        feed.follow(stream, allowed, lost)
     }
 
     /// The packets that are sent for others to be repaired with (RFC 5109): as the peer loses, in percent.
@@ -160,10 +138,8 @@ impl Sender {
     /// peer wants it.
     pub(super) fn flow(&self, connected: bool) {
         let on = connected && self.is_wanted;
-        let Some(feed) = self.feed.as_ref().filter(|feed| on == feed.link.discard()) else { return };
-        feed.link.set_discard(!on);
-        if on {
-            feed.encoder.begin();
+        if let Some(feed) = self.feed.as_ref().filter(|feed| on != feed.flows()) {
+            feed.flow(on);
         }
     }
 }

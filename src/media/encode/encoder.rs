@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 
-use super::again::Again;
 use super::shape::Shape;
 use super::threads;
 use crate::media::MediaError;
+use crate::media::again::Again;
 use crate::media::capture::Capture;
 use crate::media::encoded::{self, Encoded};
 use crate::media::launch;
@@ -83,6 +83,7 @@ fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Part
     });
     let forced = limit_key_frames(&appsink);
     hold_back_end(&appsink);
+    use_common_times(&appsink);
     let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
     Ok(Parts { owned, appsrc, producer, is_broken, forced })
 }
@@ -194,6 +195,30 @@ impl Encoder {
     /// It passes an encoded source on.
     pub fn passes(&self) -> bool {
         matches!(&*lock(&self.from), From::Encoded(_))
+    }
+
+    /// Does something once, before the next key frame leaves; not any more once `is_wanted` says so.
+    pub(in crate::media) fn at_key_frame(
+        &self,
+        is_wanted: Arc<AtomicBool>,
+        act: impl FnOnce() + Send + 'static,
+    ) {
+        let Some(pad) = self.producer.appsink().static_pad("sink") else { return };
+        let act = Mutex::new(Some(act));
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let is_delta =
+                info.buffer().is_none_or(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+            if !is_wanted.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Remove;
+            }
+            if is_delta {
+                return gst::PadProbeReturn::Ok;
+            }
+            if let Some(act) = lock(&act).take() {
+                act();
+            }
+            gst::PadProbeReturn::Remove
+        });
     }
 
     /// Begins anew for one who comes: with a key frame, and of what is seen now.
@@ -334,6 +359,31 @@ fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
         gst::PadProbeReturn::Ok
     });
     forced
+}
+
+/// Gives encoded frames their time on the common base, in one endless segment, and no decoding time: x264enc shifts its
+/// times by 1000 hours, and a payloader that is then given frames of another encoder goes on with the decoding time that it
+/// saw last, until which nothing is sent.
+fn use_common_times(appsink: &gst_app::AppSink) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
+    let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    pad.add_probe(types, move |_, info| {
+        if let Some(gst::EventView::Segment(new)) = info.event().map(|event| event.view()) {
+            if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
+                *lock(&segment) = new.clone();
+            }
+            let endless = gst::FormattedSegment::<gst::ClockTime>::new();
+            info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));
+        }
+        if let Some(buffer) = info.buffer_mut() {
+            let time = buffer.pts().and_then(|pts| lock(&segment).to_running_time(pts));
+            let buffer = buffer.make_mut();
+            buffer.set_pts(time);
+            buffer.set_dts(gst::ClockTime::NONE);
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// An encoder that fails ends its stream; those who are sent it get another one, and must not see the end, which would

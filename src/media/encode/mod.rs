@@ -1,7 +1,6 @@
 //! Encode few times, however many peers there are: each codec that some peer negotiated, at up to three rates
 //! where the network does not allow all of them the same, stopped when none is left that needs it.
 
-mod again;
 mod encoder;
 pub mod ladder;
 mod pass;
@@ -106,9 +105,7 @@ impl Encoders {
         let kinds = captures.iter().map(Capture::kind).collect();
         let captures = captures.into_iter().map(|capture| (capture.kind(), capture)).collect();
         let state = Arc::new(Mutex::new(State { captures, ..State::default() }));
-        let encoders = Self { kinds, rates, wanted: None, state, failures };
-        encoders.prove();
-        encoders
+        Self { kinds, rates, wanted: None, state, failures }
     }
 
     /// With an element to encode with, where it can encode what is asked for.
@@ -119,6 +116,11 @@ impl Encoders {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Where it is told what the user should know of sources and encoders.
+    pub(in crate::media) fn failures(&self) -> &Sender<String> {
+        &self.failures
     }
 
     /// Whether there is something to send of that kind.
@@ -150,20 +152,23 @@ impl Encoders {
         self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
     }
 
-    /// An encoded source that may be passed on, to those whose network takes it; none for who wants an encoder of ours.
+    /// An encoded source that may be passed on, as far as is known, to those whose network takes it; none where the user
+    /// wants an encoder.
     fn passable<'a>(&self, state: &'a State, kind: Kind) -> Option<&'a Encoded> {
         let (capture, encoded) = state.encoded(kind).filter(|_| self.wanted.is_none())?;
         let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
         (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
     }
 
-    /// Takes a seat among those who are sent that codec, and the encoder for it, started when nobody used it yet.
+    /// Takes a seat among those who are sent that codec, and the encoder for it, started when nobody used it yet. It
+    /// encodes, even where the source can be passed on: that takes a key frame of the source.
     pub fn sit(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
         let mut state = self.lock();
         let rates = self.bounds(codec.kind());
         let id = state.ladders.entry(codec).or_insert_with(|| Ladder::new(rates)).enter();
         let seat = Seat { codec, id, state: Arc::downgrade(&self.state) };
-        let encoder = self.encoder_of(&mut state, codec, id);
+        let encoder = self.encoded_for(&mut state, codec, id);
+        let encoder = encoder.or_else(|error| self.passing(&mut state, codec)?.ok_or(error));
         drop(state);
         Ok((seat, encoder?))
     }
@@ -213,10 +218,8 @@ impl Encoders {
 
     /// What passes an encoded source of that codec on, where there is one, started when it does not run.
     fn passing(&self, state: &mut State, codec: Codec) -> Result<Option<Arc<Encoder>>, MediaError> {
-        let Some(encoded) = self.passable(state, codec.kind()).filter(|encoded| encoded.codec == codec)
-        else {
-            return Ok(None);
-        };
+        let is_this = |encoded: &&Encoded| encoded.codec == codec && encoded.is_proven();
+        let Some(encoded) = self.passable(state, codec.kind()).filter(is_this) else { return Ok(None) };
         let there = state.running.get(&(codec, PASSED)).and_then(Weak::upgrade);
         if let Some(encoder) = there.filter(|encoder| !encoder.is_broken()) {
             return Ok(Some(encoder));
@@ -233,15 +236,20 @@ impl Encoders {
     }
 
     fn encoder_of(&self, state: &mut State, codec: Codec, seat: u64) -> Result<Arc<Encoder>, MediaError> {
-        let Some(ladder) = state.ladders.get(&codec) else {
-            return Err(MediaError::WebRtc(format!("nothing to send as {codec}")));
-        };
-        let (rung, rate) = (ladder.rung(seat), ladder.rate(ladder.rung(seat)));
         if state.seats.get(&(codec, seat)).is_none_or(|known| known.pass.is_on())
             && let Some(passing) = self.passing(state, codec)?
         {
             return Ok(passing);
         }
+        self.encoded_for(state, codec, seat)
+    }
+
+    /// The encoder of the rung that a seat is on.
+    fn encoded_for(&self, state: &mut State, codec: Codec, seat: u64) -> Result<Arc<Encoder>, MediaError> {
+        let Some(ladder) = state.ladders.get(&codec) else {
+            return Err(MediaError::WebRtc(format!("nothing to send as {codec}")));
+        };
+        let (rung, rate) = (ladder.rung(seat), ladder.rate(ladder.rung(seat)));
         self.running(state, codec, rung, rate)
     }
 

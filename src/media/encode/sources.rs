@@ -1,34 +1,51 @@
 //! What is encoded: the sources, muted or not, one in place of another, and their raw frames where they give encoded ones.
 
-use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Weak};
+
+use smol::channel::Receiver;
 
 use super::encoder::{Encoder, Raw};
-use super::{Encoders, PASSED, State, lock};
+use super::{Encoders, PASSED, State};
 use crate::media::MediaError;
-use crate::media::capture::{Capture, Frames};
+use crate::media::capture::{Capture, End, Frames, SourceConfig};
 use crate::sdp::{Codec, Kind};
 
-/// Between two looks at whether a source can be passed on.
-const PROOF: Duration = Duration::from_millis(500);
+/// The decoder of a source that is not known yet to be one that can be passed on.
+#[derive(Debug)]
+pub(in crate::media) struct Proof {
+    source: u64,
+    _raw: Raw,
+}
 
 impl Encoders {
-    /// Decodes what a source begins with, and goes on as long as it is not known whether it can be passed on.
-    pub(super) fn prove(&self) {
+    /// Decodes an encoded source as long as it is not known whether it can be passed on, and passes it on once it is, in
+    /// place of the encoders that run without peers. To be called again and again, with what it returned.
+    pub(in crate::media) fn prove(&self, held: Option<Proof>) -> Option<Proof> {
         let mut state = self.lock();
-        let Some(encoded) = state.encoded(Kind::Video).map(|(_, encoded)| encoded.clone()) else { return };
-        let Ok(raw) = self.raw(&mut state, Kind::Video) else { return };
-        let state = Arc::downgrade(&self.state);
-        smol::spawn(async move {
-            let is_there = |state: Arc<Mutex<State>>| {
-                lock(&state).encoded(Kind::Video).is_some_and(|(_, of)| of.producer == encoded.producer)
-            };
-            while !encoded.is_proven() && state.upgrade().is_some_and(is_there) {
-                smol::Timer::after(PROOF).await;
-            }
-            drop(raw);
-        })
-        .detach();
+        let (source, encoded) =
+            state.encoded(Kind::Video).map(|(capture, encoded)| (capture.id(), encoded.clone()))?;
+        if !encoded.is_proven() {
+            return held.filter(|proof| proof.source == source).or_else(|| {
+                let _raw = self.raw(&mut state, Kind::Video).ok()?;
+                Some(Proof { source, _raw })
+            });
+        }
+        let encodes = |(codec, encoder): (&Codec, &Arc<Encoder>)| {
+            (*codec == encoded.codec && !encoder.passes()).then_some(*codec)
+        };
+        if let Some(codec) = state.kept.iter().find_map(encodes)
+            && let Err(error) = self.keep_in(&mut state, codec)
+        {
+            tracing::debug!("{error}");
+        }
+        None
+    }
+
+    /// The source of a kind: its number, where its end is told, and what it was started with.
+    pub(in crate::media) fn source(&self, kind: Kind) -> Option<(u64, Receiver<End>, SourceConfig)> {
+        let state = self.lock();
+        let capture = state.captures.get(&kind)?;
+        Some((capture.id(), capture.ended(), capture.config().clone()))
     }
 
     /// Silence or black from now on, or the source again; false where nothing of the kind is sent.
@@ -49,9 +66,16 @@ impl Encoders {
     /// Another source in place of the one of its kind, for all peers at once; false where nothing of the
     /// kind is sent.
     pub fn replace(&self, capture: Capture) -> Result<bool, MediaError> {
+        self.replace_if(capture, None)
+    }
+
+    /// The same, only where the source has that number.
+    pub(in crate::media) fn replace_if(&self, capture: Capture, id: Option<u64>) -> Result<bool, MediaError> {
         let mut state = self.lock();
         let kind = capture.kind();
-        let Some(old) = state.captures.get(&kind) else { return Ok(false) };
+        let Some(old) = state.captures.get(&kind).filter(|old| id.is_none_or(|id| old.id() == id)) else {
+            return Ok(false);
+        };
         capture.set_muted(old.is_muted());
         // What runs goes over to it before the old one ends.
         let _old = (state.captures.insert(kind, capture), state.decoded.remove(&kind));
@@ -69,8 +93,6 @@ impl Encoders {
         let kept: Vec<Codec> =
             state.kept.iter().filter(|(_, encoder)| is_passing(encoder)).map(|(codec, _)| *codec).collect();
         kept.into_iter().try_for_each(|codec| self.keep_in(&mut state, codec))?;
-        drop(state);
-        self.prove();
         Ok(true)
     }
 

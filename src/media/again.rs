@@ -72,6 +72,12 @@ impl Again {
         Some(Self { pad, last })
     }
 
+    /// How long ago the last picture came, or was given again; none before the first one.
+    pub(super) fn age(&self) -> Option<Duration> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.picture.as_ref().map(|(_, at)| at.elapsed())
+    }
+
     /// Gives the last one again, unless another comes first.
     pub(super) fn show(&self) {
         let (pad, last, asked) = (self.pad.clone(), self.last.clone(), Instant::now());

@@ -1,0 +1,48 @@
+//! Growing, jittered pauses between attempts.
+
+use std::time::Duration;
+
+/// Counts attempts that failed in a row. Chance comes from outside.
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    failures: u32,
+}
+
+impl Backoff {
+    /// Pauses that double from `first` to `longest`.
+    pub fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, failures: 0 }
+    }
+
+    /// Returns the pause before the next attempt. `chance` (0 to 1) takes away up to a half of it, so that many clients do
+    /// not come all at once.
+    pub fn next_pause(&mut self, chance: f64) -> Duration {
+        let pause = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
+        self.failures = self.failures.saturating_add(1);
+        pause.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
+    }
+
+    /// An attempt succeeded, and its success lasted.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_anew_after_a_success() {
+        let (first, longest) = (Duration::from_secs(1), Duration::from_secs(30));
+        let mut backoff = Backoff::new(first, longest);
+        let pauses: Vec<u64> = (0..7).map(|_| backoff.next_pause(0.0).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(backoff.next_pause(1.0), longest / 2);
+        backoff.reset();
+        assert_eq!(backoff.next_pause(0.0), first);
+        (0..100).for_each(|_| assert!(backoff.next_pause(0.5) <= longest));
+    }
+}
