@@ -242,7 +242,8 @@ fn an_id_is_taken_over_from_a_socket_that_is_dead() {
 
 #[test]
 fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
-    let server = Running::plain();
+    let timeouts = Timeouts { unread: Duration::from_secs(1), ..Timeouts::default() };
+    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
     let (mut ann, _frozen) = (server.peer("ann"), server.peer("frozen"));
     ann.say("SESSION frozen");
     ann.expect("SESSION_OK");
@@ -261,6 +262,112 @@ fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
     }
     drop(flood.join().unwrap());
     server.peer("frozen");
+}
+
+/// A peer that reads some messages a second, until it has heard what it waits for. Returns what it heard of `friend`,
+/// and how many bytes it read.
+fn read_slowly(mut peer: WebSocket, friend: &str, until: usize) -> (Vec<String>, usize, WebSocket) {
+    let (prefix, mut heard, mut bytes) = (format!("ROOM_PEER_MSG {friend} "), vec![], 0);
+    while heard.len() < until {
+        let line = peer.hear().expect("a slow reader keeps its connection");
+        bytes += line.len();
+        heard.extend(line.strip_prefix(&prefix).map(str::to_owned));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (heard, bytes, peer)
+}
+
+#[test]
+fn a_flood_slows_its_sender_and_the_slow_reader_keeps_its_connection_and_its_id() {
+    const MESSAGE: usize = 16 * 1024;
+    const FRIENDLY: usize = 10;
+    let server = Running::plain();
+    let enter = |name: &str| {
+        let mut peer = server.peer(name);
+        peer.say("ROOM attic");
+        peer.hear().unwrap();
+        peer
+    };
+    let (victim, mut flooder, mut friend) = (enter("victim"), enter("flooder"), enter("friend"));
+    let ends = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let end = ends.clone();
+    let flood = std::thread::spawn(move || {
+        let line = format!("ROOM_PEER_MSG victim {}", "x".repeat(MESSAGE));
+        let mut sent = 0;
+        while !end.load(std::sync::atomic::Ordering::Relaxed) && flooder.try_say(&line) {
+            sent += line.len();
+        }
+        (sent, flooder)
+    });
+    let slow = std::thread::spawn(move || read_slowly(victim, "friend", FRIENDLY));
+    for n in 0..FRIENDLY {
+        friend.say(&format!("ROOM_PEER_MSG victim {n}"));
+        std::thread::sleep(Duration::from_millis(200));
+        if n == 2 {
+            // Its answer to the server's ping is behind all that the system holds for it.
+            let mut thief = server.connect("");
+            thief.say("HELLO victim");
+            thief.expect_close(1002, "invalid peer uid");
+        }
+    }
+    let (heard, read, victim) = slow.join().unwrap();
+    assert_eq!(heard, (0..FRIENDLY).map(|n| n.to_string()).collect::<Vec<_>>(), "all of a third's, in order");
+    ends.store(true, std::sync::atomic::Ordering::Relaxed);
+    friend.say("ROOM_PEER_LIST");
+    let list = std::iter::from_fn(|| friend.hear()).find(|line| line.starts_with("ROOM_PEER_LIST ")).unwrap();
+    assert!(list.contains("victim") && list.contains("flooder"), "{list}");
+    // Whatever is still to be sent is read by nobody now.
+    drop(victim);
+    let (sent, _flooder) = flood.join().unwrap();
+    // What the system holds on the way: two sockets' buffers each, of 4 and 6 MB at most, and the server's part.
+    assert!(sent - read < 24 << 20, "{sent} bytes were taken of the flooder, and {read} read");
+}
+
+#[test]
+fn what_a_fellow_does_not_read_is_refused_and_others_are_reached() {
+    let timeouts = Timeouts {
+        unread: Duration::from_secs(300),
+        held: Duration::from_millis(200),
+        ..Timeouts::default()
+    };
+    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
+    let mut deaf = server.peer("deaf");
+    deaf.say("ROOM attic");
+    let mut bob = server.peer("bob");
+    bob.say("ROOM attic");
+    let mut ann = server.peer("ann");
+    ann.say("ROOM attic");
+    let refused = "ERROR peer 'deaf' does not read what it is sent: this message is dropped";
+    let line = format!("ROOM_PEER_MSG deaf {}", "x".repeat(64 * 1024));
+    for _ in 0..400 {
+        ann.say(&line);
+    }
+    ann.say("ROOM_PEER_MSG bob hello");
+    while bob.hear().unwrap() != "ROOM_PEER_MSG ann hello" {}
+    while ann.hear().unwrap() != refused {}
+    // It is not dropped for what others send, and has all that was not refused.
+    ann.say("ROOM_PEER_LIST");
+    let list = std::iter::from_fn(|| ann.hear()).find(|line| line.starts_with("ROOM_PEER_LIST ")).unwrap();
+    assert!(list.contains("deaf"), "{list}");
+    let got = std::iter::from_fn(|| deaf.hear()).find(|line| line.starts_with("ROOM_PEER_MSG ann "));
+    assert_eq!(got.unwrap(), line.replace("deaf", "ann"));
+}
+
+#[test]
+fn lists_have_a_rate() {
+    let server = Running::plain();
+    let mut ann = server.connect("?roomtone=1");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    let began = std::time::Instant::now();
+    // Each costs 50 names, beside those that it tells of: 4000 may be told at once, and 400 a second.
+    for _ in 0..100 {
+        ann.say("PEER_LIST");
+    }
+    for _ in 0..100 {
+        ann.expect("PEER_LIST ");
+    }
+    assert!(began.elapsed() >= Duration::from_millis(2000), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -502,6 +609,82 @@ fn a_server_that_is_asked_to_end_ends_normally() {
         ann.expect_end(1001, "the server stops");
         assert_eq!(program.end(), (0, String::new()), "{signal}");
     }
+}
+
+/// However much is said of the peers of a room, each message and each answer is one that clients take (1 MiB).
+#[test]
+fn descriptions_of_many_peers_come_in_parts() {
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+    let api_secret = Some(roomtone::protocol::Secret(SECRET.into()));
+    let server = Running::start(Config { api_secret, ..Config::plain(ANY) });
+    let authorization = format!("Bearer {SECRET}");
+    let mut peers: Vec<WebSocket> = (0..20).map(|n| server.peer(&format!("p{n:02}"))).collect();
+    for (n, peer) in peers.iter_mut().enumerate() {
+        peer.say("ROOM attic");
+        assert!(peer.hear().unwrap().starts_with("ROOM_OK "));
+        let url = format!("http://{}/api/peers/p{n:02}/description", server.address);
+        let description = serde_json::json!("x".repeat(65_000));
+        let put = http().put(url).header("authorization", &authorization).send_json(description);
+        assert_eq!(put.unwrap().status(), 204);
+    }
+    // In a pool: those that do not fit into the first event follow.
+    let mut pool = server.connect("ssp");
+    pool.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < 20 {
+        let line = pool.hear().unwrap();
+        assert!(line.len() <= 1 << 20, "{} bytes", line.len());
+        let event: serde_json::Value = serde_json::from_str(&line).unwrap();
+        if event["type"] == "rtc:joined" {
+            assert_eq!(event["data"]["peers"].as_array().unwrap().len(), 20);
+            let all = event["data"]["descriptions"].as_object().unwrap().iter();
+            told.extend(all.filter(|(_, what)| what.is_string()).map(|(id, _)| id.clone()));
+        } else {
+            assert_eq!(event["type"], "rtc:describe");
+            assert!(told.insert(event["data"]["id"].as_str().unwrap().to_owned()), "told twice");
+        }
+    }
+    // In a room, and by the API.
+    let mut room = server.connect("?roomtone=1");
+    for line in ["HELLO late", "ROOM attic"] {
+        room.say(line);
+        room.hear().unwrap();
+    }
+    let described =
+        (0..20).map(|_| room.hear().unwrap()).filter(|line| line.starts_with("ROOM_PEER_DESCRIBED "));
+    assert_eq!(described.filter(|line| line.len() < 66_000).count(), 20);
+    let (mut path, mut listed) = ("/api/rooms".to_owned(), vec![]);
+    loop {
+        let url = format!("http://{}{path}", server.address);
+        let mut page = http().get(url).header("authorization", &authorization).call().unwrap();
+        let next = page.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
+        let page = page.body_mut().read_to_string().unwrap();
+        assert!(page.len() <= 1 << 20, "{} bytes", page.len());
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        assert_eq!((&page[0]["room"], page.as_array().unwrap().len()), (&"attic".into(), 1));
+        let peers = page[0]["peers"].as_array().unwrap();
+        listed.extend(peers.iter().map(|peer| peer["id"].as_str().unwrap().to_owned()));
+        let Some(next) = next else { break };
+        path = next.trim_start_matches('<').trim_end_matches(">; rel=\"next\"").to_owned();
+    }
+    assert_eq!(listed.len(), 22);
+    assert!(listed.is_sorted() && (0..20).all(|n| listed.contains(&format!("p{n:02}"))), "{listed:?}");
+    drop(peers);
+}
+
+#[test]
+fn requests_have_a_rate() {
+    let server = Running::plain();
+    let url = format!("http://{}/health", server.address);
+    // One connection for all.
+    let agent = http();
+    let mut refused = (0..2000).map(|_| {
+        let mut answer = agent.get(&url).call().unwrap();
+        let status = answer.status().as_u16();
+        answer.body_mut().read_to_string().unwrap();
+        status
+    });
+    assert!(refused.any(|status| status == 429));
 }
 
 fn http() -> ureq::Agent {

@@ -42,6 +42,14 @@ impl Bucket {
         Duration::try_from_secs_f64(missing / self.a_second).unwrap_or(Duration::MAX)
     }
 
+    /// Takes that many tokens, whether they are there or not. Returns how long it takes until none is owed any more: zero
+    /// where there were enough.
+    pub fn charge(&mut self, now: Instant, tokens: u32) -> Duration {
+        self.left = self.level(now) - f64::from(tokens);
+        self.at = Some(now);
+        Duration::try_from_secs_f64((-self.left / self.a_second).max(0.0)).unwrap_or(Duration::MAX)
+    }
+
     /// Returns whether the bucket is as full as a new one.
     pub fn is_full(&self, now: Instant) -> bool {
         self.level(now) >= self.most
@@ -65,6 +73,15 @@ mod tests {
         assert_eq!((0..100).filter(|_| bucket.take(later)).count(), 6);
         let much_later = now + Duration::from_secs(3600);
         assert_eq!((0..100).filter(|_| bucket.take(much_later)).count(), 10);
+    }
+
+    #[test]
+    fn what_is_owed_takes_time() {
+        let (mut bucket, now) = (Bucket::new(1000, 100), Instant::now());
+        assert_eq!(bucket.charge(now, 1000), Duration::ZERO);
+        assert_eq!(bucket.charge(now, 50), Duration::from_millis(500));
+        let later = now + Duration::from_millis(500);
+        assert_eq!(bucket.charge(later, 200), Duration::from_secs(2));
     }
 
     #[test]

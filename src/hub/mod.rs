@@ -94,6 +94,8 @@ pub enum Input {
     Command(ConnId, Command),
     /// A connection answered a [`Output::Probe`].
     Alive(ConnId),
+    /// The answer of a connection to a [`Output::Probe`] may still be under way: it has that time once more.
+    Late(ConnId),
     /// A connection is gone.
     Closed(ConnId),
     /// The back end wants something.
@@ -172,6 +174,8 @@ pub enum Phase {
 #[derive(Debug)]
 struct Conn {
     name: Option<PeerId>,
+    /// The name was made for it: nobody comes back under it.
+    is_assigned: bool,
     place: Place,
     owner: Owner,
     grant: Grant,
@@ -212,7 +216,10 @@ impl Hub {
         match input {
             Input::Opened(conn, owner) => {
                 let (grant, description) = Default::default();
-                self.conns.insert(conn, Conn { name: None, place: Place::Door, owner, grant, description });
+                self.conns.insert(
+                    conn,
+                    Conn { name: None, is_assigned: false, place: Place::Door, owner, grant, description },
+                );
             }
             Input::Granted(conn, grant) => {
                 if let Some(conn) = self.conns.get_mut(&conn) {
@@ -221,6 +228,7 @@ impl Hub {
                 }
             }
             Input::Alive(conn) => self.alive(conn),
+            Input::Late(conn) => self.late(now, conn),
             Input::Closed(conn) => self.leave(conn),
             Input::Admin(admin) => self.admin(admin),
             Input::Command(conn, command) => {
@@ -434,7 +442,8 @@ impl Hub {
         }
     }
 
-    fn name(&self, conn: ConnId) -> Option<PeerId> {
+    /// The name of a connection, where it has one.
+    pub fn name(&self, conn: ConnId) -> Option<PeerId> {
         self.conns.get(&conn)?.name.clone()
     }
 

@@ -33,6 +33,9 @@ pub enum Refusal {
     /// It may not enter that room, or not call.
     #[error("not for you: {0}")]
     NotGranted(&'static str),
+    /// The peer has taken too little of what the sender sent it before.
+    #[error("peer '{0}' does not read what it is sent: this message is dropped")]
+    Unread(PeerId),
     /// Too many rooms.
     #[error("no room for more rooms on this server")]
     TooManyRooms,

@@ -46,6 +46,9 @@ impl Hub {
     }
 
     fn probe(&mut self, now: Instant, holder: ConnId, claim: Claim) {
+        if self.conns.get(&holder).is_some_and(|holder| holder.is_assigned) {
+            return self.send_away(claim);
+        }
         let deadline = now + self.limits.probe;
         let (_, waiting) = self.probes.entry(holder).or_insert_with(|| (deadline, VecDeque::new()));
         waiting.push_back(claim);
@@ -71,13 +74,14 @@ impl Hub {
     /// Registers under a name that nobody has, and joins, or does neither.
     fn admit_to(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
         let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
+        state.is_assigned = state.grant.name.is_none();
         (state.name, state.place) = (Some(name.clone()), Place::Lobby);
         self.names.insert(name.clone(), conn);
         let joined = self.join(conn, room);
         if joined.is_err() {
             self.names.remove(&name);
             if let Some(state) = self.conns.get_mut(&conn) {
-                (state.name, state.place) = (None, Place::Door);
+                (state.name, state.place, state.is_assigned) = (None, Place::Door, false);
             }
         }
         joined
@@ -87,6 +91,13 @@ impl Hub {
     pub(super) fn alive(&mut self, conn: ConnId) {
         if let Some((_, waiting)) = self.probes.remove(&conn) {
             waiting.into_iter().for_each(|claim| self.send_away(claim));
+        }
+    }
+
+    /// The holder's answer may still be under way.
+    pub(super) fn late(&mut self, now: Instant, conn: ConnId) {
+        if let Some((deadline, _)) = self.probes.get_mut(&conn) {
+            *deadline = now + self.limits.probe;
         }
     }
 
@@ -119,10 +130,19 @@ impl Hub {
         self.leave(claim.conn);
     }
 
+    /// The holders whose time for a sign of life is over.
+    pub fn overdue(&self, now: Instant) -> Vec<ConnId> {
+        self.probes.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a sign of life is waited for.
+    pub fn is_probed(&self, conn: ConnId) -> bool {
+        self.probes.contains_key(&conn)
+    }
+
     /// Holders that gave no sign of life in time lose their names and their connections.
     pub fn handle_timeout(&mut self, now: Instant) {
-        let dead: Vec<ConnId> =
-            self.probes.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect();
+        let dead = self.overdue(now);
         for holder in dead {
             if !self.conns.contains_key(&holder) {
                 continue; // It was in a call with another of them, and went with it.

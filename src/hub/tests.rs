@@ -165,6 +165,7 @@ enum Step {
     Open,
     Close(usize),
     Alive(usize),
+    Late(usize),
     Wait,
     Say(usize, Command),
     Admin(Admin),
@@ -193,9 +194,37 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Open),
         2 => any::<usize>().prop_map(Step::Close),
         1 => any::<usize>().prop_map(Step::Alive),
+        1 => any::<usize>().prop_map(Step::Late),
         1 => Just(Step::Wait),
         12 => (any::<usize>(), command).prop_map(|(conn, command)| Step::Say(conn, command)),
     ]
+}
+
+#[test]
+fn a_name_that_was_made_for_its_holder_is_not_taken_over() {
+    let mut bench = Bench::new();
+    let room: RoomId = "attic".parse().unwrap();
+    bench.input(Input::Opened(ConnId(1), Owner(1)));
+    bench.say(1, Command::Enter(id("made"), room));
+    bench.input(Input::Opened(ConnId(2), Owner(1)));
+    assert_eq!(bench.say(2, Command::Register(id("made"))), [Output::Close(ConnId(2), Reason::IdTaken)]);
+    assert_eq!(bench.hub.poll_timeout(), None, "its holder is not asked");
+}
+
+#[test]
+fn an_answer_that_may_be_under_way_is_waited_for() {
+    let mut bench = Bench::registered(&["ann"]);
+    bench.input(Input::Opened(ConnId(2), Owner(1)));
+    assert_eq!(bench.say(2, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
+    for _ in 0..3 {
+        bench.now += Limits::default().probe;
+        assert_eq!(bench.hub.overdue(bench.now), [ConnId(1)]);
+        bench.input(Input::Late(ConnId(1)));
+        assert_eq!(bench.hub.overdue(bench.now), []);
+    }
+    assert!(bench.hub.is_probed(ConnId(1)));
+    assert_eq!(bench.input(Input::Alive(ConnId(1))), [Output::Close(ConnId(2), Reason::IdTaken)]);
+    assert!(!bench.hub.is_probed(ConnId(1)));
 }
 
 /// What a client knows from what it was told alone.
@@ -229,6 +258,10 @@ proptest! {
                 Step::Alive(n) => {
                     let Some(conn) = pick(&open, n) else { continue };
                     bench.input(Input::Alive(conn))
+                }
+                Step::Late(n) => {
+                    let Some(conn) = pick(&open, n) else { continue };
+                    bench.input(Input::Late(conn))
                 }
                 Step::Wait => {
                     bench.now += Limits::default().probe;

@@ -2,14 +2,16 @@
 //! to send somebody away, to close a room.
 
 use std::net::IpAddr;
+use std::time::Instant;
 
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::http::{Denied, Reply, reply, text};
+use super::http::{Denied, Reply, read_body, reply, text, too_often};
+use super::switchboard::{After, Switchboard};
 use super::{Shared, token};
 use crate::base::net::is_this_machine;
 use crate::hub::Admin;
@@ -34,9 +36,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
     let path = path.unwrap_or_default();
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let done = match (&head.method, path.as_slice()) {
-        (&Method::GET, ["rooms"]) => {
-            return reply(StatusCode::OK, "application/json", board.rooms().to_string());
-        }
+        (&Method::GET, ["rooms"]) => return rooms(board, head.uri.query().unwrap_or_default()),
         (&Method::GET, ["counts"]) => {
             let (connections, peers, rooms) = board.counts();
             let counts = json!({"connections": connections, "peers": peers, "rooms": rooms});
@@ -45,7 +45,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
         (&Method::DELETE, ["rooms", room]) => room.parse().ok().map(Admin::Close),
         (&Method::DELETE, ["peers", peer]) => peer.parse().ok().map(Admin::Remove),
         (&Method::PUT, ["peers", peer, "description"]) => {
-            let Some(body) = read(body).await else {
+            let Some(body) = read_body(body, MAX_DESCRIPTION).await else {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "a description holds 64 KiB at most\n");
             };
             let Ok(description) = serde_json::from_slice::<Value>(&body) else {
@@ -66,22 +66,27 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
     }
 }
 
-/// The body, where it is not too big. One that is, is read all the same: a connection that is closed with bytes
-/// unread is reset, and the answer with it.
-async fn read(mut body: Incoming) -> Option<Vec<u8>> {
-    const AT_MOST: usize = 16 << 20;
-    let (mut kept, mut length) = (vec![], 0);
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(data) = frame.into_data() else { continue };
-        length += data.len();
-        if length > AT_MOST {
-            return None;
-        }
-        if length <= MAX_DESCRIPTION {
-            kept.extend_from_slice(&data);
+/// A page of the rooms, and where the next one is (`Link`, RFC 8288).
+fn rooms(board: &Switchboard, query: &str) -> Reply {
+    let mut after = After::default();
+    for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "after" => after.room = value.into_owned(),
+            "peer" => after.peer = value.into_owned(),
+            _ => {}
         }
     }
-    (length <= MAX_DESCRIPTION).then_some(kept)
+    let Some((rooms, next)) = board.rooms(&after, Instant::now()) else { return too_often() };
+    let mut reply = reply(StatusCode::OK, "application/json", rooms.to_string());
+    let link = next.map(|next| {
+        let pairs = [("after", next.room), ("peer", next.peer)];
+        let query = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+        HeaderValue::try_from(format!("<{PREFIX}rooms?{query}>; rel=\"next\""))
+    });
+    if let Some(Ok(link)) = link {
+        reply.headers_mut().insert(header::LINK, link);
+    }
+    reply
 }
 
 /// Returns the answer to a request that may give no orders.

@@ -1,8 +1,10 @@
 //! The life of one WebSocket: lines in, queue out, pings between, and time-outs.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
@@ -12,29 +14,35 @@ use async_tungstenite::tungstenite::{Error, Message};
 use futures_util::SinkExt;
 use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::stream::StreamExt;
+use smol::stream::Stream;
 
 use super::Timeouts;
 use super::dialect::{Dialect, Heard};
 use super::edge::Edge;
-use super::mailbox::{Inbox, Mail, Outgoing};
+use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::room::Rejection;
-use super::stream::{Io, is_too_much};
+use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::Switchboard;
-use crate::hub::{Grant, Input};
+use super::vigil::{Due, Vigil};
+use crate::base::limit::Bucket;
+use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
 /// The most bytes that are read of a peer before it has registered.
 pub(super) const MAX_UNKNOWN: usize = 8 * 1024;
-/// How long one message may take to leave.
-const WRITE: Duration = Duration::from_secs(20);
 /// How many bytes of a closed connection are read, and dropped, at a time.
 const DROPPED: usize = 4 * 1024;
 
-/// So many messages at most leave before it is looked what came.
-const TOGETHER: usize = 64;
+/// After so many bytes have left it is looked what came.
+const TOGETHER: usize = 64 * 1024;
 /// After so much without a pause it is the turn of others, who share the thread.
 const TURN: usize = 16;
+
+/// How many names a peer may list at once, and each second from then on (see [`Taken::listed`]); one that lists more is
+/// not read until it may list again.
+///
+/// [`Taken::listed`]: super::switchboard::Taken::listed
+const LISTED: (u32, u32) = (4000, 400);
 
 /// Small buffers: a server holds many connections that are mostly idle.
 pub(super) fn config() -> WebSocketConfig {
@@ -78,13 +86,13 @@ impl End {
 }
 
 enum Event {
-    Out(Mail),
     In(Option<Result<Message, Error>>),
+    /// The receivers have all that the peer sent.
+    Released,
+    /// A sign of life was asked for while the peer is not read.
+    Probed,
     Tick,
-}
-
-async fn after(time: Duration) {
-    smol::Timer::after(time).await;
+    End(End),
 }
 
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
@@ -96,7 +104,7 @@ pub(super) fn serve(
     dialect: Dialect,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send {
-    let inbox = board.open(edge, address, grant);
+    let inbox = board.open(edge, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
     async move { talk(ws, &inbox, &board, dialect, timeouts).await }
 }
@@ -111,145 +119,279 @@ pub(super) async fn talk(
 ) {
     let _talk = board.talk();
     let id = inbox.id;
-    let mut dialect = dialect;
-    let end = converse(ws, inbox, board, &mut dialect, timeouts).await;
+    let mut talk = Talk::new(ws, inbox, board, dialect, timeouts);
+    let end = talk.converse().await;
+    let farewell = talk.dialect.farewell();
+    // What waits for other peers goes with the connection.
+    drop(talk);
     // Before the goodbyes, which take a peer's time: its name is free, and others know.
     board.handle(Input::Closed(id));
     tracing::debug!(conn = id.0, reason = end.words(), "closes");
-    match (end, dialect.farewell()) {
-        (End::Gone(_), _) => {}
-        (End::Answer, _) => close(ws, None, None, timeouts.closing).await,
-        (End::Close(code, words), farewell) => {
-            close(ws, farewell, Some((code, words)), timeouts.closing).await;
-        }
+    match end {
+        End::Gone(_) => {}
+        End::Answer => close(ws, None, None, timeouts.closing).await,
+        End::Close(code, words) => close(ws, farewell, Some((code, words)), timeouts.closing).await,
     }
 }
 
-async fn converse(
-    ws: &mut WebSocketStream<Io>,
-    inbox: &Inbox,
-    board: &Arc<Switchboard>,
-    dialect: &mut Dialect,
-    timeouts: Timeouts,
-) -> End {
-    if let Some(greeting) = dialect.greeting()
-        && let Some(reason) = write(ws, Message::text(greeting), inbox).await
-    {
-        return reason;
+/// One WebSocket while it is open.
+struct Talk<'a> {
+    ws: &'a mut WebSocketStream<Io>,
+    inbox: &'a Inbox,
+    board: &'a Arc<Switchboard>,
+    dialect: Dialect,
+    gauge: Arc<Gauge>,
+    vigil: Vigil,
+    /// One timer for all: one for each message would cost more than the message.
+    timer: smol::Timer,
+    /// What the timer is set to.
+    armed: Instant,
+    /// What the peer sent and its receivers do not take yet. Nothing more is read of it meanwhile.
+    parked: Vec<Parked>,
+    lists: Bucket,
+    /// Something was written that may not have left.
+    is_flushing: bool,
+}
+
+impl<'a> Talk<'a> {
+    fn new(
+        ws: &'a mut WebSocketStream<Io>,
+        inbox: &'a Inbox,
+        board: &'a Arc<Switchboard>,
+        dialect: Dialect,
+        timeouts: Timeouts,
+    ) -> Self {
+        let gauge = ws.get_ref().gauge().clone();
+        let vigil = Vigil::new(Instant::now(), timeouts);
+        let armed = vigil.next(gauge.flow());
+        if let Some(greeting) = dialect.greeting() {
+            inbox.answer(Outgoing::Packet(greeting));
+        }
+        Self {
+            ws,
+            inbox,
+            board,
+            dialect,
+            gauge,
+            vigil,
+            timer: smol::Timer::at(armed),
+            armed,
+            parked: vec![],
+            lists: Bucket::new(LISTED.0, LISTED.1),
+            is_flushing: false,
+        }
     }
-    let mut heard = Instant::now();
-    // One timer for all of the connection: one for each message would cost more than the message.
-    let mut timer = smol::Timer::after(timeouts.hello);
-    let (mut done, mut is_known) = (0, false);
-    loop {
-        if !is_known && board.is_registered(inbox.id) {
-            is_known = true;
-            ws.get_mut().allow(None);
-        }
-        done += 1;
-        if done % TURN == 0 {
-            yield_now().await;
-        }
-        let mail = async { Event::Out(inbox.next().await) };
-        let socket = async { Event::In(ws.next().await) };
-        let tick = async {
-            (&mut timer).await;
-            Event::Tick
-        };
-        match or(or(mail, socket), tick).await {
-            Event::Out(Mail::Killed) => return End::Gone("too slow"),
-            Event::Out(Mail::Ended) => return End::Gone("ended by the hub"),
-            Event::Out(Mail::Message(first)) => {
-                if let Some(reason) = pass_on(ws, inbox, dialect, first).await {
-                    return reason;
-                }
+
+    async fn converse(&mut self) -> End {
+        let mut done = 0;
+        loop {
+            if !self.vigil.is_known() && self.board.is_registered(self.inbox.id) {
+                self.vigil.know();
+                self.ws.get_mut().allow(None);
             }
-            Event::In(message) => {
-                heard = Instant::now();
-                let rejection = match message {
-                    Some(Ok(Message::Text(text))) => match dialect.read(text.as_str()) {
-                        Heard::Line(line) => board.line(inbox.id, line).err(),
-                        Heard::Alive => {
-                            board.handle(Input::Alive(inbox.id));
-                            None
+            done += 1;
+            if done % TURN == 0 {
+                yield_now().await;
+            }
+            let end = match poll_fn(|context| self.poll(context)).await {
+                Event::In(message) => {
+                    self.vigil.hear(Instant::now());
+                    self.take(message)
+                }
+                Event::Released => {
+                    self.vigil.release(Instant::now());
+                    None
+                }
+                Event::Probed => {
+                    self.board.handle(Input::Alive(self.inbox.id));
+                    None
+                }
+                Event::Tick => self.tick(),
+                Event::End(end) => Some(end),
+            };
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// Sends what there is to send; then what comes next. What the peer is sent and what it sends do not wait for each
+    /// other.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        if let Some(event) = self.send(context) {
+            return Poll::Ready(event);
+        }
+        if self.may_read()
+            && let Poll::Ready(message) = Pin::new(&mut *self.ws).poll_next(context)
+        {
+            return Poll::Ready(Event::In(message));
+        }
+        if !self.parked.is_empty() {
+            self.parked.retain_mut(|parked| parked.poll(context).is_pending());
+            if self.parked.is_empty() {
+                return Poll::Ready(Event::Released);
+            }
+        }
+        let next = self.vigil.next(self.gauge.flow());
+        if next < self.armed {
+            self.arm(next);
+        }
+        Pin::new(&mut self.timer).poll(context).map(|_| Event::Tick)
+    }
+
+    fn arm(&mut self, at: Instant) {
+        self.armed = at;
+        self.timer.set_at(at);
+    }
+
+    fn may_read(&self) -> bool {
+        self.vigil.may_read() && !self.inbox.is_full_of_answers()
+    }
+
+    /// Sends what waits, as far as the peer takes it: much of it with one write.
+    fn send(&mut self, context: &mut Context<'_>) -> Option<Event> {
+        let broken = || Some(Event::End(End::Gone("broken")));
+        let (mut bytes, mut is_probed) = (0, false);
+        loop {
+            match self.ws.poll_ready_unpin(context) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return broken(),
+                Poll::Pending => match self.inbox.poll_killed(context) {
+                    Poll::Ready(()) => return Some(Event::End(End::Gone("too slow"))),
+                    Poll::Pending => break,
+                },
+            }
+            if bytes >= TOGETHER {
+                context.waker().wake_by_ref();
+                break;
+            }
+            let message = match self.inbox.poll_next(context) {
+                Poll::Pending => break,
+                Poll::Ready(Mail::Killed) => return Some(Event::End(End::Gone("too slow"))),
+                Poll::Ready(Mail::Ended) => return Some(Event::End(End::Gone("ended by the hub"))),
+                Poll::Ready(Mail::Message(Outgoing::Close(code, words))) => {
+                    return Some(Event::End(End::Close(code, words)));
+                }
+                Poll::Ready(Mail::Message(Outgoing::Text(text))) => Message::text(self.dialect.write(text)),
+                Poll::Ready(Mail::Message(Outgoing::Packet(text))) => Message::text(text),
+                Poll::Ready(Mail::Message(Outgoing::Ping)) => {
+                    is_probed = !self.may_read();
+                    self.dialect.ping()
+                }
+            };
+            bytes += message.len() + 1;
+            self.is_flushing = true;
+            if self.ws.start_send_unpin(message).is_err() {
+                return broken();
+            }
+        }
+        if self.is_flushing {
+            match self.ws.poll_flush_unpin(context) {
+                Poll::Ready(Ok(())) => self.is_flushing = false,
+                Poll::Ready(Err(_)) => return broken(),
+                Poll::Pending => {}
+            }
+        }
+        // The peer's answer would not be read: it is the server that keeps it from giving a sign of life.
+        is_probed.then_some(Event::Probed)
+    }
+
+    /// Takes a message of the peer; its end where it is the last.
+    fn take(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
+        let rejection = match message {
+            Some(Ok(Message::Text(text))) => match self.dialect.read(text.as_str()) {
+                Heard::Line(line) => match self.board.line(self.inbox.id, line) {
+                    Ok(taken) => {
+                        let now = Instant::now();
+                        self.parked = taken.parked;
+                        if !self.parked.is_empty() {
+                            self.vigil.hold(now);
                         }
-                        Heard::Reply(text) => match write(ws, Message::text(text), inbox).await {
-                            Some(reason) => return reason,
-                            None => None,
-                        },
-                        Heard::End => return End::Close(1000, "closed by the peer"),
-                        Heard::Nothing => None,
-                    },
-                    Some(Ok(Message::Binary(_))) => board.binary(inbox.id),
-                    Some(Ok(Message::Pong(_))) => {
-                        board.handle(Input::Alive(inbox.id));
+                        if taken.listed > 0 {
+                            let wait = self.lists.charge(now, taken.listed);
+                            if !wait.is_zero() {
+                                self.vigil.pause(now, wait);
+                            }
+                        }
                         None
                     }
-                    Some(Ok(Message::Ping(_) | Message::Frame(_))) => None,
-                    Some(Ok(Message::Close(_))) | None => return End::Answer,
-                    Some(Err(error)) => return End::of(&error),
-                };
-                match rejection {
-                    None => {}
-                    Some(Rejection::Error(text)) => {
-                        let text = Message::text(dialect.write(text));
-                        if let Some(reason) = write(ws, text, inbox).await {
-                            return reason;
-                        }
-                    }
-                    Some(Rejection::Close(code, words)) => return End::Close(code, words),
+                    Err(rejection) => Some(rejection),
+                },
+                Heard::Alive => {
+                    self.board.handle(Input::Alive(self.inbox.id));
+                    None
                 }
-            }
-            Event::Tick if heard.elapsed() > timeouts.silence => {
-                return End::Close(1001, "no answer to pings");
-            }
-            Event::Tick if board.is_registered(inbox.id) => {
-                timer.set_after(timeouts.ping);
-                if let Some(reason) = write(ws, dialect.ping(), inbox).await {
-                    return reason;
+                Heard::Reply(text) => {
+                    self.inbox.answer(Outgoing::Packet(text));
+                    None
                 }
+                Heard::End => return Some(End::Close(1000, "closed by the peer")),
+                Heard::Nothing => None,
+            },
+            Some(Ok(Message::Binary(_))) => self.board.binary(self.inbox.id),
+            Some(Ok(Message::Pong(_))) => {
+                self.board.handle(Input::Alive(self.inbox.id));
+                None
             }
-            Event::Tick => return End::Close(1002, "invalid protocol"),
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => {
+                // Its answer is written, and has to leave.
+                self.is_flushing = true;
+                None
+            }
+            Some(Ok(Message::Close(_))) | None => return Some(End::Answer),
+            Some(Err(error)) => return Some(End::of(&error)),
+        };
+        match rejection {
+            None => None,
+            Some(Rejection::Error(text)) => {
+                self.inbox.answer(Outgoing::Text(text));
+                None
+            }
+            Some(Rejection::Close(code, words)) => Some(End::Close(code, words)),
         }
+    }
+
+    fn tick(&mut self) -> Option<End> {
+        let now = Instant::now();
+        let due = self.vigil.due(now, self.gauge.flow());
+        let end = match due {
+            Due::Nothing => None,
+            Due::Ping => {
+                self.is_flushing = true;
+                match self.ws.start_send_unpin(self.dialect.ping()) {
+                    Ok(()) => None,
+                    Err(_) => Some(End::Gone("broken")),
+                }
+            }
+            Due::Refusal => {
+                self.board.refuse(self.inbox.id, std::mem::take(&mut self.parked));
+                self.vigil.release(now);
+                None
+            }
+            Due::Unread => Some(End::Gone("it reads nothing")),
+            Due::Silent => Some(End::Close(1001, "no answer to pings")),
+            Due::Unknown => Some(End::Close(1002, "invalid protocol")),
+        };
+        self.arm(self.vigil.next(self.gauge.flow()));
+        end
     }
 }
 
-/// Sends what waits, with one write where it is little; gives a reason where the connection must end.
-async fn pass_on(
-    ws: &mut WebSocketStream<Io>,
-    inbox: &Inbox,
-    dialect: &mut Dialect,
-    first: Outgoing,
-) -> Option<End> {
-    let rest = std::iter::from_fn(|| inbox.try_next());
-    for outgoing in std::iter::once(first).chain(rest).take(TOGETHER) {
-        let message = match outgoing {
-            Outgoing::Text(text) => Message::text(dialect.write(text)),
-            Outgoing::Ping => dialect.ping(),
-            Outgoing::Close(code, words) => return Some(End::Close(code, words)),
-        };
-        if let Some(reason) = in_time(ws.feed(message), inbox).await {
-            return Some(reason);
-        }
-    }
-    in_time(ws.flush(), inbox).await
+/// Ends when the receivers have what a peer sent; what they do not take in that time is refused.
+pub(super) async fn settle(mut parked: Vec<Parked>, id: ConnId, board: &Switchboard, time: Duration) {
+    let taken = poll_fn(|context| {
+        parked.retain_mut(|one| one.poll(context).is_pending());
+        if parked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    });
+    or(taken, after(time)).await;
+    board.refuse(id, parked);
 }
 
 /// What is rarely under way has memory of its own: within the connection's task all that are idle would hold it, too.
 type Apart<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Sends a message; gives a reason where the connection must end.
-fn write<'a>(ws: &'a mut WebSocketStream<Io>, message: Message, inbox: &'a Inbox) -> Apart<'a, Option<End>> {
-    Box::pin(in_time(ws.send(message), inbox))
-}
-
-async fn in_time(sending: impl Future<Output = Result<(), Error>>, inbox: &Inbox) -> Option<End> {
-    let send = async { sending.await.err().map(|_| End::Gone("broken")) };
-    let late = async {
-        or(inbox.killed(), after(WRITE)).await;
-        Some(End::Gone("too slow"))
-    };
-    or(send, late).await
+async fn after(time: Duration) {
+    smol::Timer::after(time).await;
 }
 
 /// Says goodbye and ends the connection: a close frame where there is one to send, or else the answer to the peer's,

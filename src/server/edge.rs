@@ -7,6 +7,28 @@ use super::ssp::Endpoint;
 use crate::hub::{Command, Notice, Phase};
 use crate::protocol::{PeerId, socketio};
 
+/// The most bytes of descriptions that one who comes into a room is told; of the peers beyond that nothing is said.
+const MAX_TOLD: usize = 4 << 20;
+
+/// How long a value is as JSON.
+pub(super) fn text_length(value: &Value) -> usize {
+    if value.is_null() { 4 } else { value.to_string().len() }
+}
+
+/// What is said of these peers, up to [`MAX_TOLD`]; null of the others.
+pub(super) fn described<'a>(
+    peers: impl Iterator<Item = &'a PeerId>,
+    describe: impl Fn(&PeerId) -> Value,
+) -> Vec<(PeerId, Value)> {
+    let mut bytes = 0;
+    let all = peers.map(|peer| {
+        let description = if bytes < MAX_TOLD { describe(peer) } else { Value::Null };
+        bytes += text_length(&description);
+        (peer.clone(), description)
+    });
+    all.collect()
+}
+
 /// A connection's protocol, and where it stands in it.
 #[derive(Debug)]
 pub(super) enum Edge {
@@ -57,13 +79,13 @@ impl Edge {
             Self::Ssp(endpoint) => endpoint.encode(notice, describe),
             Self::Room { extended } => {
                 let come = match &notice {
-                    Notice::Joined(peers) if *extended => peers.clone(),
-                    Notice::PeerJoined(peer) if *extended => vec![peer.clone()],
+                    Notice::Joined(peers) if *extended => described(peers.iter(), describe),
+                    Notice::PeerJoined(peer) if *extended => described([peer].into_iter(), describe),
                     _ => vec![],
                 };
-                let described = come.into_iter().map(|peer| (describe(&peer), peer));
-                let described = described.filter(|(description, _)| !description.is_null());
-                let described = described.map(|(description, peer)| Notice::Described(peer, description));
+                // A message each: together they would be longer than a message may be.
+                let told = come.into_iter().filter(|(_, description)| !description.is_null());
+                let described = told.map(|(peer, description)| Notice::Described(peer, description));
                 let all = std::iter::once(notice).chain(described);
                 all.filter_map(|notice| room::encode(notice, *extended)).collect()
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::Role;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
@@ -91,6 +91,8 @@ const HARDENING: [(HeaderName, &str); 6] = [
 
 /// How long browsers are to insist on TLS: 180 days (RFC 6797).
 const INSIST: &str = "max-age=15552000";
+/// The most bytes of a body that are read only to answer that it is too long.
+const MAX_DROPPED: usize = 16 << 20;
 
 pub(super) type Reply = Response<Full<Bytes>>;
 
@@ -236,6 +238,30 @@ fn wrong_host(error: &WrongHost) -> Reply {
 fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
     let is_given = shared.identity.as_ref().is_some_and(|identity| !identity.is_own());
     is_given && matches!(host, Host::Domain(name) if !name.trim_end_matches('.').ends_with("localhost"))
+}
+
+/// Returns the body, where it has at most that many bytes. A longer one is read all the same, up to [`MAX_DROPPED`]: a
+/// connection that is closed with bytes unread is reset, and the answer with it.
+pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>> {
+    let (mut kept, mut length) = (vec![], 0);
+    while let Some(Ok(frame)) = body.frame().await {
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > MAX_DROPPED {
+            return None;
+        }
+        if length <= most {
+            kept.extend_from_slice(&data);
+        }
+    }
+    (length <= most).then_some(kept)
+}
+
+/// The answer to who asks too often.
+pub(super) fn too_often() -> Reply {
+    let mut reply = text(StatusCode::TOO_MANY_REQUESTS, "too many requests; try again in a second\n");
+    reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    reply
 }
 
 /// Answers, after that time, a request whose body does not come.

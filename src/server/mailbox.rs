@@ -1,36 +1,58 @@
 //! What waits for one connection, in one place with one lock: most connections are idle, and three channels would
-//! hold more than all the rest of them. Bounded: what a peer does not take in time is that peer's end.
+//! hold more than all the rest of them.
+//!
+//! The mailbox is bounded. What other peers send has a [`Budget`]: a sender waits until its message fits. Answers to
+//! the connection's own requests always fit, and it is not read while too many of them wait. What the server tells of
+//! others fits up to [`NOTICES`].
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::budget::{Budget, OVERHEAD, Verdict};
 use crate::hub::ConnId;
 
-/// The most messages that wait for one peer.
-const MESSAGES: usize = 1024;
-/// The most bytes that wait for one peer.
-const BYTES: usize = 8 << 20;
+/// The most bytes that the server tells a peer of others and that wait for it: a peer for which more waits has not read
+/// for long, or not fast enough to follow what its room does.
+const NOTICES: usize = 4 << 20;
+/// While more bytes of answers wait for a peer, nothing more is read of it.
+const ANSWERS: usize = 64 * 1024;
 /// An empty queue keeps room for no more than so many.
 const KEPT: usize = 64;
 
 /// What a connection is to do.
 #[derive(Debug)]
 pub(super) enum Outgoing {
+    /// A line of the protocol.
     Text(String),
+    /// A packet of the dialect, as it is.
+    Packet(String),
+    /// Ask for a sign of life.
     Ping,
     /// The code and the words of a close frame.
     Close(u16, &'static str),
 }
 
 impl Outgoing {
+    /// What it is counted for.
     fn bytes(&self) -> usize {
         match self {
-            Self::Text(text) => text.len(),
+            Self::Text(text) | Self::Packet(text) => text.len() + OVERHEAD,
             Self::Ping | Self::Close(..) => 0,
         }
     }
+}
+
+/// Whom a message is counted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Account {
+    /// Another peer, which sent it.
+    Sender(ConnId),
+    /// The peer itself: an answer.
+    Own,
+    /// The server.
+    Server,
 }
 
 /// What a connection finds in its [`Inbox`].
@@ -53,20 +75,59 @@ enum End {
 
 #[derive(Debug, Default)]
 struct State {
-    queue: VecDeque<Outgoing>,
-    bytes: usize,
+    queue: VecDeque<(Account, Outgoing)>,
+    budget: Budget,
+    answers: usize,
+    notices: usize,
     end: End,
     waker: Option<Waker>,
+    /// Of the senders that stand in line.
+    waiting: Vec<(ConnId, Waker)>,
 }
 
 impl State {
     fn take(&mut self) -> Option<Outgoing> {
-        let message = self.queue.pop_front()?;
-        self.bytes -= message.bytes();
+        let (account, message) = self.queue.pop_front()?;
+        match account {
+            Account::Sender(sender) => self.budget.give_back(sender, message.bytes()),
+            Account::Own => self.answers -= message.bytes(),
+            Account::Server => self.notices -= message.bytes(),
+        }
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT);
         }
+        self.call_next();
         Some(message)
+    }
+
+    /// Wakes the sender whose turn it is.
+    fn call_next(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let turn = self.budget.turn();
+        if let Some(at) = self.waiting.iter().position(|(sender, _)| Some(*sender) == turn) {
+            self.waiting.swap_remove(at).1.wake();
+        }
+    }
+
+    /// Puts a sender's messages in, where they fit.
+    fn pass(&mut self, from: ConnId, texts: &mut Vec<String>) -> Verdict {
+        let bytes = texts.iter().map(|text| text.len() + OVERHEAD).sum();
+        let verdict = self.budget.ask(from, bytes);
+        if verdict == Verdict::Fits {
+            self.queue.extend(texts.drain(..).map(|text| (Account::Sender(from), Outgoing::Text(text))));
+            self.call_next();
+        }
+        verdict
+    }
+
+    /// Nobody waits for a peer that is gone.
+    fn end(&mut self, end: End) {
+        if self.end == End::Open {
+            self.end = end;
+        }
+        self.waiting.drain(..).for_each(|(_, waker)| waker.wake());
     }
 }
 
@@ -76,14 +137,6 @@ struct Mailbox(Mutex<State>);
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn end(&self, end: End) {
-        let mut state = self.lock();
-        if state.end == End::Open {
-            state.end = end;
-        }
-        wake(state);
     }
 }
 
@@ -107,41 +160,134 @@ pub(super) struct Inbox {
     mailbox: Arc<Mailbox>,
 }
 
-/// A mailbox of that connection.
+/// Makes a mailbox of that connection.
 pub(super) fn mailbox(id: ConnId) -> (Outbox, Inbox) {
     let mailbox = Arc::new(Mailbox::default());
     (Outbox(mailbox.clone()), Inbox { id, mailbox })
 }
 
+/// What became of a peer's messages to another.
+#[derive(Debug)]
+pub(super) enum Passed {
+    In,
+    /// They wait, and so does their sender.
+    Waits(Parked),
+    Refused,
+}
+
 impl Outbox {
-    /// False where the peer is too slow.
-    pub(super) fn push(&self, message: Outgoing) -> bool {
+    /// Tells the peer something of the server's; false where too much of that waits.
+    pub(super) fn tell(&self, message: Outgoing) -> bool {
         let mut state = self.0.lock();
-        if state.queue.len() >= MESSAGES || state.bytes + message.bytes() > BYTES {
+        if state.notices + message.bytes() > NOTICES {
             return false;
         }
-        state.bytes += message.bytes();
-        state.queue.push_back(message);
+        state.notices += message.bytes();
+        match message {
+            // A sign of life is asked for before all that waits.
+            Outgoing::Ping => state.queue.push_front((Account::Server, message)),
+            Outgoing::Text(_) | Outgoing::Packet(_) | Outgoing::Close(..) => {
+                state.queue.push_back((Account::Server, message));
+            }
+        }
         wake(state);
         true
     }
 
+    /// Answers something that the peer itself asked for.
+    pub(super) fn answer(&self, message: Outgoing) {
+        answer(&self.0, message);
+    }
+
+    /// Passes on what the peer `from` sends, in order.
+    pub(super) fn pass(&self, (from, to): (ConnId, ConnId), mut texts: Vec<String>) -> Passed {
+        let mut state = self.0.lock();
+        match state.pass(from, &mut texts) {
+            Verdict::Fits => {
+                wake(state);
+                Passed::In
+            }
+            Verdict::Waits => Passed::Waits(Parked { mailbox: self.0.clone(), from, to, texts }),
+            Verdict::Refused => Passed::Refused,
+        }
+    }
+
     /// Ends the connection at once.
     pub(super) fn kill(self) {
-        self.0.end(End::Killed);
+        let mut state = self.0.lock();
+        state.end(End::Killed);
+        wake(state);
     }
 }
 
 impl Drop for Outbox {
     fn drop(&mut self) {
-        self.0.end(End::Ended);
+        let mut state = self.0.lock();
+        state.end(End::Ended);
+        wake(state);
+    }
+}
+
+fn answer(mailbox: &Mailbox, message: Outgoing) {
+    let mut state = mailbox.lock();
+    state.answers += message.bytes();
+    state.queue.push_back((Account::Own, message));
+    wake(state);
+}
+
+/// A peer's messages for which there is no room with the receiver. Their sender is not read meanwhile.
+#[derive(Debug)]
+pub(super) struct Parked {
+    mailbox: Arc<Mailbox>,
+    from: ConnId,
+    /// The receiver.
+    pub(super) to: ConnId,
+    texts: Vec<String>,
+}
+
+impl Parked {
+    /// What follows in the same message of the sender, to the same receiver.
+    pub(super) fn add(&mut self, texts: Vec<String>) {
+        self.texts.extend(texts);
+    }
+
+    /// Ready when the messages are with the receiver, or the receiver is gone.
+    pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
+        let mut state = self.mailbox.lock();
+        if state.end != End::Open || state.pass(self.from, &mut self.texts) == Verdict::Fits {
+            wake(state);
+            return Poll::Ready(());
+        }
+        match state.waiting.iter_mut().find(|(sender, _)| *sender == self.from) {
+            Some((_, waker)) => waker.clone_from(context.waker()),
+            None => state.waiting.push((self.from, context.waker().clone())),
+        }
+        Poll::Pending
+    }
+
+    /// Drops the messages. The next ones to that receiver are refused at once, until it has taken half of what is there.
+    pub(super) fn refuse(self) {
+        self.mailbox.lock().budget.refuse(self.from);
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        let mut state = self.mailbox.lock();
+        state.budget.leave(self.from);
+        state.waiting.retain(|(sender, _)| *sender != self.from);
+        state.call_next();
     }
 }
 
 impl Inbox {
     /// What is next, when there is something.
     pub(super) async fn next(&self) -> Mail {
-        poll_fn(|context| self.poll(context, |state| state.take().map(Mail::Message))).await
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    pub(super) fn poll_next(&self, context: &Context<'_>) -> Poll<Mail> {
+        self.poll(context, |state| state.take().map(Mail::Message))
     }
 
     /// What is there already.
@@ -149,13 +295,27 @@ impl Inbox {
         self.mailbox.lock().take()
     }
 
-    /// Waits for the word to end at once; for ever where none comes.
-    pub(super) async fn killed(&self) {
-        poll_fn(|context| match self.poll(context, |_| None) {
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.mailbox.lock().queue.is_empty()
+    }
+
+    /// Whether so much is answered already and not taken that nothing more is to be asked.
+    pub(super) fn is_full_of_answers(&self) -> bool {
+        self.mailbox.lock().answers > ANSWERS
+    }
+
+    /// Answers something that the peer asked for.
+    pub(super) fn answer(&self, message: Outgoing) {
+        answer(&self.mailbox, message);
+    }
+
+    /// Ready when the connection is to end at once.
+    pub(super) fn poll_killed(&self, context: &Context<'_>) -> Poll<()> {
+        match self.poll(context, |_| None) {
             Poll::Ready(Mail::Killed) => Poll::Ready(()),
-            _ => Poll::Pending,
-        })
-        .await;
+            Poll::Ready(Mail::Message(_) | Mail::Ended) | Poll::Pending => Poll::Pending,
+        }
     }
 
     fn poll(&self, context: &Context<'_>, look: impl Fn(&mut State) -> Option<Mail>) -> Poll<Mail> {
@@ -183,39 +343,55 @@ mod tests {
     use smol::future::{block_on, or};
 
     use super::*;
+    use crate::server::budget::PAIR;
+
+    const ME: ConnId = ConnId(1);
+    const ANN: ConnId = ConnId(2);
+    const BOB: ConnId = ConnId(3);
 
     fn text(length: usize) -> Outgoing {
         Outgoing::Text("x".repeat(length))
     }
 
+    fn pass(outbox: &Outbox, from: ConnId, text: &str) -> Passed {
+        outbox.pass((from, ME), vec![text.to_owned()])
+    }
+
+    fn next(inbox: &Inbox) -> String {
+        match inbox.try_next() {
+            Some(Outgoing::Text(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
-    fn what_is_in_it_comes_before_its_end() {
-        let (outbox, inbox) = mailbox(ConnId(1));
-        assert!(outbox.push(text(3)) && outbox.push(Outgoing::Ping));
+    fn what_is_in_it_comes_before_its_end_and_a_ping_before_all() {
+        let (outbox, inbox) = mailbox(ME);
+        assert!(outbox.tell(text(3)) && outbox.tell(Outgoing::Ping));
         drop(outbox);
-        assert!(matches!(block_on(inbox.next()), Mail::Message(Outgoing::Text(text)) if text == "xxx"));
         assert!(matches!(inbox.try_next(), Some(Outgoing::Ping)));
-        assert!(inbox.try_next().is_none());
+        assert!(matches!(block_on(inbox.next()), Mail::Message(Outgoing::Text(text)) if text == "xxx"));
+        assert!(inbox.try_next().is_none() && inbox.is_empty());
         assert!(matches!(block_on(inbox.next()), Mail::Ended));
     }
 
     #[test]
     fn the_word_to_end_at_once_comes_before_what_is_in_it() {
-        let (outbox, inbox) = mailbox(ConnId(1));
-        assert!(outbox.push(text(3)));
+        let (outbox, inbox) = mailbox(ME);
+        assert!(outbox.tell(text(3)));
         outbox.kill();
-        block_on(inbox.killed());
+        block_on(poll_fn(|context| inbox.poll_killed(context)));
         assert!(matches!(block_on(inbox.next()), Mail::Killed));
     }
 
     #[test]
     fn who_waits_is_woken() {
         for what in ["a message", "the end", "at once"] {
-            let (outbox, inbox) = mailbox(ConnId(1));
+            let (outbox, inbox) = mailbox(ME);
             let late = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(50));
                 match what {
-                    "a message" => assert!(outbox.push(text(1))),
+                    "a message" => assert!(outbox.tell(text(1))),
                     "the end" => drop(outbox),
                     _ => outbox.kill(),
                 }
@@ -235,22 +411,63 @@ mod tests {
         }
     }
 
+    /// Until a sender has to wait; what waits.
+    fn fill(outbox: &Outbox, from: ConnId) -> Parked {
+        let message = "x".repeat(1024);
+        loop {
+            match pass(outbox, from, &message) {
+                Passed::In => {}
+                Passed::Waits(parked) => return parked,
+                Passed::Refused => panic!("refused"),
+            }
+        }
+    }
+
     #[test]
-    fn it_takes_so_many_messages_and_so_many_bytes() {
-        let (outbox, inbox) = mailbox(ConnId(1));
-        assert!((0..MESSAGES).all(|_| outbox.push(text(1))));
-        assert!(!outbox.push(text(1)));
-        assert!(inbox.try_next().is_some());
-        assert!(outbox.push(text(1)));
+    fn a_sender_waits_until_the_receiver_took_enough_and_others_do_not() {
+        let (outbox, inbox) = mailbox(ME);
+        let mut parked = fill(&outbox, ANN);
+        let waits = std::thread::spawn(move || {
+            block_on(or(poll_fn(move |context| parked.poll(context)), async {
+                smol::Timer::after(Duration::from_secs(10)).await;
+                panic!("nobody woke the sender");
+            }));
+        });
+        assert!(matches!(pass(&outbox, BOB, "from another"), Passed::In));
+        assert!(outbox.tell(text(1)), "the server can always tell something");
+        let count = PAIR / (1024 + OVERHEAD);
+        assert!((0..count).all(|_| next(&inbox).len() == 1024));
+        waits.join().unwrap();
+        assert_eq!(next(&inbox), "from another");
+        assert_eq!(next(&inbox), "x");
+        assert_eq!(next(&inbox).len(), 1024, "what waited came in at the end");
+        assert!(inbox.mailbox.lock().queue.capacity() <= KEPT, "an empty mailbox holds nothing");
+    }
+
+    #[test]
+    fn whoever_waited_too_long_is_refused_and_whoever_goes_waits_no_more() {
+        let (outbox, inbox) = mailbox(ME);
+        fill(&outbox, ANN).refuse();
+        assert!(matches!(pass(&outbox, ANN, "x"), Passed::Refused));
+        drop(fill(&outbox, BOB));
         while inbox.try_next().is_some() {}
-        assert!(
-            inbox.mailbox.lock().queue.capacity() <= KEPT,
-            "what was full holds nothing when it is empty"
-        );
-        assert!(outbox.push(text(BYTES)));
-        assert!(!outbox.push(text(1)));
-        assert!(outbox.push(Outgoing::Ping));
-        assert!(matches!(block_on(inbox.next()), Mail::Message(Outgoing::Text(_))));
-        assert!(outbox.push(text(1)));
+        assert!(matches!(pass(&outbox, ANN, "x"), Passed::In));
+        // A receiver that is gone keeps nobody waiting.
+        let mut parked = fill(&outbox, BOB);
+        drop(outbox);
+        block_on(poll_fn(|context| parked.poll(context)));
+    }
+
+    #[test]
+    fn what_the_server_tells_is_bounded_and_answers_are_told_of() {
+        let (outbox, inbox) = mailbox(ME);
+        assert!(outbox.tell(text(NOTICES - OVERHEAD)));
+        assert!(!outbox.tell(text(1)));
+        assert!(outbox.tell(Outgoing::Ping));
+        assert!(!inbox.is_full_of_answers());
+        outbox.answer(text(ANSWERS));
+        assert!(inbox.is_full_of_answers());
+        while inbox.try_next().is_some() {}
+        assert!(!inbox.is_full_of_answers() && outbox.tell(text(1)));
     }
 }

@@ -4,6 +4,7 @@
 //! machine, or for a proxy in front ([`Config::plain`]).
 
 mod api;
+mod budget;
 mod connection;
 mod dialect;
 mod edge;
@@ -19,11 +20,12 @@ mod stream;
 mod switchboard;
 pub mod tls;
 mod token;
+mod vigil;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_rustls::TlsAcceptor;
 use hyper::service::service_fn;
@@ -38,6 +40,7 @@ use stream::{Gauge, Io, Tcp};
 use switchboard::Switchboard;
 use token::{TokenError, Tokens};
 
+use crate::base::limit::Bucket;
 use crate::base::net::{canonical, is_this_machine};
 use crate::base::random::NoRandomness;
 use crate::base::secret::Sealed;
@@ -49,6 +52,11 @@ pub use tls::{Files, Identity};
 const BACKLOG: i32 = 4096;
 /// The least length of a secret, in bytes: the strength of a token's signature (RFC 7518, 3.2).
 const LEAST_SECRET: usize = 32;
+/// How many requests a connection may make at once, and each second from then on; polling by socket.io is not counted.
+const REQUESTS: (u32, u32) = (200, 50);
+/// How much the system is asked to hold for each peer; Linux takes twice as much. With the several MB that Linux may hold
+/// else, it would show after minutes that a slow peer takes something.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -94,6 +102,9 @@ pub struct Timeouts {
     pub body: Duration,
     /// To take anything of what waits to be sent to it.
     pub unread: Duration,
+    /// How long what one peer sends another waits for a receiver that does not take it: until then the sender is not
+    /// read, and then it is refused.
+    pub held: Duration,
     /// To end its own side of a connection that the server has closed: until then what it sends is read and dropped,
     /// so that no reset takes the server's last words from it.
     pub closing: Duration,
@@ -109,6 +120,7 @@ impl Default for Timeouts {
             silence: seconds(70),
             body: seconds(30),
             unread: seconds(20),
+            held: seconds(10),
             closing: seconds(2),
         }
     }
@@ -236,10 +248,12 @@ impl Server {
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
+        // Accepted sockets inherit it.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
         let tokens = strong(config.token_secret.as_ref(), "that tokens are signed with (--token-secret)")?;
         let api = strong(config.api_secret.as_ref(), "of the API (--api-secret)")?;
         let shared = Shared {
-            board: Switchboard::new(config.limits, config.ice),
+            board: Switchboard::new(config.limits, config.timeouts.unread, config.ice),
             identity: config.identity,
             plain: config.plain,
             allowed_origins: config.allowed_origins,
@@ -321,7 +335,19 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     };
     let Some((io, is_secure)) = or(handshake, late).await else { return };
     let gauge = io.gauge().clone();
-    let service = service_fn(|request| http::handle(request, shared.clone(), from, is_secure));
+    let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
+        // A client that polls has a request for each message.
+        let is_allowed = socketio::is_path(request.uri().path()) || quota.take(Instant::now());
+        let shared = shared.clone();
+        async move {
+            match is_allowed {
+                true => http::handle(request, shared, from, is_secure).await,
+                false => Ok(http::too_often()),
+            }
+        }
+    });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(SmolTimer::new())
         .header_read_timeout(shared.timeouts.handshake)

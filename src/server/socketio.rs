@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
-use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use smol::channel::{Receiver, Sender, bounded};
@@ -17,7 +16,7 @@ use smol::stream::StreamExt;
 
 use super::dialect::{Dialect, Heard, SocketIo};
 use super::edge::Edge;
-use super::http::{Reply, endpoint_id, text, too_slow};
+use super::http::{Reply, endpoint_id, read_body, text, too_slow};
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::room::Rejection;
 use super::ssp::Endpoint;
@@ -31,6 +30,8 @@ use crate::protocol::socketio::{self, Handshake, Packet};
 
 /// The most packets of one answer.
 const BATCH: usize = 64;
+/// An answer that is longer than this has no packet more.
+const BATCH_BYTES: usize = 128 * 1024;
 /// The most answers of our own that wait for one client.
 const REPLIES: usize = 64;
 /// How often it is looked whether a client is still there.
@@ -55,6 +56,8 @@ pub(super) struct Session {
     replies: (Sender<Packet>, Receiver<Packet>),
     /// One request waits at a time.
     turn: smol::lock::Mutex<()>,
+    /// And one brings something.
+    post: smol::lock::Mutex<()>,
     /// It is on a WebSocket, or over.
     is_done: AtomicBool,
     _counted: Counted,
@@ -65,6 +68,8 @@ struct State {
     io: SocketIo,
     began: Instant,
     heard: Instant,
+    /// When it last fetched something.
+    fetched: Instant,
     ping_at: Instant,
 }
 
@@ -136,8 +141,9 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a packet of the client leads to; true where it is its last.
-    fn take(&self, packet: Packet, board: &Arc<Switchboard>) -> bool {
+    /// What a packet of the client leads to; true where it is its last. Ends when the receivers have what it sends.
+    async fn take(&self, packet: Packet, shared: &Shared) -> bool {
+        let board = &shared.board;
         let heard = {
             let mut state = self.lock();
             state.heard = Instant::now();
@@ -145,7 +151,10 @@ impl Session {
         };
         match heard {
             Heard::Line(line) => match board.line(self.inbox.id, line) {
-                Ok(()) => false,
+                Ok(taken) => {
+                    connection::settle(taken.parked, self.inbox.id, board, shared.timeouts.held).await;
+                    false
+                }
                 Err(Rejection::Error(text)) => {
                     let _ = self.replies.0.try_send(Packet::Event(text));
                     false
@@ -182,13 +191,15 @@ impl Session {
         };
         let first = or(or(reply, mail), ping).await;
         let mut packets = vec![first.unwrap_or(Packet::Close)];
-        while packets.len() < BATCH && !packets.contains(&Packet::Close) {
+        let mut bytes = 0;
+        while packets.len() < BATCH && bytes < BATCH_BYTES && !packets.contains(&Packet::Close) {
             match (self.replies.1.try_recv(), self.inbox.try_next()) {
                 (Ok(reply), Some(outgoing)) => packets.extend([reply, packet(outgoing)]),
                 (Ok(reply), None) => packets.push(reply),
                 (Err(_), Some(outgoing)) => packets.push(packet(outgoing)),
                 (Err(_), None) => break,
             }
+            bytes += packets.last().map_or(0, length);
         }
         packets
     }
@@ -196,12 +207,24 @@ impl Session {
     fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
         let state = self.lock();
         let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
-        idle || state.heard.elapsed() > timeouts.silence
+        let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
+        idle || is_unread || state.heard.elapsed() > timeouts.silence
     }
+
+    fn fetches(&self, now: Instant) {
+        let mut state = self.lock();
+        (state.heard, state.fetched) = (now, now);
+    }
+}
+
+/// About how long a packet is.
+fn length(packet: &Packet) -> usize {
+    if let Packet::Event(line) = packet { line.len() } else { 0 }
 }
 
 fn packet(outgoing: Outgoing) -> Packet {
     match outgoing {
+        Outgoing::Packet(text) => Packet::parse(&text).unwrap_or(Packet::Noop),
         Outgoing::Text(line) => Packet::Event(line),
         Outgoing::Ping => Packet::Ping(String::new()),
         Outgoing::Close(..) => Packet::Close,
@@ -262,30 +285,35 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
             let Some(_turn) = session.turn.try_lock() else {
                 return error(3, "Bad request");
             };
-            session.lock().heard = Instant::now();
+            session.fetches(Instant::now());
             let mut waiting = Waiting { shared, session, is_answered: false };
             let packets = session.next(&shared.timeouts).await;
             waiting.is_answered = true;
-            session.lock().heard = Instant::now();
+            session.fetches(Instant::now());
             if packets.contains(&Packet::Close) {
                 end(shared, session);
             }
             text(StatusCode::OK, socketio::join(&packets))
         }
         Method::POST => {
+            // A client sends one after another (engine.io): what waits for a receiver holds it up.
+            let Some(_post) = session.post.try_lock() else {
+                return error(3, "Bad request");
+            };
             let is_known = shared.board.is_registered(session.inbox.id);
             let most = if is_known { MAX_MESSAGE } else { connection::MAX_UNKNOWN };
-            let body = async { Ok(Limited::new(request.into_body(), most).collect().await) };
+            let body = async { Ok(read_body(request.into_body(), most).await) };
             let late = async { Err(too_slow(shared.timeouts.body).await) };
             let body = match or(body, late).await {
                 Ok(body) => body,
                 Err(reply) => return reply,
             };
-            let Some(body) = body.ok().and_then(|body| String::from_utf8(body.to_bytes().into()).ok()) else {
+            let Some(body) = body.and_then(|body| String::from_utf8(body).ok()) else {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or no text\n");
             };
             for packet in socketio::split(&body) {
-                if packet.is_ok_and(|packet| session.take(packet, &shared.board)) {
+                let Ok(packet) = packet else { continue };
+                if session.take(packet, shared).await {
                     end(shared, session);
                     let _ = session.replies.0.try_send(Packet::Close);
                     break;
@@ -315,15 +343,17 @@ fn open(
     let session = Arc::new(Session {
         sid,
         token,
-        inbox: shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant),
+        inbox: shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default()),
         state: Mutex::new(State {
             io: SocketIo::new(id),
             began: now,
             heard: now,
+            fetched: now,
             ping_at: now + shared.timeouts.ping,
         }),
         replies: bounded(REPLIES),
         turn: smol::lock::Mutex::new(()),
+        post: smol::lock::Mutex::new(()),
         is_done: AtomicBool::new(false),
         _counted: counted,
     });

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::edge::{described, text_length};
 use super::room::Rejection;
 use crate::hub::{Command, Notice};
 use crate::protocol::id::IdError;
@@ -27,6 +28,8 @@ pub struct Endpoint {
     early: BTreeMap<PeerId, Vec<PeerMessage>>,
 }
 
+/// The most bytes of descriptions in one event.
+const MAX_DESCRIPTIONS: usize = 256 * 1024;
 /// The most candidates that are kept of one peer.
 const MAX_EARLY: usize = 64;
 
@@ -88,13 +91,24 @@ impl Endpoint {
                 self.is_in = true;
                 self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
                 let Some(pool) = &self.pool else { return vec![] };
-                let all = peers.iter().chain([&self.id]);
-                one(ServerEvent::Joined {
+                let mut described = described([&self.id].into_iter().chain(&peers), describe);
+                // Clients take a message of 1 MiB: what does not fit follows.
+                let mut bytes = 0;
+                let mut fits = |(_, description): &(PeerId, Value)| {
+                    bytes += text_length(description);
+                    bytes <= MAX_DESCRIPTIONS
+                };
+                let rest = described.iter().position(|one| !fits(one)).unwrap_or(described.len());
+                let later = described.split_off(rest);
+                let mut told = one(ServerEvent::Joined {
                     id: self.id.to_string(),
                     pool: pool.clone(),
-                    descriptions: all.map(|id| (id.to_string(), describe(id))).collect(),
+                    descriptions: described.into_iter().map(|(id, what)| (id.to_string(), what)).collect(),
                     peers: peers.iter().map(PeerId::to_string).collect(),
-                })
+                });
+                let later = later.into_iter().filter(|(_, what)| !what.is_null());
+                told.extend(later.map(|(id, what)| ServerEvent::Describe(id.to_string(), what).to_string()));
+                told
             }
             Notice::PeerJoined(peer) => {
                 let id = peer.to_string();

@@ -7,12 +7,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::edge::Edge;
+use super::edge::{Edge, text_length};
 use super::ice::IceServers;
-use super::mailbox::{Inbox, Outbox, Outgoing, mailbox};
+use super::mailbox::{Inbox, Outbox, Outgoing, Parked, Passed, mailbox};
 use super::room::{self, Rejection};
+use super::stream::Gauge;
+use super::vigil::{self, Probed};
+use crate::base::limit::Bucket;
 use crate::base::net::is_this_machine;
-use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase};
+use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::room::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
 
@@ -21,7 +24,23 @@ use crate::protocol::{IceServer, PeerId};
 struct Connection {
     outbox: Outbox,
     edge: Edge,
+    /// How the peer takes what it is sent.
+    gauge: Arc<Gauge>,
+    /// When it was last asked for a sign of life.
+    probed: Option<Instant>,
 }
+
+/// What came of a line of a peer.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// What its receivers have no room for: until they have, nothing more is to be read of the peer.
+    pub(super) parked: Vec<Parked>,
+    /// How many names it was told, as it asked for a list of them; each list costs [`LIST`] more.
+    pub(super) listed: u32,
+}
+
+/// What a list costs beside its names, since all are looked at for it.
+const LIST: u32 = 50;
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,6 +50,8 @@ struct State {
     next: u64,
     /// WebSockets that are served, those included that the hub has forgotten and that are being closed.
     talks: usize,
+    /// How often the rooms are listed.
+    listings: Option<Bucket>,
     /// The server stops: whoever comes now is sent away.
     is_stopping: bool,
 }
@@ -40,13 +61,15 @@ struct State {
 pub(super) struct Switchboard {
     state: Mutex<State>,
     probe: Duration,
+    unread: Duration,
     ice: IceServers,
 }
 
 impl Switchboard {
-    pub(super) fn new(limits: Limits, ice: IceServers) -> Arc<Self> {
+    /// With the hub's limits; a peer that takes nothing for the time `unread` is taken for dead.
+    pub(super) fn new(limits: Limits, unread: Duration, ice: IceServers) -> Arc<Self> {
         let state = State { hub: Hub::new(limits), ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), probe: limits.probe, ice })
+        Arc::new(Self { state: Mutex::new(state), probe: limits.probe, unread, ice })
     }
 
     /// What a client is told ahead of a notice, if it asked for additions: at the start of a talk, the
@@ -93,30 +116,43 @@ impl Switchboard {
         }
     }
 
-    /// A WebSocket was opened.
-    pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant) -> Inbox {
+    /// A connection was opened, to a peer that takes what it is sent as the gauge tells.
+    pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant, gauge: Arc<Gauge>) -> Inbox {
         let mut state = self.lock();
         state.next += 1;
         let id = ConnId(state.next);
         let (outbox, inbox) = mailbox(id);
         if state.is_stopping {
-            outbox.push(STOPS);
+            outbox.tell(STOPS);
         }
-        state.connections.insert(id, Connection { outbox, edge });
+        state.connections.insert(id, Connection { outbox, edge, gauge, probed: None });
         state.hub.handle_input(Instant::now(), Input::Opened(id, address.into()));
         state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
         inbox
     }
 
     /// A line of a peer; the words to answer with where it is none for the hub.
-    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<(), Rejection> {
+    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<Taken, Rejection> {
         let mut state = self.lock();
         let phase = state.hub.phase(id);
-        let Some(from) = state.connections.get_mut(&id) else { return Ok(()) };
+        let mut taken = Taken::default();
+        let Some(from) = state.connections.get_mut(&id) else { return Ok(taken) };
         for command in from.edge.decode(phase, line)? {
-            self.input(&mut state, Input::Command(id, command));
+            let now = Instant::now();
+            state.hub.handle_input(now, Input::Command(id, command));
+            self.deliver(&mut state, now, Some((id, &mut taken)));
         }
-        Ok(())
+        Ok(taken)
+    }
+
+    /// Drops what a peer sent and its receivers did not take in time, and tells it so.
+    pub(super) fn refuse(&self, id: ConnId, parked: Vec<Parked>) {
+        let mut state = self.lock();
+        for one in parked {
+            let to = one.to;
+            one.refuse();
+            tell_unread(&mut state, id, to);
+        }
     }
 
     /// What becomes of a message of a peer that is not text.
@@ -149,14 +185,40 @@ impl Switchboard {
         found
     }
 
-    /// Every room, with its peers and what the back end says of them.
-    pub(super) fn rooms(&self) -> Value {
-        let state = self.lock();
-        let peer = |id: PeerId| json!({"description": state.hub.description(&id), "id": id.to_string()});
-        let rooms = state.hub.rooms().map(|(name, peers)| {
-            json!({"room": name.to_string(), "peers": peers.into_iter().map(peer).collect::<Vec<_>>()})
-        });
-        rooms.collect()
+    /// The rooms after that place in the order of their names, with their peers in the order of theirs and what the
+    /// back end says of them, up to [`PAGE`] bytes; and the place at which it goes on, if it does. None where it is asked
+    /// for too often.
+    pub(super) fn rooms(&self, after: &After, now: Instant) -> Option<(Value, Option<After>)> {
+        let mut state = self.lock();
+        if !state.listings.get_or_insert_with(|| Bucket::new(LISTINGS.0, LISTINGS.1)).take(now) {
+            return None;
+        }
+        let all = state.hub.rooms().map(|(name, peers)| (name.to_string(), peers));
+        let mut all: Vec<_> = all.filter(|(name, _)| *name >= after.room).collect();
+        all.sort();
+        let (mut rooms, mut bytes, mut last) = (vec![], 0, after.clone());
+        for (name, mut peers) in all {
+            peers.sort_by_key(PeerId::to_string);
+            // Of the room at which the page before ended only the rest.
+            let is_rest = name == after.room;
+            let mut told = vec![];
+            for id in peers.into_iter().filter(|id| !is_rest || id.to_string() > after.peer) {
+                let peer = json!({"description": state.hub.description(&id), "id": id.to_string()});
+                bytes += text_length(&peer);
+                if bytes > PAGE && !(rooms.is_empty() && told.is_empty()) {
+                    if !told.is_empty() {
+                        rooms.push(json!({"room": name, "peers": told}));
+                    }
+                    return Some((rooms.into(), Some(last)));
+                }
+                last = After { room: name.clone(), peer: id.to_string() };
+                told.push(peer);
+            }
+            if !told.is_empty() {
+                rooms.push(json!({"room": name, "peers": told}));
+            }
+        }
+        Some((rooms.into(), None))
     }
 
     /// Connections, registered peers and rooms.
@@ -169,7 +231,7 @@ impl Switchboard {
         let mut state = self.lock();
         state.is_stopping = true;
         for connection in state.connections.values() {
-            connection.outbox.push(STOPS);
+            connection.outbox.tell(STOPS);
         }
     }
 
@@ -188,30 +250,26 @@ impl Switchboard {
     fn input(self: &Arc<Self>, state: &mut State, input: Input) {
         let now = Instant::now();
         state.hub.handle_input(now, input);
-        self.deliver(state, now);
+        self.deliver(state, now, None);
     }
 
-    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant) {
+    /// Tells everybody what follows, which a line of the peer `cause` led to, where there is one.
+    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Taken)>) {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
-                Output::Notify(id, notice) => {
-                    let State { hub, connections, .. } = &mut *state;
-                    let Some(Connection { outbox, edge }) = connections.get_mut(&id) else { continue };
-                    let ahead = if edge.is_extended() { self.ahead(&notice) } else { None };
-                    let describe = |peer: &PeerId| hub.description(peer);
-                    let text = edge.encode(notice, describe).into_iter().map(Outgoing::Text);
-                    (id, ahead.into_iter().chain(text).all(|message| outbox.push(message)))
-                }
+                Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
                 Output::Close(id, reason) => {
                     let Some(gone) = state.connections.remove(&id) else { continue };
                     let (code, words) = room::close(reason);
-                    gone.outbox.push(Outgoing::Close(code, words));
+                    gone.outbox.tell(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;
                 }
                 Output::Probe(id) => {
-                    self.time_probe();
-                    (id, state.connections.get(&id).is_none_or(|to| to.outbox.push(Outgoing::Ping)))
+                    self.time_probe(id);
+                    let Some(holder) = state.connections.get_mut(&id) else { continue };
+                    holder.probed = Some(now);
+                    (id, holder.outbox.tell(Outgoing::Ping))
                 }
             };
             if !fits {
@@ -224,20 +282,106 @@ impl Switchboard {
         }
     }
 
-    fn time_probe(self: &Arc<Self>) {
+    /// Tells one peer something; false where it does not read what the server tells it.
+    fn notify(
+        &self,
+        state: &mut State,
+        id: ConnId,
+        notice: Notice,
+        cause: Option<&mut (ConnId, &mut Taken)>,
+    ) -> bool {
+        let State { hub, connections, .. } = &mut *state;
+        let Some(Connection { outbox, edge, .. }) = connections.get_mut(&id) else { return true };
+        let is_of_a_peer = matches!(notice, Notice::From { .. } | Notice::Relayed(_));
+        // Without it a peer knows less, and no more than that.
+        let is_needed = !matches!(notice, Notice::Described(..));
+        let listed = match &notice {
+            Notice::PeerList(names) | Notice::RoomList(names) => Some(names.len()),
+            _ => None,
+        };
+        let ahead = if edge.is_extended() { self.ahead(&notice) } else { None };
+        let texts = edge.encode(notice, |peer: &PeerId| hub.description(peer));
+        match cause {
+            Some((from, taken)) if is_of_a_peer => {
+                let before = taken.parked.iter_mut().find(|parked| parked.to == id);
+                match before {
+                    Some(parked) => parked.add(texts),
+                    None => match outbox.pass((*from, id), texts) {
+                        Passed::In => {}
+                        Passed::Waits(parked) => taken.parked.push(parked),
+                        Passed::Refused => tell_unread(state, *from, id),
+                    },
+                }
+                true
+            }
+            Some((from, taken)) if *from == id => {
+                let names = listed.map_or(0, |names| u32::try_from(names).unwrap_or(u32::MAX));
+                taken.listed = taken.listed.saturating_add(if listed.is_some() { LIST + names } else { 0 });
+                ahead
+                    .into_iter()
+                    .chain(texts.into_iter().map(Outgoing::Text))
+                    .for_each(|one| outbox.answer(one));
+                true
+            }
+            Some(_) | None => {
+                let mut all = ahead.into_iter().chain(texts.into_iter().map(Outgoing::Text));
+                all.all(|message| outbox.tell(message)) || !is_needed
+            }
+        }
+    }
+
+    /// Looks later whether a holder of a name has answered a probe.
+    fn time_probe(self: &Arc<Self>, id: ConnId) {
         let this = Arc::downgrade(self);
         let wait = self.probe;
         smol::spawn(async move {
-            smol::Timer::after(wait).await;
-            if let Some(this) = this.upgrade() {
+            let mut is_probed = true;
+            while is_probed {
+                smol::Timer::after(wait).await;
+                let Some(this) = this.upgrade() else { return };
                 let mut state = this.lock();
-                let now = Instant::now();
-                state.hub.handle_timeout(now);
-                this.deliver(&mut state, now);
+                this.judge_probes(&mut state, Instant::now());
+                is_probed = state.hub.is_probed(id);
             }
         })
         .detach();
     }
+
+    /// Decides about all holders that have not answered a probe in time.
+    fn judge_probes(self: &Arc<Self>, state: &mut State, now: Instant) {
+        for id in state.hub.overdue(now) {
+            let Some(holder) = state.connections.get(&id) else { continue };
+            let probed = holder.probed.unwrap_or(now);
+            match vigil::judge(holder.gauge.flow(), probed, now, self.unread) {
+                Probed::Alive => state.hub.handle_input(now, Input::Alive(id)),
+                Probed::Later => state.hub.handle_input(now, Input::Late(id)),
+                Probed::Dead => {}
+            }
+        }
+        state.hub.handle_timeout(now);
+        self.deliver(state, now, None);
+    }
+}
+
+/// Tells a sender that a receiver does not take what it is sent.
+fn tell_unread(state: &mut State, from: ConnId, to: ConnId) {
+    let State { hub, connections, .. } = state;
+    let Some(name) = hub.name(to) else { return };
+    let Some(Connection { outbox, edge, .. }) = connections.get_mut(&from) else { return };
+    let told = edge.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
+    told.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
+}
+
+/// The most bytes of peers in one answer about rooms, unless it is one peer.
+const PAGE: usize = 512 * 1024;
+/// How many such answers there are at once, and each second from then on.
+const LISTINGS: (u32, u32) = (20, 5);
+
+/// A place in the list of rooms: behind that peer of that room.
+#[derive(Debug, Clone, Default)]
+pub(super) struct After {
+    pub(super) room: String,
+    pub(super) peer: String,
 }
 
 /// What every peer is told when the server stops.
@@ -259,7 +403,7 @@ mod tests {
 
     #[test]
     fn connections_are_counted_by_the_owner_of_their_address() {
-        let board = Switchboard::new(Limits::default(), IceServers::default());
+        let board = Switchboard::new(Limits::default(), Duration::from_secs(20), IceServers::default());
         let admit = |text: &str| board.admit(text.parse().unwrap(), 1);
         assert!(admit("2001:db8:1:2::1") && !admit("2001:db8:1:2:ffff::2") && admit("2001:db8:1:3::1"));
         assert!(admit("::ffff:192.0.2.1") && !admit("192.0.2.1") && admit("::ffff:192.0.2.2"));

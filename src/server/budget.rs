@@ -1,0 +1,271 @@
+//! How much of whom may wait in one peer's mailbox. Pure.
+//!
+//! A peer on a slow line is not dropped for what others send: whoever sends more than the peer takes has to wait, or is
+//! refused. Half of the room is for anybody, up to [`PAIR`] bytes each; the other half is for the first message of
+//! whoever has none there, so that a few who send without end do not keep others out. A longer message has its turn as
+//! its sender's only one. Whoever does not get in stands in line.
+
+use std::collections::VecDeque;
+
+use crate::hub::ConnId;
+
+/// What a message is counted for beside its text, in bytes: its place in the queue and on the heap.
+pub(super) const OVERHEAD: usize = 128;
+/// The most bytes of one sender that wait for one peer, unless they are one message.
+pub(super) const PAIR: usize = 64 * 1024;
+/// The most bytes of a message for which room is kept.
+pub(super) const FIRST: usize = 16 * 1024;
+/// The most bytes of all senders that wait for one peer. A single message may be longer.
+pub(super) const MOST: usize = 1 << 20;
+/// The part of it that is for anybody.
+const COMMON: usize = MOST / 2;
+
+/// Says what becomes of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is counted from now on.
+    Fits,
+    /// Its sender stands in line, and asks again.
+    Waits,
+    /// Its sender waited too long before, and too much of it is still there.
+    Refused,
+}
+
+/// What one sender has in the mailbox.
+#[derive(Debug)]
+struct Share {
+    sender: ConnId,
+    bytes: usize,
+    is_refused: bool,
+}
+
+/// Counts what the senders have in one mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Budget {
+    total: usize,
+    /// Of those who have something there: a few, as a rule.
+    shares: Vec<Share>,
+    /// Those who stand in line, and what each wants to put in.
+    line: VecDeque<(ConnId, usize)>,
+}
+
+impl Budget {
+    fn share(&self, sender: ConnId) -> Option<&Share> {
+        self.shares.iter().find(|share| share.sender == sender)
+    }
+
+    /// Whether these bytes go into the room that is kept for the first message of each.
+    fn is_first(&self, share: usize, bytes: usize) -> bool {
+        share == 0 && bytes <= FIRST && self.total + bytes <= MOST
+    }
+
+    /// Whether these bytes fit, if it is the sender's turn.
+    fn fits(&self, share: usize, bytes: usize) -> bool {
+        let is_room = self.total + bytes <= COMMON || self.total == 0;
+        (is_room && is_within(share, bytes)) || self.is_first(share, bytes)
+    }
+
+    /// The first in line of those who do not wait for messages of their own, with what it has and wants to put in.
+    fn first(&self) -> Option<(ConnId, usize, usize)> {
+        let line = self
+            .line
+            .iter()
+            .map(|(sender, bytes)| (*sender, self.share(*sender).map_or(0, |share| share.bytes), *bytes));
+        line.into_iter().find(|(_, share, bytes)| is_within(*share, *bytes))
+    }
+
+    /// Decides about that many bytes, and counts them where they fit. Whoever has nothing there does not wait behind
+    /// others for the room that is kept for it.
+    pub(super) fn ask(&mut self, sender: ConnId, bytes: usize) -> Verdict {
+        let (share, is_refused) = self.share(sender).map_or((0, false), |one| (one.bytes, one.is_refused));
+        if is_refused {
+            return Verdict::Refused;
+        }
+        let is_next = self.first().is_none_or(|(first, ..)| first == sender);
+        if (is_next && self.fits(share, bytes)) || self.is_first(share, bytes) {
+            self.leave(sender);
+            self.count(sender, bytes);
+            return Verdict::Fits;
+        }
+        if !self.line.iter().any(|(other, _)| *other == sender) {
+            self.line.push_back((sender, bytes));
+        }
+        Verdict::Waits
+    }
+
+    fn count(&mut self, sender: ConnId, bytes: usize) {
+        self.total += bytes;
+        match self.shares.iter_mut().find(|share| share.sender == sender) {
+            Some(share) => share.bytes += bytes,
+            None => self.shares.push(Share { sender, bytes, is_refused: false }),
+        }
+    }
+
+    /// That many bytes of the sender have left the mailbox.
+    pub(super) fn give_back(&mut self, sender: ConnId, bytes: usize) {
+        self.total -= bytes;
+        if let Some(at) = self.shares.iter().position(|share| share.sender == sender) {
+            let share = &mut self.shares[at];
+            share.bytes -= bytes;
+            share.is_refused &= share.bytes > PAIR / 2;
+            if share.bytes == 0 {
+                self.shares.swap_remove(at);
+            }
+        }
+        if self.shares.is_empty() {
+            self.shares = Vec::new();
+        }
+    }
+
+    /// The sender stands in line no more.
+    pub(super) fn leave(&mut self, sender: ConnId) {
+        self.line.retain(|(other, _)| *other != sender);
+    }
+
+    /// The sender has waited too long: it is refused until half of what it has there is gone.
+    pub(super) fn refuse(&mut self, sender: ConnId) {
+        self.leave(sender);
+        if let Some(share) = self.shares.iter_mut().find(|share| share.sender == sender) {
+            share.is_refused = share.bytes > PAIR / 2;
+        }
+    }
+
+    /// Returns the sender whose turn it is, where there is room for what it has.
+    pub(super) fn turn(&self) -> Option<ConnId> {
+        let (sender, share, bytes) = self.first()?;
+        self.fits(share, bytes).then_some(sender)
+    }
+}
+
+/// Whether a sender that has so much there may have these bytes more.
+fn is_within(share: usize, bytes: usize) -> bool {
+    share == 0 || share + bytes <= PAIR
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const FLOODER: ConnId = ConnId(1);
+    const OTHER: ConnId = ConnId(2);
+
+    fn flood(budget: &mut Budget, sender: ConnId, bytes: usize) -> usize {
+        (0..).take_while(|_| budget.ask(sender, bytes) == Verdict::Fits).count()
+    }
+
+    #[test]
+    fn one_sender_takes_its_part_and_leaves_room_for_others() {
+        let mut budget = Budget::default();
+        assert_eq!(flood(&mut budget, FLOODER, 1024), PAIR / 1024);
+        assert_eq!(budget.turn(), None);
+        assert_eq!(budget.ask(OTHER, 20_000), Verdict::Fits, "it does not wait behind the flooder");
+        budget.give_back(FLOODER, 1024);
+        assert_eq!(budget.turn(), Some(FLOODER));
+        assert_eq!(budget.ask(FLOODER, 1024), Verdict::Fits);
+        assert_eq!(budget.turn(), None);
+    }
+
+    #[test]
+    fn a_long_message_gets_in_as_the_only_one_of_its_sender() {
+        let mut budget = Budget::default();
+        assert_eq!(budget.ask(FLOODER, 2 * MOST), Verdict::Fits);
+        assert_eq!(budget.ask(FLOODER, 1), Verdict::Waits);
+        assert_eq!(budget.ask(OTHER, 1), Verdict::Waits, "there is nothing free");
+        budget.give_back(FLOODER, 2 * MOST);
+        assert_eq!(budget.turn(), Some(FLOODER));
+    }
+
+    #[test]
+    fn whoever_waited_too_long_is_refused_until_half_is_gone() {
+        let mut budget = Budget::default();
+        flood(&mut budget, FLOODER, 1024);
+        budget.refuse(FLOODER);
+        assert_eq!(budget.ask(FLOODER, 1024), Verdict::Refused);
+        (0..31).for_each(|_| budget.give_back(FLOODER, 1024));
+        assert_eq!(budget.ask(FLOODER, 1024), Verdict::Refused);
+        budget.give_back(FLOODER, 1024);
+        assert_eq!(budget.ask(FLOODER, 1024), Verdict::Fits);
+    }
+
+    #[test]
+    fn forty_flooders_leave_room_for_the_message_of_another() {
+        for bytes in [200, 10_000, 60_000, MOST / 2] {
+            let mut budget = Budget::default();
+            for n in 0..40 {
+                flood(&mut budget, ConnId(10 + n), bytes);
+            }
+            assert_eq!(budget.ask(OTHER, FIRST), Verdict::Fits, "{bytes}");
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Send(u64, usize),
+        Take,
+        TooLong(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let sender = || 0..40_u64;
+        let bytes = prop_oneof![OVERHEAD..2000_usize, OVERHEAD..100_000, Just(2 * MOST)];
+        prop_oneof![
+            8 => (sender(), bytes).prop_map(|(sender, bytes)| Step::Send(sender, bytes)),
+            6 => Just(Step::Take),
+            1 => sender().prop_map(Step::TooLong),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is sent and taken in any order: the bounds hold, and whoever stands in line gets in, in turn, as
+        /// soon as enough is taken.
+        #[test]
+        fn the_bounds_hold_and_everybody_has_a_turn(steps in prop::collection::vec(step(), 0..600)) {
+            let mut budget = Budget::default();
+            let mut queue: VecDeque<(ConnId, usize)> = VecDeque::new();
+            for step in steps {
+                match step {
+                    Step::Send(sender, bytes) => {
+                        let sender = ConnId(sender);
+                        if budget.line.iter().any(|(other, _)| *other == sender) {
+                            continue; // It is not read while it waits.
+                        }
+                        if budget.ask(sender, bytes) == Verdict::Fits {
+                            queue.push_back((sender, bytes));
+                        }
+                    }
+                    Step::Take => {
+                        let Some((sender, bytes)) = queue.pop_front() else { continue };
+                        budget.give_back(sender, bytes);
+                    }
+                    Step::TooLong(sender) => budget.refuse(ConnId(sender)),
+                }
+                while let Some(sender) = budget.turn() {
+                    let (_, bytes) = *budget.line.iter().find(|(other, _)| *other == sender).unwrap();
+                    prop_assert_eq!(budget.ask(sender, bytes), Verdict::Fits);
+                    queue.push_back((sender, bytes));
+                }
+                let total: usize = queue.iter().map(|(_, bytes)| bytes).sum();
+                prop_assert_eq!(budget.total, total);
+                let longest = queue.iter().map(|(_, bytes)| *bytes).max().unwrap_or_default();
+                prop_assert!(total <= MOST.max(longest), "{} bytes wait", total);
+                for sender in (0..40).map(ConnId) {
+                    let of = queue.iter().filter(|(from, _)| *from == sender).map(|(_, bytes)| *bytes);
+                    let (sum, count) = of.fold((0, 0), |(sum, count), bytes| (sum + bytes, count + 1));
+                    prop_assert!(sum <= PAIR || count == 1, "{} of one sender in {} messages", sum, count);
+                }
+            }
+            while let Some((sender, bytes)) = queue.pop_front() {
+                budget.give_back(sender, bytes);
+                while let Some(sender) = budget.turn() {
+                    let (_, bytes) = *budget.line.iter().find(|(other, _)| *other == sender).unwrap();
+                    prop_assert_eq!(budget.ask(sender, bytes), Verdict::Fits);
+                    queue.push_back((sender, bytes));
+                }
+            }
+            prop_assert!(budget.line.is_empty(), "somebody waits for ever");
+            prop_assert!(budget.total == 0 && budget.shares.is_empty());
+        }
+    }
+}
