@@ -26,7 +26,7 @@ pub(super) enum TokenError {
     #[error("the token is not good: {0}")]
     Forged(String),
     /// It was signed with the secret, and does not hold.
-    #[error("{0}")]
+    #[error("the token is not good: {0}")]
     Refused(String),
 }
 
@@ -83,11 +83,7 @@ impl Tokens {
     pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
         let claims = jsonwebtoken::decode::<Value>(token, &self.key, &self.rules).map_err(|error| {
             let words = error.to_string();
-            if is_authentic(&error) {
-                TokenError::Refused(format!("the token is not good: {words}"))
-            } else {
-                TokenError::Forged(words)
-            }
+            if is_authentic(&error) { TokenError::Refused(words) } else { TokenError::Forged(words) }
         })?;
         grant(claims.claims).map_err(TokenError::Refused)
     }
@@ -112,14 +108,13 @@ fn grant(claims: Value) -> Result<Grant, String> {
     for key in ["exp", "nbf", "iat"] {
         let is_time = |time: &Value| time.as_f64().is_some_and(|time| (0.0..=LATEST).contains(&time));
         if claims.get(key).is_some_and(|time| !is_time(time)) {
-            return Err(format!("the token's {key} is no time: a number of seconds since 1970 is wanted"));
+            return Err(format!("its {key} is no time: a number of seconds since 1970 is wanted"));
         }
     }
-    let claims: Claims =
-        serde_json::from_value(claims).map_err(|error| format!("the token is not good: {error}"))?;
-    let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("the token's sub: {error}"));
+    let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
+    let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("its sub: {error}"));
     let room =
-        |text: &String| RoomId::from_foreign(text).map_err(|error| format!("a room of the token: {error}"));
+        |text: &String| RoomId::from_foreign(text).map_err(|error| format!("one of its rooms: {error}"));
     let rooms = claims.rooms.as_ref().map(|rooms| rooms.iter().map(room).collect());
     let rooms: Option<BTreeSet<RoomId>> = rooms.transpose()?;
     Ok(Grant { name: claims.sub.as_deref().map(id).transpose()?, rooms, description: claims.description })
