@@ -30,6 +30,8 @@ pub(super) struct Sender {
     estimator: Option<Estimator>,
     /// Frames of what was sent over it before.
     before: u64,
+    /// The peer rejected its m-line, for good.
+    is_rejected: bool,
     /// The peer takes it.
     pub(super) is_wanted: bool,
 }
@@ -134,6 +136,12 @@ impl Sender {
         (self.feed, self.stream) = (None, None);
     }
 
+    /// The peer rejected its m-line: nothing is encoded for it any more. Its stream counts as offered.
+    fn reject(&mut self) {
+        self.before = self.pushed();
+        (self.feed, self.is_rejected) = (None, true);
+    }
+
     /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
     /// peer wants it.
     pub(super) fn flow(&self, connected: bool) {
@@ -164,7 +172,7 @@ fn all(webrtc: &gst::Element) -> Vec<WebRTCRTPTransceiver> {
 pub(super) fn for_offer(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
-    (config, known): (&PeerConfig, &[Payload]),
+    (config, known, kinds): (&PeerConfig, &[Payload], &[Kind]),
     streams: &[Stream],
     senders: &mut Vec<Sender>,
 ) -> Result<(), MediaError> {
@@ -181,7 +189,7 @@ pub(super) fn for_offer(
             if senders.iter().any(|sender| sender.kind() == kind && sender.carries(&stream.id)) {
                 continue;
             }
-            match senders.iter_mut().find(|sender| sender.kind() == kind && sender.is_idle()) {
+            match senders.iter_mut().find(|s| s.kind() == kind && s.is_idle() && !s.is_rejected) {
                 Some(idle) => idle.take(stream)?,
                 None => {
                     let line = (None, direction(true, receive));
@@ -192,6 +200,13 @@ pub(super) fn for_offer(
         let is_there = present.contains(&kind) || senders.iter().any(|sender| sender.kind() == kind);
         if receive && !is_there {
             add(webrtc, config, direction(false, true), wanted()?);
+        }
+        // The peer has so many m-lines of the kind, and may send on each of them.
+        let lines = all(webrtc).iter().filter(|transceiver| kind_of(transceiver) == Some(kind)).count();
+        for _ in lines..kinds.iter().filter(|other| **other == kind).count() {
+            if receive {
+                add(webrtc, config, direction(false, true), wanted()?);
+            }
         }
     }
     Ok(())
@@ -224,7 +239,8 @@ pub(super) fn for_answer(
             continue;
         }
         // The peer's lines of a kind take our streams in turn.
-        let is_sent = |id: &str| senders.iter().any(|s: &Sender| s.kind() == kind && s.carries(id));
+        let is_sent =
+            |id: &str| senders.iter().any(|s: &Sender| s.kind() == kind && s.carries(id) && !s.is_rejected);
         let stream = streams.iter().find(|stream| stream.has(kind) && !is_sent(&stream.id));
         match (payload, stream) {
             (Some(payload), Some(stream)) => {
@@ -264,18 +280,22 @@ pub(super) fn by_answer(
     config: &PeerConfig,
     senders: &mut [Sender],
     answer: &Sdp,
-    agreed: usize,
+    (agreed, rejected): (usize, &[usize]),
 ) -> Result<(), MediaError> {
     for kind in Kind::ALL {
-        let mut new = answer.media.iter().skip(agreed).filter(|media| Kind::of(media) == Some(kind));
+        let all = answer.media.iter().enumerate();
+        let mut new = all.skip(agreed).filter(|(_, media)| Kind::of(media) == Some(kind));
         let is_new = |s: &Sender| s.mline().is_none_or(|mline| mline >= agreed);
         let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && is_new(s));
         for sender in waiting {
             // A webrtcbin of 1.26 knows its m-line since the offer, one of 1.22 not yet: then it is the next one.
-            let media = sender.mline().map_or_else(|| new.next(), |mline| answer.media.get(mline));
-            let Some(media) = media else { continue };
+            let known = |mline| answer.media.get(mline).map(|media| (mline, media));
+            let Some((mline, media)) = sender.mline().map_or_else(|| new.next(), known) else { continue };
             match usable(media, &config.codecs, &config.preferred).first() {
-                _ if media.is_rejected() => tracing::warn!("the peer takes no {kind} of ours"),
+                _ if rejected.contains(&mline) => {
+                    tracing::warn!("the peer takes no {kind} of ours");
+                    sender.reject();
+                }
                 None => tracing::warn!("the peer's answer has no {kind} codec that is here"),
                 Some(payload) => {
                     say_if_second(config, payload.codec);
@@ -285,6 +305,12 @@ pub(super) fn by_answer(
         }
     }
     Ok(())
+}
+
+/// Ends what is sent on m-lines that the peer rejected by now.
+pub(super) fn end_rejected(senders: &mut [Sender], rejected: &[usize]) {
+    let is_meant = |sender: &&mut Sender| sender.mline().is_some_and(|mline| rejected.contains(&mline));
+    senders.iter_mut().filter(is_meant).filter(|sender| !sender.is_rejected).for_each(Sender::reject);
 }
 
 /// Says so where not the codec is sent that the user prefers.
@@ -372,6 +398,7 @@ fn attach(
         feed: None,
         estimator: None,
         before: 0,
+        is_rejected: false,
         is_wanted: false,
     };
     sender.take(stream)?;

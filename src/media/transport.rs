@@ -217,22 +217,59 @@ pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     packets
 }
 
-/// The DTLS connection, which all media and data share.
-pub(super) fn dtls(webrtc: &gst::Element) -> Option<WebRTCDTLSTransport> {
-    let first = webrtc.emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&0_i32]);
-    let of_media = first.and_then(|transceiver| transceiver.receiver()).and_then(|r| r.transport());
-    of_media.or_else(|| {
-        let sctp = webrtc.property::<Option<gst::glib::Object>>("sctp-transport")?;
-        sctp.property::<Option<WebRTCDTLSTransport>>("transport")
-    })
+/// The DTLS connections of all m-lines, each once. Media and data share one, but an m-line that carries nothing may
+/// have none, or one of its own that is not used.
+pub(super) fn dtls(webrtc: &gst::Element) -> Vec<WebRTCDTLSTransport> {
+    let mut found: Vec<WebRTCDTLSTransport> = vec![];
+    let get = |i: i32| {
+        webrtc.emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&i])
+    };
+    let of_media = (0..).map_while(get).flat_map(|transceiver| {
+        let receiver = transceiver.receiver().and_then(|receiver| receiver.transport());
+        [receiver, transceiver.sender().and_then(|sender| sender.transport())]
+    });
+    let sctp = webrtc.property::<Option<gst::glib::Object>>("sctp-transport");
+    let of_data = sctp.and_then(|sctp| sctp.property::<Option<WebRTCDTLSTransport>>("transport"));
+    for transport in of_media.flatten().chain(of_data) {
+        if !found.contains(&transport) {
+            found.push(transport);
+        }
+    }
+    found
 }
 
-/// Whether the certificate that the peer showed in DTLS is one that its description names.
-pub(super) fn is_the_one_named(webrtc: &gst::Element, named: &[Fingerprint]) -> bool {
-    let shown = dtls(webrtc).and_then(|transport| transport.remote_certificate());
-    let Some(der) = shown.and_then(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).ok()) else {
-        return false;
-    };
+/// Whether the peer is the one that its description names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Identity {
+    /// No certificate of it is there yet.
+    Unknown,
+    /// It has the certificate that its description names.
+    Named,
+    /// It has another certificate.
+    Another,
+}
+
+/// Compares the certificates that the peer showed in DTLS, on whatever connection, with those that its description
+/// names: one that is not among them is too many.
+pub(super) fn identify(webrtc: &gst::Element, named: &[Fingerprint]) -> Identity {
+    let shown: Vec<String> =
+        dtls(webrtc).iter().filter_map(|transport| transport.remote_certificate()).map(Into::into).collect();
+    identity(shown.iter().map(String::as_str), named)
+}
+
+fn identity<'a>(shown: impl Iterator<Item = &'a str>, named: &[Fingerprint]) -> Identity {
+    let mut found = Identity::Unknown;
+    for pem in shown.filter(|pem| !pem.is_empty()) {
+        let is_named = CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| is_named(&der, named));
+        if !is_named {
+            return Identity::Another;
+        }
+        found = Identity::Named;
+    }
+    found
+}
+
+fn is_named(certificate: &[u8], named: &[Fingerprint]) -> bool {
     fingerprint::matches(named, |hash| {
         let algorithm = match hash {
             Hash::Sha1 => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
@@ -240,7 +277,7 @@ pub(super) fn is_the_one_named(webrtc: &gst::Element, named: &[Fingerprint]) -> 
             Hash::Sha384 => &ring::digest::SHA384,
             Hash::Sha512 => &ring::digest::SHA512,
         };
-        ring::digest::digest(algorithm, &der).as_ref().to_vec()
+        ring::digest::digest(algorithm, certificate).as_ref().to_vec()
     })
 }
 
@@ -299,6 +336,27 @@ mod tests {
             turn_uri(&url, &server),
             "turn://86400%3Aroom:a%2Fb%2Bc%3D@[2001:db8::1]:99?transport=tcp"
         );
+    }
+
+    #[test]
+    fn a_peer_is_unknown_until_it_shows_a_certificate_and_each_one_counts() {
+        let of = |byte: u8| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", {
+            use base64::Engine;
+            base64::engine::general_purpose::STANDARD.encode([byte; 40])
+        });
+        let named = |byte: u8| {
+            let digest = ring::digest::digest(&ring::digest::SHA256, &[byte; 40]).as_ref().to_vec();
+            vec![Fingerprint { hash: Hash::Sha256, digest }]
+        };
+        let (one, two) = (of(1), of(2));
+        let find = |shown: &[&str], named: &[Fingerprint]| identity(shown.iter().copied(), named);
+        assert_eq!(find(&[], &named(1)), Identity::Unknown);
+        assert_eq!(find(&[""], &named(1)), Identity::Unknown, "an m-line without a connection");
+        assert_eq!(find(&["", &one], &named(1)), Identity::Named, "whichever m-line has it");
+        assert_eq!(find(&[&one], &named(2)), Identity::Another);
+        assert_eq!(find(&[&one, &two], &named(1)), Identity::Another);
+        assert_eq!(find(&["nonsense"], &named(1)), Identity::Another);
+        assert_eq!(find(&[&one], &[]), Identity::Another);
     }
 
     #[test]

@@ -98,6 +98,24 @@ impl CandidateLine {
     }
 }
 
+/// The most generations of ICE credentials that [`preferred`] tells apart.
+const GENERATIONS: u32 = 255;
+
+/// A candidate that is preferred to all of generations before, in the same order as others of its own; generation 0
+/// is as it came. libnice keeps sending to the pair that it selected until another one has a higher priority
+/// (RFC 8445, 6.1.2.3), also where the peer restarted its ICE and does not listen there any more.
+pub fn preferred(candidate: &str, generation: u32) -> String {
+    /// Above what a host candidate has (RFC 8445, 5.1.2.1).
+    const ABOVE: u32 = 127 << 24;
+    let mut words: Vec<&str> = candidate.split(' ').collect();
+    let priority = words.get(3).and_then(|word| word.parse::<u32>().ok());
+    let Some(priority) = priority.filter(|_| generation > 0) else { return candidate.to_owned() };
+    let raised = ABOVE + (generation.min(GENERATIONS) << 16) + (priority.min((1 << 31) - 1) >> 16);
+    let raised = raised.min((1 << 31) - 1).to_string();
+    words[3] = &raised;
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,10 +146,25 @@ mod tests {
         assert_eq!(CandidateLine::parse(&"x".repeat(2000)), Err(CandidateError::TooLong));
     }
 
+    #[test]
+    fn candidates_of_a_later_generation_are_preferred() {
+        let of = |priority: u32, generation| {
+            let line = preferred(&format!("candidate:1 1 udp {priority} 192.0.2.1 9 typ host"), generation);
+            assert!(CandidateLine::parse(&line).is_ok());
+            line.split(' ').nth(3).unwrap().parse::<u32>().unwrap()
+        };
+        let (host, relay) = (2_130_706_431, 16_777_215);
+        assert_eq!(of(host, 0), host);
+        assert!(of(host, 1) > of(relay, 1) && of(relay, 1) > host);
+        assert!(of(relay, 2) > of(host, 1) && of(u32::MAX, 10_000) < 1 << 31);
+        assert_eq!(preferred("nonsense", 3), "nonsense");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "(a=)?(candidate:)?([a-z0-9.:]{1,12} ){0,12}\\PC{0,10}") {
             let _ = CandidateLine::parse(&text);
+            let _ = preferred(&text, 1);
         }
     }
 }

@@ -41,7 +41,7 @@ impl Media {
         Direction { send: on && !is("recvonly"), receive: on && !is("sendonly") }
     }
 
-    fn set_direction(&mut self, direction: Direction) {
+    pub(super) fn set_direction(&mut self, direction: Direction) {
         NAMES.iter().for_each(|name| self.remove_attribute(name));
         self.lines.push(Line::attribute(direction.as_str(), ""));
     }

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod decline;
 pub mod direction;
 pub mod fingerprint;
+pub mod layout;
 pub mod normalise;
 pub mod reach;
 pub mod setup;
@@ -19,6 +20,7 @@ pub mod source;
 pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
 pub use direction::Direction;
+pub use layout::{Layout, Shown};
 pub use normalise::normalise;
 pub use reach::Reach;
 pub use setup::Setup;
@@ -58,6 +60,9 @@ pub enum SdpError {
     /// One header extension id for two extensions in a bundle (RFC 8843, 9.2).
     #[error("the SDP uses one header extension id twice")]
     Extmap,
+    /// An answer whose m-lines are not those of the offer (RFC 3264, 6).
+    #[error("the answer does not have the m-lines of the offer")]
+    OtherLines,
     /// No `ice-ufrag` or `ice-pwd`.
     #[error("the SDP has no ICE credentials")]
     NoIce,

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Line, Sdp, SdpError, Section};
+use super::{Line, Media, Sdp, SdpError, Section};
 
 /// What may stand once for the whole session and is wanted in every m-line (RFC 8839, 8842).
 const INHERITED: [&str; 5] = ["ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup"];
@@ -79,12 +79,11 @@ fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
             group
         }
     };
-    let source = sdp
-        .media
-        .iter()
-        .find(|media| media.mid().is_some_and(|mid| group.first().is_some_and(|first| first == mid)))
-        .or_else(|| sdp.media.iter().find(|media| !media.is_rejected()))
-        .unwrap_or(&sdp.media[0]);
+    // The tagged m-line (RFC 8843, 7.1.3); one that is rejected says nothing of the transport.
+    let live = |media: &&Media| !media.is_rejected();
+    let of = |mid: &String| sdp.media.iter().filter(live).find(|media| media.mid() == Some(mid));
+    let tagged = group.iter().find_map(of).or_else(|| sdp.media.iter().find(live));
+    let source = tagged.unwrap_or(&sdp.media[0]).clone();
     let ufrag = source.attribute("ice-ufrag").ok_or(SdpError::NoIce)?.to_owned();
     let pwd = source.attribute("ice-pwd").ok_or(SdpError::NoIce)?.to_owned();
     // RFC 8839, 5.4: at least 4 and 22 characters.
@@ -103,6 +102,10 @@ fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
         }
         if media.attribute("fingerprint").is_none() {
             media.lines.extend(fingerprints.iter().map(|value| Line::attribute("fingerprint", value)));
+        }
+        // A bundled m-line may leave out what the tagged one says (RFC 8843, 7.1.3).
+        if let (None, Some(setup)) = (media.attribute("setup"), source.attribute("setup")) {
+            media.lines.push(Line::attribute("setup", setup));
         }
     }
     Ok(())
@@ -130,7 +133,7 @@ fn check_extensions(sdp: &mut Sdp) -> Result<(), SdpError> {
 }
 
 /// An SSRC is a number of 32 bits (RFC 5576, 4.1), and webrtcbin wants none to be 0.
-fn drop_wrong_sources(media: &mut super::Media) {
+fn drop_wrong_sources(media: &mut Media) {
     media.lines.retain(|line| {
         let Some(("ssrc", value)) = line.as_attribute() else { return true };
         value.split(' ').next().is_some_and(|id| id.parse::<u32>().is_ok_and(|id| id != 0))
@@ -138,7 +141,7 @@ fn drop_wrong_sources(media: &mut super::Media) {
 }
 
 /// `sprop-*` of Opus describe what the peer sends; webrtcbin wants them equal to ours.
-fn strip_opus(media: &mut super::Media) {
+fn strip_opus(media: &mut Media) {
     if media.kind != "audio" {
         return;
     }

@@ -1,7 +1,7 @@
 //! What a session wants of a connection, and how that went.
 
 use crate::protocol::SdpKind;
-use crate::sdp::{Direction, Sdp};
+use crate::sdp::{Direction, Kind, Sdp};
 
 /// Numbers effects, so that a late result is told from the one waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,8 +12,8 @@ pub struct EffectId(pub u64);
 pub enum Effect {
     /// Begin with a fresh connection, in place of the one before.
     Open,
-    /// Make an offer.
-    CreateOffer(EffectId),
+    /// Make an offer, with at least so many m-lines as these kinds have: the peer has them already.
+    CreateOffer(EffectId, Vec<Kind>),
     /// Make an answer to the offer applied last.
     CreateAnswer(EffectId),
     /// Take this as the local description.
@@ -31,6 +31,8 @@ pub struct Remote {
     pub sdp: Sdp,
     /// The peer's true directions, by m-line.
     pub flows: Vec<Direction>,
+    /// The m-lines that the peer rejected: nothing is prepared for them.
+    pub rejected: Vec<usize>,
 }
 
 /// How an effect with an id went.

@@ -12,7 +12,7 @@ use super::state::State;
 use super::terms::Terms;
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
-use crate::sdp::{self, CandidateLine, Kind, Sdp, Setup, direction};
+use crate::sdp::{self, CandidateLine, Kind, Layout, Media, Sdp, SdpError, Setup, Shown, direction};
 
 /// The most messages of the peer that wait while a step is under way.
 pub const MAX_INBOX: usize = 512;
@@ -23,6 +23,10 @@ pub const OFFERS: (u32, u32) = (600, 10);
 /// How long the peer has to offer the media we want before we offer them. The demos' page offers a
 /// data channel alone first, and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
+
+/// How long a peer has to answer an offer that begins anew in place of its own: one that ignores offers in a
+/// collision waits for an answer to its own meanwhile.
+const IGNORED: Duration = Duration::from_secs(2);
 
 /// What the machine gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +59,11 @@ pub struct Negotiation {
     /// When to offer what the peer's offer left out.
     complete_at: Option<Instant>,
     inbox: VecDeque<PeerMessage>,
+    /// Both as webrtcbin has them.
     remote: Option<Remote>,
     local: Option<Sdp>,
+    /// The peer's m-lines, and webrtcbin's for them.
+    layout: Layout,
     /// The peer's offer that is being answered over a connection that stood, as it came.
     answering: Option<Sdp>,
     /// The offer being ignored, until the next description.
@@ -66,8 +73,18 @@ pub struct Negotiation {
     forgotten: bool,
     /// A re-offer of ours was forgotten for one of the peer's.
     gave_way: bool,
+    /// An offer of the peer that ours took the place of, and when it is answered all the same.
+    passed_over: Option<(Instant, Sdp)>,
     candidates: usize,
     filter: Filter,
+    /// Of the candidates that are ours, those of the transport that stands: webrtcbin's m-line and the attribute.
+    ours: Vec<(u32, String)>,
+    /// Those of the peer's transport that stands, for a fresh connection that answers the same transport.
+    theirs: (Option<String>, Vec<Candidate>),
+    /// How often the peer restarted its ICE over the transport that stands.
+    generation: u32,
+    /// It did so with the offer that is being answered.
+    restarts_ice: bool,
     offers: Bucket,
     flooded: bool,
     overflowed: bool,
@@ -90,12 +107,18 @@ impl Negotiation {
             inbox: VecDeque::new(),
             remote: None,
             local: None,
+            layout: Layout::default(),
             answering: None,
             ignoring: false,
             forgotten: false,
             gave_way: false,
+            passed_over: None,
             candidates: 0,
             filter,
+            ours: Vec::new(),
+            theirs: (None, Vec::new()),
+            generation: 0,
+            restarts_ice: false,
             offers: Bucket::new(OFFERS.0, OFFERS.1),
             flooded: false,
             overflowed: false,
@@ -114,7 +137,8 @@ impl Negotiation {
 
     /// When [`Negotiation::handle_timeout`] wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline.into_iter().chain(self.complete_at).min()
+        let passed_over = self.passed_over.as_ref().map(|(at, _)| *at);
+        self.deadline.into_iter().chain(self.complete_at).chain(passed_over).min()
     }
 
     /// What is told of the peer's candidates that are not tried, and when.
@@ -174,8 +198,8 @@ impl Negotiation {
         self.ignoring = false;
         self.offer_owed = false;
         self.complete_at = None;
-        self.enter(now, State::Stable);
         self.restart();
+        self.enter(now, State::Stable);
     }
 
     /// A message of the peer came.
@@ -192,9 +216,22 @@ impl Negotiation {
 
     /// The connection found a candidate of ours.
     pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
-        let sdp = if let State::Offered { sdp, .. } = &self.state { Sdp::parse(sdp).ok() } else { None };
-        let local = sdp.as_ref().or(self.local.as_ref());
-        let mid = local.and_then(|sdp| sdp.mid(mline)).map(str::to_owned);
+        if self.ours.len() < MAX_CANDIDATES {
+            self.ours.push((mline, candidate.clone()));
+        }
+        self.tell_candidate(mline, candidate);
+    }
+
+    fn tell_candidate(&mut self, mline: u32, candidate: String) {
+        let (offered, layout) = match &self.state {
+            State::Offered { sdp, layout, .. } => (Sdp::parse(sdp).ok(), layout),
+            _ => (None, &self.layout),
+        };
+        let local = offered.as_ref().or(self.local.as_ref());
+        let (mline, mid) = match layout.told_line(mline) {
+            Some((mline, mid)) => (mline, Some(mid.to_owned())),
+            None => (mline, None),
+        };
         // By which the peer tells it from those of a transport before or after.
         let ufrag = local.and_then(|sdp| sdp.ufrag()).map(str::to_owned);
         let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag };
@@ -242,6 +279,13 @@ impl Negotiation {
             self.complete_at = None;
             self.request_offer(now);
         }
+        if let Some((_, offer)) = self.passed_over.take_if(|(at, _)| *at <= now)
+            && let State::Offered { .. } = self.state
+        {
+            self.restart();
+            self.outputs.push_back(Output::Restarted);
+            self.take_offer(now, offer);
+        }
         if self.deadline.is_some_and(|at| at <= now)
             && let Some(step) = self.state.step()
         {
@@ -282,30 +326,30 @@ impl Negotiation {
         self.offer_owed = false;
         self.complete_at = None;
         let id = self.id();
-        self.effect(Effect::CreateOffer(id));
+        self.effect(Effect::CreateOffer(id, self.layout.awaited()));
         self.enter(now, State::CreatingOffer(id));
     }
 
     fn offer(&mut self, now: Instant, sdp: String) {
-        let sdp = match Sdp::parse(&sdp) {
-            Ok(mut parsed) => {
-                for media in &mut parsed.media {
-                    sdp::codec::declare_h264(media, "1f");
-                    sdp::codec::offer_retransmission(media);
-                }
-                Setup::leave_open(&mut parsed);
-                parsed.to_string()
-            }
+        let mut parsed = match Sdp::parse(&sdp) {
+            Ok(parsed) => parsed,
             Err(error) => return self.fail("our offer to be made", error.to_string()),
         };
+        for media in &mut parsed.media {
+            sdp::codec::declare_h264(media, "1f");
+            sdp::codec::offer_retransmission(media);
+        }
+        Setup::leave_open(&mut parsed);
+        let sdp = parsed.to_string();
+        let (layout, told) = self.layout.tell_offer(&parsed);
         // The first offer can be answered by a fresh start, so it need not wait to be applied.
         let deferred = self.terms.polite && self.is_established();
-        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.clone() }));
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: told.to_string() }));
         if !deferred {
             let id = self.id();
             self.effect(Effect::ApplyLocal(id, SdpKind::Offer, sdp.clone()));
         }
-        self.enter(now, State::Offered { sdp, deferred });
+        self.enter(now, State::Offered { sdp, deferred, layout });
     }
 
     fn answer(&mut self, now: Instant, sdp: String) {
@@ -314,16 +358,23 @@ impl Negotiation {
             Some(role) => role.write_into(&sdp),
             None => Ok(sdp),
         };
-        match written.and_then(|sdp| Ok((Sdp::parse(&sdp)?, sdp))) {
-            Ok((parsed, sdp)) => {
+        match written.and_then(|sdp| Sdp::parse(&sdp)) {
+            Ok(mut answer) => {
                 self.role = role;
-                self.local = Some(parsed.clone());
-                let mut told = parsed;
+                let held = self.layout.hold(&answer);
+                let sdp = held.to_string();
+                self.local = Some(held);
                 if let Some(remote) = &self.remote {
-                    direction::narrow_answer(&mut told, &remote.flows);
+                    direction::narrow_answer(&mut answer, &remote.flows);
                 }
-                let told = Description { kind: SdpKind::Answer, sdp: told.to_string() };
-                self.send(PeerMessage::Description(told));
+                let told = self.layout.tell_answer(&answer).to_string();
+                self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: told }));
+                // Who restarts ICE forgets the candidates that it had of us (RFC 8445, 9), and ours stay.
+                if std::mem::take(&mut self.restarts_ice) {
+                    for (mline, candidate) in self.ours.clone() {
+                        self.tell_candidate(mline, candidate);
+                    }
+                }
                 let id = self.id();
                 self.effect(Effect::ApplyLocal(id, SdpKind::Answer, sdp));
                 self.enter(now, State::ApplyingLocal(id));
@@ -338,10 +389,13 @@ impl Negotiation {
             self.flooded = true;
             return self.fail("the peer to come to rest", "it offers without end".to_owned());
         }
-        let sdp = match Sdp::parse(&sdp) {
+        let mut sdp = match Sdp::parse(&sdp) {
             Ok(sdp) => sdp,
             Err(error) => return self.warn(&error.to_string()),
         };
+        if let (SdpKind::Answer, State::Offered { layout, .. }) = (kind, &self.state) {
+            layout.name_answer(&mut sdp);
+        }
         if let (SdpKind::Answer, State::Offered { .. }, Some(reason)) =
             (kind, &self.state, sdp::decline::reason(&sdp))
         {
@@ -362,9 +416,16 @@ impl Negotiation {
             {
                 self.ignoring = true;
             }
-            (SdpKind::Offer, State::Offered { sdp: ours, deferred: true }) if !self.can_forget(&ours) => {
+            (SdpKind::Offer, State::Offered { sdp: ours, deferred: true, .. }) if !self.can_forget(&ours) => {
                 self.outputs.push_back(Output::Restarted);
+                let waiting = std::mem::take(&mut self.inbox).into_iter();
                 self.renew(now);
+                // Of its own transport, should it insist on its offer.
+                self.inbox.extend(waiting.filter(|message| matches!(message, PeerMessage::Candidate(_))));
+                self.passed_over = Some((now + IGNORED, sdp));
+            }
+            (SdpKind::Offer, _) if sdp.media.iter().all(Media::is_rejected) => {
+                self.warn(&SdpError::MLines(0).to_string());
             }
             (SdpKind::Offer, state) => {
                 // A re-offer of ours was not applied yet, and is made again. A first one was: it takes a fresh
@@ -383,16 +444,21 @@ impl Negotiation {
                 self.gave_way = again;
                 self.take_offer(now, sdp);
             }
-            (SdpKind::Answer, State::Offered { sdp: offer, deferred }) => {
+            (SdpKind::Answer, State::Offered { sdp: offer, deferred, layout }) => {
+                let shown = Sdp::parse(&offer).and_then(|ours| Ok((layout.show_answer(&sdp, &ours)?, ours)));
+                let (mut shown, ours) = match shown {
+                    Ok(shown) => shown,
+                    // To one that was forgotten, by which the peer stands.
+                    Err(_) if self.gave_way || self.forgotten => return self.offer_afresh(now, &sdp),
+                    Err(error) => return self.warn(&error.to_string()),
+                };
                 self.ignoring = false;
+                self.passed_over = None;
                 self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
-                let flows = direction::flows(&sdp);
-                let mut remote = Remote { sdp, flows };
-                self.local = Sdp::parse(&offer).ok();
-                if let Some(offer) = &self.local {
-                    direction::widen_answer(&mut remote.sdp, offer);
-                }
-                self.remote = Some(remote.clone());
+                direction::widen_answer(&mut shown.sdp, &ours);
+                self.local = Some(ours);
+                self.prefer(&mut shown.sdp);
+                let remote = self.take(shown);
                 if deferred {
                     let id = self.id();
                     self.effect(Effect::ApplyLocal(id, SdpKind::Offer, offer));
@@ -408,15 +474,26 @@ impl Negotiation {
                     && self.is_established()
                     && !self.connected =>
             {
-                self.restart();
-                self.begin_offer(now);
+                self.offer_afresh(now, &sdp);
             }
             // Each gave way to the other, and would do so again: one of the two has to stand by its offers.
             (SdpKind::Answer, _) if std::mem::take(&mut self.gave_way) => {
                 self.terms.polite &= !self.terms.mends;
+                // The peer stands by m-lines that we do not have.
+                if !self.layout.has_lines_of(&sdp) {
+                    self.outputs.push_back(Output::Restarted);
+                    self.offer_afresh(now, &sdp);
+                }
             }
             (SdpKind::Answer, _) => self.warn("an answer to no offer of ours"),
         }
+    }
+
+    /// Begins with a fresh connection and an offer of the m-lines that the peer stands by, as its answer has them.
+    fn offer_afresh(&mut self, now: Instant, answer: &Sdp) {
+        self.restart();
+        self.layout = Layout::of_peer(answer);
+        self.begin_offer(now);
     }
 
     /// Another transport, of a peer that began anew or came back under its name, needs a fresh connection.
@@ -447,28 +524,74 @@ impl Negotiation {
         self.ignoring = false;
         self.answering = self.connected.then(|| sdp.clone());
         let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
-        self.complete_at = (!self.terms.wanted.iter().all(offered)).then_some(now + COMPLETION);
-        let flows = direction::flows(&sdp);
-        let mut remote = Remote { sdp, flows };
-        direction::widen_offer(&mut remote.sdp);
+        let shown = self.layout.show_offer(&sdp, self.local.as_ref());
+        let mut shown = match shown {
+            Ok(shown) => shown,
+            Err(error) => return self.fail("the peer's offer to be applied", error.to_string()),
+        };
+        // What it refused before is not offered once more.
+        let settled = |kind: &Kind| offered(kind) || shown.layout.is_refused(*kind);
+        self.complete_at = (!self.terms.wanted.iter().all(settled)).then_some(now + COMPLETION);
+        direction::widen_offer(&mut shown.sdp);
         // Whatever it says now: roles stay as they are while a connection lives.
         if let Some(role) = self.role {
-            role.opposite().write(&mut remote.sdp);
+            role.opposite().write(&mut shown.sdp);
         }
-        self.remote = Some(remote.clone());
+        let before = self.remote.as_ref().map(|remote| remote.sdp.ufrag());
+        self.restarts_ice = before.is_some_and(|before| before != shown.sdp.ufrag());
+        if self.restarts_ice {
+            self.generation = self.generation.saturating_add(1);
+            self.candidates = 0;
+        }
+        self.prefer(&mut shown.sdp);
+        let remote = self.take(shown);
         let id = self.id();
         self.effect(Effect::ApplyRemote(id, SdpKind::Offer, remote));
         self.enter(now, State::ApplyingOffer(id));
     }
 
-    /// Throws the connection away and begins with a fresh one.
+    /// Candidates in a description of a peer that restarted its ICE.
+    fn prefer(&self, sdp: &mut Sdp) {
+        for line in sdp.media.iter_mut().flat_map(|media| &mut media.lines) {
+            if line.value.starts_with("candidate:") {
+                line.value = sdp::candidate::preferred(&line.value, self.generation);
+            }
+        }
+    }
+
+    /// A description of the peer stands from now on.
+    fn take(&mut self, Shown { layout, sdp, flows, rejected }: Shown) -> Remote {
+        let remote = Remote { sdp, flows, rejected };
+        self.layout = layout;
+        let ufrag = remote.sdp.ufrag().map(str::to_owned);
+        let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
+        match (of == self.theirs.0, self.remote.is_some()) {
+            (true, true) => self.theirs.1 = known,
+            // The peer does not say them again to a fresh connection.
+            (true, false) => {
+                known.into_iter().rev().map(PeerMessage::Candidate).for_each(|one| self.inbox.push_front(one));
+            }
+            (false, _) => {}
+        }
+        self.remote = Some(remote.clone());
+        remote
+    }
+
+    /// Throws the connection away and begins with a fresh one. The peer's m-lines stand.
     fn restart(&mut self) {
         self.remote = None;
         self.local = None;
+        // The peer may have the m-lines of an offer whose answer did not come.
+        let layout = if let State::Offered { layout, .. } = &self.state { layout } else { &self.layout };
+        self.layout = layout.standing();
         self.role = None;
         self.forgotten = false;
         self.gave_way = false;
+        self.passed_over = None;
         self.candidates = 0;
+        self.ours.clear();
+        self.generation = 0;
+        self.restarts_ice = false;
         self.connected = false;
         self.effect(Effect::Open);
     }
@@ -487,21 +610,23 @@ impl Negotiation {
             return;
         }
         let Some(remote) = &self.remote else { return };
-        let mline = candidate.mid.as_deref().and_then(|mid| remote.sdp.mline(mid)).or(candidate.mline);
-        let mline = mline.filter(|mline| (*mline as usize) < remote.sdp.media.len());
+        let mline = self.layout.shown_line(candidate.mid.as_deref(), candidate.mline);
         let line = CandidateLine::parse(&candidate.candidate);
         let ufrag = candidate.ufrag.as_deref().or(line.as_ref().ok().and_then(|line| line.ufrag.as_deref()));
         if ufrag.is_some_and(|ufrag| remote.sdp.ufrag().is_some_and(|now| now != ufrag)) {
             // Of a transport before this one.
             return;
         }
+        self.theirs.1.push(candidate.clone());
         match (line, mline) {
             (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
-                self.effect(Effect::AddCandidate(mline, candidate.candidate));
+                let candidate = sdp::candidate::preferred(&candidate.candidate, self.generation);
+                self.effect(Effect::AddCandidate(mline, candidate));
             }
             (Ok(line), Some(mline)) => {
                 if self.filter.takes(now, &line) {
-                    self.effect(Effect::AddCandidate(mline, line.text));
+                    let candidate = sdp::candidate::preferred(&line.text, self.generation);
+                    self.effect(Effect::AddCandidate(mline, candidate));
                 }
             }
             (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
@@ -527,9 +652,12 @@ impl Negotiation {
     }
 
     fn stop(&mut self) {
-        self.state = State::Ended;
+        if let State::Offered { layout, .. } = std::mem::replace(&mut self.state, State::Ended) {
+            self.layout = layout;
+        }
         self.deadline = None;
         self.complete_at = None;
+        self.passed_over = None;
         self.inbox.clear();
     }
 

@@ -1,6 +1,7 @@
 //! Where the exchange of descriptions stands (RFC 8829, 3.2), with the steps that webrtcbin takes on the way.
 
 use super::effect::EffectId;
+use crate::sdp::Layout;
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub(super) enum State {
     Offered {
         sdp: String,
         deferred: bool,
+        /// The m-lines as they are once it is answered.
+        layout: Layout,
     },
     ApplyingAnswer(EffectId),
     ApplyingOffer(EffectId),

@@ -15,9 +15,6 @@ use crate::session::{EffectResult, Remote};
 
 impl Peer {
     pub(super) async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
-        if kind == SdpKind::Offer {
-            self.prepare_offer()?;
-        }
         let (promise, reply) = gst::Promise::new_future();
         let signal = match kind {
             SdpKind::Offer => "create-offer",
@@ -35,15 +32,15 @@ impl Peer {
         Ok(EffectResult::Created(text))
     }
 
-    /// Fits our side to what it wants to send and receive.
-    fn prepare_offer(&self) -> Result<(), MediaError> {
+    /// Fits our side to what it wants to send and receive, with an m-line for each of these kinds at least.
+    pub(super) fn prepare_offer(&self, kinds: &[Kind]) -> Result<(), MediaError> {
         let (first, wanted, known) = {
             let state = lock(&self.state);
             let first = state.mlines == 0 && state.channels.is_empty();
             (first, state.wanted.clone(), state.payloads.clone())
         };
         self.fit(|pipeline, streams, senders| {
-            transceivers::for_offer(pipeline, &self.webrtc, (&self.config, &known), streams, senders)
+            transceivers::for_offer(pipeline, &self.webrtc, (&self.config, &known, kinds), streams, senders)
         })?;
         if first {
             for config in self.config.chat.iter().chain(&wanted) {
@@ -94,7 +91,7 @@ impl Peer {
         kind: SdpKind,
         remote: &Remote,
     ) -> Result<EffectResult, MediaError> {
-        let Remote { sdp, flows } = remote;
+        let Remote { sdp, flows, rejected } = remote;
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
         {
             let mut state = lock(&self.state);
@@ -105,8 +102,14 @@ impl Peer {
         direction::listen(&mut shown, &self.mlines(|_| true));
         let agreed = lock(&self.state).mlines;
         if kind == SdpKind::Answer {
-            self.fit(|_, _, senders| transceivers::by_answer(&self.config, senders, sdp, agreed))?;
+            self.fit(|_, _, senders| {
+                transceivers::by_answer(&self.config, senders, sdp, (agreed, rejected.as_slice()))
+            })?;
         }
+        self.fit(|_, _, senders| {
+            transceivers::end_rejected(senders, rejected);
+            Ok(())
+        })?;
         self.apply("set-remote-description", kind, &shown.to_string()).await?;
         if kind == SdpKind::Offer {
             self.fit(|pipeline, streams, senders| {

@@ -4,6 +4,7 @@
 mod adapt;
 mod config;
 mod description;
+mod identity;
 mod state;
 
 use std::sync::Arc;
@@ -107,7 +108,13 @@ impl Peer {
         };
         match effect {
             Effect::Open => None,
-            Effect::CreateOffer(id) => Some((id, result(self.create(SdpKind::Offer).await))),
+            Effect::CreateOffer(id, kinds) => {
+                let made = match self.prepare_offer(&kinds) {
+                    Ok(()) => self.create(SdpKind::Offer).await,
+                    Err(error) => Err(error),
+                };
+                Some((id, result(made)))
+            }
             Effect::CreateAnswer(id) => Some((id, result(self.create(SdpKind::Answer).await))),
             Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
             Effect::ApplyRemote(id, kind, remote) => {
@@ -260,28 +267,10 @@ impl Peer {
             let Some(state) = of.upgrade() else { return };
             match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
                 WebRTCPeerConnectionState::Connected => {
-                    let mut state = lock(&state);
-                    // webrtcbin (before 1.28.5) takes whatever certificate comes.
-                    if !transport::is_the_one_named(webrtc, &state.fingerprints) {
-                        drop(state);
-                        report(&events, PeerEvent::Forged);
-                        return;
-                    }
-                    state.connected.get_or_insert_with(Instant::now);
-                    state.senders.iter().for_each(|sender| sender.flow(true));
-                    data.open();
-                    state.held.drain(..).for_each(|event| report(&events, event));
+                    let (webrtc, of, data, events) =
+                        (webrtc.downgrade(), of.clone(), data.clone(), events.clone());
                     drop(state);
-                    report(&events, PeerEvent::Connection(ConnectionState::Connected));
-                    let (webrtc, of) = (webrtc.downgrade(), of.clone());
-                    smol::spawn(async move {
-                        let Some(webrtc) = webrtc.upgrade() else { return };
-                        let path = super::stats::candidate_types(&webrtc).await;
-                        if let Some(state) = of.upgrade() {
-                            lock(&state).path = path;
-                        }
-                    })
-                    .detach();
+                    smol::spawn(identity::connected(webrtc, of, data, events)).detach();
                 }
                 WebRTCPeerConnectionState::Failed => {
                     report(&events, PeerEvent::Connection(ConnectionState::Failed));
@@ -354,16 +343,20 @@ impl Peer {
 
     /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
     fn watch_dtls(&self) {
-        let Some(transport) = transport::dtls(&self.webrtc) else { return };
-        if std::mem::replace(&mut lock(&self.state).watches_dtls, true) {
-            return;
+        for transport in transport::dtls(&self.webrtc) {
+            let mut state = lock(&self.state);
+            if state.watched.iter().any(|watched| watched.upgrade().as_ref() == Some(&transport)) {
+                continue;
+            }
+            state.watched.push(transport.downgrade());
+            drop(state);
+            let events = self.events.clone();
+            transport.connect_state_notify(move |transport| match transport.state() {
+                DtlsState::Closed => report(&events, PeerEvent::Connection(ConnectionState::Closed)),
+                DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
+                _ => {}
+            });
         }
-        let events = self.events.clone();
-        transport.connect_state_notify(move |transport| match transport.state() {
-            DtlsState::Closed => report(&events, PeerEvent::Connection(ConnectionState::Closed)),
-            DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
-            _ => {}
-        });
     }
 }
 

@@ -43,7 +43,8 @@ pub(in crate::media) struct State {
     pub(super) connected: Option<Instant>,
     /// What the peer showed and said before that.
     pub(super) held: Vec<PeerEvent>,
-    pub(super) watches_dtls: bool,
+    /// The DTLS connections that are watched.
+    pub(super) watched: Vec<gst::glib::WeakRef<gst_webrtc::WebRTCDTLSTransport>>,
     /// The types of the path's candidates: ours and the peer's.
     pub(super) path: Option<(String, String)>,
 }
@@ -67,7 +68,7 @@ impl State {
             fingerprints: vec![],
             connected: None,
             held: vec![],
-            watches_dtls: false,
+            watched: vec![],
             path: None,
         }
     }

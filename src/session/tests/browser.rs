@@ -5,10 +5,26 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::session::negotiation::{Negotiation, Output};
 
+/// How a page behaves.
+#[derive(Debug, Clone)]
+struct Page {
+    polite: bool,
+    /// It knows nothing of us: it keeps its `RTCPeerConnection` when we begin with another transport.
+    keeps: bool,
+    /// What it has for the call, in the order of its m-lines, and how many of them its first offer has.
+    brings: Vec<&'static str>,
+    first: usize,
+}
+
 /// An `RTCPeerConnection` and the page around it.
 #[derive(Debug)]
 struct Browser {
-    polite: bool,
+    page: Page,
+    /// The m-lines that were agreed on, kinds and mids, and those of an offer that is on its way. Order and mids
+    /// stand in every later description (RFC 8829, 5.2.2 and 5.10).
+    lines: Vec<(String, String)>,
+    offered: Vec<(String, String)>,
+    mids: usize,
     signalling: Signalling,
     making_offer: bool,
     ignoring: bool,
@@ -48,9 +64,12 @@ fn value(sdp: &str, name: &str) -> String {
 }
 
 impl Browser {
-    fn new(polite: bool) -> Self {
+    fn new(page: Page) -> Self {
         Self {
-            polite,
+            page,
+            lines: vec![],
+            offered: vec![],
+            mids: 0,
             signalling: Signalling::Stable,
             making_offer: false,
             ignoring: false,
@@ -74,10 +93,27 @@ impl Browser {
         format!("web{}", self.generation)
     }
 
+    /// The m-lines of its next offer.
+    fn next_lines(&mut self) -> Vec<(String, String)> {
+        let mut all = self.lines.clone();
+        let brings = if all.is_empty() { &self.page.brings[..self.page.first] } else { &self.page.brings[..] };
+        for kind in brings {
+            if !all.iter().any(|(there, _)| there == kind) {
+                self.mids += 1;
+                all.push(((*kind).to_owned(), self.mids.to_string()));
+            }
+        }
+        all
+    }
+
     fn describe(&mut self, kind: SdpKind) -> usize {
         self.descriptions += 1;
         let setup = if kind == SdpKind::Offer { "actpass" } else { "active" };
-        let sdp = sdp(&["video"], setup, self.descriptions)
+        if kind == SdpKind::Offer {
+            self.offered = self.next_lines();
+        }
+        let lines = if kind == SdpKind::Offer { &self.offered } else { &self.lines };
+        let sdp = described(lines, setup, self.descriptions)
             .replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()))
             .replace("sha-256 AA", &format!("sha-256 B{}", self.certificate));
         self.outbox.push_back(PeerMessage::Description(Description { kind, sdp }));
@@ -121,7 +157,7 @@ impl Browser {
         let (generations, certificate) = (self.generations + 1, self.certificate + 1);
         let (descriptions, sent) = (self.descriptions, std::mem::take(&mut self.sent));
         let outbox = std::mem::take(&mut self.outbox);
-        *self = Self { generations, certificate, descriptions, sent, outbox, ..Self::new(self.polite) };
+        *self = Self { generations, certificate, descriptions, sent, outbox, ..Self::new(self.page.clone()) };
         self.generation = generations;
     }
 
@@ -151,20 +187,29 @@ impl Browser {
         if candidate.ufrag.is_some() && candidate.ufrag != self.theirs {
             return;
         }
-        let of = candidate.candidate.split(' ').nth(3).unwrap();
+        let of = candidate.candidate.split(' ').nth(5).unwrap().parse::<usize>().unwrap() - FIRST_PORT;
         assert_eq!(self.theirs, Some(format!("ufrag{of}")), "a candidate of another transport");
         self.candidates.push(candidate);
     }
 
     fn description(&mut self, kind: SdpKind, sdp: &str) {
         let (theirs, certificate) = (value(sdp, "a=ice-ufrag:"), value(sdp, "a=fingerprint:"));
-        if kind == SdpKind::Offer && self.theirs.as_ref().is_some_and(|before| *before != theirs) {
+        let is_other = self.theirs.as_ref().is_some_and(|before| *before != theirs);
+        if kind == SdpKind::Offer && is_other && !self.page.keeps {
             self.renew();
         }
+        let parsed = Sdp::parse(sdp).unwrap();
         let collision =
             kind == SdpKind::Offer && (self.making_offer || self.signalling != Signalling::Stable);
-        self.ignoring = collision && !self.polite;
+        self.ignoring = collision && !self.page.polite;
         if self.ignoring {
+            return;
+        }
+        let expected = if kind == SdpKind::Answer { &self.offered } else { &self.lines };
+        let stands = lines(&parsed).starts_with(expected);
+        assert!(kind == SdpKind::Answer || stands, "{:?} instead of {expected:?}", lines(&parsed));
+        if kind == SdpKind::Answer && (!stands || parsed.media.len() != expected.len()) {
+            // `setRemoteDescription()` fails: an answer to another offer.
             return;
         }
         let first = self.theirs.is_none();
@@ -179,11 +224,21 @@ impl Browser {
                         self.next_generation();
                     }
                 }
+                // Who answers a restart of ICE restarts its own (RFC 8839, 4.4.1.2.1).
+                if is_other && self.page.keeps {
+                    self.next_generation();
+                }
+                self.lines = lines(&parsed);
                 self.take(theirs, certificate);
                 let ours = self.describe(SdpKind::Answer);
                 self.settled(ours, mark);
+                let has = |kind: &&str| self.lines.iter().any(|(there, _)| there == kind);
+                if !self.page.brings.iter().all(has) {
+                    self.want_offer();
+                }
             }
             (SdpKind::Answer, Signalling::HaveLocalOffer(ours, _)) => {
+                self.lines = self.offered.clone();
                 self.take(theirs, certificate);
                 self.settled(ours, mark);
             }
@@ -192,8 +247,11 @@ impl Browser {
     }
 
     fn take(&mut self, theirs: String, certificate: String) {
-        // A browser keeps a DTLS connection that stands, and with it the peer's certificate.
-        assert!(!self.connected || self.certificate_of_peer.as_ref() == Some(&certificate));
+        // A browser keeps a DTLS connection that stands, and with it the peer's certificate. Another one over
+        // another transport begins a new DTLS connection (RFC 8842, 5.5).
+        let is_same = self.certificate_of_peer.as_ref() == Some(&certificate);
+        assert!(!self.connected || is_same || self.theirs.as_ref() != Some(&theirs));
+        self.connected &= is_same;
         if self.theirs.as_ref() != Some(&theirs) {
             self.candidates.clear();
         }
@@ -227,9 +285,10 @@ struct Native {
 }
 
 impl Native {
-    fn new(polite: bool) -> Self {
-        let negotiation = Negotiation::new(Terms { polite, ..terms() });
-        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+    fn new(polite: bool, forgets: bool) -> Self {
+        let negotiation = Negotiation::new(Terms { polite, forgets, ..terms() });
+        let connection =
+            Connection { kinds: vec!["video", "audio", "application"], forgets, ..Connection::default() };
         let (outbox, results, sent) = Default::default();
         let mut native =
             Self { negotiation, connection, outbox, results, said: 0, heard: 0, sent, failed: None };
@@ -376,27 +435,42 @@ impl Pair {
     fn settle(&mut self) {
         for _ in 0..400 {
             let all = [Step::Result, Step::ToNative, Step::ToBrowser, Step::Work(false)];
-            if all.iter().filter(|step| self.step(**step)).count() == 0 {
-                return;
+            if all.iter().filter(|step| self.step(**step)).count() > 0 {
+                continue;
             }
+            // Nothing moves: time passes.
+            let Some(due) = self.native.negotiation.poll_timeout() else { return };
+            self.now = due;
+            self.native.negotiation.handle_timeout(due);
+            self.native.pump();
         }
         panic!("the two never come to rest");
     }
 }
 
+/// The port of a candidate says of which transport it is.
+const FIRST_PORT: usize = 9000;
+
 /// A candidate of that transport.
 fn line(n: usize, transport: usize) -> String {
-    format!("candidate:{n} 1 udp {transport} 192.0.2.1 9000 typ host")
+    format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", FIRST_PORT + transport)
+}
+
+/// What stays of a candidate when its priority changes.
+fn name(line: &str) -> &str {
+    line.split(' ').next().unwrap()
 }
 
 fn of_transport(sent: &[(usize, String)], transport: usize) -> BTreeSet<&str> {
-    sent.iter().filter(|(of, _)| *of == transport).map(|(_, line)| line.as_str()).collect()
+    sent.iter().filter(|(of, _)| *of == transport).map(|(_, line)| name(line)).collect()
 }
 
 /// Both come to rest, mean the same descriptions, and have all of each other's candidates.
-fn agree(native_is_polite: bool, steps: &[Step]) -> Result<(), TestCaseError> {
-    let native = Native::new(native_is_polite);
-    let browser = Browser::new(!native_is_polite);
+fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> Result<(), TestCaseError> {
+    let native = Native::new(native_is_polite, forgets);
+    // One of the two has to be polite. A page that knows nothing of us may be so too: it takes whatever comes.
+    let polite = !native_is_polite || page.keeps && page.polite;
+    let browser = Browser::new(Page { polite, ..page.clone() });
     let mut pair = Pair { now: Instant::now(), native, browser, connected: (0, 0) };
     for step in steps {
         pair.step(*step);
@@ -409,13 +483,20 @@ fn agree(native_is_polite: bool, steps: &[Step]) -> Result<(), TestCaseError> {
     prop_assert_eq!(&native.failed, &None);
     prop_assert!(native.negotiation.is_at_rest() && native.results.is_empty());
     prop_assert_eq!(browser.signalling, Signalling::Stable);
-    prop_assert_eq!(browser.agreed, Some((native.heard, native.said)), "whose offer won");
+    // Where both give way each may have taken the other's re-offer of the same m-lines.
+    let both_give_way = polite && native_is_polite;
+    if !both_give_way {
+        prop_assert_eq!(browser.agreed, Some((native.heard, native.said)), "whose offer won");
+    }
     prop_assert_eq!(&native.connection.theirs, &browser.ufrag());
-    let taken: BTreeSet<&str> = native.connection.candidates.iter().map(String::as_str).collect();
+    let taken: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
     // Of the transport that stands; in a restart of the browser's ICE those before it come too.
     let sent = of_transport(&browser.sent, browser.generation);
-    prop_assert!(taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
-    let taken: BTreeSet<&str> = browser.candidates.iter().map(|c| c.candidate.as_str()).collect();
+    let kinds = |lines: &[(String, String)]| lines.iter().map(|(kind, _)| kind.clone()).collect::<BTreeSet<_>>();
+    prop_assert_eq!(kinds(&native.connection.lines), kinds(&browser.lines));
+    prop_assert_eq!(native.connection.lines.len(), browser.lines.len());
+    prop_assert!(both_give_way || taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
+    let taken: BTreeSet<&str> = browser.candidates.iter().map(|c| name(&c.candidate)).collect();
     prop_assert_eq!(taken, of_transport(&native.sent, native.connection.opened));
     Ok(())
 }
@@ -425,7 +506,7 @@ proptest! {
     /// lost.
     #[test]
     fn a_browser_and_we_agree_in_any_order(
-        native_is_polite in any::<bool>(),
+        native_is_polite in any::<bool>(), forgets in any::<bool>(), page in pages(),
         steps in prop::collection::vec(prop_oneof![
             6 => Just(Step::Result), 6 => Just(Step::ToNative), 6 => Just(Step::ToBrowser),
             4 => Just(Step::Work(false)), 1 => Just(Step::Work(true)),
@@ -434,8 +515,14 @@ proptest! {
             1 => any::<bool>().prop_map(Step::Lost),
         ], 0..80)
     ) {
-        agree(native_is_polite, &steps)?;
+        agree(native_is_polite, forgets, &page, &steps)?;
     }
+}
+
+fn pages() -> impl Strategy<Value = Page> {
+    let brings = Just(vec!["audio", "video", "application"]).prop_shuffle();
+    (any::<bool>(), any::<bool>(), brings, 1..4_usize)
+        .prop_map(|(polite, keeps, brings, first)| Page { polite, keeps, brings, first })
 }
 
 /// An offer of ours comes to a page that began anew and whose own offer is on its way to us: its answer is
@@ -445,5 +532,6 @@ fn an_offer_that_came_to_who_began_anew_is_told_from_the_next() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};
     let stands = [NativeOffers, Result, ToBrowser, ToNative, Result, Result];
     let begins_anew = [Lost(false), Work(false), NativeOffers, ToNative, NativeOffers, Result];
-    agree(false, &[stands, begins_anew].concat()).unwrap();
+    let page = Page { polite: true, keeps: false, brings: vec!["video"], first: 1 };
+    agree(false, true, &page, &[stands, begins_anew].concat()).unwrap();
 }

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::{Connection, terms};
 use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::session::negotiation::{Negotiation, Output};
-use crate::session::{Effect, Terms};
+use crate::session::Terms;
 
 struct Side {
     negotiation: Negotiation,
@@ -18,7 +18,7 @@ struct Side {
 impl Side {
     fn new(polite: bool, forgets: bool) -> Self {
         let negotiation = Negotiation::new(Terms { polite, forgets, ..terms() });
-        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+        let connection = Connection { kinds: vec!["video"], forgets, ..Connection::default() };
         Self { negotiation, connection, out: VecDeque::new(), restarted: 0 }
     }
 
@@ -26,13 +26,7 @@ impl Side {
         while let Some(output) = self.negotiation.poll_output() {
             match output {
                 Output::Effect(effect) => {
-                    // What is to be sent is known before an offer of it, and kept over connections.
-                    let kinds = self.connection.kinds.clone();
-                    let result = self.connection.execute(&effect);
-                    if effect == Effect::Open {
-                        self.connection.kinds = kinds;
-                    }
-                    if let Some((id, result)) = result {
+                    if let Some((id, result)) = self.connection.execute(&effect) {
                         self.negotiation.handle_result(now, id, result);
                     }
                 }

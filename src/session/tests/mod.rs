@@ -14,13 +14,19 @@ use super::call::{Admission, Call, Input as CallInput, Output};
 use super::link::{ConnectionState, EndReason, Input};
 use super::{Effect, EffectId, EffectResult, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
-use crate::sdp::Kind;
+use crate::sdp::{Kind, Media, Sdp, Section};
 
-/// A connection that does what it is told, with descriptions just big enough to be believed.
+/// A webrtcbin that does what it is told, with descriptions just big enough to be believed.
 #[derive(Debug, Default)]
 struct Connection {
     opened: usize,
+    /// What it offers: always in this order, whatever the peer has.
     kinds: Vec<&'static str>,
+    /// It can forget an offer that it made and that adds m-lines (1.22).
+    forgets: bool,
+    /// Its m-lines: kind and mid.
+    lines: Vec<(String, String)>,
+    offered: Vec<(String, String)>,
     local: Option<SdpKind>,
     remote: Option<SdpKind>,
     pending_offer: bool,
@@ -41,11 +47,60 @@ fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
     text
 }
 
+/// Kinds and mids of a description's m-lines.
+fn lines(sdp: &Sdp) -> Vec<(String, String)> {
+    sdp.media.iter().map(|media| (media.kind.clone(), media.mid().unwrap().to_owned())).collect()
+}
+
+/// A description with these m-lines, of kinds and mids.
+fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
+    let mut text = format!("v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
+    let mids: Vec<&str> = lines.iter().map(|(_, mid)| mid.as_str()).collect();
+    text += &format!("a=group:BUNDLE {}\r\n", mids.join(" "));
+    for (kind, mid) in lines {
+        let format = if kind == "application" { "UDP/DTLS/SCTP webrtc-datachannel" } else { "UDP/TLS/RTP/SAVPF 96" };
+        text += &format!(
+            "m={kind} 9 {format}\r\na=mid:{mid}\r\na=ice-ufrag:ufrag\r\n\
+             a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\na=setup:{setup}\r\na=sendrecv\r\n"
+        );
+    }
+    text
+}
+
 impl Connection {
     /// Each connection has ICE credentials of its own.
     fn sdp(&self, setup: &str, mark: usize) -> String {
-        let sdp = sdp(&self.kinds, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()));
+        self.describe(&self.lines, setup, mark)
+    }
+
+    fn describe(&self, lines: &[(String, String)], setup: &str, mark: usize) -> String {
+        let sdp = described(lines, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()));
         sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
+    }
+
+    /// Those that there are, and behind them what is to be sent besides.
+    fn next_lines(&self) -> Vec<(String, String)> {
+        let mut all = self.lines.clone();
+        for kind in &self.kinds {
+            if !all.iter().any(|(there, _)| there == kind) {
+                all.push(((*kind).to_owned(), format!("{kind}{}", all.len())));
+            }
+        }
+        all
+    }
+
+    /// What webrtcbin (1.22) wants of a description of the peer.
+    fn check(&self, remote: &Sdp) {
+        let mids: Vec<&str> = remote.media.iter().filter_map(Media::mid).collect();
+        let group = remote.attribute("group").unwrap();
+        assert_eq!(group, format!("BUNDLE {}", mids.join(" ")), "the bundle begins with the first m-line");
+        for media in &remote.media {
+            for name in ["ice-ufrag", "ice-pwd", "fingerprint", "setup"] {
+                assert_eq!(media.attribute(name), remote.media[0].attribute(name), "{name}");
+                assert!(media.attribute(name).is_some(), "{name}");
+            }
+        }
+        assert!(lines(remote).starts_with(&self.lines), "its m-lines stay where they are");
     }
 
     fn ufrag(&self) -> String {
@@ -55,12 +110,14 @@ impl Connection {
     fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
         match effect {
             Effect::Open => {
-                *self = Self { opened: self.opened + 1, kinds: self.kinds.clone(), ..Self::default() };
+                *self = Self { opened: self.opened + 1, kinds: self.kinds.clone(), forgets: self.forgets, ..Self::default() };
                 None
             }
-            Effect::CreateOffer(id) => {
+            Effect::CreateOffer(id, _) => {
                 self.offers += 1;
-                Some((*id, EffectResult::Created(self.sdp("actpass", self.offers))))
+                self.offered = self.next_lines();
+                let sdp = self.describe(&self.offered, "actpass", self.offers);
+                Some((*id, EffectResult::Created(sdp)))
             }
             Effect::CreateAnswer(id) => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
@@ -84,14 +141,15 @@ impl Connection {
                         assert!(std::mem::take(&mut self.pending_offer), "an answer to nothing")
                     }
                 }
+                self.check(&remote.sdp);
+                let forgotten = *kind == SdpKind::Offer && self.offered.len() > self.lines.len();
+                assert!(self.forgets || !forgotten, "it ends the process");
+                if *kind == SdpKind::Answer {
+                    assert_eq!(lines(&remote.sdp), self.offered, "the answer has the offer's m-lines");
+                }
                 self.remote = Some(*kind);
                 self.theirs = remote.sdp.ufrag().unwrap().to_owned();
-                self.kinds = remote
-                    .sdp
-                    .media
-                    .iter()
-                    .map(|m| if m.kind == "audio" { "audio" } else { "video" })
-                    .collect();
+                self.lines = lines(&remote.sdp);
                 Some((*id, EffectResult::Applied))
             }
             Effect::AddCandidate(_, candidate) => {
@@ -122,7 +180,7 @@ fn terms() -> Terms {
 
 impl Side {
     fn new(call: Call) -> Self {
-        let connection = Connection { kinds: vec!["video"], ..Connection::default() };
+        let connection = Connection { kinds: vec!["video"], forgets: true, ..Connection::default() };
         Self {
             call,
             connection,
