@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::browser::Browser;
+use common::browser::{Browser, foreign_page};
 use common::{Behind, Program, Proxy, Received, SMALL, WebSocket, duration_and_frames, probe, ws};
 use serde_json::json;
 
@@ -181,6 +181,46 @@ const FOREIGN_PAGE: &str = "
             await offer();
         }
     };";
+
+#[test]
+fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
+    for (kind, calls) in [("video", true), ("audio", false)] {
+        let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+        let link = server.link();
+        let options = received.options();
+        let url = ws(&link);
+        let browser = Browser::start();
+        browser.open(&format!("{link}health"));
+        let page = foreign_page(&[kind], calls.then_some("bob"));
+        let mut bob = if calls {
+            let mut bob =
+                Program::start(home.path(), &args(&["answer", "--id", "bob", "--server", &url], &options));
+            bob.expect("registered", &[]);
+            browser.run(&page);
+            bob
+        } else {
+            browser.run(&page);
+            browser.wait("globalThis.registered");
+            Program::start(home.path(), &args(&["call", "page", "--id", "bob", "--server", &url], &options))
+        };
+        bob.expect("media", &[("kind", kind)]);
+        // We offer the kind that is missing, and the page rejects that m-line.
+        browser.wait(
+            "globalThis.rejected && pc.currentRemoteDescription.sdp.match(/^m=(audio|video)/gm).length === 2",
+        );
+        let count =
+            |bob: &mut Program, way: &str| bob.stats()[format!("{kind}_frames_{way}")].as_u64().unwrap();
+        let in_page = "let n = 0; (await pc.getStats()).forEach((r) => { if (r.type === 'inbound-rtp') n += r.packetsReceived; }); return n;";
+        let before = (count(&mut bob, "received"), browser.run(in_page).as_u64().unwrap());
+        common::wait_for("the kind that both have, at both ends", || {
+            let now = (count(&mut bob, "received"), browser.run(in_page).as_u64().unwrap());
+            (now.0 > before.0 + 20 && now.1 > before.1 + 20).then_some(())
+        });
+        assert!(bob.all("peer", &[("state", "failed")]).is_empty());
+        assert_eq!(browser.run("return errors"), json!([]));
+    }
+}
 
 #[test]
 fn what_a_page_sends_is_recorded_as_it_came() {

@@ -272,6 +272,37 @@ fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
     received.expect_moving_and_audible((0, 0), 20);
 }
 
+/// The first m-line of an offer carries nothing that we use.
+#[test]
+fn an_honest_peer_is_taken_for_itself_and_a_forger_is_not_whatever_the_first_mline_is() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--headless"]].concat());
+    let rejected = |line: &str| line.replacen("m=video 9", "m=video 0", 1);
+    let inactive = |line: &str| line.replacen("a=sendrecv", "a=inactive", 1);
+    let foreign = |line: &str| line.replacen("m=video 9", "m=image 9", 1);
+    for (n, change) in [rejected, inactive, foreign].into_iter().enumerate() {
+        let call = |url: &str| {
+            let id = format!("caller{n}");
+            let call = ["call", "host", "--id", &id, "--server", url, "--headless"];
+            Program::start(home.path(), &[&call, &SMALL[..]].concat())
+        };
+        let offer = move |line: &str| if line.contains("\"offer\"") { change(line) } else { line.to_owned() };
+        let back = |line: &str| line.replace("m=image ", "m=video ");
+        let mut honest = call(&between(&url, offer, back));
+        honest.expect("media", &[("kind", "audio")]);
+        honest.say(&json!({"command": "quit"}));
+        let (code, error) = honest.end();
+        assert_eq!(code, 0, "{error}");
+        host.expect("registered", &[]);
+        let forged = host.count("peer", &[("state", "failed")]);
+        let (code, error) =
+            call(&between(&url, move |line| forge(&offer(line)), move |line| forge(&back(line)))).end();
+        host.expect("registered", &[]);
+        let by_host = host.count("peer", &[("state", "failed")]) == forged + 1;
+        assert!(by_host || code == 8, "{code} {error}");
+    }
+}
+
 #[test]
 fn media_that_nobody_asked_for_goes_nowhere() {
     let home = tempfile::tempdir().unwrap();

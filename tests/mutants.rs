@@ -9,7 +9,7 @@ use std::time::Duration;
 use roomtone::media::Peer;
 use roomtone::media::peer::PeerConfig;
 use roomtone::protocol::SdpKind;
-use roomtone::sdp::{self, Codec, Kind, Sdp, direction};
+use roomtone::sdp::{self, Codec, Kind, Layout, Sdp, direction};
 use roomtone::session::{Effect, EffectId, EffectResult, Remote};
 use smol::channel::bounded;
 
@@ -67,8 +67,8 @@ fn mutate(offer: &str, chance: &mut fastrand::Rng) -> String {
 async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
     let (event, events) = bounded(512);
     let peer = Peer::open(config.clone(), event).unwrap();
-    let flows = direction::flows(&sdp);
-    let mut remote = Remote { sdp, flows };
+    let Ok(shown) = Layout::default().show_offer(&sdp, None) else { return "without an m-line" };
+    let mut remote = Remote { sdp: shown.sdp, flows: shown.flows, rejected: shown.rejected };
     direction::widen_offer(&mut remote.sdp);
     let answer = async {
         let applied = peer.execute(Effect::ApplyRemote(EffectId(1), SdpKind::Offer, remote)).await;

@@ -241,6 +241,40 @@ fn a_page_and_a_client_find_new_paths_to_each_other() {
     bob.expect("peer", &[("state", "left")]);
 }
 
+/// It keeps its `RTCPeerConnection` for the whole call, and with it the order of its m-lines, which is not ours.
+#[test]
+fn a_page_that_knows_nothing_of_us_is_found_again() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.open(&format!("{link}health"));
+    browser.run(&common::browser::foreign_page(&["audio", "video", "application"], Some("bob")));
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_of("document.querySelector('#remote')", "pc");
+    for side in ["client", "page"] {
+        let mark = received.mark();
+        match side {
+            "client" => {
+                bob.say(&json!({"command": "reconnect"}));
+                bob.expect("peer", &[RECONNECTING]);
+                bob.expect("peer", &[CONNECTED]);
+            }
+            _ => drop(browser.run("pc.restartIce(); await pc.setLocalDescription(); tell();")),
+        }
+        received.expect_moving_and_audible(mark, 40);
+        browser.expect_of("document.querySelector('#remote')", "pc");
+    }
+    assert_eq!(browser.run("return errors"), json!([]));
+    let order = browser.run("return pc.remoteDescription.sdp.match(/^m=\\w+/gm).join()");
+    assert_eq!(order, "m=audio,m=video,m=application");
+}
+
 #[test]
 fn a_page_of_another_make_restarts_its_ice() {
     let home = tempfile::tempdir().unwrap();

@@ -41,7 +41,7 @@ impl Connection {
                 *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
                 return None;
             }
-            Effect::CreateOffer(id) => (*id, EffectResult::Created(sdp)),
+            Effect::CreateOffer(id, _) => (*id, EffectResult::Created(sdp)),
             Effect::CreateAnswer(id) => (*id, EffectResult::Created(sdp.replace("actpass", "active"))),
             Effect::ApplyLocal(id, kind, _) => {
                 self.pending = *kind == SdpKind::Offer;

@@ -221,9 +221,8 @@ pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
 /// have none, or one of its own that is not used.
 pub(super) fn dtls(webrtc: &gst::Element) -> Vec<WebRTCDTLSTransport> {
     let mut found: Vec<WebRTCDTLSTransport> = vec![];
-    let get = |i: i32| {
-        webrtc.emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&i])
-    };
+    let get =
+        |i: i32| webrtc.emit_by_name::<Option<gst_webrtc::WebRTCRTPTransceiver>>("get-transceiver", &[&i]);
     let of_media = (0..).map_while(get).flat_map(|transceiver| {
         let receiver = transceiver.receiver().and_then(|receiver| receiver.transport());
         [receiver, transceiver.sender().and_then(|sender| sender.transport())]
@@ -340,10 +339,12 @@ mod tests {
 
     #[test]
     fn a_peer_is_unknown_until_it_shows_a_certificate_and_each_one_counts() {
-        let of = |byte: u8| format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", {
-            use base64::Engine;
-            base64::engine::general_purpose::STANDARD.encode([byte; 40])
-        });
+        let of = |byte: u8| {
+            format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", {
+                use base64::Engine;
+                base64::engine::general_purpose::STANDARD.encode([byte; 40])
+            })
+        };
         let named = |byte: u8| {
             let digest = ring::digest::digest(&ring::digest::SHA256, &[byte; 40]).as_ref().to_vec();
             vec![Fingerprint { hash: Hash::Sha256, digest }]

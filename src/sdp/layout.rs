@@ -80,9 +80,9 @@ impl Layout {
 
     /// Whether a description of the peer has these m-lines, in this order and with these mids.
     pub fn has_lines_of(&self, theirs: &Sdp) -> bool {
-        let all = self.slots.iter().zip(&theirs.media);
+        let mut all = self.slots.iter().zip(&theirs.media);
         let same = |(slot, media): (&Slot, &Media)| media.mid() == Some(&slot.mid) && media.kind == slot.kind;
-        self.slots.len() == theirs.media.len() && all.map(same).all(|same| same)
+        self.slots.len() == theirs.media.len() && all.all(same)
     }
 
     /// The same m-lines of the peer for a fresh webrtcbin.
@@ -450,7 +450,8 @@ mod tests {
 
     /// RFC 8829, 5.2.2 and 5.3.1; RFC 8843, 7.2 and 7.3.
     fn expect_conform(told: &Sdp, peer: &[Wire]) {
-        let stands: Vec<(String, String)> = peer.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
+        let stands: Vec<(String, String)> =
+            peer.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
         assert!(lines(told).starts_with(&stands), "order and mids stand: {:?} {stands:?}", lines(told));
         let group = group(told);
         for (n, media) in told.media.iter().enumerate() {
@@ -462,7 +463,11 @@ mod tests {
                 false => assert!(TRANSPORT.iter().all(|name| media.attribute(name).is_some())),
             }
             if group.first().map(String::as_str) == Some(mid) || n < peer.len() && !media.is_rejected() {
-                assert!(media.rest.starts_with("9 ") && media.attribute("bundle-only").is_none(), "{}", media.rest);
+                assert!(
+                    media.rest.starts_with("9 ") && media.attribute("bundle-only").is_none(),
+                    "{}",
+                    media.rest
+                );
             }
         }
     }
@@ -624,19 +629,27 @@ mod tests {
     /// The page's order stands over a fresh webrtcbin, which has its own.
     #[test]
     fn a_fresh_connection_offers_in_the_order_that_stands() {
-        let page = [("application", "0".to_owned(), true), ("audio", "1".into(), true), ("video", "2".into(), true)];
+        let page =
+            [("application", "0".to_owned(), true), ("audio", "1".into(), true), ("video", "2".into(), true)];
         let offer = normalise(theirs(&page, "actpass", true)).unwrap();
         let layout = Layout::default().show_offer(&offer, None).unwrap().layout.standing();
         assert_eq!(layout.awaited(), [Kind::Audio, Kind::Video]);
-        let own: Vec<(String, String)> = ["video", "audio", "application"].map(|k| (k.to_owned(), format!("{k}0"))).into();
+        let own: Vec<(String, String)> =
+            ["video", "audio", "application"].map(|k| (k.to_owned(), format!("{k}0"))).into();
         let fresh = ours(&own, "actpass");
         let (layout, told) = layout.tell_offer(&fresh);
         let mids: Vec<_> = page.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
         assert_eq!((lines(&told), told.attribute("group")), (mids, Some("BUNDLE 0 1 2")));
         assert!(told.media.iter().all(|media| media.rest.starts_with("9 ")));
         assert_eq!(layout.told_line(0), Some((2, "2")));
-        assert_eq!((layout.shown_line(Some("1"), None), layout.shown_line(None, Some(2))), (Some(0), Some(0)));
-        assert_eq!((layout.shown_line(Some("?"), Some(0)), layout.shown_line(None, Some(3))), (Some(0), None));
+        assert_eq!(
+            (layout.shown_line(Some("1"), None), layout.shown_line(None, Some(2))),
+            (Some(0), Some(0))
+        );
+        assert_eq!(
+            (layout.shown_line(Some("?"), Some(0)), layout.shown_line(None, Some(3))),
+            (Some(0), None)
+        );
         let mut answer = theirs(&page, "active", true);
         answer.media[1].lines.push(Line::attribute("candidate", "1 1 udp 1 192.0.2.1 9 typ host"));
         let shown = layout.show_answer(&normalise(answer).unwrap(), &fresh).unwrap();
@@ -658,7 +671,11 @@ mod tests {
         let shown = layout.show_answer(&normalise(answer.clone()).unwrap(), &offer).unwrap();
         assert_eq!((shown.rejected, shown.flows[0]), (vec![0], NOTHING));
         assert!(shown.layout.is_refused(Kind::Audio) && !shown.layout.is_refused(Kind::Video));
-        assert_eq!(shown.layout.told_line(0), Some((1, "video0")), "a candidate needs an m-line that goes on");
+        assert_eq!(
+            shown.layout.told_line(0),
+            Some((1, "video0")),
+            "a candidate needs an m-line that goes on"
+        );
         // A later offer of ours has it still, with port 0.
         let (_, told) = shown.layout.tell_offer(&offer);
         assert!(told.media[0].is_rejected() && told.attribute("group") == Some("BUNDLE video0"));

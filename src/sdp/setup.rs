@@ -29,10 +29,12 @@ impl Setup {
 
     /// The role that an answer takes: of its first m-line that names one and is not rejected.
     pub fn of_answer(answer: &Sdp) -> Option<Self> {
-        answer.media.iter().filter(|media| !media.is_rejected()).find_map(|media| match media.attribute("setup") {
-            Some("active") => Some(Self::Active),
-            Some("passive") => Some(Self::Passive),
-            _ => None,
+        answer.media.iter().filter(|media| !media.is_rejected()).find_map(|media| {
+            match media.attribute("setup") {
+                Some("active") => Some(Self::Active),
+                Some("passive") => Some(Self::Passive),
+                _ => None,
+            }
         })
     }
 

@@ -2,6 +2,8 @@
 //! collision ("perfect negotiation") done without rollback, which webrtcbin does not have: a re-offer
 //! is sent at once but applied only when its answer comes, so that it can still be forgotten.
 
+mod candidates;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use super::state::State;
 use super::terms::Terms;
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, Description, PeerMessage, SdpKind};
-use crate::sdp::{self, CandidateLine, Kind, Layout, Media, Sdp, SdpError, Setup, Shown, direction};
+use crate::sdp::{self, Kind, Layout, Media, Sdp, SdpError, Setup, Shown, direction};
 
 /// The most messages of the peer that wait while a step is under way.
 pub const MAX_INBOX: usize = 512;
@@ -212,30 +214,6 @@ impl Negotiation {
         }
         self.inbox.push_back(message);
         self.proceed(now);
-    }
-
-    /// The connection found a candidate of ours.
-    pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
-        if self.ours.len() < MAX_CANDIDATES {
-            self.ours.push((mline, candidate.clone()));
-        }
-        self.tell_candidate(mline, candidate);
-    }
-
-    fn tell_candidate(&mut self, mline: u32, candidate: String) {
-        let (offered, layout) = match &self.state {
-            State::Offered { sdp, layout, .. } => (Sdp::parse(sdp).ok(), layout),
-            _ => (None, &self.layout),
-        };
-        let local = offered.as_ref().or(self.local.as_ref());
-        let (mline, mid) = match layout.told_line(mline) {
-            Some((mline, mid)) => (mline, Some(mid.to_owned())),
-            None => (mline, None),
-        };
-        // By which the peer tells it from those of a transport before or after.
-        let ufrag = local.and_then(|sdp| sdp.ufrag()).map(str::to_owned);
-        let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag };
-        self.send(PeerMessage::Candidate(candidate));
     }
 
     /// An effect with an id came to its end.
@@ -550,15 +528,6 @@ impl Negotiation {
         self.enter(now, State::ApplyingOffer(id));
     }
 
-    /// Candidates in a description of a peer that restarted its ICE.
-    fn prefer(&self, sdp: &mut Sdp) {
-        for line in sdp.media.iter_mut().flat_map(|media| &mut media.lines) {
-            if line.value.starts_with("candidate:") {
-                line.value = sdp::candidate::preferred(&line.value, self.generation);
-            }
-        }
-    }
-
     /// A description of the peer stands from now on.
     fn take(&mut self, Shown { layout, sdp, flows, rejected }: Shown) -> Remote {
         let remote = Remote { sdp, flows, rejected };
@@ -569,7 +538,11 @@ impl Negotiation {
             (true, true) => self.theirs.1 = known,
             // The peer does not say them again to a fresh connection.
             (true, false) => {
-                known.into_iter().rev().map(PeerMessage::Candidate).for_each(|one| self.inbox.push_front(one));
+                known
+                    .into_iter()
+                    .rev()
+                    .map(PeerMessage::Candidate)
+                    .for_each(|one| self.inbox.push_front(one));
             }
             (false, _) => {}
         }
@@ -594,45 +567,6 @@ impl Negotiation {
         self.restarts_ice = false;
         self.connected = false;
         self.effect(Effect::Open);
-    }
-
-    fn candidate(&mut self, now: Instant, candidate: Candidate) {
-        // One that says that it is of the transport that stands is not of the offer being ignored.
-        let standing = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
-        if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
-            return;
-        }
-        self.candidates += 1;
-        if self.candidates > MAX_CANDIDATES {
-            if self.candidates == MAX_CANDIDATES + 1 {
-                self.warn("more candidates than are taken: the rest is dropped");
-            }
-            return;
-        }
-        let Some(remote) = &self.remote else { return };
-        let mline = self.layout.shown_line(candidate.mid.as_deref(), candidate.mline);
-        let line = CandidateLine::parse(&candidate.candidate);
-        let ufrag = candidate.ufrag.as_deref().or(line.as_ref().ok().and_then(|line| line.ufrag.as_deref()));
-        if ufrag.is_some_and(|ufrag| remote.sdp.ufrag().is_some_and(|now| now != ufrag)) {
-            // Of a transport before this one.
-            return;
-        }
-        self.theirs.1.push(candidate.clone());
-        match (line, mline) {
-            (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
-                let candidate = sdp::candidate::preferred(&candidate.candidate, self.generation);
-                self.effect(Effect::AddCandidate(mline, candidate));
-            }
-            (Ok(line), Some(mline)) => {
-                if self.filter.takes(now, &line) {
-                    let candidate = sdp::candidate::preferred(&line.text, self.generation);
-                    self.effect(Effect::AddCandidate(mline, candidate));
-                }
-            }
-            (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
-            (Err(sdp::CandidateError::Mdns), _) => {}
-            (Err(error), _) => self.warn(&error.to_string()),
-        }
     }
 
     fn enter(&mut self, now: Instant, state: State) {

@@ -7,6 +7,78 @@ use serde_json::{Value, json};
 
 use super::wait_for;
 
+/// A page of another make, that knows nothing of roomtone: one `RTCPeerConnection` for the whole call, m-lines in an order
+/// of its own, and offers of the other side answered as they come. Calls `peer`, or is called where there is none; of
+/// `kinds` it has and takes these alone, and what it rejects has no attributes but port 0.
+pub fn foreign_page(kinds: &[&str], peer: Option<&str>) -> String {
+    const PAGE: &str = "
+        document.body.innerHTML = '<video id=remote autoplay playsinline></video>';
+        const kinds = KINDS, peer = PEER;
+        const pc = globalThis.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+        globalThis.errors = [];
+        const remote = new MediaStream();
+        document.querySelector('#remote').srcObject = remote;
+        pc.ontrack = ({ track }) => remote.addTrack(track);
+        const own = await navigator.mediaDevices.getUserMedia({
+            audio: kinds.includes('audio'), video: kinds.includes('video') && { width: 320, height: 240 } });
+        const ws = new WebSocket(location.href.replace('http', 'ws').replace('health', ''));
+        const bare = ({ type, sdp }) => {
+            let [session, ...lines] = sdp.split(/^(?=m=)/m);
+            const plain = (line) => {
+                const [, kind, rest] = /^m=(\\w+) \\d+(.*)\\r\\n/.exec(line);
+                if (kind === 'application' || kinds.includes(kind)) return line;
+                const mid = /^a=mid:(\\S+)/m.exec(line)[1];
+                session = session.replace(new RegExp(`(a=group:BUNDLE.*) ${mid}(?=[ \\r])`), '$1');
+                globalThis.rejected = true;
+                return `m=${kind} 0${rest}\\r\\n`;
+            };
+            const all = lines.map(plain).join('');
+            return { type, sdp: session + all };
+        };
+        const tell = globalThis.tell = () => ws.send(JSON.stringify({ sdp: bare(pc.localDescription) }));
+        pc.onicecandidate = ({ candidate }) => candidate && ws.send(JSON.stringify({ ice: candidate }));
+        const offer = async () => {
+            for (const kind of kinds) {
+                if (kind === 'application') pc.createDataChannel('label');
+                else pc.addTrack(own.getTracks().find((track) => track.kind === kind), own);
+            }
+            await pc.setLocalDescription();
+            tell();
+        };
+        const answer = async () => {
+            for (const transceiver of pc.getTransceivers()) {
+                const { kind } = transceiver.receiver.track;
+                const track = own.getTracks().find((track) => track.kind === kind);
+                if (!track) transceiver.direction = 'inactive';
+                else if (!transceiver.sender.track) {
+                    transceiver.direction = 'sendrecv';
+                    await transceiver.sender.replaceTrack(track);
+                }
+            }
+            await pc.setLocalDescription();
+            tell();
+        };
+        ws.onopen = () => ws.send('HELLO page');
+        let last = Promise.resolve();
+        const hear = async (data) => {
+            if (data === 'HELLO') {
+                if (peer) ws.send('SESSION ' + peer);
+                globalThis.registered = true;
+            } else if (data === 'SESSION_OK') await offer();
+            else if (data.startsWith('{')) {
+                const { sdp, ice } = JSON.parse(data);
+                if (ice) await pc.addIceCandidate(ice);
+                else await pc.setRemoteDescription(sdp);
+                if (sdp?.type === 'offer') await answer();
+            }
+        };
+        ws.onmessage = ({ data }) => {
+            last = last.then(() => hear(data)).catch((error) => errors.push(String(error)));
+        };";
+    let peer = peer.map_or_else(|| "null".to_owned(), |peer| format!("'{peer}'"));
+    PAGE.replace("KINDS", &json!(kinds).to_string()).replace("PEER", &peer)
+}
+
 /// A driver and its port. It has a port given to it by IPv6 and ends where somebody uses that one by IPv4, which the many
 /// connections of these tests now and then do: then it is given another one.
 fn driver() -> (Child, String) {

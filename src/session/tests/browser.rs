@@ -96,7 +96,8 @@ impl Browser {
     /// The m-lines of its next offer.
     fn next_lines(&mut self) -> Vec<(String, String)> {
         let mut all = self.lines.clone();
-        let brings = if all.is_empty() { &self.page.brings[..self.page.first] } else { &self.page.brings[..] };
+        let brings =
+            if all.is_empty() { &self.page.brings[..self.page.first] } else { &self.page.brings[..] };
         for kind in brings {
             if !all.iter().any(|(there, _)| there == kind) {
                 self.mids += 1;
@@ -492,7 +493,8 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
     let taken: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
     // Of the transport that stands; in a restart of the browser's ICE those before it come too.
     let sent = of_transport(&browser.sent, browser.generation);
-    let kinds = |lines: &[(String, String)]| lines.iter().map(|(kind, _)| kind.clone()).collect::<BTreeSet<_>>();
+    let kinds =
+        |lines: &[(String, String)]| lines.iter().map(|(kind, _)| kind.clone()).collect::<BTreeSet<_>>();
     prop_assert_eq!(kinds(&native.connection.lines), kinds(&browser.lines));
     prop_assert_eq!(native.connection.lines.len(), browser.lines.len());
     prop_assert!(both_give_way || taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
@@ -521,8 +523,12 @@ proptest! {
 
 fn pages() -> impl Strategy<Value = Page> {
     let brings = Just(vec!["audio", "video", "application"]).prop_shuffle();
-    (any::<bool>(), any::<bool>(), brings, 1..4_usize)
-        .prop_map(|(polite, keeps, brings, first)| Page { polite, keeps, brings, first })
+    (any::<bool>(), any::<bool>(), brings, 1..4_usize).prop_map(|(polite, keeps, brings, first)| Page {
+        polite,
+        keeps,
+        brings,
+        first,
+    })
 }
 
 /// An offer of ours comes to a page that began anew and whose own offer is on its way to us: its answer is

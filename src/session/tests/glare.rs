@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::{Connection, terms};
 use crate::protocol::{Description, PeerMessage, SdpKind};
-use crate::session::negotiation::{Negotiation, Output};
 use crate::session::Terms;
+use crate::session::negotiation::{Negotiation, Output};
 
 struct Side {
     negotiation: Negotiation,

@@ -58,7 +58,8 @@ fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
     let mids: Vec<&str> = lines.iter().map(|(_, mid)| mid.as_str()).collect();
     text += &format!("a=group:BUNDLE {}\r\n", mids.join(" "));
     for (kind, mid) in lines {
-        let format = if kind == "application" { "UDP/DTLS/SCTP webrtc-datachannel" } else { "UDP/TLS/RTP/SAVPF 96" };
+        let format =
+            if kind == "application" { "UDP/DTLS/SCTP webrtc-datachannel" } else { "UDP/TLS/RTP/SAVPF 96" };
         text += &format!(
             "m={kind} 9 {format}\r\na=mid:{mid}\r\na=ice-ufrag:ufrag\r\n\
              a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\na=setup:{setup}\r\na=sendrecv\r\n"
@@ -110,7 +111,12 @@ impl Connection {
     fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
         match effect {
             Effect::Open => {
-                *self = Self { opened: self.opened + 1, kinds: self.kinds.clone(), forgets: self.forgets, ..Self::default() };
+                *self = Self {
+                    opened: self.opened + 1,
+                    kinds: self.kinds.clone(),
+                    forgets: self.forgets,
+                    ..Self::default()
+                };
                 None
             }
             Effect::CreateOffer(id, _) => {

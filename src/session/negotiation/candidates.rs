@@ -1,0 +1,84 @@
+//! Candidates of both sides: told, checked, and told again where a transport begins anew.
+
+use std::time::Instant;
+
+use super::{MAX_CANDIDATES, Negotiation, State};
+use crate::protocol::{Candidate, PeerMessage};
+use crate::sdp::{self, CandidateLine, Sdp};
+use crate::session::effect::Effect;
+
+impl Negotiation {
+    /// The connection found a candidate of ours.
+    pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
+        if self.ours.len() < MAX_CANDIDATES {
+            self.ours.push((mline, candidate.clone()));
+        }
+        self.tell_candidate(mline, candidate);
+    }
+
+    pub(super) fn tell_candidate(&mut self, mline: u32, candidate: String) {
+        let (offered, layout) = if let State::Offered { sdp, layout, .. } = &self.state {
+            (Sdp::parse(sdp).ok(), layout)
+        } else {
+            (None, &self.layout)
+        };
+        let local = offered.as_ref().or(self.local.as_ref());
+        let (mline, mid) = match layout.told_line(mline) {
+            Some((mline, mid)) => (mline, Some(mid.to_owned())),
+            None => (mline, None),
+        };
+        // By which the peer tells it from those of a transport before or after.
+        let ufrag = local.and_then(|sdp| sdp.ufrag()).map(str::to_owned);
+        let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag };
+        self.send(PeerMessage::Candidate(candidate));
+    }
+
+    /// Candidates in a description of a peer that restarted its ICE.
+    pub(super) fn prefer(&self, sdp: &mut Sdp) {
+        for line in sdp.media.iter_mut().flat_map(|media| &mut media.lines) {
+            if line.value.starts_with("candidate:") {
+                line.value = sdp::candidate::preferred(&line.value, self.generation);
+            }
+        }
+    }
+
+    /// A candidate of the peer.
+    pub(super) fn candidate(&mut self, now: Instant, candidate: Candidate) {
+        // One that says that it is of the transport that stands is not of the offer being ignored.
+        let standing = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
+        if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
+            return;
+        }
+        self.candidates += 1;
+        if self.candidates > MAX_CANDIDATES {
+            if self.candidates == MAX_CANDIDATES + 1 {
+                self.warn("more candidates than are taken: the rest is dropped");
+            }
+            return;
+        }
+        let Some(remote) = &self.remote else { return };
+        let mline = self.layout.shown_line(candidate.mid.as_deref(), candidate.mline);
+        let line = CandidateLine::parse(&candidate.candidate);
+        let ufrag = candidate.ufrag.as_deref().or(line.as_ref().ok().and_then(|line| line.ufrag.as_deref()));
+        if ufrag.is_some_and(|ufrag| remote.sdp.ufrag().is_some_and(|now| now != ufrag)) {
+            // Of a transport before this one.
+            return;
+        }
+        self.theirs.1.push(candidate.clone());
+        match (line, mline) {
+            (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
+                let candidate = sdp::candidate::preferred(&candidate.candidate, self.generation);
+                self.effect(Effect::AddCandidate(mline, candidate));
+            }
+            (Ok(line), Some(mline)) => {
+                if self.filter.takes(now, &line) {
+                    let candidate = sdp::candidate::preferred(&line.text, self.generation);
+                    self.effect(Effect::AddCandidate(mline, candidate));
+                }
+            }
+            (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),
+            (Err(sdp::CandidateError::Mdns), _) => {}
+            (Err(error), _) => self.warn(&error.to_string()),
+        }
+    }
+}
