@@ -275,7 +275,17 @@ impl Call {
             | (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _)
             | (_, Phase::Ended) => {}
         }
+        self.give_way();
         self.pass_on();
+    }
+
+    /// Ends a call that was taken and whose path is broken when somebody else calls. The server gives our side a new session
+    /// only where the old peer has none any more: it cannot mend the path, and the new caller need not wait for it.
+    fn give_way(&mut self) {
+        let is_broken = matches!(&self.phase, Phase::Talking(link) if link.is_broken());
+        if is_broken && self.knocker.is_some() && self.dialled.is_none() {
+            self.end(EndReason::Lost);
+        }
     }
 
     /// Time has passed.
@@ -307,6 +317,7 @@ impl Call {
             | Phase::Declining(..)
             | Phase::Ended => {}
         }
+        self.give_way();
         self.pass_on();
     }
 

@@ -208,6 +208,11 @@ impl Link {
         self.watch.was_connected() && !self.ended
     }
 
+    /// The path broke, and there is no other yet.
+    pub fn is_broken(&self) -> bool {
+        self.watch.is_broken() && !self.ended
+    }
+
     /// Of the two sides this one makes the offer when all begins anew.
     pub fn makes_offers(&self) -> bool {
         self.watch.mends()

@@ -104,6 +104,11 @@ impl Watch {
         matches!(self.path, Path::Up(_))
     }
 
+    /// The path broke, and there is no other yet.
+    pub fn is_broken(&self) -> bool {
+        matches!(self.path, Path::Broken(..))
+    }
+
     /// Of the two sides this one makes new paths first.
     pub fn mends(&self) -> bool {
         self.mends

@@ -391,3 +391,35 @@ proptest! {
         }
     }
 }
+
+/// The path breaks before or after somebody else calls: either way the server has no session of the old peer any more.
+#[test]
+fn who_calls_while_the_path_is_broken_is_taken_at_once() {
+    for breaks_first in [true, false] {
+        let (now, _, mut b) = connected();
+        let breaks = Input::Connection(ConnectionState::Failed);
+        if breaks_first {
+            b.input(now, breaks.clone());
+            assert_eq!((last(&b), &b.ended), ("reconnecting", &None));
+            b.input(now, Input::PeerGone);
+        }
+        b.call_input(now, CallInput::Caller(id("bob")));
+        if !breaks_first {
+            assert_eq!(b.ended, None, "its media may go on");
+            b.input(now, breaks);
+        }
+        assert_eq!(b.ended, Some(EndReason::Lost));
+        let mut next = b.call.next(now).expect("the call of the other one");
+        assert_eq!(next.poll_output(), Some(Output::Caller(id("bob"))));
+        assert_eq!(next.poll_output(), Some(Output::Connecting));
+    }
+}
+
+/// Who called mends its call, and takes none meanwhile.
+#[test]
+fn who_called_is_not_called_away_while_it_mends() {
+    let (now, mut a, _) = connected();
+    a.input(now, Input::Connection(ConnectionState::Failed));
+    a.call_input(now, CallInput::Caller(id("bob")));
+    assert_eq!(a.ended, None);
+}
