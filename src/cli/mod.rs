@@ -1,5 +1,7 @@
 //! The command line: arguments to validated options, output for people and programs, exit codes.
 
+#[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
+mod arenas;
 pub mod args;
 mod config;
 mod error;

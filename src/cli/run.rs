@@ -29,6 +29,10 @@ pub fn run() -> Result<(), CliError> {
     #[cfg(feature = "media")]
     let _ = *BEGAN;
     let cli = Cli::read()?;
+    #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
+    if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
+        super::arenas::have_few();
+    }
     start_log(cli.verbose);
     tell_unknown_variables(cli.json);
     let result = match &cli.command {

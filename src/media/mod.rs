@@ -29,6 +29,7 @@ pub mod playout;
 pub mod receive;
 pub mod record;
 mod rtp;
+mod ssrcs;
 pub mod stage;
 pub mod stats;
 pub mod stream;

@@ -27,7 +27,7 @@ use super::playout::Delay;
 use super::receive;
 pub use super::stats::Stats;
 use super::stream::Stream;
-use super::{MediaError, channel, handshake, transport};
+use super::{MediaError, channel, handshake, ssrcs, transport};
 use crate::protocol::SdpKind;
 use crate::sdp::Kind;
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
@@ -77,6 +77,7 @@ impl Peer {
         });
         let owned = owned.with_end(transport::close_dtls, transport::finish_work);
         handshake::send_again(&webrtc);
+        ssrcs::bound(&webrtc);
         let packets = transport::count_packets(&webrtc);
         let data = transport::DataGate::before(&webrtc);
         channel::Elements::watch(&webrtc);
