@@ -5,9 +5,13 @@
 mod common;
 
 use std::net::{TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
+use common::raw::RawCall;
 use common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
+use gst::prelude::*;
 use serde_json::json;
 
 fn host(home: &std::path::Path, options: &[&str]) -> (Program, String) {
@@ -411,4 +415,113 @@ fn one_that_offers_without_end_and_many_that_say_nothing_keep_nobody_else_out() 
     let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
     caller.expect("media", &[("kind", "video")]);
     drop(silent);
+}
+
+/// Sends packets of the test's own as AV1, and Opus.
+const AV1: &str = "appsrc name=packets is-live=true format=time do-timestamp=true \
+    caps=application/x-rtp,media=video,encoding-name=AV1,payload=100,clock-rate=90000 ! \
+    rtc. audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=111 ! \
+    application/x-rtp,media=audio,encoding-name=OPUS,payload=111 ! rtc.";
+
+/// Sends packets of the test's own as G.711.
+const G711: &str = "appsrc name=packets is-live=true format=time do-timestamp=true \
+    caps=application/x-rtp,media=audio,encoding-name=PCMU,payload=0,clock-rate=8000 ! rtc.";
+
+/// Sends an RTP packet; its time is a fiftieth of a second for each number.
+fn send(call: &RawCall, payload_type: u8, sequence: u32, payload: &[u8]) {
+    let time = sequence.wrapping_mul(1800).to_be_bytes();
+    let head = [&[0x80, payload_type][..], &(sequence as u16).to_be_bytes(), &time, &[0, 0, 0, 1]];
+    let packet = gst::Buffer::from_slice([&head.concat(), payload].concat());
+    let sent = call.element("packets").emit_by_name::<gst::FlowReturn>("push-buffer", &[&packet]);
+    assert_eq!(sent, gst::FlowReturn::Ok);
+}
+
+#[test]
+fn rubbish_in_one_stream_costs_no_other_and_no_call() {
+    let home = tempfile::tempdir().unwrap();
+    let received = Received::new();
+    let options = received.options();
+    let outputs = strings(&options);
+    let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
+    let eve = RawCall::start(&url, "eve", "host", AV1);
+    host.expect("media", &[("kind", "audio")]);
+    // A length of more than 32 bits, and nothing that long after it (AV1's RTP specification, 4.4): an error of the depayloader.
+    let rubbish = [&[0x08][..], &[0xff; 20]].concat();
+    for sequence in 0..100 {
+        send(&eve, 100, sequence, &rubbish);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    host.expect("warning", &[("text", "some of the AV1 of eve cannot be read and is left out")]);
+    let mark = received.mark();
+    wait_for("a second of sound", || (received.mark().1 > mark.1 + 2 * 8000).then_some(()));
+    let is_in = |host: &mut Program, state: &str| host.has_seen("peer", &[("peer", "eve"), ("state", state)]);
+    assert!(!["reconnecting", "failed", "left"].into_iter().any(|state| is_in(&mut host, state)));
+    // Who calls after it is taken at once.
+    drop(eve);
+    let call = ["call", "host", "--id", "ann", "--server", &url, "--headless"];
+    wait_for("a free host", || {
+        ["failed", "left"].into_iter().any(|state| is_in(&mut host, state)).then_some(())
+    });
+    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    caller.expect("media", &[("kind", "video")]);
+}
+
+/// Each packet names another source, the last of them in reports.
+#[test]
+fn sources_without_end_take_no_memory_and_give_it_back() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--headless", "--give-up-after", "2"]].concat());
+    // The first call of a process loads plugins.
+    let honest = |host: &mut Program, id: &str| {
+        let call = ["call", "host", "--id", id, "--server", &url, "--headless"];
+        let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+        caller.expect("media", &[("kind", "video")]);
+        drop(caller);
+        host.expect("peer", &[("peer", id), ("state", "left")]);
+    };
+    honest(&mut host, "ann");
+    let before = Holds::of(host.pid());
+    let number = |variable: &str, otherwise: u32| {
+        std::env::var(variable).map_or(otherwise, |text| text.parse().unwrap())
+    };
+    let (floods, packets) = (number("FLOODS", 2), number("FLOOD_PACKETS", 20_000));
+    for flood in 0..floods {
+        let eve = RawCall::start(&url, "eve", "host", G711);
+        let next = Arc::new(AtomicU32::new(1));
+        for reports in [false, true] {
+            let next = next.clone();
+            eve.tamper(reports, move |packet| {
+                let ssrc = next.fetch_add(1, Ordering::Relaxed).wrapping_mul(2_654_435_761);
+                let at = if reports { 4 } else { 8 };
+                packet[at..at + 4].copy_from_slice(&ssrc.to_be_bytes());
+            });
+        }
+        host.expect("peer", &[("peer", "eve"), ("state", "connected")]);
+        let mut most = 0;
+        for n in 0..packets {
+            send(&eve, 0, n, &[0xff; 160]);
+            if n % 100 == 0 {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+                most = most.max(Holds::of(host.pid()).resident);
+            }
+        }
+        wait_for("the packets to be sent", || (next.load(Ordering::Relaxed) >= packets).then_some(()));
+        let most = most.max(Holds::of(host.pid()).resident);
+        drop(eve);
+        wait_for("the end of the call", || {
+            let ends =
+                ["left", "failed"].map(|state| host.count("peer", &[("peer", "eve"), ("state", state)]));
+            (ends.iter().sum::<usize>() > flood as usize).then_some(())
+        });
+        let after = wait_for("threads to be back", || {
+            let after = Holds::of(host.pid());
+            (after.threads <= before.threads + 10).then_some(after)
+        });
+        eprintln!("flood {flood}: {before:?}, {most} KiB at most, {after:?} after it");
+        assert!(most < before.resident + 40_000, "{before:?} {most}");
+    }
+    wait_for("memory to be given back", || {
+        (Holds::of(host.pid()).resident < before.resident + 10_000).then_some(())
+    });
+    honest(&mut host, "bob");
 }

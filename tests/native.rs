@@ -6,7 +6,9 @@ mod common;
 
 use std::time::Duration;
 
+use common::raw::RawCall;
 use common::{Program, Received, SMALL, ws};
+use gst::prelude::*;
 use serde_json::json;
 
 fn start(home: &std::path::Path, first: &[&str], media: &[&str], received: Option<&Received>) -> Program {
@@ -451,4 +453,109 @@ fn the_way_to_a_call_is_told_step_by_step() {
         assert!(all.is_sorted() && all[0] > 0.0, "{all:?}");
         assert!(steps.iter().any(|told| told["took_ms"].as_f64().is_some_and(|took| took > 0.0)));
     }
+}
+
+/// Sends VP8 as long as the valve `camera` is open, and Opus.
+const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=15/1 ! \
+    vp8enc deadline=1 keyframe-max-dist=30 ! valve name=camera drop=true ! rtpvp8pay pt=96 ! \
+    application/x-rtp,media=video,encoding-name=VP8,payload=96 ! rtc. \
+    audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=111 ! \
+    application/x-rtp,media=audio,encoding-name=OPUS,payload=111 ! rtc.";
+
+#[test]
+fn a_camera_that_is_switched_on_later_is_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let records = home.path().join("records");
+    let record = ["--record", records.to_str().unwrap()];
+    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &answer, &record, None);
+    bob.expect("registered", &[]);
+    // An id that is longer as a name than a file's name may be.
+    let id = "\u{1D4D0}".repeat(64);
+    let ann = RawCall::start(&url, &id, "bob", CAMERA);
+    bob.expect("media", &[("kind", "audio")]);
+    bob.expect("recording", &[]);
+    std::thread::sleep(Duration::from_secs(3));
+    ann.element("camera").set_property("drop", false);
+    bob.expect("media", &[("kind", "video")]);
+    bob.expect("recording", &[]);
+    std::thread::sleep(Duration::from_secs(2));
+    drop(ann);
+    bob.expect("ended", &[]);
+    let done: Vec<_> =
+        bob.all("recording", &[]).into_iter().filter(|event| event["finished"] == true).collect();
+    let paths: Vec<&str> = done.iter().map(|event| event["path"].as_str().unwrap()).collect();
+    assert_eq!(paths.len(), 2, "{done:?}");
+    let (first, second) = (common::probe(paths[0]), common::probe(paths[1]));
+    assert!(common::duration_and_frames(&first, "opus").1 > 100, "{first}");
+    assert!(common::duration_and_frames(&second, "opus").1 > 50, "{second}");
+    assert!(common::duration_and_frames(&second, "vp8").1 > 15, "{second}");
+}
+
+/// A file system of the test's own that is soon full.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: std::path::PathBuf, size: &str) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&at)
+            .status();
+        assert!(mounted.unwrap().success(), "this test mounts a tmpfs, and needs root for it");
+        Self(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_recording_on_a_full_disk_is_told_once_and_is_not_finished() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let small = Small::mount(home.path().join("records"), "256k");
+    let record = ["--record", small.0.to_str().unwrap()];
+    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &answer, &record, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&call[..], &SMALL].concat());
+    let path = bob.expect("recording", &[("peer", "ann")])["path"].as_str().unwrap().to_owned();
+    let warning = bob.expect("warning", &[])["text"].as_str().unwrap().to_owned();
+    assert!(warning.contains(&path) && warning.contains("No space left"), "{warning}");
+    std::thread::sleep(Duration::from_secs(1));
+    ann.say(&json!({"command": "quit"}));
+    bob.expect("ended", &[]);
+    assert_eq!(bob.count("warning", &[]), 1, "{:?}", bob.all("warning", &[]));
+    let last = bob.all("recording", &[]).pop().unwrap();
+    assert_eq!((&last["finished"], last["path"].as_str()), (&json!(false), Some(path.as_str())), "{last}");
+    assert!(last["error"].as_str().unwrap().contains("No space left"), "{last}");
+}
+
+#[test]
+fn what_is_not_measured_is_not_in_the_statistics() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--receive-only", "--server", &url];
+    let mut ann = start(home.path(), &call, &[], None);
+    ann.expect("media", &[("kind", "audio")]);
+    ann.expect("media", &[("kind", "video")]);
+    let (of_ann, of_bob) = (ann.stats(), bob.stats());
+    let has = |stats: &serde_json::Value, name: &str| stats.as_object().unwrap().contains_key(name);
+    // Nothing is played by either, and only one of them sends.
+    for name in ["sound_level_received", "sound_level_sent", "video_kbps", "network_kbps"] {
+        assert!(!has(&of_ann, name), "{name}: {of_ann}");
+    }
+    for name in ["sound_level_received", "width", "height", "delay_ms"] {
+        assert!(!has(&of_bob, name), "{name}: {of_bob}");
+    }
+    assert!(has(&of_ann, "width") && has(&of_ann, "delay_ms") && has(&of_bob, "sound_level_sent"));
 }

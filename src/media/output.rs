@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer};
@@ -116,8 +117,13 @@ impl Output {
             Ok(Way { text, decoder: choice.element })
         });
         let counters = track.counters.clone();
-        let setting =
-            Setting { kind: track.kind(), meter: Some(counters), reference: reference.cloned(), failures };
+        let setting = Setting {
+            kind: track.kind(),
+            meter: Some(counters),
+            reference: reference.cloned(),
+            failures,
+            has_told: Arc::default(),
+        };
         Self::run(&track.producer, ways.collect::<Result<_, MediaError>>()?, setting)
     }
 
@@ -139,7 +145,8 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let way = Way { text: text(kind, "queue", output, "room")?, decoder: "" };
-        let setting = Setting { kind, meter: None, reference: reference.cloned(), failures };
+        let setting =
+            Setting { kind, meter: None, reference: reference.cloned(), failures, has_told: Arc::default() };
         Self::run(producer, vec![way], setting)
     }
 
@@ -163,7 +170,12 @@ struct Setting {
     meter: Option<Arc<Counters>>,
     reference: Option<Arc<Reference>>,
     failures: Sender<String>,
+    /// That something of the stream cannot be decoded was told.
+    has_told: Arc<AtomicBool>,
 }
+
+/// The pause before a stream that the last decoder failed at is decoded again: the peer may cause an error with each frame.
+const REST: Duration = Duration::from_secs(1);
 
 /// Starts the first way that works. When its decoder fails later, the next one takes its place.
 fn start(
@@ -181,6 +193,8 @@ fn start(
         }
         (Err(error), None) => Err(error),
         (Err(error), Some(next)) => {
+            // It fails whatever the stream is.
+            inventory::give_up(way.decoder);
             fell_back(way.decoder, next.decoder, &error.to_string());
             start(place, producer, ways, setting)
         }
@@ -205,6 +219,7 @@ fn play(
         }
     }
     let (weak, of, others, again) = (Arc::downgrade(place), way.decoder, others.to_vec(), setting.clone());
+    let this = way.clone();
     let is_over = AtomicBool::new(false);
     let owned = Owned::new(pipeline, move |_, event| {
         let BusEvent::Error(element, reason) = event else { return };
@@ -212,27 +227,38 @@ fn play(
         if is_over.swap(true, Ordering::Relaxed) {
             return;
         }
-        match others.first() {
-            Some(next) if element.starts_with(of) => {
-                fell_back(of, next.decoder, &reason);
-                // The link tells where the track is by now.
-                let (weak, others, again) = (weak.clone(), others.clone(), again.clone());
-                smol::spawn(async move {
-                    let Some(place) = weak.upgrade() else { return };
-                    let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
-                    let Some(producer) = producer else { return };
-                    let (kind, failures) = (again.kind, again.failures.clone());
-                    if let Err(error) = start(&place, &producer, others, again) {
-                        let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
-                    }
-                })
-                .detach();
-            }
-            _ => {
-                let kind = again.kind;
-                let _ = again.failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
-            }
+        if of.is_empty() || !element.starts_with(of) {
+            let kind = again.kind;
+            let _ = again.failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
+            return;
         }
+        // A decoder's error concerns this stream, and is no reason to do without the decoder for another one.
+        let (ways, rest) = match others.first() {
+            Some(next) => {
+                fell_back(of, next.decoder, &reason);
+                (others.clone(), Duration::ZERO)
+            }
+            None => {
+                if !again.has_told.swap(true, Ordering::Relaxed) {
+                    let text = format!("some of the {} cannot be decoded: {reason} ({element})", again.kind);
+                    let _ = again.failures.try_send(text);
+                }
+                (vec![this.clone()], REST)
+            }
+        };
+        // The link tells where the track is by now.
+        let (weak, again) = (weak.clone(), again.clone());
+        smol::spawn(async move {
+            smol::Timer::after(rest).await;
+            let Some(place) = weak.upgrade() else { return };
+            let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
+            let Some(producer) = producer else { return };
+            let (kind, failures) = (again.kind, again.failures.clone());
+            if let Err(error) = start(&place, &producer, ways, again) {
+                let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
+            }
+        })
+        .detach();
     });
     pipeline::hold_for_latency(&appsrc);
     if setting.kind == Kind::Video {
@@ -245,7 +271,6 @@ fn play(
 }
 
 fn fell_back(decoder: &'static str, next: &str, error: &str) {
-    inventory::give_up(decoder);
     tracing::warn!("{decoder} does not decode: {error}; {next} takes its place");
 }
 
@@ -278,7 +303,13 @@ mod tests {
                 way("identity name=failing error-after=20 ! vp8dec", "failing"),
                 way("vp8dec", "vp8dec"),
             ];
-            let setting = Setting { kind: Kind::Video, meter: None, reference: None, failures };
+            let setting = Setting {
+                kind: Kind::Video,
+                meter: None,
+                reference: None,
+                failures,
+                has_told: Arc::default(),
+            };
             let output = Output::run(encoder.producer(), ways, setting).unwrap();
             let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
             let first = playing().unwrap();
@@ -292,6 +323,37 @@ mod tests {
                 }
             }
             assert!(failed.is_empty());
+        });
+    }
+
+    #[test]
+    fn the_last_decoder_is_tried_again_and_told_of_once() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let (failures, failed) = smol::channel::bounded(16);
+            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
+            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
+            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+            let decoder = "identity name=failing error-after=5 ! vp8dec";
+            let text = text(Kind::Video, decoder, "fakesink sync=false", "peer").unwrap();
+            let ways = vec![Way { text, decoder: "failing" }];
+            let setting = Setting {
+                kind: Kind::Video,
+                meter: None,
+                reference: None,
+                failures,
+                has_told: Arc::default(),
+            };
+            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 3 {
+                smol::Timer::after(Duration::from_millis(20)).await;
+                let now = lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+                seen.extend(now.filter(|now| !seen.contains(now)));
+            }
+            assert!(failed.recv().await.unwrap().starts_with("some of the video cannot be decoded"));
+            assert!(failed.is_empty(), "{:?}", failed.try_recv());
         });
     }
 }

@@ -27,11 +27,9 @@ const END: &str = "end";
 /// After an error a part takes nothing for so long: a peer may cause an error with each packet.
 const REST: Duration = Duration::from_millis(500);
 
-/// Makes a bin, which is in no pipeline yet, a part; its name, which is told with its errors.
-pub(super) fn name(bin: &gst::Bin) -> String {
-    let name = format!("{PREFIX}{}", bin.name());
-    bin.set_property("name", &name);
-    name
+/// Makes a bin, which is in no pipeline yet, a part: its name is told with its errors.
+pub(super) fn name(bin: &gst::Bin) {
+    bin.set_property("name", format!("{PREFIX}{}", bin.name()));
 }
 
 /// The name of the part that an object is in, where it is in one.

@@ -104,6 +104,10 @@ fn missing_plugin(structure: Option<&gst::StructureRef>) -> Option<String> {
     structure.get::<String>("name").ok()
 }
 
+fn is_in(object: &gst::Object, pipeline: &gst::Pipeline) -> bool {
+    object == pipeline.upcast_ref::<gst::Object>() || object.has_as_ancestor(pipeline)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Owned {
@@ -153,8 +157,11 @@ impl Owned {
                             let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
                             tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
                             let words = words(&error.error(), missing.take());
+                            // What is not in the pipeline any more was in a part that is made anew.
+                            let is_gone = message.src().is_some_and(|src| !is_in(src, &pipeline));
                             match message.src().and_then(part::of) {
                                 Some(part) => BusEvent::Part(part, words),
+                                None if is_gone => BusEvent::Part(source, words),
                                 None => BusEvent::Error(source, words),
                             }
                         }

@@ -2,7 +2,7 @@
 //! both recorded where that is wanted. Peers come and go while it runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
@@ -13,7 +13,7 @@ use super::pipeline::{self, BusEvent, Owned};
 use super::receive::Track;
 use super::record::{Input as RecordInput, Recorded, Recorder};
 use super::voice::Reference;
-use super::{MediaError, conceal, grid, inventory, launch, level};
+use super::{MediaError, conceal, grid, inventory, launch, level, part};
 use crate::sdp::{Codec, Kind};
 
 /// The window's size, and frames a second.
@@ -61,6 +61,8 @@ impl Drop for Seat {
 #[derive(Debug)]
 struct Input {
     number: u64,
+    /// Whose it is, for people.
+    label: String,
     bin: gst::Bin,
     pad: gst::Pad,
     link: ConsumptionLink,
@@ -102,18 +104,43 @@ impl Mixer {
         let pipeline = launch::parse(&text)?;
         let mix: gst::Element = launch::by_name(&pipeline, "mix")?;
         let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
-        let owned = Owned::new(pipeline, move |_, event| {
-            if let BusEvent::Error(element, reason) = event {
+        let mixer = Arc::new(OnceLock::<Weak<Self>>::new());
+        let of = mixer.clone();
+        let owned = Owned::new(pipeline, move |_, event| match event {
+            BusEvent::Error(element, reason) => {
                 let _ = failures.try_send(format!("the room's {kind} stopped: {reason} ({element})"));
             }
+            // What cannot be decoded of one peer is no matter of the others.
+            BusEvent::Part(part, reason) => {
+                let mixer = of.get().and_then(Weak::upgrade);
+                if let Some((mixer, number, label)) = mixer.and_then(|mixer| mixer.input_of(&part)) {
+                    let text =
+                        format!("the {kind} of {label} cannot be decoded and leaves the room's: {reason}");
+                    let _ = failures.try_send(text);
+                    smol::unblock(move || mixer.remove(number)).detach();
+                }
+            }
+            BusEvent::Eos => {}
         });
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         owned.play()?;
-        Ok(Arc::new(Self { kind, inputs: Mutex::default(), mix, producer, owned }))
+        let made = Arc::new(Self { kind, inputs: Mutex::default(), mix, producer, owned });
+        let _ = mixer.set(Arc::downgrade(&made));
+        Ok(made)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inputs> {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The input whose elements are in that part.
+    fn input_of(self: Arc<Self>, part: &str) -> Option<(Arc<Self>, u64, String)> {
+        let found = {
+            let inputs = self.lock();
+            let input = inputs.all.iter().find(|input| input.bin.name() == part)?;
+            (input.number, input.label.clone())
+        };
+        Some((self, found.0, found.1))
     }
 
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
@@ -132,6 +159,7 @@ impl Mixer {
             }
         };
         let bin = launch::parse_bin_ending(&text, "end")?;
+        part::name(&bin);
         conceal::after_first_loss(&bin);
         if let Some(text) = bin.by_name("text") {
             write(&text, peer);
@@ -156,7 +184,7 @@ impl Mixer {
         bin.sync_state_with_parent().map_err(|_| failed("state"))?;
         inputs.next += 1;
         let number = inputs.next;
-        inputs.all.push(Input { number, bin, pad, link });
+        inputs.all.push(Input { number, label: peer.to_owned(), bin, pad, link });
         self.arrange(&inputs);
         Ok(Seat { mixer: self.clone(), number })
     }
