@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use common::{PATIENCE, Program, SMALL, ws};
+use common::{Mood, Moody, PATIENCE, Program, SMALL, ws};
 use roomtone::app::pool::{Memory, Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::channel::{Channel, ChannelConfig, Message};
@@ -314,5 +314,23 @@ fn what_cannot_be_joined_says_so() {
         let room = "attic".parse().unwrap();
         let error = Pool::join(target, id("ann"), room, PoolOptions::default()).await.unwrap_err();
         assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
+    });
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_and_joined_again() {
+    roomtone::media::init().unwrap();
+    smol::block_on(async {
+        for protocol in ["ws", "ssp+ws", "ssp+http"] {
+            let server = Moody::start(|number| if number == 0 { Mood::Freeze } else { Mood::Good });
+            let target = Target::parse(&format!("{protocol}://{}", server.address), Trust::System).unwrap();
+            let target = target.silence(Duration::from_secs(1));
+            let room = "attic".parse().unwrap();
+            let pool = Pool::join(target, id("ann"), room, PoolOptions::default()).await.unwrap();
+            assert!(matches!(pool.next().await, Some(PoolEvent::Join { .. })));
+            assert!(matches!(pool.next().await, Some(PoolEvent::Gone)), "{protocol}");
+            assert!(matches!(pool.next().await, Some(PoolEvent::Join { .. })), "{protocol}");
+            pool.leave().await;
+        }
     });
 }

@@ -410,7 +410,7 @@ fn who_answers_comes_back_when_the_server_does() {
     bob.expect("registered", &[]);
     first.interrupt();
     bob.expect("warning", &[("text", "the server is gone; trying again")]);
-    assert_eq!(first.end().0, 130);
+    assert_eq!(first.end().0, 0);
     let address = url.trim_start_matches("ws://");
     let mut second = Program::start(home.path(), &["serve", "--listen", address]);
     second.link();

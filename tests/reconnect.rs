@@ -8,7 +8,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use common::browser::Browser;
-use common::{Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, strings, ws};
+use common::{
+    Mood, Moody, Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, strings,
+    wait_for, ws,
+};
 use serde_json::json;
 
 fn serve(home: &Path, port: u16) -> Program {
@@ -90,12 +93,12 @@ fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
     }
     received.expect_moving_and_audible(received.mark(), 60);
     // A session is there again: what takes the server works.
-    common::wait_for("a new session", || {
+    wait_for("a new session", || {
         ann.say(&json!({"command": "reconnect"}));
         std::thread::sleep(Duration::from_millis(500));
         ann.has_seen("peer", &[RECONNECTING]).then_some(())
     });
-    common::wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
+    wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
     received.expect_moving_and_audible(received.mark(), 20);
     ann.say(&json!({"command": "hang-up"}));
     bob.expect("peer", &[("state", "left"), ("reason", "the peer hung up")]);
@@ -306,12 +309,12 @@ fn a_call_with_a_page_outlives_the_server() {
     browser.expect_moving_and_audible();
     let _server = serve(home.path(), port);
     bob.expect("registered", &[]);
-    common::wait_for("a new session", || {
+    wait_for("a new session", || {
         bob.say(&json!({"command": "reconnect"}));
         std::thread::sleep(Duration::from_millis(500));
         bob.has_seen("peer", &[RECONNECTING]).then_some(())
     });
-    common::wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
+    wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
     received.expect_moving_and_audible(received.mark(), 20);
     browser.expect_moving_and_audible();
     assert_eq!(browser.run("return document.body.dataset.state"), "call");
@@ -355,4 +358,135 @@ fn a_room_of_pages_and_clients_outlives_the_server() {
     tabs[1].click("hang-up");
     ann.expect("peer", &[("peer", "tab2"), ("state", "left")]);
     tabs[0].wait("!document.querySelector('.tile[data-peer=tab2]')");
+}
+
+/// A client without media, of each protocol in turn: its arguments, and the event that says that it is registered.
+const CLIENTS: [(&str, &[&str], &str); 4] = [
+    ("answer", &["answer", "--id", "kiosk", "--server", "ws://"], "registered"),
+    ("join", &["join", "attic", "--id", "kiosk", "--server", "ws://"], "room"),
+    ("ssp", &["join", "attic", "--server", "ssp+ws://"], "room"),
+    ("socket.io", &["join", "attic", "--server", "ssp+http://"], "room"),
+];
+
+fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
+    let url = format!("{}{}", args.last().unwrap(), server.address);
+    let media = ["--headless", "--video", "none", "--audio", "none"];
+    Program::start(home, &[&args[..args.len() - 1], &[&url], &media[..]].concat())
+}
+
+/// A connection that is lost as soon as the client counts as registered.
+fn registered_then_closed(client: &str) -> Mood {
+    if client == "answer" { Mood::HelloThenClose } else { Mood::JoinedThenClose }
+}
+
+#[test]
+fn a_client_that_was_registered_outlives_whatever_its_server_does() {
+    let home = tempfile::tempdir().unwrap();
+    // What each meets after its first registration, before all is well again.
+    let trials = [
+        [Mood::Close, Mood::Refuse(1002, "invalid peer uid"), Mood::Http("404 Not Found")],
+        [Mood::Http("200 OK"), Mood::Http("503 Service Unavailable\r\nretry-after: 1"), Mood::Reset],
+        [Mood::Close, Mood::Http("401 Unauthorized"), Mood::Refuse(1002, "invalid protocol")],
+        [Mood::Http("403 Forbidden"), Mood::Http("429 Too Many Requests"), Mood::Refuse(1013, "later")],
+    ];
+    let mut clients: Vec<_> = CLIENTS
+        .iter()
+        .zip(trials)
+        .map(|((name, args, event), trial)| {
+            let server = Moody::start(move |number| match number {
+                0 => registered_then_closed(name),
+                number => trial.get(number - 1).cloned().unwrap_or(Mood::Good),
+            });
+            (client_of(home.path(), &server, args), server, *event)
+        })
+        .collect();
+    for (client, server, event) in &mut clients {
+        wait_for("a second registration", || (client.count(event, &[]) == 2).then_some(()));
+        assert_eq!(server.connects().len(), 5);
+        client.say(&json!({"command": "quit"}));
+    }
+    for (client, ..) in clients {
+        assert_eq!(client.end().0, 0);
+    }
+}
+
+#[test]
+fn a_token_that_has_ended_and_a_dismissal_end_a_client() {
+    const ENDED: &str = "401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"";
+    let home = tempfile::tempdir().unwrap();
+    let (name, args, event) = CLIENTS[1];
+    for (last, words) in
+        [(Mood::Http(ENDED), "does not let us in"), (Mood::Refuse(1008, "removed"), "removed")]
+    {
+        let server = Moody::start(move |number| match number {
+            0 => registered_then_closed(name),
+            1 => Mood::Close,
+            _ => last.clone(),
+        });
+        let mut client = client_of(home.path(), &server, args);
+        client.expect(event, &[]);
+        let (code, error) = client.end();
+        assert_eq!((code, error.contains(words)), (4, true), "{error}");
+        assert_eq!(server.connects().len(), 3);
+    }
+}
+
+#[test]
+fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let client = |server: &str| {
+        let join = ["join", "attic", "--headless", "--video", "none", "--audio", "none", "--server", server];
+        Program::start(home.path(), &join).end()
+    };
+    let (code, error) = client(&format!("ssp+{url}"));
+    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+    let (code, error) = client(&format!("{url}/ssp"));
+    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+}
+
+/// Counts connects for the table of docs/reconnect.md, and prints it:
+/// `cargo test --test reconnect -- --ignored --nocapture in_the_first_minute`.
+#[test]
+#[ignore = "measures for a minute"]
+fn connects_in_the_first_minute() {
+    let home = tempfile::tempdir().unwrap();
+    let cases: [(&str, Mood); 12] = [
+        ("accept, then close", Mood::Close),
+        ("HELLO, then close", Mood::HelloThenClose),
+        ("SESSION_FROM, then close", Mood::SessionThenClose),
+        ("joined, then close", Mood::JoinedThenClose),
+        ("silence", Mood::Silence),
+        ("RST", Mood::Reset),
+        ("200", Mood::Http("200 OK")),
+        ("401", Mood::Http("401 Unauthorized")),
+        ("403", Mood::Http("403 Forbidden")),
+        ("404", Mood::Http("404 Not Found")),
+        ("429", Mood::Http("429 Too Many Requests")),
+        ("503", Mood::Http("503 Service Unavailable")),
+    ];
+    let start = |name: &'static str, args: &[&str], mood: &Mood| {
+        let mood = mood.clone();
+        let server =
+            Moody::start(move |number| if number == 0 { registered_then_closed(name) } else { mood.clone() });
+        (client_of(home.path(), &server, args), server)
+    };
+    let rows: Vec<_> = cases
+        .iter()
+        .map(|(case, mood)| (case, CLIENTS.map(|(name, args, _)| start(name, args, mood))))
+        .collect();
+    std::thread::sleep(Duration::from_secs(75));
+    eprintln!("| after it was registered: | answer | join | ssp | socket.io |\n|---|---|---|---|---|");
+    for (case, row) in rows {
+        let counts = row.map(|(_, server)| {
+            let all = server.connects();
+            let first = all.first().copied();
+            let within = |at: &&Instant| first.is_some_and(|first| **at <= first + Duration::from_secs(60));
+            let count = all.iter().filter(within).count();
+            assert!((2..=14).contains(&count), "{case}: {count}");
+            count.to_string()
+        });
+        eprintln!("| {case} | {} |", counts.join(" | "));
+    }
 }

@@ -11,6 +11,7 @@ use async_tungstenite::tungstenite;
 use common::{Program, WebSocket, ws};
 use roomtone::hub::Limits;
 use roomtone::protocol::Secret;
+use roomtone::server::ice::{Credentials, IceServers};
 use roomtone::server::{Config, Files, Identity, Server, Timeouts, tls};
 use smol::channel::{Sender, bounded};
 use smol::stream::StreamExt;
@@ -903,4 +904,21 @@ fn other_machines_are_served_by_tls_alone_and_counted() {
     third.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     assert_eq!(std::io::Read::read(&mut third, &mut [0; 1]).unwrap_or(0), 0);
     drop(held);
+}
+
+#[test]
+fn fresh_turn_users_are_told_over_a_connection_of_their_own() {
+    let ice = IceServers {
+        turn: vec!["turn:example.org".into()],
+        credentials: Credentials::Shared(Secret("north".into())),
+        ..IceServers::default()
+    };
+    let server = Running::start(Config { ice, ..Config::plain(ANY) });
+    let mut asks = server.connect("any/path?roomtone=ice");
+    let told = asks.hear().unwrap();
+    assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:example.org\"]"), "{told}");
+    asks.expect_close(1000, "");
+    // Nobody was registered by that.
+    let health = http().get(format!("http://{}/health", server.address)).call().unwrap();
+    assert!(health.into_body().read_to_string().unwrap().contains("peers 0\n"));
 }

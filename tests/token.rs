@@ -253,7 +253,7 @@ fn a_client_shows_its_token_and_keeps_it_to_itself() {
     let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
     assert_eq!(
         (code, error.contains("does not let us in: a token is wanted here")),
-        (3, true),
+        (4, true),
         "{code} {error}"
     );
     let claims = |name: &str| token(json!({"sub": name, "description": {"name": name.to_uppercase()}}));

@@ -10,6 +10,7 @@ use super::{Event, PeerState};
 use crate::protocol::PeerId;
 use crate::session::call::{Call, Input, Output};
 use crate::session::{Admission, Effect, EndReason, Terms, link};
+use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, Protocol};
 
 /// How a call's loop came to its end.
@@ -30,7 +31,7 @@ impl Client {
 
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire(Some(peer)).await?;
+        let mut wire = self.wire(Some(peer), None).await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
         let end = self.converse(&mut wire, call, Some(peer.to_string())).await;
@@ -57,22 +58,29 @@ impl Client {
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire(None).await?;
+        let mut wire = self.wire(None, None).await?;
         let mut next: Option<Box<Call>> = None;
+        let mut ended = Ended::InOrder;
         let result = loop {
             let call = match next.take() {
                 Some(call) => *call,
                 None => {
-                    wire.free(self.registration()).await;
+                    wire.free(ended).await;
                     Call::answer(self.terms(), admission.clone())
                 }
             };
             next = match self.converse(&mut wire, call, None).await {
                 Err(error) => break Err(error),
                 Ok(End::Quit) => break Ok(()),
-                Ok(End::Call(EndReason::NotTaken(_), _, next)) => next,
+                Ok(End::Call(EndReason::NotTaken(_), _, next)) => {
+                    ended = Ended::InOrder;
+                    next
+                }
                 Ok(End::Call(reason, was_connected, _)) if once => break outcome(reason, was_connected),
-                Ok(End::Call(_, _, next)) => next,
+                Ok(End::Call(_, was_connected, next)) => {
+                    ended = if was_connected { Ended::CallOver } else { Ended::InOrder };
+                    next
+                }
             };
         };
         wire.close().await;
@@ -127,6 +135,7 @@ impl Client {
                     }
                     signalling::Event::Nothing
                     | signalling::Event::Stopped
+                    | signalling::Event::Foreign(_)
                     | signalling::Event::Described(..)
                     | signalling::Event::Application(..)
                     | signalling::Event::Registered
@@ -139,12 +148,12 @@ impl Client {
                 Happening::Wire(Wired::Lost { in_order }) => {
                     if call.is_waiting() {
                         self.warn("the server is gone; trying again");
-                        wire.come_back(self.registration(), false);
+                        wire.come_back(if in_order { Ended::InOrder } else { Ended::Failed(None) });
                         continue;
                     }
                     // Who cannot be found again would have to be believed by its word alone.
                     if call.was_connected() && call.can_resume() {
-                        wire.come_back(self.registration(), in_order);
+                        wire.come_back(if in_order { Ended::CallOver } else { Ended::Failed(None) });
                     }
                     // In order is how a server ends the session of a peer that is gone.
                     match call.was_connected() && !in_order {
@@ -155,7 +164,11 @@ impl Client {
                         false => Input::Link(link::Input::PeerGone),
                     }
                 }
-                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Refused(why)),
+                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Dismissed(why)),
+                Happening::Wire(Wired::NotYet(why)) => {
+                    self.warn(&why);
+                    continue;
+                }
                 Happening::Wire(Wired::Back) => Input::Registered,
                 Happening::Wire(Wired::Refused(error)) if call.was_connected() => {
                     self.warn(&error.to_string());
@@ -248,7 +261,9 @@ impl Client {
                 }
                 Output::Reconnecting => self.tell(talk.name(), PeerState::Reconnecting, None),
                 // Its session ends with our connection to the server.
-                Output::Busy => wire.hang_up(self.registration()),
+                Output::Busy => {
+                    wire.come_back(Ended::InOrder);
+                }
                 Output::Warning(text) => self.warn(&text),
                 Output::Ended(reason) => return Ok(Some(reason)),
             }

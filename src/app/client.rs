@@ -1,5 +1,6 @@
 //! A client of a server: what calls and rooms share. Registering, commands, errors.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,15 +10,24 @@ use smol::future::{or, pending};
 use super::ice::Ice;
 use super::line::{Funnel, Happened};
 use super::plan::{ALL, MediaPlan};
-use super::wire::{Registered, Wire, Wired};
+use super::wire::{POLICY, Wire, Wired};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
-use crate::protocol::PeerId;
+use crate::protocol::room::ServerMessage;
+use crate::protocol::{PeerId, RoomId};
 use crate::sdp::Kind;
-use crate::session::{EndReason, STEP};
+use crate::session::EndReason;
+use crate::signalling::reconnect::ATTEMPT;
 use crate::signalling::{
-    self, Backend, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
+    self, Backend, Cause, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
 };
+
+/// No close frame came (RFC 6455, 7.4.1).
+const ABNORMAL: u16 = 1006;
+/// The most events of an application that are kept until we are in the pool.
+const MAX_CAME: usize = 64;
+/// What the end of a pool is called.
+pub(super) const CLOSED_POOL: &str = "it closed the pool";
 
 /// What a user tells a running client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +80,9 @@ pub enum ClientError {
     /// The server does not want us.
     #[error("the server refused: {0}")]
     Refused(String),
+    /// The server sent us away for good.
+    #[error("the server refused: {0}")]
+    Dismissed(String),
     /// The peer is not there, or in another call.
     #[error("{0}")]
     Unavailable(String),
@@ -91,13 +104,26 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether the same might work later.
-    pub fn is_retryable(&self) -> bool {
+    /// Returns the cause, by which it is decided whether to try again.
+    pub fn cause(&self) -> Cause {
         match self {
-            Self::Connect(error) => error.is_retryable(),
-            Self::Media(error) => error.is_retryable(),
-            Self::Unavailable(_) | Self::Failed(_) => true,
-            Self::Refused(_) | Self::Forged(_) | Self::NoCalls | Self::Interrupted => false,
+            Self::Connect(error) => error.cause(),
+            Self::Refused(_) => Cause::Refused,
+            Self::Dismissed(_) => Cause::Dismissed,
+            Self::Unavailable(_)
+            | Self::Failed(_)
+            | Self::Forged(_)
+            | Self::NoCalls
+            | Self::Media(_)
+            | Self::Interrupted => Cause::Own,
+        }
+    }
+
+    /// Returns how long the server wants not to be asked again, where it says so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Connect(error) => error.retry_after(),
+            _ => None,
         }
     }
 }
@@ -235,8 +261,20 @@ impl Client {
             ice: self.plan.ice.clone(),
             sink: self.sink.clone(),
             calls: None,
+            room: None,
+            impatient: true,
         }
     }
+}
+
+/// A connection on which the server knows us.
+pub(super) struct Registered {
+    pub(super) socket: Socket,
+    pub(super) backend: Box<dyn Backend>,
+    /// What came meanwhile, and is still to be told: who is in the room, above all.
+    pub(super) came: VecDeque<signalling::Event>,
+    /// How many connections it took.
+    pub(super) connects: u32,
 }
 
 /// Registers a client, in whatever task.
@@ -248,9 +286,18 @@ pub(super) struct Registration {
     pub(super) sink: Sink,
     /// Who is to be called: said together with our name, where the server reads on meanwhile.
     pub(super) calls: Option<PeerId>,
+    /// The room that is entered; being in it is part of being registered.
+    pub(super) room: Option<RoomId>,
+    /// More than one connection may be made at once, where the server's make needs that.
+    pub(super) impatient: bool,
 }
 
 impl Registration {
+    /// The same for the next times: who is called is said by the call itself, and one connection at a time is made.
+    pub(super) fn again(self) -> Self {
+        Self { calls: None, impatient: false, ..self }
+    }
+
     /// The server's protocol is one of pools.
     pub(super) fn names_pools(&self) -> bool {
         matches!(self.target.protocol(), Protocol::Ssp(_))
@@ -268,63 +315,181 @@ impl Registration {
     /// Registers, and calls somebody at once where the server reads on; whether that was `said`.
     async fn register_and(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
         let late = async {
-            smol::Timer::after(2 * STEP).await;
-            Err(ClientError::Refused(format!("it did not answer our registration for {} s", STEP.as_secs())))
+            smol::Timer::after(ATTEMPT).await;
+            let (seconds, suggestion) = (ATTEMPT.as_secs(), self.target.suggestion());
+            let why =
+                format!("it took the connection, but not our registration, within {seconds} s; {suggestion}");
+            Err(ConnectError::Silent(self.target.name(), why).into())
         };
-        let register = async {
-            let mut socket = self.connect().await?;
-            self.ice.server_is_at(socket.server_address());
-            let mut backend: Box<dyn Backend> = match self.target.protocol() {
-                Protocol::Room => Box::new(RoomClient::new(&self.id)),
-                Protocol::Ssp(version) => Box::new(SspClient::new(version)),
-            };
-            // Where nothing is to be said to be registered, our name comes when we join.
-            let Some(hello) = backend.hello() else { return Ok((socket, backend)) };
+        or(self.enter(call, said), late).await
+    }
+
+    /// Says who we are, and enters the room where there is one.
+    async fn enter(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
+        let (mut socket, connects) = self.connect().await?;
+        self.ice.server_is_at(socket.server_address());
+        let mut backend: Box<dyn Backend> = match self.target.protocol() {
+            Protocol::Room => Box::new(RoomClient::new(&self.id)),
+            Protocol::Ssp(version) => Box::new(SspClient::new(version)),
+        };
+        let hello = backend.hello();
+        // Where nothing is to be said to be registered, our name comes when we join.
+        let mut is_registered = hello.is_none();
+        if let Some(hello) = hello {
             socket.send(hello).await?;
             if let Some(dial) = call.filter(|_| socket.reads_ahead()).and_then(|peer| backend.dial(peer)) {
                 *said = true;
                 socket.send(dial).await?;
             }
-            loop {
-                match socket.receive().await {
-                    Frame::Text(line) => match backend.handle_text(&line) {
-                        signalling::Event::Registered => {
-                            self.tell(&self.id);
-                            return Ok((socket, backend));
-                        }
-                        signalling::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
-                        signalling::Event::IceServers(servers) => self.ice.take(servers).await,
-                        _ => {}
-                    },
-                    Frame::Binary(_) => {}
-                    Frame::Closed(_, reason) => {
-                        let reason = backend.handle_close(&reason).unwrap_or(reason);
-                        return Err(ClientError::Refused(reason));
-                    }
+        }
+        let (mut room, mut came) = (self.room.as_ref(), VecDeque::new());
+        loop {
+            if is_registered {
+                match (&self.room, room.take()) {
+                    (None, _) => return Ok(Registered { socket, backend, came, connects }),
+                    (Some(_), Some(room)) => socket.send(backend.join(room)).await?,
+                    (Some(_), None) => {}
                 }
             }
-        };
-        or(register, late).await
+            let line = match socket.receive().await {
+                Frame::Text(line) => line,
+                Frame::Binary(_) => continue,
+                Frame::Closed(code, reason) => return Err(self.closed(code, &reason, &*backend)),
+            };
+            match backend.handle_text(&line) {
+                signalling::Event::Registered => {
+                    self.tell(&self.id);
+                    is_registered = true;
+                }
+                joined @ signalling::Event::Joined { .. } => {
+                    came.push_back(joined);
+                    return Ok(Registered { socket, backend, came, connects });
+                }
+                signalling::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
+                signalling::Event::Stopped => return Err(ClientError::Dismissed(CLOSED_POOL.to_owned())),
+                signalling::Event::Foreign(words) => return Err(self.foreign(&words)),
+                signalling::Event::IceServers(servers) => self.ice.take(servers).await,
+                other @ signalling::Event::Application(..) if came.len() < MAX_CAME => came.push_back(other),
+                _ => {}
+            }
+        }
     }
 
-    /// PyRTC never answers a client whose first bytes come a moment after its connection: then it takes another.
-    async fn connect(&self) -> Result<Socket, ConnectError> {
+    /// The server closed the connection before it took us.
+    fn closed(&self, code: u16, reason: &str, backend: &dyn Backend) -> ClientError {
+        let broken = || {
+            let why =
+                format!("{} closed it before it took our registration ({code} {reason})", self.target.name());
+            ClientError::from(ConnectError::Broken(why))
+        };
+        match code {
+            POLICY => ClientError::Dismissed(reason.to_owned()),
+            ABNORMAL => broken(),
+            _ => match backend.handle_close(code, reason) {
+                Closing::Refused(why) => ClientError::Refused(why),
+                Closing::Foreign(words) => self.foreign(&words),
+                Closing::Silent => broken(),
+            },
+        }
+    }
+
+    fn foreign(&self, words: &str) -> ClientError {
+        let why = format!("it said '{words}'; {}", self.target.suggestion());
+        ConnectError::OtherProtocol(self.target.name(), why).into()
+    }
+
+    /// Connects, and returns how many connections that took. PyRTC never answers a client whose first bytes come a
+    /// moment after its connection: then another one is made.
+    async fn connect(&self) -> Result<(Socket, u32), ConnectError> {
         const MOMENT: Duration = Duration::from_secs(2);
-        let tries = if matches!(self.target.protocol(), Protocol::Ssp(_)) { 3 } else { 0 };
-        for _ in 0..tries {
+        let impatient = if self.impatient && self.names_pools() { 2 } else { 0 };
+        for tried in 0..impatient {
             let late = async {
                 smol::Timer::after(MOMENT).await;
                 None
             };
             if let Some(socket) = or(async { Some(Socket::connect(&self.target).await) }, late).await {
-                return socket;
+                return Ok((socket?, tried + 1));
             }
         }
-        Socket::connect(&self.target).await
+        Ok((Socket::connect(&self.target).await?, impatient + 1))
+    }
+
+    /// Asks the server for fresh STUN and TURN servers, in the background.
+    pub(super) fn renew_ice(&self) {
+        self.ice.renewal_begins();
+        let (target, ice) = (self.target.clone().for_ice_servers(), self.ice.clone());
+        let ask = async move {
+            let mut socket = Socket::connect(&target).await?;
+            loop {
+                match socket.receive().await {
+                    Frame::Text(line) => {
+                        if let Ok(ServerMessage::IceServers(servers)) = ServerMessage::parse(&line) {
+                            ice.take(servers).await;
+                            return Ok(());
+                        }
+                    }
+                    Frame::Binary(_) => {}
+                    Frame::Closed(code, reason) => {
+                        return Err(ConnectError::Broken(format!("{code} {reason}")));
+                    }
+                }
+            }
+        };
+        let late = async {
+            smol::Timer::after(ATTEMPT).await;
+            Err(ConnectError::Broken("the server names none in time".to_owned()))
+        };
+        smol::spawn(async move {
+            if let Err(error) = or(ask, late).await {
+                tracing::info!("no fresh STUN and TURN servers: {error}");
+            }
+        })
+        .detach();
     }
 
     /// The server knows us by this name.
     pub(super) fn tell(&self, id: &PeerId) {
         (self.sink)(&Event::Registered { id: id.to_string(), server: self.target.name() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::ice::IceOptions;
+    use crate::server::ice::{Credentials, IceServers};
+    use crate::server::{Config, Server};
+    use crate::tls::Trust;
+
+    #[test]
+    fn fresh_turn_users_come_without_a_new_registration() {
+        let ice = IceServers {
+            turn: vec!["turn:example.org".into()],
+            credentials: Credentials::Shared(crate::protocol::Secret("north".into())),
+            ..IceServers::default()
+        };
+        let config = Config { ice, ..Config::plain(([127, 0, 0, 1], 0).into()) };
+        let server = smol::block_on(Server::bind(config)).unwrap();
+        let target = Target::parse(&format!("ws://{}/path", server.address()), Trust::System).unwrap();
+        smol::spawn(server.run(pending())).detach();
+        let registration = Registration {
+            target,
+            id: "ann".parse().unwrap(),
+            ice: Arc::new(Ice::new(IceOptions::default())),
+            sink: Arc::new(|_: &Event| {}),
+            calls: None,
+            room: None,
+            impatient: true,
+        };
+        registration.renew_ice();
+        let until = Instant::now() + Duration::from_secs(20);
+        smol::block_on(async {
+            while registration.ice.config().servers.is_empty() {
+                assert!(Instant::now() < until, "no fresh servers");
+                smol::Timer::after(Duration::from_millis(10)).await;
+            }
+        });
+        assert!(registration.ice.config().servers[0].username.as_deref().unwrap().ends_with(":roomtone"));
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use smol::future::pending;
 
 use super::{Event, Sink};
 use crate::media::MediaError;
@@ -55,6 +57,8 @@ struct State {
     tunnels: BTreeMap<String, Arc<Tunnel>>,
     /// The signalling server is on this machine or this link.
     is_local: bool,
+    /// When the signalling server is to be asked again, before users of TURN servers end.
+    renew_at: Option<Instant>,
 }
 
 /// See the module.
@@ -100,7 +104,30 @@ impl Ice {
     /// Takes the servers that the signalling server names from now on.
     pub(super) async fn take(&self, servers: Vec<IceServer>) {
         self.open_tunnels(&servers).await;
-        self.lock().told = servers;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let renewal = renewal(&servers, since_1970);
+        let mut state = self.lock();
+        state.renew_at = renewal.map(|wait| Instant::now() + wait);
+        state.told = servers;
+    }
+
+    /// Done when the signalling server is to be asked for fresh servers; never, where their users do not end.
+    pub(super) async fn needs_renewal(&self) {
+        loop {
+            let at = self.lock().renew_at;
+            match at {
+                Some(at) if at <= Instant::now() => return,
+                Some(at) => {
+                    smol::Timer::at(at).await;
+                }
+                None => pending().await,
+            }
+        }
+    }
+
+    /// The signalling server is asked now; if it does not answer, it is asked again a little later.
+    pub(super) fn renewal_begins(&self) {
+        self.lock().renew_at = Some(Instant::now() + RENEW_AGAIN);
     }
 
     /// Our own and those that we were told of.
@@ -181,6 +208,22 @@ impl Ice {
     }
 }
 
+/// Between two tries to get fresh servers, of which the first was in vain.
+const RENEW_AGAIN: Duration = Duration::from_secs(600);
+/// The shortest and the longest time after which fresh servers are asked for.
+const RENEW_BETWEEN: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(12 * 3600));
+
+/// Returns how long these servers are good for, half of which is kept as a reserve: connections that are opened last, too.
+/// Nothing where no user of theirs ends. Where the clocks of the two machines differ so much that the users would have
+/// ended, or last for more than two days, the longest time.
+fn renewal(servers: &[IceServer], since_1970: Duration) -> Option<Duration> {
+    let (shortest, longest) = RENEW_BETWEEN;
+    let end = servers.iter().filter_map(IceServer::ends).min()?;
+    let left = end.saturating_sub(since_1970);
+    let is_plausible = left > Duration::ZERO && left <= longest * 4;
+    Some(if is_plausible { (left / 2).clamp(shortest, longest) } else { longest })
+}
+
 /// The TURN servers of a list.
 fn relays(servers: &[IceServer]) -> Vec<(IceUrl, IceServer)> {
     let urls = |server: &IceServer| -> Vec<(IceUrl, IceServer)> {
@@ -198,4 +241,36 @@ async fn attempt(url: &IceUrl, server: &IceServer, trust: &Trust, sink: &Sink) -
         sink(&Event::Warning { text: format!("the TURN server {url}: {error}") });
     }
     result.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fresh_users_are_asked_for_when_half_of_their_time_is_over() {
+        let now = Duration::from_secs(1_700_000_000);
+        let server = |user: Option<&str>| IceServer {
+            urls: vec!["turn:a".into()],
+            username: user.map(str::to_owned),
+            credential: None,
+        };
+        let renewed = |users: &[Option<&str>]| {
+            renewal(&users.iter().map(|user| server(*user)).collect::<Vec<_>>(), now)
+                .map(|wait| wait.as_secs())
+        };
+        // roomtone's own users last for a day.
+        assert_eq!(renewed(&[Some("1700086400:roomtone")]), Some(43_200));
+        assert_eq!(
+            renewed(&[Some("1700003600"), Some("1700086400:x"), None]),
+            Some(1800),
+            "the first to end"
+        );
+        assert_eq!(renewed(&[Some("1700000010:x")]), Some(300), "not all the time");
+        assert_eq!(renewed(&[Some("ann"), None]), None);
+        assert_eq!(
+            (renewed(&[Some("1600000000:x")]), renewed(&[Some("9700000000:x")])),
+            (Some(43_200), Some(43_200))
+        );
+    }
 }

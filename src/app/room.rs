@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::client::{Client, ClientError, Command, Happening};
+use super::client::{CLOSED_POOL, Client, ClientError, Command, Happening};
 use super::connection::Connection;
 use super::line::Funnel;
 use super::wire::{Wire, Wired};
@@ -16,6 +16,7 @@ use crate::media::MediaError;
 use crate::protocol::{PeerId, RoomId};
 use crate::session::room::{Input, Output, Room};
 use crate::session::{Effect, EndReason, Terms, link};
+use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, Protocol};
 
 /// What the loop holds besides the machine.
@@ -25,8 +26,6 @@ struct Hall {
     stats_at: Option<Instant>,
     /// What the server's back end says of those who are there.
     descriptions: BTreeMap<PeerId, Value>,
-    /// The server has us in the room.
-    is_in: bool,
     /// What is told of the server's junk.
     warnings: Bucket,
 }
@@ -56,7 +55,7 @@ impl Client {
     }
 
     async fn stay(&self, name: &RoomId, most: usize) -> Result<(), ClientError> {
-        let mut wire = self.wire(None).await?;
+        let mut wire = self.wire(None, Some(name)).await?;
         let pool = matches!(self.target.protocol(), Protocol::Ssp(_));
         let mut room = Room::new(most, Terms { pool, ..self.plan.terms() });
         let stats_at = self.plan.stats.map(|every| Instant::now() + every);
@@ -65,10 +64,8 @@ impl Client {
             funnel: Funnel::new(self.plan.trace.is_some()),
             stats_at,
             descriptions: BTreeMap::new(),
-            is_in: false,
             warnings: Bucket::new(link::WARNINGS.0, link::WARNINGS.1),
         };
-        wire.say(|backend| Some(backend.join(name))).await;
         let end = loop {
             if let Err(error) = self.act_in_room(&mut wire, &mut room, &mut hall).await {
                 break Err(error);
@@ -87,13 +84,13 @@ impl Client {
                 },
                 Happening::Wire(Wired::Lost { .. }) => {
                     self.warn("the server is gone; trying again");
-                    wire.come_back(self.registration(), false);
-                    hall.is_in = false;
+                    wire.come_back(Ended::Failed(None));
                     Input::ServerGone
                 }
-                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Refused(why)),
-                Happening::Wire(Wired::Back) => {
-                    wire.say(|backend| Some(backend.join(name))).await;
+                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Dismissed(why)),
+                Happening::Wire(Wired::Back) => continue,
+                Happening::Wire(Wired::NotYet(why)) => {
+                    self.warn(&why);
                     continue;
                 }
                 Happening::Wire(Wired::Refused(error)) if hall.connections.is_empty() => break Err(error),
@@ -145,7 +142,6 @@ impl Client {
     ) -> Result<Option<Input>, ClientError> {
         Ok(Some(match event {
             signalling::Event::Joined { peers, me, descriptions } => {
-                hall.is_in = true;
                 me.iter().for_each(|me| self.registration().tell(me));
                 (self.sink)(&Event::Room {
                     room: name.to_string(),
@@ -160,9 +156,6 @@ impl Client {
             signalling::Event::PeerLeft(peer) => Input::PeerLeft(peer),
             signalling::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
             signalling::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
-            signalling::Event::Refused(reason) if !hall.is_in && hall.connections.is_empty() => {
-                return Err(ClientError::Refused(reason));
-            }
             signalling::Event::Refused(text) | signalling::Event::Junk(text) => {
                 if hall.warnings.take(Instant::now()) {
                     self.warn(&text);
@@ -181,8 +174,9 @@ impl Client {
                 self.described(hall, peer, description);
                 return Ok(None);
             }
-            signalling::Event::Stopped => return Err(ClientError::Refused("it closed the pool".to_owned())),
+            signalling::Event::Stopped => return Err(ClientError::Dismissed(CLOSED_POOL.to_owned())),
             signalling::Event::Nothing
+            | signalling::Event::Foreign(_)
             | signalling::Event::Registered
             | signalling::Event::Accepted
             | signalling::Event::Caller(_)

@@ -108,7 +108,11 @@ enum Command {
 type Failed = (u8, String);
 
 fn unreachable(error: &ConnectError) -> Failed {
-    let code = if matches!(error, ConnectError::Url(_) | ConnectError::Trust(_)) { 2 } else { 3 };
+    let code = match error {
+        ConnectError::Url(_) | ConnectError::File(_) => 2,
+        ConnectError::Denied(..) | ConnectError::TokenEnded(..) => 4,
+        _ => 3,
+    };
     (code, error.to_string())
 }
 

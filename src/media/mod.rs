@@ -122,24 +122,6 @@ pub enum MediaError {
     },
 }
 
-impl MediaError {
-    /// Whether trying again might help: only a device that is busy or unplugged for now.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Source { .. } => true,
-            Self::Init(_)
-            | Self::MissingElement { .. }
-            | Self::UnknownName { .. }
-            | Self::Parameter(_)
-            | Self::Text { .. }
-            | Self::WebRtc(_)
-            | Self::NoMedia { .. }
-            | Self::File { .. }
-            | Self::Record { .. } => false,
-        }
-    }
-}
-
 /// Starts GStreamer. To be called before anything else of this layer; again does nothing.
 pub fn init() -> Result<(), MediaError> {
     // Loading the TLS module late, from libnice's thread, has crashed with gnutls.

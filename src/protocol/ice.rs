@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -129,6 +130,15 @@ pub struct IceServer {
 }
 
 impl IceServer {
+    /// When its user ends, since 1970: users of coturn's `use-auth-secret` begin with the time of their end
+    /// (draft-uberti-behave-turn-rest, 2.2). Nothing for others.
+    pub fn ends(&self) -> Option<Duration> {
+        let user = self.username.as_deref()?;
+        let seconds = user.split(':').next().unwrap_or_default();
+        // A user that is a small number is a name.
+        seconds.parse().ok().filter(|seconds| *seconds > 1_000_000_000).map(Duration::from_secs)
+    }
+
     /// Reads a list, of which what is too long or no server is left out.
     pub fn parse_list(json: &str) -> Option<Vec<Self>> {
         let servers: Vec<Self> = serde_json::from_str(json).ok()?;

@@ -16,6 +16,10 @@ pub const EXTENSION_QUERY: &str = "roomtone=1";
 pub const PING: &str = "PING";
 /// The answer to [`PING`].
 pub const PONG: &str = "PONG";
+/// The part of a URL's query by which a client asks for fresh STUN and TURN servers alone: over such a
+/// WebSocket the server says `ICE_SERVERS <json>` once and closes it. The connection of a call cannot carry the question,
+/// since all that is said there is the peer's.
+pub const ICE_QUERY: &str = "roomtone=ice";
 /// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
 /// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
 pub const SERVER: &str = "roomtone";

@@ -95,6 +95,18 @@ enum Event {
     End(End),
 }
 
+/// Says one thing to a client that wants nothing else, and closes the WebSocket in order.
+pub(super) async fn tell_once(mut ws: WebSocketStream<Io>, line: String, closing: Duration) {
+    let say = async { ws.send(Message::text(line)).await.is_ok() };
+    let late = async {
+        after(WRITE).await;
+        false
+    };
+    if or(say, late).await {
+        close(&mut ws, None, Some((1000, "")), closing).await;
+    }
+}
+
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
 pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,

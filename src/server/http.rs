@@ -26,7 +26,7 @@ use crate::base::net::is_this_machine;
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::PeerId;
-use crate::protocol::room::{EXTENSION_QUERY, SERVER};
+use crate::protocol::room::{EXTENSION_QUERY, ICE_QUERY, SERVER, ServerMessage};
 
 /// A script of the page.
 macro_rules! script {
@@ -331,7 +331,8 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
-    let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
+    let asks = |what| request.uri().query().unwrap_or_default().split('&').any(|part| part == what);
+    let (extended, wants_ice) = (asks(EXTENSION_QUERY), asks(ICE_QUERY));
     let query = socketio::Query::parse(request.uri().query().unwrap_or_default());
     let is_socketio = socketio::is_path(request.uri().path());
     if is_socketio && !query.is_known() {
@@ -372,6 +373,10 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
         match began {
             // Apart, for it takes more room than all others need, who wait in the same task.
             Ok(session) => Box::pin(socketio::upgrade(ws, session, shared)).await,
+            Err(_) if wants_ice => {
+                let line = ServerMessage::IceServers(shared.board.ice_servers()).to_string();
+                Box::pin(connection::tell_once(ws, line, shared.timeouts.closing)).await;
+            }
             Err(grant) => {
                 let board = shared.board.clone();
                 connection::serve(&mut ws, board, (from, grant), edge, dialect, shared.timeouts).await;

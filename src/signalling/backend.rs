@@ -43,8 +43,29 @@ pub enum Event {
     Application(String, serde_json::Value),
     /// The server closes the room.
     Stopped,
+    /// The server said this, in another protocol, before it took us.
+    Foreign(String),
     /// Nothing that concerns the client.
     Nothing,
+}
+
+/// What it means that the server closes the connection before it took us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Closing {
+    /// It says why it does not want us.
+    Refused(String),
+    /// It speaks another protocol, as these words show.
+    Foreign(String),
+    /// It does not say why.
+    Silent,
+}
+
+/// The most of a foreign server's words that are passed on, in characters.
+const MAX_FOREIGN: usize = 80;
+
+/// The beginning of what a server of another protocol said.
+pub(super) fn foreign(text: &str) -> Event {
+    Event::Foreign(text.chars().take(MAX_FOREIGN).collect())
 }
 
 /// A client's side of a protocol, on one connection.
@@ -67,6 +88,6 @@ pub trait Backend: Send {
     }
     /// Registered, and neither in a call nor in a room.
     fn is_free(&self) -> bool;
-    /// What the server's closing of the connection means: while registering, that the id is refused.
-    fn handle_close(&self, reason: &str) -> Option<String>;
+    /// Returns what it means that the server closes the connection with this code and these words before it took us.
+    fn handle_close(&self, code: u16, reason: &str) -> Closing;
 }

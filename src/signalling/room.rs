@@ -1,6 +1,6 @@
 //! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
 
-use super::{Backend, Event};
+use super::backend::{Backend, Closing, Event, foreign};
 use crate::protocol::room::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 
@@ -103,6 +103,10 @@ impl Backend for RoomClient {
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
             (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(text),
+            // ssp, and the greeting of socket.io.
+            (Err(_), Phase::Registering) if line.starts_with(['{', '[']) || line.starts_with("0{") => {
+                foreign(line)
+            }
             // The first word of a caller, whom the server did not announce.
             (_, Phase::Lobby) => {
                 self.phase = Phase::Session;
@@ -118,12 +122,14 @@ impl Backend for RoomClient {
         self.phase == Phase::Lobby
     }
 
-    fn handle_close(&self, reason: &str) -> Option<String> {
-        (self.phase == Phase::Registering).then(|| match reason {
-            "" => "the server closed the connection".to_owned(),
-            "invalid peer uid" => "the id is taken or invalid (invalid peer uid)".to_owned(),
-            reason => reason.to_owned(),
-        })
+    fn handle_close(&self, _: u16, reason: &str) -> Closing {
+        match reason {
+            "" => Closing::Silent,
+            "invalid peer uid" => {
+                Closing::Refused("the id is taken or invalid (invalid peer uid)".to_owned())
+            }
+            reason => Closing::Refused(reason.to_owned()),
+        }
     }
 }
 
@@ -201,9 +207,13 @@ mod tests {
         let mut client = registered();
         client.dial(&"bob".parse().unwrap());
         assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
-        let client = RoomClient::new(&"ann".parse().unwrap());
-        assert!(client.handle_close("invalid peer uid").unwrap().contains("taken"));
-        assert_eq!(registered().handle_close(""), None);
+        let mut client = RoomClient::new(&"ann".parse().unwrap());
+        let closing = client.handle_close(1002, "invalid peer uid");
+        assert!(matches!(closing, Closing::Refused(why) if why.contains("taken")));
+        assert_eq!(client.handle_close(1001, ""), Closing::Silent);
+        // What a server of pools answers to HELLO.
+        let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
+        assert!(matches!(client.handle_text(error), Event::Foreign(words) if words.contains("rtc:error")));
     }
 
     proptest! {

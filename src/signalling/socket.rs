@@ -1,27 +1,31 @@
 //! The driver of WebSockets: connects by `ws://` or `wss://`, sends and receives text. Nothing here
 //! knows what the text means. It runs on any executor that lets `async-io` run (smol, async-std).
 
+use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::http::{HeaderMap, Response, StatusCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
-use futures_rustls::TlsConnector;
-use futures_rustls::rustls::pki_types::ServerName;
 use futures_util::SinkExt;
 use smol::future::{or, yield_now};
-use smol::net::TcpStream;
+use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::StreamExt;
-use url::{Host, Url};
 
-use crate::protocol::room::{EXTENSION_QUERY, SERVER};
-use crate::protocol::socketio::{self, Packet};
-use crate::protocol::ssp::Version;
-use crate::protocol::{MAX_MESSAGE, Secret};
-use crate::tls::{Trust, client_config};
+use super::dial::{Stream, dial, upgrade_error};
+use super::error::ConnectError;
+use super::reconnect::retry_after;
+use super::silence::{Duty, Silence};
+use super::target::Target;
+use crate::protocol::MAX_MESSAGE;
+use crate::protocol::room::SERVER;
+use crate::protocol::socketio::Packet;
 
-/// How long connecting may take, with TLS and the upgrade.
+/// How long connecting may take, with a proxy, TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
 /// No close frame came; one without a code came (RFC 6455, 7.4.1).
 const ABNORMAL: u16 = 1006;
@@ -30,156 +34,40 @@ const NO_STATUS: u16 = 1005;
 const WRITE: Duration = Duration::from_secs(10);
 /// The messages that are taken of a server in one go.
 const TURN: usize = 16;
+/// The most characters of a server's own words that are passed on.
+const MAX_WORDS: usize = 200;
 
-/// What a server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// HELLO, SESSION, ROOM.
-    Room,
-    /// ssp, the protocol of pools, in that version.
-    Ssp(Version),
+/// A stream that remembers when bytes came last, be they part of a message that is not whole yet.
+struct Heard {
+    stream: Box<dyn Stream>,
+    at: Instant,
 }
 
-/// Which server, and whether to believe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    url: Url,
-    trust: Trust,
-    protocol: Protocol,
-    extended: bool,
-    /// Lines go wrapped in packets of socket.io.
-    socketio: bool,
-    token: Option<Secret>,
-}
-
-/// Why there is no connection to a server.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// Not a URL of a WebSocket.
-    #[error(
-        "'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443, and that of a server of pools like ssp+wss://example.org/ssp, or ssp+https://example.org for one behind socket.io"
-    )]
-    Url(String),
-    /// The file of trusted certificates cannot be used.
-    #[error("the trusted certificates cannot be read: {0}")]
-    Trust(String),
-    /// Nothing answers there.
-    #[error("the server {0} is not reachable: {1}")]
-    Unreachable(String, String),
-    /// Its certificate is not one that is trusted.
-    #[error(
-        "the certificate of {0} is not trusted: {1}; give its certificate with --ca FILE, or use --insecure to trust anybody"
-    )]
-    Certificate(String, String),
-    /// TLS failed in another way.
-    #[error("no TLS with {0}: {1}; is it a ws:// server?")]
-    Tls(String, String),
-    /// It answers, but speaks no WebSocket.
-    #[error("{0} does not speak WebSocket: {1}")]
-    NotWebSocket(String, String),
-    /// It wants a token, or another one (--token).
-    #[error("{0} does not let us in: {1}")]
-    Denied(String, String),
-    /// The connection broke.
-    #[error("the connection to the server broke: {0}")]
-    Broken(String),
-}
-
-impl ConnectError {
-    /// Whether trying again later may help.
-    pub fn is_retryable(&self) -> bool {
-        match self {
-            Self::Unreachable(..) | Self::Broken(_) | Self::NotWebSocket(..) | Self::Tls(..) => true,
-            Self::Url(_) | Self::Trust(_) | Self::Certificate(..) | Self::Denied(..) => false,
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Poll::Ready(Ok(1..)) = read {
+            self.at = Instant::now();
         }
+        read
     }
 }
 
-impl Target {
-    /// Reads `ws://…` or `wss://…`, these with `ssp+` before them, or `ssp+http(s)://…` for socket.io; a bare `host:port` is taken as `wss://`.
-    pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
-        let wrong = || ConnectError::Url(text.to_owned());
-        let full = if text.contains("://") { text.to_owned() } else { format!("wss://{text}") };
-        let (protocol, full) = match full.strip_prefix("ssp+") {
-            Some(rest) => (Protocol::Ssp(Version::Auto), rest),
-            None => (Protocol::Room, full.as_str()),
-        };
-        let socketio = protocol != Protocol::Room && full.starts_with("http");
-        // Whose transport is a WebSocket here too.
-        let full = if socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
-        let mut url = Url::parse(&full).map_err(|_| wrong())?;
-        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
-            return Err(wrong());
-        }
-        url.set_fragment(None);
-        if socketio {
-            if url.path() == "/" {
-                url.set_path(&format!("{}/", socketio::PATH));
-            }
-            url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
-        }
-        Ok(Self { url, trust, protocol, extended: protocol == Protocol::Room, socketio, token: None })
+impl AsyncWrite for Heard {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
-
-    /// The address for people, without what may be secret in it.
-    pub fn name(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        let _ = url.set_password(None);
-        let _ = url.set_username("");
-        url.to_string().trim_end_matches('/').to_owned()
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
-
-    /// The same server, which speaks that version of ssp, if it speaks ssp.
-    pub fn ssp_version(mut self, version: Version) -> Self {
-        if let Protocol::Ssp(speaks) = &mut self.protocol {
-            *speaks = version;
-        }
-        self
-    }
-
-    /// The same server, to which this token is shown.
-    pub fn token(mut self, token: Option<Secret>) -> Self {
-        self.token = token;
-        self
-    }
-
-    /// What it speaks.
-    pub fn protocol(&self) -> Protocol {
-        self.protocol
-    }
-
-    /// The same server, without asking for roomtone's additions, or asking for them.
-    pub fn extended(mut self, extended: bool) -> Self {
-        self.extended = extended;
-        self
-    }
-
-    /// Whether the server is believed whatever certificate it has.
-    pub fn is_insecure(&self) -> bool {
-        self.trust == Trust::Anybody
-    }
-
-    fn request_url(&self) -> String {
-        let mut url = self.url.clone();
-        if let Some(token) = &self.token {
-            url.query_pairs_mut().append_pair("token", &token.0);
-        }
-        if !self.extended {
-            return url.to_string();
-        }
-        let query = match url.query() {
-            Some(query) if !query.is_empty() => format!("{query}&{EXTENSION_QUERY}"),
-            _ => EXTENSION_QUERY.to_owned(),
-        };
-        url.set_query(Some(&query));
-        url.to_string()
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
     }
 }
-
-trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
-impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// What comes from a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -194,10 +82,11 @@ pub enum Frame {
 
 /// An open connection.
 pub struct Socket {
-    ws: WebSocketStream<Box<dyn Stream>>,
-    socketio: bool,
+    ws: WebSocketStream<Heard>,
+    is_socketio: bool,
     reads_ahead: bool,
     received: usize,
+    silence: Silence,
     server: Option<IpAddr>,
 }
 
@@ -229,74 +118,53 @@ impl Socket {
     }
 
     async fn open(target: &Target) -> Result<Self, ConnectError> {
-        let name = target.name();
-        let unreachable = |reason: String| ConnectError::Unreachable(name.clone(), reason);
-        let is_tls = target.url.scheme() == "wss";
-        let port = target.url.port_or_known_default().unwrap_or(443);
-        let wrong = || ConnectError::Url(name.clone());
-        let (tcp, server_name) = match target.url.host().ok_or_else(wrong)? {
-            Host::Domain(host) => (
-                TcpStream::connect((host, port)).await,
-                ServerName::try_from(host.to_owned()).map_err(|_| wrong())?,
-            ),
-            Host::Ipv4(ip) => {
-                (TcpStream::connect((ip, port)).await, ServerName::from(std::net::IpAddr::from(ip)))
-            }
-            Host::Ipv6(ip) => {
-                (TcpStream::connect((ip, port)).await, ServerName::from(std::net::IpAddr::from(ip)))
-            }
-        };
-        let tcp = tcp.map_err(|error| unreachable(error.to_string()))?;
-        let _ = tcp.set_nodelay(true);
-        let server = tcp.peer_addr().ok().map(|address| address.ip());
-        let stream: Box<dyn Stream> = if is_tls {
-            let config =
-                client_config(&target.trust, None).map_err(|error| ConnectError::Trust(error.to_string()))?;
-            let tls = TlsConnector::from(config).connect(server_name, tcp).await;
-            Box::new(tls.map_err(|error| tls_error(&name, &error))?)
-        } else {
-            Box::new(tcp)
-        };
+        let (stream, server) = dial(target).await?;
+        let stream = Heard { stream, at: Instant::now() };
         let config = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let opened =
             async_tungstenite::client_async_with_config(target.request_url(), stream, Some(config)).await;
-        match opened {
-            Ok((ws, response)) => {
-                let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
-                let mut socket = Self { ws, socketio: false, reads_ahead, received: 0, server };
-                if target.socketio {
-                    socket.enter(&name).await?;
-                    socket.socketio = true;
-                }
-                Ok(socket)
-            }
-            Err(WsError::Http(response)) if matches!(response.status().as_u16(), 401 | 403) => {
-                let words = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-                let words = words.trim().chars().take(200).collect::<String>();
-                let status = response.status();
-                Err(ConnectError::Denied(name, if words.is_empty() { status.to_string() } else { words }))
-            }
-            Err(WsError::Http(response)) => {
-                Err(ConnectError::NotWebSocket(name, format!("it answered {}", response.status())))
-            }
-            Err(error) => Err(ConnectError::NotWebSocket(name, error.to_string())),
+        let (ws, response) = opened.map_err(|error| match error {
+            WsError::Http(response) => refusal(target, &response),
+            error => upgrade_error(target, error),
+        })?;
+        let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
+        let silence = Silence::new(Instant::now(), target.silence);
+        let mut socket = Self { ws, is_socketio: false, reads_ahead, received: 0, silence, server };
+        if target.is_socketio {
+            socket.enter(target).await?;
+            socket.is_socketio = true;
         }
+        Ok(socket)
     }
 
     /// Enters the default namespace of socket.io.
-    async fn enter(&mut self, name: &str) -> Result<(), ConnectError> {
-        let refused = |why: &str| ConnectError::NotWebSocket(name.to_owned(), format!("socket.io: {why}"));
+    async fn enter(&mut self, target: &Target) -> Result<(), ConnectError> {
+        let other = |why: &str| ConnectError::OtherProtocol(target.name(), format!("socket.io: {why}"));
         loop {
-            let Frame::Text(text) = self.receive().await else { return Err(refused("it hung up")) };
+            let text = match self.receive().await {
+                Frame::Text(text) => text,
+                Frame::Binary(_) => continue,
+                Frame::Closed(code, why) => {
+                    let why = format!("{} closed it ({code} {why}) while socket.io began", target.name());
+                    return Err(ConnectError::Broken(why));
+                }
+            };
             match Packet::parse(&text) {
-                Ok(Packet::Open(_)) => self.send(Packet::Connect(None).to_string()).await?,
+                Ok(Packet::Open(open)) => {
+                    // The server pings so often, and a client that hears none in this time counts it as gone.
+                    let longest = open.ping_interval.saturating_add(open.ping_timeout);
+                    self.silence.shorten(Duration::from_millis(longest));
+                    self.send(Packet::Connect(None).to_string()).await?;
+                }
                 Ok(Packet::Connect(_)) => return Ok(()),
-                Ok(Packet::ConnectError(why)) => return Err(refused(&why)),
+                Ok(Packet::ConnectError(why)) => {
+                    return Err(ConnectError::Denied(target.name(), format!("socket.io: {}", words(&why))));
+                }
                 Ok(_) => {}
-                Err(why) => return Err(refused(&why.to_string())),
+                Err(why) => return Err(other(&format!("{why}; {}", target.suggestion()))),
             }
         }
     }
@@ -314,7 +182,7 @@ impl Socket {
         };
         let send = async {
             for text in texts {
-                let text = if self.socketio { Packet::Event(text).to_string() } else { text };
+                let text = if self.is_socketio { Packet::Event(text).to_string() } else { text };
                 self.ws.feed(Message::text(text)).await?;
             }
             self.ws.flush().await
@@ -323,7 +191,8 @@ impl Socket {
         or(send, late).await
     }
 
-    /// The next message; pings are answered meanwhile. May be dropped while it waits, without loss.
+    /// Returns the next message; pings are answered meanwhile. A server that is silent for too long is pinged, and then
+    /// counts as gone. May be dropped while it waits, without loss.
     pub async fn receive(&mut self) -> Frame {
         loop {
             // One who says things without end lets others have their turn.
@@ -331,31 +200,67 @@ impl Socket {
             if self.received.is_multiple_of(TURN) {
                 yield_now().await;
             }
-            return match self.ws.next().await {
-                Some(Ok(Message::Text(text))) if self.socketio => match Packet::parse(text.as_str()) {
-                    Ok(Packet::Event(line)) => Frame::Text(line),
-                    Ok(Packet::Ping(data)) => {
-                        let pong = Message::text(Packet::Pong(data).to_string());
-                        match self.ws.send(pong).await {
-                            Ok(()) => continue,
-                            Err(error) => Frame::Closed(ABNORMAL, error.to_string()),
-                        }
-                    }
-                    Ok(Packet::Disconnect | Packet::Close) => Frame::Closed(NO_STATUS, String::new()),
-                    // What is meant for others, or for nobody.
-                    Ok(_) | Err(_) => continue,
-                },
-                Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
-                Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
-                    Frame::Closed(code.into(), reason.as_str().to_owned())
+            self.silence.heard(self.ws.get_ref().at);
+            let until = match self.silence.duty(Instant::now()) {
+                Duty::Wait(until) => until,
+                Duty::Ping => {
+                    self.ping().await;
+                    continue;
                 }
-                Some(Ok(Message::Close(None))) => Frame::Closed(NO_STATUS, String::new()),
-                None => Frame::Closed(ABNORMAL, String::new()),
-                Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes.len()),
-                Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
-                Some(Err(error)) => Frame::Closed(ABNORMAL, error.to_string()),
+                Duty::GiveUp => {
+                    let longest = self.silence.longest().as_secs();
+                    return Frame::Closed(ABNORMAL, format!("the server said nothing for {longest} s"));
+                }
             };
+            let message = async { Some(self.ws.next().await) };
+            let late = async {
+                smol::Timer::at(until).await;
+                None
+            };
+            let Some(message) = or(message, late).await else { continue };
+            if let Some(frame) = self.take(message).await {
+                return frame;
+            }
         }
+    }
+
+    /// What a message is to those above; nothing where it concerns the connection alone.
+    async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Option<Frame> {
+        Some(match message {
+            Some(Ok(Message::Text(text))) if self.is_socketio => match Packet::parse(text.as_str()) {
+                Ok(Packet::Event(line)) => Frame::Text(line),
+                Ok(Packet::Ping(data)) => {
+                    let pong = Message::text(Packet::Pong(data).to_string());
+                    let error = self.ws.send(pong).await.err()?;
+                    Frame::Closed(ABNORMAL, error.to_string())
+                }
+                Ok(Packet::Disconnect | Packet::Close) => Frame::Closed(NO_STATUS, String::new()),
+                // What is meant for others, or for nobody.
+                Ok(_) | Err(_) => return None,
+            },
+            Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
+            Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+                Frame::Closed(code.into(), words(reason.as_str()))
+            }
+            Some(Ok(Message::Close(None))) => Frame::Closed(NO_STATUS, String::new()),
+            None => Frame::Closed(ABNORMAL, String::new()),
+            Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes.len()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
+            Some(Err(error)) => Frame::Closed(ABNORMAL, error.to_string()),
+        })
+    }
+
+    /// Asks whether the server is still there. Over a path that is dead even this may not leave.
+    async fn ping(&mut self) {
+        let ping = async {
+            // An error is met again by the next read.
+            let _ = self.ws.send(Message::Ping(Default::default())).await;
+        };
+        let late = async {
+            smol::Timer::after(WRITE).await;
+        };
+        or(ping, late).await;
+        self.silence.pinged();
     }
 
     /// Sends bytes, which no protocol here knows: for tests.
@@ -380,33 +285,86 @@ impl Socket {
     }
 }
 
-fn tls_error(name: &str, error: &std::io::Error) -> ConnectError {
-    use futures_rustls::rustls::Error;
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::InvalidCertificate(reason)) => {
-            ConnectError::Certificate(name.to_owned(), reason.to_string())
+/// What an answer means that is HTTP and no WebSocket.
+fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
+    let (name, status, headers) = (target.name(), response.status(), response.headers());
+    let said = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+    let said = if is_text(headers) { words(said.trim()) } else { String::new() };
+    let shown = if said.is_empty() { status.to_string() } else { said };
+    match status {
+        StatusCode::UNAUTHORIZED if has_ended(headers) => ConnectError::TokenEnded(name, shown),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ConnectError::Denied(name, shown),
+        StatusCode::NOT_FOUND => {
+            let why = format!("it answered {status}: is the path right? {}", target.suggestion());
+            ConnectError::NotWebSocket(name, why)
         }
-        _ => ConnectError::Tls(name.to_owned(), error.to_string()),
+        status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
+            let retry_after = asked_to_wait(headers);
+            ConnectError::Overloaded { server: name, status: status.to_string(), retry_after }
+        }
+        _ => ConnectError::NotWebSocket(name, format!("it answered {status}")),
     }
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// The body is meant for people who read it as it is; a page of HTML is not.
+fn is_text(headers: &HeaderMap) -> bool {
+    header(headers, "content-type").is_none_or(|kind| kind.starts_with("text/plain"))
+}
+
+/// The server says that our token has ended or was revoked (RFC 6750, 3.1), which no proxy would say.
+fn has_ended(headers: &HeaderMap) -> bool {
+    header(headers, "www-authenticate").is_some_and(|value| value.contains("invalid_token"))
+}
+
+/// What `Retry-After` says. A date counts from the server's own clock, where it tells it.
+fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
+    let told = header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = told.unwrap_or_else(SystemTime::now).duration_since(UNIX_EPOCH).unwrap_or_default();
+    retry_after(header(headers, "retry-after")?, now)
+}
+
+/// Words of a server, as many as are passed on.
+fn words(text: &str) -> String {
+    text.chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::signalling::reconnect::Cause;
+    use crate::tls::Trust;
+
+    fn cause(status: u16, headers: &[(&str, &str)]) -> (Cause, Option<Duration>, String) {
+        let target = Target::parse("wss://example.org", Trust::System).unwrap();
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let error = refusal(&target, &response.body(Some(b"<html>go away".to_vec())).unwrap());
+        (error.cause(), error.retry_after(), error.to_string())
+    }
 
     #[test]
-    fn addresses_are_read_and_shown_without_secrets() {
-        let name = |text| Target::parse(text, Trust::System).map(|t| t.name()).map_err(|e| e.to_string());
-        assert_eq!(name("localhost:8443").unwrap(), "wss://localhost:8443");
-        assert_eq!(name("ws://u:p@127.0.0.1:1/x?token=t").unwrap(), "ws://127.0.0.1:1/x");
-        assert!(name("http://example.org").unwrap_err().contains("wss://"));
-        assert!(name("wss://").is_err());
-        let url = |text| Target::parse(text, Trust::System).unwrap().request_url();
-        assert_eq!(url("ssp+https://a"), "wss://a/socket.io/?EIO=4&transport=websocket");
-        assert_eq!(url("ssp+http://a:1/x/?k=v"), "ws://a:1/x/?k=v&EIO=4&transport=websocket");
-        assert_eq!(url("ssp+ws://a:1/x"), "ws://a:1/x");
-        let target = Target::parse("wss://a/b?c=d", Trust::System).unwrap();
-        assert_eq!(target.request_url(), "wss://a/b?c=d&roomtone=1");
+    fn an_answer_without_a_websocket_is_told_apart() {
+        let html = ("content-type", "text/html");
+        assert_eq!(cause(200, &[html]).0, Cause::NotWebSocket);
+        assert_eq!(cause(302, &[]).0, Cause::NotWebSocket);
+        assert!(cause(404, &[html]).2.contains("is the path right?"));
+        let bearer = ("www-authenticate", r#"Bearer error="invalid_token""#);
+        assert_eq!(cause(401, &[bearer]).0, Cause::TokenEnded);
+        assert_eq!(cause(401, &[("www-authenticate", "Basic realm=x")]).0, Cause::Denied);
+        let (denied, _, words) = cause(403, &[html]);
+        assert_eq!((denied, words.contains("html")), (Cause::Denied, false), "{words}");
+        let wait = |headers: &[(&str, &str)]| (cause(503, headers).0, cause(429, headers).1);
+        assert_eq!(wait(&[("retry-after", "7")]), (Cause::Overloaded, Some(Duration::from_secs(7))));
+        assert_eq!(wait(&[]), (Cause::Overloaded, None));
+        // By the server's clock, not by ours.
+        let dates =
+            [("date", "Sun, 06 Nov 1994 08:49:00 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
+        assert_eq!(wait(&dates).1, Some(Duration::from_secs(37)));
     }
 }

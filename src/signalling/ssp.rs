@@ -4,12 +4,15 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::{Backend, Event};
+use super::backend::{Backend, Closing, Event, foreign};
 use crate::protocol::ssp::{ClientEvent, ServerEvent, Version};
 use crate::protocol::{PeerId, PeerMessage, RoomId, SdpKind};
 
 /// What the server says to one that speaks version 2, if it does not.
 const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
+
+/// Close code "protocol error" (RFC 6455, 7.4.1).
+const PROTOCOL_ERROR: u16 = 1002;
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug, Default)]
@@ -102,6 +105,8 @@ impl Backend for SspClient {
     fn handle_text(&mut self, text: &str) -> Event {
         match ServerEvent::parse(text) {
             Ok(event) => self.event(event).unwrap_or_else(|| Event::Junk("an id that is none".to_owned())),
+            // All that ssp says is JSON.
+            Err(_) if !self.is_in && !text.trim_start().starts_with('{') => foreign(text),
             Err(_) => Event::Junk("something that is not part of the protocol".to_owned()),
         }
     }
@@ -141,8 +146,13 @@ impl Backend for SspClient {
         !self.is_in
     }
 
-    fn handle_close(&self, _: &str) -> Option<String> {
-        None
+    fn handle_close(&self, code: u16, reason: &str) -> Closing {
+        match (code, reason) {
+            // Protocol error (RFC 6455, 7.4.1): so servers of rooms end what does not begin with HELLO.
+            (PROTOCOL_ERROR, reason) => Closing::Foreign(format!("{code} {reason}")),
+            (_, "") => Closing::Silent,
+            (_, reason) => Closing::Refused(reason.to_owned()),
+        }
     }
 }
 
@@ -192,6 +202,19 @@ mod tests {
             let line = client.address(Some(&id(name)), &message).unwrap();
             assert!(line.contains(&format!(r#""to":"{name}""#)), "{line}");
         }
+    }
+
+    #[test]
+    fn a_server_of_rooms_is_no_server_of_pools() {
+        let mut client = SspClient::new(Version::Auto);
+        assert_eq!(
+            client.handle_text("ERROR unknown command"),
+            Event::Foreign("ERROR unknown command".into())
+        );
+        assert!(matches!(client.handle_text(r#"{"type": 1}"#), Event::Junk(_)));
+        let closing = client.handle_close(1002, "invalid protocol");
+        assert_eq!(closing, Closing::Foreign("1002 invalid protocol".into()));
+        assert_eq!(client.handle_close(1006, ""), Closing::Silent);
     }
 
     #[test]

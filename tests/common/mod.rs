@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod hostile;
 pub mod impaired;
+pub mod moody;
 pub mod namespace;
 pub mod proxy;
 pub mod pulse;
@@ -13,6 +14,7 @@ pub mod received;
 pub mod websocket;
 
 pub use impaired::{Impaired, Impairment};
+pub use moody::{Mood, Moody};
 pub use namespace::Namespace;
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
@@ -94,6 +96,12 @@ impl Program {
     }
 
     fn spawn(mut command: Command, home: &Path, args: &[&str]) -> Self {
+        // The proxies of the machine that the tests run on lead nowhere here.
+        for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
+            if !command.get_envs().any(|(key, _)| key == name) {
+                command.env_remove(name);
+            }
+        }
         let mut child = command
             .args(args)
             .arg("--json")

@@ -140,6 +140,8 @@ impl Pool {
             ice: options.ice.clone(),
             sink: Arc::new(|_: &super::Event| {}),
             calls: None,
+            room: None,
+            impatient: true,
         };
         let pool = registration.names_pools();
         let channel = ServerChannel::join(registration, room).await?;

@@ -3,18 +3,16 @@
 use serde_json::Value;
 
 use super::channel::{Boxed, Signal, SignallingChannel};
-use crate::app::client::{ClientError, Registration};
+use crate::app::client::{CLOSED_POOL, ClientError, Registration};
 use crate::app::wire::{Wire, Wired};
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 use crate::signalling::Event;
+use crate::signalling::reconnect::Ended;
 
 /// See the module.
 pub struct ServerChannel {
-    registration: Registration,
     wire: Wire,
     room: RoomId,
-    /// The server has us in the room.
-    is_in: bool,
 }
 
 impl std::fmt::Debug for ServerChannel {
@@ -24,25 +22,16 @@ impl std::fmt::Debug for ServerChannel {
 }
 
 impl ServerChannel {
-    /// Over a connection on which we are registered.
-    pub(in crate::app) async fn enter(registration: Registration, mut wire: Wire, room: RoomId) -> Self {
-        wire.say(|backend| Some(backend.join(&room))).await;
-        Self { registration, wire, room, is_in: false }
-    }
-
     /// Registers at a server, and enters.
     pub(super) async fn join(registration: Registration, room: RoomId) -> Result<Self, ClientError> {
-        let wire = Wire::of(registration.register().await?);
-        Ok(Self::enter(registration, wire, room).await)
+        let registration = Registration { room: Some(room.clone()), ..registration };
+        Ok(Self { wire: Wire::open(registration).await?, room })
     }
 
     /// What the server's words mean to the pool; nothing where they mean nothing.
-    fn signal(&mut self, event: Event) -> Option<Signal> {
+    fn signal(event: Event) -> Option<Signal> {
         Some(match event {
-            Event::Joined { peers, me, descriptions } => {
-                self.is_in = true;
-                Signal::Joined { me, peers, descriptions }
-            }
+            Event::Joined { peers, me, descriptions } => Signal::Joined { me, peers, descriptions },
             Event::PeerJoined(peer) => Signal::PeerJoined(peer),
             Event::PeerLeft(peer) => Signal::PeerLeft(peer),
             Event::From(peer, message) => Signal::From(peer, message),
@@ -50,12 +39,14 @@ impl ServerChannel {
             Event::Described(peer, description) => Signal::Described(peer, description),
             Event::IceServers(servers) => Signal::IceServers(servers),
             Event::Application(kind, data) => Signal::Application(kind, data),
-            Event::Refused(reason) if !self.is_in => Signal::Over(reason),
             Event::Refused(text) | Event::Junk(text) => Signal::Warning(text),
-            Event::Stopped => Signal::Over("it closed the pool".to_owned()),
-            Event::Nothing | Event::Registered | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {
-                return None;
-            }
+            Event::Stopped => Signal::Over(CLOSED_POOL.to_owned()),
+            Event::Nothing
+            | Event::Foreign(_)
+            | Event::Registered
+            | Event::Accepted
+            | Event::Caller(_)
+            | Event::Peer(_) => return None,
         })
     }
 }
@@ -65,16 +56,16 @@ impl SignallingChannel for ServerChannel {
         Box::pin(async {
             loop {
                 match self.wire.next().await {
-                    Wired::Said(event) => match self.signal(event) {
+                    Wired::Said(event) => match Self::signal(event) {
                         Some(signal) => return signal,
                         None => continue,
                     },
                     Wired::Lost { .. } => {
-                        self.wire.come_back(self.registration.clone(), false);
-                        self.is_in = false;
+                        self.wire.come_back(Ended::Failed(None));
                         return Signal::Gone;
                     }
-                    Wired::Back => self.wire.say(|backend| Some(backend.join(&self.room))).await,
+                    Wired::Back => {}
+                    Wired::NotYet(why) => return Signal::Warning(why),
                     Wired::Dismissed(why) => return Signal::Over(why),
                     Wired::Refused(error) => return Signal::Over(error.to_string()),
                 }

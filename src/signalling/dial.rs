@@ -1,0 +1,174 @@
+//! The bytes to a server: TCP, directly or by a tunnel through an HTTP proxy, and TLS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddrV6};
+
+use async_tungstenite::tungstenite::Error as WsError;
+use async_tungstenite::tungstenite::error::ProtocolError;
+use futures_rustls::TlsConnector;
+use futures_rustls::rustls::pki_types::ServerName;
+use futures_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::TcpStream;
+use url::Host;
+
+use super::error::ConnectError;
+use super::proxy::Proxy;
+use super::target::Target;
+use crate::tls::client_config;
+
+/// The longest head of a proxy's answer that is read, in bytes.
+const MAX_HEAD: usize = 16 * 1024;
+
+pub(super) trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
+impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Opens the way to a server, over which its first request can go. Returns the server's address too, which nobody knows
+/// behind a proxy.
+pub(super) async fn dial(target: &Target) -> Result<(Box<dyn Stream>, Option<IpAddr>), ConnectError> {
+    let name = target.name();
+    let (host, port) = target.host_and_port().ok_or_else(|| ConnectError::Url(name.clone()))?;
+    let (stream, address) = match target.proxy()? {
+        Some(proxy) => {
+            let authority = format!("{host}:{port}");
+            let tunnel = tunnel(&proxy, &authority, target).await;
+            let why = |why| ConnectError::Proxy(name.clone(), format!("{}: {why}", proxy.name()));
+            (tunnel.map_err(why)?, None)
+        }
+        None => {
+            let tcp = connect(target, &host, port).await;
+            let tcp = tcp.map_err(|error| ConnectError::Unreachable(name.clone(), error.to_string()))?;
+            let address = tcp.peer_addr().ok().map(|address| address.ip());
+            (boxed(tcp), address)
+        }
+    };
+    if !target.is_tls() {
+        return Ok((stream, address));
+    }
+    let server = match host {
+        Host::Domain(host) => {
+            ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::Url(name.clone()))?
+        }
+        Host::Ipv4(ip) => ServerName::from(IpAddr::from(ip)),
+        Host::Ipv6(ip) => ServerName::from(IpAddr::from(ip)),
+    };
+    let config = client_config(&target.trust, target.own.as_ref())?;
+    let tls = TlsConnector::from(config).connect(server, stream).await;
+    let tls = tls.map_err(|error| tls_error(target, &error))?;
+    Ok((Box::new(tls), address))
+}
+
+fn boxed(tcp: TcpStream) -> Box<dyn Stream> {
+    let _ = tcp.set_nodelay(true);
+    Box::new(tcp)
+}
+
+async fn connect(target: &Target, host: &Host<&str>, port: u16) -> io::Result<TcpStream> {
+    if target.lacks_zone() {
+        return Err(io::Error::other("a link-local address needs its interface, as in [fe80::1%eth0]"));
+    }
+    match host {
+        Host::Domain(host) => TcpStream::connect((*host, port)).await,
+        Host::Ipv4(ip) => TcpStream::connect((*ip, port)).await,
+        Host::Ipv6(ip) => {
+            let scope = target.zone().map(interface).transpose()?.unwrap_or(0);
+            TcpStream::connect(SocketAddrV6::new(*ip, port, 0, scope)).await
+        }
+    }
+}
+
+/// The number of an interface, which is given by name or number.
+fn interface(zone: &str) -> io::Result<u32> {
+    if let Ok(number) = zone.parse() {
+        return Ok(number);
+    }
+    let all = if_addrs::get_if_addrs().unwrap_or_default();
+    let found = all.iter().find(|one| one.name == zone).and_then(|one| one.index);
+    found.ok_or_else(|| {
+        let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        io::Error::other(format!(
+            "there is no interface '{zone}' with an address; there are: {}",
+            names.join(", ")
+        ))
+    })
+}
+
+/// Opens a tunnel to `authority` through a proxy; in words why there is none.
+async fn tunnel(proxy: &Proxy, authority: &str, target: &Target) -> Result<Box<dyn Stream>, String> {
+    let unreachable = |error: io::Error| format!("it is not reachable: {error}");
+    let tcp = TcpStream::connect((proxy.host.as_str(), proxy.port)).await.map_err(unreachable)?;
+    let mut stream = boxed(tcp);
+    if proxy.is_tls {
+        let config = client_config(&target.trust, None).map_err(|error| error.to_string())?;
+        let name = ServerName::try_from(proxy.host.clone()).map_err(|error| error.to_string())?;
+        let tls = TlsConnector::from(config).connect(name, stream).await;
+        stream = Box::new(tls.map_err(|error| format!("no TLS with it: {error}"))?);
+    }
+    let broken = |error: io::Error| format!("it broke the connection: {error}");
+    stream.write_all(proxy.request(authority).as_bytes()).await.map_err(broken)?;
+    stream.flush().await.map_err(broken)?;
+    let mut head = Vec::new();
+    // Byte by byte: what follows the head is the server's.
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        match stream.read(&mut byte).await.map_err(broken)? {
+            0 => return Err("it closed the connection".to_owned()),
+            _ if head.len() >= MAX_HEAD => return Err("its answer has no end".to_owned()),
+            _ => head.push(byte[0]),
+        }
+    }
+    proxy.answer(&String::from_utf8_lossy(&head)).map(|()| stream)
+}
+
+/// What a failed TLS handshake means, with what to do.
+fn tls_error(target: &Target, error: &io::Error) -> ConnectError {
+    let name = target.name();
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
+        Some(TlsError::InvalidCertificate(reason)) => {
+            let advice = match reason {
+                CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+                    "it has to be renewed at the server"
+                }
+                CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+                    "is this machine's clock right?"
+                }
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+                    "the certificate has to name this address (subjectAltName)"
+                }
+                _ => "give its certificate with --ca FILE, or use --insecure to trust anybody",
+            };
+            ConnectError::Certificate(name, format!("{reason}; {advice}"))
+        }
+        Some(TlsError::AlertReceived(alert)) => ConnectError::Tls(name, refused(target, *alert)),
+        _ => ConnectError::Tls(name, format!("{error}; is it a ws:// server?")),
+    }
+}
+
+/// The server ended TLS with an alert (RFC 8446, 6.2).
+fn refused(target: &Target, alert: AlertDescription) -> String {
+    match (alert, &target.own) {
+        (AlertDescription::CertificateRequired, _) | (AlertDescription::HandshakeFailure, None) => {
+            format!("it wants a certificate of this client ({alert:?}): --client-cert FILE --client-key FILE")
+        }
+        (_, Some(own)) => format!("it does not take the certificate in {} ({alert:?})", own.cert.display()),
+        (_, None) => format!("it refuses ({alert:?})"),
+    }
+}
+
+/// What it means that the upgrade to a WebSocket was not answered by HTTP.
+pub(super) fn upgrade_error(target: &Target, error: WsError) -> ConnectError {
+    let name = target.name();
+    match error {
+        // TLS 1.3 tells only after the handshake that a certificate is wanted.
+        WsError::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TlsError>()) => {
+            tls_error(target, &error)
+        }
+        WsError::Io(error) => ConnectError::Broken(format!("{name}: {error}")),
+        WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
+            ConnectError::Broken(format!("{name} closed it without an answer"))
+        }
+        error => ConnectError::NotWebSocket(name, error.to_string()),
+    }
+}

@@ -1,0 +1,279 @@
+//! Which server a client wants, what it speaks, and how it is reached. Pure.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use url::{Host, Url};
+
+use super::error::ConnectError;
+use super::proxy::{Proxies, Proxy};
+use super::silence::LONGEST_SILENCE;
+use crate::protocol::room::{EXTENSION_QUERY, ICE_QUERY};
+use crate::protocol::ssp::Version;
+use crate::protocol::{Secret, socketio};
+use crate::tls::{ClientCertificate, Trust};
+
+/// What a server speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HELLO, SESSION, ROOM.
+    Room,
+    /// ssp, the protocol of pools, in that version.
+    Ssp(Version),
+}
+
+/// Which server, and whether to believe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    url: Url,
+    /// The interface of a link-local address (RFC 4007, 11), by name or number.
+    zone: Option<String>,
+    pub(super) trust: Trust,
+    pub(super) own: Option<ClientCertificate>,
+    proxies: Proxies,
+    protocol: Protocol,
+    /// What the query asks for, besides what the address says.
+    query: Option<&'static str>,
+    /// Lines go wrapped in packets of socket.io.
+    pub(super) is_socketio: bool,
+    token: Option<Secret>,
+    pub(super) silence: Duration,
+}
+
+impl Target {
+    /// Reads `ws://…` or `wss://…`, these with `ssp+` before them, or `ssp+http(s)://…` for socket.io; a bare `host:port`
+    /// is taken as `wss://`. A link-local address names its interface: `wss://[fe80::1%eth0]:8443`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Url`], if the text is no address of a server.
+    pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
+        let wrong = || ConnectError::Url(text.to_owned());
+        let (text, zone) = without_zone(text);
+        let full = if text.contains("://") { text } else { format!("wss://{text}") };
+        let (protocol, full) = match full.strip_prefix("ssp+") {
+            Some(rest) => (Protocol::Ssp(Version::Auto), rest),
+            None => (Protocol::Room, full.as_str()),
+        };
+        let is_socketio = protocol != Protocol::Room && full.starts_with("http");
+        // The transport of socket.io is a WebSocket here too.
+        let full = if is_socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
+        let mut url = Url::parse(&full).map_err(|_| wrong())?;
+        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
+            return Err(wrong());
+        }
+        url.set_fragment(None);
+        if is_socketio {
+            if url.path() == "/" {
+                url.set_path(&format!("{}/", socketio::PATH));
+            }
+            url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
+        }
+        let query = (protocol == Protocol::Room).then_some(EXTENSION_QUERY);
+        let (own, proxies, token) = (None, Proxies::default(), None);
+        Ok(Self {
+            url,
+            zone,
+            trust,
+            own,
+            proxies,
+            protocol,
+            query,
+            is_socketio,
+            token,
+            silence: LONGEST_SILENCE,
+        })
+    }
+
+    /// The address for people, without what may be secret in it.
+    pub fn name(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        let _ = url.set_password(None);
+        let _ = url.set_username("");
+        let name = url.to_string().trim_end_matches('/').to_owned();
+        match &self.zone {
+            Some(zone) => name.replacen(']', &format!("%{zone}]"), 1),
+            None => name,
+        }
+    }
+
+    /// The same server, which speaks that version of ssp, if it speaks ssp.
+    pub fn ssp_version(mut self, version: Version) -> Self {
+        if let Protocol::Ssp(speaks) = &mut self.protocol {
+            *speaks = version;
+        }
+        self
+    }
+
+    /// The same server, to which this token is shown.
+    pub fn token(mut self, token: Option<Secret>) -> Self {
+        self.token = token;
+        self
+    }
+
+    /// The same server, to which this certificate is shown where it asks for one.
+    pub fn client_certificate(mut self, own: Option<ClientCertificate>) -> Self {
+        self.own = own;
+        self
+    }
+
+    /// The same server, reached through a proxy where these want it.
+    pub fn proxies(mut self, proxies: Proxies) -> Self {
+        self.proxies = proxies;
+        self
+    }
+
+    /// The same server, which counts as gone after so long a silence ([`LONGEST_SILENCE`] by default).
+    pub fn silence(mut self, longest: Duration) -> Self {
+        self.silence = longest;
+        self
+    }
+
+    /// What it speaks.
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
+    /// The same server, without asking for roomtone's additions, or asking for them.
+    pub fn extended(mut self, extended: bool) -> Self {
+        self.query = extended.then_some(EXTENSION_QUERY);
+        self
+    }
+
+    /// The same server, asked for fresh STUN and TURN servers alone ([`ICE_QUERY`]).
+    pub fn for_ice_servers(mut self) -> Self {
+        self.query = Some(ICE_QUERY);
+        self
+    }
+
+    /// Whether the server is believed whatever certificate it has.
+    pub fn is_insecure(&self) -> bool {
+        self.trust == Trust::Anybody
+    }
+
+    /// The connection is encrypted.
+    pub(super) fn is_tls(&self) -> bool {
+        self.url.scheme() == "wss"
+    }
+
+    /// The host and the port.
+    pub(super) fn host_and_port(&self) -> Option<(Host<&str>, u16)> {
+        Some((self.url.host()?, self.url.port_or_known_default().unwrap_or(443)))
+    }
+
+    /// The interface of a link-local address.
+    pub(super) fn zone(&self) -> Option<&str> {
+        self.zone.as_deref()
+    }
+
+    /// The address is good on one link alone, and it is not said on which.
+    pub(super) fn lacks_zone(&self) -> bool {
+        let is_local = |ip: Ipv6Addr| ip.is_unicast_link_local();
+        self.zone.is_none() && matches!(self.url.host(), Some(Host::Ipv6(ip)) if is_local(ip))
+    }
+
+    /// The proxy that leads to it, if one does.
+    pub(super) fn proxy(&self) -> Result<Option<Proxy>, ConnectError> {
+        let Some(host) = self.url.host() else { return Ok(None) };
+        let proxy = self.proxies.choose(self.is_tls(), &host);
+        proxy.map_err(|error| ConnectError::Proxy(self.name(), error.to_string()))
+    }
+
+    /// What to try where this server speaks another protocol at this path, for people.
+    pub fn suggestion(&self) -> String {
+        let name = self.name();
+        match self.protocol {
+            Protocol::Room if self.url.path().trim_end_matches('/').ends_with("/ssp") => {
+                format!("for the pools of this server: --server ssp+{name}")
+            }
+            Protocol::Room => format!("if it is a server of pools: --server ssp+{name}"),
+            Protocol::Ssp(_) if self.is_socketio => "is it a server of pools behind socket.io?".to_owned(),
+            Protocol::Ssp(_) if self.url.path() == "/" => format!(
+                "the pools of a roomtone server are at --server ssp+{name}/ssp; a server of rooms is --server {name}"
+            ),
+            Protocol::Ssp(_) => format!("if it is a server of rooms: --server {name}"),
+        }
+    }
+
+    /// What is asked for, with what may be secret.
+    pub(super) fn request_url(&self) -> String {
+        let mut url = self.url.clone();
+        if let Some(token) = &self.token {
+            url.query_pairs_mut().append_pair("token", &token.0);
+        }
+        let Some(wanted) = self.query else { return url.to_string() };
+        let query = match url.query() {
+            Some(query) if !query.is_empty() => format!("{query}&{wanted}"),
+            _ => wanted.to_owned(),
+        };
+        url.set_query(Some(&query));
+        url.to_string()
+    }
+}
+
+/// Takes the zone (RFC 6874, or as people write it) out of an address, which [`Url`] does not know. An address of IPv6 that
+/// stands alone gets its brackets.
+fn without_zone(text: &str) -> (String, Option<String>) {
+    let address = text.split('%').next().unwrap_or_default();
+    let text = if address.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
+    let found = text.split_once('[').and_then(|(before, rest)| {
+        let (inside, after) = rest.split_once(']')?;
+        let (address, zone) = inside.split_once('%')?;
+        address.parse::<IpAddr>().ok()?;
+        let zone = zone.strip_prefix("25").filter(|rest| !rest.is_empty()).unwrap_or(zone);
+        (!zone.is_empty()).then(|| (format!("{before}[{address}]{after}"), zone.to_owned()))
+    });
+    match found {
+        Some((text, zone)) => (text, Some(zone)),
+        None => (text, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text, Trust::System).unwrap()
+    }
+
+    #[test]
+    fn addresses_are_read_and_shown_without_secrets() {
+        let name = |text| Target::parse(text, Trust::System).map(|t| t.name()).map_err(|e| e.to_string());
+        assert_eq!(name("localhost:8443").unwrap(), "wss://localhost:8443");
+        assert_eq!(name("ws://u:p@127.0.0.1:1/x?token=t").unwrap(), "ws://127.0.0.1:1/x");
+        assert!(name("http://example.org").unwrap_err().contains("wss://"));
+        assert!(name("wss://").is_err());
+        let url = |text| target(text).request_url();
+        assert_eq!(url("ssp+https://a"), "wss://a/socket.io/?EIO=4&transport=websocket");
+        assert_eq!(url("ssp+http://a:1/x/?k=v"), "ws://a:1/x/?k=v&EIO=4&transport=websocket");
+        assert_eq!(url("ssp+ws://a:1/x"), "ws://a:1/x");
+        assert_eq!(url("wss://a/b?c=d"), "wss://a/b?c=d&roomtone=1");
+        assert_eq!(target("wss://a/b").for_ice_servers().request_url(), "wss://a/b?roomtone=ice");
+    }
+
+    #[test]
+    fn a_link_local_address_has_its_interface() {
+        for text in ["wss://[fe80::1%eth0]:8443/x", "wss://[fe80::1%25eth0]:8443/x"] {
+            let target = target(text);
+            assert_eq!((target.zone(), target.lacks_zone()), (Some("eth0"), false));
+            assert_eq!(target.name(), "wss://[fe80::1%eth0]:8443/x");
+            assert_eq!(target.request_url(), "wss://[fe80::1]:8443/x?roomtone=1", "no Host has a zone");
+        }
+        let bare = target("fe80::1%eth0");
+        assert_eq!((bare.name(), bare.zone()), ("wss://[fe80::1%eth0]".to_owned(), Some("eth0")));
+        assert_eq!(target("[fe80::1%25]:1").zone(), Some("25"), "a number");
+        assert_eq!(target("ssp+wss://[fe80::1%2]/ssp").name(), "wss://[fe80::1%2]/ssp");
+        assert!(target("[fe80::1]:1").lacks_zone() && !target("::1").lacks_zone());
+        assert_eq!(target("ws://example.org/a%20b").zone(), None);
+        assert!(Target::parse("ws://[fe80::1%]", Trust::System).is_err());
+    }
+
+    #[test]
+    fn the_likely_address_is_suggested() {
+        assert!(target("ssp+ws://h:1").suggestion().contains("--server ssp+ws://h:1/ssp;"));
+        assert!(target("ws://h:1/ssp").suggestion().ends_with("--server ssp+ws://h:1/ssp"));
+        assert!(target("ssp+ws://h:1/x").suggestion().ends_with("--server ws://h:1/x"));
+    }
+}

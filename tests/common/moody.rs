@@ -1,0 +1,156 @@
+//! A signalling server in the test's own hands that treats each connection as it is told to. It speaks the room protocol,
+//! ssp, and ssp over socket.io, whichever the client begins with.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_tungstenite::tungstenite::handshake::server::{Request, Response};
+use async_tungstenite::tungstenite::protocol::CloseFrame;
+use async_tungstenite::tungstenite::{self, Message, WebSocket};
+use serde_json::{Value, json};
+
+/// How a connection is treated.
+#[derive(Debug, Clone)]
+pub enum Mood {
+    /// Taken, and served for as long as the client stays.
+    Good,
+    /// Closed as soon as it is accepted.
+    Close,
+    /// The same with a reset.
+    Reset,
+    /// Accepted; nothing is ever read or said.
+    Silence,
+    /// Answered with this head of an HTTP response, and a page.
+    Http(&'static str),
+    /// Closed with this code and these words when the client says the first thing.
+    Refuse(u16, &'static str),
+    /// Registered, and closed at once.
+    HelloThenClose,
+    /// Registered and called, and closed at once.
+    SessionThenClose,
+    /// Registered and in the room, and closed at once.
+    JoinedThenClose,
+    /// Registered and in the room; then nothing is read or said any more, and the socket stays open.
+    Freeze,
+}
+
+/// See the module.
+pub struct Moody {
+    pub address: SocketAddr,
+    connects: Arc<Mutex<Vec<Instant>>>,
+}
+
+impl Moody {
+    /// Starts one. `mood` says how the connection of that number, from 0 on, is treated.
+    pub fn start(mood: impl Fn(usize) -> Mood + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connects = Arc::new(Mutex::new(vec![]));
+        let seen = connects.clone();
+        std::thread::spawn(move || {
+            for (number, stream) in listener.incoming().map_while(Result::ok).enumerate() {
+                seen.lock().unwrap().push(Instant::now());
+                let mood = mood(number);
+                std::thread::spawn(move || treat(stream, &mood));
+            }
+        });
+        Self { address, connects }
+    }
+
+    /// When clients connected.
+    pub fn connects(&self) -> Vec<Instant> {
+        self.connects.lock().unwrap().clone()
+    }
+}
+
+fn treat(mut stream: TcpStream, mood: &Mood) {
+    match mood {
+        Mood::Close => {}
+        Mood::Reset => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
+        Mood::Silence => std::thread::sleep(Duration::from_secs(3600)),
+        Mood::Http(head) => {
+            let mut asked = Vec::new();
+            let mut byte = [0];
+            while !asked.ends_with(b"\r\n\r\n") && matches!(stream.read(&mut byte), Ok(1)) {
+                asked.push(byte[0]);
+            }
+            let page = "<html>the balancer has no server now</html>";
+            let _ = write!(
+                stream,
+                "HTTP/1.1 {head}\r\ncontent-type: text/html\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{page}",
+                page.len()
+            );
+        }
+        Mood::Good
+        | Mood::Refuse(..)
+        | Mood::HelloThenClose
+        | Mood::SessionThenClose
+        | Mood::JoinedThenClose
+        | Mood::Freeze => drop(serve(stream, mood)),
+    }
+}
+
+/// Speaks with one client; nothing when it is gone.
+#[expect(clippy::result_large_err, reason = "tungstenite's own type")]
+fn serve(stream: TcpStream, mood: &Mood) -> Option<()> {
+    let mut is_socketio = false;
+    let look = |request: &Request, response: Response| {
+        is_socketio = request.uri().path().starts_with("/socket.io");
+        Ok(response)
+    };
+    let mut socket = tungstenite::accept_hdr(stream, look).ok()?;
+    if is_socketio {
+        let open = json!({"sid": "s", "upgrades": [], "pingInterval": 25000, "pingTimeout": 20000});
+        say(&mut socket, &format!("0{open}"))?;
+    }
+    loop {
+        let Ok(Message::Text(line)) = socket.read() else { return None };
+        let line = line.as_str().to_owned();
+        if line == "40" {
+            say(&mut socket, r#"40{"sid":"t"}"#)?;
+            continue;
+        }
+        if let Mood::Refuse(code, words) = mood {
+            return close(&mut socket, *code, words);
+        }
+        let joined = json!({"client_id": "me", "pool": "attic", "peers": [], "descriptions": {}});
+        let is_hello = line.starts_with("HELLO");
+        match line.split(' ').next().unwrap_or_default() {
+            "HELLO" => say(&mut socket, "HELLO")?,
+            "ROOM" => say(&mut socket, "ROOM_OK ")?,
+            _ if line.starts_with("42[\"rtc:join\"") => {
+                say(&mut socket, &format!("42{}", json!(["rtc:joined", joined])))?;
+            }
+            _ if is_join(&line) => {
+                say(&mut socket, &json!({"type": "rtc:joined", "data": joined}).to_string())?
+            }
+            _ => continue,
+        }
+        match mood {
+            Mood::HelloThenClose => return close(&mut socket, 1001, ""),
+            Mood::SessionThenClose => {
+                say(&mut socket, "SESSION_FROM eve")?;
+                return close(&mut socket, 1000, "");
+            }
+            Mood::JoinedThenClose if !is_hello => return close(&mut socket, 1001, ""),
+            Mood::Freeze if !is_hello => std::thread::sleep(Duration::from_secs(3600)),
+            _ => {}
+        }
+    }
+}
+
+fn is_join(line: &str) -> bool {
+    serde_json::from_str::<Value>(line).is_ok_and(|event| event["type"] == "rtc:join")
+}
+
+fn say(socket: &mut WebSocket<TcpStream>, text: &str) -> Option<()> {
+    socket.send(Message::text(text)).ok()
+}
+
+fn close(socket: &mut WebSocket<TcpStream>, code: u16, reason: &str) -> Option<()> {
+    socket.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).ok()?;
+    while socket.read().is_ok() {}
+    None
+}
