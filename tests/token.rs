@@ -76,6 +76,17 @@ fn nobody_comes_in_without_a_good_token() {
     assert_eq!(get("socket.io/?EIO=4&transport=polling"), 401);
     assert_eq!(get(&format!("socket.io/?EIO=4&transport=polling&token={}", token(json!({})))), 200);
     assert_eq!((get("health"), get("")), (200, 200));
+    // Clients that were in tell by these words that their token has ended, and does not just lack in a restart.
+    let asks = |path: &str| {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let answer =
+            agent.get(format!("http://{server}/socket.io/?EIO=4&transport=polling{path}")).call().unwrap();
+        answer.headers()["www-authenticate"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(asks(""), "Bearer");
+    for claims in [json!({"exp": 1}), json!({"nbf": 3_000_000_000_u64})] {
+        assert_eq!(asks(&format!("&token={}", token(claims))), r#"Bearer error="invalid_token""#);
+    }
     // A page asks here why its WebSocket failed.
     assert_eq!((get("admission"), get("admission?token=e30.e30.e30")), (401, 401));
     assert_eq!(get(&format!("admission?token={}", token(json!({})))), 200);

@@ -28,6 +28,8 @@ struct Hall {
     descriptions: BTreeMap<PeerId, Value>,
     /// What is told of the server's junk.
     warnings: Bucket,
+    /// The server does not take us back, for this reason: the end comes when the last peer is gone.
+    refused: Option<ClientError>,
 }
 
 impl Hall {
@@ -65,9 +67,15 @@ impl Client {
             stats_at,
             descriptions: BTreeMap::new(),
             warnings: Bucket::new(link::WARNINGS.0, link::WARNINGS.1),
+            refused: None,
         };
         let end = loop {
             if let Err(error) = self.act_in_room(&mut wire, &mut room, &mut hall).await {
+                break Err(error);
+            }
+            if hall.connections.is_empty()
+                && let Some(error) = hall.refused.take()
+            {
                 break Err(error);
             }
             let records = hall.connections.values().filter_map(Connection::record_at);
@@ -93,9 +101,11 @@ impl Client {
                     self.warn(&why);
                     continue;
                 }
-                Happening::Wire(Wired::Refused(error)) if hall.connections.is_empty() => break Err(error),
                 Happening::Wire(Wired::Refused(error)) => {
-                    self.warn(&format!("{error}; those who are connected stay so"));
+                    if !hall.connections.is_empty() {
+                        self.warn(&format!("{error}; those who are connected stay so"));
+                    }
+                    hall.refused = Some(error);
                     continue;
                 }
                 Happening::Connection(number, happened) => {

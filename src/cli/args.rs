@@ -309,6 +309,12 @@ pub struct ClientOptions {
     /// Trust this certificate (PEM) besides the system's roots
     #[arg(long, value_name = "FILE", env = "ROOMTONE_CA")]
     pub ca: Option<PathBuf>,
+    /// The certificate (PEM) to show to a server that asks its clients for one
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_CLIENT_CERT")]
+    pub client_cert: Option<PathBuf>,
+    /// The private key (PEM) of that certificate
+    #[arg(long, value_name = "FILE", env = "ROOMTONE_CLIENT_KEY")]
+    pub client_key: Option<PathBuf>,
     /// Trust any server, whatever its certificate
     #[arg(long, env = "ROOMTONE_INSECURE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL", conflicts_with = "ca")]
     pub insecure: Option<bool>,

@@ -11,7 +11,7 @@ use smol::future::or;
 use super::output::{human, result_line};
 use crate::base::text::{brief, escape_json, shown};
 use crate::protocol::PeerId;
-use crate::signalling::{ConnectError, Target};
+use crate::signalling::{ConnectError, Proxies, Target};
 use crate::tester::check::{self, RULES, Weight};
 use crate::tester::hand::{self, HandError, Part};
 use crate::tester::load::{self, Load, Percentiles, Progress};
@@ -122,7 +122,8 @@ fn target(server: &ServerArgs) -> Result<Target, Failed> {
         (None, true) => Trust::Anybody,
         (None, false) => Trust::System,
     };
-    Target::parse(&server.url, trust).map_err(|error| unreachable(&error))
+    let target = Target::parse(&server.url, trust).map_err(|error| unreachable(&error))?;
+    Ok(target.proxies(Proxies::read(|name| std::env::var(name).ok())))
 }
 
 fn id<T: std::str::FromStr<Err = crate::protocol::id::IdError>>(text: &str) -> Result<T, Failed> {

@@ -196,8 +196,8 @@ mod media {
     use crate::protocol::ssp::Version;
     use crate::protocol::{PeerId, RoomId};
     use crate::sdp::{Codec, Kind};
-    use crate::signalling::Target;
-    use crate::tls::Trust;
+    use crate::signalling::{Proxies, Target};
+    use crate::tls::{ClientCertificate, Trust};
 
     /// The user's commands, from stdin where that is not for a data channel.
     fn commands(json: bool, options: &MediaOptions) -> Receiver<app::Command> {
@@ -353,7 +353,15 @@ mod media {
         let version = client.ssp_version.as_deref().map_or(Ok(Version::Auto), str::parse);
         let version = version.map_err(|error| CliError::Usage(format!("--ssp-version: {error}")))?;
         let target = Target::parse(server, trust).map_err(app::ClientError::from)?;
-        let target = target.ssp_version(version).token(client.token);
+        let own = match (client.client_cert, client.client_key) {
+            (Some(cert), Some(key)) => Some(ClientCertificate { cert, key }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(CliError::Usage("--client-cert and --client-key belong together".to_owned()));
+            }
+        };
+        let proxies = Proxies::read(|name| std::env::var(name).ok());
+        let target = target.ssp_version(version).token(client.token).client_certificate(own).proxies(proxies);
         let options = media_options(&args.media, ice)?;
         // Short, for people read it out and type it; it grants nothing, for everybody on the server may see it.
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());

@@ -130,8 +130,19 @@ impl From<Denied> for Reply {
             Denied::Later(_) => StatusCode::TOO_MANY_REQUESTS,
         };
         let mut reply = text(status, format!("{denied}\n"));
-        if let Denied::Later(wait) = denied {
-            reply.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+        let headers = reply.headers_mut();
+        match denied {
+            // A client that was let in once ends for such words alone (RFC 6750, 3.1), which no proxy says.
+            Denied::Token(TokenError::Forged(_) | TokenError::Refused(_)) => {
+                let words = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
+                headers.insert(header::WWW_AUTHENTICATE, words);
+            }
+            Denied::Token(TokenError::Missing) => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Denied::Later(wait) => {
+                headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+            }
         }
         reply
     }
