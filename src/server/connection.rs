@@ -99,7 +99,7 @@ enum Event {
 pub(super) async fn tell_once(mut ws: WebSocketStream<Io>, line: String, closing: Duration) {
     let say = async { ws.send(Message::text(line)).await.is_ok() };
     let late = async {
-        after(WRITE).await;
+        after(closing).await;
         false
     };
     if or(say, late).await {
