@@ -1,5 +1,6 @@
 //! One encode of one source, whose rate, size and frames a second can change while it runs.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -39,7 +40,7 @@ pub struct Encoder {
     /// What it takes its frames from.
     from: Mutex<From>,
     /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
-    rate: Option<(gst::Element, String, u32)>,
+    rate: Option<(Settings, String, u32)>,
     bitrate: AtomicU32,
     /// What is made of a source of that size.
     shape: Mutex<(Shape, (u32, u32))>,
@@ -115,7 +116,7 @@ impl Encoder {
                 let class = element.factory().and_then(|f| f.metadata("klass").map(str::to_owned));
                 class.is_some_and(|class| class.contains("Encoder")) && element.has_property(&name)
             };
-            elements.into_iter().find(encodes).map(|element| (element, name, unit))
+            elements.into_iter().find(encodes).map(|element| (Settings::of(element), name, unit))
         });
         let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
         // Two frames: a slow encoder drops pictures and does not queue them.
@@ -252,10 +253,10 @@ impl Encoder {
     /// Encodes at that rate (bit/s) from now on, and in the size and as often as looks well at it.
     pub(super) fn set_bitrate(&self, bitrate: u32) {
         let before = self.bitrate();
-        let Some((element, name, unit)) = &self.rate else { return };
+        let Some((settings, name, unit)) = &self.rate else { return };
         if f64::from(bitrate.abs_diff(before)) >= f64::from(before) * NOTICEABLE {
             self.bitrate.store(bitrate, Ordering::Relaxed);
-            set_number(element, name, bitrate / unit);
+            settings.set(name, bitrate / unit);
         }
         if self.kind() == Kind::Video {
             self.fit(self.bitrate());
@@ -265,8 +266,8 @@ impl Encoder {
     /// Tells an encoder with error correction how many packets of a hundred are lost.
     pub(super) fn set_loss(&self, percent: u32) {
         const NAME: &str = "packet-loss-percentage";
-        if let Some((element, ..)) = self.rate.as_ref().filter(|(element, ..)| element.has_property(NAME)) {
-            set_number(element, NAME, percent.min(100));
+        if let Some((settings, ..)) = self.rate.as_ref().filter(|(of, ..)| of.element.has_property(NAME)) {
+            settings.set(NAME, percent.min(100));
         }
     }
 
@@ -318,6 +319,37 @@ fn rate_property(text: &str) -> Option<(String, u32)> {
         };
         Some((name.to_owned(), unit))
     })
+}
+
+/// Properties of an encoder that change while it runs: in the encoder's own thread, before its next frame. av1enc (1.22 to
+/// 1.28) passes a new bitrate on to libaom from whatever thread sets it, and libaom (3.14) ends the process where it encodes
+/// a frame meanwhile.
+#[derive(Debug)]
+struct Settings {
+    element: gst::Element,
+    /// The last value of each property that waits.
+    waiting: Arc<Mutex<BTreeMap<String, u32>>>,
+}
+
+impl Settings {
+    fn of(element: gst::Element) -> Self {
+        let waiting: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+        if let Some(pad) = element.static_pad("sink") {
+            let waiting = waiting.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+                let now = std::mem::take(&mut *lock(&waiting));
+                for (name, value) in now {
+                    pad.parent_element().iter().for_each(|element| set_number(element, &name, value));
+                }
+                gst::PadProbeReturn::Ok
+            });
+        }
+        Self { element, waiting }
+    }
+
+    fn set(&self, name: &str, value: u32) {
+        lock(&self.waiting).insert(name.to_owned(), value);
+    }
 }
 
 /// Sets a property that holds a number of any type, within its own bounds.
@@ -408,5 +440,34 @@ mod tests {
         assert_eq!(found("x264enc a=1 bitrate={bitrate} ! c"), Some(("bitrate".into(), 1000)));
         assert_eq!(found("vp8enc target-bitrate={bitrate_bps}"), Some(("target-bitrate".into(), 1)));
         assert_eq!(found("mulawenc"), None);
+    }
+
+    #[test]
+    fn properties_change_in_the_thread_that_encodes_alone() {
+        crate::media::init().unwrap();
+        let text =
+            "videotestsrc is-live=true ! video/x-raw,width=16,height=16 ! identity name=some ! fakesink";
+        let pipeline = launch::parse(text).unwrap();
+        let element = pipeline.by_name("some").unwrap();
+        let (set, threads) = std::sync::mpsc::channel();
+        let (encodes, encoding) = (set.clone(), element.static_pad("src").unwrap());
+        element.connect_notify(Some("sleep-time"), move |_, _| {
+            let _ = set.send(std::thread::current().id());
+        });
+        let settings = Settings::of(element);
+        settings.set("sleep-time", 1);
+        settings.set("sleep-time", 2);
+        assert!(threads.try_recv().is_err(), "not before a frame");
+        encoding.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = encodes.send(std::thread::current().id());
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let seen: Vec<_> = threads.iter().take(3).collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        // The change, and two frames.
+        assert_eq!((seen[0], seen[0]), (seen[1], seen[2]));
+        assert_ne!(seen[0], std::thread::current().id());
+        assert_eq!(settings.element.property::<u32>("sleep-time"), 2);
     }
 }
