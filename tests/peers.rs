@@ -226,7 +226,7 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     expect_in(&two, &first);
     let describe = format!("{}/api/peers/{second}/description", url.replace("ws://", "http://"));
     let answer = ureq::put(&describe)
-        .header("authorization", "Bearer the back end")
+        .header("authorization", "Bearer the back end of the other makes of peers")
         .send_json(json!({"name": "Two"}))
         .unwrap();
     assert_eq!(answer.status(), 204);
