@@ -2,22 +2,27 @@
 //! asserts what must hold whatever they are. `fuzz_targets/` hands them to libFuzzer, `tests/corpus.rs` runs
 //! all that was found so far through them.
 
+use std::path::Path;
 use std::time::Instant;
 
+use roomtone::app::channel::BridgeConfig;
+use roomtone::base::{files, text as plain};
+use roomtone::cli::command::parse;
 use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
 use roomtone::protocol::room::{ClientMessage, ServerMessage};
 use roomtone::protocol::socketio::{self, Packet};
 use roomtone::protocol::ssp::{ClientEvent, ServerEvent};
-use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind};
+use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind, Secret};
 use roomtone::sdp::fingerprint::Fingerprint;
-use roomtone::sdp::{self, CandidateLine, Kind, Sdp};
+use roomtone::sdp::reach::Network;
+use roomtone::sdp::{self, CandidateLine, Codec, Kind, Reach, Sdp, payload};
 use roomtone::session::{Negotiation, Terms, effect, negotiation, terms};
 
 /// A target of that name.
 pub(crate) type Target = (&'static str, fn(&[u8]));
 
 /// All of them, under the names of their corpora.
-pub(crate) const ALL: [Target; 8] = [
+pub(crate) const ALL: [Target; 14] = [
     ("room_line", room_line),
     ("negotiation", negotiation),
     ("sdp", sdp),
@@ -26,6 +31,12 @@ pub(crate) const ALL: [Target; 8] = [
     ("script", script),
     ("ice", ice),
     ("ssp", ssp),
+    ("http", http),
+    ("token", token),
+    ("command", command),
+    ("channel", channel),
+    ("shown", shown),
+    ("rtp", rtp),
 ];
 
 fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
@@ -90,9 +101,17 @@ pub(crate) fn sdp(bytes: &[u8]) {
     assert!(terms::decline(&offer, "no").is_some());
 }
 
-/// A candidate's attribute.
+/// A candidate's attribute: what is read is read the same again, and tried or not.
 pub(crate) fn candidate(bytes: &[u8]) {
-    let _ = CandidateLine::parse(&text(bytes));
+    let text = text(bytes);
+    if let Ok(line) = CandidateLine::parse(&text) {
+        assert_eq!(CandidateLine::parse(&line.text), Ok(line.clone()));
+        let strict = Reach::default().refuses(&line);
+        let near = Reach { local: true, allowed: vec![] }.refuses(&line);
+        assert!(strict.is_some() || near.is_none(), "what is tried of afar is tried nearby");
+        assert!(strict.is_some() || line.is_active || line.port >= 1024 || [80, 443].contains(&line.port));
+    }
+    let _ = text.parse::<Network>();
 }
 
 /// The hub, with any commands of a few connections: it comes to rest, and counts what there is.
@@ -182,5 +201,86 @@ pub(crate) fn ssp(bytes: &[u8]) {
                 assert!(ServerEvent::parse(&told).is_ok(), "{told}");
             }
         }
+    }
+}
+
+/// The secret of the tokens that the targets sign.
+const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+/// The head of a request, and a body of long polling.
+pub(crate) fn http(bytes: &[u8]) {
+    let text = text(bytes);
+    let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+    let _ = roomtone::server::read_head(head, &Secret(SECRET.to_owned()));
+    let packets: Vec<Packet> = socketio::split(body).flatten().collect();
+    assert!(
+        socketio::split(&socketio::join(&packets)).flatten().eq(packets.iter().cloned())
+            || packets.is_empty()
+    );
+}
+
+/// A token: as it comes, or, after a `!`, as claims that are signed with the right key.
+pub(crate) fn token(bytes: &[u8]) {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD as base64url;
+    let token = match bytes.strip_prefix(b"!") {
+        None => text(bytes).into_owned(),
+        Some(claims) => {
+            let header = base64url.encode(r#"{"alg":"HS256","typ":"JWT"}"#);
+            let signed = format!("{header}.{}", base64url.encode(claims));
+            let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, SECRET.as_bytes());
+            let tag = ring::hmac::sign(&key, signed.as_bytes());
+            format!("{signed}.{}", base64url.encode(tag))
+        }
+    };
+    let head = format!("GET /\nAuthorization: Bearer {token}");
+    if roomtone::server::read_head(&head, &Secret(SECRET.to_owned())).is_ok() {
+        assert!(bytes.starts_with(b"!") || !token.contains('!'), "nobody knows the secret");
+    }
+}
+
+/// A line on stdin, of a person or a program.
+pub(crate) fn command(bytes: &[u8]) {
+    let line = text(bytes);
+    let _ = (parse(&line, true), parse(&line, false));
+}
+
+/// A data channel of the command line, and a file that is named after a peer.
+pub(crate) fn channel(bytes: &[u8]) {
+    let text = text(bytes);
+    if let Ok(config) = text.parse::<BridgeConfig>() {
+        assert!((1..=256).contains(&config.channel.label.len()));
+    }
+    let (template, id) = text.split_once('\n').unwrap_or(("{peer}.mkv", &text));
+    let name = files::name_of(id, files::MAX_NAME);
+    assert!(!name.is_empty() && name.len() <= files::MAX_NAME && !name.contains(['/', '.', '\0']), "{name}");
+    let path = files::path_for(template, id);
+    let depth = |path: &Path| path.to_string_lossy().matches('/').count();
+    assert_eq!(depth(&path), depth(Path::new(template)), "an id leads to no other folder");
+}
+
+/// Text of others on its way to a person and to a program.
+pub(crate) fn shown(bytes: &[u8]) {
+    let said = text(bytes);
+    let is_plain =
+        |text: &str| text.chars().all(|c| !plain::is_invisible(c) || ('\u{fe00}'..='\u{fe0f}').contains(&c));
+    assert!(is_plain(&plain::shown(&said)) && is_plain(&plain::brief(&said)));
+    assert!(plain::brief(&said).chars().count() <= plain::MAX_SHOWN + 1);
+    assert!(is_plain(&plain::shown_lines(&said).replace('\n', "")));
+    let json = serde_json::Value::from(&*said).to_string();
+    let escaped = plain::escape_json(&json);
+    assert!(is_plain(&escaped));
+    assert_eq!(serde_json::from_str::<String>(&escaped).ok().as_deref(), Some(&*said));
+    let mut pieces = plain::Shown::default();
+    let cut = bytes.len() / 2;
+    let whole = plain::Shown::default().take(bytes);
+    assert_eq!(pieces.take(&bytes[..cut]) + &pieces.take(&bytes[cut..]), whole);
+    assert!(is_plain(&whole.replace(['\n', '\t'], "")));
+}
+
+/// A packet of RTP, as far as it is looked into before a depayloader is.
+pub(crate) fn rtp(bytes: &[u8]) {
+    for codec in Codec::ALL {
+        let _ = payload::is_sound(codec, bytes);
     }
 }

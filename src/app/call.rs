@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Client, ClientError, Command, Happening};
+use super::client::{Client, ClientError, Happening};
+use super::command::Command;
 use super::connection::Connection;
 use super::line::Funnel;
 use super::wire::{Wire, Wired};

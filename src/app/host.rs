@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Sink;
-use super::client::{Client, ClientError, Command};
+use super::client::{Client, ClientError};
+use super::command::Command;
 use super::plan::MediaPlan;
 use crate::base::net::is_this_machine;
 use crate::protocol::{PeerId, RoomId};

@@ -7,10 +7,12 @@
 pub mod bridge;
 #[cfg(feature = "media")]
 mod call;
+pub mod channel;
 #[cfg(feature = "media")]
 mod channels;
 #[cfg(feature = "media")]
 pub mod client;
+pub mod command;
 #[cfg(feature = "media")]
 mod connection;
 pub mod event;
@@ -34,7 +36,8 @@ mod wire;
 
 pub use crate::session::{Admission, Patience};
 #[cfg(feature = "media")]
-pub use client::{Change, Client, ClientError, Command};
+pub use client::{Client, ClientError};
+pub use command::{Change, Command};
 pub use event::{Event, PeerState, Sink};
 pub use links::links;
 #[cfg(feature = "media")]

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::client::{CLOSED_POOL, Client, ClientError, Command, Happening};
+use super::client::{CLOSED_POOL, Client, ClientError, Happening};
+use super::command::Command;
 use super::connection::Connection;
 use super::line::Funnel;
 use super::wire::{Wire, Wired};

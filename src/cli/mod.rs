@@ -3,6 +3,7 @@
 #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
 mod arenas;
 pub mod args;
+pub mod command;
 mod config;
 mod error;
 #[cfg(feature = "media")]

@@ -22,7 +22,6 @@ pub mod launch;
 pub mod level;
 pub mod output;
 mod part;
-mod payload;
 pub mod peer;
 pub mod pipeline;
 pub mod playout;

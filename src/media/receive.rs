@@ -10,8 +10,8 @@ use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 
 use super::level::Meter;
 use super::pipeline::running_time;
-use super::{MediaError, part, payload, rtp};
-use crate::sdp::{Codec, Kind};
+use super::{MediaError, part, rtp};
+use crate::sdp::{Codec, Kind, payload};
 
 /// The largest picture taken, in pixels (a little more than 4096x2304): what is larger is not given to a
 /// decoder, which would take memory for it.

@@ -3,6 +3,7 @@
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
+pub mod channel;
 pub mod ice;
 pub mod id;
 pub mod negotiation;
@@ -10,6 +11,7 @@ pub mod room;
 pub mod socketio;
 pub mod ssp;
 
+pub use channel::ChannelConfig;
 pub use ice::{IceKind, IceServer, IceUrl, Secret};
 pub use id::{PeerId, RoomId};
 pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};

@@ -13,6 +13,7 @@ pub mod direction;
 pub mod fingerprint;
 pub mod layout;
 pub mod normalise;
+pub mod payload;
 pub mod reach;
 pub mod setup;
 pub mod source;

@@ -28,12 +28,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
     }
     let board = &shared.board;
     let (head, body) = request.into_parts();
-    let path = head.uri.path().strip_prefix(PREFIX).unwrap_or_default();
-    let path: Option<Vec<String>> = path
-        .split('/')
-        .map(|part| percent_decode_str(part).decode_utf8().ok().map(|part| part.into_owned()))
-        .collect();
-    let path = path.unwrap_or_default();
+    let path = names(head.uri.path());
     let path: Vec<&str> = path.iter().map(String::as_str).collect();
     let done = match (&head.method, path.as_slice()) {
         (&Method::GET, ["rooms"]) => return rooms(board, head.uri.query().unwrap_or_default()),
@@ -64,6 +59,13 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
         true => text(StatusCode::NO_CONTENT, ""),
         false => text(StatusCode::NOT_FOUND, "there is none of that name\n"),
     }
+}
+
+/// Returns the names in a path below [`PREFIX`], decoded; none where one is no UTF-8.
+pub(super) fn names(path: &str) -> Vec<String> {
+    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    let names = path.split('/').map(|part| percent_decode_str(part).decode_utf8());
+    names.map(|name| Some(name.ok()?.into_owned())).collect::<Option<_>>().unwrap_or_default()
 }
 
 /// A page of the rooms, and where the next one is (`Link`, RFC 8288).

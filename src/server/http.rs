@@ -323,7 +323,7 @@ fn holds(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
 }
 

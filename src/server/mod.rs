@@ -13,6 +13,7 @@ mod http;
 pub mod ice;
 mod mailbox;
 mod names;
+mod probe;
 pub mod room;
 mod socketio;
 pub mod ssp;
@@ -46,6 +47,7 @@ use crate::base::random::NoRandomness;
 use crate::base::secret::Sealed;
 use crate::hub::{Grant, Limits};
 use crate::protocol::Secret;
+pub use probe::read_head;
 pub use tls::{Files, Identity};
 
 /// The most connections that wait to be accepted.

@@ -1,6 +1,5 @@
 //! Data channels joined to what this machine has: stdin and stdout, files, TCP ports.
 
-mod config;
 mod stdio;
 
 use std::io::IsTerminal;
@@ -12,8 +11,8 @@ use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufRead
 use smol::lock::Mutex;
 use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 
-pub use self::config::{BridgeConfig, End, WrongChannel};
 use self::stdio::Stdin;
+pub use super::channel::{BridgeConfig, End, WrongChannel};
 use crate::base::files::{self, Partial};
 use crate::base::text::Shown;
 use crate::media::MediaError;

@@ -16,6 +16,7 @@ use smol::future::or;
 pub(super) use self::elements::Elements;
 use super::peer::{PeerEvent, State, lock, report_of_peer};
 use super::{MediaError, transport};
+pub use crate::protocol::ChannelConfig;
 
 /// The most data channels of a peer.
 pub(super) const MAX_CHANNELS: usize = 16;
@@ -33,29 +34,12 @@ const STANDS: Duration = Duration::from_millis(500);
 /// How often it is looked whether all is sent.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How a data channel is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChannelConfig {
-    /// Its name.
-    pub label: String,
-    /// Messages come in the order that they were sent in.
-    pub ordered: bool,
-    /// How often a lost message is sent again; as often as it takes where nothing is said.
-    pub retransmits: Option<u16>,
-}
-
-impl ChannelConfig {
-    /// An ordered and reliable one.
-    pub fn reliable(label: &str) -> Self {
-        Self { label: label.to_owned(), ordered: true, retransmits: None }
-    }
-
-    fn structure(&self) -> gst::Structure {
-        let config = gst::Structure::builder("config").field("ordered", self.ordered);
-        match self.retransmits {
-            Some(times) => config.field("max-retransmits", i32::from(times)).build(),
-            None => config.build(),
-        }
+/// What webrtcbin wants to know of a channel.
+fn structure(config: &ChannelConfig) -> gst::Structure {
+    let structure = gst::Structure::builder("config").field("ordered", config.ordered);
+    match config.retransmits {
+        Some(times) => structure.field("max-retransmits", i32::from(times)).build(),
+        None => structure.build(),
     }
 }
 
@@ -277,7 +261,7 @@ pub(super) fn open(
     events: &Sender<PeerEvent>,
     config: &ChannelConfig,
 ) -> Result<(), MediaError> {
-    let args: [&dyn glib::value::ToValue; 2] = [&config.label, &config.structure()];
+    let args: [&dyn glib::value::ToValue; 2] = [&config.label, &structure(config)];
     let made = webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args);
     let made = made.ok_or_else(|| MediaError::WebRtc(format!("no data channel '{}'", config.label)))?;
     adopt(webrtc, state, events, made);

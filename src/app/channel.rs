@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::media::channel::ChannelConfig;
+use crate::protocol::ChannelConfig;
 
 /// A data channel, and what it is joined to on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]

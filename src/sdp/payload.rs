@@ -3,13 +3,13 @@
 //! `rtph265depay` (1.22 to 1.26 at least) takes a fragment that is shorter than its header for one of nearly 4 GB, which ends
 //! the process. What cannot be a payload is therefore dropped before it, and before its kin.
 
-use crate::sdp::Codec;
+use super::Codec;
 
 /// The fixed header of RTP (RFC 3550, 5.1), in bytes.
 const HEADER: usize = 12;
 
 /// Whether a packet's payload is long enough for what it says that it holds.
-pub(super) fn is_sound(codec: Codec, packet: &[u8]) -> bool {
+pub fn is_sound(codec: Codec, packet: &[u8]) -> bool {
     let Some(payload) = of(packet) else { return false };
     match codec {
         Codec::H264 => is_sound_h264(payload),

@@ -1,0 +1,32 @@
+//! What the server reads of a request before it knows who sends it, without a socket: for the fuzz targets.
+
+use hyper::Request;
+
+use super::edge::Edge;
+use super::names::{self, Names};
+use super::token::{self, Tokens};
+use super::{api, http, socketio};
+use crate::hub::Grant;
+use crate::protocol::Secret;
+
+/// Reads the head of a request, `METHOD TARGET` and lines of `Name: value`, as the server does, which signs tokens with
+/// that secret. Returns what a token in it grants; the reason where it grants nothing, or where it is no head.
+pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
+    let mut lines = head.lines();
+    let (method, target) = lines.next().and_then(|line| line.split_once(' ')).ok_or("no request line")?;
+    let mut request = Request::builder().method(method).uri(target);
+    for line in lines {
+        let (name, value) = line.split_once(": ").ok_or("no header")?;
+        request = request.header(name, value);
+    }
+    let request = request.body(()).map_err(|error| error.to_string())?;
+    let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
+    let _ = (http::is_upgrade(request.headers()), api::names(path), socketio::is_path(path));
+    let own = Names::new(vec!["call.example.org".to_owned()])?;
+    if own.check(&request, |name| name == "certified.example.org").is_ok() {
+        let _ = names::origin_is_allowed(request.headers(), &["https://example.org".to_owned()], true);
+    }
+    let _ = (socketio::Query::parse(query).is_known(), Edge::of(path, true));
+    let token = token::shown(&request).ok_or("no token")?;
+    Tokens::new(secret).read(&token).map_err(|error| error.to_string())
+}
