@@ -7,7 +7,7 @@ use super::names::{self, Names};
 use super::token::{self, Tokens};
 use super::{api, http, socketio};
 use crate::hub::Grant;
-use crate::protocol::Secret;
+use crate::protocol::{PeerId, Secret};
 
 /// Reads the head of a request, `METHOD TARGET` and lines of `Name: value`, as the server does, which signs tokens with
 /// that secret. Returns what a token in it grants; the reason where it grants nothing, or where it is no head.
@@ -26,7 +26,10 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     if own.check(&request, |name| name == "certified.example.org").is_ok() {
         let _ = names::origin_is_allowed(request.headers(), &["https://example.org".to_owned()], true);
     }
-    let _ = (socketio::Query::parse(query).is_known(), Edge::of(path, true));
+    let _ = (
+        socketio::Query::parse(query).is_known(),
+        Edge::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
+    );
     let token = token::shown(&request).ok_or("no token")?;
     Tokens::new(secret).read(&token).map_err(|error| error.to_string())
 }
