@@ -245,7 +245,7 @@ mod tests {
             ("64:ff9b:1::127.0.0.1", 50000, Some(Local), None),
             ("64:ff9b:1:a9fe:00a9:fe00::", 50000, Some(Metadata), Some(Metadata)),
             ("2002:7f00:1::1", 50000, Some(Local), None),
-            ("2001:0:7f00:1::", 50000, Some(Local), None),
+            ("2001:0:7f00:1::f7f7:f7f7", 50000, Some(Local), None),
             ("2001:0:808:808:0:0:80ff:fffe", 50000, Some(Local), None),
             ("2600::5efe:127.0.0.1", 50000, Some(Local), None),
         ] {

@@ -285,7 +285,7 @@ impl Socket {
     }
 }
 
-/// What an answer means that is HTTP and no WebSocket.
+/// Returns the error that an HTTP answer stands for where a WebSocket was asked for.
 fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
     let (name, status, headers) = (target.name(), response.status(), response.headers());
     let said = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
@@ -293,7 +293,9 @@ fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectErro
     let shown = if said.is_empty() { status.to_string() } else { said };
     match status {
         StatusCode::UNAUTHORIZED if has_ended(headers) => ConnectError::TokenEnded(name, shown),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => ConnectError::Denied(name, shown),
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
+            ConnectError::Denied(name, shown)
+        }
         StatusCode::NOT_FOUND => {
             let why = format!("it answered {status}: is the path right? {}", target.suggestion());
             ConnectError::NotWebSocket(name, why)

@@ -3,8 +3,9 @@
 // The pauses grow whatever ended the last connection. Only a registration that held for half a minute, or a call that
 // stood, begins them anew. After a call that the user ended, the page comes back at once. Two windows bound all of that.
 
-const FIRST = 250;
-const LONGEST = 20000;
+// The same figures as the native clients': src/signalling/reconnect.rs.
+const FIRST = 500;
+const LONGEST = 15000;
 // How long a registration holds that counts as a success.
 const HELD = 30000;
 // So many connections at most in so many ms.
