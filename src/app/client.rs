@@ -22,11 +22,11 @@ use crate::signalling::{
     self, Backend, Cause, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
 };
 
-/// No close frame came (RFC 6455, 7.4.1).
+/// Close code that stands for a missing close frame (RFC 6455, 7.4.1).
 const ABNORMAL: u16 = 1006;
-/// The most events of an application that are kept until we are in the pool.
+/// Maximum number of application events kept until the client has joined the pool; further events are dropped.
 const MAX_CAME: usize = 64;
-/// What the end of a pool is called.
+/// Reason given to the user when the server closed the pool.
 pub(super) const CLOSED_POOL: &str = "it closed the pool";
 
 /// Why a client ends, other than in order.
@@ -39,7 +39,7 @@ pub enum ClientError {
     /// The server does not want us.
     #[error("the server refused: {0}")]
     Refused(String),
-    /// The server sent us away for good.
+    /// The server dismissed the client for good; the client does not reconnect.
     #[error("the server refused: {0}")]
     Dismissed(String),
     /// The peer is not there, or in another call.
@@ -63,7 +63,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Returns the cause, by which it is decided whether to try again.
+    /// Returns the cause of the error, which decides whether the client reconnects.
     pub fn cause(&self) -> Cause {
         match self {
             Self::Connect(error) => error.cause(),
@@ -78,7 +78,7 @@ impl ClientError {
         }
     }
 
-    /// Returns how long the server wants not to be asked again, where it says so.
+    /// Returns the pause that the server asked for before the next attempt, if it named any.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Connect(error) => error.retry_after(),
@@ -226,13 +226,13 @@ impl Client {
     }
 }
 
-/// A connection on which the server knows us.
+/// A connection over which the client is registered.
 pub(super) struct Registered {
     pub(super) socket: Socket,
     pub(super) backend: Box<dyn Backend>,
-    /// What came meanwhile, and is still to be told: who is in the room, above all.
+    /// Events received during the registration and not reported yet, above all the participants of the room.
     pub(super) came: VecDeque<signalling::Event>,
-    /// How many connections it took.
+    /// Number of connections that were opened for this registration, for the limits of the backoff.
     pub(super) connects: u32,
 }
 
@@ -245,14 +245,15 @@ pub(super) struct Registration {
     pub(super) sink: Sink,
     /// Who is to be called: said together with our name, where the server reads on meanwhile.
     pub(super) calls: Option<PeerId>,
-    /// The room that is entered; being in it is part of being registered.
+    /// The room to join; registration succeeds only after the join.
     pub(super) room: Option<RoomId>,
-    /// More than one connection may be made at once, where the server's make needs that.
+    /// Allows up to three connections in quick succession, which pools of PyRTC need (see [`Self::connect`]).
     pub(super) impatient: bool,
 }
 
 impl Registration {
-    /// The same for the next times: who is called is said by the call itself, and one connection at a time is made.
+    /// Returns the registration for later reconnects: without a peer to call, since the call names its peer itself, and
+    /// with a single connection for each attempt.
     pub(super) fn again(self) -> Self {
         Self { calls: None, impatient: false, ..self }
     }
@@ -283,7 +284,7 @@ impl Registration {
         or(self.enter(call, said), late).await
     }
 
-    /// Says who we are, and enters the room where there is one.
+    /// Registers the client's id, and joins the room if there is any.
     async fn enter(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
         let (mut socket, connects) = self.connect().await?;
         self.ice.server_is_at(socket.server_address());
@@ -292,7 +293,7 @@ impl Registration {
             Protocol::Ssp(version) => Box::new(SspClient::new(version)),
         };
         let hello = backend.hello();
-        // Where nothing is to be said to be registered, our name comes when we join.
+        // A protocol without a registration message sends the client's name with the join.
         let mut is_registered = hello.is_none();
         if let Some(hello) = hello {
             socket.send(hello).await?;
@@ -334,7 +335,7 @@ impl Registration {
         }
     }
 
-    /// The server closed the connection before it took us.
+    /// Returns the error for a connection that the server closed before the client was registered.
     fn closed(&self, code: u16, reason: &str, backend: &dyn Backend) -> ClientError {
         let broken = || {
             let why =
@@ -357,8 +358,9 @@ impl Registration {
         ConnectError::OtherProtocol(self.target.name(), why).into()
     }
 
-    /// Connects, and returns how many connections that took. PyRTC never answers a client whose first bytes come a
-    /// moment after its connection: then another one is made.
+    /// Connects, and returns the socket with the number of connections that were opened. PyRTC never answers a client
+    /// whose first bytes arrive a moment after its connection; the client then gives up the connection after two
+    /// seconds and opens another one.
     async fn connect(&self) -> Result<(Socket, u32), ConnectError> {
         const MOMENT: Duration = Duration::from_secs(2);
         let impatient = if self.impatient && self.names_pools() { 2 } else { 0 };
@@ -374,7 +376,7 @@ impl Registration {
         Ok((Socket::connect(&self.target).await?, impatient + 1))
     }
 
-    /// Asks the server for fresh STUN and TURN servers, in the background.
+    /// Requests fresh STUN and TURN servers from the signalling server, in a background task.
     pub(super) fn renew_ice(&self) {
         self.ice.renewal_begins();
         let (target, ice) = (self.target.clone().for_ice_servers(), self.ice.clone());

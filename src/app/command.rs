@@ -1,45 +1,46 @@
-//! What a user, or a program, tells a running client.
+//! Commands that a user or a program gives to a running client.
 
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
 
-/// What a user tells a running client.
+/// A command to a running client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// A chat message, to one peer or to all.
+    /// Sends a chat message to one peer or to all peers.
     Say {
-        /// Who gets it; all where nobody is named.
+        /// The recipient; all peers if absent.
         to: Option<PeerId>,
-        /// The text.
+        /// The text of the message.
         text: String,
     },
-    /// End the call, or of those in a room the one with this peer.
+    /// Ends the call; in a room, ends the connection with this peer.
     HangUp(Option<PeerId>),
-    /// Take the call that was asked about, or do not.
+    /// Accepts (true) or declines (false) the incoming call that the client asked about.
     Decide(bool),
-    /// Change what is sent.
+    /// Changes the media that is sent.
     Send(Change),
-    /// Make a new path to this peer, or to all.
+    /// Renegotiates the connection with this peer, or with all peers, over a new path.
     Reconnect(Option<PeerId>),
-    /// An event for the application behind the server: its name and its data.
+    /// Sends an event, given by its name and data, to the application behind the server.
     Tell(String, serde_json::Value),
-    /// Tell who is there.
+    /// Lists the peers.
     Peers,
-    /// Tell the counters now.
+    /// Reports the counters now.
     Stats,
-    /// End the program in order.
+    /// Ends the program in order.
     Quit,
-    /// The same, by a signal.
+    /// Ends the program because of a signal.
     Interrupt,
 }
 
-/// A change of what is sent, to all peers alike and without negotiation.
+/// A change of the media that is sent: applies to all peers alike and needs no renegotiation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Silence or black, or the source again.
+    /// Sends silence or black (true), or the source's media again (false).
     Mute(Kind, bool),
-    /// The one of the two that it is not.
+    /// Mutes the kind if it is unmuted, and unmutes it if it is muted.
     Toggle(Kind),
-    /// Another source: a name of `pipelines/source` or a pipeline's text, and its device.
+    /// Switches to another source, given by the name of a file in `pipelines/source` or a pipeline's text, and its
+    /// device.
     Source(Kind, String, Option<String>),
 }

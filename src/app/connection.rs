@@ -22,7 +22,7 @@ use crate::session::{ConnectionState, Effect};
 /// How long a recording waits for the streams that the peer announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether a recording lacks a stream that came again.
+/// Interval of the checks whether a running recording lacks a stream that flows.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A stream of the peer, and where it goes.
@@ -46,9 +46,10 @@ pub(super) struct Connection {
     channels: Channels,
     out: Sender<(u64, Happened)>,
     recorder: Option<Recorder>,
-    /// When it begins with the tracks that are there by then.
+    /// Next time at which the recording begins with the tracks present by then, or, once it has begun, is checked for
+    /// streams that it lacks.
     record_at: Option<Instant>,
-    /// Recordings before it, whose files are completed.
+    /// Tasks that complete the files of earlier recordings.
     finishing: Vec<smol::Task<()>>,
     failed: Sender<String>,
     failures: Receiver<String>,
@@ -124,7 +125,7 @@ impl Connection {
         self.line.peer.stats()
     }
 
-    /// When [`Connection::go_on_recording`] is due.
+    /// Returns the time at which [`Connection::go_on_recording`] is due.
     pub(super) fn record_at(&self) -> Option<Instant> {
         self.record_at
     }
@@ -150,7 +151,8 @@ impl Connection {
             Happened::Event(PeerEvent::Connection(state)) => return Some(Input::Connection(state)),
             Happened::Event(PeerEvent::Track(track)) => {
                 self.add_track(track.clone(), plan, sink);
-                // Else its first frame is held back for the recording, which begins with it.
+                // With a recording, the track's first frame is held back until the recorder is attached: the file
+                // begins with it.
                 if plan.record.is_none() {
                     track.flow();
                 }
@@ -224,8 +226,8 @@ impl Connection {
         self.received.push(Received { over: self.number, track, output, seat });
     }
 
-    /// Records the tracks that have a first frame by now. A file's tracks are fixed once it is begun: one that comes later
-    /// begins another file, with all of them.
+    /// Records the tracks that delivered a frame within the last five seconds. A file's tracks are fixed once the
+    /// recording has begun: a track that flows later begins another file, with all tracks.
     fn record(&mut self, plan: &MediaPlan, sink: &Sink) {
         let Some(folder) = &plan.record else { return };
         let live: Vec<Track> =
@@ -264,8 +266,8 @@ impl Connection {
         }
     }
 
-    /// Begins the recording with the tracks that are there, or looks whether it lacks some that came again. To be called at
-    /// [`Connection::record_at`].
+    /// Begins the recording with the tracks that are present, or checks whether a running recording lacks tracks that
+    /// flow. The caller runs this at [`Connection::record_at`].
     pub(super) fn go_on_recording(&mut self, plan: &MediaPlan, sink: &Sink) {
         self.record_at = None;
         match self.recorder.as_ref().map(Recorder::has_begun) {
@@ -278,7 +280,7 @@ impl Connection {
         }
     }
 
-    /// Completes the recording, beside all else.
+    /// Completes the recording in a background task.
     fn finish_recording(&mut self, sink: &Sink) {
         self.record_at = None;
         if let Some(recorder) = self.recorder.take() {
@@ -308,7 +310,7 @@ impl Connection {
     }
 }
 
-/// Completes a recording and tells how that went.
+/// Completes a recording and reports the result as an event.
 async fn complete(recorder: Recorder, peer: String, sink: Sink) {
     let recorded = recorder.finish().await;
     sink(&Event::recorded(&peer, &recorded.path, recorded.error));

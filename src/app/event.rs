@@ -140,7 +140,7 @@ pub enum Event {
         path: String,
         /// Whether the file is complete.
         finished: bool,
-        /// Why the recording ended without a complete file.
+        /// Reason why the recording ended without a complete file.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
@@ -185,13 +185,13 @@ pub enum Event {
 
 #[cfg(feature = "media")]
 impl Event {
-    /// A recording of that peer into that file began.
+    /// Returns the event for a recording of `peer` that began in the file at `path`.
     pub(super) fn recording(peer: &str, path: &std::path::Path) -> Self {
         let path = path.display().to_string();
         Self::Recording { peer: peer.to_owned(), path, finished: false, error: None }
     }
 
-    /// It ended; the file is complete where there is no error.
+    /// Returns the event for a recording that ended; the file is complete if `error` is absent.
     pub(super) fn recorded(peer: &str, path: &std::path::Path, error: Option<String>) -> Self {
         let path = path.display().to_string();
         Self::Recording { peer: peer.to_owned(), path, finished: error.is_none(), error }

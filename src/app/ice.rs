@@ -30,7 +30,7 @@ pub struct IceOptions {
     pub addresses: Vec<IpAddr>,
     /// Names of browsers in the same network are looked up.
     pub mdns: bool,
-    /// Addresses of peers that are tried besides those of the rule ([`crate::sdp::reach`]).
+    /// Networks of peers' addresses that are tried in addition to those the rule allows ([`crate::sdp::reach`]).
     pub allowed: Vec<Network>,
     /// Of TURN servers behind TLS.
     pub trust: Trust,
@@ -55,9 +55,9 @@ struct State {
     /// As the signalling server named them last.
     told: Vec<IceServer>,
     tunnels: BTreeMap<String, Arc<Tunnel>>,
-    /// The signalling server is on this machine or this link.
+    /// Whether the signalling server runs on this machine or on this link.
     is_local: bool,
-    /// When the signalling server is to be asked again, before users of TURN servers end.
+    /// Time of the next request for fresh servers, before the credentials of the TURN servers expire.
     renew_at: Option<Instant>,
 }
 
@@ -111,7 +111,7 @@ impl Ice {
         state.told = servers;
     }
 
-    /// Done when the signalling server is to be asked for fresh servers; never, where their users do not end.
+    /// Completes when the client should request fresh servers; never completes if no credentials expire.
     pub(super) async fn needs_renewal(&self) {
         loop {
             let at = self.lock().renew_at;
@@ -125,7 +125,8 @@ impl Ice {
         }
     }
 
-    /// The signalling server is asked now; if it does not answer, it is asked again a little later.
+    /// Notes that a request for fresh servers begins now. If it stays without an answer, the next one is due after
+    /// [`RENEW_AGAIN`].
     pub(super) fn renewal_begins(&self) {
         self.lock().renew_at = Some(Instant::now() + RENEW_AGAIN);
     }
@@ -154,17 +155,17 @@ impl Ice {
         }
     }
 
-    /// Takes the address of the signalling server, as far as it is known.
+    /// Records the address of the signalling server; `None` if the address is unknown.
     pub(super) fn server_is_at(&self, address: Option<IpAddr>) {
         self.lock().is_local = address.is_some_and(reach::is_local);
     }
 
-    /// Takes it that all peers are in this process.
+    /// Records that all peers run in this process, so that local addresses are allowed.
     pub(super) fn peers_are_here(&self) {
         self.lock().is_local = true;
     }
 
-    /// Which addresses of peers are tried.
+    /// Returns the rule for the addresses of peers that are tried.
     pub(super) fn reach(&self) -> Reach {
         Reach { local: self.lock().is_local, allowed: self.options.allowed.clone() }
     }
@@ -208,14 +209,15 @@ impl Ice {
     }
 }
 
-/// Between two tries to get fresh servers, of which the first was in vain.
+/// Pause before the next request for fresh servers when a request stayed without an answer.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
-/// The shortest and the longest time after which fresh servers are asked for.
+/// Minimum and maximum time until fresh servers are requested.
 const RENEW_BETWEEN: (Duration, Duration) = (Duration::from_secs(300), Duration::from_secs(12 * 3600));
 
-/// Returns how long these servers are good for, half of which is kept as a reserve: connections that are opened last, too.
-/// Nothing where no user of theirs ends. Where the clocks of the two machines differ so much that the users would have
-/// ended, or last for more than two days, the longest time.
+/// Returns the time until fresh servers should be requested: half the remaining lifetime of the credentials that expire
+/// first, clamped to [`RENEW_BETWEEN`]. The other half is a reserve for connections that are opened last. Returns
+/// `None` if no credentials expire. If the clocks of the two machines differ so much that the credentials would have
+/// expired already or would last for more than two days, returns the maximum.
 fn renewal(servers: &[IceServer], since_1970: Duration) -> Option<Duration> {
     let (shortest, longest) = RENEW_BETWEEN;
     let end = servers.iter().filter_map(IceServer::ends).min()?;
@@ -259,7 +261,7 @@ mod tests {
             renewal(&users.iter().map(|user| server(*user)).collect::<Vec<_>>(), now)
                 .map(|wait| wait.as_secs())
         };
-        // roomtone's own users last for a day.
+        // Credentials issued by roomtone itself last for a day.
         assert_eq!(renewed(&[Some("1700086400:roomtone")]), Some(43_200));
         assert_eq!(
             renewed(&[Some("1700003600"), Some("1700086400:x"), None]),

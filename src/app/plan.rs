@@ -79,7 +79,7 @@ pub struct MediaOptions {
 /// The label of the data channel that carries the chat.
 const CHAT: &str = "chat";
 
-/// Of whom a recording is that holds all peers together.
+/// Peer name in the events of a recording that mixes all peers.
 pub(super) const ALL: &str = "all";
 
 /// The word for nothing.
@@ -239,7 +239,7 @@ impl MediaPlan {
         PeerConfig { ice: self.ice.config(), ..self.peer.clone() }
     }
 
-    /// Completes what is recorded of all together, where that is wanted.
+    /// Completes the mixed recording of all peers; returns `None` if there is none.
     pub async fn finish(&self) -> Option<Recorded> {
         match &self.stage {
             Some(stage) => stage.finish().await,
@@ -282,7 +282,7 @@ impl MediaPlan {
     }
 }
 
-/// Makes the folder of recordings, and refuses one that takes no files before any call.
+/// Creates the folders of the recordings; fails before any call if a folder is not writable.
 fn check_folders(options: &MediaOptions) -> Result<(), MediaError> {
     let mix = options.record_mix.as_deref().and_then(Path::parent);
     let mix = mix.filter(|folder| !folder.as_os_str().is_empty());

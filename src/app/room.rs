@@ -29,7 +29,7 @@ struct Hall {
     descriptions: BTreeMap<PeerId, Value>,
     /// What is told of the server's junk.
     warnings: Bucket,
-    /// The server does not take us back, for this reason: the end comes when the last peer is gone.
+    /// Reason why the server refused to register the client again; the loop ends once the last peer has left.
     refused: Option<ClientError>,
 }
 

@@ -21,22 +21,22 @@ pub(super) enum Wired {
     Lost { in_order: bool },
     /// The server sent us away for good; its words.
     Dismissed(String),
-    /// We are registered again, and in the room where there is one.
+    /// The client is registered again, and has joined the room if there is any.
     Back,
-    /// We are not yet, for this reason, which is told once.
+    /// An attempt failed for this reason and another one follows; reported only when the reason changes.
     NotYet(String),
     /// We cannot be: for a reason that does not go away.
     Refused(ClientError),
 }
 
 enum State {
-    /// Registered.
+    /// The client is registered.
     Up(Box<(Socket, Box<dyn Backend>)>),
-    /// The next attempt begins then.
+    /// The next attempt begins at this time.
     Waiting(Instant),
     /// An attempt is under way.
     Trying(smol::Task<Result<Registered, ClientError>>),
-    /// Nobody wants to be registered.
+    /// No connection, and no attempt planned.
     Down,
 }
 
@@ -45,14 +45,14 @@ pub(super) struct Wire {
     state: State,
     registration: Registration,
     reconnect: Reconnect,
-    /// What came before we were registered, and is not told yet.
+    /// Events received during the registration and not reported yet.
     came: VecDeque<Event>,
-    /// Why the last attempt failed, as it was told.
+    /// The failure reported last, so that the same text is not reported twice.
     told: Option<String>,
 }
 
 impl Wire {
-    /// Registers for the first time; what goes wrong now is for the user to see.
+    /// Registers for the first time; errors are returned to the user instead of being retried.
     pub(super) async fn open(registration: Registration) -> Result<Self, ClientError> {
         let mut reconnect = Reconnect::default();
         let registered = registration.register().await?;
@@ -120,7 +120,7 @@ impl Wire {
         }
     }
 
-    /// An attempt came to its end.
+    /// Handles the result of an attempt to reconnect.
     fn tried(&mut self, result: Result<Registered, ClientError>) -> Option<Wired> {
         match result {
             Ok(registered) => {
@@ -158,7 +158,8 @@ impl Wire {
         }
     }
 
-    /// Registers again, after the pause that it returns: what was until now ended so.
+    /// Schedules the next attempt and returns the pause before it; `ended` says how the last connection or attempt
+    /// ended.
     pub(super) fn come_back(&mut self, ended: Ended) -> Duration {
         let now = Instant::now();
         let pause = self.reconnect.pause(now, ended, fastrand::f64());
@@ -166,7 +167,8 @@ impl Wire {
         pause
     }
 
-    /// Registers anew where a session is not over, or nobody tries yet: a call ended so.
+    /// Reconnects, unless the client is registered and idle or an attempt is planned or under way already; `ended` says how
+    /// the call ended.
     pub(super) async fn free(&mut self, ended: Ended) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Up(up) if up.1.is_free() => self.state = State::Up(up),
@@ -190,7 +192,7 @@ impl Wire {
 }
 
 impl Client {
-    /// Registers for the first time, to call somebody, to enter a room, or for neither.
+    /// Registers for the first time, optionally to call a peer or to join a room.
     pub(super) async fn wire(
         &self,
         calls: Option<&PeerId>,

@@ -144,7 +144,7 @@ impl Bridge {
 struct Pump<'a> {
     channel: &'a Channel,
     lines: bool,
-    /// What comes is for the eyes of a person: a terminal would obey some of it.
+    /// Escapes received bytes if a terminal shows them: a terminal would obey the control sequences of the peer.
     shown: Option<Shown>,
     progress: Progress,
     tell: &'a (dyn Fn(&Progress) + Sync),
@@ -184,7 +184,8 @@ impl Pump<'_> {
         }
     }
 
-    /// Saves what comes until the channel is closed in order. What came by then stays in a partial file otherwise.
+    /// Saves received bytes to a file until the peer closes the channel in order. If the channel breaks, the bytes
+    /// received so far stay in a partial file.
     async fn save(&mut self, wanted: PathBuf) -> Result<(), String> {
         let failed = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
         let why = wanted.clone();

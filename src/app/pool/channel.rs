@@ -21,7 +21,7 @@ pub trait SignallingChannel: Send {
     fn tell<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
         Box::pin(async {})
     }
-    /// Whether all endpoints are in this process.
+    /// Returns whether all endpoints run in this process.
     fn is_within_process(&self) -> bool {
         false
     }
