@@ -1,5 +1,5 @@
-//! TLS for clients: which servers a client trusts, and how it proves itself to one. Also the one cryptography provider
-//! for all of TLS, and the reading of certificates and keys.
+//! TLS for clients: trusted servers and client certificates. Also the shared cryptography provider, and the reading of
+//! certificates and keys.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(futures_rustls::rustls::crypto::ring::default_provider())
 }
 
-/// Why a file of certificates or keys cannot be used.
+/// A reason why a file of certificates or keys cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FileError {
@@ -34,17 +34,17 @@ pub enum FileError {
     /// The file holds no private key.
     #[error("{0} holds no private key: a PEM file with BEGIN PRIVATE KEY is needed")]
     NoKey(PathBuf),
-    /// The key needs a pass phrase, which cannot be given.
+    /// The key is encrypted with a pass phrase, which is not supported.
     #[error(
         "the private key in {0} is encrypted; write a copy without pass phrase and name that file: openssl pkey -in {0} -out key.pem"
     )]
     Encrypted(PathBuf),
-    /// TLS refuses the certificate, or its key belongs to another one.
+    /// The TLS library rejects the certificate, or the key does not match it.
     #[error("{0} cannot be used: {1}")]
     Unusable(PathBuf, String),
 }
 
-/// Reads all certificates of a PEM file, in their order.
+/// Reads all certificates of a PEM file, in file order.
 ///
 /// # Errors
 ///
@@ -59,8 +59,8 @@ pub fn read_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Fi
     }
 }
 
-/// Reads the private key of a PEM file. A key that is encrypted (PKCS #8, or the older form of OpenSSL) is reported as
-/// such.
+/// Reads the private key of a PEM file. Reports an encrypted key (PKCS #8, or OpenSSL's older format) as
+/// [`FileError::Encrypted`].
 ///
 /// # Errors
 ///
@@ -78,19 +78,19 @@ pub fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, FileError> {
     })
 }
 
-/// Which servers a client trusts.
+/// The servers that a client trusts.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Trust {
-    /// Those whose certificate leads to one of the system's roots.
+    /// Servers whose certificate chains to one of the system's roots.
     #[default]
     System,
-    /// The same, and those whose certificate is in this PEM file or leads to one in it.
+    /// Servers trusted by `System`, and servers whose certificate is in this PEM file or chains to one in the file.
     File(PathBuf),
-    /// Every server. An attacker on the path can read and change everything.
+    /// Every server, without verification. An attacker on the path can read and change everything.
     Anybody,
 }
 
-/// The certificate by which a client proves itself to a server (mutual TLS).
+/// The certificate that a client presents to a server (mutual TLS).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
     /// The certificate and its chain, PEM.
@@ -99,12 +99,12 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// Returns the TLS configuration of a client that proves itself with `own`, where that is given. The files are read at
-/// each call, so that renewed ones count from the next connection on.
+/// Returns the TLS configuration of a client, which presents `own` if given. Every call reads the files again, so a
+/// renewed certificate applies to the next connection.
 ///
 /// # Errors
 ///
-/// [`FileError`], when one of the files cannot be used.
+/// [`FileError`] if one of the files cannot be used.
 pub(crate) fn client_config(
     trust: &Trust,
     own: Option<&ClientCertificate>,
@@ -138,10 +138,10 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// `--ca`: takes certificates that lead to a root, and the very certificates of the file.
+/// Verifies servers for `--ca`: accepts certificates that chain to a root, and the certificates in the file themselves.
 ///
-/// `openssl req -x509` makes a certificate that is its own issuer and says CA:TRUE. rustls takes such a certificate as a
-/// root, but not as that of a server. curl (OpenSSL) takes the certificate, because it is the one that the user named.
+/// `openssl req -x509` makes a self-issued certificate with CA:TRUE. rustls accepts such a certificate as a root, but
+/// not as a server's own. curl (OpenSSL) accepts the certificate because the user named it.
 #[derive(Debug)]
 struct NamedOrSigned {
     named: Vec<CertificateDer<'static>>,
@@ -170,8 +170,8 @@ impl ServerCertVerifier for NamedOrSigned {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         match self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
-            // Only how it was signed may be wrong. webpki looks at the validity period before it looks at CA:TRUE, and
-            // has errors of their own for it; the test `a_named_certificate_counts_for_its_time_and_name` holds webpki to it.
+            // Only the issuer may be wrong. webpki checks the validity period before CA:TRUE, and reports the period
+            // with other errors; the test `a_named_certificate_counts_for_its_time_and_name` checks this order.
             Err(Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
                 if self.named.iter().any(|named| named == end_entity) =>
             {
@@ -250,12 +250,12 @@ mod tests {
 
     use super::*;
 
-    /// The 1st of January of a year, in seconds since 1970 (leap days counted).
+    /// Returns 1 January of a year, in seconds since 1970 (leap days counted).
     fn year(year: u64) -> UnixTime {
         UnixTime::since_unix_epoch(Duration::from_secs((year - 1970) * 31_556_952))
     }
 
-    /// A certificate of the kind that `openssl req -x509` makes: its own issuer, CA:TRUE, for 2025 to 2030.
+    /// Makes a certificate as `openssl req -x509` does: self-issued, CA:TRUE, valid from 2025 to 2030.
     fn self_signed() -> (String, CertificateDer<'static>) {
         let mut params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

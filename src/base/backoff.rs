@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Counts attempts that failed in a row. Chance comes from outside.
+/// Computes the pause that follows each failed attempt. The caller supplies the randomness.
 #[derive(Debug, Clone)]
 pub struct Backoff {
     first: Duration,
@@ -11,20 +11,20 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses that double from `first` to `longest`.
+    /// Returns a backoff whose pauses double from `first` up to `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, failures: 0 }
     }
 
-    /// Returns the pause before the next attempt. `chance` (0 to 1) takes away up to a half of it, so that many clients do
-    /// not come all at once.
+    /// Returns the pause before the next attempt. `chance` (0 to 1) shortens the pause by up to one half, to spread the
+    /// attempts of many clients.
     pub fn next_pause(&mut self, chance: f64) -> Duration {
         let pause = self.first.saturating_mul(1 << self.failures.min(16)).min(self.longest);
         self.failures = self.failures.saturating_add(1);
         pause.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// An attempt succeeded, and its success lasted.
+    /// Restarts at the first pause, after an attempt that succeeded and held.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,5 +1,5 @@
-//! Files under names that peers choose in part, or that may be taken: they are always new files, and never reached
-//! over a symbolic link.
+//! Creates files whose names depend on input from peers, or may already exist: never overwrites a file, never follows a
+//! symbolic link.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,22 +14,22 @@ pub const MAX_NAME: usize = 255;
 /// 32 digits, and `.part`.
 pub const SPARE: usize = 40;
 
-/// The number of the last name that is counted up to; after it names are random.
+/// The highest number that is appended to a name; later attempts append a random id.
 const LAST_NUMBER: u32 = 99;
 
-/// How many random names are tried.
+/// The number of random names that are tried before giving up.
 const RANDOM_NAMES: usize = 3;
 
-/// The bytes of a digest in a name, which are written as twice as many digits, after a `-`.
+/// The bytes of the digest in a name, written as twice as many hexadecimal digits after a `-`.
 const DIGEST: usize = 8;
 
-/// What stands for a peer's id in the name of a file.
+/// The placeholder for a peer's id in a path template.
 const PEER: &str = "{peer}";
 
-/// Returns an id as a part of a file's name: at most `room` bytes, letters and digits of any language, `-` and `_`.
+/// Returns an id as a part of a file name: at most `room` bytes, letters and digits of any language, `-` and `_`.
 ///
-/// Where a character had to be replaced or the id had to be shortened, 16 digits of the id's SHA-256 follow, so that
-/// two ids do not get one name. `room` counts as no less than these 17 bytes.
+/// If a character was replaced, or the id was empty or shortened, the first 16 hexadecimal digits of the id's SHA-256
+/// follow, to keep the names of two ids apart. A `room` below these 17 bytes counts as 17.
 pub fn name_of(id: &str, room: usize) -> String {
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' };
     let mut name: String = id.chars().map(safe).collect();
@@ -44,8 +44,8 @@ pub fn name_of(id: &str, room: usize) -> String {
     format!("{name}-{digest}")
 }
 
-/// Returns the path that a template gives for a peer: each `{peer}` is replaced by [`name_of`] the id, with as much
-/// room as the rest of that part of the path leaves.
+/// Returns the path for a peer: replaces each `{peer}` in `template` with [`name_of`] the id. The id gets the bytes
+/// that the rest of its path component leaves.
 pub fn path_for(template: &str, id: &str) -> PathBuf {
     let part = |part: &str| {
         let count = part.matches(PEER).count();
@@ -56,18 +56,18 @@ pub fn path_for(template: &str, id: &str) -> PathBuf {
     template.split('/').map(part).collect::<Vec<_>>().join("/").into()
 }
 
-/// Creates a new file of that name, or of the first of `NAME-2`, `NAME-3` … that is free (before the name's extension).
+/// Creates a new file at `wanted`, or at the first free of `NAME-2`, `NAME-3` … (the number goes before the extension).
 ///
-/// A file or a link that is there stays as it is, and is not followed (`O_EXCL`: POSIX open(2)).
+/// Existing files and links stay as they are, and links are not followed (`O_EXCL`, POSIX open(2)).
 ///
 /// # Errors
 ///
-/// Those of the operating system; [`io::ErrorKind::AlreadyExists`] where no name is free.
+/// Errors of the operating system; [`io::ErrorKind::AlreadyExists`] if no name is free.
 pub fn create_new(wanted: &Path) -> io::Result<(File, PathBuf)> {
     first_free(wanted, |path| Ok((open_new(&path)?, path)))
 }
 
-/// A file that is being written, as `NAME.part`. It gets its name when it is complete.
+/// A file that is written as `NAME.part` and renamed once it is complete.
 #[derive(Debug)]
 pub struct Partial {
     part: PathBuf,
@@ -75,11 +75,11 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Creates the partial file of a file of that name, or of the first of `NAME-2`, `NAME-3` … of which neither is there.
+    /// Creates `NAME.part` for `wanted`, or for the first of `NAME-2`, `NAME-3` … where neither file exists.
     ///
     /// # Errors
     ///
-    /// As [`create_new`].
+    /// Same as [`create_new`].
     pub fn create(wanted: &Path) -> io::Result<(File, Self)> {
         first_free(wanted, |path| {
             if path.symlink_metadata().is_ok() {
@@ -97,18 +97,18 @@ impl Partial {
         &self.part
     }
 
-    /// Gives the file the first of its names that is free by now, and returns it.
+    /// Renames the file to the first of its names that is free now, and returns the new path.
     ///
     /// # Errors
     ///
-    /// As [`create_new`]; the partial file stays then.
+    /// Same as [`create_new`]; the partial file is kept on error.
     pub fn finish(self) -> io::Result<PathBuf> {
         first_free(&self.wanted, |path| {
-            // A link is made only where nothing is; rename(2) would replace what is there.
+            // A hard link fails if the name exists; rename(2) would replace the existing file.
             match std::fs::hard_link(&self.part, &path) {
                 Ok(()) => std::fs::remove_file(&self.part)?,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(error),
-                // A file system without links (FAT): the new name is taken first, and what is replaced is our own.
+                // File systems without hard links (FAT) need a placeholder: rename replaces only the file created here.
                 Err(_) => {
                     open_new(&path)?;
                     std::fs::rename(&self.part, &path)?;
@@ -123,7 +123,7 @@ fn open_new(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-/// Tries one name after another until one is free.
+/// Calls `attempt` with one candidate path after another until one is free.
 fn first_free<T>(wanted: &Path, mut attempt: impl FnMut(PathBuf) -> io::Result<T>) -> io::Result<T> {
     let numbers = (2..=LAST_NUMBER).map(|number| number.to_string());
     let random = std::iter::from_fn(|| random::secret_id().ok()).take(RANDOM_NAMES);
@@ -137,7 +137,7 @@ fn first_free<T>(wanted: &Path, mut attempt: impl FnMut(PathBuf) -> io::Result<T
     Err(io::Error::new(io::ErrorKind::AlreadyExists, "all names like this one are taken"))
 }
 
-/// Returns the path with a mark between the name and its extension.
+/// Returns the path with `mark` inserted between the file name and its extension.
 fn marked(path: &Path, mark: &str) -> PathBuf {
     let mut name = path.file_stem().unwrap_or_default().to_owned();
     name.push("-");
@@ -203,7 +203,7 @@ mod tests {
         for (file, text) in [(&mut first, "one"), (&mut second, "two")] {
             std::io::Write::write_all(file, text.as_bytes()).unwrap();
         }
-        // Another file takes the name in the meantime.
+        // Another program creates a file with this name in the meantime.
         std::fs::write(path("a-4.bin"), "other").unwrap();
         let names = [two.finish().unwrap(), one.finish().unwrap()];
         assert_eq!(names, [path("a-2.bin"), path("a-5.bin")]);

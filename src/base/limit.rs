@@ -1,8 +1,8 @@
-//! How often something may happen: a token bucket, pure.
+//! A token bucket that limits a rate. Pure: time comes in as an argument.
 
 use std::time::{Duration, Instant};
 
-/// A token bucket: a burst at once, and a rate in the long run.
+/// A token bucket: allows a burst at once, and a fixed rate in the long run.
 #[derive(Debug, Clone)]
 pub struct Bucket {
     most: f64,
@@ -12,12 +12,12 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    /// Returns a full bucket of `most` tokens, of which `a_second` come back each second.
+    /// Returns a full bucket of `most` tokens that refills at `a_second` tokens per second.
     pub fn new(most: u32, a_second: u32) -> Self {
         Self::with_rate(most, f64::from(a_second))
     }
 
-    /// Returns a full bucket of `most` tokens, of which one comes back every `pause` (more than zero).
+    /// Returns a full bucket of `most` tokens that gains one token every `pause` (more than zero).
     pub fn every(most: u32, pause: Duration) -> Self {
         Self::with_rate(most, 1.0 / pause.as_secs_f64())
     }
@@ -27,7 +27,7 @@ impl Bucket {
         Self { most, a_second, left: most, at: None }
     }
 
-    /// Takes one token; returns false where none is left.
+    /// Takes one token; returns false if the bucket is empty.
     pub fn take(&mut self, now: Instant) -> bool {
         self.left = self.level(now);
         self.at = Some(now);
@@ -36,21 +36,21 @@ impl Bucket {
         is_left
     }
 
-    /// Returns how long it takes until one token is left: zero where one is.
+    /// Returns the time until a token is available: zero if there is one now.
     pub fn wait(&self, now: Instant) -> Duration {
         let missing = (1.0 - self.level(now)).max(0.0);
         Duration::try_from_secs_f64(missing / self.a_second).unwrap_or(Duration::MAX)
     }
 
-    /// Takes that many tokens, whether they are there or not. Returns how long it takes until none is owed any more: zero
-    /// where there were enough.
+    /// Takes `tokens` tokens even if the bucket holds fewer. Returns the time until the debt is refilled: zero if there
+    /// is none.
     pub fn charge(&mut self, now: Instant, tokens: u32) -> Duration {
         self.left = self.level(now) - f64::from(tokens);
         self.at = Some(now);
         Duration::try_from_secs_f64((-self.left / self.a_second).max(0.0)).unwrap_or(Duration::MAX)
     }
 
-    /// Returns whether the bucket is as full as a new one.
+    /// Returns whether the bucket is full.
     pub fn is_full(&self, now: Instant) -> bool {
         self.level(now) >= self.most
     }

@@ -1,4 +1,4 @@
-//! Small things that every layer needs and that know nothing of calls: each has a file of its own.
+//! Helpers that every layer uses and that know nothing of calls, one file each.
 //!
 //! `base` imports no other layer of this crate.
 

@@ -1,32 +1,31 @@
-//! One rule for addresses: which of them are this machine, and which belong to one owner.
+//! Rules for addresses: whether an address is this machine, and which addresses belong to the same owner.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The part of an IPv6 address that tells its network: the upper 64 bits, since one customer has all addresses of
-/// a /64 (RFC 6177).
+/// The network part of an IPv6 address: the upper 64 bits, since a customer usually gets a whole /64 (RFC 6177).
 const NETWORK: u128 = !0 << 64;
 
-/// Returns the address without the disguise of an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2), in which a socket
-/// that listens on `[::]` shows its IPv4 clients.
+/// Converts an IPv4-mapped IPv6 address (RFC 4291, 2.5.5.2) to IPv4: a socket bound to `[::]` reports IPv4 clients in
+/// the mapped form.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Returns whether an address is loopback (127.0.0.0/8 or ::1), IPv4-mapped or not: the peer is on this machine.
+/// Returns whether an address is loopback (127.0.0.0/8 or ::1), IPv4-mapped or not.
 pub fn is_this_machine(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// The owner of an address, for every bound on what one address may have or do: one IPv4 address, or one IPv6
-/// network of 64 bits. An IPv4-mapped address has the owner of its IPv4 address.
+/// The owner of an address, to which all per-address limits apply: a single IPv4 address, or an IPv6 /64 network.
+/// IPv4-mapped addresses belong to the owner of the IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(pub u128);
 
 impl From<IpAddr> for Owner {
     fn from(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
-            // No network has the lower 64 bits of a mapped address.
+            // A mapped address differs from every /64 network in its lower 64 bits.
             IpAddr::V4(address) => address.to_ipv6_mapped().into(),
             IpAddr::V6(address) => u128::from(address) & NETWORK,
         })

@@ -1,16 +1,16 @@
-//! Random values that grant something to whoever knows them.
+//! Random values that act as credentials.
 
 use ring::rand::{SecureRandom, SystemRandom};
 
-/// The operating system gave no random bytes.
+/// The operating system returned no random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the operating system gives no random numbers, without which no id can be made")]
 pub struct NoRandomness;
 
-/// Returns a new id that cannot be guessed: 128 bits of the crypto provider's random generator, as 32 lower-case
-/// hexadecimal digits.
+/// Returns a new unguessable id: 128 bits from the crypto provider's random generator, as 32 lower-case hexadecimal
+/// digits.
 ///
-/// Every id that grants something to its holder (a session of socket.io, a place in a pool) comes from here.
+/// Every id that acts as a credential (a socket.io session, a place in a pool) comes from this function.
 ///
 /// # Errors
 ///
@@ -19,7 +19,7 @@ pub fn secret_id() -> Result<String, NoRandomness> {
     Ok(format!("{:032x}", u128::from_be_bytes(bytes()?)))
 }
 
-/// Returns a new key of 256 bits that cannot be guessed.
+/// Returns a new unguessable key of 256 bits.
 ///
 /// # Errors
 ///

@@ -6,15 +6,15 @@ use ring::hmac;
 
 use super::random::{NoRandomness, secret_key};
 
-/// A secret that is only compared: kept as its HMAC (RFC 2104) under a key of its own, from which the secret cannot
-/// be read back.
+/// A secret that is kept for comparison only: stores its HMAC (RFC 2104) under a random key, from which the secret
+/// cannot be recovered.
 pub struct Sealed {
     key: hmac::Key,
     tag: hmac::Tag,
 }
 
 impl Sealed {
-    /// Seals a secret.
+    /// Stores the HMAC of a secret under a new random key.
     ///
     /// # Errors
     ///
@@ -25,7 +25,7 @@ impl Sealed {
         Ok(Self { key, tag })
     }
 
-    /// Returns whether a text is the secret, in a time that depends on the length of the text alone.
+    /// Returns whether `text` equals the secret. The time depends only on the length of `text`.
     pub fn is(&self, text: &str) -> bool {
         hmac::verify(&self.key, text.as_bytes(), self.tag.as_ref()).is_ok()
     }

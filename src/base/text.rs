@@ -1,16 +1,15 @@
-//! Text of others: which of its characters a person cannot see, and how it is shown without them.
+//! Escapes characters that a person cannot see in text from peers, servers and files.
 //!
-//! Control characters move the cursor of a terminal, format characters turn the direction of a line or take no
-//! room at all. Everything that a peer, a server or a file says passes [`shown`] or [`Shown`] before a person
-//! reads it, and [`escape_json`] before a program does.
+//! Control characters move the cursor of a terminal; format characters reverse the direction of a line or have no
+//! width. Text from a peer, a server or a file passes [`shown`] or [`Shown`] before it is printed for people, and
+//! [`escape_json`] before it is printed for programs.
 
-/// The longest text of others in one field of a line for people, in characters: error texts and descriptions
-/// of a server have no bound of their own.
+/// The longest foreign text in a field of a line for people, in characters: error texts and descriptions of a server
+/// have no limit of their own.
 pub const MAX_SHOWN: usize = 500;
 
-/// Characters without a shape of their own, in ascending order: all of Unicode's `Cf`, `Zl` and `Zp`, all that are
-/// ignored by default (Unicode 16, `Default_Ignorable_Code_Point`), the blank Braille
-/// pattern, and the two that never are characters.
+/// Characters without a visible shape, in ascending order: all of Unicode's `Cf`, `Zl`, `Zp` and
+/// `Default_Ignorable_Code_Point` (Unicode 16), the blank Braille pattern, and the noncharacters U+FFFE and U+FFFF.
 const INVISIBLE: [(char, char); 27] = [
     ('\u{ad}', '\u{ad}'),
     ('\u{34f}', '\u{34f}'),
@@ -41,14 +40,14 @@ const INVISIBLE: [(char, char); 27] = [
     ('\u{e0000}', '\u{e0fff}'),
 ];
 
-/// Whether a person cannot see this character: a control character, or one without a shape of its own. Two names
-/// that differ by such characters alone look the same.
+/// Returns whether a character is invisible: a control character or a character without a shape. Two names that differ
+/// only in invisible characters look the same.
 pub fn is_invisible(c: char) -> bool {
     c.is_control() || (!c.is_ascii() && INVISIBLE.iter().any(|(first, last)| (*first..=*last).contains(&c)))
 }
 
-/// Whether this character is not shown as it is. Variation selectors are: they only choose the look of the character
-/// before them, as in many emoji.
+/// Returns whether a character is escaped. Variation selectors are not: they only choose the look of the preceding
+/// character, as in many emoji.
 fn is_escaped(c: char) -> bool {
     is_invisible(c) && !('\u{fe00}'..='\u{fe0f}').contains(&c)
 }
@@ -60,14 +59,14 @@ fn push_shown(shown: &mut String, c: char) {
     }
 }
 
-/// Returns a text of others with its invisible characters escaped, line ends included.
+/// Returns foreign text with its invisible characters escaped, line breaks included.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     text.chars().for_each(|c| push_shown(&mut shown, c));
     shown
 }
 
-/// Returns [`shown`] text, cut to [`MAX_SHOWN`] characters.
+/// Returns [`shown`] text; a text of more than [`MAX_SHOWN`] characters is cut there and ends in `…`.
 pub fn brief(text: &str) -> String {
     let mut shown = shown(text);
     if let Some((at, _)) = shown.char_indices().nth(MAX_SHOWN) {
@@ -77,7 +76,7 @@ pub fn brief(text: &str) -> String {
     shown
 }
 
-/// Returns a text of several lines, which are composed here, with all other invisible characters escaped.
+/// Returns a text of several lines, composed by this program, with all invisible characters but line breaks escaped.
 pub fn shown_lines(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
@@ -89,8 +88,8 @@ pub fn shown_lines(text: &str) -> String {
     shown
 }
 
-/// Returns a JSON text with its invisible characters as `\u` escapes, which mean the same. Such characters stand in
-/// strings alone there.
+/// Returns a JSON text with its invisible characters as `\u` escapes, which decode to the same value. In JSON these
+/// characters occur only inside strings.
 pub fn escape_json(json: &str) -> String {
     let mut escaped = String::with_capacity(json.len());
     for c in json.chars() {
@@ -102,16 +101,16 @@ pub fn escape_json(json: &str) -> String {
     escaped
 }
 
-/// Shows a stream of bytes that comes in pieces: line ends and tabs stay, a character may begin in one piece and end in
-/// the next.
+/// Escapes a stream of bytes that arrives in pieces: keeps line breaks and tabs, and joins characters that are split
+/// across two pieces.
 #[derive(Debug, Default)]
 pub struct Shown {
-    /// The beginning of a character, at most 3 bytes.
+    /// The bytes of an incomplete character, at most 3.
     begun: Vec<u8>,
 }
 
 impl Shown {
-    /// Returns what the next piece shows.
+    /// Returns the printable form of the next piece.
     pub fn take(&mut self, piece: &[u8]) -> String {
         let mut bytes = std::mem::take(&mut self.begun);
         bytes.extend_from_slice(piece);
@@ -196,7 +195,7 @@ mod tests {
         assert_eq!(pieces.take(b"\xa4\x1b"), "ä\\u{1b}");
     }
 
-    /// Any characters, half of them of the kinds that are dangerous.
+    /// Generates strings in which half of the characters are of the dangerous kinds.
     fn text() -> impl Strategy<Value = String> {
         let odd = "[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\p{Bidi_Control}]";
         let odd = prop_oneof![odd, ".", "[\\u{80}-\\u{a0}\n]"];
@@ -217,7 +216,7 @@ mod tests {
             prop_assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
         }
 
-        /// The table is Unicode's own, as the regular expressions of the test know it.
+        /// The table matches Unicode's properties as the `regex` crate knows them.
         #[test]
         fn all_that_unicode_calls_a_format_character_is_invisible(
             odd in "[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\p{Bidi_Control}]{200}",

@@ -94,7 +94,8 @@ pub enum Input {
     Command(ConnId, Command),
     /// A connection answered a [`Output::Probe`].
     Alive(ConnId),
-    /// The answer of a connection to a [`Output::Probe`] may still be under way: it has that time once more.
+    /// The answer of a connection to an [`Output::Probe`] may still be under way: the deadline moves by one more probe
+    /// time.
     Late(ConnId),
     /// A connection is gone.
     Closed(ConnId),
@@ -174,7 +175,7 @@ pub enum Phase {
 #[derive(Debug)]
 struct Conn {
     name: Option<PeerId>,
-    /// The name was made for it: nobody comes back under it.
+    /// The server generated the name for this connection: no other connection can claim the name.
     is_assigned: bool,
     place: Place,
     owner: Owner,
@@ -297,7 +298,7 @@ impl Hub {
                     let is_free = |other: &Conn| other.place == Place::Lobby && other.grant.allows_calls();
                     **id != conn && self.conns.get(id).is_some_and(is_free)
                 };
-                // Who may call nobody learns of nobody.
+                // A connection that may not call gets an empty list of peers.
                 let most = if self.may_call(conn) { self.limits.listed } else { 0 };
                 let free = self.names.iter().filter(free).map(|(name, _)| name.clone());
                 let mut free: Vec<PeerId> = free.take(most).collect();
@@ -328,7 +329,7 @@ impl Hub {
         self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
     }
 
-    /// Returns whether a connection may call others, and hear of those who are outside its room.
+    /// Returns whether a connection may call peers, and see peers outside its room.
     fn may_call(&self, conn: ConnId) -> bool {
         self.may(conn, Grant::allows_calls)
     }
@@ -337,7 +338,7 @@ impl Hub {
         if !self.may_call(conn) {
             return Err(Refusal::NotGranted("calls"));
         }
-        // A peer that takes no calls is for those in its room alone to know of.
+        // A peer without permission for calls cannot be called, and is visible only to the peers in its room.
         let other = self.names.get(to).copied().filter(|other| self.may_call(*other));
         let other = other.ok_or_else(|| Refusal::NotFound(to.clone()))?;
         if other == conn || self.conns.get(&other).is_none_or(|c| c.place != Place::Lobby) {
@@ -389,7 +390,7 @@ impl Hub {
                 self.notify(other, Notice::From { from, body });
                 Ok(())
             }
-            // One for rooms alone does not learn who is elsewhere.
+            // A connection limited to rooms gets the same error whether or not the peer exists elsewhere.
             _ if self.names.contains_key(to) || !self.may_call(conn) => Err(Refusal::NotInRoom(to.clone())),
             _ => Err(Refusal::NotFound(to.clone())),
         }
@@ -442,7 +443,7 @@ impl Hub {
         }
     }
 
-    /// The name of a connection, where it has one.
+    /// Returns the name of a connection, if it has one.
     pub fn name(&self, conn: ConnId) -> Option<PeerId> {
         self.conns.get(&conn)?.name.clone()
     }

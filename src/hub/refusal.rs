@@ -21,7 +21,7 @@ pub enum Refusal {
     /// The command is for somebody in a room.
     #[error("invalid msg, not in a room")]
     Outside,
-    /// The id has a living holder.
+    /// The connection that holds the id is alive.
     #[error("the id is in use")]
     IdTaken,
     /// The command is not for somebody who is registered already.
@@ -33,7 +33,7 @@ pub enum Refusal {
     /// It may not enter that room, or not call.
     #[error("not for you: {0}")]
     NotGranted(&'static str),
-    /// The peer has taken too little of what the sender sent it before.
+    /// The peer has not read enough of the sender's earlier messages.
     #[error("peer '{0}' does not read what it is sent: this message is dropped")]
     Unread(PeerId),
     /// Too many rooms.

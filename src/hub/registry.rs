@@ -7,12 +7,12 @@ use std::time::Instant;
 use super::{ConnId, Grant, Hub, Notice, Output, Place, Reason, Refusal};
 use crate::protocol::{PeerId, RoomId};
 
-/// A wish for a name that has a holder.
+/// A request for a name that another connection holds.
 #[derive(Debug)]
 pub(super) struct Claim {
-    /// Whose.
+    /// The connection that asks for the name.
     pub(super) conn: ConnId,
-    /// The room that it is to enter with the name, if it is not to be in the lobby.
+    /// The room to join under the name; none to stay in the lobby.
     room: Option<RoomId>,
 }
 
@@ -32,7 +32,7 @@ impl Hub {
         name: PeerId,
         room: RoomId,
     ) -> Result<(), Refusal> {
-        // Nobody is asked for a sign of life by one who may not come in.
+        // A connection that may not join must not trigger a probe of the holder.
         if !self.may(conn, |grant: &Grant| grant.allows_room(&room)) {
             return Err(Refusal::NotGranted("this room"));
         }
@@ -71,7 +71,7 @@ impl Hub {
         }
     }
 
-    /// Registers under a name that nobody has, and joins, or does neither.
+    /// Registers under a free name and joins a room; undoes the registration if the join fails.
     fn admit_to(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
         let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
         state.is_assigned = state.grant.name.is_none();
@@ -94,14 +94,14 @@ impl Hub {
         }
     }
 
-    /// The holder's answer may still be under way.
+    /// Extends the deadline of a probe whose answer may still be under way.
     pub(super) fn late(&mut self, now: Instant, conn: ConnId) {
         if let Some((deadline, _)) = self.probes.get_mut(&conn) {
             *deadline = now + self.limits.probe;
         }
     }
 
-    /// A holder is gone: the first who waited for its name and can have it has it, the others go.
+    /// Gives the name of a holder that is gone to the first claimant that can take it, and refuses the other claims.
     pub(super) fn inherit(&mut self, holder: ConnId, name: Option<PeerId>) {
         let Some((_, mut waiting)) = self.probes.remove(&holder) else { return };
         let Some(name) = name else { return };
@@ -121,7 +121,8 @@ impl Hub {
         waiting.into_iter().for_each(|claim| self.send_away(claim));
     }
 
-    /// Refuses a claim. One to a name alone ends its connection, as the demos' server has it.
+    /// Refuses a claim. A claim without a room also closes the claimant's connection, as the server of the GStreamer
+    /// demos does.
     fn send_away(&mut self, claim: Claim) {
         if claim.room.is_some() {
             return self.notify(claim.conn, Notice::Refused(Refusal::IdTaken));
@@ -130,12 +131,12 @@ impl Hub {
         self.leave(claim.conn);
     }
 
-    /// The holders whose time for a sign of life is over.
+    /// Returns the holders whose time to answer a probe is over.
     pub fn overdue(&self, now: Instant) -> Vec<ConnId> {
         self.probes.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(id, _)| *id).collect()
     }
 
-    /// Whether a sign of life is waited for.
+    /// Returns whether a connection is being probed.
     pub fn is_probed(&self, conn: ConnId) -> bool {
         self.probes.contains_key(&conn)
     }

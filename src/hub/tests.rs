@@ -114,10 +114,10 @@ fn an_id_of_a_token_is_entered_with_by_its_bearer_alone_and_taken_over_from_the_
     };
     open(&mut bench, 2, &["attic"]);
     assert_eq!(bench.say(2, enter("bob")), [Output::Close(ConnId(2), Reason::NotGranted)]);
-    // Nobody is asked for a sign of life by one who may not come in.
+    // A connection that may not join must not trigger a probe of the holder.
     open(&mut bench, 3, &["cellar"]);
     assert_eq!(bench.say(3, enter("ann")), refused(3, Refusal::NotGranted("this room")));
-    // A living holder keeps its id, and who asked may ask again.
+    // A living holder keeps its id, and the claimant may try again.
     open(&mut bench, 4, &["attic"]);
     assert_eq!(bench.say(4, enter("ann")), [Output::Probe(ConnId(1))]);
     assert_eq!(bench.input(Input::Alive(ConnId(1))), refused(4, Refusal::IdTaken));

@@ -43,27 +43,27 @@ pub enum Event {
     Application(String, serde_json::Value),
     /// The server closes the room.
     Stopped,
-    /// The server said this, in another protocol, before it took us.
+    /// The server sent this text in another protocol, before the client was registered.
     Foreign(String),
     /// Nothing that concerns the client.
     Nothing,
 }
 
-/// What it means that the server closes the connection before it took us.
+/// The meaning of a close frame that arrives before the client is registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Closing {
-    /// It says why it does not want us.
+    /// The server refuses the client, for the given reason.
     Refused(String),
-    /// It speaks another protocol, as these words show.
+    /// The server speaks another protocol; the text is its own.
     Foreign(String),
-    /// It does not say why.
+    /// The server gives no reason.
     Silent,
 }
 
-/// The most of a foreign server's words that are passed on, in characters.
+/// The longest quoted text of a foreign server, in characters.
 const MAX_FOREIGN: usize = 80;
 
-/// The beginning of what a server of another protocol said.
+/// Returns an event that quotes the beginning of a foreign server's text.
 pub(super) fn foreign(text: &str) -> Event {
     Event::Foreign(text.chars().take(MAX_FOREIGN).collect())
 }
@@ -88,6 +88,6 @@ pub trait Backend: Send {
     }
     /// Registered, and neither in a call nor in a room.
     fn is_free(&self) -> bool;
-    /// Returns what it means that the server closes the connection with this code and these words before it took us.
+    /// Interprets a close frame with this code and reason that arrives before the client is registered.
     fn handle_close(&self, code: u16, reason: &str) -> Closing;
 }

@@ -1,4 +1,4 @@
-//! The bytes to a server: TCP, directly or by a tunnel through an HTTP proxy, and TLS.
+//! Opens the byte stream to a server: TCP, directly or through an HTTP proxy's tunnel, and TLS.
 
 use std::io;
 use std::net::{IpAddr, SocketAddrV6};
@@ -23,8 +23,8 @@ const MAX_HEAD: usize = 16 * 1024;
 pub(super) trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
 impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Opens the way to a server, over which its first request can go. Returns the server's address too, which nobody knows
-/// behind a proxy.
+/// Opens the connection to a server, ready for the HTTP request. Also returns the server's IP address; none behind a
+/// proxy, which does not reveal the address.
 pub(super) async fn dial(target: &Target) -> Result<(Box<dyn Stream>, Option<IpAddr>), ConnectError> {
     let name = target.name();
     let (host, port) = target.host_and_port().ok_or_else(|| ConnectError::Url(name.clone()))?;
@@ -77,7 +77,7 @@ async fn connect(target: &Target, host: &Host<&str>, port: u16) -> io::Result<Tc
     }
 }
 
-/// The number of an interface, which is given by name or number.
+/// Returns the index of a network interface, given by name or number.
 fn interface(zone: &str) -> io::Result<u32> {
     if let Ok(number) = zone.parse() {
         return Ok(number);
@@ -95,7 +95,7 @@ fn interface(zone: &str) -> io::Result<u32> {
     })
 }
 
-/// Opens a tunnel to `authority` through a proxy; in words why there is none.
+/// Opens a tunnel to `authority` through a proxy; the error is a text for people.
 async fn tunnel(proxy: &Proxy, authority: &str, target: &Target) -> Result<Box<dyn Stream>, String> {
     let unreachable = |error: io::Error| format!("it is not reachable: {error}");
     let tcp = TcpStream::connect((proxy.host.as_str(), proxy.port)).await.map_err(unreachable)?;
@@ -110,7 +110,7 @@ async fn tunnel(proxy: &Proxy, authority: &str, target: &Target) -> Result<Box<d
     stream.write_all(proxy.request(authority).as_bytes()).await.map_err(broken)?;
     stream.flush().await.map_err(broken)?;
     let mut head = Vec::new();
-    // Byte by byte: what follows the head is the server's.
+    // Reads byte by byte: the bytes after the head belong to the server's stream.
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
         match stream.read(&mut byte).await.map_err(broken)? {
@@ -122,7 +122,7 @@ async fn tunnel(proxy: &Proxy, authority: &str, target: &Target) -> Result<Box<d
     proxy.answer(&String::from_utf8_lossy(&head)).map(|()| stream)
 }
 
-/// What a failed TLS handshake means, with what to do.
+/// Converts an error of the TLS handshake, and adds advice.
 fn tls_error(target: &Target, error: &io::Error) -> ConnectError {
     let name = target.name();
     match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
@@ -146,7 +146,7 @@ fn tls_error(target: &Target, error: &io::Error) -> ConnectError {
     }
 }
 
-/// The server ended TLS with an alert (RFC 8446, 6.2).
+/// Describes an alert with which the server ended TLS (RFC 8446, 6.2).
 fn refused(target: &Target, alert: AlertDescription) -> String {
     match (alert, &target.own) {
         (AlertDescription::CertificateRequired, _) | (AlertDescription::HandshakeFailure, None) => {
@@ -157,11 +157,11 @@ fn refused(target: &Target, alert: AlertDescription) -> String {
     }
 }
 
-/// What it means that the upgrade to a WebSocket was not answered by HTTP.
+/// Converts an error of the WebSocket upgrade that is not an HTTP response.
 pub(super) fn upgrade_error(target: &Target, error: WsError) -> ConnectError {
     let name = target.name();
     match error {
-        // TLS 1.3 tells only after the handshake that a certificate is wanted.
+        // In TLS 1.3 the alert about a missing client certificate arrives after the handshake.
         WsError::Io(error) if error.get_ref().is_some_and(|inner| inner.is::<TlsError>()) => {
             tls_error(target, &error)
         }

@@ -1,6 +1,6 @@
-//! A client's way to a server. Each [`backend`] ([`room`], [`ssp`]) says what to send and what was meant, [`target`] which
-//! server it is, [`proxy`] what leads to it, [`reconnect`] when it is asked again, [`silence`] when it counts as gone (all
-//! pure); [`socket`] is the one driver of WebSockets. [`turn`] talks to TURN servers.
+//! A client's connection to a server. Each [`backend`] ([`room`], [`ssp`]) encodes and decodes one protocol; [`target`]
+//! describes the server, [`proxy`] chooses an HTTP proxy, [`reconnect`] decides about further attempts, [`silence`]
+//! detects a dead server (all pure). [`socket`] is the only driver of WebSockets; [`turn`] queries TURN servers.
 
 pub mod backend;
 mod dial;

@@ -1,8 +1,8 @@
-//! Which HTTP proxy leads to a server: `https_proxy`, `all_proxy` and `no_proxy`, read as curl reads them. Pure: the
+//! Chooses the HTTP proxy for a server from `https_proxy`, `all_proxy` and `no_proxy`, with curl's rules. Pure: the
 //! environment comes in as a function.
 //!
-//! As with curl, a server on this machine is no exception: `NO_PROXY=localhost,127.0.0.1` makes it one. Also as with
-//! curl, `HTTP_PROXY` in capitals does not count (a web server sets it from a request's `Proxy` header).
+//! As in curl, servers on this machine are no exception unless `NO_PROXY=localhost,127.0.0.1` names them, and
+//! `HTTP_PROXY` in capitals is ignored (a web server sets the variable from a request's `Proxy` header).
 
 use std::net::IpAddr;
 
@@ -13,48 +13,48 @@ use url::{Host, Url};
 
 use crate::protocol::Secret;
 
-/// The variables that are read, in the order in which they count, for `wss://` and for `ws://`.
+/// The variables that name a proxy, in order of precedence, for `wss://` and for `ws://`.
 const FOR_TLS: [&str; 4] = ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
 const FOR_PLAIN: [&str; 3] = ["http_proxy", "all_proxy", "ALL_PROXY"];
 const EXCEPT: [&str; 2] = ["no_proxy", "NO_PROXY"];
 
-/// What the environment says of proxies.
+/// The proxy settings of the environment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
-    /// For `wss://` and for `ws://`: the variable that says so, and what it says, which may hold a password.
+    /// The variable that applies to `wss://` (below: `ws://`), and its value, which may contain a password.
     tls: Option<(&'static str, Secret)>,
     plain: Option<(&'static str, Secret)>,
-    /// The hosts that are reached without a proxy.
+    /// Hosts that are reached without a proxy, in lower case.
     except: Vec<String>,
 }
 
-/// A proxy that leads to one server.
+/// The proxy through which a server is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proxy {
-    /// The variable of the environment that names it.
+    /// The environment variable that names the proxy.
     pub variable: &'static str,
-    /// Its name or address.
+    /// The proxy's host name or address.
     pub host: String,
-    /// Its port.
+    /// The proxy's port.
     pub port: u16,
-    /// The proxy itself is spoken to over TLS.
+    /// The connection to the proxy itself uses TLS.
     pub is_tls: bool,
-    /// What it is shown as `Proxy-Authorization` (RFC 7617).
+    /// The value of the `Proxy-Authorization` header (RFC 7617).
     pub authorization: Option<Secret>,
 }
 
-/// A variable names something that is no HTTP proxy.
+/// An environment variable whose value is not an HTTP proxy.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}: {reason}; an HTTP proxy looks like http://USER:PASSWORD@HOST:PORT")]
 pub struct ProxyError {
-    /// The variable of the environment.
+    /// The name of the environment variable.
     pub variable: &'static str,
-    /// What is wrong, without the value, which may hold a password.
+    /// The fault of the value; the value itself is omitted because it may contain a password.
     pub reason: String,
 }
 
 impl Proxies {
-    /// Reads the environment, which `variable` returns.
+    /// Reads the environment through the function `variable`.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Self {
         let first = |names: &[&'static str]| {
             let found = names.iter().find_map(|name| Some((*name, variable(name)?)));
@@ -70,11 +70,11 @@ impl Proxies {
         }
     }
 
-    /// Returns the proxy that leads to a host, if one is wanted.
+    /// Returns the proxy for a host, if the environment sets one.
     ///
     /// # Errors
     ///
-    /// [`ProxyError`] if the variable that counts names no HTTP proxy.
+    /// [`ProxyError`] if the value of the variable that applies is not an HTTP proxy.
     pub fn choose(&self, is_tls: bool, host: &Host<&str>) -> Result<Option<Proxy>, ProxyError> {
         let Some((variable, value)) = (if is_tls { &self.tls } else { &self.plain }) else { return Ok(None) };
         if self.except.iter().any(|entry| is_excepted(entry, host)) {
@@ -84,7 +84,8 @@ impl Proxies {
     }
 }
 
-/// Whether an entry of `no_proxy` means that host: `*`, an address, a network (`10.0.0.0/8`), a name, or the end of one.
+/// Returns whether an entry of `no_proxy` matches a host: `*`, an address, a network (`10.0.0.0/8`), a domain name, or
+/// a parent domain.
 fn is_excepted(entry: &str, host: &Host<&str>) -> bool {
     if entry == "*" {
         return true;
@@ -138,21 +139,22 @@ impl Proxy {
         Ok(Self {
             variable,
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-            // curl's default for proxies without a port, whatever the scheme, is 1080, which is no HTTP proxy's.
+            // curl defaults to port 1080 for every scheme, which HTTP proxies do not use; the scheme's own port is
+            // taken instead.
             port: url.port_or_known_default().unwrap_or(80),
             is_tls,
             authorization,
         })
     }
 
-    /// The proxy's address for people, without user and password.
+    /// Returns the proxy's address for people, without user and password.
     pub fn name(&self) -> String {
         let scheme = if self.is_tls { "https" } else { "http" };
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
         format!("{scheme}://{host}:{} ({})", self.port, self.variable)
     }
 
-    /// The request (RFC 9110, 9.3.6) that opens a tunnel to `authority`, which is a host and a port.
+    /// Returns the request (RFC 9110, 9.3.6) that opens a tunnel to `authority` (`HOST:PORT`).
     pub fn request(&self, authority: &str) -> String {
         let authorization = self.authorization.as_ref();
         let authorization = authorization.map(|value| format!("Proxy-Authorization: {}\r\n", value.0));
@@ -160,11 +162,11 @@ impl Proxy {
         format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{authorization}\r\n")
     }
 
-    /// Reads the head of the proxy's answer.
+    /// Parses the head of the proxy's response.
     ///
     /// # Errors
     ///
-    /// Why there is no tunnel, in words.
+    /// A text for people that says why the proxy opened no tunnel.
     pub fn answer(&self, head: &str) -> Result<(), String> {
         let (version, status) = head.lines().next().unwrap_or_default().split_once(' ').unwrap_or_default();
         let code = status.get(..3).filter(|_| matches!(version, "HTTP/1.0" | "HTTP/1.1"));

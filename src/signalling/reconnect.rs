@@ -1,63 +1,63 @@
-//! When a client tries again to reach its server, and when it ends. The same rules hold for all protocols. Pure: time
-//! and chance come in as arguments.
+//! Decides whether and when a client reconnects to its server. The same rules apply to all protocols. Pure: time and
+//! chance come in as arguments.
 //!
-//! docs/reconnect.md shows the table of [`verdict`] and what was measured.
+//! docs/reconnect.md contains the table of [`verdict`] and the measurements.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// The first pause after a failure; each failure more doubles it.
+/// The first pause after a failure; each further failure doubles the pause.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause. With an attempt that takes [`ATTEMPT`] at most, a client is back within 30 s of its server.
+/// The longest pause. Together with one attempt of [`ATTEMPT`] a client is back within 30 s of its server.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// How long one attempt may take: the connection, TLS, the registration and the way into a room together.
+/// The time limit of one attempt: TCP, TLS, the registration and entering a room together.
 pub const ATTEMPT: Duration = Duration::from_secs(15);
-/// How long a registration must have held to count as a success. Only then do the pauses begin anew.
+/// The time a registration must hold to count as a success and to reset the backoff.
 pub const HELD: Duration = Duration::from_secs(30);
-/// The longest `Retry-After` (RFC 9110, 10.2.3) that is obeyed.
+/// The upper bound on a server's `Retry-After` (RFC 9110, 10.2.3).
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(300);
 
-/// How many connects may follow each other without a pause (a token bucket of this size).
+/// The size of the token bucket: the number of connects that may follow each other without a pause.
 const BURST: u32 = 6;
-/// How often one connect more is allowed. In 15 s there are at most 6 + 2 connects, in a minute at most 6 + 8.
+/// The time to regain one token. At most 6 + 2 connects follow the first in 15 s, at most 6 + 8 in a minute.
 const REFILL: Duration = Duration::from_millis(7500);
 
-/// Why there is no registration.
+/// The reason why a registration failed or ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
-    /// The address, or a file of certificates or keys, cannot be used.
+    /// The server's address, or a file of certificates or keys, cannot be used.
     Settings,
-    /// Nothing answers at the address: no route, refused, reset, no answer in time.
+    /// The TCP connection failed: no route, refused, reset, or no answer in time.
     Unreachable,
-    /// The HTTP proxy refuses or wants a password.
+    /// The HTTP proxy opens no tunnel: a wrong setting, no connection, a refusal, or a missing password.
     Proxy,
     /// The server's certificate is not trusted.
     Certificate,
     /// TLS failed in another way.
     Tls,
-    /// The answer is HTTP, but no WebSocket: 200 with a page, 404, a redirection.
+    /// The response is not a WebSocket upgrade: 200 with a page, 404, a redirection, or not HTTP.
     NotWebSocket,
     /// 429 or 5xx: too many clients, or a server that restarts behind its balancer.
     Overloaded,
-    /// 401 or 403 of somebody who does not say that the token has ended.
+    /// Access denied without `invalid_token`: 401, 403 or 421, or socket.io's connect error.
     Denied,
-    /// 401 with `error="invalid_token"` (RFC 6750, 3.1): the token has ended or was revoked.
+    /// 401 with `error="invalid_token"` (RFC 6750, 3.1): the token has expired or was revoked.
     TokenEnded,
     /// The server speaks another protocol at this path.
     OtherProtocol,
-    /// The server took the connection and says nothing.
+    /// The server accepted the connection and sends nothing.
     Silent,
-    /// The server, or the path to it, ended the connection.
+    /// The connection ended, at the server or on the path.
     Closed,
-    /// The server refused in words: the id is taken, the room is full.
+    /// The server refused with an error message: the id is taken, the room is full.
     Refused,
-    /// The server sent this client away: close code 1008 (RFC 6455, 7.4.1), or `rtc:stop`.
+    /// The server dismissed this client: close code 1008 (RFC 6455, 7.4.1), or `rtc:stop`.
     Dismissed,
-    /// Something that has nothing to do with the server.
+    /// An error of the client that does not concern the server.
     Own,
 }
 
 impl Cause {
-    /// Every cause.
+    /// All causes, for tables and tests.
     pub const ALL: [Self; 15] = [
         Self::Settings,
         Self::Unreachable,
@@ -77,16 +77,16 @@ impl Cause {
     ];
 }
 
-/// Whether a client was registered before (in a room, where it wants to be in one).
+/// Tells whether the client was registered before (and in its room, if it joins one).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// The client was never registered: the user sees at once what is wrong.
+    /// The client was never registered: ending at once shows the user a wrong setting.
     BeforeFirstSuccess,
-    /// The client was registered once, so what it was told is right, and the fault is the server's or the network's.
+    /// The client was registered before: its settings are right, and the fault is the server's or the network's.
     AfterFirstSuccess,
 }
 
-/// What a client does.
+/// The decision about another attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// The client ends with an error.
@@ -95,8 +95,8 @@ pub enum Verdict {
     Retry,
 }
 
-/// Decides between an end and another attempt. After the first success only a token that has ended, a dismissal and
-/// an error of the client's own end it.
+/// Decides between ending and another attempt. After the first success, only an expired token, a dismissal and the
+/// client's own errors end the client.
 pub fn verdict(cause: Cause, stage: Stage) -> Verdict {
     match (stage, cause) {
         (Stage::BeforeFirstSuccess, _) => Verdict::End,
@@ -119,40 +119,40 @@ pub fn verdict(cause: Cause, stage: Stage) -> Verdict {
     }
 }
 
-/// How a registration, or an attempt at one, came to its end.
+/// The outcome of a registration, or of an attempt to register.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// In a failure; the server may have said how long to stay away.
+    /// A failure, with the server's `Retry-After` if it sent one.
     Failed(Option<Duration>),
-    /// In order, but for nothing: a session of two that never was connected is over.
+    /// An orderly end without a call: a session of two closed before the media path was connected.
     InOrder,
-    /// A call that was connected is over, which in the protocol of calls takes the registration with it.
+    /// The end of a connected call, which in the HELLO/SESSION protocol also ends the registration.
     CallOver,
 }
 
-/// Paces the connects of one client: a backoff that grows until a registration has held, and a token bucket.
+/// Paces the connects of one client: a backoff that resets after a registration has held, and a token bucket.
 #[derive(Debug, Clone, Default)]
 pub struct Reconnect {
     failures: u32,
     registered: Option<Instant>,
-    /// When the token bucket will be full again; none if it is full.
+    /// The time at which the token bucket is full again; none if it is full.
     full_at: Option<Instant>,
 }
 
 impl Reconnect {
-    /// Notes that a connect begins.
+    /// Records the start of a connect.
     pub fn connects(&mut self, now: Instant) {
         let from = self.full_at.map_or(now, |at| at.max(now));
         self.full_at = Some(from + REFILL);
     }
 
-    /// Notes that the client is registered.
+    /// Records a successful registration.
     pub fn registered(&mut self, now: Instant) {
         self.registered = Some(now);
     }
 
-    /// Returns how long to wait before the next connect. `chance` (0 to 1) takes away up to half of a growing pause,
-    /// so that the clients of a server that restarts do not come all at once.
+    /// Returns the pause before the next connect. `chance` (0 to 1) shortens a backoff pause by up to one half, to
+    /// spread the clients of a server that restarts.
     pub fn pause(&mut self, now: Instant, ended: Ended, chance: f64) -> Duration {
         let held = self.registered.take().is_some_and(|at| now.saturating_duration_since(at) >= HELD);
         if held {
@@ -172,15 +172,15 @@ impl Reconnect {
         pause.max(self.next_token(now))
     }
 
-    /// How long until the token bucket allows a connect.
+    /// Returns the time until the token bucket allows a connect.
     fn next_token(&self, now: Instant) -> Duration {
         let until_full = self.full_at.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
         until_full.saturating_sub(REFILL * (BURST - 1))
     }
 }
 
-/// Reads `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, which counts from `now` (since 1970). Returns nothing
-/// where the value is neither.
+/// Parses `Retry-After` (RFC 9110, 10.2.3): seconds, or a date, from which `now` (since 1970) is subtracted. Returns
+/// none if the value is neither.
 pub fn retry_after(value: &str, now: Duration) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
@@ -202,7 +202,7 @@ mod tests {
         assert_eq!(ends(Stage::BeforeFirstSuccess).count(), Cause::ALL.len());
         let after: Vec<Cause> = ends(Stage::AfterFirstSuccess).collect();
         assert_eq!(after, [Cause::TokenEnded, Cause::Dismissed, Cause::Own]);
-        // The table of the documentation has a row for each.
+        // The table in the documentation has one row per cause.
         let page = include_str!("../../docs/reconnect.md");
         for cause in Cause::ALL {
             let before = "ends";
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!((retry_after("soon", at), retry_after("-1", at)), (None, None));
     }
 
-    /// What a server does to one attempt, and for how long: seconds.
+    /// The outcome of one simulated attempt; all times in seconds.
     #[derive(Debug, Clone, Copy)]
     enum Attempt {
         Fails { takes: f64, asks: Option<u64> },
@@ -273,8 +273,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever servers, proxies and callers do: at most 9 connects in 15 s, at most 14 in a minute, and an
-        /// attempt that begins and ends within 30 s of the server's return, unless the server asked for more.
+        /// For any sequence of outcomes: at most 9 connects in 15 s, at most 14 in a minute, and a whole attempt within
+        /// 30 s of the server's return, unless the server asked for a longer wait.
         #[test]
         fn no_storm_and_no_long_absence(
             attempts in prop::collection::vec((attempt(), 0.0..=1.0), 1..80)

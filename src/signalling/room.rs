@@ -103,7 +103,7 @@ impl Backend for RoomClient {
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
             (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(text),
-            // ssp, and the greeting of socket.io.
+            // Text of an ssp server, or the greeting of a socket.io server.
             (Err(_), Phase::Registering) if line.starts_with(['{', '[']) || line.starts_with("0{") => {
                 foreign(line)
             }
@@ -211,7 +211,7 @@ mod tests {
         let closing = client.handle_close(1002, "invalid peer uid");
         assert!(matches!(closing, Closing::Refused(why) if why.contains("taken")));
         assert_eq!(client.handle_close(1001, ""), Closing::Silent);
-        // What a server of pools answers to HELLO.
+        // The answer of an ssp server to HELLO.
         let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
         assert!(matches!(client.handle_text(error), Event::Foreign(words) if words.contains("rtc:error")));
     }

@@ -1,18 +1,18 @@
-//! When a server that says nothing is asked whether it is still there, and when it counts as gone. A path can die without
-//! a word (a NAT that forgets, a power cut): TCP alone would notice that never, or after a quarter of an hour. Pure: time
-//! comes in as an argument.
+//! Decides when to ping a silent server, and when to give the connection up. A path can die without notice (an expired
+//! NAT binding, a power cut); TCP alone would detect the loss never, or after a quarter of an hour. Pure: time comes in
+//! as an argument.
 
 use std::time::{Duration, Instant};
 
-/// How long a server may be silent. Every server must answer a WebSocket ping (RFC 6455, 5.5.2).
+/// The default limit on a server's silence. Every server must answer a WebSocket ping (RFC 6455, 5.5.2).
 pub const LONGEST_SILENCE: Duration = Duration::from_secs(42);
-/// The shortest bound that a server's own words (socket.io's `pingInterval` and `pingTimeout`) can set.
+/// The lowest limit that a server's settings (socket.io's `pingInterval` and `pingTimeout`) can impose.
 const SHORTEST_SILENCE: Duration = Duration::from_secs(5);
 
-/// What is to be done now.
+/// The next action of the connection driver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Duty {
-    /// Nothing until that time.
+    /// Do nothing until this time.
     Wait(Instant),
     /// Send a ping.
     Ping,
@@ -20,7 +20,7 @@ pub enum Duty {
     GiveUp,
 }
 
-/// Watches one connection.
+/// Tracks the silence of one connection.
 #[derive(Debug, Clone)]
 pub struct Silence {
     longest: Duration,
@@ -29,17 +29,17 @@ pub struct Silence {
 }
 
 impl Silence {
-    /// A connection that was opened just now, over which there may be silence for `longest`.
+    /// Returns the state of a connection that was just opened and may be silent for `longest`.
     pub fn new(now: Instant, longest: Duration) -> Self {
         Self { longest, heard: now, is_pinged: false }
     }
 
-    /// Takes a shorter bound, as the server itself gives it; a longer one changes nothing.
+    /// Lowers the limit to a value from the server, but not below 5 s; ignores a higher value.
     pub fn shorten(&mut self, longest: Duration) {
         self.longest = self.longest.min(longest.max(SHORTEST_SILENCE));
     }
 
-    /// Notes that something came last at that time, whatever it was.
+    /// Records the time at which bytes last arrived.
     pub fn heard(&mut self, at: Instant) {
         if at > self.heard {
             self.heard = at;
@@ -47,18 +47,18 @@ impl Silence {
         }
     }
 
-    /// Notes that a ping was sent.
+    /// Records that a ping was sent.
     pub fn pinged(&mut self) {
         self.is_pinged = true;
     }
 
-    /// How long a connection may be silent.
+    /// Returns the limit on the server's silence.
     pub fn longest(&self) -> Duration {
         self.longest
     }
 
-    /// Returns what is to be done. A server is pinged after two thirds of the bound: later than servers usually ping
-    /// by themselves (20 to 25 s), so that only one side does.
+    /// Returns the next action. The ping is due after two thirds of the limit: later than most servers send their own
+    /// pings (20 to 25 s), so usually only one side pings.
     pub fn duty(&self, now: Instant) -> Duty {
         let (ping_at, gone_at) = (self.heard + self.longest * 2 / 3, self.heard + self.longest);
         if now >= gone_at {
@@ -77,7 +77,8 @@ impl Silence {
 mod tests {
     use super::*;
 
-    /// Runs on virtual time against a server that answers pings until that second; when it counts as gone.
+    /// Simulates a server that answers pings until the second `dies`; returns the second of giving up, and the number
+    /// of pings.
     fn gone_at(dies: u64, says_every: Option<u64>) -> (u64, usize) {
         let start = Instant::now();
         let second = Duration::from_secs(1);

@@ -25,7 +25,7 @@ use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::SERVER;
 use crate::protocol::socketio::Packet;
 
-/// How long connecting may take, with a proxy, TLS and the upgrade.
+/// The time limit for connecting, including the proxy, TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
 /// No close frame came; one without a code came (RFC 6455, 7.4.1).
 const ABNORMAL: u16 = 1006;
@@ -34,10 +34,10 @@ const NO_STATUS: u16 = 1005;
 const WRITE: Duration = Duration::from_secs(10);
 /// The messages that are taken of a server in one go.
 const TURN: usize = 16;
-/// The most characters of a server's own words that are passed on.
+/// The longest text of a server that is quoted in errors, in characters.
 const MAX_WORDS: usize = 200;
 
-/// A stream that remembers when bytes came last, be they part of a message that is not whole yet.
+/// A stream that records the time of the last bytes received, even within an incomplete message.
 struct Heard {
     stream: Box<dyn Stream>,
     at: Instant,
@@ -102,7 +102,7 @@ impl Socket {
         self.reads_ahead
     }
 
-    /// The address that the server has on this connection; nothing where that is not known.
+    /// Returns the server's IP address on this connection; none if it is unknown (behind a proxy).
     pub fn server_address(&self) -> Option<IpAddr> {
         self.server
     }
@@ -154,7 +154,8 @@ impl Socket {
             };
             match Packet::parse(&text) {
                 Ok(Packet::Open(open)) => {
-                    // The server pings so often, and a client that hears none in this time counts it as gone.
+                    // The server pings every `pingInterval`; a socket.io client gives up after `pingInterval +
+                    // pingTimeout` without one.
                     let longest = open.ping_interval.saturating_add(open.ping_timeout);
                     self.silence.shorten(Duration::from_millis(longest));
                     self.send(Packet::Connect(None).to_string()).await?;
@@ -191,8 +192,8 @@ impl Socket {
         or(send, late).await
     }
 
-    /// Returns the next message; pings are answered meanwhile. A server that is silent for too long is pinged, and then
-    /// counts as gone. May be dropped while it waits, without loss.
+    /// Returns the next message, and answers pings meanwhile. Pings a server that is silent for too long, then reports
+    /// the connection as closed. Cancel-safe: dropping the future loses no message.
     pub async fn receive(&mut self) -> Frame {
         loop {
             // One who says things without end lets others have their turn.
@@ -224,7 +225,7 @@ impl Socket {
         }
     }
 
-    /// What a message is to those above; nothing where it concerns the connection alone.
+    /// Converts a WebSocket message for the caller; none if the message concerns only the connection.
     async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Option<Frame> {
         Some(match message {
             Some(Ok(Message::Text(text))) if self.is_socketio => match Packet::parse(text.as_str()) {
@@ -235,7 +236,7 @@ impl Socket {
                     Frame::Closed(ABNORMAL, error.to_string())
                 }
                 Ok(Packet::Disconnect | Packet::Close) => Frame::Closed(NO_STATUS, String::new()),
-                // What is meant for others, or for nobody.
+                // Packets for other namespaces, and packets that do not parse.
                 Ok(_) | Err(_) => return None,
             },
             Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
@@ -250,10 +251,10 @@ impl Socket {
         })
     }
 
-    /// Asks whether the server is still there. Over a path that is dead even this may not leave.
+    /// Sends a ping, for at most [`WRITE`]: on a dead path even a ping may not leave.
     async fn ping(&mut self) {
         let ping = async {
-            // An error is met again by the next read.
+            // The next read reports the error again.
             let _ = self.ws.send(Message::Ping(Default::default())).await;
         };
         let late = async {
@@ -285,7 +286,7 @@ impl Socket {
     }
 }
 
-/// Returns the error that an HTTP answer stands for where a WebSocket was asked for.
+/// Converts an HTTP response that refuses the WebSocket upgrade.
 fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
     let (name, status, headers) = (target.name(), response.status(), response.headers());
     let said = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
@@ -312,24 +313,24 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
-/// The body is meant for people who read it as it is; a page of HTML is not.
+/// Returns whether a response's body is plain text for people, as opposed to an HTML page.
 fn is_text(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_none_or(|kind| kind.starts_with("text/plain"))
 }
 
-/// The server says that our token has ended or was revoked (RFC 6750, 3.1), which no proxy would say.
+/// Returns whether the server reports the token as expired or revoked (RFC 6750, 3.1), which no proxy reports.
 fn has_ended(headers: &HeaderMap) -> bool {
     header(headers, "www-authenticate").is_some_and(|value| value.contains("invalid_token"))
 }
 
-/// What `Retry-After` says. A date counts from the server's own clock, where it tells it.
+/// Returns the value of `Retry-After`. A date is relative to the response's `Date` header, or else to the local clock.
 fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
     let told = header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
     let now = told.unwrap_or_else(SystemTime::now).duration_since(UNIX_EPOCH).unwrap_or_default();
     retry_after(header(headers, "retry-after")?, now)
 }
 
-/// Words of a server, as many as are passed on.
+/// Returns the first [`MAX_WORDS`] characters of a server's text.
 fn words(text: &str) -> String {
     text.chars().take(MAX_WORDS).collect()
 }
@@ -364,7 +365,7 @@ mod tests {
         let wait = |headers: &[(&str, &str)]| (cause(503, headers).0, cause(429, headers).1);
         assert_eq!(wait(&[("retry-after", "7")]), (Cause::Overloaded, Some(Duration::from_secs(7))));
         assert_eq!(wait(&[]), (Cause::Overloaded, None));
-        // By the server's clock, not by ours.
+        // The date is relative to the server's clock, not to the local clock.
         let dates =
             [("date", "Sun, 06 Nov 1994 08:49:00 GMT"), ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")];
         assert_eq!(wait(&dates).1, Some(Duration::from_secs(37)));

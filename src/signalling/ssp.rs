@@ -105,7 +105,7 @@ impl Backend for SspClient {
     fn handle_text(&mut self, text: &str) -> Event {
         match ServerEvent::parse(text) {
             Ok(event) => self.event(event).unwrap_or_else(|| Event::Junk("an id that is none".to_owned())),
-            // All that ssp says is JSON.
+            // Every ssp message is JSON; other text belongs to another protocol.
             Err(_) if !self.is_in && !text.trim_start().starts_with('{') => foreign(text),
             Err(_) => Event::Junk("something that is not part of the protocol".to_owned()),
         }
@@ -148,7 +148,8 @@ impl Backend for SspClient {
 
     fn handle_close(&self, code: u16, reason: &str) -> Closing {
         match (code, reason) {
-            // Protocol error (RFC 6455, 7.4.1): so servers of rooms end what does not begin with HELLO.
+            // Servers of the room protocol close with "protocol error" (RFC 6455, 7.4.1) if the first message is not
+            // HELLO.
             (PROTOCOL_ERROR, reason) => Closing::Foreign(format!("{code} {reason}")),
             (_, "") => Closing::Silent,
             (_, reason) => Closing::Refused(reason.to_owned()),

@@ -1,4 +1,4 @@
-//! Which server a client wants, what it speaks, and how it is reached. Pure.
+//! The server that a client connects to: address, protocol, trust and proxy. Pure.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -13,40 +13,40 @@ use crate::protocol::ssp::Version;
 use crate::protocol::{Secret, socketio};
 use crate::tls::{ClientCertificate, Trust};
 
-/// What a server speaks.
+/// The protocol of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// HELLO, SESSION, ROOM.
+    /// The HELLO/SESSION/ROOM protocol.
     Room,
-    /// ssp, the protocol of pools, in that version.
+    /// ssp, the protocol of pools, in this version.
     Ssp(Version),
 }
 
-/// Which server, and whether to believe it.
+/// A server's address, and the settings of a connection to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     url: Url,
-    /// The interface of a link-local address (RFC 4007, 11), by name or number.
+    /// The interface of a link-local address (the zone of RFC 4007, 11), by name or number.
     zone: Option<String>,
     pub(super) trust: Trust,
     pub(super) own: Option<ClientCertificate>,
     proxies: Proxies,
     protocol: Protocol,
-    /// What the query asks for, besides what the address says.
+    /// A query parameter that is appended to the address.
     query: Option<&'static str>,
-    /// Lines go wrapped in packets of socket.io.
+    /// Messages are wrapped in socket.io packets.
     pub(super) is_socketio: bool,
     token: Option<Secret>,
     pub(super) silence: Duration,
 }
 
 impl Target {
-    /// Reads `ws://…` or `wss://…`, these with `ssp+` before them, or `ssp+http(s)://…` for socket.io; a bare `host:port`
-    /// is taken as `wss://`. A link-local address names its interface: `wss://[fe80::1%eth0]:8443`.
+    /// Parses `ws://…` or `wss://…`, optionally prefixed by `ssp+`, or `ssp+http(s)://…` for socket.io; a bare
+    /// `host:port` means `wss://`. A link-local address includes its interface: `wss://[fe80::1%eth0]:8443`.
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Url`], if the text is no address of a server.
+    /// [`ConnectError::Url`] if the text is not a server's address.
     pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
         let wrong = || ConnectError::Url(text.to_owned());
         let (text, zone) = without_zone(text);
@@ -56,7 +56,7 @@ impl Target {
             None => (Protocol::Room, full.as_str()),
         };
         let is_socketio = protocol != Protocol::Room && full.starts_with("http");
-        // The transport of socket.io is a WebSocket here too.
+        // The transport of socket.io is a WebSocket as well.
         let full = if is_socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
         let mut url = Url::parse(&full).map_err(|_| wrong())?;
         if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
@@ -85,7 +85,7 @@ impl Target {
         })
     }
 
-    /// The address for people, without what may be secret in it.
+    /// Returns the address for people, without its secret parts.
     pub fn name(&self) -> String {
         let mut url = self.url.clone();
         url.set_query(None);
@@ -98,7 +98,7 @@ impl Target {
         }
     }
 
-    /// The same server, which speaks that version of ssp, if it speaks ssp.
+    /// Sets the version of ssp; other protocols ignore the version.
     pub fn ssp_version(mut self, version: Version) -> Self {
         if let Protocol::Ssp(speaks) = &mut self.protocol {
             *speaks = version;
@@ -106,81 +106,81 @@ impl Target {
         self
     }
 
-    /// The same server, to which this token is shown.
+    /// Sets the token that the client sends to the server.
     pub fn token(mut self, token: Option<Secret>) -> Self {
         self.token = token;
         self
     }
 
-    /// The same server, to which this certificate is shown where it asks for one.
+    /// Sets the certificate that the client presents if the server asks for one.
     pub fn client_certificate(mut self, own: Option<ClientCertificate>) -> Self {
         self.own = own;
         self
     }
 
-    /// The same server, reached through a proxy where these want it.
+    /// Sets the proxy settings.
     pub fn proxies(mut self, proxies: Proxies) -> Self {
         self.proxies = proxies;
         self
     }
 
-    /// The same server, which counts as gone after so long a silence ([`LONGEST_SILENCE`] by default).
+    /// Sets the limit on the server's silence (default: [`LONGEST_SILENCE`]).
     pub fn silence(mut self, longest: Duration) -> Self {
         self.silence = longest;
         self
     }
 
-    /// What it speaks.
+    /// Returns the protocol of the server.
     pub fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// The same server, without asking for roomtone's additions, or asking for them.
+    /// Sets whether the client asks for roomtone's protocol additions.
     pub fn extended(mut self, extended: bool) -> Self {
         self.query = extended.then_some(EXTENSION_QUERY);
         self
     }
 
-    /// The same server, asked for fresh STUN and TURN servers alone ([`ICE_QUERY`]).
+    /// Makes the request ask only for fresh STUN and TURN servers ([`ICE_QUERY`]).
     pub fn for_ice_servers(mut self) -> Self {
         self.query = Some(ICE_QUERY);
         self
     }
 
-    /// Whether the server is believed whatever certificate it has.
+    /// Returns whether any certificate of the server is accepted.
     pub fn is_insecure(&self) -> bool {
         self.trust == Trust::Anybody
     }
 
-    /// The connection is encrypted.
+    /// Returns whether the connection uses TLS.
     pub(super) fn is_tls(&self) -> bool {
         self.url.scheme() == "wss"
     }
 
-    /// The host and the port.
+    /// Returns the host and the port.
     pub(super) fn host_and_port(&self) -> Option<(Host<&str>, u16)> {
         Some((self.url.host()?, self.url.port_or_known_default().unwrap_or(443)))
     }
 
-    /// The interface of a link-local address.
+    /// Returns the interface of a link-local address.
     pub(super) fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// The address is good on one link alone, and it is not said on which.
+    /// Returns whether the address is link-local but names no interface.
     pub(super) fn lacks_zone(&self) -> bool {
         let is_local = |ip: Ipv6Addr| ip.is_unicast_link_local();
         self.zone.is_none() && matches!(self.url.host(), Some(Host::Ipv6(ip)) if is_local(ip))
     }
 
-    /// The proxy that leads to it, if one does.
+    /// Returns the proxy for this server, if the settings name one.
     pub(super) fn proxy(&self) -> Result<Option<Proxy>, ConnectError> {
         let Some(host) = self.url.host() else { return Ok(None) };
         let proxy = self.proxies.choose(self.is_tls(), &host);
         proxy.map_err(|error| ConnectError::Proxy(self.name(), error.to_string()))
     }
 
-    /// What to try where this server speaks another protocol at this path, for people.
+    /// Returns advice for people if the server speaks another protocol at this path.
     pub fn suggestion(&self) -> String {
         let name = self.name();
         match self.protocol {
@@ -196,7 +196,7 @@ impl Target {
         }
     }
 
-    /// What is asked for, with what may be secret.
+    /// Returns the request URL, including its secret parts.
     pub(super) fn request_url(&self) -> String {
         let mut url = self.url.clone();
         if let Some(token) = &self.token {
@@ -212,8 +212,8 @@ impl Target {
     }
 }
 
-/// Takes the zone (RFC 6874, or as people write it) out of an address, which [`Url`] does not know. An address of IPv6 that
-/// stands alone gets its brackets.
+/// Splits the zone (RFC 6874, or the common unescaped form) from an address, since [`Url`] rejects zones. Adds the
+/// brackets to a bare IPv6 address.
 fn without_zone(text: &str) -> (String, Option<String>) {
     let address = text.split('%').next().unwrap_or_default();
     let text = if address.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
