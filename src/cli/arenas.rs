@@ -1,19 +1,22 @@
-//! How many arenas glibc's malloc has.
+//! Limit on the number of malloc arenas of glibc.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-/// Reads the number of arenas (mallopt(3)); malloc reads it once, before `main`.
+/// Environment variable with the most arenas (mallopt(3)); glibc reads it once, before `main`.
 const VARIABLE: &str = "MALLOC_ARENA_MAX";
 
-/// With one, threads wait for each other more; by default there are eight for each processor.
+/// Number of arenas that the program sets; glibc's default is eight per processor. A single arena would make threads
+/// wait for its lock more often.
 const ARENAS: &str = "2";
 
-/// Starts the program anew in this process, with few arenas, unless the user said how many there are to be.
+/// Replaces this process by a new run of the program with [`ARENAS`] arenas, unless the user's environment sets the
+/// number.
 ///
-/// A call has dozens of threads, which GStreamer makes and ends with the streams, and each arena keeps what its threads
-/// needed at most. Ten floods of sources (`tests/hostile.rs`) on two processors took 17 MB that were not given back, and 4 MB
-/// with two arenas (2026-11-30). malloc_trim(3) and mallopt(3) would take `unsafe` code.
+/// A call has dozens of threads, which GStreamer starts and ends with the streams, and each arena keeps the most
+/// memory that its threads ever needed. Ten floods of sources (`tests/hostile.rs`) on two processors left 17 MB
+/// unreturned with the default, 4 MB with two arenas (2026-11-30). malloc_trim(3) and mallopt(3) would need `unsafe`
+/// code.
 pub(super) fn have_few() {
     let is_said = [VARIABLE, "GLIBC_TUNABLES"].iter().any(|name| std::env::var_os(name).is_some());
     let Some(program) = std::env::current_exe().ok().filter(|_| !is_said) else { return };
@@ -22,7 +25,7 @@ pub(super) fn have_few() {
     arguments.next().into_iter().for_each(|name| {
         command.arg0(name);
     });
-    // It comes back only where it fails, and then all goes on with as many arenas as there are.
+    // exec() returns only on failure; the program then continues with the default number of arenas.
     let error = command.args(arguments).env(VARIABLE, ARENAS).exec();
     tracing::debug!("the program does not start with fewer arenas: {error}");
 }

@@ -52,7 +52,7 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// Reads the arguments, completed by the configuration file; wrong ones, and `--help`, end the program here.
+    /// Reads the arguments, completed by the configuration file. Invalid arguments and `--help` end the program here.
     pub(super) fn read() -> Result<Self, CliError> {
         let cli = Self::parse_with(&[]);
         let given = config::read(cli.config.as_deref(), &Self::command())?;
@@ -62,7 +62,7 @@ impl Cli {
     /// Reads the arguments, with the values of the configuration file as defaults.
     fn parse_with(given: &[Given]) -> Self {
         let complete = |argument: clap::Arg| {
-            // That every option has a variable is said once, not at each.
+            // The help text states once that every option has a variable, not at each option.
             let argument = argument.hide_env(true);
             match given.iter().find(|one| argument.get_long() == Some(&one.key)) {
                 Some(one) => argument.default_values(one.texts.clone()),
@@ -231,10 +231,10 @@ pub struct ClientArgs {
     pub paths: PathArgs,
 }
 
-/// Where a server listens by default.
+/// Address and port on which a server listens by default.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 
-/// Reads `ADDR:PORT`; a part that is missing is that of [`LISTEN`].
+/// Reads `ADDR:PORT`; a missing part is taken from [`LISTEN`].
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     let address = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let alone = || address.parse().map(|address| SocketAddr::new(address, LISTEN.port()));

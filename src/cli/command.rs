@@ -1,4 +1,4 @@
-//! A command in one line: JSON for programs, words for people. Pure.
+//! Commands that stand on one line each: JSON from programs, words from people. Pure.
 
 use serde::Deserialize;
 
@@ -6,7 +6,7 @@ use crate::app::{Change, Command};
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
 
-/// A command as JSON: `{"command":"say","text":"hello"}`.
+/// A command in JSON, such as `{"command":"say","text":"hello"}`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
 enum JsonCommand {
@@ -56,7 +56,7 @@ fn of_program(line: &str) -> Result<Command, String> {
     })
 }
 
-/// A named source and its device in one line, or a whole pipeline.
+/// Reads a source: a name and its device on one line, or a whole pipeline.
 fn source(kind: Kind, text: &str) -> Command {
     let (name, device) = match text.split_once(' ') {
         Some((name, device)) if !text.contains('!') => (name, Some(device.trim().to_owned())),
@@ -84,7 +84,7 @@ fn of_person(line: &str) -> Result<Command, String> {
             }
             None => return Err(HELP.to_owned()),
         },
-        // One letter and Enter, for people at a terminal.
+        // Commands of a single letter and Enter, for people at a terminal.
         ("m", "") => Command::Send(Change::Toggle(Kind::Audio)),
         ("c", "") => Command::Send(Change::Toggle(Kind::Video)),
         ("y" | "yes" | "accept", "") => Command::Decide(true),
@@ -109,7 +109,8 @@ fn of_person(line: &str) -> Result<Command, String> {
     })
 }
 
-/// Reads a line of a program (`json`) or of a person; nothing where it is blank, and in words what is wrong with it.
+/// Reads a line of a program (`json`) or of a person. Returns `None` for a blank line, and an error in words for an
+/// invalid one.
 pub fn parse(line: &str, json: bool) -> Result<Option<Command>, String> {
     match (line.trim(), json) {
         ("", _) => Ok(None),

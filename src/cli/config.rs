@@ -1,5 +1,5 @@
-//! The configuration file: TOML, options under their long names, for all commands together. Its values become the
-//! defaults of the options, so flags win over the environment and the environment over the file.
+//! The configuration file: TOML, with the options of all commands under their long names. Its values become the
+//! defaults of the options: flags override the environment, and the environment overrides the file.
 
 use std::path::{Path, PathBuf};
 
@@ -10,21 +10,21 @@ use toml::de::{DeTable, DeValue};
 
 use super::CliError;
 
-/// The variable that is no option: the log's filter.
+/// Variable with the filter of the log, which has no option.
 const LOG: &str = "ROOMTONE_LOG";
-/// What all variables of the program begin with.
+/// Prefix of all environment variables of the program.
 const PREFIX: &str = "ROOMTONE_";
 
-/// An option that the file sets.
+/// An option that the configuration file sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
-    /// Its long name.
+    /// Long name of the option, without dashes.
     pub(super) key: String,
-    /// Its value as on the command line; several where it is a list.
+    /// Values in the form of the command line: several if the option takes a list.
     pub(super) texts: Vec<String>,
 }
 
-/// Reads the file that was named, or the default one where it is there; each value fits its option.
+/// Reads the file `named`, or the default file if it exists, and checks each value with the parser of its option.
 pub(super) fn read(named: Option<&Path>, command: &Command) -> Result<Vec<Given>, CliError> {
     let default = crate::paths::config_dir().map(|dir| dir.join("config.toml")).filter(|path| path.exists());
     let Some(path) = named.map(Path::to_owned).or(default) else { return Ok(vec![]) };
@@ -39,7 +39,7 @@ struct File<'a> {
 }
 
 impl File<'_> {
-    /// An error at that byte.
+    /// Returns an error with the line of the byte `at`.
     fn wrong(&self, at: usize, why: &str) -> CliError {
         let before = self.text.as_bytes().get(..at).unwrap_or_default();
         let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
@@ -69,13 +69,13 @@ fn parse(file: &File<'_>, command: &Command) -> Result<Vec<Given>, CliError> {
     Ok(given)
 }
 
-/// The options of all commands that may stand in the file.
+/// Returns the options of all commands that the file may set: those with a long name, except `--config`.
 fn options(command: &Command) -> Vec<&Arg> {
     let all = command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments));
     all.filter(|option| option.get_long().is_some_and(|long| long != "config")).collect()
 }
 
-/// A value as it would stand on the command line. A number is a text there like any other.
+/// Converts a value to its form on the command line, where a number is a text too.
 fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     let wrong = |is: &str| Err(format!("{is} is no value of an option"));
     Ok(vec![match value.get_ref() {
@@ -98,7 +98,7 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     }])
 }
 
-/// Says what is wrong with an option's value.
+/// Checks a value against its option; the error says in words why it does not fit.
 fn fits(option: &Arg, value: &DeValue<'_>, texts: &[String]) -> Result<(), String> {
     let possible: Vec<String> =
         option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
@@ -118,7 +118,7 @@ fn fits(option: &Arg, value: &DeValue<'_>, texts: &[String]) -> Result<(), Strin
     }
 }
 
-/// Lets the option's own parser look at a value.
+/// Checks a value with the option's own parser.
 fn fits_alone(option: &Arg, text: &str, possible: &[String]) -> Result<(), String> {
     if matches!(option.get_action(), ArgAction::Count) {
         return text.parse::<u8>().map(drop).map_err(|_| format!("'{text}' is not a small number"));
@@ -136,7 +136,7 @@ fn fits_alone(option: &Arg, text: &str, possible: &[String]) -> Result<(), Strin
     Err(format!("'{text}' is no value for it: {why}"))
 }
 
-/// The known name that is most like this one, as the end of a sentence; nothing where none is like it.
+/// Returns the known name that is most similar, as the end of a sentence; an empty text if none is similar.
 fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     let all = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
     match all.min() {
@@ -145,7 +145,7 @@ fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String 
     }
 }
 
-/// A note for each variable that looks like one of the program's and is none.
+/// Returns a note for each variable that has the program's prefix and belongs to no option.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>, command: &Command) -> Vec<String> {
     let mut known: Vec<&str> =
         options(command).iter().filter_map(|option| option.get_env()?.to_str()).collect();

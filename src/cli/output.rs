@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::app::{Event, PeerState, Sink};
 use crate::base::text::{brief, escape_json, shown, shown_lines};
 
-/// The longest error that ends the program, in characters: its text may be a server's.
+/// Most characters of the error that ends the program: its text may come from a server.
 const MAX_ERROR: usize = 1000;
 
 /// A number of bytes for people.
@@ -141,7 +141,7 @@ pub(super) fn result_line(line: &str) {
     let _ = writeln!(out, "{}", shown_lines(line)).and_then(|()| out.flush());
 }
 
-/// Writes a line, or several, to stderr. Whoever composed it has escaped the line ends of others.
+/// Writes a line, or several, to stderr. The caller has escaped the line ends in texts of other people.
 pub(super) fn human(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "{}", shown_lines(line));
 }
@@ -156,7 +156,7 @@ pub fn fatal(program: &str, error: &str) {
     human(&format!("{program}: {error}"));
 }
 
-/// Whether stderr is a terminal whose user did not turn colours off (no-color.org).
+/// Returns whether stderr is a terminal whose user did not turn colours off (no-color.org).
 pub(super) fn has_colours() -> bool {
     colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref())
 }
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(human_line(&event).unwrap(), "a\\u{1b}[2J says: x\\u{7}\\r\\ny");
     }
 
-    /// Every event that carries words of others, with these words in each place.
+    /// Returns each event that carries text of other people, with `text` in each of its fields.
     fn events(text: &str) -> Vec<Event> {
         let said = || text.to_owned();
         let mut events = vec![

@@ -63,7 +63,7 @@ pub fn run() -> Result<(), CliError> {
     result
 }
 
-/// Tells of variables that are misspelt, most likely.
+/// Warns of environment variables that have the program's prefix but belong to no option: most likely misspelt.
 fn tell_unknown_variables(json: bool) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let sink = output::sink(json);
@@ -72,7 +72,7 @@ fn tell_unknown_variables(json: bool) {
     }
 }
 
-/// Starts the log on stderr; `ROOMTONE_LOG` takes the filter language of tracing.
+/// Starts the log on stderr; the variable `ROOMTONE_LOG` accepts the filter language of tracing.
 fn start_log(verbose: u8) {
     let level = match verbose {
         // The TURN client tells of addresses and users in its own words.
@@ -82,7 +82,7 @@ fn start_log(verbose: u8) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("ROOMTONE_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    // What stands in a field may be another's words.
+    // The value of a field may contain text of other people: it is escaped.
     let fields = format::debug_fn(|writer, field, value| {
         let value = shown(&format!("{value:?}"));
         match field.name() {
@@ -98,7 +98,8 @@ fn start_log(verbose: u8) {
         .init();
 }
 
-/// Calls `on_signal` at Ctrl-C or SIGTERM. A later one ends the program at once.
+/// Calls `on_signal` at the first Ctrl-C or SIGTERM. A second signal ends the program at once, if it comes a second
+/// or more after the first.
 fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
     let mut signals = Signals::default();
     let handler = move || match signals.take(Instant::now()) {
@@ -174,7 +175,7 @@ fn serve(args: &ServeArgs, json: bool) -> Result<(), CliError> {
                 let _ = stopped.recv().await;
             })
             .await;
-        // A server runs until somebody stops it: that is its normal end.
+        // A server runs until a signal stops it: that is its normal end.
         Ok(())
     })
 }
@@ -212,12 +213,12 @@ mod media {
         commands
     }
 
-    /// Our own name.
+    /// Checks an id that this side registers, by our own server's strict rule.
     fn own_id(text: &str) -> Result<PeerId, CliError> {
         text.parse().map_err(|error| CliError::Usage(format!("'{text}': {error}")))
     }
 
-    /// The name of a peer, whose server may let it have what we may not.
+    /// Checks the id of a peer loosely: its server may allow ids that ours refuses.
     fn peer_id(text: &str) -> Result<PeerId, CliError> {
         PeerId::from_server(text).map_err(|error| CliError::Usage(format!("'{text}': {error}")))
     }
@@ -363,7 +364,8 @@ mod media {
         let proxies = Proxies::read(|name| std::env::var(name).ok());
         let target = target.ssp_version(version).token(client.token).client_certificate(own).proxies(proxies);
         let options = media_options(&args.media, ice)?;
-        // Short, for people read it out and type it; it grants nothing, for everybody on the server may see it.
+        // The default id is short, because people read it aloud and type it. It grants nothing: everybody on the
+        // server may see it.
         let id = client.id.unwrap_or_else(|| fastrand::u32(1000..10_000).to_string());
         let sink = output::sink(json);
         if target.is_insecure() {

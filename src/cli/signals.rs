@@ -1,30 +1,31 @@
-//! What signals ask for (Ctrl-C, SIGTERM).
+//! Meaning of signals (Ctrl-C, SIGTERM).
 
 use std::time::{Duration, Instant};
 
-/// A signal that comes so soon after the first is the same wish: `timeout` signals the process and then its group, and a
-/// terminal's Ctrl-C goes to a wrapper too, which passes it on. A person who presses twice takes longer.
+/// Time after the first signal in which another one counts as the same request: `timeout` signals the process and
+/// then its group, and a terminal's Ctrl-C also reaches a wrapper, which forwards it. A person who presses twice
+/// takes longer.
 const SAME: Duration = Duration::from_secs(1);
 
-/// What a signal asks for.
+/// Request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// End in order: what is recorded is completed, the peer hears a goodbye.
+    /// Orderly end: recordings are completed, and the peer is informed.
     End,
-    /// Nothing more than the signal before.
+    /// Repetition of the first signal: nothing more to do.
     Same,
     /// End without waiting for anything.
     EndNow,
 }
 
-/// The signals that came so far.
+/// State of the signals received so far.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     first: Option<Instant>,
 }
 
 impl Signals {
-    /// Takes a signal that comes now, and returns what it asks for.
+    /// Records a signal received `now`, and returns its request.
     pub(super) fn take(&mut self, now: Instant) -> Wish {
         match self.first {
             None => {

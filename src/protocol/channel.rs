@@ -1,18 +1,18 @@
-//! A data channel as it is asked for (RFC 8832).
+//! Parameters of a data channel (RFC 8832).
 
-/// How a data channel is to be.
+/// Configuration of a data channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelConfig {
-    /// Its name.
+    /// Label of the channel.
     pub label: String,
-    /// Messages come in the order that they were sent in.
+    /// Whether messages arrive in the order in which they were sent.
     pub ordered: bool,
-    /// How often a lost message is sent again; as often as it takes where nothing is said.
+    /// Most retransmissions of a lost message; unlimited if `None`.
     pub retransmits: Option<u16>,
 }
 
 impl ChannelConfig {
-    /// Returns an ordered and reliable one.
+    /// Returns the configuration of an ordered and reliable channel.
     pub fn reliable(label: &str) -> Self {
         Self { label: label.to_owned(), ordered: true, retransmits: None }
     }

@@ -130,12 +130,12 @@ pub struct IceServer {
 }
 
 impl IceServer {
-    /// When its user ends, since 1970: users of coturn's `use-auth-secret` begin with the time of their end
-    /// (draft-uberti-behave-turn-rest, 2.2). Nothing for others.
+    /// Returns when the credentials expire, as the time since 1970. User names of coturn's `use-auth-secret` begin
+    /// with that time (draft-uberti-behave-turn-rest, 2.2); returns `None` for others.
     pub fn ends(&self) -> Option<Duration> {
         let user = self.username.as_deref()?;
         let seconds = user.split(':').next().unwrap_or_default();
-        // A user that is a small number is a name.
+        // A small number is a user name, not a time.
         seconds.parse().ok().filter(|seconds| *seconds > 1_000_000_000).map(Duration::from_secs)
     }
 

@@ -1,4 +1,4 @@
-//! Names of peers and rooms: bounded strings without white space and without characters that nobody sees.
+//! Ids of peers and rooms: bounded strings without white space and without invisible characters.
 
 use std::fmt;
 
@@ -20,7 +20,8 @@ pub enum IdError {
     /// White space or control characters inside.
     #[error("an id may hold no white space and no control characters")]
     BadCharacter,
-    /// A character that nobody sees inside (zero-width, direction marks): two ids that differ by it alone look the same.
+    /// An invisible character inside (zero-width, direction mark): two ids that differ only by such a character look
+    /// the same.
     #[error("an id may not hold the invisible character U+{:04X}", u32::from(*.0))]
     Invisible(char),
     /// A room may not be called `session`.
@@ -28,7 +29,7 @@ pub enum IdError {
     Reserved,
 }
 
-/// The rule of other servers, and of ours before it knew of invisible characters.
+/// Checks by the rule of other servers, and of roomtone before it refused invisible characters.
 fn check_loosely(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         Err(IdError::Empty)
@@ -63,8 +64,9 @@ macro_rules! id {
         }
 
         impl $name {
-            /// Takes a name as a server, or a user who knows it from there, gives it: other servers let invisible
-            /// characters pass. Names that differ by such characters alone stay different, and are never printed raw.
+            /// Accepts an id that comes from a server, or from a user who read it there: other servers allow
+            /// invisible characters. Ids that differ only by such characters stay different, and are never printed
+            /// raw.
             pub fn from_server(text: &str) -> Result<Self, IdError> {
                 match text.parse() {
                     Err(IdError::Invisible(_)) => Ok(Self(text.into())),
@@ -72,8 +74,8 @@ macro_rules! id {
                 }
             }
 
-            /// Takes a name of another protocol, in which any character may stand: as it is where that may be, and
-            /// else percent-encoded.
+            /// Converts a name of another protocol, which may contain any character: a valid id stays as it is,
+            /// others are percent-encoded.
             pub fn from_foreign(text: &str) -> Result<Self, IdError> {
                 let odd = |c: char| c.is_whitespace() || is_invisible(c) || c == '%';
                 let encoded = || {

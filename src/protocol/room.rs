@@ -10,15 +10,15 @@ use super::id::{IdError, PeerId, RoomId};
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
-/// An addition: a client says this in any phase, in a session too, and the server answers [`PONG`]. A page needs it to
-/// notice a dead connection, because browsers hide the pings of WebSockets (RFC 6455, 5.5.2) from pages. The server
-/// never passes this text on to a peer.
+/// Extension: a client may send this in any phase, also in a session, and the server answers [`PONG`]. A page needs
+/// `PING` to notice a dead connection, because browsers hide the pings of WebSockets (RFC 6455, 5.5.2) from pages.
+/// The server never forwards this text to a peer.
 pub const PING: &str = "PING";
-/// The answer to [`PING`].
+/// Answer to [`PING`].
 pub const PONG: &str = "PONG";
-/// The part of a URL's query by which a client asks for fresh STUN and TURN servers alone: over such a
-/// WebSocket the server says `ICE_SERVERS <json>` once and closes it. The connection of a call cannot carry the question,
-/// since all that is said there is the peer's.
+/// The part of a URL's query by which a client requests only fresh STUN and TURN servers: over such a WebSocket the
+/// server sends `ICE_SERVERS <json>` once and closes the connection. The connection of a call cannot carry the
+/// request, because all of its text is forwarded to the peer.
 pub const ICE_QUERY: &str = "roomtone=ice";
 /// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
 /// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
@@ -97,7 +97,7 @@ pub enum RoomError {
     /// A room's name that is none.
     #[error("invalid room id '{0}'")]
     Room(String),
-    /// A room's name with a character that nobody sees, so it is not repeated.
+    /// A room id with an invisible character; the message therefore does not repeat the id.
     #[error("invalid room id: {0}")]
     RoomCharacter(IdError),
     /// A list of ICE servers that is none.
@@ -116,7 +116,7 @@ fn word(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// How an id is read: a server's way, which is strict, or a client's ([`PeerId::from_server`]).
+/// Parser of an id: strict in a server, loose in a client ([`PeerId::from_server`]).
 type ReadId = fn(&str) -> Result<PeerId, IdError>;
 
 fn peer(text: Option<&str>, command: &'static str, read: ReadId) -> Result<PeerId, RoomError> {

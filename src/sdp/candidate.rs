@@ -17,11 +17,11 @@ pub struct CandidateLine {
     pub is_udp: bool,
     /// The address it stands for.
     pub address: IpAddr,
-    /// The port there.
+    /// Port at that address.
     pub port: u16,
-    /// Its owner connects to us, so nothing is sent to its port (`tcptype active`: RFC 6544, 4.5).
+    /// Whether its owner connects to us (`tcptype active`: RFC 6544, 4.5): nothing is sent to its port then.
     pub is_active: bool,
-    /// The attribute with one space between its words, so that whoever reads it next sees the same words.
+    /// The attribute with single spaces between its words, which makes every later parser see the same words.
     pub text: String,
     /// The ICE user fragment, where it is said.
     pub ufrag: Option<String>,
@@ -98,14 +98,14 @@ impl CandidateLine {
     }
 }
 
-/// The most generations of ICE credentials that [`preferred`] tells apart.
+/// Most generations of ICE credentials that [`preferred`] tells apart.
 const GENERATIONS: u32 = 255;
 
-/// A candidate that is preferred to all of generations before, in the same order as others of its own; generation 0
-/// is as it came. libnice keeps sending to the pair that it selected until another one has a higher priority
-/// (RFC 8445, 6.1.2.3), also where the peer restarted its ICE and does not listen there any more.
+/// Returns a candidate with a priority above all candidates of earlier generations; the order within a generation
+/// stays. Generation 0 is returned unchanged. libnice keeps sending to the selected pair until another one has a
+/// higher priority (RFC 8445, 6.1.2.3), even if the peer restarted its ICE and no longer listens there.
 pub fn preferred(candidate: &str, generation: u32) -> String {
-    /// Above what a host candidate has (RFC 8445, 5.1.2.1).
+    /// Type preference above that of a host candidate (126: RFC 8445, 5.1.2.1).
     const ABOVE: u32 = 127 << 24;
     let mut words: Vec<&str> = candidate.split(' ').collect();
     let priority = words.get(3).and_then(|word| word.parse::<u32>().ok());

@@ -1,16 +1,16 @@
-//! The m-lines of one connection in two orders: the peer's, which stands for as long as its `RTCPeerConnection`
-//! does (RFC 8829, 5.2.2), and webrtcbin's, which begins anew with each fresh webrtcbin.
+//! The m-lines of one connection in two orders: the peer's, which stays the same for the whole life of its
+//! `RTCPeerConnection` (RFC 8829, 5.2.2), and webrtcbin's, which starts empty with each fresh webrtcbin.
 //!
 //! An m-line that the peer rejected has port 0 and needs no transport attributes (RFC 8843, 7.3.3). webrtcbin (1.22
-//! to 1.28) wants them all the same, cannot do without the m-line that names its bundle, and copies attributes of
-//! the last description into the next. It is therefore shown a rejected m-line that it knows as one that goes on,
-//! and no m-line that it never knew. The peer gets port 0, at the same place, in every description.
+//! to 1.28) requires these attributes nevertheless, needs the m-line that names its bundle, and copies attributes of
+//! the last description into the next. [`Layout`] therefore shows webrtcbin a rejected m-line that it knows as an
+//! active one, and hides an m-line that it never knew. The peer gets port 0, at the same place, in every description.
 
 use super::{Direction, Kind, Line, MAX_MLINES, Media, Sdp, SdpError, Section};
 
-/// Attributes of a transport, the same in all m-lines of a bundle.
+/// Transport attributes, the same in all m-lines of a bundle.
 const TRANSPORT: [&str; 4] = ["ice-ufrag", "ice-pwd", "fingerprint", "setup"];
-/// Attributes of our side that say nothing of the peer.
+/// Attributes that describe our side only, and are removed from a description made in the peer's place.
 const OURS: [&str; 9] = [
     "ice-options",
     "candidate",
@@ -23,49 +23,49 @@ const OURS: [&str; 9] = [
     "rtcp",
 ];
 
-/// One m-line of the peer.
+/// An m-line of the peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Slot {
     mid: String,
     kind: String,
-    /// Protocol and formats, as they stand after the port.
+    /// Protocol and formats: the text behind the port.
     formats: String,
-    /// The m-line of webrtcbin that stands for it.
+    /// Index of webrtcbin's m-line for it.
     own: Option<usize>,
-    /// Nothing goes over it: port 0.
+    /// Whether it is rejected (port 0) and carries nothing.
     is_rejected: bool,
-    /// The peer has it in a description of its own.
+    /// Whether a description of the peer had this m-line.
     is_agreed: bool,
 }
 
-/// See the module.
+/// Mapping between the m-lines of the peer and those of webrtcbin.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// In the peer's order.
+    /// M-lines in the peer's order.
     slots: Vec<Slot>,
-    /// The mids of webrtcbin's m-lines, in its order.
+    /// Mids of webrtcbin's m-lines, in its order.
     own: Vec<String>,
-    /// The mids of the BUNDLE group, the tagged one first.
+    /// Mids of the BUNDLE group, the tagged one first.
     group: Vec<String>,
 }
 
-/// A description of the peer as webrtcbin is to see it.
+/// A description of the peer, rewritten for webrtcbin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// The m-lines from now on.
+    /// Mapping of the m-lines once this description is applied.
     pub layout: Layout,
     /// The description, in webrtcbin's order and with its mids.
     pub sdp: Sdp,
-    /// The peer's true directions, by webrtcbin's m-lines.
+    /// The peer's true directions, indexed by webrtcbin's m-lines.
     pub flows: Vec<Direction>,
-    /// The m-lines of webrtcbin that the peer does not have, or has rejected.
+    /// Indexes of webrtcbin's m-lines that the peer does not have, or has rejected.
     pub rejected: Vec<usize>,
 }
 
 const NOTHING: Direction = Direction { send: false, receive: false };
 
 impl Layout {
-    /// The m-lines of a description of the peer, for a fresh webrtcbin.
+    /// Returns the m-lines of a description of the peer, for a fresh webrtcbin.
     pub fn of_peer(theirs: &Sdp) -> Self {
         let slot = |media: &Media| Slot {
             mid: media.mid().unwrap_or_default().to_owned(),
@@ -78,33 +78,33 @@ impl Layout {
         Self { slots: theirs.media.iter().map(slot).collect(), own: vec![], group: group(theirs) }
     }
 
-    /// Whether a description of the peer has these m-lines, in this order and with these mids.
+    /// Returns whether a description of the peer has these m-lines, in this order and with these mids.
     pub fn has_lines_of(&self, theirs: &Sdp) -> bool {
         let mut all = self.slots.iter().zip(&theirs.media);
         let same = |(slot, media): (&Slot, &Media)| media.mid() == Some(&slot.mid) && media.kind == slot.kind;
         self.slots.len() == theirs.media.len() && all.all(same)
     }
 
-    /// The same m-lines of the peer for a fresh webrtcbin.
+    /// Returns the same m-lines of the peer without those of webrtcbin, for a fresh webrtcbin.
     pub fn standing(&self) -> Self {
         let slots = self.slots.iter().map(|slot| Slot { own: None, ..slot.clone() });
         Self { slots: slots.collect(), own: vec![], group: self.group.clone() }
     }
 
-    /// Whether the peer rejected all m-lines of that kind that there are, at least one.
+    /// Returns whether the peer has m-lines of that kind and rejected all of them.
     pub fn is_refused(&self, kind: Kind) -> bool {
         let mut of_kind = self.slots.iter().filter(|slot| slot.kind == kind.as_str()).peekable();
         of_kind.peek().is_some() && of_kind.all(|slot| slot.is_rejected)
     }
 
-    /// The kinds of the peer's m-lines that a fresh webrtcbin has nothing for yet.
+    /// Returns the kinds of the peer's active m-lines that have no m-line of webrtcbin yet.
     pub fn awaited(&self) -> Vec<Kind> {
         let open = self.slots.iter().filter(|slot| slot.own.is_none() && !slot.is_rejected);
         open.filter_map(|slot| Kind::ALL.into_iter().find(|kind| kind.as_str() == slot.kind)).collect()
     }
 
-    /// The peer's index and mid for a candidate of ours. All m-lines share one transport: where the peer rejected
-    /// this one, another one that goes on stands for it.
+    /// Returns the peer's index and mid for a candidate of ours. All m-lines share one transport: a candidate of an
+    /// m-line that the peer rejected is sent with the first active one.
     pub fn told_line(&self, own: u32) -> Option<(u32, &str)> {
         let goes_on = |slot: &Slot| !slot.is_rejected && slot.own.is_some();
         let same = |slot: &Slot| goes_on(slot) && slot.own == Some(own as usize);
@@ -112,15 +112,16 @@ impl Layout {
         Some((u32::try_from(at).ok()?, &self.slots[at].mid))
     }
 
-    /// webrtcbin's m-line for a candidate of the peer, which names its m-line by mid or by index. That is the first
-    /// one whatever the peer names: webrtcbin drops candidates of any other than the one that names its bundle.
+    /// Returns webrtcbin's m-line for a candidate of the peer, which names its m-line by mid or by index. The result
+    /// is the first m-line for every known name: webrtcbin drops candidates of any m-line but the one that names its
+    /// bundle.
     pub fn shown_line(&self, mid: Option<&str>, mline: Option<u32>) -> Option<u32> {
         let by_mid = mid.is_some_and(|mid| self.slots.iter().any(|slot| slot.mid == mid));
         let by_index = || mline.is_some_and(|mline| (mline as usize) < self.slots.len());
         (!self.own.is_empty() && (by_mid || by_index())).then_some(0)
     }
 
-    /// Gives the m-lines of an answer the mids of the offer where they have none: a rejected one needs none.
+    /// Adds the mids of the offer to m-lines of an answer without mid: rejected m-lines need none.
     pub fn name_answer(&self, answer: &mut Sdp) {
         for (media, slot) in answer.media.iter_mut().zip(&self.slots) {
             if media.mid().is_none() {
@@ -129,8 +130,8 @@ impl Layout {
         }
     }
 
-    /// An offer of webrtcbin for the peer: new m-lines take the place of those that stand and that webrtcbin has
-    /// nothing for, or come behind them; what stands and is not offered any more is rejected.
+    /// Rewrites an offer of webrtcbin for the peer. A new m-line takes the place of a standing one of the same kind
+    /// that has no m-line of webrtcbin, or is appended; standing m-lines that are not offered are rejected.
     pub fn tell_offer(&self, ours: &Sdp) -> (Self, Sdp) {
         let mut next = self.clone();
         for (own, media) in ours.media.iter().enumerate().skip(self.own.len()) {
@@ -158,12 +159,12 @@ impl Layout {
         (next, told)
     }
 
-    /// An answer of webrtcbin for the peer, whose offer was shown last.
+    /// Rewrites webrtcbin's answer to the peer's last shown offer for the peer.
     pub fn tell_answer(&self, ours: &Sdp) -> Sdp {
         self.tell(ours)
     }
 
-    /// A description of webrtcbin in the peer's order and with its mids.
+    /// Rewrites a description of webrtcbin into the peer's order and with its mids.
     fn tell(&self, ours: &Sdp) -> Sdp {
         let goes_on = |slot: &Slot| {
             let own = slot.own.and_then(|own| ours.media.get(own));
@@ -184,7 +185,7 @@ impl Layout {
         let media = self.slots.iter().zip(lines).map(|(slot, line)| match line {
             Some(mut media) => {
                 media.set_attribute("mid", &slot.mid);
-                // The tagged m-line has an address, and so has one that was agreed on before (RFC 8843, 7.2.2).
+                // The tagged m-line has a port, and so has an m-line that was agreed on before (RFC 8843, 7.2.2).
                 if slot.is_agreed || group.first() == Some(&slot.mid.as_str()) {
                     give_port(&mut media);
                 }
@@ -195,8 +196,8 @@ impl Layout {
         Sdp { session, media: media.collect() }
     }
 
-    /// An answer of ours as webrtcbin takes it: what it rejects itself has the attributes of its own transport, not
-    /// the peer's, and its bundle has the m-line that it began with.
+    /// Rewrites our answer for webrtcbin to apply: m-lines that webrtcbin itself rejects get the attributes of its
+    /// own transport instead of the peer's, and its bundle keeps all of its m-lines.
     pub fn hold(&self, ours: &Sdp) -> Sdp {
         let mut held = ours.clone();
         let Some(live) = ours.media.iter().find(|media| !media.is_rejected()) else { return held };
@@ -209,7 +210,7 @@ impl Layout {
         held
     }
 
-    /// The peer's offer as webrtcbin is to see it; `local` is its description that stands.
+    /// Rewrites the peer's offer for webrtcbin; `local` is webrtcbin's current local description.
     pub fn show_offer(&self, theirs: &Sdp, local: Option<&Sdp>) -> Result<Shown, SdpError> {
         let mut next = self.clone();
         next.slots.truncate(theirs.media.len());
@@ -223,7 +224,7 @@ impl Layout {
                 && is_understood(media)
                 && (known.is_some() || next.own.len() < MAX_MLINES);
             let own = match known {
-                // A new one, also where one that was rejected is used again, perhaps for another kind.
+                // The m-line is new to webrtcbin, even if it reuses a rejected one, perhaps for another kind.
                 None if is_live => {
                     let mid = unused(mid, next.own.iter().map(String::as_str));
                     next.own.push(mid);
@@ -248,7 +249,7 @@ impl Layout {
         next.show(theirs, local)
     }
 
-    /// The peer's answer to an offer of ours, `ours`, as webrtcbin is to see it.
+    /// Rewrites the peer's answer to our offer `ours` for webrtcbin.
     pub fn show_answer(&self, theirs: &Sdp, ours: &Sdp) -> Result<Shown, SdpError> {
         if !self.has_lines_of(theirs) {
             return Err(SdpError::OtherLines);
@@ -294,7 +295,7 @@ impl Layout {
 }
 
 impl Slot {
-    /// The m-line as long as nothing goes over it.
+    /// Returns the m-line in its rejected form, with port 0.
     fn placeholder(&self) -> Media {
         let lines = vec![
             Line { letter: 'c', value: "IN IP4 0.0.0.0".to_owned() },
@@ -305,12 +306,12 @@ impl Slot {
     }
 }
 
-/// Whether webrtcbin knows what to do with such an m-line.
+/// Returns whether webrtcbin can handle this m-line: audio, video or a data channel over SCTP.
 fn is_understood(media: &Media) -> bool {
     Kind::of(media).is_some() || media.kind == "application" && formats(media).contains("SCTP")
 }
 
-/// Moves all candidates to the first m-line, the only one whose candidates webrtcbin takes.
+/// Moves all candidates to the first m-line: webrtcbin ignores candidates of the others.
 fn gather_candidates(media: &mut [Media]) {
     let is_candidate = |line: &Line| line.letter == 'a' && line.value.starts_with("candidate:");
     let mut all: Vec<Line> = vec![];
@@ -324,7 +325,7 @@ fn gather_candidates(media: &mut [Media]) {
     }
 }
 
-/// What stands after the port.
+/// Returns protocol and formats: the text behind the port.
 fn formats(media: &Media) -> &str {
     media.rest.split_once(' ').map_or("", |(_, formats)| formats)
 }
@@ -336,7 +337,7 @@ fn give_port(media: &mut Media) {
     }
 }
 
-/// The transport attributes of another m-line of the bundle in place of those that are there.
+/// Replaces the transport attributes by those of another m-line of the bundle.
 fn carry(media: &mut Media, source: &Media) {
     for name in TRANSPORT {
         if media.attributes(name).eq(source.attributes(name)) {
@@ -347,10 +348,10 @@ fn carry(media: &mut Media, source: &Media) {
     }
 }
 
-/// An m-line of ours as a peer would answer or repeat it that takes all of it.
+/// Returns our m-line as a peer that accepts all of it would answer or repeat it.
 fn mirrored(ours: &Media) -> Media {
     let mut media = ours.clone();
-    // One that webrtcbin rejected itself stays so.
+    // An m-line that webrtcbin itself rejected stays rejected.
     if !ours.is_rejected() {
         give_port(&mut media);
     }
@@ -363,13 +364,13 @@ fn mirrored(ours: &Media) -> Media {
     media
 }
 
-/// The mids of a description's BUNDLE group.
+/// Returns the mids of a description's BUNDLE group.
 fn group(sdp: &Sdp) -> Vec<String> {
     let group = sdp.attributes("group").find_map(|value| value.strip_prefix("BUNDLE"));
     group.into_iter().flat_map(str::split_whitespace).map(str::to_owned).collect()
 }
 
-/// That mid, or another one where it is taken.
+/// Returns `mid`, or another one if `mid` is empty or taken.
 fn unused<'a>(mid: &str, taken: impl Iterator<Item = &'a str> + Clone) -> String {
     let is_free = |name: &str| !name.is_empty() && !taken.clone().any(|other| other == name);
     let others = (0..=MAX_MLINES * 2).map(|n| format!("m{n}"));
@@ -385,7 +386,7 @@ mod tests {
 
     const KINDS: [&str; 4] = ["audio", "video", "application", "text"];
 
-    /// Kind, mid, and whether it goes on.
+    /// Kind, mid, and whether the m-line is active.
     type Wire = (&'static str, String, bool);
 
     fn attributes(who: &str, setup: &str) -> String {
@@ -399,7 +400,7 @@ mod tests {
         if kind == "application" { "UDP/DTLS/SCTP webrtc-datachannel" } else { "UDP/TLS/RTP/SAVPF 96" }
     }
 
-    /// A description of the peer. Only the tagged m-line, the first that goes on, says what the transport is.
+    /// Builds a description of the peer. Only the tagged m-line, the first active one, has the transport attributes.
     fn theirs(lines: &[Wire], setup: &str, has_mids: bool) -> Sdp {
         let live: Vec<&str> = lines.iter().filter(|line| line.2).map(|line| line.1.as_str()).collect();
         let mut text = format!("v=0\na=group:BUNDLE {}\n", live.join(" "));
@@ -415,7 +416,8 @@ mod tests {
         Sdp::parse(&text).unwrap()
     }
 
-    /// A description that webrtcbin makes of its m-lines: all of them in the bundle, later ones without a port.
+    /// Builds a description as webrtcbin makes it: all m-lines in the bundle, and in an offer only the first with a
+    /// port.
     fn ours(lines: &[(String, String)], setup: &str) -> Sdp {
         let mids: Vec<&str> = lines.iter().map(|(_, mid)| mid.as_str()).collect();
         let mut text = format!("v=0\na=group:BUNDLE {}\n", mids.join(" "));
@@ -431,8 +433,8 @@ mod tests {
         sdp.media.iter().map(|media| (media.kind.clone(), media.mid().unwrap().to_owned())).collect()
     }
 
-    /// What webrtcbin 1.22 asks of a description: `validate_sdp`, `_check_sdp_crypto` and the bundle that it
-    /// began with.
+    /// Checks that webrtcbin 1.22 accepts a description: `validate_sdp`, `_check_sdp_crypto`, and the m-lines of its
+    /// bundle from `before`.
     fn expect_fit_for_webrtcbin(sdp: &Sdp, before: &[(String, String)]) {
         assert!(lines(sdp).starts_with(before), "its m-lines stay: {:?} {before:?}", lines(sdp));
         let mids: Vec<&str> = sdp.media.iter().filter_map(Media::mid).collect();
@@ -448,7 +450,7 @@ mod tests {
         }
     }
 
-    /// RFC 8829, 5.2.2 and 5.3.1; RFC 8843, 7.2 and 7.3.
+    /// Checks the rules of RFC 8829, 5.2.2 and 5.3.1, and RFC 8843, 7.2 and 7.3.
     fn expect_conform(told: &Sdp, peer: &[Wire]) {
         let stands: Vec<(String, String)> =
             peer.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
@@ -474,12 +476,13 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        /// For each m-line that stands: kept, rejected or used again for a kind; then new ones, each with
-        /// whether it goes on.
+        /// An offer of the peer: each standing m-line is kept, rejected or reused for a kind; then new m-lines, each
+        /// with whether it is active; then the m-lines that our side refuses.
         PeerOffers(Vec<(u8, usize)>, Vec<(usize, bool)>, Vec<bool>),
-        /// New ones of these kinds, and which m-lines the peer rejects.
+        /// An offer of ours: kinds of new m-lines, the m-lines that the peer rejects, and whether its rejected ones
+        /// have mids.
         WeOffer(Vec<usize>, Vec<bool>, bool),
-        /// The same over a fresh webrtcbin, which has its own order.
+        /// An offer of ours over a fresh webrtcbin, which has its own order.
         Afresh(Vec<usize>),
     }
 
@@ -501,7 +504,7 @@ mod tests {
         )
     }
 
-    /// The peer and webrtcbin around a [`Layout`].
+    /// Models of the peer and of webrtcbin around a [`Layout`].
     #[derive(Default)]
     struct World {
         layout: Layout,
@@ -533,7 +536,7 @@ mod tests {
             }
             let Ok(sdp) = normalise(theirs(&offered, "actpass", true)) else { return };
             let Ok(shown) = self.layout.show_offer(&sdp, self.local.as_ref()) else {
-                // There is nothing that webrtcbin could take.
+                // The offer has nothing that webrtcbin could handle.
                 assert!(self.bin.is_empty() && offered.iter().all(|line| !line.2 || line.0 == "text"));
                 return;
             };
@@ -541,7 +544,7 @@ mod tests {
             expect_fit_for_webrtcbin(&shown.sdp, &self.bin);
             (self.layout, self.bin) = (shown.layout, lines(&shown.sdp));
             let mut answer = ours(&self.bin, "active");
-            // webrtcbin rejects by a copy of the offer's m-line.
+            // webrtcbin rejects an m-line by a copy of the offer's.
             for ((media, offered), refused) in answer.media.iter_mut().zip(&shown.sdp.media).zip(refuses) {
                 if *refused {
                     *media = offered.clone();
@@ -580,7 +583,7 @@ mod tests {
                 answer.push((kind, media.mid().unwrap().to_owned(), goes_on));
             }
             if answer.iter().all(|line| !line.2) {
-                // The call is declined.
+                // A peer that rejects everything declines the call.
                 return;
             }
             let mut sdp = theirs(&answer, "active", has_mids);
@@ -598,7 +601,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is rejected, used again and added by either side, and wherever it stands.
+        /// Tests every mix of m-lines that either side rejects, reuses and adds, at every place.
         #[test]
         fn webrtcbin_gets_what_it_needs_and_the_peer_what_the_rfcs_say(steps in steps()) {
             let mut world = World::default();
@@ -626,7 +629,7 @@ mod tests {
         }
     }
 
-    /// The page's order stands over a fresh webrtcbin, which has its own.
+    /// Tests that the page's order is kept over a fresh webrtcbin, which has its own.
     #[test]
     fn a_fresh_connection_offers_in_the_order_that_stands() {
         let page =
@@ -676,10 +679,10 @@ mod tests {
             Some((1, "video0")),
             "a candidate needs an m-line that goes on"
         );
-        // A later offer of ours has it still, with port 0.
+        // A later offer of ours still has the rejected m-line, with port 0.
         let (_, told) = shown.layout.tell_offer(&offer);
         assert!(told.media[0].is_rejected() && told.attribute("group") == Some("BUNDLE video0"));
-        // An answer to another offer is none to this one.
+        // An answer with fewer m-lines belongs to another offer.
         answer.media.pop();
         assert_eq!(layout.show_answer(&answer, &offer), Err(SdpError::OtherLines));
     }

@@ -61,7 +61,7 @@ pub enum SdpError {
     /// One header extension id for two extensions in a bundle (RFC 8843, 9.2).
     #[error("the SDP uses one header extension id twice")]
     Extmap,
-    /// An answer whose m-lines are not those of the offer (RFC 3264, 6).
+    /// The m-lines of an answer are not those of the offer (RFC 3264, 6).
     #[error("the answer does not have the m-lines of the offer")]
     OtherLines,
     /// No `ice-ufrag` or `ice-pwd`.

@@ -79,7 +79,7 @@ fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
             group
         }
     };
-    // The tagged m-line (RFC 8843, 7.1.3); one that is rejected says nothing of the transport.
+    // The tagged m-line (RFC 8843, 7.1.3) describes the transport; a rejected one does not.
     let live = |media: &&Media| !media.is_rejected();
     let of = |mid: &String| sdp.media.iter().filter(live).find(|media| media.mid() == Some(mid));
     let tagged = group.iter().find_map(of).or_else(|| sdp.media.iter().find(live));
@@ -103,7 +103,7 @@ fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
         if media.attribute("fingerprint").is_none() {
             media.lines.extend(fingerprints.iter().map(|value| Line::attribute("fingerprint", value)));
         }
-        // A bundled m-line may leave out what the tagged one says (RFC 8843, 7.1.3).
+        // A bundled m-line may omit attributes that the tagged one has (RFC 8843, 7.1.3).
         if let (None, Some(setup)) = (media.attribute("setup"), source.attribute("setup")) {
             media.lines.push(Line::attribute("setup", setup));
         }

@@ -1,14 +1,16 @@
-//! RTP payloads that a depayloader would read, or count, beyond their end.
+//! Check of RTP payloads that a depayloader would read, or count, beyond their end.
 //!
-//! `rtph265depay` (1.22 to 1.26 at least) takes a fragment that is shorter than its header for one of nearly 4 GB, which ends
-//! the process. What cannot be a payload is therefore dropped before it, and before its kin.
+//! `rtph265depay` (at least 1.22 to 1.26) computes a size of nearly 4 GB for a fragment that is shorter than its
+//! header, which ends the process. Malformed payloads are therefore dropped before this depayloader and before that
+//! of H.264.
 
 use super::Codec;
 
 /// The fixed header of RTP (RFC 3550, 5.1), in bytes.
 const HEADER: usize = 12;
 
-/// Whether a packet's payload is long enough for what it says that it holds.
+/// Returns whether the payload of an RTP packet is as long as its own headers claim. Only H.264 and H.265 are
+/// checked.
 pub fn is_sound(codec: Codec, packet: &[u8]) -> bool {
     let Some(payload) = of(packet) else { return false };
     match codec {
@@ -18,7 +20,8 @@ pub fn is_sound(codec: Codec, packet: &[u8]) -> bool {
     }
 }
 
-/// The payload of a packet, without padding (RFC 3550, 5.1 and 5.3.1).
+/// Returns the payload of a packet without padding (RFC 3550, 5.1 and 5.3.1); `None` if its headers exceed the
+/// packet.
 fn of(packet: &[u8]) -> Option<&[u8]> {
     let first = *packet.first()?;
     let mut start = HEADER + 4 * usize::from(first & 0x0f);
@@ -30,35 +33,35 @@ fn of(packet: &[u8]) -> Option<&[u8]> {
     packet.get(start..packet.len().checked_sub(padding)?)
 }
 
-/// RFC 6184 (5.2): the lengths of aggregates (5.7.1) and fragments (5.8).
+/// Checks the lengths of H.264 aggregates (RFC 6184, 5.7.1) and fragments (5.8).
 fn is_sound_h264(payload: &[u8]) -> bool {
     let Some(first) = payload.first() else { return true };
     match first & 0x1f {
-        // STAP-A, and STAP-B with its decoding order number.
+        // STAP-A; STAP-B also has a decoding order number of two bytes.
         24 => are_sound_units(&payload[1..], 1),
         25 => payload.len() > 3 && are_sound_units(&payload[3..], 1),
-        // MTAP16 and MTAP24 are not what anybody sends in a call.
+        // MTAP16 and MTAP24 do not occur in calls.
         26 | 27 => false,
-        // FU-A, and FU-B with its decoding order number.
+        // FU-A; FU-B also has a decoding order number of two bytes.
         28 => payload.len() > 2,
         29 => payload.len() > 4,
         _ => true,
     }
 }
 
-/// RFC 7798 (4.4): a header of two bytes, aggregates (4.4.2) and fragments (4.4.3).
+/// Checks the lengths of the H.265 header, of two bytes, of aggregates (RFC 7798, 4.4.2) and of fragments (4.4.3).
 fn is_sound_h265(payload: &[u8]) -> bool {
     let Some(first) = payload.first() else { return true };
     match (first >> 1) & 0x3f {
         48 => payload.len() > 2 && are_sound_units(&payload[2..], 3),
         49 => payload.len() > 3,
-        // PACI packets, which no depayloader here knows.
+        // PACI packets are dropped: no depayloader here reads them.
         50 => false,
         _ => payload.len() > 2,
     }
 }
 
-/// Whether units, each behind its length in two bytes, fill what there is, each of `least` bytes or more.
+/// Returns whether `rest` consists of complete units of at least `least` bytes, each behind its length in two bytes.
 fn are_sound_units(mut rest: &[u8], least: usize) -> bool {
     while !rest.is_empty() {
         let Some((length, after)) = rest.split_first_chunk::<2>() else { return false };
@@ -118,7 +121,7 @@ mod tests {
         assert_eq!(of(&packet), Some(&[1, 2, 3][..]));
         *packet.last_mut().unwrap() = 200;
         assert_eq!(of(&packet), None);
-        // Two contributing sources, and an extension of one word.
+        // A header with two contributing sources and an extension of one word.
         let long = [&[0x92; HEADER][..], &[0; 8], &[0xbe, 0xde, 0, 1, 9, 9, 9, 9], &[7]].concat();
         assert_eq!(of(&long), Some(&[7][..]));
         assert_eq!(of(&long[..22]), None);

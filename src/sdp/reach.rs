@@ -1,5 +1,5 @@
-//! Which of a peer's addresses are tried. A peer names them as it likes, and our side then sends packets to each,
-//! over UDP and TCP: without a rule it could be made to knock at what only this machine can reach.
+//! Rule for the addresses of a peer to which our side sends packets. A peer may name any address, over UDP and TCP:
+//! without a rule it could make our side send to hosts that only this machine can reach.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,12 +7,12 @@ use std::str::FromStr;
 
 use super::CandidateLine;
 
-/// The lowest port that is tried at any address.
+/// Lowest port that is tried at any address, apart from [`WEB_PORTS`].
 pub const LEAST_PORT: u16 = 1024;
-/// The ports below [`LEAST_PORT`] at which TURN servers and media servers stand, at public addresses.
+/// Ports below [`LEAST_PORT`] that are tried at public addresses: TURN servers and media servers use them.
 pub const WEB_PORTS: [u16; 2] = [80, 443];
 
-/// Where clouds tell a machine its secrets.
+/// Metadata services of clouds, which give a machine its credentials.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -28,7 +28,7 @@ pub struct Network {
     bits: u32,
 }
 
-/// A text that is no [`Network`].
+/// Error of a text that is not a [`Network`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an address and a number of bits are wanted, as in 192.168.7.0/24, fd00::/8 or 10.1.2.3")]
 pub struct NoNetwork;
@@ -60,16 +60,16 @@ impl Network {
     }
 }
 
-/// Why an address is not tried.
+/// Reason why an address is not tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// No single machine has it: unspecified, multicast or broadcast.
+    /// The address belongs to no single machine: unspecified, multicast or broadcast.
     Nobody,
-    /// The cloud's metadata.
+    /// The address is a cloud's metadata service.
     Metadata,
-    /// Loopback or link-local, and the signalling server is elsewhere.
+    /// The address is loopback or link-local, and the signalling server is elsewhere.
     Local,
-    /// Below [`LEAST_PORT`], and none of [`WEB_PORTS`] of a public address.
+    /// The port is below [`LEAST_PORT`], and not one of [`WEB_PORTS`] at a public address.
     Port,
 }
 
@@ -93,17 +93,17 @@ enum Class {
     Public,
 }
 
-/// What of a peer's addresses is tried.
+/// Range of a peer's addresses that are tried.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reach {
-    /// The signalling server is on this machine or this link: so may be the peers.
+    /// Whether the signalling server is on this machine or link, where peers may be too.
     pub local: bool,
-    /// What the user adds.
+    /// Networks that the user allows in addition.
     pub allowed: Vec<Network>,
 }
 
 impl Reach {
-    /// Says why a candidate is not tried; nothing where it is.
+    /// Returns why a candidate is not tried; `None` if it is tried.
     pub fn refuses(&self, candidate: &CandidateLine) -> Option<Refused> {
         let forms = forms(candidate.address);
         if forms.iter().any(|form| self.allowed.iter().any(|network| network.holds(*form))) {
@@ -113,7 +113,7 @@ impl Reach {
             Class::Nobody => Some(Refused::Nobody),
             Class::Metadata => Some(Refused::Metadata),
             Class::Local if !self.local => Some(Refused::Local),
-            // Nothing is sent to it: the peer connects to us.
+            // Nothing is sent to the port of an active candidate: the peer connects to us.
             _ if candidate.is_active => None,
             _ if candidate.port >= LEAST_PORT => None,
             Class::Public if WEB_PORTS.contains(&candidate.port) => None,
@@ -123,12 +123,12 @@ impl Reach {
     }
 }
 
-/// Whether an address is of this machine alone, or of one link.
+/// Returns whether an address is loopback or link-local.
 pub fn is_local(address: IpAddr) -> bool {
     forms(address).iter().any(|form| class(*form) == Class::Local)
 }
 
-/// The address, and those of IPv4 that it stands for: a packet to it may end there.
+/// Returns the address and the IPv4 addresses that it embeds: a packet to it may arrive at one of these.
 fn forms(address: IpAddr) -> Vec<IpAddr> {
     let mut forms = vec![address];
     let IpAddr::V6(v6) = address else { return forms };
@@ -136,14 +136,15 @@ fn forms(address: IpAddr) -> Vec<IpAddr> {
     let v4 = |high: u16, low: u16| IpAddr::V4(Ipv4Addr::from_bits(u32::from(high) << 16 | u32::from(low)));
     let last = v4(words[6], words[7]);
     match words {
-        // Unspecified and loopback.
+        // The unspecified and the loopback address embed nothing.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => {}
         // IPv4-compatible and IPv4-mapped (RFC 4291, 2.5.5), translated (RFC 2765), NAT64 (RFC 6052).
         [0, 0, 0, 0, 0, 0, ..] | [0, 0, 0, 0, 0, 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] => {
             forms.push(last)
         }
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => forms.push(last),
-        // NAT64 of a network's own (RFC 8215): the address may stand at the end, or before and behind bits 64 to 71.
+        // NAT64 with a local prefix (RFC 8215): the IPv4 address may stand at the end, or before and behind bits 64
+        // to 71.
         [0x64, 0xff9b, 1, high, low, rest, ..] => {
             let either = [last, v4(high, (low << 8) | (rest >> 8))];
             forms.extend(either.into_iter().filter(|form| !form.is_unspecified()));
@@ -167,7 +168,7 @@ fn class(address: IpAddr) -> Class {
             [0 | 224..=239, ..] | [255, 255, 255, 255] => Class::Nobody,
             [127, ..] | [169, 254, ..] => Class::Local,
             [10, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Class::Private,
-            // Of protocols, of benchmarks, and reserved.
+            // Addresses for protocol assignments, for benchmarks, and reserved ones.
             [192, 0, 0, _] | [198, 18 | 19, ..] | [240..=255, ..] => Class::Private,
             _ => Class::Public,
         },
@@ -233,7 +234,7 @@ mod tests {
             ("255.255.255.255", 50000, Some(Nobody), Some(Nobody)),
             ("::", 50000, Some(Nobody), Some(Nobody)),
             ("ff02::fb", 5353, Some(Nobody), Some(Nobody)),
-            // The same in the clothes of IPv6.
+            // IPv6 addresses that embed IPv4 addresses.
             ("::ffff:127.0.0.1", 50000, Some(Local), None),
             ("::ffff:192.168.1.1", 80, Some(Port), Some(Port)),
             ("::ffff:8.8.8.8", 443, None, None),
@@ -299,7 +300,7 @@ mod tests {
         }
     }
 
-    /// The forms that an IPv4 address can take.
+    /// Returns IPv6 addresses that embed an IPv4 address.
     fn clothes(v4: Ipv4Addr) -> Vec<IpAddr> {
         let [a, b, c, d] = v4.octets();
         let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -314,7 +315,7 @@ mod tests {
     }
 
     proptest! {
-        /// Another form of an address is never more than the address itself.
+        /// Tests that an address is refused in every IPv6 form if it is refused in IPv4.
         #[test]
         fn no_form_of_an_address_gets_further(bits in any::<u32>(), port in any::<u16>(), local in any::<bool>()) {
             let v4 = Ipv4Addr::from_bits(bits);
@@ -325,7 +326,7 @@ mod tests {
             }
         }
 
-        /// Whatever is tried is what the rule says, in the words of the standard library.
+        /// Tests that every address that is tried obeys the rule, as the standard library classifies addresses.
         #[test]
         fn what_is_tried_is_within_the_rule(
             bits in prop_oneof![any::<u128>(), any::<u32>().prop_map(|v4| 0xffff_0000_0000 | u128::from(v4))],

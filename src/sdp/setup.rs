@@ -27,7 +27,7 @@ impl Setup {
         }
     }
 
-    /// The role that an answer takes: of its first m-line that names one and is not rejected.
+    /// Returns the role in an answer: that of its first m-line that names a role and is not rejected.
     pub fn of_answer(answer: &Sdp) -> Option<Self> {
         answer.media.iter().filter(|media| !media.is_rejected()).find_map(|media| {
             match media.attribute("setup") {

@@ -279,8 +279,9 @@ impl Call {
         self.pass_on();
     }
 
-    /// Ends a call that was taken and whose path is broken when somebody else calls. The server gives our side a new session
-    /// only where the old peer has none any more: it cannot mend the path, and the new caller need not wait for it.
+    /// Ends an accepted call whose path is broken when another caller comes. The server gives our side a new session
+    /// only if the old peer has none any more: that peer cannot repair the path, and the new caller need not wait for
+    /// it.
     fn give_way(&mut self) {
         let is_broken = matches!(&self.phase, Phase::Talking(link) if link.is_broken());
         if is_broken && self.knocker.is_some() && self.dialled.is_none() {

@@ -12,7 +12,7 @@ pub struct EffectId(pub u64);
 pub enum Effect {
     /// Begin with a fresh connection, in place of the one before.
     Open,
-    /// Make an offer, with at least so many m-lines as these kinds have: the peer has them already.
+    /// Creates an offer with at least the m-lines of these kinds, which the peer already has.
     CreateOffer(EffectId, Vec<Kind>),
     /// Make an answer to the offer applied last.
     CreateAnswer(EffectId),
@@ -31,7 +31,7 @@ pub struct Remote {
     pub sdp: Sdp,
     /// The peer's true directions, by m-line.
     pub flows: Vec<Direction>,
-    /// The m-lines that the peer rejected: nothing is prepared for them.
+    /// Indexes of the m-lines that the peer rejected: no media is set up for them.
     pub rejected: Vec<usize>,
 }
 

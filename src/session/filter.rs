@@ -1,4 +1,4 @@
-//! A peer's candidates on their way to the connection: which of them are tried, and what is told of the others.
+//! Filter of the peer's candidates before they reach the connection, and the report of those that it drops.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -7,32 +7,33 @@ use super::negotiation::MAX_CANDIDATES;
 use crate::sdp::reach::Refused;
 use crate::sdp::{CandidateError, CandidateLine, Reach, Sdp};
 
-/// How long candidates are counted until those that are not tried are told of: most come together.
+/// Time from the first dropped candidate to the report, which counts them: most arrive together.
 pub const COUNT: Duration = Duration::from_secs(3);
 
-/// What is not tried of one peer, over all of its connections.
+/// Filter of the candidates of one peer, over all of its connections.
 #[derive(Debug)]
 pub struct Filter {
     reach: Reach,
-    /// Names of browsers in the same network are looked up.
+    /// Whether candidates with mDNS names, of browsers in the same network, are kept.
     mdns: bool,
     dropped: usize,
-    /// The first that was dropped, in words.
+    /// Description of the first dropped candidate.
     first: String,
     tell_at: Option<Instant>,
     told: bool,
 }
 
 impl Filter {
-    /// Nothing was dropped yet.
+    /// Returns a filter that has dropped nothing.
     pub fn new(reach: Reach, mdns: bool) -> Self {
         Self { reach, mdns, dropped: 0, first: String::new(), tell_at: None, told: false }
     }
 
-    /// Whether a candidate is tried.
+    /// Returns whether a candidate is tried; counts those that are not.
     pub fn takes(&mut self, now: Instant, candidate: &CandidateLine) -> bool {
         let Some(why) = self.reach.refuses(candidate) else { return true };
-        // Every machine has link-local addresses of IPv6, and libnice names them to everybody.
+        // Every machine has IPv6 link-local addresses, and libnice sends them to every peer: they are dropped without
+        // a report.
         let is_usual = matches!(candidate.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if !is_usual || why != Refused::Local {
             self.drop_one(now, candidate, why);
@@ -48,7 +49,7 @@ impl Filter {
         }
     }
 
-    /// Takes candidates that are not tried out of a description, and those that are too many.
+    /// Removes candidates that are not tried from a description, and those beyond [`MAX_CANDIDATES`].
     pub fn clean(&mut self, now: Instant, sdp: &mut Sdp) {
         let mut left = MAX_CANDIDATES;
         let mut keep = |value: &str| {
@@ -69,12 +70,13 @@ impl Filter {
         }
     }
 
-    /// When [`Filter::due`] wants to be called.
+    /// Returns when [`Filter::due`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.tell_at
     }
 
-    /// Tells, once, what was dropped, when its time has come; with `at_once`, when anything was.
+    /// Returns the report of dropped candidates, once: when its time has come, or with `at_once` as soon as any was
+    /// dropped.
     pub fn due(&mut self, now: Instant, at_once: bool) -> Option<String> {
         let is_due = self.tell_at.is_some_and(|at| at_once || at <= now);
         if !is_due {

@@ -208,7 +208,7 @@ impl Link {
         self.watch.was_connected() && !self.ended
     }
 
-    /// The path broke, and there is no other yet.
+    /// Returns whether the path broke and no other was found yet.
     pub fn is_broken(&self) -> bool {
         self.watch.is_broken() && !self.ended
     }
@@ -389,7 +389,7 @@ impl Link {
     fn end(&mut self, reason: EndReason) {
         if !std::mem::replace(&mut self.ended, true) {
             self.waiting = None;
-            // All of it is due now, whatever the time.
+            // The end of the connection makes the report of dropped candidates due at once.
             if let Some(at) = self.negotiation.filter_timeout()
                 && let Some(text) = self.negotiation.filter().due(at, true)
             {

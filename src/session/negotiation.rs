@@ -26,8 +26,8 @@ pub const OFFERS: (u32, u32) = (600, 10);
 /// data channel alone first, and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
 
-/// How long a peer has to answer an offer that begins anew in place of its own: one that ignores offers in a
-/// collision waits for an answer to its own meanwhile.
+/// Time in which a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a
+/// collision keeps waiting for an answer to its own offer.
 const IGNORED: Duration = Duration::from_secs(2);
 
 /// What the machine gives.
@@ -61,10 +61,10 @@ pub struct Negotiation {
     /// When to offer what the peer's offer left out.
     complete_at: Option<Instant>,
     inbox: VecDeque<PeerMessage>,
-    /// Both as webrtcbin has them.
+    /// Descriptions as webrtcbin has them.
     remote: Option<Remote>,
     local: Option<Sdp>,
-    /// The peer's m-lines, and webrtcbin's for them.
+    /// Mapping between the peer's m-lines and webrtcbin's.
     layout: Layout,
     /// The peer's offer that is being answered over a connection that stood, as it came.
     answering: Option<Sdp>,
@@ -75,17 +75,17 @@ pub struct Negotiation {
     forgotten: bool,
     /// A re-offer of ours was forgotten for one of the peer's.
     gave_way: bool,
-    /// An offer of the peer that ours took the place of, and when it is answered all the same.
+    /// The peer's offer that an offer of ours superseded, and when it is answered after all.
     passed_over: Option<(Instant, Sdp)>,
     candidates: usize,
     filter: Filter,
-    /// Of the candidates that are ours, those of the transport that stands: webrtcbin's m-line and the attribute.
+    /// Our candidates of the current transport: index of webrtcbin's m-line, and the attribute.
     ours: Vec<(u32, String)>,
-    /// Those of the peer's transport that stands, for a fresh connection that answers the same transport.
+    /// User fragment and candidates of the peer's current transport, for a fresh connection to the same transport.
     theirs: (Option<String>, Vec<Candidate>),
-    /// How often the peer restarted its ICE over the transport that stands.
+    /// Number of the peer's ICE restarts since the connection was opened.
     generation: u32,
-    /// It did so with the offer that is being answered.
+    /// Whether the offer that is being answered restarts the peer's ICE.
     restarts_ice: bool,
     offers: Bucket,
     flooded: bool,
@@ -143,12 +143,12 @@ impl Negotiation {
         self.deadline.into_iter().chain(self.complete_at).chain(passed_over).min()
     }
 
-    /// What is told of the peer's candidates that are not tried, and when.
+    /// Returns the filter of the peer's candidates, which reports the dropped ones.
     pub fn filter(&mut self) -> &mut Filter {
         &mut self.filter
     }
 
-    /// When candidates that are not tried are to be told of.
+    /// Returns when dropped candidates are to be reported.
     pub fn filter_timeout(&self) -> Option<Instant> {
         self.filter.poll_timeout()
     }
@@ -347,7 +347,7 @@ impl Negotiation {
                 }
                 let told = self.layout.tell_answer(&answer).to_string();
                 self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: told }));
-                // Who restarts ICE forgets the candidates that it had of us (RFC 8445, 9), and ours stay.
+                // A peer that restarts ICE forgets our candidates (RFC 8445, 9). Ours stay valid, and are sent again.
                 if std::mem::take(&mut self.restarts_ice) {
                     for (mline, candidate) in self.ours.clone() {
                         self.tell_candidate(mline, candidate);
@@ -398,7 +398,8 @@ impl Negotiation {
                 self.outputs.push_back(Output::Restarted);
                 let waiting = std::mem::take(&mut self.inbox).into_iter();
                 self.renew(now);
-                // Of its own transport, should it insist on its offer.
+                // Candidates in the inbox may belong to the peer's offer: they are kept in case the peer insists on
+                // that offer.
                 self.inbox.extend(waiting.filter(|message| matches!(message, PeerMessage::Candidate(_))));
                 self.passed_over = Some((now + IGNORED, sdp));
             }
@@ -426,7 +427,7 @@ impl Negotiation {
                 let shown = Sdp::parse(&offer).and_then(|ours| Ok((layout.show_answer(&sdp, &ours)?, ours)));
                 let (mut shown, ours) = match shown {
                     Ok(shown) => shown,
-                    // To one that was forgotten, by which the peer stands.
+                    // The answer belongs to a forgotten offer, whose m-lines the peer has applied.
                     Err(_) if self.gave_way || self.forgotten => return self.offer_afresh(now, &sdp),
                     Err(error) => return self.warn(&error.to_string()),
                 };
@@ -457,7 +458,7 @@ impl Negotiation {
             // Each gave way to the other, and would do so again: one of the two has to stand by its offers.
             (SdpKind::Answer, _) if std::mem::take(&mut self.gave_way) => {
                 self.terms.polite &= !self.terms.mends;
-                // The peer stands by m-lines that we do not have.
+                // The peer has applied m-lines that our side does not have.
                 if !self.layout.has_lines_of(&sdp) {
                     self.outputs.push_back(Output::Restarted);
                     self.offer_afresh(now, &sdp);
@@ -467,7 +468,7 @@ impl Negotiation {
         }
     }
 
-    /// Begins with a fresh connection and an offer of the m-lines that the peer stands by, as its answer has them.
+    /// Starts a fresh connection with an offer of the m-lines that the peer has applied, which its answer shows.
     fn offer_afresh(&mut self, now: Instant, answer: &Sdp) {
         self.restart();
         self.layout = Layout::of_peer(answer);
@@ -507,7 +508,7 @@ impl Negotiation {
             Ok(shown) => shown,
             Err(error) => return self.fail("the peer's offer to be applied", error.to_string()),
         };
-        // What it refused before is not offered once more.
+        // A kind that the peer refused before is not offered again.
         let settled = |kind: &Kind| offered(kind) || shown.layout.is_refused(*kind);
         self.complete_at = (!self.terms.wanted.iter().all(settled)).then_some(now + COMPLETION);
         direction::widen_offer(&mut shown.sdp);
@@ -528,7 +529,7 @@ impl Negotiation {
         self.enter(now, State::ApplyingOffer(id));
     }
 
-    /// A description of the peer stands from now on.
+    /// Makes a description of the peer the current one, and returns it for webrtcbin to apply.
     fn take(&mut self, Shown { layout, sdp, flows, rejected }: Shown) -> Remote {
         let remote = Remote { sdp, flows, rejected };
         self.layout = layout;
@@ -536,7 +537,8 @@ impl Negotiation {
         let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
         match (of == self.theirs.0, self.remote.is_some()) {
             (true, true) => self.theirs.1 = known,
-            // The peer does not say them again to a fresh connection.
+            // A fresh connection to the same transport: the peer does not repeat these candidates, so they are
+            // handled again.
             (true, false) => {
                 known
                     .into_iter()
@@ -550,11 +552,11 @@ impl Negotiation {
         remote
     }
 
-    /// Throws the connection away and begins with a fresh one. The peer's m-lines stand.
+    /// Replaces the connection by a fresh one. The peer's m-lines stay.
     fn restart(&mut self) {
         self.remote = None;
         self.local = None;
-        // The peer may have the m-lines of an offer whose answer did not come.
+        // The peer may have applied the m-lines of an offer whose answer did not arrive.
         let layout = if let State::Offered { layout, .. } = &self.state { layout } else { &self.layout };
         self.layout = layout.standing();
         self.role = None;

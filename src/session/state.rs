@@ -12,7 +12,7 @@ pub(super) enum State {
     Offered {
         sdp: String,
         deferred: bool,
-        /// The m-lines as they are once it is answered.
+        /// Mapping of the m-lines once the offer is answered.
         layout: Layout,
     },
     ApplyingAnswer(EffectId),

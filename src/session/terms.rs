@@ -25,7 +25,7 @@ pub struct Terms {
     pub ring: Duration,
     /// Candidates with mDNS names are taken.
     pub mdns: bool,
-    /// Which of the peer's addresses are tried.
+    /// Range of the peer's addresses that are tried.
     pub reach: Reach,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,

@@ -104,7 +104,7 @@ impl Watch {
         matches!(self.path, Path::Up(_))
     }
 
-    /// The path broke, and there is no other yet.
+    /// Returns whether the path broke and no other was found yet.
     pub fn is_broken(&self) -> bool {
         matches!(self.path, Path::Broken(..))
     }

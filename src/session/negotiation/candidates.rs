@@ -1,4 +1,4 @@
-//! Candidates of both sides: told, checked, and told again where a transport begins anew.
+//! Candidates of both sides: sent, checked, and sent again when the peer restarts ICE.
 
 use std::time::Instant;
 
@@ -8,7 +8,7 @@ use crate::sdp::{self, CandidateLine, Sdp};
 use crate::session::effect::Effect;
 
 impl Negotiation {
-    /// The connection found a candidate of ours.
+    /// Handles a candidate that our connection gathered: remembers it and sends it to the peer.
     pub fn handle_local_candidate(&mut self, mline: u32, candidate: String) {
         if self.ours.len() < MAX_CANDIDATES {
             self.ours.push((mline, candidate.clone()));
@@ -27,13 +27,13 @@ impl Negotiation {
             Some((mline, mid)) => (mline, Some(mid.to_owned())),
             None => (mline, None),
         };
-        // By which the peer tells it from those of a transport before or after.
+        // The user fragment lets the peer distinguish candidates of this transport from those of others.
         let ufrag = local.and_then(|sdp| sdp.ufrag()).map(str::to_owned);
         let candidate = Candidate { candidate, mline: Some(mline), mid, ufrag };
         self.send(PeerMessage::Candidate(candidate));
     }
 
-    /// Candidates in a description of a peer that restarted its ICE.
+    /// Raises the priority of the candidates in a description of a peer that restarted its ICE.
     pub(super) fn prefer(&self, sdp: &mut Sdp) {
         for line in sdp.media.iter_mut().flat_map(|media| &mut media.lines) {
             if line.value.starts_with("candidate:") {
@@ -42,9 +42,10 @@ impl Negotiation {
         }
     }
 
-    /// A candidate of the peer.
+    /// Handles a candidate of the peer.
     pub(super) fn candidate(&mut self, now: Instant, candidate: Candidate) {
-        // One that says that it is of the transport that stands is not of the offer being ignored.
+        // A candidate whose user fragment is that of the current transport does not belong to the offer being
+        // ignored.
         let standing = self.remote.as_ref().and_then(|remote| remote.sdp.ufrag());
         if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
             return;
@@ -61,7 +62,7 @@ impl Negotiation {
         let line = CandidateLine::parse(&candidate.candidate);
         let ufrag = candidate.ufrag.as_deref().or(line.as_ref().ok().and_then(|line| line.ufrag.as_deref()));
         if ufrag.is_some_and(|ufrag| remote.sdp.ufrag().is_some_and(|now| now != ufrag)) {
-            // Of a transport before this one.
+            // The candidate belongs to an earlier transport.
             return;
         }
         self.theirs.1.push(candidate.clone());

@@ -5,13 +5,14 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::session::negotiation::{Negotiation, Output};
 
-/// How a page behaves.
+/// Behaviour of a page.
 #[derive(Debug, Clone)]
 struct Page {
     polite: bool,
-    /// It knows nothing of us: it keeps its `RTCPeerConnection` when we begin with another transport.
+    /// Whether the page does not know roomtone: it keeps its `RTCPeerConnection` when our side starts another
+    /// transport.
     keeps: bool,
-    /// What it has for the call, in the order of its m-lines, and how many of them its first offer has.
+    /// Kinds that the page sends, in the order of its m-lines, and how many of them its first offer has.
     brings: Vec<&'static str>,
     first: usize,
 }
@@ -20,8 +21,8 @@ struct Page {
 #[derive(Debug)]
 struct Browser {
     page: Page,
-    /// The m-lines that were agreed on, kinds and mids, and those of an offer that is on its way. Order and mids
-    /// stand in every later description (RFC 8829, 5.2.2 and 5.10).
+    /// Kinds and mids of the m-lines that were agreed on, and of an offer that is in flight. Order and mids stay in
+    /// every later description (RFC 8829, 5.2.2 and 5.10).
     lines: Vec<(String, String)>,
     offered: Vec<(String, String)>,
     mids: usize,
@@ -93,7 +94,7 @@ impl Browser {
         format!("web{}", self.generation)
     }
 
-    /// The m-lines of its next offer.
+    /// Returns the m-lines of its next offer.
     fn next_lines(&mut self) -> Vec<(String, String)> {
         let mut all = self.lines.clone();
         let brings =
@@ -210,7 +211,7 @@ impl Browser {
         let stands = lines(&parsed).starts_with(expected);
         assert!(kind == SdpKind::Answer || stands, "{:?} instead of {expected:?}", lines(&parsed));
         if kind == SdpKind::Answer && (!stands || parsed.media.len() != expected.len()) {
-            // `setRemoteDescription()` fails: an answer to another offer.
+            // `setRemoteDescription()` fails: the answer belongs to another offer.
             return;
         }
         let first = self.theirs.is_none();
@@ -225,7 +226,7 @@ impl Browser {
                         self.next_generation();
                     }
                 }
-                // Who answers a restart of ICE restarts its own (RFC 8839, 4.4.1.2.1).
+                // A browser that answers an ICE restart restarts its own ICE (RFC 8839, 4.4.1.2.1).
                 if is_other && self.page.keeps {
                     self.next_generation();
                 }
@@ -248,7 +249,7 @@ impl Browser {
     }
 
     fn take(&mut self, theirs: String, certificate: String) {
-        // A browser keeps a DTLS connection that stands, and with it the peer's certificate. Another one over
+        // A browser keeps an established DTLS connection, and the peer's certificate with it. A new certificate over
         // another transport begins a new DTLS connection (RFC 8842, 5.5).
         let is_same = self.certificate_of_peer.as_ref() == Some(&certificate);
         assert!(!self.connected || is_same || self.theirs.as_ref() != Some(&theirs));
@@ -439,7 +440,7 @@ impl Pair {
             if all.iter().filter(|step| self.step(**step)).count() > 0 {
                 continue;
             }
-            // Nothing moves: time passes.
+            // No step is left: the clock advances to the next timeout.
             let Some(due) = self.native.negotiation.poll_timeout() else { return };
             self.now = due;
             self.native.negotiation.handle_timeout(due);
@@ -449,7 +450,7 @@ impl Pair {
     }
 }
 
-/// The port of a candidate says of which transport it is.
+/// Port of the candidates of transport 0; other transports count up from it.
 const FIRST_PORT: usize = 9000;
 
 /// A candidate of that transport.
@@ -457,7 +458,7 @@ fn line(n: usize, transport: usize) -> String {
     format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", FIRST_PORT + transport)
 }
 
-/// What stays of a candidate when its priority changes.
+/// Returns the part of a candidate that a change of its priority leaves alone.
 fn name(line: &str) -> &str {
     line.split(' ').next().unwrap()
 }
@@ -469,7 +470,8 @@ fn of_transport(sent: &[(usize, String)], transport: usize) -> BTreeSet<&str> {
 /// Both come to rest, mean the same descriptions, and have all of each other's candidates.
 fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> Result<(), TestCaseError> {
     let native = Native::new(native_is_polite, forgets);
-    // One of the two has to be polite. A page that knows nothing of us may be so too: it takes whatever comes.
+    // At least one side has to be polite. A page that does not know roomtone may be polite too: it accepts every
+    // offer.
     let polite = !native_is_polite || page.keeps && page.polite;
     let browser = Browser::new(Page { polite, ..page.clone() });
     let mut pair = Pair { now: Instant::now(), native, browser, connected: (0, 0) };
@@ -484,7 +486,7 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
     prop_assert_eq!(&native.failed, &None);
     prop_assert!(native.negotiation.is_at_rest() && native.results.is_empty());
     prop_assert_eq!(browser.signalling, Signalling::Stable);
-    // Where both give way each may have taken the other's re-offer of the same m-lines.
+    // If both sides give way, each may have accepted the other's re-offer of the same m-lines.
     let both_give_way = polite && native_is_polite;
     if !both_give_way {
         prop_assert_eq!(browser.agreed, Some((native.heard, native.said)), "whose offer won");

@@ -16,15 +16,15 @@ use super::{Effect, EffectId, EffectResult, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::{Kind, Media, Sdp, Section};
 
-/// A webrtcbin that does what it is told, with descriptions just big enough to be believed.
+/// A model of webrtcbin that executes effects, with the smallest descriptions that pass the checks.
 #[derive(Debug, Default)]
 struct Connection {
     opened: usize,
-    /// What it offers: always in this order, whatever the peer has.
+    /// Kinds that it offers, always in this order, whatever the peer has.
     kinds: Vec<&'static str>,
-    /// It can forget an offer that it made and that adds m-lines (1.22).
+    /// Whether it can forget an offer of its own that adds m-lines (1.22).
     forgets: bool,
-    /// Its m-lines: kind and mid.
+    /// Kind and mid of its m-lines.
     lines: Vec<(String, String)>,
     offered: Vec<(String, String)>,
     local: Option<SdpKind>,
@@ -47,12 +47,12 @@ fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
     text
 }
 
-/// Kinds and mids of a description's m-lines.
+/// Returns kinds and mids of a description's m-lines.
 fn lines(sdp: &Sdp) -> Vec<(String, String)> {
     sdp.media.iter().map(|media| (media.kind.clone(), media.mid().unwrap().to_owned())).collect()
 }
 
-/// A description with these m-lines, of kinds and mids.
+/// Builds a description with these m-lines, given by kinds and mids.
 fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
     let mut text = format!("v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
     let mids: Vec<&str> = lines.iter().map(|(_, mid)| mid.as_str()).collect();
@@ -79,7 +79,7 @@ impl Connection {
         sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
     }
 
-    /// Those that there are, and behind them what is to be sent besides.
+    /// Returns the current m-lines, then those of the kinds that are still to be offered.
     fn next_lines(&self) -> Vec<(String, String)> {
         let mut all = self.lines.clone();
         for kind in &self.kinds {
@@ -90,7 +90,7 @@ impl Connection {
         all
     }
 
-    /// What webrtcbin (1.22) wants of a description of the peer.
+    /// Checks that webrtcbin (1.22) would accept a description of the peer.
     fn check(&self, remote: &Sdp) {
         let mids: Vec<&str> = remote.media.iter().filter_map(Media::mid).collect();
         let group = remote.attribute("group").unwrap();

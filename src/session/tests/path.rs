@@ -392,7 +392,8 @@ proptest! {
     }
 }
 
-/// The path breaks before or after somebody else calls: either way the server has no session of the old peer any more.
+/// Tests both orders of a broken path and another caller: in each, the server has no session of the old peer any
+/// more.
 #[test]
 fn who_calls_while_the_path_is_broken_is_taken_at_once() {
     for breaks_first in [true, false] {
@@ -415,7 +416,7 @@ fn who_calls_while_the_path_is_broken_is_taken_at_once() {
     }
 }
 
-/// Who called mends its call, and takes none meanwhile.
+/// Tests that the side that called repairs its path, and accepts no other caller meanwhile.
 #[test]
 fn who_called_is_not_called_away_while_it_mends() {
     let (now, mut a, _) = connected();
