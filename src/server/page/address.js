@@ -1,13 +1,13 @@
-// What the page's own address says: where its server is, and what the link asks for.
+// Reads the page's own address: where its server is, and what the link asks for.
 
 import { encoded } from "./names.js";
 
-// The folder of the page: behind a proxy it need not be the root.
+// Folder of the page, which behind a proxy need not be the root.
 export const base = new URL(".", document.baseURI);
 const query = new URLSearchParams(location.search);
 
-// A token leaves the address at once, so that nobody copies, sees or keeps it with the link. The tab keeps it for
-// reloads.
+// Returns the token of the address and removes it from there at once, so that nobody copies, sees or keeps it with
+// the link. The tab's session storage keeps the token for reloads.
 function takeToken() {
   const key = `roomtone token ${base.pathname}`;
   const given = query.get("token");
@@ -26,7 +26,7 @@ function takeToken() {
 }
 export const token = takeToken();
 
-// The only id that a token allows (its `sub`), as the server writes it.
+// Returns the only id that the token allows (its `sub`) as the server encodes it; null without such a token.
 function ownId() {
   try {
     const [, claims] = token.split(".");
@@ -38,20 +38,20 @@ function ownId() {
   }
 }
 
-// The id that is wanted; nothing where any will do.
+// Id that the link or the token asks for; null if any id will do.
 export const wantedId = query.get("id") ?? ownId();
 
-// What the link prepares: { kind: "call" | "room" | "answer", name }, or nothing.
+// Returns what the link prepares: { kind: "call" | "room" | "answer", name }, or undefined.
 function prepared() {
   for (const kind of ["call", "room"]) if (query.has(kind)) return { kind, name: query.get(kind).trim() };
   return query.get("answer") === "auto" ? { kind: "answer" } : undefined;
 }
 export const wanted = prepared();
 
-// For those who do not want their address known.
+// Whether only TURN relays are used, for users who do not want to reveal their address.
 export const isRelayOnly = query.has("relay-only");
 
-// The address of the server's WebSocket.
+// Returns the address of the server's WebSocket.
 export function socketAddress() {
   const url = new URL("?roomtone=1", base);
   url.protocol = base.protocol === "https:" ? "wss:" : "ws:";
@@ -59,7 +59,7 @@ export function socketAddress() {
   return url.href;
 }
 
-// The link to a room, for others.
+// Returns the link to a room, without the token, for other people.
 export function linkToRoom(name) {
   const url = new URL(base);
   url.search = new URLSearchParams({ room: name });

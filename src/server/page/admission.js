@@ -1,18 +1,18 @@
-// Asks the server by HTTP whether this page may come in, which a WebSocket that fails does not tell.
+// Asks the server by HTTP whether it admits this page: a failed WebSocket gives no reason.
 
 import { base, token } from "./address.js";
 import { shown } from "./names.js";
 
-// How long the answer may take, in ms.
+// Longest wait for the answer, in ms.
 const PATIENCE = 5000;
 
-// The longest time that is waited because a server or a proxy asks for it (Retry-After), in seconds.
+// Longest pause accepted from a server or a proxy (Retry-After), in seconds.
 const LONGEST = 300;
-// How the server's own refusals begin: a proxy in front of a server that restarts may say 401, too.
+// First words of the server's own refusals: a proxy in front of a restarting server may answer 401 too.
 const OWN_WORDS = /^(a token is wanted|the token is not good)/;
 
-// { refused, isFinal, words } where the answer is no, final where the server itself says so; { seconds } where it is to
-// come back later; { iceServers } where it says yes, and nothing where it says neither.
+// Returns { refused, isFinal, words } after a refusal, final if it is the server's own; { iceServers } if the page is
+// admitted; { seconds } after any other answer, the pause that it asks for or 0; and {} if there was no answer.
 export async function admission() {
   try {
     const headers = token ? { authorization: `Bearer ${token}` } : {};

@@ -1,4 +1,4 @@
-// The page: what happens when, and what the buttons do.
+// The page: connects the events of the server and the buttons with calls and rooms.
 
 import { wanted, wantedId } from "./address.js";
 import { Calls } from "./calls.js";
@@ -12,7 +12,7 @@ import { Signalling } from "./signalling.js";
 import { onStats } from "./stats.js";
 import { $, isState, notice, state, status } from "./view.js";
 
-// The id of a page that was not given one.
+// Returns a random id, for a page without a given one.
 const anyId = () => String(1000 + Math.floor(Math.random() * 9000));
 const whyNot = wantedId === null ? undefined : fault(wantedId);
 const isChosen = wantedId !== null && !whyNot;
@@ -31,7 +31,7 @@ globalThis.roomtone = app;
 
 const showId = () => ($("my-id").value = shown(signalling.id));
 showId();
-// What the link prepares, until the user decided.
+// Request of the link, until the user decides about it.
 let link = wanted;
 function home(text) {
   if (link) prepare(link, signalling.id, { start, look: () => app.camera.turnOn(), leave });
@@ -58,7 +58,7 @@ async function start(name) {
   $("auto").checked = true;
 }
 
-// What there is ends, and the page is at its start again.
+// Ends the call or the room, and returns to the first screen.
 function end(text) {
   talk()?.close();
   app.call = app.room = null;
@@ -116,7 +116,7 @@ signalling.addEventListener("dismissed", ({ detail }) => {
 signalling.addEventListener("peers", ({ detail }) => showPeers(detail, (peer) => calls.dial(peer)));
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
-// What peers say, one message after another, so that candidates do not overtake their description.
+// Queue of the peers' messages: they are handled in order, so that candidates do not overtake their description.
 let order = Promise.resolve();
 for (const kind of ["description", "candidate", "offer-request"]) {
   signalling.addEventListener(kind, ({ detail }) => {
@@ -145,7 +145,7 @@ addEventListener("pagehide", () => {
   talk()?.close();
   signalling.close();
 });
-// A browser that kept the page as it was brings back one that left.
+// A browser may restore the page from its cache after the page left: it starts again then.
 addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 
 if (link) home("Connecting to the server…");

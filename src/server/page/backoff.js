@@ -1,14 +1,16 @@
-// When to connect to the server again. Pure: the caller brings the time in ms and the chance, 0 to 1.
+// Computes the pause before the next connection to the server. Pure: the caller supplies the time in ms and the
+// chance, 0 to 1.
 //
-// The pauses grow whatever ended the last connection. Only a registration that held for half a minute, or a call that
-// stood, begins them anew. After a call that the user ended, the page comes back at once. Two windows bound all of that.
+// The pauses grow after every end of a connection. Only a registration that lasted half a minute, or an established
+// call, resets them. After a call that the user ended, the page reconnects at once. Two windows limit the connections
+// in every case.
 
-// The same figures as the native clients': src/signalling/reconnect.rs.
+// First and longest pause in ms, the same as in the native clients: src/signalling/reconnect.rs.
 const FIRST = 500;
 const LONGEST = 15000;
-// How long a registration holds that counts as a success.
+// Least duration of a registration that counts as a success, in ms.
 const HELD = 30000;
-// So many connections at most in so many ms.
+// Windows: length in ms, and the most connections within it.
 const WINDOWS = [
   [15000, 9],
   [60000, 14],
@@ -16,16 +18,16 @@ const WINDOWS = [
 
 export class Backoff {
   #failures = 0;
-  // When the last connections began.
+  // Start times of the last connections.
   #begun = [];
 
-  // A connection begins.
+  // Records the start of a connection.
   began(now) {
     this.#begun.push(now);
     if (this.#begun.length > 14) this.#begun.shift();
   }
 
-  // A connection ended that had been registered for so long.
+  // Records the end of a connection whose registration lasted `held` ms.
   ended(held) {
     if (held >= HELD) this.reset();
   }
@@ -34,7 +36,8 @@ export class Backoff {
     this.#failures = 0;
   }
 
-  // How long to wait for the next connection; chance takes away up to a half. `atOnce` after the user's own wish.
+  // Returns the pause before the next connection, in ms; chance subtracts up to a half. `atOnce` skips the growing
+  // pause, but not the windows, after the user's own request.
   pause(now, chance, atOnce = false) {
     let pause = 0;
     if (!atOnce) {

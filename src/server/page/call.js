@@ -8,7 +8,7 @@ import { isRelayOnly } from "./address.js";
 const OTHER_SIDE = 8000;
 const GIVE_UP = 30000;
 
-// How often it is looked whether anything came of a peer, in ms.
+// Interval at which the received bytes are compared, in ms.
 const LOOK = 500;
 const iceTransportPolicy = isRelayOnly ? "relay" : "all";
 
@@ -136,8 +136,8 @@ export class Call extends EventTarget {
     return bytes;
   }
 
-  // Resolves when nothing came of the peer for so many ms, or when the call is over or `isOff` says that its end is told
-  // otherwise. A single look would be deceived by what was on its way when the peer died.
+  // Resolves when nothing was received from the peer for `lasts` ms, when the call is over, or when `isOff` returns
+  // true. A single comparison would be deceived by packets that were in flight when the peer died.
   async silence(lasts, isOff) {
     let before;
     for (let quiet = 0; quiet < lasts && !this.#isClosed && !isOff(); quiet += LOOK) {

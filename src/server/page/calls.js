@@ -1,4 +1,5 @@
-// Calls of two: made, taken, kept over a loss of the server, and ended, each with a limit of time and with words.
+// Calls of two: places, accepts and ends them, and keeps them while the server is lost. Every wait has a time limit
+// and a message.
 
 import { Call } from "./call.js";
 import { clearChat, openChat, showMessage } from "./chat.js";
@@ -6,13 +7,14 @@ import { shown } from "./names.js";
 import { play } from "./play.js";
 import { $, isState, notice, state, status } from "./view.js";
 
-// How long a peer may take to answer, and then a path to be found, in ms: the same as of the native clients.
+// Time for the peer to answer, and then for a path to be found, in ms: the same as in the native clients.
 const LIMIT = 30000;
-// How long nothing comes of a peer that is gone: where the server said so, and where the server is gone itself, in ms.
+// Time without packets after which a peer counts as gone, in ms: when the server reported its end, and when the
+// server itself is lost.
 const SILENCE = 2000;
 const SILENCE_WITHOUT_SERVER = 6000;
-// The first and the longest pause before a new session for a call that stands, in ms. The first is longer than a peer
-// that died takes to be noticed.
+// First and longest pause before a new session for an established call, in ms. The first is longer than the detection
+// of a peer that died takes.
 const RESUME = 3000;
 const LONGEST_RESUME = 30000;
 
@@ -28,7 +30,7 @@ export class Calls {
     signalling.addEventListener("called", ({ detail }) => this.#called(detail));
   }
 
-  // Calls somebody, after a click.
+  // Calls a peer, after a click.
   async dial(peer) {
     const app = this.#app;
     if (app.call || app.room) return;
@@ -43,7 +45,7 @@ export class Calls {
     this.place();
   }
 
-  // Asks the server for the call, now or as soon as it is there.
+  // Requests the call from the server, at once or as soon as the page is registered.
   place() {
     const { call, signalling } = this.#app;
     if (call.wasUp) return this.#resume(call);
@@ -59,7 +61,7 @@ export class Calls {
     call.isInSession = call.isPlaced = true;
     call.resumes = 0;
     if (call.wasUp) return;
-    // An offer of a session before this one.
+    // The connection has an offer from an earlier session: a fresh connection replaces it.
     if (call.pc.localDescription) call.renew();
     call.offer();
   }
@@ -67,7 +69,7 @@ export class Calls {
   async #called(peer) {
     const app = this.#app;
     if (app.call?.peer === peer) return void (app.call.isInSession = true);
-    // Somebody else, in the middle of a call or before the user decided: that session ends.
+    // Another caller, during a call or before the user decided: that session is closed.
     if (app.call || app.room || isState("prepare")) return app.signalling.hangUp();
     notice();
     const call = this.#begin(peer, `${shown(peer)} is calling…`);
@@ -78,7 +80,7 @@ export class Calls {
 
   async take(kind, { message }) {
     const app = this.#app;
-    // A caller that the server did not announce.
+    // The server did not announce this caller.
     if (!app.call) {
       if (isState("prepare")) return app.signalling.hangUp();
       this.#limit(this.#begin("caller", "Incoming call…"));
@@ -130,7 +132,7 @@ export class Calls {
     this.#app.signalling.hangUp();
   }
 
-  // A call that does not come to stand in time ends: a peer may never answer, and so may a server.
+  // Ends a call that is not established in time: neither the peer nor the server may ever answer.
   #limit(call, again = true) {
     setTimeout(() => {
       if (this.#app.call !== call || call.wasUp) return;
@@ -141,7 +143,7 @@ export class Calls {
     }, LIMIT);
   }
 
-  // The session is gone: with the peer, or with the server alone.
+  // Handles the end of the session: the peer ended it, or the server was lost.
   async gone({ byPeer }) {
     const app = this.#app;
     const { call } = app;
@@ -157,7 +159,7 @@ export class Calls {
     app.signalling.hangUp();
   }
 
-  // The server was gone, and the call goes on: whoever made it makes a new session for it.
+  // Requests a new session for a call that goes on after the server was lost. Only the side that dialled does so.
   #resume(call) {
     const { signalling } = this.#app;
     if (!call.dialled) return;
@@ -178,7 +180,7 @@ export class Calls {
     this.#stop(call, why);
   }
 
-  // What a call leaves on the screen.
+  // Removes the remains of a call from the screen.
   clear() {
     openChat(false);
     delete $("stage").dataset.picture;

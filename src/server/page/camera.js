@@ -1,8 +1,8 @@
-// Camera and microphone: on and off, which ones, and muted. They are never turned on but by a click.
+// Camera and microphone: turned on and off, chosen, and muted. Only a click turns them on.
 
 import { $, notice, press } from "./view.js";
 
-// How long a call waits for the browser's question to be answered, in ms.
+// Longest wait of a call for the answer to the browser's permission prompt, in ms.
 const PATIENCE = 30000;
 
 const TROUBLES = {
@@ -24,7 +24,7 @@ const choice = (kind) => {
   return id ? { deviceId: { exact: id } } : true;
 };
 
-// What can be had of both: throws what is wrong where that is nothing.
+// Captures both, or the one that is available; throws the first error if there is none.
 async function captureAny() {
   let trouble;
   for (const wanted of [["audio", "video"], ["audio"], ["video"]]) {
@@ -41,18 +41,18 @@ async function captureAny() {
 export class Camera {
   stream = null;
   #send;
-  // The question that is not answered yet, and how often all was turned off.
+  // Promise of a prompt that is not answered yet, and the number of times that everything was turned off.
   #pending;
   #turn = 0;
 
-  // `send` passes the stream on to whomever there is, whenever it changes.
+  // `send` passes the stream on to the current peers, whenever it changes.
   constructor(send) {
     this.#send = send;
     $("mute").onclick = () => this.#toggle($("mute"), "audio", "Mute", "Unmute");
     $("blind").onclick = () => this.#toggle($("blind"), "video", "Camera off", "Camera on");
   }
 
-  // Resolves when the user decided, or after a while without that.
+  // Resolves when the user decided, or after PATIENCE.
   async turnOn() {
     if (this.stream) return;
     this.#pending ??= this.#obtain(this.#turn);
@@ -70,7 +70,7 @@ export class Camera {
     } catch (error) {
       trouble = error;
     }
-    // All was turned off meanwhile: nothing is to run then, however late the user says yes.
+    // Everything was turned off meanwhile: a late permission must not start the devices.
     if (turn !== this.#turn) return stream?.getTracks().forEach((track) => track.stop());
     this.#pending = undefined;
     if (!stream) return notice(TROUBLES[trouble.name] ?? trouble.message);

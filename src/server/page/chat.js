@@ -3,7 +3,7 @@
 import { shown } from "./names.js";
 import { $ } from "./view.js";
 
-// The most characters of a message that are shown, and the most messages.
+// Most characters shown of a message, and most messages shown.
 const LONGEST = 4000;
 const MOST = 500;
 
@@ -29,7 +29,7 @@ export function showMessage(text, isMine, from) {
   item.scrollIntoView({ block: "nearest" });
 }
 
-// `say` sends a text, and tells whether there was anybody to send it to.
+// `say` sends a text, and returns whether there was a peer to send it to.
 export function onSay(say) {
   $("say").onsubmit = (event) => {
     event.preventDefault();

@@ -1,4 +1,4 @@
-// Calls `tick` every second, in a hidden page too.
+// Calls `tick` every second, even while the page is hidden.
 export function everySecond(tick) {
   const alone = () => setInterval(tick, 1000);
   try {

@@ -1,9 +1,9 @@
-// The lobby: who is here, and the forms to call somebody and to join a room.
+// The lobby: the list of peers, and the forms to call a peer and to join a room.
 
 import { fault, shown } from "./names.js";
 import { $, notice } from "./view.js";
 
-// What a form holds, if it is a name.
+// Returns the content of a form's input if it is a valid name; otherwise shows why not.
 function named(input, kind) {
   const name = $(input).value.trim();
   const why = fault(name, kind);

@@ -1,4 +1,4 @@
-// Playing what comes: browsers want a click before they play sound to somebody who sends none.
+// Plays the received media: browsers require a click before they play audio to a user who sends none.
 
 import { $ } from "./view.js";
 

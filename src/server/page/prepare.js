@@ -1,5 +1,5 @@
-// The screen that a link leads to: it says whom the link means and shows the user's own picture when that is asked for.
-// A link prepares; it starts nothing, neither camera nor microphone nor a call, until the button is pressed.
+// The screen that a link leads to: it names the peer or the room, and shows the user's own video on request. A link
+// starts nothing by itself, neither camera nor microphone nor a call, until the button is pressed.
 
 import { fault, shown } from "./names.js";
 import { $, state, status } from "./view.js";
@@ -10,11 +10,11 @@ const WORDS = {
   answer: { lead: "This link answers all calls to", button: "Answer calls", text: "From then on, whoever calls you here sees and hears you at once. The browser asks for camera and microphone now." },
 };
 
-// A click or a key that was meant for the page before this one does not count, in ms.
+// Time in which the button is disabled, in ms: a click or a key may have been meant for the page before.
 const TOO_SOON = 600;
 
-// `wanted` is what the link says. `start(name)` is called by the button, `look` shows the user's own picture, and
-// `leave` goes to the lobby.
+// `wanted` is the request of the link. The button calls `start(name)`, `look` shows the user's own video, and `leave`
+// goes to the lobby.
 export function prepare(wanted, id, { start, look, leave }) {
   const { kind } = wanted;
   const words = WORDS[kind];

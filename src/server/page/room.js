@@ -5,14 +5,14 @@ import { shown } from "./names.js";
 
 // The most pictures in the grid.
 const MOST = 12;
-// For how long nothing comes of a peer that died, in ms: the server already said that it left.
+// Time without packets after which a peer counts as gone, in ms, once the server reported that it left.
 const SILENCE = 2000;
 
 export class Room extends EventTarget {
   #signalling;
   #grid;
   #stream;
-  // Calls whose peers are not in the room any more, as the server says.
+  // Calls whose peers have left the room according to the server.
   #absent = new Set();
   calls = new Map();
 
@@ -37,7 +37,7 @@ export class Room extends EventTarget {
     if (!this.#isBack(peer)) this.#open(peer, false);
   }
 
-  // Whether a connection with that peer stands from before.
+  // Returns whether a connection with that peer is established from before.
   #isBack(peer) {
     const call = this.calls.get(peer);
     if (!call?.wasUp) return false;
@@ -45,7 +45,8 @@ export class Room extends EventTarget {
     return true;
   }
 
-  // A peer that left may only have lost its server: its media tells, for as long as it is away.
+  // Handles the report that a peer left. The peer may only have lost its server: its call goes on while packets
+  // arrive.
   async left(peer) {
     const call = this.calls.get(peer);
     if (!call || this.#absent.has(call)) return;

@@ -1,4 +1,4 @@
-// Joining a room, and staying in it over a loss of the server.
+// Joins a room, and stays in it while the server is lost.
 
 import { linkToRoom } from "./address.js";
 import { clearChat, openChat, showMessage } from "./chat.js";
@@ -7,9 +7,9 @@ import { play } from "./play.js";
 import { Room } from "./room.js";
 import { $, notice, state, status } from "./view.js";
 
-// How long the server may take to let us in, in ms.
+// Longest wait for the server to admit the page to the room, in ms.
 const LIMIT = 30000;
-// The first and the longest pause before another attempt to come back into a room whose calls stand, in ms.
+// First and longest pause before another attempt to join a room whose calls are established, in ms.
 const REJOIN = 2000;
 const LONGEST_REJOIN = 30000;
 
@@ -52,7 +52,7 @@ export class Rooms {
     this.enter();
   }
 
-  // Asks the server to be let in, now or as soon as it is there.
+  // Requests to join the room, at once or as soon as the page is registered.
   enter() {
     const { room, signalling } = this.#app;
     if (!room.isWanted) return;

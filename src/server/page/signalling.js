@@ -1,5 +1,5 @@
-// The room protocol over a WebSocket to the server that this page came from. After a call the server closes the
-// socket: this registers anew by itself, with growing pauses where that fails.
+// The room protocol over a WebSocket to the server of this page. The server closes the socket after a call: this
+// class registers again by itself, with a backoff after failures.
 
 import { admission } from "./admission.js";
 import { socketAddress } from "./address.js";
@@ -7,29 +7,31 @@ import { Backoff } from "./backoff.js";
 import { everySecond } from "./clock.js";
 import { Watch } from "./watch.js";
 
-// How many seconds a connection may take until it is registered.
+// Longest time from the start of a connection to its registration, in seconds.
 const OPENING = 10;
-// TURN users end after a day: how old the list of servers may become, in ms, and how often a new one is asked for.
+// Age at which the list of TURN servers is renewed, and interval between the attempts, in ms: TURN credentials expire
+// after a day.
 const OLD = 12 * 3600 * 1000;
 const ASK_AGAIN = 60 * 1000;
-// How often it is asked at most why the server lets nobody in, in ms.
+// Least interval between requests for the reason of a failed connection, in ms.
 const ASK_WHY = 30 * 1000;
 
 export class Signalling extends EventTarget {
   #socket;
-  // closed, opening, registering, lobby, dialling, session, joining, room, or out: not to come back by itself.
+  // Phases: closed, opening, registering, lobby, dialling, session, joining, room, and out, which never reconnects by
+  // itself.
   #phase = "closed";
   #backoff = new Backoff();
   #watch = new Watch();
-  // The next attempt: its timer, and when it is due.
+  // Timer and due time of the next attempt.
   #timer;
   #due = Infinity;
-  // Seconds since the connection was begun, and when it was registered.
+  // Seconds since the connection was started, and the time of its registration.
   #seconds = 0;
   #registered;
-  // Whether the server let us in before.
+  // Whether the server admitted this page before.
   #wasIn = false;
-  // Whether a call over this connection stood.
+  // Whether a call was established over this connection.
   #talked = false;
   #askedWhy = -Infinity;
   #listed = 0;
@@ -44,7 +46,7 @@ export class Signalling extends EventTarget {
     this.#open();
   }
 
-  // Registered, and neither in a call nor in a room.
+  // Whether the page is registered, and neither in a call nor in a room.
   get isFree() {
     return this.#phase === "lobby";
   }
@@ -78,13 +80,13 @@ export class Signalling extends EventTarget {
     const phase = this.#leave("closed");
     this.#later();
     if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
-    // 1000 is the server's word that the other side of the call is gone.
+    // The server closes with 1000 if the other side of the call is gone.
     else if (phase === "session" || phase === "room") this.#tell("gone", { byPeer: code === 1000 });
     else this.#tell("offline");
     if (phase === "opening") this.#why();
   }
 
-  // Forgets the socket; its phase. What the socket still does is of no interest any more.
+  // Forgets the socket, whose later events are ignored, enters `phase`, and returns the phase before.
   #leave(phase) {
     const before = this.#phase;
     if (this.#registered !== undefined) this.#backoff.ended(performance.now() - this.#registered);
@@ -108,7 +110,7 @@ export class Signalling extends EventTarget {
     this.#timer = setTimeout(() => this.#open(), pause);
   }
 
-  // The connection is given up, whatever it still says.
+  // Gives up the connection without waiting for its end.
   #drop() {
     this.#socket?.close();
     this.#closed(1006, "");
@@ -135,14 +137,14 @@ export class Signalling extends EventTarget {
     this.#socket.send("PING");
   }
 
-  // A page does not see why its WebSocket failed: that is asked for by HTTP.
+  // Asks the server by HTTP why a WebSocket failed: the WebSocket itself gives no reason.
   async #why() {
     if (performance.now() - this.#askedWhy < ASK_WHY) return;
     this.#askedWhy = performance.now();
     const { refused, isFinal, words, seconds } = await admission();
     if (this.#registered !== undefined || this.#phase === "out") return;
     if (seconds && this.#phase === "closed") this.#wait(Math.max(1000 * seconds, this.#due - performance.now()));
-    // Whoever was let in once comes back, unless the server itself says that the invitation has ended.
+    // A page that was admitted once keeps trying, unless the server itself refuses its token.
     if (!refused || (this.#wasIn && !isFinal)) return;
     this.#socket?.close();
     this.#leave("out");
@@ -167,7 +169,7 @@ export class Signalling extends EventTarget {
     if (line === "PONG") return;
     const [word] = line.split(" ", 1);
     const rest = line.slice(word.length + 1);
-    // In a session it could be the peer's.
+    // In a session, the line could come from the peer.
     if (word === "ICE_SERVERS" && this.#phase !== "session") {
       const servers = parsed(rest);
       return Array.isArray(servers) ? this.#servers(servers) : undefined;
@@ -243,13 +245,13 @@ export class Signalling extends EventTarget {
     else if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MSG ${to} ${JSON.stringify(message)}`);
   }
 
-  // A call over this connection stands: its end is no failure of the server.
+  // Records that a call over this connection was established: its end is no failure of the server.
   stands() {
     this.#talked = true;
   }
 
-  // Hanging up is closing the socket; the server tells the peer. The page registers again without waiting for the old
-  // socket, and at once where the user hung up.
+  // Ends the call by closing the socket; the server informs the peer. The page registers again without waiting for
+  // the old socket to close, and at once if the user hung up.
   hangUp(byUser = false) {
     if (!["dialling", "session", "joining", "room"].includes(this.#phase)) return;
     this.#socket.close();
@@ -257,12 +259,12 @@ export class Signalling extends EventTarget {
     this.#later(byUser);
   }
 
-  // The user wants something of the server: no pause is waited for.
+  // Connects without a pause, because the user requested something of the server.
   hurry() {
     if (this.#phase === "closed") this.#later(true);
   }
 
-  // Another id, or another attempt after the server said no.
+  // Connects with another id, or once more after a refusal.
   again(id = this.id) {
     this.id = id;
     this.#socket?.close();
@@ -271,7 +273,7 @@ export class Signalling extends EventTarget {
     this.#later(true);
   }
 
-  // The page goes.
+  // Closes the connection for good: the page is left.
   close() {
     this.#socket?.close();
     this.#leave("out");

@@ -1,4 +1,4 @@
-// Statistics over the picture, every second while they are shown.
+// Statistics over the video, renewed every second while they are shown.
 
 import { shown } from "./names.js";
 import { $ } from "./view.js";
@@ -43,7 +43,7 @@ async function show(calls, isRoom) {
   );
 }
 
-// `calls` gives the calls there are, and `isRoom` says whether they have names of their own.
+// `calls` returns the current calls, and `isRoom` returns whether they belong to a room, where rows name their peers.
 export function onStats(calls, isRoom) {
   setInterval(() => show(calls(), isRoom()), 1000);
   $("show-stats").onclick = () => {

@@ -1,14 +1,14 @@
-// What all parts of the page show in the same places.
+// Elements of the page that all of its parts share.
 
 export const $ = (id) => document.getElementById(id);
 
-// Which screen is seen: offline, lobby, prepare, call, room.
+// Shows a screen: offline, lobby, prepare, call, room or locked.
 export const state = (name) => (document.body.dataset.state = name);
 export const isState = (name) => document.body.dataset.state === name;
 
 export const status = (text) => ($("status").textContent = text);
 
-// Something that went wrong, and what to do; with an action where one helps: { label, run }.
+// Shows an error and what to do about it, with a button for an action that may help: { label, run }.
 export function notice(text, action) {
   $("notice-text").textContent = text ?? "";
   $("notice").hidden = !text;

@@ -1,26 +1,27 @@
-// Whether the server is still there: a path can die without a word (a NAT that forgot, a power cut), and browsers hide
-// the pings of WebSockets from pages. Pure: it counts ticks of a second, so that the sleep of a machine is no silence.
+// Detects a dead connection to the server: a path can die without a notification (a NAT that forgot its mapping, a
+// power cut), and browsers hide the pings of WebSockets from pages. Pure: the class counts ticks of a second, so the
+// sleep of a machine does not count as silence.
 
-// After so many quiet seconds the server is asked, and after so many it is taken for dead.
+// Seconds of silence after which the server is asked (PING), and after which the connection counts as dead.
 const ASK = 15;
 const DEAD = 40;
-// How many seconds an answer may take when something happened to the network.
+// Longest wait for an answer after a change of the network, in seconds.
 const DOUBT = 5;
 
 export class Watch {
   #quiet = 0;
 
-  // Something came of the server.
+  // Records that the server sent something.
   heard() {
     this.#quiet = 0;
   }
 
-  // The network changed: the server is to be asked now.
+  // Leaves DOUBT seconds for an answer, because the network changed.
   doubt() {
     this.#quiet = Math.max(this.#quiet, DEAD - DOUBT);
   }
 
-  // A second passed; says what to do: "ask", "dead" or nothing.
+  // Counts a second; returns "ask", "dead" or undefined.
   tick() {
     this.#quiet += 1;
     if (this.#quiet >= DEAD) return "dead";
