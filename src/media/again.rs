@@ -72,7 +72,7 @@ impl Again {
         Some(Self { pad, last })
     }
 
-    /// How long ago the last picture came, or was given again; none before the first one.
+    /// Returns the time since the last video frame arrived or was repeated; `None` before the first frame.
     pub(super) fn age(&self) -> Option<Duration> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.picture.as_ref().map(|(_, at)| at.elapsed())

@@ -1,4 +1,4 @@
-//! What to capture, and the pipeline that this takes.
+//! Configuration of a capture source, and the text of its pipeline.
 
 use std::path::PathBuf;
 
@@ -8,51 +8,51 @@ use crate::media::voice::{SHAPE, Voice};
 use crate::media::{MediaError, encoded, inventory};
 use crate::sdp::Kind;
 
-/// What to capture, of one kind.
+/// Configuration of the capture source of one media kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SourceConfig {
-    /// The name of a pipeline of `pipelines/source`, or a pipeline's text (it holds a `!`).
+    /// The name of a file in `pipelines/source`, or the text of a pipeline (recognised by its `!`).
     pub source: String,
-    /// The value of `{device}`; of `{uri}` a path or an address.
+    /// Value of the placeholder `{device}`; for `{uri}`, a path or an address.
     pub device: Option<String>,
-    /// Width and height in pixels; else the source's own, at most 1280x720.
+    /// Width and height of the video in pixels; if absent, the source's own size, at most 1280x720.
     pub size: Option<(u32, u32)>,
-    /// The most frames in a second.
+    /// Maximum frame rate in frames per second.
     pub fps: u32,
-    /// What becomes of sound.
+    /// Voice processing of the captured audio.
     pub voice: Voice,
 }
 
-/// The sources that hear what a speaker in the same room plays.
+/// Sources that pick up the sound of a loudspeaker in the same room, so that echo cancellation applies to them.
 pub const MICROPHONES: [&str; 3] = ["microphone", "pulse", "alsa"];
 
-/// The source that is paced and played over and over.
+/// Name of the source that reads a file: its frames are paced, and it is played in a loop.
 pub(super) const FILE: &str = "file";
-/// The source that reads a network camera.
+/// Name of the source that reads a network camera over RTSP.
 const RTSP: &str = "rtsp";
-/// The sources that the devices of this machine belong to.
+/// Sources whose `{device}` names a device of this machine.
 const DEVICES: [&str; 5] = ["camera", "camera-h264", "microphone", "pulse", "alsa"];
 
-/// What a decodebin decodes by itself, as raw media of any kind of memory.
+/// Raw caps of any memory type, which `decodebin` exposes without a further decoder.
 const RAW: &str = "video/x-raw(ANY);audio/x-raw(ANY);text/x-raw(ANY)";
 
 impl SourceConfig {
-    /// A pipeline of `pipelines/source` by its name, with 30 frames a second.
+    /// Returns the configuration of a named pipeline of `pipelines/source`, with 30 frames per second and no device.
     pub fn named(source: &str) -> Self {
         Self { source: source.to_owned(), device: None, size: None, fps: 30, voice: Voice::AsItIs }
     }
 
-    /// Whether it is read from a file or an address of a file: paced, and played over and over.
+    /// Returns whether the source reads a file or a file's address; such a source is paced and played in a loop.
     pub(super) fn is_file(&self) -> bool {
         self.source == FILE
     }
 
-    /// Whether it is read from a camera in the network, which may not be there yet.
+    /// Returns whether the source reads a network camera, which may come up later than this program.
     pub(in crate::media) fn is_network(&self) -> bool {
         self.source == RTSP
     }
 
-    /// The source's name in messages, without the password that an address may hold.
+    /// Returns the source's name for messages, without the password of an address.
     pub(in crate::media) fn name(&self, kind: Kind) -> String {
         let device = self.device.as_deref().map(without_password);
         match (self.source.as_str(), device) {
@@ -64,7 +64,7 @@ impl SourceConfig {
         }
     }
 
-    /// Refuses what cannot work: a file that is not there, and an address that no element reads.
+    /// Checks that the file exists and is no folder, or that an element for the scheme of its address is installed.
     pub(super) fn check(&self) -> Result<(), MediaError> {
         let Some(device) = self.device.as_deref().filter(|_| self.is_file()) else { return Ok(()) };
         let uri = uri(device)?;
@@ -89,7 +89,7 @@ impl SourceConfig {
         }
     }
 
-    /// The error of a source that gives no frame: with the devices that there are, where it is a device.
+    /// Returns the error for a source that delivers no frame; for a device, the error lists the devices present.
     pub(super) fn error(&self, kind: Kind, reason: String) -> MediaError {
         let devices = || {
             let there = inventory::sources().into_iter().filter(|device| device.kind == kind);
@@ -100,8 +100,8 @@ impl SourceConfig {
         MediaError::Source { name: self.name(kind), reason, there }
     }
 
-    /// The whole pipeline: the source, and what brings its media into one shape. Pictures that are encoded already come
-    /// out at another end.
+    /// Returns the text of the whole pipeline: the source, and the elements that convert its media to one format. Video
+    /// that is encoded already leaves by a separate appsink, `encoded`.
     pub(super) fn text(&self, kind: Kind) -> Result<String, MediaError> {
         let is_text = self.source.contains('!');
         let source = match is_text {
@@ -148,8 +148,8 @@ impl SourceConfig {
         })
     }
 
-    /// From whatever pictures to upright ones of one shape; their size is that of [`super::size`]. `turn` is a value of
-    /// videoflip's `video-direction`.
+    /// Returns the elements that convert any raw video to upright I420 frames; [`super::size`] sets the frame size.
+    /// `turn` is a value of videoflip's `video-direction`.
     pub(super) fn pictures(&self, turn: &str) -> String {
         let (width, height) = self.size.unwrap_or(size::MOST);
         format!(
@@ -160,7 +160,7 @@ impl SourceConfig {
     }
 }
 
-/// The address of a file, for a path or an address.
+/// Returns the URI of a file that is given by a path or a URI.
 fn uri(device: &str) -> Result<String, MediaError> {
     let scheme = device.split_once("://").map(|(scheme, _)| scheme);
     if scheme.is_some_and(|scheme| !scheme.is_empty() && scheme.chars().all(|c| c.is_ascii_alphanumeric())) {
@@ -172,7 +172,7 @@ fn uri(device: &str) -> Result<String, MediaError> {
     Ok(uri.to_string())
 }
 
-/// An address without the name and the password before its host.
+/// Removes the user name and the password from an address.
 fn without_password(device: &str) -> String {
     let Some((scheme, rest)) = device.split_once("://") else { return device.to_owned() };
     let (host, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));

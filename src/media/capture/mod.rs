@@ -1,5 +1,5 @@
-//! Capture once: a source of each kind makes raw frames of one shape, for any number of encoders; or it gives encoded
-//! pictures, as they come ([`super::encoded`]).
+//! Captures each source once: a source produces raw frames in one format for any number of encoders, or passes encoded
+//! frames through unchanged ([`super::encoded`]).
 
 mod config;
 mod pace;
@@ -24,45 +24,45 @@ use super::voice::Voice;
 use super::{MediaError, launch};
 use crate::sdp::Kind;
 
-/// How long a source has for its first frame.
+/// Maximum time until the first frame of a source.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 
-/// A picture that stays the last one for so long is given again: a still picture is a source like others, and so is one
-/// with a picture a minute.
+/// Age at which the last video frame is repeated, so that a still picture or a source with one frame a minute keeps its
+/// encoders running.
 const STILL: Duration = Duration::from_millis(500);
 
-/// A film is played again so long after it began at the earliest.
+/// Minimum time between two starts of a looped file, so that a very short file does not seek without pause.
 const ROUND: Duration = Duration::from_millis(200);
 
-/// What a source gives.
+/// Output of a source.
 #[derive(Debug, Clone)]
 pub(super) enum Frames {
-    /// Raw frames of one shape.
+    /// Raw frames in one format.
     Raw(StreamProducer),
-    /// Encoded pictures, as they come.
+    /// Encoded video frames, unchanged.
     Encoded(Encoded),
 }
 
-/// Why a source gives no frames any more.
+/// Reason why a source stopped delivering frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum End {
-    /// It was not there when it was to start: the reason.
+    /// The source was not available at its start; holds the reason.
     Absent(String),
-    /// It failed, or a live source came to its end: the reason.
+    /// The source failed, or a live source reached its end; holds the reason.
     Stopped(String),
-    /// A pipeline that is not live was read to its end.
+    /// A source that is not live reached its end.
     Finished,
 }
 
-/// Why a source does not give its first frame.
+/// Reason why a source does not deliver its first frame.
 #[derive(Debug)]
 enum Fault {
-    /// It has no media of the kind.
+    /// The source has no media of the requested kind.
     Lacks,
     Failed(String),
 }
 
-/// Ends the waiting of a source's thread when the source is let go.
+/// Wakes the source's waiting thread on drop.
 #[derive(Debug)]
 struct Stop(Arc<Pacer>);
 
@@ -82,16 +82,16 @@ pub struct Capture {
     is_muted: Arc<AtomicBool>,
     meter: Arc<Meter>,
     ended: Receiver<End>,
-    /// Its own end of the channel, so that the channel lasts as long as the source.
+    /// Keeps the channel of `ended` open as long as the source exists.
     _over: Sender<End>,
-    /// The source's frames that it decodes, where it does. Before the pipeline that they lead into.
+    /// Feed of the decoder if this source decodes another one; dropped before the pipeline that the feed writes to.
     _feed: Option<Feed>,
     _stop: Stop,
     _pipeline: Owned,
     _tasks: Vec<smol::Task<()>>,
 }
 
-/// The next source's number.
+/// Number of the next source.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// A source's pipeline before its first frame.
@@ -127,11 +127,11 @@ impl Starting {
                 }
             }
         });
-        // A live source has its time; others get it as they are played.
+        // The base time is now, so that the running time of a live source starts at zero; frames of other sources get
+        // their times as they are played.
         let base = gst::SystemClock::obtain().time();
         pipeline.set_base_time(base);
-        // Frames go on as they come: who sends them is not to wait for as long as some might be late (with rtspsrc, two
-        // seconds).
+        // Frames leave without latency: a sender need not wait for frames that might be late (2 s with rtspsrc).
         pipeline.set_latency(gst::ClockTime::ZERO);
         let pacer = Pacer::new(base.saturating_sub(super::pipeline::epoch()), config.is_file());
         let (end, ends) = bounded(1);
@@ -152,7 +152,7 @@ impl Starting {
         Ok(Self { pipeline, owned, pacer, stop, started, over, ended, is_muted, meter, again, tap, loops })
     }
 
-    /// The source's ends, ready for consumers, where the pipeline has them.
+    /// Returns the appsinks that the pipeline has, `out` and `encoded`, each with its producer for consumers.
     fn sinks(&self) -> [Option<Sink>; 2] {
         let produce =
             |sink: gst_app::AppSink| (StreamProducer::with(&sink, ProducerSettings { sync: false }), sink);
@@ -161,13 +161,13 @@ impl Starting {
 }
 
 impl Capture {
-    /// Starts a source and waits for its first frame. What is to be told of it while it runs, short of its end, goes to
+    /// Starts a source and waits for its first frame. Reports about the running source, except for its end, are sent to
     /// `failures`.
     ///
     /// # Errors
     ///
-    /// [`MediaError::File`] where a file is not there, [`MediaError::NoMedia`] where it has no media of the kind, and
-    /// others where the pipeline is wrong or gives no frame within ten seconds.
+    /// Returns [`MediaError::File`] if a file does not exist or cannot be read, [`MediaError::NoMedia`] if the source
+    /// has no media of the kind, and other errors if the pipeline is invalid or delivers no frame within ten seconds.
     pub async fn start(
         kind: Kind,
         config: &SourceConfig,
@@ -229,7 +229,8 @@ impl Capture {
         })
     }
 
-    /// Black or silence in place of a source that is away. `end` is told of at once, where there is one.
+    /// Starts a black or silent source that stands in for an unavailable one. If `end` is given, the stand-in reports
+    /// that end at once.
     pub(super) async fn stand_in(
         kind: Kind,
         config: &SourceConfig,
@@ -252,27 +253,27 @@ impl Capture {
         Ok(Self { config: config.clone(), ..started })
     }
 
-    /// The number of this source, which no other one has.
+    /// Returns the number of this source, unique within the process.
     pub(super) fn id(&self) -> u64 {
         self.id
     }
 
-    /// What it was started with, or what it stands in for.
+    /// Returns the configuration the source was started with; a stand-in returns the one of the source it replaces.
     pub(super) fn config(&self) -> &SourceConfig {
         &self.config
     }
 
-    /// Where its end is told, once.
+    /// Returns the receiver of the source's end, which is sent at most once.
     pub(super) fn ended(&self) -> Receiver<End> {
         self.ended.clone()
     }
 
-    /// Audio or video.
+    /// Returns the media kind of the source.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// The raw frames of encoded pictures: another source, which begins with what is shown now.
+    /// Decodes the encoded frames into a new source of raw frames, which starts at the current frame.
     pub(super) fn decoded(&self, encoded: &Encoded, failures: Sender<String>) -> Result<Self, MediaError> {
         let text = format!(
             "appsrc name=in format=time is-live=true max-bytes=0 ! decodebin ! {}",
@@ -310,38 +311,38 @@ impl Capture {
         })
     }
 
-    /// Frames a second, of pictures.
+    /// Returns the maximum frame rate of the video, in frames per second.
     pub(super) fn fps(&self) -> u32 {
         self.config.fps
     }
 
-    /// How loud what is sent is, where that was measured of late.
+    /// Returns the level of the captured audio, if it was measured within the last two seconds.
     pub(super) fn level(&self) -> Option<u8> {
         self.meter.level()
     }
 
-    /// What it gives.
+    /// Returns the output of the source.
     pub(super) fn frames(&self) -> &Frames {
         &self.frames
     }
 
-    /// Silence or black from now on, or the source again. Nothing is negotiated.
+    /// Mutes the source: sends silence or black until unmuted. The peers need no renegotiation.
     pub fn set_muted(&self, muted: bool) {
         self.is_muted.store(muted, Ordering::Relaxed);
     }
 
-    /// The same, as it changes.
+    /// Returns the mute switch itself, which shows later changes.
     pub(super) fn mutes(&self) -> Arc<AtomicBool> {
         self.is_muted.clone()
     }
 
-    /// Whether silence or black is sent.
+    /// Returns whether the source is muted.
     pub fn is_muted(&self) -> bool {
         self.is_muted.load(Ordering::Relaxed)
     }
 }
 
-/// Of a source's two ends the one that something came to; the other is taken away, for it would not take part in a seek.
+/// Keeps the appsink that received caps and removes the other one, because an idle sink would block a flushing seek.
 fn choose(
     pipeline: &gst::Pipeline,
     raw: Option<Sink>,
@@ -367,8 +368,8 @@ fn choose(
     }
 }
 
-/// Brings a pipeline's raw frames into shape for encoders: pictures have a sane rate, and the last one can be given again;
-/// what is muted is black or silence.
+/// Prepares raw frames for encoders: limits the frame rate, sets the frame size, and overwrites muted frames with black
+/// or silence. Returns a handle that repeats the last video frame.
 fn finish(
     pipeline: &gst::Pipeline,
     kind: Kind,
@@ -387,7 +388,7 @@ fn finish(
     again
 }
 
-/// Gives the last picture again, as long as no other one comes.
+/// Repeats the last video frame every 500 ms while no new frame arrives.
 fn repeat(again: Again) -> smol::Task<()> {
     smol::spawn(async move {
         loop {
@@ -399,7 +400,7 @@ fn repeat(again: Again) -> smol::Task<()> {
     })
 }
 
-/// Whether an element's source pads come as it finds what there is.
+/// Returns whether an element adds its source pads only when it has found its streams.
 fn gives_pads_later(element: &gst::Element) -> bool {
     let is_later = |template: &gst::PadTemplate| {
         template.direction() == gst::PadDirection::Src && template.presence() == gst::PadPresence::Sometimes
@@ -407,7 +408,8 @@ fn gives_pads_later(element: &gst::Element) -> bool {
     element.pad_template_list().iter().any(is_later)
 }
 
-/// Tells `first` where what gives pads as it finds them has found all, and none is of the kind: a film without sound.
+/// Reports a fault to `first` when an element that adds its pads late has found all streams and none is of this kind,
+/// as with a film without audio, or when no decoder is installed for it.
 fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Result<(), Fault>>) {
     let elements = pipeline.iterate_elements().into_iter().filter_map(Result::ok);
     for element in elements.filter(gives_pads_later) {
@@ -439,7 +441,7 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
     }
 }
 
-/// Plays a file again whenever it came to its end; tells `over` of other ends. A still picture has none.
+/// Restarts a file at its end, and reports the end of any other source to `over`. A single still picture never ends.
 fn play_again(
     (pipeline, ends): (&gst::Pipeline, Receiver<()>),
     kind: Kind,

@@ -1,5 +1,5 @@
-//! The times of captured frames: every source's own times become times on the common base, frames of a source that is not
-//! live wait for their time, and a source gives no more frames a second than are wanted.
+//! Timing of captured frames: maps the times of each source to the common base, holds back frames of sources that are
+//! not live until their time, and limits the frame rate.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,22 +10,24 @@ use smol::channel::Sender;
 use super::Fault;
 use crate::media::pipeline;
 
-/// How a source's time becomes the common time.
+/// Mapping from a source's time to the common time.
 #[derive(Debug, Default)]
 struct Pace {
     segment: gst::FormattedSegment<gst::ClockTime>,
-    /// From the source's running time to the common one; none before the first frame, which sets it to now.
+    /// Offset from the source's running time to the common time; absent before the first frame, whose time then becomes
+    /// now.
     shift: Option<gst::ClockTime>,
-    /// The last frame's time.
+    /// Common time of the last frame.
     last: Option<gst::ClockTime>,
 }
 
 impl Pace {
-    /// A source that goes back by more than that begins anew, now: no encoder takes frames from before the last one.
+    /// A step back by more than this re-anchors the source at the current time: encoders accept no frame older than the
+    /// last one.
     const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
-    /// Returns the common time of a frame, given the common time now. A frame without a time is taken to be of now.
-    /// Returns none for a frame outside its segment, which is not meant to be shown.
+    /// Returns the common time of a frame, given the current common time. A frame without a timestamp gets the current
+    /// time. Returns `None` for a frame outside its segment, which must not be shown.
     fn time(&mut self, pts: Option<gst::ClockTime>, now: gst::ClockTime) -> Option<gst::ClockTime> {
         let Some(pts) = pts else {
             self.last = Some(now);
@@ -45,26 +47,26 @@ impl Pace {
 #[derive(Debug, Default)]
 struct State {
     pace: Pace,
-    /// Frames wait for their time. Unknown before the first frame.
+    /// Whether frames are held back until their time; absent before the first frame, unless the source is a file.
     waits: Option<bool>,
     frames: u64,
-    /// When the last frame came.
+    /// Arrival time of the last frame.
     came: Option<Instant>,
     is_stopped: bool,
 }
 
-/// The pace of one source, for all pads that its frames come over.
+/// Pacing state of one source, shared by all pads that its frames pass.
 #[derive(Debug)]
 pub(super) struct Pacer {
     state: Mutex<State>,
     stopped: Condvar,
-    /// From the running time of a live source to the common time.
+    /// Offset from a live source's running time to the common time.
     live_shift: gst::ClockTime,
 }
 
 impl Pacer {
-    /// A pacer for a source whose pipeline has a base time so much after the common one. A source that `is_file` always
-    /// waits; for others their answer to a latency query decides.
+    /// Creates the state for a source whose pipeline's base time is `live_shift` after the common base. Frames of a
+    /// file always wait for their time; other sources wait unless their latency query reports a live source.
     pub(super) fn new(live_shift: gst::ClockTime, is_file: bool) -> Arc<Self> {
         let state = State { waits: is_file.then_some(true), ..State::default() };
         Arc::new(Self { state: Mutex::new(state), stopped: Condvar::new(), live_shift })
@@ -74,36 +76,37 @@ impl Pacer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// How many frames came since the source began, or began again.
+    /// Returns the number of frames since the source started or restarted.
     pub(super) fn frames(&self) -> u64 {
         self.lock().frames
     }
 
-    /// How long ago the last frame came; zero before the first one.
+    /// Returns the time since the last frame arrived; zero before the first frame.
     pub(super) fn age(&self) -> Duration {
         self.lock().came.map_or(Duration::ZERO, |came| came.elapsed())
     }
 
-    /// Whether frames wait for their time; false before the first frame of a source that is no file.
+    /// Returns whether frames wait for their time; false before the first frame of a source that is no file.
     pub(super) fn waits(&self) -> bool {
         self.lock().waits == Some(true)
     }
 
-    /// The source begins again: its next frame is of now.
+    /// Restarts the timing of the source: its next frame gets the current time.
     pub(super) fn begin_again(&self) {
         let mut state = self.lock();
         (state.pace.shift, state.frames) = (None, 0);
     }
 
-    /// Ends all waiting, for good: the source's thread must be free when its pipeline stops.
+    /// Ends all waits for good, so that the source's thread is free when its pipeline stops.
     pub(super) fn stop(&self) {
         self.lock().is_stopped = true;
         self.stopped.notify_all();
     }
 
-    /// Returns the common time of a frame, after the wait that the frame's time asks for. `is_live` is asked once.
+    /// Waits until the time of a frame, if the source is paced, and returns the frame's common time. Calls `is_live`
+    /// only for the first frame.
     fn take(&self, pts: Option<gst::ClockTime>, is_live: impl FnOnce() -> bool) -> Option<gst::ClockTime> {
-        // Not under the lock: elements are asked.
+        // The lock is released here, because `is_live` queries other elements.
         let waits = self.lock().waits;
         let waits = waits.unwrap_or_else(|| !is_live());
         let mut state = self.lock();
@@ -122,14 +125,14 @@ impl Pacer {
     }
 }
 
-/// Whether what comes over a sink pad comes of a live source. Where nobody answers, it is taken to be live.
+/// Returns whether the media at a sink pad comes from a live source; true if no element answers the latency query.
 fn is_live(pad: &gst::Pad) -> bool {
     let mut query = gst::query::Latency::new();
     !pad.peer_query(&mut query) || query.result().0
 }
 
-/// Gives every buffer before a sink pad its time on the common base, in one endless segment, whatever the source's own
-/// segments are. Tells `first` of the first frame, and `end` of the end, which goes no further.
+/// Sets the time of every buffer at a sink pad to the common base, in one endless segment that replaces the source's
+/// segments. Reports each frame to `first`, and the end of the stream to `end`; drops the end-of-stream event.
 pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(), Fault>>, end: Sender<()>) {
     let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
     pad.add_probe(types, move |pad, info| {
@@ -148,9 +151,10 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
             _ => {}
         }
         if let Some(buffer) = info.buffer_mut() {
-            // In the source's own thread, which has nothing else to do than to wait.
+            // The wait blocks the source's own streaming thread, which has no other work.
             let Some(time) = pacer.take(buffer.pts(), || is_live(pad)) else {
-                // Not Drop: on a sink pad GStreamer is then left to free a buffer that the binding has taken.
+                // Handled instead of Drop: with Drop on a sink pad, GStreamer leaks the buffer that the binding has
+                // taken.
                 return gst::PadProbeReturn::Handled;
             };
             let buffer = buffer.make_mut();
@@ -162,11 +166,11 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
     });
 }
 
-/// Leaves frames out, so that no more than so many come in a second. No frame waits for the next one.
+/// Drops frames above a maximum frame rate; decides on each frame at once, without waiting for the next one.
 #[derive(Debug)]
 struct Thin {
     interval: gst::ClockTime,
-    /// When the next frame is due.
+    /// Time at which the next frame is due.
     due: Option<gst::ClockTime>,
 }
 
@@ -175,10 +179,10 @@ impl Thin {
         Self { interval: gst::ClockTime::SECOND / u64::from(fps.max(1)), due: None }
     }
 
-    /// Takes a frame's time; whether the frame goes on. A frame may come early by a quarter of the interval.
+    /// Returns whether the frame at this time passes; it may be early by a quarter of the interval.
     fn take(&mut self, time: gst::ClockTime) -> bool {
         let due = self.due.unwrap_or(time);
-        // A source whose time went back begins anew.
+        // A source whose time stepped back restarts the schedule.
         let is_anew = time.saturating_add(2 * self.interval) < due;
         if !is_anew && time.saturating_add(self.interval / 4) < due {
             return false;
@@ -189,8 +193,9 @@ impl Thin {
     }
 }
 
-/// The frame rate that encoders are told, for a source's own (a fraction) and the most that is wanted. Elements divide by
-/// it and plan bits with it: none at all, 0/1 (variable), and absurd ones are replaced.
+/// Returns the frame rate announced to encoders, from the source's own rate (a fraction) and the maximum. Encoders
+/// divide by the rate and plan their bit budget with it, so that a missing rate, 0/1 (variable) and extreme rates are
+/// replaced.
 fn sane_rate(own: Option<(i32, i32)>, fps: u32) -> (i32, i32) {
     let most = i32::try_from(fps.max(1)).unwrap_or(i32::MAX);
     match own {
@@ -208,8 +213,8 @@ fn sane_rate(own: Option<(i32, i32)>, fps: u32) -> (i32, i32) {
     }
 }
 
-/// Lets at most so many raw frames a second through a sink pad, and names a sane frame rate in their caps, whatever the
-/// source says: videorate of GStreamer 1.22 ends the process at 0/1.
+/// Drops raw frames above `fps` frames per second at a sink pad, and sets a valid frame rate in their caps: videorate
+/// of GStreamer 1.22 aborts the process at 0/1.
 pub(super) fn thin(pad: &gst::Pad, fps: u32) {
     let state = Mutex::new(Thin::new(fps));
     let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
@@ -244,7 +249,7 @@ mod tests {
         crate::media::init().unwrap();
         let mut pace = Pace { shift: Some(ms(0)), ..Pace::default() };
         let mut time = |at, now| pace.time(Some(ms(at)), ms(now)).unwrap();
-        // An hour ahead; a little disorder stays as it is.
+        // Times may lie an hour ahead, and small steps back are kept.
         assert_eq!(
             [3_600_000, 3_599_900, 3_600_033].map(|at| time(at, 5)),
             [3_600_000, 3_599_900, 3_600_033].map(ms)
@@ -289,7 +294,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the times, nothing overflows, and what goes on keeps its distance as long as time goes forward.
+        /// Arbitrary times cause no overflow and no panic in pacing and frame dropping.
         #[test]
         fn any_times(times in prop::collection::vec(any::<u64>(), 0..100), fps: u32) {
             let mut thin = Thin::new(fps);

@@ -1,4 +1,4 @@
-//! Sources that run and give no frames.
+//! Detection of running sources that deliver no frames.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,25 +8,26 @@ use smol::channel::Sender;
 use super::End;
 use super::pace::Pacer;
 
-/// A live source without frames for so long is told of.
+/// Silence of a live source after which the first report is sent.
 const SILENT: Duration = Duration::from_secs(5);
-/// A camera in the network without frames for so long is taken to be gone: with UDP nothing else tells.
+/// Silence after which a network camera counts as gone: over UDP there is no other sign of its end.
 const GONE: Duration = Duration::from_secs(10);
-/// The longest silence before the next report of a source that falls silent again and again.
+/// Maximum silence before the next report, for a source that falls silent again and again.
 const MOST: Duration = Duration::from_secs(300);
-/// The pause between two looks.
+/// Interval of the checks.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// What is to be told.
+/// A report about a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Report {
-    /// No frame came for so long.
+    /// No frame arrived for this long.
     Silent(Duration),
-    /// Frames come again.
+    /// Frames arrive again.
     Back,
 }
 
-/// Whether a source's silence is to be told. Each report doubles the silence that the next one takes.
+/// Decides when the silence of a source is reported. Each recovery doubles the silence required for the next report, up
+/// to [`MOST`].
 #[derive(Debug)]
 struct Silence {
     after: Duration,
@@ -38,7 +39,7 @@ impl Silence {
         Self { after: SILENT, is_told: false }
     }
 
-    /// Takes the age of the last frame.
+    /// Returns the report that is due, given the age of the last frame.
     fn look(&mut self, age: Duration) -> Option<Report> {
         match (self.is_told, age >= self.after) {
             (false, true) => {
@@ -54,8 +55,9 @@ impl Silence {
     }
 }
 
-/// Watches a source of that name: tells `failures` when it falls silent and when it gives frames again, and ends one in the
-/// network that stays silent. A source that is not live has its own time.
+/// Watches a live source: reports to `failures` when the source falls silent and when it recovers, and ends a network
+/// camera that stays silent. The watch stops at once for a source that is not live, because such a source keeps its own
+/// pace.
 pub(super) fn watch(
     pacer: Arc<Pacer>,
     (name, is_network): (String, bool),

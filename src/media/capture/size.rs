@@ -1,14 +1,14 @@
-//! The size that captured pictures are sent in.
+//! Size of the captured video.
 
 use gst::prelude::*;
 
-/// The largest size that is sent where no size is asked for, in pixels.
+/// Maximum frame size without a requested size, in pixels.
 pub(super) const MOST: (u32, u32) = (1280, 720);
-/// The least width and height, in pixels.
+/// Minimum width and height, in pixels.
 const LEAST: u32 = 16;
 
-/// The size for pictures of a size and a pixel aspect ratio (width to height): the one that is wanted, or their own with
-/// square pixels, at most [`MOST`]. Sides are even, which encoders of 4:2:0 ask for.
+/// Returns the frame size for a source's size and pixel aspect ratio (width to height): the requested size, or else the
+/// source's own with square pixels, at most [`MOST`]. Sides are even, as encoders of 4:2:0 video require.
 fn fit(own: (i32, i32), aspect: (i32, i32), wanted: Option<(u32, u32)>) -> (i32, i32) {
     let sane = |number: i32| f64::from(number.max(1));
     let width = sane(own.0) * sane(aspect.0) / sane(aspect.1);
@@ -20,8 +20,8 @@ fn fit(own: (i32, i32), aspect: (i32, i32), wanted: Option<(u32, u32)>) -> (i32,
     (even(width), even(height))
 }
 
-/// Makes a pipeline's `scale` and `end` bring pictures to that size, whatever size they have and change to. GStreamer's own
-/// choice may be an odd one, or fail, and ranges of even numbers end the process (1.22).
+/// Makes `scale` and `end` of a pipeline scale video to the size of [`fit`], at the start and after each change of the
+/// source's size. GStreamer's own choice may be odd or fail, and ranges of even numbers abort the process (1.22).
 pub(super) fn follow(pipeline: &gst::Pipeline, wanted: Option<(u32, u32)>) {
     let (Some(scale), Some(end)) = (pipeline.by_name("scale"), pipeline.by_name("end")) else { return };
     let Some(pad) = scale.static_pad("sink") else { return };
@@ -36,7 +36,7 @@ pub(super) fn follow(pipeline: &gst::Pipeline, wanted: Option<(u32, u32)>) {
             }
             gst::PadProbeReturn::Ok
         }
-        // A change of what is sent is none of the source's, which might take another size for it.
+        // Hides a change of the output size from the source, which might renegotiate its own size.
         Some(gst::EventView::Reconfigure(_)) => gst::PadProbeReturn::Handled,
         _ => gst::PadProbeReturn::Ok,
     });

@@ -1,4 +1,4 @@
-//! Whatever a source gives: the process lives, and frames come out of an encoder. No network but loopback.
+//! Tests sources of many kinds: the process survives, and frames leave an encoder. No network except loopback.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::media::stream::Stream;
 use crate::sdp::Codec;
 use smol::future::or;
 
-/// So long a test waits for what must come.
+/// Maximum time that a test waits for an expected event.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn config(source: &str) -> SourceConfig {
@@ -19,7 +19,7 @@ fn file(path: &Path) -> SourceConfig {
     SourceConfig { device: Some(path.to_str().unwrap().to_owned()), ..config("file") }
 }
 
-/// Plays a pipeline to its end, into a file of that name.
+/// Runs a pipeline to its end, and writes its output to a file of that name.
 fn make(folder: &Path, name: &str, text: &str) -> PathBuf {
     let path = folder.join(name);
     let pipeline = launch::parse(&format!("{text} ! filesink location={}", path.display())).unwrap();
@@ -35,20 +35,20 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     or(future, late).await
 }
 
-/// A stream of these, and what is told of it.
+/// Starts a stream of these sources; returns it with the receiver of its reports.
 async fn stream(sources: &[(Kind, SourceConfig)]) -> Result<(Stream, Receiver<String>), MediaError> {
     crate::media::init()?;
     let (failures, told) = bounded(64);
     Ok((Stream::start(sources, Rates::fixed(300_000), failures).await?, told))
 }
 
-/// Takes a seat; tells width and height of each encoded frame.
+/// Takes a seat at an encoder; returns a receiver of the width and height of each encoded frame.
 fn watch(stream: &Stream, codec: Codec) -> (Seat, Arc<Encoder>, Receiver<(i32, i32)>) {
     let (seat, encoder) = stream.encoders.sit(codec).unwrap();
     let (seen, frames) = bounded(10_000);
     let pad = encoder.producer().appsink().static_pad("sink").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        // A sender that goes from one encoder to another must not find a time of another base.
+        // A sender that changes encoders must not see times of another base.
         let buffer = info.buffer().unwrap();
         let ahead = buffer.pts().unwrap().saturating_sub(crate::media::pipeline::running_time());
         assert!(buffer.dts().is_none() && ahead < gst::ClockTime::SECOND, "{buffer:?}");
@@ -60,7 +60,7 @@ fn watch(stream: &Stream, codec: Codec) -> (Seat, Arc<Encoder>, Receiver<(i32, i
     (seat, encoder, frames)
 }
 
-/// The size of the last of so many frames of a source, or why it does not start.
+/// Returns the size after `count` encoded frames of a source, or the error of its start.
 async fn frames_of(config: &SourceConfig, count: usize) -> Result<(i32, i32), MediaError> {
     let (stream, _told) = stream(&[(Kind::Video, config.clone())]).await?;
     let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
@@ -90,7 +90,7 @@ fn pictures_of_any_shape_and_rate_are_sent() {
         format!("{live},format=I420_10LE,framerate=30/1"),
         format!("{live},format=Y444_12LE,framerate=30/1"),
         format!("{live},format=RGBA,interlace-mode=interleaved,framerate=30/1"),
-        // Another size, format and rate while it runs.
+        // The caps change their size, format and rate while the source runs.
         "videotestsrc is-live=true num-buffers=5 ! video/x-raw,width=64,height=48,framerate=30/1 ! c.sink_0 \
          videotestsrc is-live=true ! video/x-raw,format=GRAY8,width=99,height=1,framerate=0/1 ! c.sink_1 \
          concat name=c adjust-base=true"
@@ -100,7 +100,7 @@ fn pictures_of_any_shape_and_rate_are_sent() {
     ];
     smol::block_on(async {
         crate::media::init().unwrap();
-        // One after the other in a few groups: the machine is small.
+        // Groups of six run in sequence, because the CI machine is small.
         for group in sources.chunks(6) {
             let all = group.iter().map(|source| async move { (source, frames_of(&config(source), 3).await) });
             for (source, came) in futures_util::future::join_all(all).await {
@@ -109,7 +109,7 @@ fn pictures_of_any_shape_and_rate_are_sent() {
                         let is_even = width % 2 == 0 && height % 2 == 0;
                         assert!(is_even && width >= 16 && height >= 16, "{source}: {width}x{height}");
                     }
-                    // It has no size, or one that cannot be scaled into what is sent: then that is said.
+                    // A source without a size, or with one that cannot be scaled, must report an error.
                     Err(MediaError::Source { .. })
                         if source.contains("height=4000")
                             || source.contains("fakesrc")
@@ -202,7 +202,7 @@ fn what_is_not_live_is_paced_and_told_of_when_it_ends() {
         let end = within("its end", told.recv()).await.unwrap();
         assert_eq!(end, "the video pipeline came to its end");
         assert!(began.elapsed() >= Duration::from_millis(14 * 40), "{:?}", began.elapsed());
-        // The last picture stays.
+        // The last video frame stays after the end.
         let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
         within("the last picture", frames.recv()).await.unwrap();
     });
@@ -246,7 +246,7 @@ fn who_comes_between_two_key_frames_sees_something_at_once() {
     smol::block_on(async {
         let (stream, _told) = stream(&[(Kind::Video, config(source))]).await.unwrap();
         assert_eq!(stream.encoders.passed_codec(Kind::Video), Some(Codec::H264));
-        // Before and after it is known that it cannot be passed on. There is one key frame.
+        // Joins before and after the source turns out to be unfit for passthrough; the source has only one key frame.
         for pause in [1, 5] {
             smol::Timer::after(Duration::from_secs(pause)).await;
             let (_seat, encoder, frames) = watch(&stream, Codec::H264);
@@ -288,11 +288,11 @@ fn a_source_that_ends_is_started_again_and_that_is_told_once_each_way() {
         let stopped = "the video pipeline has stopped: it came to its end; trying again";
         for expected in [stopped, "the video pipeline is back", stopped] {
             assert_eq!(within(expected, told.recv()).await.unwrap(), expected);
-            // Of the source, and of what stands in for it.
+            // Drains frames of the source and of its stand-in.
             while frames.try_recv().is_ok() {}
             within("frames", frames.recv()).await.unwrap();
         }
-        // Who takes another source has no more to do with this one.
+        // A replaced source must not be restarted.
         let (failures, _) = bounded(8);
         let other = Capture::start(Kind::Video, &config("smpte"), failures).await.unwrap();
         let id = other.id();
