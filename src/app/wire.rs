@@ -167,8 +167,8 @@ impl Wire {
         pause
     }
 
-    /// Reconnects, unless the client is registered and idle or an attempt is planned or under way already; `ended` says how
-    /// the call ended.
+    /// Reconnects, unless the client is registered and idle or an attempt is planned or under way already; `ended` says
+    /// how the call ended.
     pub(super) async fn free(&mut self, ended: Ended) {
         match std::mem::replace(&mut self.state, State::Down) {
             State::Up(up) if up.1.is_free() => self.state = State::Up(up),

@@ -84,7 +84,7 @@ pub enum Obstacle {
     Broken,
     /// The user wants another size than the source's.
     Size,
-    /// They are stored turned or mirrored, as a phone that is held upright films.
+    /// The video is stored rotated or mirrored, as by a phone that is held upright.
     Turned,
 }
 
@@ -152,7 +152,7 @@ impl Watch {
     }
 }
 
-/// The value of videoflip's `video-direction` that brings a picture with this `image-orientation` upright.
+/// Returns the value of videoflip's `video-direction` that turns video with this `image-orientation` upright.
 fn turn(orientation: &str) -> &'static str {
     match orientation {
         "rotate-90" => "90r",
@@ -168,7 +168,7 @@ fn turn(orientation: &str) -> &'static str {
 
 const UPRIGHT: &str = "identity";
 
-/// Watches encoded frames before it is known whether there are any.
+/// Observer of encoded frames, attached before it is known whether the source delivers any.
 #[derive(Debug, Clone)]
 pub(super) struct Tap {
     known: Arc<Known>,
@@ -176,7 +176,7 @@ pub(super) struct Tap {
 }
 
 impl Tap {
-    /// Watches what comes over this sink pad, from the first frame on.
+    /// Attaches an observer to this sink pad, from the first frame on.
     pub(super) fn on(pad: &gst::Pad) -> Self {
         let tap = Self { known: Arc::default(), pictures: Pictures::new() };
         let (to, pictures, watch) = (tap.known.clone(), tap.pictures.clone(), Mutex::new(Watch::default()));
@@ -224,7 +224,7 @@ struct Known {
     /// What stands in the way, by its number; 0: nothing.
     obstacle: AtomicU8,
     is_proven: AtomicBool,
-    /// How they are turned to be upright, in videoflip's words.
+    /// Value of videoflip's `video-direction` that turns the video upright.
     turn: Mutex<&'static str>,
 }
 
@@ -256,7 +256,7 @@ impl Encoded {
         self.tap.known.refuse(obstacle);
     }
 
-    /// What came into this sink, over the pad that is tapped.
+    /// Returns the encoded frames that arrived at this appsink, over the pad that `tap` observes.
     pub(super) fn of(
         appsink: &gst_app::AppSink,
         producer: StreamProducer,
@@ -268,12 +268,13 @@ impl Encoded {
         Ok(Self { codec, producer, tap })
     }
 
-    /// Feeds a decoder whose raw frames leave over that sink pad: with the picture that is shown now, and what follows.
+    /// Feeds a decoder with the frames from the current key frame on. The sink pad `raw`, which the decoded frames
+    /// pass, drops those older than the current frame.
     pub(super) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
         self.tap.pictures.feed(appsrc, raw)
     }
 
-    /// How its pictures are brought upright: a value of videoflip's `video-direction`.
+    /// Returns the value of videoflip's `video-direction` that turns the video upright.
     pub(super) fn turn(&self) -> &'static str {
         *self.tap.known.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -283,7 +284,7 @@ impl Encoded {
         Some(self.tap.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
 
-    /// Whether it is known by now that it can be passed on: a second key frame came in time.
+    /// Returns whether passthrough is proven: a second key frame arrived in time, and no obstacle is known.
     pub fn is_proven(&self) -> bool {
         self.can_pass() && self.tap.known.is_proven.load(Ordering::Relaxed)
     }

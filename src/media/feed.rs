@@ -1,4 +1,4 @@
-//! The way of encoded frames from an encoder to one sender, which moves from encoder to encoder at key frames.
+//! The path of encoded frames from an encoder to one sender, which changes encoders at key frames.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,7 @@ use super::encode::{Encoder, Seat};
 use super::stream::Stream;
 use crate::sdp::Codec;
 
-/// What a sender is fed by.
+/// Connection of a sender to the encoder that feeds it.
 #[derive(Debug)]
 pub(super) struct Feed {
     link: Arc<Mutex<ConsumptionLink>>,
@@ -19,7 +19,7 @@ pub(super) struct Feed {
     next: Option<Next>,
 }
 
-/// A move to what passes a source on, at the source's next key frame, which cannot be asked for.
+/// A pending change to passthrough, done at the source's next key frame: the source cannot be asked for one.
 #[derive(Debug)]
 struct Next {
     encoder: Arc<Encoder>,
@@ -34,7 +34,7 @@ impl Drop for Next {
 }
 
 impl Feed {
-    /// Feeds an appsrc with a stream in a codec. Nothing leaves before it is told to flow.
+    /// Connects an appsrc to an encoder of this codec. Frames are discarded until [`Self::flow`] is called.
     pub(super) fn start(stream: &Stream, codec: Codec, appsrc: &gst_app::AppSrc) -> Result<Self, MediaError> {
         let (seat, encoder) = stream.encoders.sit(codec)?;
         let link = encoder.producer().add_consumer(appsrc);
@@ -47,22 +47,22 @@ impl Feed {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Frames that left so far.
+    /// Returns the number of frames pushed so far.
     pub(super) fn pushed(&self) -> u64 {
         self.link().pushed()
     }
 
-    /// Whether frames leave.
+    /// Returns whether frames are pushed rather than discarded.
     pub(super) fn flows(&self) -> bool {
         !self.link().discard()
     }
 
-    /// What is encoded for it, in bit/s.
+    /// Returns the bitrate of the sender's encoder, in bit/s.
     pub(super) fn bitrate(&self) -> u32 {
         self.encoder.bitrate()
     }
 
-    /// Lets frames leave, beginning with a key frame, or holds them back.
+    /// Starts pushing frames, beginning with a key frame, or discards them.
     pub(super) fn flow(&self, on: bool) {
         self.link().set_discard(!on);
         if on {
@@ -70,7 +70,8 @@ impl Feed {
         }
     }
 
-    /// The network allows so much (bit/s) and loses so many percent: another encoder may suit better.
+    /// Adapts to the bandwidth estimate (`allowed`, bit/s) and the loss (`lost`, percent), which may select another
+    /// encoder.
     pub(super) fn follow(&mut self, stream: &Stream, allowed: u32, lost: u32) -> Result<(), MediaError> {
         if let Some(next) = self.next.take_if(|next| next.is_done.load(Ordering::Relaxed)) {
             self.encoder = next.encoder.clone();
@@ -80,7 +81,7 @@ impl Feed {
             self.next = None;
         } else if !encoder.passes() {
             self.next = None;
-            // It goes on with a key frame of the other encoder, which is asked for.
+            // The link waits for a key frame of the new encoder, and requests it.
             let changed = self.link().change_producer(encoder.producer(), false);
             changed.map_err(|error| MediaError::WebRtc(error.to_string()))?;
             self.encoder = encoder;
@@ -90,7 +91,7 @@ impl Feed {
         Ok(())
     }
 
-    /// Moves to another encoder right before its next key frame, so that nothing is missing in between.
+    /// Changes to another encoder right before that encoder's next key frame, so that no frame is missing in between.
     fn move_to(&self, encoder: Arc<Encoder>) -> Next {
         let (is_wanted, is_done) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
         let (link, done, producer) =

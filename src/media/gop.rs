@@ -1,21 +1,21 @@
-//! The encoded pictures since the last key frame: a decoder that begins in between is given all of them.
+//! Keeps the encoded frames since the last key frame, which a decoder that starts in between receives first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use gst::prelude::*;
 
-/// The most that is kept. A source with more between its key frames gives a new decoder its next key frame.
+/// Maximum number of bytes kept. If more lie between two key frames, a new decoder starts at the next key frame.
 const MOST_BYTES: usize = 16 << 20;
-/// The most pictures that are kept: 40 s at 30 a second.
+/// Maximum number of frames kept: 40 s at 30 frames per second.
 const MOST_PICTURES: usize = 1200;
-/// The most that waits before a decoder, in bytes; one that is slower goes on with the next key frame.
+/// Maximum number of bytes queued before a decoder; a slower decoder resumes at the next key frame.
 const MOST_WAITING: u64 = 32 << 20;
 
-/// What takes pictures.
+/// A receiver of encoded frames.
 trait Take {
-    /// Takes one.
+    /// Queues a frame.
     fn take(&self, sample: &gst::Sample);
-    /// How many bytes wait.
+    /// Returns the number of bytes queued.
     fn waiting(&self) -> u64;
 }
 
@@ -45,7 +45,7 @@ impl<T: Take> Taker<T> {
     }
 }
 
-/// The pictures since the last key frame, and who is given them and all that follow.
+/// The frames since the last key frame, and the receivers of these and all later frames.
 #[derive(Debug)]
 struct Gop<T> {
     samples: Vec<gst::Sample>,
@@ -69,14 +69,14 @@ impl<T: Take> Gop<T> {
             self.samples.clear();
             self.bytes = 0;
         }
-        // Without their key frame they are of no use.
+        // Frames without their key frame cannot be decoded and are not kept.
         if is_key || !self.samples.is_empty() {
             self.bytes += size;
             self.samples.push(sample);
         }
     }
 
-    /// Gives a taker what there is; its number, and the time of the last picture that it was given.
+    /// Adds a receiver and queues the kept frames for it; returns its number and the time of the last kept frame.
     fn join(&mut self, to: T) -> (u64, Option<gst::ClockTime>) {
         self.samples.iter().for_each(|sample| to.take(sample));
         let last = self.samples.last().and_then(|sample| sample.buffer()?.pts());
@@ -87,12 +87,12 @@ impl<T: Take> Gop<T> {
     }
 }
 
-/// The pictures since the last key frame of one source. Clones are of the same source.
+/// The frames since the last key frame of one source. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Pictures(Arc<Mutex<Gop<gst_app::AppSrc>>>);
 
 impl Pictures {
-    /// None yet.
+    /// Creates an empty store.
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(Gop::new())))
     }
@@ -101,17 +101,17 @@ impl Pictures {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the next picture of the source.
+    /// Stores the next frame of the source, and passes it to all receivers.
     pub(super) fn push(&self, buffer: &gst::Buffer, caps: &gst::Caps, is_key: bool) {
         self.lock().push(gst::Sample::builder().buffer(buffer).caps(caps).build(), is_key);
     }
 
-    /// Feeds a decoder, as long as what is returned lasts: with all since the last key frame at once, and then with what
-    /// comes. Pictures before the present one are taken away behind the decoder, on that sink pad.
+    /// Feeds a decoder until the returned value is dropped: first with all frames since the last key frame, then with
+    /// each new frame. The sink pad `raw`, behind the decoder, drops the frames older than the current one.
     pub(super) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
         let mut gop = self.lock();
         let (number, now) = gop.join(appsrc);
-        // Under the lock still: nothing is decoded as far as this before the probe is there, or hardly anything.
+        // The lock is still held, so that hardly any decoded frame passes before the probe is installed.
         if let (Some(now), Some(raw)) = (now, raw) {
             raw.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                 let time = info.buffer().and_then(|buffer| buffer.pts());
@@ -126,7 +126,7 @@ impl Pictures {
     }
 }
 
-/// A decoder's place among those who are fed.
+/// Registration of a decoder; removes it on drop.
 #[derive(Debug)]
 pub(super) struct Feed {
     pictures: Pictures,
@@ -145,7 +145,7 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
-    /// The times (ms) of what was taken, and what waits.
+    /// A receiver that records the times (ms) of its frames, and reports a set number of queued bytes.
     #[derive(Clone, Default)]
     struct Taken(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
 

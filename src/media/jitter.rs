@@ -163,7 +163,7 @@ impl JitterBuffers {
         self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
     }
 
-    /// Whether there are any: something came.
+    /// Returns whether any jitter buffer exists, that is, whether media was received.
     pub(super) fn is_any(&self) -> bool {
         !self.all().is_empty()
     }

@@ -175,7 +175,7 @@ pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
     .map_err(|_| breaks(text, "it is no bin"))
 }
 
-/// The same, with its open ends left as they are.
+/// Builds a bin of a text as [`parse_bin`] does, but leaves its unlinked pads inside the bin.
 pub(super) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
     parse_with(text, |context| {
         gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)

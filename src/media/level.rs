@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-/// Silence.
+/// Level of silence.
 pub const SILENCE: u8 = 127;
 
 /// The level of samples of 16 bits, little-endian.
@@ -16,15 +16,15 @@ pub fn of(samples: &[u8]) -> u8 {
     if rms <= 0.0 { SILENCE } else { (-20.0 * rms.log10()).round().clamp(0.0, f64::from(SILENCE)) as u8 }
 }
 
-/// How long a level is known after it was measured.
+/// Time for which a measured level stays valid.
 const FRESH: Duration = Duration::from_secs(2);
 
-/// A level that is measured somewhere and read elsewhere.
+/// A level that one thread measures and others read.
 #[derive(Debug, Default)]
 pub struct Meter(Mutex<Option<(u8, Instant)>>);
 
 impl Meter {
-    /// Returns the level, where it was measured within the last two seconds.
+    /// Returns the level if it was measured within the last two seconds.
     pub fn level(&self) -> Option<u8> {
         self.at(Instant::now())
     }
@@ -79,7 +79,7 @@ mod tests {
         assert_eq!(meter.at(now), None);
         meter.set(SILENCE, now);
         assert_eq!(meter.at(now + FRESH / 2), Some(SILENCE));
-        // Nothing comes any more.
+        // The last measurement has expired.
         assert_eq!(meter.at(now + FRESH), None);
     }
 }

@@ -83,29 +83,29 @@ pub enum MediaError {
     /// A source does not deliver.
     #[error("{name} does not start: {reason}{}", .there.as_ref().map(|there| format!("; devices found here: {there}")).unwrap_or_default())]
     Source {
-        /// The source's name for people.
+        /// The source's name for messages.
         name: String,
-        /// GStreamer's words.
+        /// The reason in GStreamer's words.
         reason: String,
-        /// The options that choose the devices that there are, where the source is a device.
+        /// Options that select the devices present, if the source is a device.
         there: Option<String>,
     },
-    /// A file or a camera has no media of a kind.
+    /// A file or a camera has no media of the kind.
     #[error("{name} has no {kind}")]
     NoMedia {
-        /// The source's name for people.
+        /// The source's name for messages.
         name: String,
         /// Audio or video.
         kind: Kind,
     },
-    /// A file that is to be sent cannot be read.
+    /// A file to be sent cannot be read.
     #[error(
         "the file {path} cannot be sent: {reason}; --device is a path or an address that begins with file:, http: or https:"
     )]
     File {
-        /// The path or the address.
+        /// Path or address of the file.
         path: String,
-        /// Why.
+        /// Reason of the failure.
         reason: String,
     },
     /// webrtcbin refused something.

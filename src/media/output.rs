@@ -170,11 +170,11 @@ struct Setting {
     meter: Option<Arc<Counters>>,
     reference: Option<Arc<Reference>>,
     failures: Sender<String>,
-    /// That something of the stream cannot be decoded was told.
+    /// Whether a decoding failure of the stream was reported already.
     has_told: Arc<AtomicBool>,
 }
 
-/// The pause before a stream that the last decoder failed at is decoded again: the peer may cause an error with each frame.
+/// Pause before decoding restarts after the last available decoder failed: the peer may cause an error with each frame.
 const REST: Duration = Duration::from_secs(1);
 
 /// Starts the first way that works. When its decoder fails later, the next one takes its place.
@@ -193,7 +193,7 @@ fn start(
         }
         (Err(error), None) => Err(error),
         (Err(error), Some(next)) => {
-            // It fails whatever the stream is.
+            // A decoder that does not even start fails for every stream.
             inventory::give_up(way.decoder);
             fell_back(way.decoder, next.decoder, &error.to_string());
             start(place, producer, ways, setting)
@@ -232,7 +232,7 @@ fn play(
             let _ = again.failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
             return;
         }
-        // A decoder's error concerns this stream, and is no reason to do without the decoder for another one.
+        // A decoder's error at run time concerns only this stream, so that the decoder stays in use for others.
         let (ways, rest) = match others.first() {
             Some(next) => {
                 fell_back(of, next.decoder, &reason);
@@ -246,7 +246,7 @@ fn play(
                 (vec![this.clone()], REST)
             }
         };
-        // The link tells where the track is by now.
+        // The link knows the current producer of the track, which may have changed.
         let (weak, again) = (weak.clone(), again.clone());
         smol::spawn(async move {
             smol::Timer::after(rest).await;

@@ -1,9 +1,9 @@
-//! Parts of a pipeline whose errors are their own: the rest of the pipeline, and whoever owns it, go on.
+//! Isolates errors of parts of a pipeline: the rest of the pipeline, and its owner, continue.
 //!
-//! An element that fails returns an error to the element before it, which passes it on, up to the source, which stops; and
-//! it posts a message, which ends what the pipeline is for. A part is a bin that lets no error up, and its messages are told
-//! apart from all others ([`BusEvent::Part`](super::pipeline::BusEvent::Part)). What failed in it is made anew, for some
-//! elements take nothing any more after an error.
+//! An element that fails returns an error to the element before it, which passes it upstream to the source, which
+//! stops. The element also posts a message, which ends the owner's work. A part is a bin that returns no error
+//! upstream, and whose messages are reported separately ([`BusEvent::Part`](super::pipeline::BusEvent::Part)). The
+//! failed elements are created anew, because some elements accept no data after an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,24 +15,24 @@ use gst_video::UpstreamForceKeyUnitEvent;
 
 use super::{MediaError, launch};
 
-/// What the names of parts begin with.
+/// Prefix of the names of parts.
 const PREFIX: &str = "part-";
 
-/// The name of what is made anew in a part.
+/// Name of the replaceable elements of a part.
 const INNER: &str = "inner";
 
-/// The name of what it leads into.
+/// Name of the bin that the replaceable elements lead into.
 const END: &str = "end";
 
-/// After an error a part takes nothing for so long: a peer may cause an error with each packet.
+/// Time for which a part drops all data after an error: a peer may cause an error with each packet.
 const REST: Duration = Duration::from_millis(500);
 
-/// Makes a bin, which is in no pipeline yet, a part: its name is told with its errors.
+/// Makes a bin a part, by a name that its errors are reported with. The bin must not be in a pipeline yet.
 pub(super) fn name(bin: &gst::Bin) {
     bin.set_property("name", format!("{PREFIX}{}", bin.name()));
 }
 
-/// The name of the part that an object is in, where it is in one.
+/// Returns the name of the part that contains an object, if any does.
 pub(super) fn of(object: &gst::Object) -> Option<String> {
     let mut next = Some(object.clone());
     while let Some(object) = next {
@@ -45,8 +45,9 @@ pub(super) fn of(object: &gst::Object) -> Option<String> {
     None
 }
 
-/// A part of two texts: `inner`, which may fail, with an open end on each side, and `end`, which it leads into. Also its pad,
-/// which takes whatever comes, and passes on what `is_sound`. The first error is told to `on_fault`.
+/// Builds a part of two texts: `inner`, which may fail and has an open end on each side, and `end`, which `inner` leads
+/// into. Returns the part and its sink pad, which accepts all data and forwards what `is_sound` approves. Reports the
+/// first error to `on_fault`.
 pub(super) fn make(
     inner: String,
     end: &str,
@@ -89,7 +90,7 @@ pub(super) fn make(
             Ok(FlowSuccess::Ok)
         })
         .event_function(|pad, parent, event| {
-            // Caps that are not taken would be an error of the next packet.
+            // Rejected caps would make the next packet an error.
             let _ = gst::Pad::event_default(pad, parent, event);
             true
         })
@@ -99,31 +100,31 @@ pub(super) fn make(
     Ok((bin, pad))
 }
 
-/// What stands before the inner elements of a part.
+/// Guard before the inner elements of a part.
 #[derive(Debug)]
 struct Fence {
-    /// The inner elements in gst-launch words.
+    /// The inner elements in gst-launch syntax.
     inner: String,
     bin: gst::glib::WeakRef<gst::Bin>,
-    /// Nothing gets in.
+    /// Whether all data is dropped.
     is_closed: AtomicBool,
 }
 
 impl Fence {
-    /// Lets nothing in until the inner elements are made anew.
+    /// Drops all data until the inner elements have been replaced.
     fn close(self: Arc<Self>, pad: &gst::GhostPad) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
         }
         let pad = pad.downgrade();
-        // Not on the thread that is in those elements.
+        // The replacement runs on another thread, because the failed one is still inside the inner elements.
         smol::spawn(async move {
             smol::Timer::after(REST).await;
             let Some(pad) = pad.upgrade() else { return };
             let filled = smol::unblock(move || {
                 let filled = self.fill(&pad);
                 self.is_closed.store(filled.is_err(), Ordering::Relaxed);
-                // Pictures go on with a key frame; sound takes no notice.
+                // Video resumes at a key frame; audio ignores the request.
                 pad.push_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
                 filled
             });
@@ -134,7 +135,7 @@ impl Fence {
         .detach();
     }
 
-    /// Makes the inner elements, in place of those that are there.
+    /// Creates the inner elements, and replaces the present ones.
     fn fill(&self, pad: &gst::GhostPad) -> Result<(), MediaError> {
         let Some(bin) = self.bin.upgrade() else { return Ok(()) };
         let of = |element: &gst::Element, pad: &str| {
@@ -145,7 +146,7 @@ impl Fence {
             let _ = old.set_state(gst::State::Null);
             bin.remove(&old).map_err(|error| failed(&error))?;
         }
-        // Caps cannot end a text.
+        // A gst-launch text cannot end in caps.
         let new: gst::Element =
             launch::parse_bin(&format!("{} ! identity silent=true", self.inner))?.upcast();
         new.set_property("name", INNER);

@@ -16,7 +16,7 @@ use super::{MediaError, part};
 pub enum BusEvent {
     /// It stopped with an error: the element and GStreamer's words.
     Error(String, String),
-    /// A part of it ([`super::part`]) had an error, and the rest goes on: the part's name and GStreamer's words.
+    /// A part of the pipeline ([`super::part`]) failed and the rest continues: the part's name and GStreamer's words.
     Part(String, String),
     /// All is played.
     Eos,
@@ -83,11 +83,11 @@ pub(super) fn hold_for_latency(source: &gst_app::AppSrc) {
     });
 }
 
-/// The words of an error of a source that wants a user name and a password, or refuses them.
+/// Message for a source that requires a user name and a password, or rejects the given ones.
 pub(super) const NOT_AUTHORIZED: &str =
     "it wants a user name and a password in its address, or refuses these";
 
-/// An error in words: where GStreamer's own say little, in others.
+/// Returns the text of an error, in words of its own where GStreamer's message says too little.
 fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
     match missing {
         _ if error.matches(gst::ResourceError::NotAuthorized) => NOT_AUTHORIZED.to_owned(),
@@ -98,7 +98,7 @@ fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
     }
 }
 
-/// What a pipeline misses that says so, in GStreamer's words.
+/// Returns the description of a missing plugin, from a `missing-plugin` message of a pipeline.
 fn missing_plugin(structure: Option<&gst::StructureRef>) -> Option<String> {
     let structure = structure.filter(|structure| structure.name() == "missing-plugin")?;
     structure.get::<String>("name").ok()
@@ -157,7 +157,7 @@ impl Owned {
                             let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
                             tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
                             let words = words(&error.error(), missing.take());
-                            // What is not in the pipeline any more was in a part that is made anew.
+                            // An element outside the pipeline belonged to a part whose elements have been replaced.
                             let is_gone = message.src().is_some_and(|src| !is_in(src, &pipeline));
                             match message.src().and_then(part::of) {
                                 Some(part) => BusEvent::Part(part, words),

@@ -22,7 +22,7 @@ pub(super) fn is_taken(width: u32, height: u32) -> bool {
     u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
 
-/// How what is not wanted goes there, and where.
+/// Elements for a stream that is not wanted, and the sink that discards it.
 const AS_IT_IS: &str = "identity silent=true";
 const NOWHERE: &str = "fakesink sync=false async=false";
 
@@ -33,7 +33,7 @@ pub struct Counters {
     pub frames: AtomicU64,
     /// Their bytes.
     pub bytes: AtomicU64,
-    /// When the last of them came, in ms of the running time.
+    /// Time of the last frame, in ms of the common running time.
     pub last: AtomicU64,
     /// Width of the picture, 0 until known.
     pub width: AtomicU32,
@@ -96,7 +96,7 @@ impl Track {
         self.gate.open();
     }
 
-    /// Whether a frame of it came within the last five seconds.
+    /// Returns whether a frame of the track arrived within the last five seconds.
     pub fn is_live(&self) -> bool {
         const FRESH: u64 = 5000;
         let last = self.counters.last.load(Ordering::Relaxed);
@@ -109,9 +109,9 @@ impl Track {
     }
 }
 
-/// Links a pad of webrtcbin; gives the track, still without its m-line, where it is one that we can take. `on_first` is called
-/// at its first frame, once the picture's size is known; `on_fault` once, where something of it cannot be read. That is left
-/// out, and what can be read of the stream goes on.
+/// Links a pad of webrtcbin, and returns its track if the stream's codec is supported and wanted; the m-line of the
+/// track is still unset. `on_first` is called at the first frame, once the video size is known, and `on_fault` at most
+/// once, when data of the stream cannot be read. Unreadable data is left out, and the rest of the stream continues.
 pub(super) fn link(
     pipeline: &gst::Pipeline,
     pad: &gst::Pad,
@@ -234,7 +234,7 @@ mod tests {
         assert!(!is_taken(16383, 16383) && !is_taken(u32::MAX, u32::MAX));
     }
 
-    /// Packets of half a second of test media.
+    /// Returns the packets of half a second of test media.
     fn packets(codec: Codec) -> Option<Vec<Vec<u8>>> {
         let way = inventory::encoder(codec).ok()?.way;
         let bitrate = [("bitrate", Some("100".to_owned())), ("bitrate_bps", Some("100000".to_owned()))];
@@ -264,7 +264,7 @@ mod tests {
 
     const SSRC: u32 = 1;
 
-    /// Payloads that nothing can be made of, or very little: each first byte that there is, short and long.
+    /// Returns packets with garbage payloads: every possible first byte, in five lengths.
     fn rubbish(payload_type: u8) -> impl Iterator<Item = Vec<u8>> {
         (0..=255_u8).flat_map(move |first| {
             [1, 2, 3, 40, 900].map(|length: usize| {
@@ -328,7 +328,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(250));
             let rubbish = track.counters.frames.load(Ordering::Relaxed);
             if let Some(packets) = packets(codec) {
-                // Where it broke it rests for a moment.
+                // A part accepts nothing for a moment after a fault, so that the packets are repeated.
                 while track.counters.frames.load(Ordering::Relaxed) < rubbish + 5 {
                     assert!(
                         began.elapsed().as_secs() < 20,

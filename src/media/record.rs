@@ -1,8 +1,8 @@
 //! Recording what a peer sends into a Matroska file, without encoding it again.
 //!
-//! A file's tracks are fixed when its first frames are written, and its muxer waits for each of them. A [`Recorder`]
-//! therefore collects tracks until [`Recorder::begin`], and leaves out a track that stops for long. Where it lacks a track
-//! that comes later, or comes again ([`Recorder::lacks`]), another file takes its place, which is its user's matter.
+//! The tracks of a file are fixed when its first frames are written, and its muxer waits for each track. A [`Recorder`]
+//! therefore collects tracks until [`Recorder::begin`], and leaves out a track that stops for long. If it lacks a track
+//! that starts or resumes later ([`Recorder::lacks`]), its owner starts another file.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -29,24 +29,24 @@ const FINISH: Duration = Duration::from_secs(5);
 /// Nothing that comes has waited longer than that.
 const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout::REPAIR_MOST.as_millis() as u64);
 
-/// How often it is looked for streams that give nothing.
+/// Interval of the checks for silent streams.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// A stream that gives nothing for so long is left out of the rest of the file, for the others wait for it: less than
-/// [`QUEUE`].
+/// Silence after which a stream is left out of the rest of the file, because the muxer makes the others wait for it;
+/// less than [`QUEUE`].
 const QUIET: gst::ClockTime = gst::ClockTime::from_seconds(5);
 
-/// How much of a stream may wait for the others in the file, in ns.
+/// Maximum length of a stream that is queued while it waits for the others, in ns.
 const QUEUE: u64 = 20_000_000_000;
 
-/// How long a file waits for the first frame of one of its streams, which is a key frame: less than [`QUEUE`].
+/// Maximum time until the first frame of a stream, which is a key frame, is in the file; less than [`QUEUE`].
 const FIRST: Duration = Duration::from_secs(15);
 
 /// One stream of a recording.
 pub(super) struct Input {
     pub(super) producer: StreamProducer,
     pub(super) kind: Kind,
-    /// Of a peer's track.
+    /// Counters of the peer's track; absent for other streams.
     pub(super) counters: Option<Arc<Counters>>,
     /// What it goes through, in gst-launch words.
     pub(super) through: String,
@@ -57,8 +57,8 @@ pub(super) struct Input {
 
 impl Input {
     fn of(track: &Track) -> Self {
-        // The muxer takes H.264 as it stands in MP4, with its headers in the caps. Caps choose the muxer's pad where no
-        // parser does.
+        // The muxer accepts H.264 as stored in MP4, with the parameter sets in the caps. For codecs without a parser,
+        // the caps select the muxer's pad.
         let parse = match track.codec {
             Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
             Codec::H265 => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
@@ -73,28 +73,28 @@ impl Input {
     }
 }
 
-/// A stream in the file, up to the muxer.
+/// Elements of one stream, up to the muxer.
 #[derive(Debug)]
 struct Stream {
     producer: StreamProducer,
     link: ConsumptionLink,
     kind: Kind,
     source: gst_app::AppSrc,
-    /// Where it leads to the muxer; held there until the recording begins.
+    /// Pad that leads to the muxer; blocked until the recording begins.
     end: gst::Pad,
     hold: Option<gst::PadProbeId>,
-    /// When something came of it last, in ns of the running time; 0 before the first frame.
+    /// Arrival time of the last frame, in ns of the running time; 0 before the first frame.
     last: Arc<AtomicU64>,
     counters: Option<Arc<Counters>>,
     left_out: Option<LeftOut>,
 }
 
-/// Why nothing more of a stream goes into the file.
+/// Reason why a stream is left out of the rest of the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LeftOut {
-    /// No key frame came.
+    /// No key frame arrived in time.
     NeverBegan,
-    /// It stopped after so many frames.
+    /// The stream stopped after this many frames.
     Stopped(u64),
 }
 
@@ -103,7 +103,8 @@ impl Stream {
         self.counters.as_ref().map_or(0, |counters| counters.frames.load(Ordering::Relaxed))
     }
 
-    /// Whether it holds up the others, `since` the recording began.
+    /// Returns the reason to leave out the stream if it holds up the others; `since` is the time since the recording
+    /// began.
     fn is_missed(&self, since: Duration) -> Option<LeftOut> {
         let last = self.last.load(Ordering::Relaxed);
         let is_quiet = || running_time() >= gst::ClockTime::from_nseconds(last) + QUIET;
@@ -115,8 +116,9 @@ impl Stream {
     }
 }
 
-/// The time of a file: it begins with the first of what is recorded, not with the process. (Not with the moment at which
-/// the recording begins either: what comes then has waited to be put in order, and would be lost as older than the file.)
+/// Timeline of a file: zero is the first recorded frame, not the start of the process. The start of the recording would
+/// be wrong too: frames that arrive then bear times from before their wait in the jitter buffer, and would be lost as
+/// older than the file.
 #[derive(Debug)]
 struct Clock {
     origin: OnceLock<gst::ClockTime>,
@@ -133,13 +135,13 @@ impl Clock {
 #[derive(Debug)]
 pub struct Recorder {
     path: PathBuf,
-    /// The pipeline writes into it by its descriptor.
+    /// The file that the pipeline writes to, by its descriptor.
     file: File,
     mux: gst::Element,
     streams: Arc<Mutex<Vec<Stream>>>,
     clock: Arc<Clock>,
     has_begun: bool,
-    /// Why the file is not complete.
+    /// Reason why the file is not complete.
     failure: Arc<OnceLock<String>>,
     failures: Sender<String>,
     ended: Receiver<()>,
@@ -147,12 +149,12 @@ pub struct Recorder {
     owned: Owned,
 }
 
-/// A recording that came to its end.
+/// A finished recording.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Why it is not complete, where it is not.
+    /// Reason why the file is not complete; absent if it is complete.
     pub error: Option<String>,
 }
 
@@ -166,7 +168,7 @@ pub fn file_name(peer: &str, time: &str) -> String {
 }
 
 impl Recorder {
-    /// Begins a new file, of that name or one like it that is free. It has no tracks yet.
+    /// Creates a new file without tracks; if the name is taken, the file gets a similar name.
     pub fn open(wanted: &Path, failures: Sender<String>) -> Result<Self, MediaError> {
         let failed = |reason: String| MediaError::Record { path: wanted.display().to_string(), reason };
         let (file, path) = files::create_new(wanted).map_err(|error| failed(error.to_string()))?;
@@ -179,7 +181,7 @@ impl Recorder {
         let failure = Arc::new(OnceLock::new());
         let (shown, fails, tell) = (path.display().to_string(), failure.clone(), failures.clone());
         let owned = Owned::new(pipeline, move |_, event| {
-            // What fails takes others with it, which say so too: the first one names the cause.
+            // A failing element makes others fail, which report errors too: the first report names the cause.
             if let BusEvent::Error(_, reason) = event
                 && fails.set(reason.clone()).is_ok()
             {
@@ -205,17 +207,17 @@ impl Recorder {
         })
     }
 
-    /// The file.
+    /// Returns the path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds a track to a recording that has not begun. What comes of it is held until then.
+    /// Adds a track to a recording that has not begun. Frames of the track are queued until then.
     pub fn add(&mut self, track: &Track) -> Result<(), MediaError> {
         self.add_input(&Input::of(track))
     }
 
-    /// The same of any stream.
+    /// Adds any stream, as [`Self::add`] does for tracks.
     pub(super) fn add_input(&mut self, input: &Input) -> Result<(), MediaError> {
         let failed = |reason: String| MediaError::Record { path: self.path.display().to_string(), reason };
         let text = format!(
@@ -232,7 +234,7 @@ impl Recorder {
         let end = bin.static_pad("src").ok_or_else(|| failed("a stream has no end".into()))?;
         let hold = end.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| gst::PadProbeReturn::Ok);
         self.owned.pipeline().add(&bin).map_err(|error| failed(error.to_string()))?;
-        // Its settings first, among them that it is live and its format; then its start.
+        // The appsrc must be live and have its format set before it starts.
         let settings = ConsumerSettings { max_time: input.most, ..Default::default() };
         StreamProducer::configure_consumer_with(&source, settings.clone());
         bin.sync_state_with_parent().map_err(|error| failed(error.to_string()))?;
@@ -243,7 +245,7 @@ impl Recorder {
         Ok(())
     }
 
-    /// Whether frames of a track come that do not go into the file.
+    /// Returns whether a track delivers frames that do not go into the file.
     pub fn lacks(&self, track: &Track) -> bool {
         let frames = track.counters.frames.load(Ordering::Relaxed);
         let streams = self.lock();
@@ -255,17 +257,17 @@ impl Recorder {
         }
     }
 
-    /// Whether the file's tracks are fixed.
+    /// Returns whether the file's tracks are fixed.
     pub fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Whether nothing more gets into the file.
+    /// Returns whether writing has failed, so that no more frames go into the file.
     pub fn has_failed(&self) -> bool {
         self.failure.get().is_some()
     }
 
-    /// Writes the tracks that were added, from their first frames on.
+    /// Starts writing the added tracks, from their first queued frames on.
     pub fn begin(&mut self) -> Result<(), MediaError> {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
@@ -273,7 +275,7 @@ impl Recorder {
         let failed =
             |what: &str| MediaError::Record { path: self.path.display().to_string(), reason: what.into() };
         let mut streams = self.lock();
-        // The muxer is to know of all of them before the first frame.
+        // The muxer must know all streams before the first frame.
         for stream in streams.iter() {
             let template = if stream.kind == Kind::Video { "video_%u" } else { "audio_%u" };
             let pad = self.mux.request_pad_simple(template).ok_or_else(|| failed("the muxer has no pad"))?;
@@ -339,7 +341,7 @@ impl Recorder {
         if !self.has_failed() {
             smol::future::or(async { self.ended.recv().await.unwrap_or_default() }, stalled).await;
         }
-        // The file is complete only when the muxer has written its beginning again.
+        // The file is complete only after the muxer has rewritten its header.
         let (pipeline, file) = (self.owned.pipeline().clone(), self.file);
         let written = smol::unblock(move || {
             let _ = pipeline.set_state(gst::State::Null);
@@ -355,7 +357,7 @@ fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Leaves out the streams that hold up the others. Returns the kinds of those of which nothing is in the file.
+/// Leaves out the streams that hold up the others. Returns the kinds of the streams without any frame in the file.
 fn leave_out(streams: &mut [Stream], since: Duration) -> Vec<Kind> {
     let mut empty = Vec::new();
     for stream in streams {
@@ -384,9 +386,9 @@ fn from_zero(source: &gst_app::AppSrc, clock: Arc<Clock>, last: Arc<AtomicU64>) 
     });
 }
 
-/// Drops all caps but the first. A sender changes its picture's size with the network, and a mix its colours' description
-/// with its inputs. Key frames carry all that is needed (VP8 its size, H.264 and H.265 their parameter sets, which are sent
-/// within the stream), but the muxer would stop at new caps.
+/// Drops all caps but the first. Senders change their frame size with the bandwidth, and a mix changes its colorimetry
+/// with its inputs. Key frames contain all that decoders need (VP8 the size; H.264 and H.265 the parameter sets, sent
+/// in the stream), but the muxer would stop at new caps.
 fn keep_first_caps(pad: &gst::Pad) {
     let seen = Arc::new(AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -408,12 +410,12 @@ mod tests {
     fn no_peer_leads_out_of_the_folder_or_has_too_long_a_name() {
         assert_eq!(file_name("späti", "2026-01-01T00:00:00Z"), "späti-2026-01-01T00_00_00Z.mkv");
         assert!(file_name("../../etc/passwd", "x").starts_with("______etc_passwd-"));
-        // The longest id that a server takes, in characters of four bytes.
+        // Longest id that a server accepts, in characters of four bytes each.
         let longest = "\u{1D4D0}".repeat(256);
         assert!(file_name(&longest, "2026-01-01T00:00:00Z").len() <= files::MAX_NAME - files::SPARE);
     }
 
-    /// Encoded test media that goes on until it is dropped, and its elements.
+    /// Returns encoded test media that runs until dropped, and the recorder's input for it.
     fn source(text: &str, kind: Kind) -> (Owned, Input) {
         let text = format!("{text} ! valve name=valve ! appsink name=out sync=false");
         let pipeline = launch::parse(&text).unwrap();
@@ -444,7 +446,7 @@ mod tests {
         smol::Timer::after(Duration::from_millis(ms)).await;
     }
 
-    /// How many frames of each caps a file has.
+    /// Returns the number of frames in a file, by the name of their caps.
     fn frames(path: &Path) -> std::collections::BTreeMap<String, u32> {
         let text = format!("filesrc location=\"{}\" ! matroskademux name=demux", path.display());
         let pipeline = launch::parse(&text).unwrap();
@@ -491,7 +493,7 @@ mod tests {
         }
     }
 
-    /// A camera that is switched off in the middle: the muxer would wait for it, and lose the sound.
+    /// Switches a camera off in the middle: without [`QUIET`], the muxer would wait for it and lose the audio.
     #[test]
     fn a_stream_that_stops_holds_up_no_other() {
         crate::media::init().unwrap();
@@ -508,7 +510,7 @@ mod tests {
             let valve = sources[0].pipeline().by_name("valve").unwrap();
             valve.set_property("drop", true);
             pause(1000).await;
-            // Sound has 8000 bytes a second.
+            // The audio has 8000 bytes per second.
             let (before, began) = (size(recorder.path()), Instant::now());
             while size(recorder.path()) < before + 8000 {
                 assert!(began.elapsed() < Duration::from_secs(20), "the file does not grow");
@@ -530,7 +532,7 @@ mod tests {
             let home = tempfile::tempdir().unwrap();
             let (failures, failed) = bounded(16);
             let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
-            // Each write to that device fails as on a full disk.
+            // Every write to this device fails as on a full disk.
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
             let sink = recorder.owned.pipeline().by_name("file").unwrap();
             recorder.owned.pipeline().set_state(gst::State::Null).unwrap();

@@ -1,8 +1,9 @@
-//! The sources (SSRCs, RFC 3550, 3) that a peer may have on one connection.
+//! Bounds the sources (SSRCs, RFC 3550, 3) of a peer on one connection.
 //!
-//! Each new source makes state in `srtpdec`, in libsrtp and in the RTP session, before anything is known of it, and much of
-//! it stays as long as the connection. A peer may name another source in each packet, so that packets of sources beyond a
-//! bound are dropped before all that: a packet's source stands in clear in SRTP and SRTCP (RFC 3711, 3.1 and 3.4).
+//! Each new source allocates state in `srtpdec`, in libsrtp and in the RTP session before anything is known of the
+//! source, and much of that state stays until the connection ends. A peer may use another source in each packet.
+//! Packets of sources beyond the bound are therefore dropped before these elements, which is possible because the
+//! source is not encrypted in SRTP and SRTCP (RFC 3711, 3.1 and 3.4).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,29 +14,29 @@ use gst::prelude::*;
 use super::pipeline::running_time;
 use super::transport::with_each;
 
-/// The sources of a peer at a time: a stream and its retransmissions are two.
+/// Maximum number of sources at a time; a stream and its retransmissions have one each.
 pub(super) const MOST: usize = 64;
 
-/// The sources of a connection in all. What one leaves behind is a few kilobytes.
+/// Maximum number of sources over the life of a connection. Each leaves behind a few kilobytes.
 pub(super) const EVER: usize = 1024;
 
-/// A source that is silent for so long makes room for another one.
+/// Silence after which a source may be replaced by another one.
 const IDLE: Duration = Duration::from_secs(30);
 
 /// Types of RTCP packets (RFC 3550, 12.1).
 const SDES: u8 = 202;
 const BYE: u8 = 203;
 
-/// The sources of a connection that are known.
+/// The admitted sources of a connection.
 #[derive(Debug, Default)]
 struct Sources {
-    /// When each was heard last.
+    /// Time of the last packet of each source.
     known: HashMap<u32, Duration>,
     ever: usize,
 }
 
 impl Sources {
-    /// Whether a packet of that source is taken now.
+    /// Returns whether a packet of this source is admitted now.
     fn admit(&mut self, now: Duration, ssrc: u32) -> bool {
         if let Some(last) = self.known.get_mut(&ssrc) {
             *last = now;
@@ -61,7 +62,7 @@ impl Sources {
     }
 }
 
-/// Lets no packets of more sources than that into what lies above ICE.
+/// Drops packets of sources beyond [`MOST`] and [`EVER`] before they reach SRTP and the RTP session.
 pub(super) fn bound(webrtc: &gst::Element) {
     let sources = Arc::new(Mutex::new(Sources::default()));
     let has_told = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -82,7 +83,7 @@ pub(super) fn bound(webrtc: &gst::Element) {
             filter(&pad, move |bytes| admits(of_encrypted(bytes)));
         }
     });
-    // What is named within reports is encrypted before that.
+    // SSRCs inside RTCP reports are encrypted up to this element.
     with_each(webrtc, &["srtpdec"], move |element| {
         if let Some(pad) = element.static_pad("rtcp_src") {
             let admits = reports.clone();
@@ -91,7 +92,7 @@ pub(super) fn bound(webrtc: &gst::Element) {
     });
 }
 
-/// Drops the packets that go over a pad and are not admitted.
+/// Drops the packets and list entries at a pad that `admits` rejects.
 fn filter(pad: &gst::Pad, admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static) {
     let is_admitted = move |buffer: &gst::BufferRef| buffer.map_readable().is_ok_and(|bytes| admits(&bytes));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
@@ -111,10 +112,11 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
-/// The sources that a packet names in clear, with those that it is mixed from; none where it is no RTP or RTCP.
+/// Returns the sources named in the clear part of a packet, with the contributing ones (CSRCs); `None` if the packet is
+/// neither RTP nor RTCP.
 fn of_encrypted(packet: &[u8]) -> Option<Vec<u32>> {
     let [first @ 128..192, second, ..] = packet else { return None };
-    // RFC 5761 (4): what tells RTCP from RTP.
+    // Range of the second byte that marks RTCP (RFC 5761, 4).
     if (192..224).contains(second) {
         return Some(word(packet, 4).into_iter().collect());
     }
@@ -122,7 +124,7 @@ fn of_encrypted(packet: &[u8]) -> Option<Vec<u32>> {
     Some((0..=mixed).filter_map(|n| word(packet, 8 + 4 * n)).collect())
 }
 
-/// The sources that reports make known, of all packets of a compound (RFC 3550, 6.1).
+/// Returns the sources that RTCP reports introduce, over all packets of a compound (RFC 3550, 6.1).
 fn of_reports(mut compound: &[u8]) -> Option<Vec<u32>> {
     let mut named = Vec::new();
     while let [first, kind, high, low, ..] = compound {
@@ -138,13 +140,14 @@ fn of_reports(mut compound: &[u8]) -> Option<Vec<u32>> {
     Some(named)
 }
 
-/// The sources of the chunks of an SDES packet (RFC 3550, 6.5).
+/// Returns the sources of the chunks of an SDES packet (RFC 3550, 6.5).
 fn of_descriptions(mut chunks: &[u8], count: u8) -> Vec<u32> {
     let mut named = Vec::new();
     for _ in 0..count {
         let Some(ssrc) = word(chunks, 0) else { break };
         named.push(ssrc);
-        // Items of a type, a length and a text, up to a null; then up to the next word.
+        // Items have a type, a length and a text, and end with a null byte; the next chunk starts at the next 32-bit
+        // word.
         let mut end = 4;
         while let Some([kind, length]) = chunks.get(end..end + 2)
             && *kind != 0
@@ -170,7 +173,7 @@ mod tests {
         let later = start + IDLE / 2;
         assert!(sources.admit_all(later, 1..MOST as u32));
         assert!(!sources.admit(later, 1000));
-        // The one that is silent makes room, and has to wait when it comes back.
+        // The silent source was replaced, and is rejected when it resumes.
         assert!(sources.admit(start + IDLE, 1000));
         assert!(!sources.admit(start + IDLE, 0));
     }
@@ -192,7 +195,7 @@ mod tests {
         assert_eq!(of_encrypted(&rtp[..18]), Some(vec![7, 8]));
         let report = [&[0x80, 201, 0, 1][..], &word(5)].concat();
         assert_eq!(of_encrypted(&report), Some(vec![5]));
-        // DTLS.
+        // A DTLS packet names no sources.
         assert_eq!(of_encrypted(&[22, 254, 253, 0]), None);
         let names =
             [&[0x82, 202, 0, 5][..], &word(6), &[1, 2, b'a', b'b'], &[0; 4], &word(7), &[1, 1, b'c', 0]];

@@ -61,7 +61,7 @@ impl Drop for Seat {
 #[derive(Debug)]
 struct Input {
     number: u64,
-    /// Whose it is, for people.
+    /// Display name of the peer.
     label: String,
     bin: gst::Bin,
     pad: gst::Pad,
@@ -110,7 +110,7 @@ impl Mixer {
             BusEvent::Error(element, reason) => {
                 let _ = failures.try_send(format!("the room's {kind} stopped: {reason} ({element})"));
             }
-            // What cannot be decoded of one peer is no matter of the others.
+            // A peer's undecodable media must not affect the others.
             BusEvent::Part(part, reason) => {
                 let mixer = of.get().and_then(Weak::upgrade);
                 if let Some((mixer, number, label)) = mixer.and_then(|mixer| mixer.input_of(&part)) {
@@ -133,7 +133,7 @@ impl Mixer {
         self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The input whose elements are in that part.
+    /// Returns the input whose elements are in this part.
     fn input_of(self: Arc<Self>, part: &str) -> Option<(Arc<Self>, u64, String)> {
         let found = {
             let inputs = self.lock();
@@ -285,13 +285,13 @@ impl Stage {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }
 
-    /// The file that is recorded into, where there is one.
+    /// Returns the path of the file being recorded, if any.
     pub fn recording(&self) -> Option<PathBuf> {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         recorder.as_ref().map(|recorder| recorder.path().to_owned())
     }
 
-    /// Completes the recording, where there was one.
+    /// Completes the recording, if there is any.
     pub async fn finish(&self) -> Option<Recorded> {
         let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
         match recorder {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-/// Counters of a connection, since its start, and what is measured of it. What is not measured is absent.
+/// Counters of a connection since its start, and its measured values. A value that was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
     /// Frames given to the network, of each kind.
@@ -17,7 +17,7 @@ pub struct Stats {
     pub audio_frames_received: u64,
     /// Bytes of media received.
     pub bytes_received: u64,
-    /// Width and height of the picture received last.
+    /// Width in pixels of the last received video frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<u32>,
     /// See [`Stats::width`].
@@ -34,19 +34,20 @@ pub struct Stats {
     pub packets_recovered: u64,
     /// Packets that were lost and made good by error correction.
     pub packets_repaired: u64,
-    /// How long received media waits to be put in order, in ms; where some is received.
+    /// Playout delay of received media, in ms; present once media was received.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<u32>,
-    /// What the network takes, in kbit/s; where pictures are sent, and the peer told how they fare.
+    /// Bandwidth estimate in kbit/s; present while video is sent, once the peer has reported on received packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_kbps: Option<u32>,
     /// What the pictures that are sent are encoded with, in kbit/s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video_kbps: Option<u32>,
-    /// How loud the sound that is sent is: dB below the loudest, 127 is silence (RFC 6464, 3); where sound is sent.
+    /// Level of the sent audio in dB below the maximum; 127 is silence (RFC 6464, 3). Present while audio is sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sound_level_sent: Option<u8>,
-    /// The same of what is received, where it is played and comes; of the loudest stream.
+    /// Level of the loudest received audio stream, in the units of [`Stats::sound_level_sent`]; present while audio is
+    /// played and arrives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sound_level_received: Option<u8>,
     /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
@@ -71,7 +72,7 @@ fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
 /// What the RTP session knows of the network.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Reports {
-    /// The peer reported on what we send.
+    /// Whether the peer has reported on the media sent to it.
     pub(super) has_answer: bool,
     /// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
     pub(super) lost: u8,

@@ -16,7 +16,7 @@ pub struct Stream {
     pub id: String,
     /// Its sources, encoded once for all.
     pub encoders: Arc<Encoders>,
-    /// Looks after the sources.
+    /// Tasks that restart the sources.
     _watch: Arc<Vec<smol::Task<()>>>,
 }
 
@@ -40,11 +40,11 @@ impl Stream {
         Ok(Self::new(Encoders::new(captures, rates, failures)))
     }
 
-    /// Starts sources, at most one of each kind. A file or a camera that lacks a kind is told of to `failures`.
+    /// Starts sources, at most one of each kind. If a file or camera lacks a kind, a report goes to `failures`.
     ///
     /// # Errors
     ///
-    /// Where a source does not start, or none has what is wanted of it.
+    /// Returns an error if a source does not start, or if no source has the media that is wanted of it.
     pub async fn sources(
         sources: &[(Kind, SourceConfig)],
         failures: &Sender<String>,

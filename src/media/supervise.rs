@@ -1,5 +1,4 @@
-//! Sources that end and come back: what is sent meanwhile is black or silence, and the source is tried again with growing
-//! pauses.
+//! Restarts sources that ended: black or silence is sent meanwhile, and the pauses between attempts grow.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -12,20 +11,20 @@ use super::{MediaError, pipeline};
 use crate::base::backoff::Backoff;
 use crate::sdp::Kind;
 
-/// The first pause before a source is tried again.
+/// Pause before the first attempt to restart a source.
 const FIRST: Duration = Duration::from_secs(1);
-/// The longest pause: a camera that restarts is back within it.
+/// Maximum pause, which also bounds how late a restarted camera is found again.
 const LONGEST: Duration = Duration::from_secs(30);
-/// A source that ran for so long begins with the first pause again when it ends.
+/// Running time after which a source's backoff starts over.
 const HELD: Duration = Duration::from_secs(30);
-/// The pause between two looks at whether a source can be passed on.
+/// Interval of the checks whether a source allows passthrough.
 const PROOF: Duration = Duration::from_millis(500);
 
-/// The pauses of one source.
+/// Backoff of one source.
 #[derive(Debug)]
 struct Schedule {
     backoff: Backoff,
-    /// When the source started last.
+    /// Time at which the source started last.
     started: Option<Instant>,
 }
 
@@ -38,7 +37,7 @@ impl Schedule {
         self.started = Some(now);
     }
 
-    /// The pause after an end, or after a try in vain.
+    /// Returns the pause after an end or a failed attempt; `chance` (0 to 1) shortens it by up to a half.
     fn pause(&mut self, now: Instant, chance: f64) -> Duration {
         let ran = self.started.take().map(|started| now.saturating_duration_since(started));
         if ran.is_some_and(|ran| ran >= HELD) {
@@ -48,12 +47,13 @@ impl Schedule {
     }
 }
 
-/// Starts sources, at most one of each kind, side by side. A kind that a file or a camera does not have is told of, and
-/// left out as long as there is another; a camera in the network that is not there yet is waited for.
+/// Starts sources in parallel, at most one of each kind. A kind that a file or camera lacks is reported and left out if
+/// another kind remains. A network camera that is not available yet is replaced by black or silence until it is.
 ///
 /// # Errors
 ///
-/// The first error of a source that cannot be started, and [`MediaError::NoMedia`] where no source has what is wanted.
+/// Returns the first error of a source that cannot be started, and [`MediaError::NoMedia`] if no source has the media
+/// that is wanted of it.
 pub(super) async fn start(
     sources: &[(Kind, SourceConfig)],
     failures: &Sender<String>,
@@ -86,13 +86,14 @@ pub(super) async fn start(
     Ok(captures)
 }
 
-/// Whether a source that did not start may be there later: a camera in the network, unless it refuses us.
+/// Returns whether a source that did not start may become available later: true for a network camera, unless it rejects
+/// the credentials.
 fn may_come(config: &SourceConfig, error: &MediaError) -> bool {
     matches!(error, MediaError::Source { reason, .. }
         if config.is_network() && !reason.contains(pipeline::NOT_AUTHORIZED))
 }
 
-/// Looks after the sources of these encoders for as long as the encoders are there.
+/// Starts the tasks that restart the sources of these encoders; the tasks end with the encoders.
 pub(super) fn watch(encoders: &Arc<Encoders>, failures: &Sender<String>) -> Vec<smol::Task<()>> {
     let kinds = Kind::ALL.into_iter().filter(|kind| encoders.has(*kind));
     let ends = kinds.map(|kind| smol::spawn(mend(Arc::downgrade(encoders), kind, failures.clone())));
@@ -108,7 +109,7 @@ async fn prove(encoders: Weak<Encoders>) {
     }
 }
 
-/// Waits for the end of each source of a kind, and brings the source back.
+/// Waits for the end of each source of a kind, and restarts the source.
 async fn mend(encoders: Weak<Encoders>, kind: Kind, failures: Sender<String>) {
     let mut schedule = Schedule::new(Instant::now());
     while let Some((id, ended, config)) = encoders.upgrade().and_then(|encoders| encoders.source(kind)) {
@@ -122,7 +123,7 @@ async fn mend(encoders: Weak<Encoders>, kind: Kind, failures: Sender<String>) {
                 tell(format!("{name} came to its end"));
                 continue;
             }
-            // Another source is there by now.
+            // Another source has taken its place already.
             Err(_) => continue,
         }
         let back = bring_back((&encoders, id), kind, (&config, &failures), &mut schedule).await;
@@ -134,8 +135,8 @@ async fn mend(encoders: Weak<Encoders>, kind: Kind, failures: Sender<String>) {
     }
 }
 
-/// Puts black or silence in a source's place, and tries the source again until it is there. False where another source took
-/// its place meanwhile.
+/// Replaces a source by black or silence, and retries until the source starts. Returns false if another source took its
+/// place meanwhile.
 async fn bring_back(
     (encoders, id): (&Weak<Encoders>, u64),
     kind: Kind,
@@ -164,7 +165,7 @@ async fn bring_back(
     }
 }
 
-/// Puts a source in the place of the one with that number, unless that one is gone.
+/// Replaces the source with this number; returns false if it has been replaced already.
 fn replace(encoders: &Weak<Encoders>, id: u64, capture: Capture) -> Result<bool, MediaError> {
     let Some(encoders) = encoders.upgrade() else { return Ok(false) };
     encoders.replace_if(capture, Some(id))

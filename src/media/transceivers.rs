@@ -30,7 +30,7 @@ pub(super) struct Sender {
     estimator: Option<Estimator>,
     /// Frames of what was sent over it before.
     before: u64,
-    /// The peer rejected its m-line, for good.
+    /// Whether the peer rejected the m-line; a rejection is final.
     is_rejected: bool,
     /// The peer takes it.
     pub(super) is_wanted: bool,
@@ -136,7 +136,8 @@ impl Sender {
         (self.feed, self.stream) = (None, None);
     }
 
-    /// The peer rejected its m-line: nothing is encoded for it any more. Its stream counts as offered.
+    /// Stops encoding for an m-line that the peer rejected. Its stream still counts as offered, so that it gets no new
+    /// m-line.
     fn reject(&mut self) {
         self.before = self.pushed();
         (self.feed, self.is_rejected) = (None, true);
@@ -201,7 +202,7 @@ pub(super) fn for_offer(
         if receive && !is_there {
             add(webrtc, config, direction(false, true), wanted()?);
         }
-        // The peer has so many m-lines of the kind, and may send on each of them.
+        // The peer may send on as many m-lines of the kind as it has.
         let lines = all(webrtc).iter().filter(|transceiver| kind_of(transceiver) == Some(kind)).count();
         for _ in lines..kinds.iter().filter(|other| **other == kind).count() {
             if receive {
@@ -307,7 +308,7 @@ pub(super) fn by_answer(
     Ok(())
 }
 
-/// Ends what is sent on m-lines that the peer rejected by now.
+/// Stops sending on the m-lines that the peer has rejected.
 pub(super) fn end_rejected(senders: &mut [Sender], rejected: &[usize]) {
     let is_meant = |sender: &&mut Sender| sender.mline().is_some_and(|mline| rejected.contains(&mline));
     senders.iter_mut().filter(is_meant).filter(|sender| !sender.is_rejected).for_each(Sender::reject);

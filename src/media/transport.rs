@@ -99,7 +99,7 @@ pub(super) fn with_each(
     });
 }
 
-/// The streams taken of a peer; each costs a thread, and `rtpbin` takes 200.
+/// Maximum number of streams received from a peer: each costs a thread, and `rtpbin` has no limit by default.
 pub(super) const MAX_STREAMS: usize = 32;
 
 /// Sets what webrtcbin's RTP session does not let a peer or chance decide.
@@ -217,8 +217,8 @@ pub(super) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     packets
 }
 
-/// The DTLS connections of all m-lines, each once. Media and data share one, but an m-line that carries nothing may
-/// have none, or one of its own that is not used.
+/// Returns the DTLS transports of all m-lines, each once. Media and data share one transport, but an unused m-line may
+/// have none, or an unused one of its own.
 pub(super) fn dtls(webrtc: &gst::Element) -> Vec<WebRTCDTLSTransport> {
     let mut found: Vec<WebRTCDTLSTransport> = vec![];
     let get =
@@ -237,19 +237,19 @@ pub(super) fn dtls(webrtc: &gst::Element) -> Vec<WebRTCDTLSTransport> {
     found
 }
 
-/// Whether the peer is the one that its description names.
+/// Result of the comparison of the peer's certificate with its description.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Identity {
-    /// No certificate of it is there yet.
+    /// The peer has shown no certificate yet.
     Unknown,
-    /// It has the certificate that its description names.
+    /// Every certificate of the peer is named in its description.
     Named,
-    /// It has another certificate.
+    /// A certificate of the peer is not named in its description.
     Another,
 }
 
-/// Compares the certificates that the peer showed in DTLS, on whatever connection, with those that its description
-/// names: one that is not among them is too many.
+/// Compares the certificates that the peer showed in DTLS, on any transport, with the fingerprints in its description;
+/// a single certificate without a fingerprint there fails the comparison.
 pub(super) fn identify(webrtc: &gst::Element, named: &[Fingerprint]) -> Identity {
     let shown: Vec<String> =
         dtls(webrtc).iter().filter_map(|transport| transport.remote_certificate()).map(Into::into).collect();

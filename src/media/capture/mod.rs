@@ -27,8 +27,8 @@ use crate::sdp::Kind;
 /// Maximum time until the first frame of a source.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
 
-/// Age at which the last video frame is repeated, so that a still picture or a source with one frame a minute keeps its
-/// encoders running.
+/// Age at which the last video frame is repeated, so that a still picture, or a source with one frame a minute, works
+/// like any other source.
 const STILL: Duration = Duration::from_millis(500);
 
 /// Minimum time between two starts of a looped file, so that a very short file does not seek without pause.
@@ -331,7 +331,7 @@ impl Capture {
         self.is_muted.store(muted, Ordering::Relaxed);
     }
 
-    /// Returns the mute switch itself, which shows later changes.
+    /// Returns the shared mute flag, which follows later changes.
     pub(super) fn mutes(&self) -> Arc<AtomicBool> {
         self.is_muted.clone()
     }

@@ -153,8 +153,8 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
         if let Some(buffer) = info.buffer_mut() {
             // The wait blocks the source's own streaming thread, which has no other work.
             let Some(time) = pacer.take(buffer.pts(), || is_live(pad)) else {
-                // Handled instead of Drop: with Drop on a sink pad, GStreamer leaks the buffer that the binding has
-                // taken.
+                // Handled instead of Drop: after Drop on a sink pad, GStreamer frees a buffer that the binding
+                // has taken.
                 return gst::PadProbeReturn::Handled;
             };
             let buffer = buffer.make_mut();

@@ -34,7 +34,7 @@ const STANDS: Duration = Duration::from_millis(500);
 /// How often it is looked whether all is sent.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What webrtcbin wants to know of a channel.
+/// Returns the options that webrtcbin's `create-data-channel` expects for a channel.
 fn structure(config: &ChannelConfig) -> gst::Structure {
     let structure = gst::Structure::builder("config").field("ordered", config.ordered);
     match config.retransmits {

@@ -57,7 +57,7 @@ pub(super) struct Congestion {
     last: AtomicU32,
     /// Losses are the network's nature.
     is_noisy: AtomicBool,
-    /// The peer told how packets fare: the estimate is more than where it begins.
+    /// Whether the peer has reported on received packets: until then the estimate is only its start value.
     is_known: AtomicBool,
 }
 
@@ -150,12 +150,12 @@ impl Congestion {
         }
     }
 
-    /// The peer told how packets fare.
+    /// Notes that the peer has reported on received packets, by transport feedback or RTCP reports.
     pub(super) fn hear(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
-    /// The estimate in bit/s, where the peer told how packets fare.
+    /// Returns the bandwidth estimate in bit/s; `None` before the peer's first report.
     pub(super) fn known(&self) -> Option<u32> {
         self.is_known.load(Ordering::Relaxed).then(|| self.last())
     }

@@ -198,7 +198,7 @@ impl Encoder {
         matches!(&*lock(&self.from), From::Encoded(_))
     }
 
-    /// Does something once, before the next key frame leaves; not any more once `is_wanted` says so.
+    /// Runs `act` once, right before the next key frame leaves. Drops `act` if `is_wanted` is false by then.
     pub(in crate::media) fn at_key_frame(
         &self,
         is_wanted: Arc<AtomicBool>,
@@ -321,13 +321,13 @@ fn rate_property(text: &str) -> Option<(String, u32)> {
     })
 }
 
-/// Properties of an encoder that change while it runs: in the encoder's own thread, before its next frame. av1enc (1.22 to
-/// 1.28) passes a new bitrate on to libaom from whatever thread sets it, and libaom (3.14) ends the process where it encodes
-/// a frame meanwhile.
+/// Properties of an encoder that change while it runs: they are set in the encoder's streaming thread, before its next
+/// frame. av1enc (1.22 to 1.28) passes a new bitrate to libaom in the caller's thread, and libaom (3.14) aborts the
+/// process if it encodes a frame at the same time.
 #[derive(Debug)]
 struct Settings {
     element: gst::Element,
-    /// The last value of each property that waits.
+    /// Latest value of each property that is not set yet.
     waiting: Arc<Mutex<BTreeMap<String, u32>>>,
 }
 
@@ -393,9 +393,9 @@ fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
     forced
 }
 
-/// Gives encoded frames their time on the common base, in one endless segment, and no decoding time: x264enc shifts its
-/// times by 1000 hours, and a payloader that is then given frames of another encoder goes on with the decoding time that it
-/// saw last, until which nothing is sent.
+/// Sets the time of encoded frames to the common base, in one endless segment, and removes their decoding time (DTS).
+/// x264enc shifts its times by 1000 hours; a payloader that then gets frames of another encoder would continue from the
+/// last DTS, and would send nothing until the times reach it.
 fn use_common_times(appsink: &gst_app::AppSink) {
     let Some(pad) = appsink.static_pad("sink") else { return };
     let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
@@ -465,7 +465,7 @@ mod tests {
         pipeline.set_state(gst::State::Playing).unwrap();
         let seen: Vec<_> = threads.iter().take(3).collect();
         pipeline.set_state(gst::State::Null).unwrap();
-        // The change, and two frames.
+        // The first notification comes from the property change, the other two from frames.
         assert_eq!((seen[0], seen[0]), (seen[1], seen[2]));
         assert_ne!(seen[0], std::thread::current().id());
         assert_eq!(settings.element.property::<u32>("sleep-time"), 2);

@@ -118,7 +118,7 @@ impl Encoders {
         lock(&self.state)
     }
 
-    /// Where it is told what the user should know of sources and encoders.
+    /// Returns the sender of reports to the user about sources and encoders.
     pub(in crate::media) fn failures(&self) -> &Sender<String> {
         &self.failures
     }
@@ -152,16 +152,17 @@ impl Encoders {
         self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
     }
 
-    /// An encoded source that may be passed on, as far as is known, to those whose network takes it; none where the user
-    /// wants an encoder.
+    /// Returns the encoded source if nothing known forbids its passthrough to peers with enough bandwidth; `None` if
+    /// the user wants an encoder, the source is muted, or its rate exceeds `rates.passed`.
     fn passable<'a>(&self, state: &'a State, kind: Kind) -> Option<&'a Encoded> {
         let (capture, encoded) = state.encoded(kind).filter(|_| self.wanted.is_none())?;
         let fits = encoded.rate().is_none_or(|rate| rate <= self.rates.passed);
         (encoded.can_pass() && fits && !capture.is_muted()).then_some(encoded)
     }
 
-    /// Takes a seat among those who are sent that codec, and the encoder for it, started when nobody used it yet. It
-    /// encodes, even where the source can be passed on: that takes a key frame of the source.
+    /// Registers a receiver of this codec, and returns its seat with an encoder, which is started if none runs. The
+    /// encoder encodes even if the source allows passthrough, because a change to passthrough needs a key frame of the
+    /// source; passthrough is used at once only if no encoder starts.
     pub fn sit(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
         let mut state = self.lock();
         let rates = self.bounds(codec.kind());
@@ -244,7 +245,7 @@ impl Encoders {
         self.encoded_for(state, codec, seat)
     }
 
-    /// The encoder of the rung that a seat is on.
+    /// Returns the encoder of the rung that a seat is on.
     fn encoded_for(&self, state: &mut State, codec: Codec, seat: u64) -> Result<Arc<Encoder>, MediaError> {
         let Some(ladder) = state.ladders.get(&codec) else {
             return Err(MediaError::WebRtc(format!("nothing to send as {codec}")));

@@ -10,7 +10,7 @@ use crate::media::MediaError;
 use crate::media::capture::{Capture, End, Frames, SourceConfig};
 use crate::sdp::{Codec, Kind};
 
-/// The decoder of a source that is not known yet to be one that can be passed on.
+/// Decoder of an encoded source that is not proven to allow passthrough yet.
 #[derive(Debug)]
 pub(in crate::media) struct Proof {
     source: u64,
@@ -18,8 +18,8 @@ pub(in crate::media) struct Proof {
 }
 
 impl Encoders {
-    /// Decodes an encoded source as long as it is not known whether it can be passed on, and passes it on once it is, in
-    /// place of the encoders that run without peers. To be called again and again, with what it returned.
+    /// Decodes an encoded source until it is proven to allow passthrough, then replaces the encoders that run without
+    /// peers by passthrough. The caller repeats the call at intervals and hands back the value returned last.
     pub(in crate::media) fn prove(&self, held: Option<Proof>) -> Option<Proof> {
         let mut state = self.lock();
         let (source, encoded) =
@@ -41,7 +41,7 @@ impl Encoders {
         None
     }
 
-    /// The source of a kind: its number, where its end is told, and what it was started with.
+    /// Returns the source of a kind: its number, the receiver of its end, and its configuration.
     pub(in crate::media) fn source(&self, kind: Kind) -> Option<(u64, Receiver<End>, SourceConfig)> {
         let state = self.lock();
         let capture = state.captures.get(&kind)?;
@@ -69,7 +69,7 @@ impl Encoders {
         self.replace_if(capture, None)
     }
 
-    /// The same, only where the source has that number.
+    /// Replaces the source of its kind as [`Self::replace`] does, but only if the current source has the number `id`.
     pub(in crate::media) fn replace_if(&self, capture: Capture, id: Option<u64>) -> Result<bool, MediaError> {
         let mut state = self.lock();
         let kind = capture.kind();

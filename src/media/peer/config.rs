@@ -65,7 +65,8 @@ pub enum PeerEvent {
         /// Since the connection was opened.
         after: std::time::Duration,
     },
-    /// Something of a stream of that codec cannot be read; it is left out, and all else goes on. Told once for a stream.
+    /// A stream of this codec contains data that cannot be read; the data is left out and the rest continues. Sent once
+    /// for each stream.
     Broken(Codec),
     /// A data channel can be written to.
     Channel(Channel),

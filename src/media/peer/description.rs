@@ -32,7 +32,8 @@ impl Peer {
         Ok(EffectResult::Created(text))
     }
 
-    /// Fits our side to what it wants to send and receive, with an m-line for each of these kinds at least.
+    /// Fits the transceivers to the media that this end sends and receives, with at least one m-line for each of
+    /// `kinds`.
     pub(super) fn prepare_offer(&self, kinds: &[Kind]) -> Result<(), MediaError> {
         let (first, wanted, known) = {
             let state = lock(&self.state);

@@ -1,4 +1,4 @@
-//! Who the peer is: nothing flows in either direction before its certificate was compared with its description.
+//! Verifies the peer: no media or data flows in either direction before its certificate matches its description.
 
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -11,12 +11,13 @@ use super::state::{State, lock, report};
 use crate::media::transport::{self, DataGate, Identity};
 use crate::session::ConnectionState;
 
-/// Between two looks at the certificates.
+/// Interval of the checks for a certificate.
 const LOOK: Duration = Duration::from_millis(10);
-/// How long a connection that is through may show no certificate. It then counts as failed, not as forged.
+/// Maximum time without a peer certificate once ICE and DTLS are connected. After it, the connection counts as failed,
+/// not as forged.
 const AT_MOST: Duration = Duration::from_secs(5);
 
-/// ICE and DTLS are through: lets media and data flow if the peer is the one that its description names.
+/// Runs once ICE and DTLS are connected: lets media and data flow if the certificate matches the peer's description.
 pub(super) async fn connected(
     webrtc: WeakRef<gst::Element>,
     state: Weak<Mutex<State>>,
@@ -27,7 +28,7 @@ pub(super) async fn connected(
     loop {
         let (Some(webrtc), Some(shared)) = (webrtc.upgrade(), state.upgrade()) else { return };
         let named = lock(&shared).fingerprints.clone();
-        // webrtcbin (before 1.28.5) takes whatever certificate comes.
+        // webrtcbin (before 1.28.5) accepts any certificate.
         match transport::identify(&webrtc, &named) {
             Identity::Named => {
                 welcome(&shared, &data, &events);
@@ -50,7 +51,7 @@ pub(super) async fn connected(
     }
 }
 
-/// The peer is known: what was held goes, and what is sent begins.
+/// Accepts the verified peer: starts sending, opens the data channels, and reports the events held back so far.
 fn welcome(state: &Mutex<State>, data: &DataGate, events: &EventSender<PeerEvent>) {
     let mut state = lock(state);
     state.connected.get_or_insert_with(Instant::now);

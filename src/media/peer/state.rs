@@ -43,7 +43,7 @@ pub(in crate::media) struct State {
     pub(super) connected: Option<Instant>,
     /// What the peer showed and said before that.
     pub(super) held: Vec<PeerEvent>,
-    /// The DTLS connections that are watched.
+    /// The DTLS transports whose state is watched.
     pub(super) watched: Vec<gst::glib::WeakRef<gst_webrtc::WebRTCDTLSTransport>>,
     /// The types of the path's candidates: ours and the peer's.
     pub(super) path: Option<(String, String)>,
