@@ -21,7 +21,7 @@ pub(super) const PREFIX: &str = "/api/";
 /// The largest description, in bytes.
 const MAX_DESCRIPTION: usize = 64 * 1024;
 
-/// Answers one request below [`PREFIX`] of that address; without a secret there is no such thing here.
+/// Answers a request below [`PREFIX`] from the address `from`; responds 404 if the server has no API secret.
 pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: IpAddr) -> Reply {
     if let Some(refusal) = refuse(&request, shared, from) {
         return refusal;
@@ -61,14 +61,14 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
     }
 }
 
-/// Returns the names in a path below [`PREFIX`], decoded; none where one is no UTF-8.
+/// Returns the decoded segments of a path below [`PREFIX`]; none if a segment is not UTF-8.
 pub(super) fn names(path: &str) -> Vec<String> {
     let path = path.strip_prefix(PREFIX).unwrap_or_default();
     let names = path.split('/').map(|part| percent_decode_str(part).decode_utf8());
     names.map(|name| Some(name.ok()?.into_owned())).collect::<Option<_>>().unwrap_or_default()
 }
 
-/// A page of the rooms, and where the next one is (`Link`, RFC 8288).
+/// Returns one page of the rooms, with the address of the next page in the `Link` header (RFC 8288).
 fn rooms(board: &Switchboard, query: &str) -> Reply {
     let mut after = After::default();
     for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
@@ -91,7 +91,7 @@ fn rooms(board: &Switchboard, query: &str) -> Reply {
     reply
 }
 
-/// Returns the answer to a request that may give no orders.
+/// Returns the error response to a request that is not authorized; none if the request is authorized.
 fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<Reply> {
     if !shared.api_remote && !is_this_machine(from) {
         let words = "orders are taken of this machine alone (--api-remote)\n";

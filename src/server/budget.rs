@@ -1,37 +1,37 @@
-//! How much of whom may wait in one peer's mailbox. Pure.
+//! Limits how many bytes each sender may queue in one peer's mailbox. Pure.
 //!
-//! A peer on a slow line is not dropped for what others send: whoever sends more than the peer takes has to wait, or is
-//! refused. Half of the room is for anybody, up to [`PAIR`] bytes each; the other half is for the first message of
-//! whoever has none there, so that a few who send without end do not keep others out. A longer message has its turn as
-//! its sender's only one. Whoever does not get in stands in line.
+//! A peer on a slow connection is not dropped for the messages of others: a sender that exceeds the peer's speed has to
+//! wait, or is refused. Half of the space is shared by all senders, up to [`PAIR`] bytes each; the other half is
+//! reserved for the first message of senders with an empty share, to keep a few fast senders from blocking the others.
+//! A message longer than [`PAIR`] is queued only while its sender has no other. Senders without space wait in line.
 
 use std::collections::VecDeque;
 
 use crate::hub::ConnId;
 
-/// What a message is counted for beside its text, in bytes: its place in the queue and on the heap.
+/// The overhead counted for each message besides its text, in bytes: its place in the queue and on the heap.
 pub(super) const OVERHEAD: usize = 128;
-/// The most bytes of one sender that wait for one peer, unless they are one message.
+/// The most bytes of one sender that may wait for one peer, except for a single longer message.
 pub(super) const PAIR: usize = 64 * 1024;
-/// The most bytes of a message for which room is kept.
+/// The longest message that may use the reserved space, in bytes.
 pub(super) const FIRST: usize = 16 * 1024;
-/// The most bytes of all senders that wait for one peer. A single message may be longer.
+/// The most bytes of all senders together that may wait for one peer, except for a single longer message.
 pub(super) const MOST: usize = 1 << 20;
-/// The part of it that is for anybody.
+/// The part of [`MOST`] that all senders share; the rest is reserved for first messages.
 const COMMON: usize = MOST / 2;
 
-/// Says what becomes of a message.
+/// The decision about a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is counted from now on.
+    /// The message fits; its bytes are now counted.
     Fits,
-    /// Its sender stands in line, and asks again.
+    /// The sender is in line, and asks again later.
     Waits,
-    /// Its sender waited too long before, and too much of it is still there.
+    /// The sender was refused before, and more than half of [`PAIR`] of its bytes still wait.
     Refused,
 }
 
-/// What one sender has in the mailbox.
+/// The bytes of one sender in the mailbox.
 #[derive(Debug)]
 struct Share {
     sender: ConnId,
@@ -39,13 +39,13 @@ struct Share {
     is_refused: bool,
 }
 
-/// Counts what the senders have in one mailbox.
+/// Counts the bytes of all senders in one mailbox.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     total: usize,
-    /// Of those who have something there: a few, as a rule.
+    /// An entry for each sender with queued bytes; usually few.
     shares: Vec<Share>,
-    /// Those who stand in line, and what each wants to put in.
+    /// The senders in line, with the bytes that each wants to queue.
     line: VecDeque<(ConnId, usize)>,
 }
 
@@ -54,18 +54,19 @@ impl Budget {
         self.shares.iter().find(|share| share.sender == sender)
     }
 
-    /// Whether these bytes go into the room that is kept for the first message of each.
+    /// Returns whether the bytes fit the space reserved for first messages.
     fn is_first(&self, share: usize, bytes: usize) -> bool {
         share == 0 && bytes <= FIRST && self.total + bytes <= MOST
     }
 
-    /// Whether these bytes fit, if it is the sender's turn.
+    /// Returns whether the bytes fit once it is the sender's turn.
     fn fits(&self, share: usize, bytes: usize) -> bool {
         let is_room = self.total + bytes <= COMMON || self.total == 0;
         (is_room && is_within(share, bytes)) || self.is_first(share, bytes)
     }
 
-    /// The first in line of those who do not wait for messages of their own, with what it has and wants to put in.
+    /// Returns the first sender in line that is within its own limit, with its queued bytes and the bytes it wants to
+    /// queue.
     fn first(&self) -> Option<(ConnId, usize, usize)> {
         let line = self
             .line
@@ -74,8 +75,8 @@ impl Budget {
         line.into_iter().find(|(_, share, bytes)| is_within(*share, *bytes))
     }
 
-    /// Decides about that many bytes, and counts them where they fit. Whoever has nothing there does not wait behind
-    /// others for the room that is kept for it.
+    /// Decides about `bytes` more bytes of `sender`, and counts them if they fit. A first message that fits the
+    /// reserved space does not wait behind other senders.
     pub(super) fn ask(&mut self, sender: ConnId, bytes: usize) -> Verdict {
         let (share, is_refused) = self.share(sender).map_or((0, false), |one| (one.bytes, one.is_refused));
         if is_refused {
@@ -101,7 +102,7 @@ impl Budget {
         }
     }
 
-    /// That many bytes of the sender have left the mailbox.
+    /// Records that `bytes` bytes of `sender` have left the mailbox.
     pub(super) fn give_back(&mut self, sender: ConnId, bytes: usize) {
         self.total -= bytes;
         if let Some(at) = self.shares.iter().position(|share| share.sender == sender) {
@@ -117,12 +118,12 @@ impl Budget {
         }
     }
 
-    /// The sender stands in line no more.
+    /// Removes the sender from the line.
     pub(super) fn leave(&mut self, sender: ConnId) {
         self.line.retain(|(other, _)| *other != sender);
     }
 
-    /// The sender has waited too long: it is refused until half of what it has there is gone.
+    /// Refuses a sender that waited too long, until at most half of [`PAIR`] of its bytes still wait.
     pub(super) fn refuse(&mut self, sender: ConnId) {
         self.leave(sender);
         if let Some(share) = self.shares.iter_mut().find(|share| share.sender == sender) {
@@ -130,14 +131,14 @@ impl Budget {
         }
     }
 
-    /// Returns the sender whose turn it is, where there is room for what it has.
+    /// Returns the sender whose turn it is, if its message fits now.
     pub(super) fn turn(&self) -> Option<ConnId> {
         let (sender, share, bytes) = self.first()?;
         self.fits(share, bytes).then_some(sender)
     }
 }
 
-/// Whether a sender that has so much there may have these bytes more.
+/// Returns whether a sender with `share` queued bytes may queue `bytes` more.
 fn is_within(share: usize, bytes: usize) -> bool {
     share == 0 || share + bytes <= PAIR
 }
@@ -218,8 +219,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is sent and taken in any order: the bounds hold, and whoever stands in line gets in, in turn, as
-        /// soon as enough is taken.
+        /// For any order of sending and receiving, the limits hold, and every sender in line gets its turn, in order,
+        /// once enough was received.
         #[test]
         fn the_bounds_hold_and_everybody_has_a_turn(steps in prop::collection::vec(step(), 0..600)) {
             let mut budget = Budget::default();

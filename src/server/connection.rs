@@ -28,18 +28,18 @@ use crate::base::limit::Bucket;
 use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
-/// The most bytes that are read of a peer before it has registered.
+/// The most bytes that the server reads from a peer before the peer has registered.
 pub(super) const MAX_UNKNOWN: usize = 8 * 1024;
-/// How many bytes of a closed connection are read, and dropped, at a time.
+/// The buffer for reading and dropping the rest of a closed connection, in bytes.
 const DROPPED: usize = 4 * 1024;
 
-/// After so many bytes have left it is looked what came.
+/// The bytes that the driver sends before it checks for incoming messages.
 const TOGETHER: usize = 64 * 1024;
 /// After so much without a pause it is the turn of others, who share the thread.
 const TURN: usize = 16;
 
-/// How many names a peer may list at once, and each second from then on (see [`Taken::listed`]); one that lists more is
-/// not read until it may list again.
+/// The names that a peer may list at once, and the names regained per second (see [`Taken::listed`]); the server stops
+/// reading a peer that lists more until the debt is refilled.
 ///
 /// [`Taken::listed`]: super::switchboard::Taken::listed
 const LISTED: (u32, u32) = (4000, 400);
@@ -56,11 +56,11 @@ pub(super) fn config() -> WebSocketConfig {
 /// How a connection ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
-    /// Nothing more can be said to the peer: it is gone, or takes nothing.
+    /// The connection is lost, or the peer stopped reading: nothing more can be sent.
     Gone(&'static str),
-    /// The peer sent a close frame, which is answered with its own code.
+    /// The peer sent a close frame, which is answered with the same code.
     Answer,
-    /// The peer is sent a close frame with this code and these words.
+    /// The server sends a close frame with this code and reason.
     Close(u16, &'static str),
 }
 
@@ -72,7 +72,7 @@ impl End {
         }
     }
 
-    /// Returns the end that RFC 6455, 7.4.1 wants after something that cannot be read.
+    /// Returns the close code that RFC 6455, 7.4.1 defines for a read error.
     fn of(error: &Error) -> Self {
         match error {
             Error::Capacity(_) => Self::Close(1009, "message too big"),
@@ -87,15 +87,15 @@ impl End {
 
 enum Event {
     In(Option<Result<Message, Error>>),
-    /// The receivers have all that the peer sent.
+    /// The receivers accepted all messages of the peer.
     Released,
-    /// A sign of life was asked for while the peer is not read.
+    /// A probe was sent while the peer is not being read.
     Probed,
     Tick,
     End(End),
 }
 
-/// Says one thing to a client that wants nothing else, and closes the WebSocket in order.
+/// Sends one message to a client, then closes the WebSocket in order, each within `closing`.
 pub(super) async fn tell_once(mut ws: WebSocketStream<Io>, line: String, closing: Duration) {
     let say = async { ws.send(Message::text(line)).await.is_ok() };
     let late = async {
@@ -134,9 +134,9 @@ pub(super) async fn talk(
     let mut talk = Talk::new(ws, inbox, board, dialect, timeouts);
     let end = talk.converse().await;
     let farewell = talk.dialect.farewell();
-    // What waits for other peers goes with the connection.
+    // Messages that wait for other peers are dropped with the connection.
     drop(talk);
-    // Before the goodbyes, which take a peer's time: its name is free, and others know.
+    // Unregisters before the close handshake, which takes time: the name is free, and other peers are notified.
     board.handle(Input::Closed(id));
     tracing::debug!(conn = id.0, reason = end.words(), "closes");
     match end {
@@ -146,7 +146,7 @@ pub(super) async fn talk(
     }
 }
 
-/// One WebSocket while it is open.
+/// The driver of one open WebSocket.
 struct Talk<'a> {
     ws: &'a mut WebSocketStream<Io>,
     inbox: &'a Inbox,
@@ -154,14 +154,14 @@ struct Talk<'a> {
     dialect: Dialect,
     gauge: Arc<Gauge>,
     vigil: Vigil,
-    /// One timer for all: one for each message would cost more than the message.
+    /// The only timer of the connection: a timer per message would cost more than the message.
     timer: smol::Timer,
-    /// What the timer is set to.
+    /// The time for which the timer is set.
     armed: Instant,
-    /// What the peer sent and its receivers do not take yet. Nothing more is read of it meanwhile.
+    /// Messages of the peer that their receivers have no space for; the peer is not read meanwhile.
     parked: Vec<Parked>,
     lists: Bucket,
-    /// Something was written that may not have left.
+    /// Data was written to the WebSocket and not yet flushed.
     is_flushing: bool,
 }
 
@@ -227,8 +227,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Sends what there is to send; then what comes next. What the peer is sent and what it sends do not wait for each
-    /// other.
+    /// Sends pending messages, then returns the next event. Sending and receiving do not block each other.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
         if let Some(event) = self.send(context) {
             return Poll::Ready(event);
@@ -260,7 +259,7 @@ impl<'a> Talk<'a> {
         self.vigil.may_read() && !self.inbox.is_full_of_answers()
     }
 
-    /// Sends what waits, as far as the peer takes it: much of it with one write.
+    /// Sends pending messages as far as the socket accepts them, many per write.
     fn send(&mut self, context: &mut Context<'_>) -> Option<Event> {
         let broken = || Some(Event::End(End::Gone("broken")));
         let (mut bytes, mut is_probed) = (0, false);
@@ -304,11 +303,11 @@ impl<'a> Talk<'a> {
                 Poll::Pending => {}
             }
         }
-        // The peer's answer would not be read: it is the server that keeps it from giving a sign of life.
+        // The server itself does not read the peer's answer, so the probe counts as answered.
         is_probed.then_some(Event::Probed)
     }
 
-    /// Takes a message of the peer; its end where it is the last.
+    /// Handles a message of the peer; returns how the connection ends, if the message ends it.
     fn take(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
         let rejection = match message {
             Some(Ok(Message::Text(text))) => match self.dialect.read(text.as_str()) {
@@ -346,7 +345,7 @@ impl<'a> Talk<'a> {
                 None
             }
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => {
-                // Its answer is written, and has to leave.
+                // The library has queued the pong, which still has to be flushed.
                 self.is_flushing = true;
                 None
             }
@@ -389,7 +388,7 @@ impl<'a> Talk<'a> {
     }
 }
 
-/// Ends when the receivers have what a peer sent; what they do not take in that time is refused.
+/// Waits until the receivers accept all messages of a peer; refuses the rest after `time`.
 pub(super) async fn settle(mut parked: Vec<Parked>, id: ConnId, board: &Switchboard, time: Duration) {
     let taken = poll_fn(|context| {
         parked.retain_mut(|one| one.poll(context).is_pending());
@@ -406,10 +405,10 @@ async fn after(time: Duration) {
     smol::Timer::after(time).await;
 }
 
-/// Says goodbye and ends the connection: a close frame where there is one to send, or else the answer to the peer's,
-/// then FIN at once (RFC 6455, 7.1.1: the server is the first to end the connection). What the peer still sends is read
-/// and dropped for that time: a socket that is closed with bytes unread is reset, and a reset would take the close frame
-/// from the peer. A peer may send without end: others have their turn after each part of it.
+/// Closes the connection: sends a close frame if `frame` is given, or else the answer to the peer's, then FIN at once
+/// (RFC 6455, 7.1.1: the server closes TCP first). Reads and drops the peer's data for at most `time`: closing a socket
+/// with unread bytes would send a reset, and the peer could lose the close frame. Yields after each read, since a peer
+/// may send without end.
 pub(super) fn close<'a>(
     ws: &'a mut WebSocketStream<Io>,
     farewell: Option<String>,
@@ -423,7 +422,7 @@ pub(super) fn close<'a>(
         if let Some((code, words)) = frame {
             let _ = ws.close(Some(CloseFrame { code: code.into(), reason: words.into() })).await;
         }
-        // Where the peer was the first to close, the answer to its frame waits here.
+        // If the peer closed first, the answer to its close frame is still queued.
         let _ = ws.flush().await;
         let io = ws.get_mut();
         io.allow(None);

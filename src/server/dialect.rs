@@ -10,7 +10,7 @@ use crate::protocol::socketio::{Handshake, Packet};
 pub(super) enum Dialect {
     /// A line is a message.
     Plain,
-    /// The same, and the client may ask with [`PING`] whether the server is still there.
+    /// Messages as in `Plain`, plus [`PING`], with which the client checks that the server is alive.
     Extended,
     /// Packets of socket.io.
     SocketIo(SocketIo),
@@ -19,7 +19,7 @@ pub(super) enum Dialect {
 /// One client's side of socket.io.
 #[derive(Debug, Clone)]
 pub(super) struct SocketIo {
-    /// The id that the client is told when it enters the namespace.
+    /// The socket id that the client receives when it enters the namespace.
     id: String,
     /// Said first, where nothing was said by HTTP.
     greeting: Option<Handshake>,
@@ -81,12 +81,12 @@ impl Dialect {
 }
 
 impl SocketIo {
-    /// Returns the side of a client that is greeted by HTTP, and is told this id when it enters the namespace.
+    /// Returns the state for a client whose handshake took place over HTTP; `id` is its socket id in the namespace.
     pub(super) fn new(id: String) -> Self {
         Self { id, greeting: None, is_in: false }
     }
 
-    /// The same for a client that is greeted here, on its WebSocket.
+    /// Returns the state for a client whose handshake takes place on the WebSocket.
     pub(super) fn greeted(id: String, greeting: Handshake) -> Self {
         Self { greeting: Some(greeting), ..Self::new(id) }
     }

@@ -7,15 +7,15 @@ use super::ssp::Endpoint;
 use crate::hub::{Command, Notice, Phase};
 use crate::protocol::{PeerId, socketio};
 
-/// The most bytes of descriptions that one who comes into a room is told; of the peers beyond that nothing is said.
+/// The most bytes of descriptions sent to a peer that joins a room; the descriptions of further peers are left out.
 const MAX_TOLD: usize = 4 << 20;
 
-/// How long a value is as JSON.
+/// Returns the length of a value as JSON, in bytes.
 pub(super) fn text_length(value: &Value) -> usize {
     if value.is_null() { 4 } else { value.to_string().len() }
 }
 
-/// What is said of these peers, up to [`MAX_TOLD`]; null of the others.
+/// Returns the descriptions of the peers, up to [`MAX_TOLD`] bytes; null for the peers beyond the limit.
 pub(super) fn described<'a>(
     peers: impl Iterator<Item = &'a PeerId>,
     describe: impl Fn(&PeerId) -> Value,
@@ -39,7 +39,7 @@ pub(super) enum Edge {
 }
 
 impl Edge {
-    /// Returns the edge of the path that was asked for: ssp has one of its own, whose endpoint has that id.
+    /// Returns the codec for a request path: ssp, with the endpoint id `id`, on its own paths, else the room protocol.
     pub(super) fn of(path: &str, extended: bool, id: PeerId) -> Self {
         match path.trim_end_matches('/') {
             "/ssp" | socketio::PATH => Self::Ssp(Endpoint::new(id)),
@@ -83,7 +83,7 @@ impl Edge {
                     Notice::PeerJoined(peer) if *extended => described([peer].into_iter(), describe),
                     _ => vec![],
                 };
-                // A message each: together they would be longer than a message may be.
+                // Each description is a message of its own: together they could exceed the longest message.
                 let told = come.into_iter().filter(|(_, description)| !description.is_null());
                 let described = told.map(|(peer, description)| Notice::Described(peer, description));
                 let all = std::iter::once(notice).chain(described);

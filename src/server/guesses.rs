@@ -1,4 +1,4 @@
-//! Slows those who guess secrets, and tells of them once in a while.
+//! Slows clients that guess secrets, and logs the guesses at a limited rate.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use crate::base::limit::Bucket;
 use crate::base::net::Owner;
 
-/// How many wrong secrets one owner of addresses may show at once.
+/// The number of wrong secrets that one owner of addresses may send in a burst.
 const BURST: u32 = 10;
-/// How long it takes until one more may be shown.
+/// The time to regain one attempt.
 const PAUSE: Duration = Duration::from_secs(5);
-/// How often the guesses of one owner are logged, at most.
+/// The shortest time between two log lines about one owner.
 const TOLD: Duration = Duration::from_secs(60);
-/// The most owners that are remembered; the one that was quiet for longest makes room.
+/// The most owners that are remembered; the longest inactive owner is removed first.
 const OWNERS: usize = 4096;
 
 /// The wrong secrets of each owner of addresses. Pure.
@@ -24,19 +24,19 @@ struct Guesses(HashMap<Owner, Guesser>);
 struct Guesser {
     bucket: Bucket,
     last: Instant,
-    /// When its guesses were logged, and how many came since.
+    /// The time of the last log line about this owner; `untold` counts the guesses since then.
     told: Option<Instant>,
     untold: u64,
 }
 
 impl Guesses {
-    /// Returns how long an owner has to wait until it may show a secret again; nothing where it need not.
+    /// Returns the time until an owner may try again; none if the owner may try now.
     fn wait(&self, now: Instant, owner: Owner) -> Option<Duration> {
         let wait = self.0.get(&owner)?.bucket.wait(now);
         (!wait.is_zero()).then_some(wait)
     }
 
-    /// Counts a wrong secret; returns how many are to be logged now, if any.
+    /// Counts a wrong secret; returns the number of guesses to log now, if any.
     fn wrong(&mut self, now: Instant, owner: Owner) -> Option<u64> {
         if self.0.len() >= OWNERS && !self.0.contains_key(&owner) {
             self.make_room(now);
@@ -63,7 +63,7 @@ impl Guesses {
     }
 }
 
-/// Watches over one kind of secret.
+/// Counts wrong secrets of one kind (tokens, or the secret of the API).
 #[derive(Debug)]
 pub(super) struct Guard {
     what: &'static str,
@@ -71,17 +71,17 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    /// Returns the guard of what is called so in the log.
+    /// Returns a guard; `what` names the kind of secret in the log.
     pub(super) fn of(what: &'static str) -> Self {
         Self { what, guesses: Mutex::default() }
     }
 
-    /// Returns how long an owner has to wait, if it showed too many wrong secrets.
+    /// Returns the time until an owner that sent too many wrong secrets may try again; none if it may try now.
     pub(super) fn wait(&self, owner: Owner) -> Option<Duration> {
         self.guesses.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), owner)
     }
 
-    /// Counts a wrong secret of an owner.
+    /// Counts a wrong secret of an owner, and logs it at a limited rate.
     pub(super) fn wrong(&self, owner: Owner) {
         let now = Instant::now();
         let told = self.guesses.lock().unwrap_or_else(PoisonError::into_inner).wrong(now, owner);
@@ -104,7 +104,7 @@ mod tests {
         let wait = guesses.wait(now, bad).unwrap();
         assert!(wait > PAUSE / 2 && wait <= PAUSE, "{wait:?}");
         assert_eq!(guesses.wait(now, good), None);
-        // A minute later the others are told of; in the long run one guess comes each pause.
+        // After a minute the remaining guesses are logged; in the long run, one guess per [`PAUSE`] is allowed.
         let mut at = now;
         let mut seen = 0;
         while at < now + TOLD * 10 {

@@ -28,7 +28,7 @@ use crate::hub::Grant;
 use crate::protocol::PeerId;
 use crate::protocol::room::{EXTENSION_QUERY, ICE_QUERY, SERVER, ServerMessage};
 
-/// A script of the page.
+/// Expands to the entry of one script of the page: path, content type and content.
 macro_rules! script {
     ($name:literal) => {
         (
@@ -66,7 +66,7 @@ const FILES: [(&str, &str, &str); 23] = [
     script!("watch"),
 ];
 
-/// The path that answers what [`admission`] says.
+/// The path that [`admission`] answers.
 const ADMISSION: &str = "/admission";
 
 /// Nothing from elsewhere, nothing inline, no frames around it.
@@ -74,9 +74,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
     media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
 
-/// Other headers of every answer: nobody but the page itself has camera, microphone and screen; no address of ours (in
-/// which a token may stand) is told to other sites; nothing is taken for another type than its own; no frame, opener
-/// or other site holds it.
+/// Further headers of every response: only the page itself may use camera, microphone and screen; no `Referer` reveals
+/// an address that may contain a token; browsers do not guess content types; other sites can neither frame or embed the
+/// page nor keep a reference to its window.
 const HARDENING: [(HeaderName, &str); 6] = [
     (
         HeaderName::from_static("permissions-policy"),
@@ -89,9 +89,9 @@ const HARDENING: [(HeaderName, &str); 6] = [
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
-/// How long browsers are to insist on TLS: 180 days (RFC 6797).
+/// The HSTS header: browsers require TLS for 180 days (RFC 6797).
 const INSIST: &str = "max-age=15552000";
-/// The most bytes of a body that are read only to answer that it is too long.
+/// The most bytes of an oversized body that are read and dropped before the error response.
 const MAX_DROPPED: usize = 16 << 20;
 
 pub(super) type Reply = Response<Full<Bytes>>;
@@ -113,12 +113,12 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
 }
 
-/// Why a secret that a request shows opens nothing.
+/// The reason why the secret of a request is rejected.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Denied {
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// Too many wrong ones came from its owner of addresses.
+    /// The owner of the address sent too many wrong secrets; contains the time to wait.
     #[error("too many wrong secrets came from your address: try again in {} s", .0.as_secs() + 1)]
     Later(Duration),
 }
@@ -132,7 +132,7 @@ impl From<Denied> for Reply {
         let mut reply = text(status, format!("{denied}\n"));
         let headers = reply.headers_mut();
         match denied {
-            // A client that was let in once ends for such words alone (RFC 6750, 3.1), which no proxy says.
+            // A client that was registered before ends only at this challenge (RFC 6750, 3.1), which no proxy sends.
             Denied::Token(TokenError::Forged(_) | TokenError::Refused(_)) => {
                 let words = HeaderValue::from_static(r#"Bearer error="invalid_token""#);
                 headers.insert(header::WWW_AUTHENTICATE, words);
@@ -160,7 +160,7 @@ pub(super) async fn handle(
     from: SocketAddr,
     secure: bool,
 ) -> Result<Reply, Infallible> {
-    // Balancers ask for it without a `Host`, and without TLS.
+    // Load balancers check the health without a `Host` header and without TLS.
     if is_health(&request) {
         return Ok(health(&shared));
     }
@@ -176,7 +176,7 @@ pub(super) async fn handle(
     Ok(reply)
 }
 
-/// Answers a request that is for this server.
+/// Answers a request whose `Host` is valid.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr, secure: bool) -> Reply {
     // Without TLS only this machine is served, unless the user chose so: others are shown the way.
     if !secure && !shared.plain && !is_this_machine(from.ip()) {
@@ -193,7 +193,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
         return or(api::handle(request, &shared, from.ip()), too_slow(shared.timeouts.body)).await;
     }
     if socketio::is_path(path) {
-        // An origin that stands here is allowed.
+        // The origin was checked above.
         let origin = request.headers().get(header::ORIGIN).cloned();
         let mut reply = socketio::handle(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
         let headers = reply.headers_mut();
@@ -220,12 +220,12 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Returns whether a request asks for the server's health, and is no WebSocket, which may have any path.
+/// Returns whether a request asks for the server's health; a WebSocket may use any path and does not count.
 fn is_health(request: &Request<Incoming>) -> bool {
     request.uri().path() == "/health" && is_read(request.method()) && !is_upgrade(request.headers())
 }
 
-/// Answers that the server lives; how many use it is told only where everybody may know.
+/// Answers that the server is alive; includes the counts only if no tokens are needed.
 fn health(shared: &Shared) -> Reply {
     if shared.tokens.is_some() {
         return text(StatusCode::OK, "OK\n");
@@ -243,16 +243,15 @@ fn wrong_host(error: &WrongHost) -> Reply {
     text(status, format!("{error}\n"))
 }
 
-/// Browsers insist on TLS for all ports of a name once they are told to, and then offer no exception for a
-/// certificate that they do not trust. Only a certificate of the operator's own choice, and a name of the public DNS,
-/// is worth that.
+/// Returns whether to send HSTS. Browsers then require TLS on all ports of the name, and offer no exception for an
+/// untrusted certificate; so only a certificate from the operator and a public DNS name qualify.
 fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
     let is_given = shared.identity.as_ref().is_some_and(|identity| !identity.is_own());
     is_given && matches!(host, Host::Domain(name) if !name.trim_end_matches('.').ends_with("localhost"))
 }
 
-/// Returns the body, where it has at most that many bytes. A longer one is read all the same, up to [`MAX_DROPPED`]: a
-/// connection that is closed with bytes unread is reset, and the answer with it.
+/// Returns the body if it has at most `most` bytes. Reads a longer body up to [`MAX_DROPPED`] and drops it: closing a
+/// connection with unread bytes would send a reset, and the client could lose the response.
 pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>> {
     let (mut kept, mut length) = (vec![], 0);
     while let Some(Ok(frame)) = body.frame().await {
@@ -268,21 +267,21 @@ pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>
     (length <= most).then_some(kept)
 }
 
-/// The answer to who asks too often.
+/// Returns the response to a client that exceeds its request rate.
 pub(super) fn too_often() -> Reply {
     let mut reply = text(StatusCode::TOO_MANY_REQUESTS, "too many requests; try again in a second\n");
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     reply
 }
 
-/// Answers, after that time, a request whose body does not come.
+/// Returns, after the time `after`, the response to a request whose body is incomplete.
 pub(super) async fn too_slow(after: Duration) -> Reply {
     smol::Timer::after(after).await;
     text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")
 }
 
-/// Tells whether a WebSocket of this token would be let in, which a page cannot see from a WebSocket that fails; and
-/// names the STUN and TURN servers, so that a page can renew its TURN user in the middle of a call.
+/// Reports whether a WebSocket with this token would be accepted, since a page cannot read the response of a failed
+/// WebSocket. Lists the STUN and TURN servers, which lets a page renew its TURN credentials during a call.
 fn admission<B>(request: &Request<B>, shared: &Shared, from: IpAddr) -> Reply {
     let mut reply = match shared.grant(request, from) {
         Ok(_) => {
@@ -327,7 +326,7 @@ pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
 }
 
-/// Returns the id of an endpoint of a pool: the one that its token names, or one that nobody can guess.
+/// Returns the id of an endpoint of a pool: the name in the client's token, or else a random id.
 pub(super) fn endpoint_id(grant: &Grant) -> Result<PeerId, NoRandomness> {
     match &grant.name {
         Some(name) => Ok(name.clone()),
@@ -349,7 +348,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
     if is_socketio && !query.is_known() {
         return Ok(socketio::error(5, "Unsupported protocol version"));
     }
-    // A session that began by HTTP comes over to this WebSocket, or somebody comes in.
+    // Either a session that began over HTTP moves to this WebSocket, or a new client connects.
     let began = match query.sid.filter(|_| is_socketio) {
         Some(sid) => match shared.sessions.find(&sid, token::shown(&request).as_deref()) {
             Some(session) => Ok(session),
@@ -382,7 +381,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
         let mut ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
         let guard = shared.count_socket(from);
         match began {
-            // Apart, for it takes more room than all others need, who wait in the same task.
+            // Boxed, because this future is larger than all others in the same task.
             Ok(session) => Box::pin(socketio::upgrade(ws, session, shared)).await,
             Err(_) if wants_ice => {
                 let line = ServerMessage::IceServers(shared.board.ice_servers()).to_string();

@@ -1,9 +1,9 @@
-//! What waits for one connection, in one place with one lock: most connections are idle, and three channels would
-//! hold more than all the rest of them.
+//! The outgoing queue of one connection, behind a single lock: most connections are idle, and three channels would use
+//! more memory than the rest of an idle connection.
 //!
-//! The mailbox is bounded. What other peers send has a [`Budget`]: a sender waits until its message fits. Answers to
-//! the connection's own requests always fit, and it is not read while too many of them wait. What the server tells of
-//! others fits up to [`NOTICES`].
+//! The mailbox is bounded. Messages of other peers are limited by a [`Budget`]: the sender waits until its message
+//! fits. Answers to the connection's own requests always fit, but the connection is not read while too many answers
+//! wait. Notices of the server about other peers are limited to [`NOTICES`] bytes.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -13,10 +13,10 @@ use std::task::{Context, Poll, Waker};
 use super::budget::{Budget, OVERHEAD, Verdict};
 use crate::hub::ConnId;
 
-/// The most bytes that the server tells a peer of others and that wait for it: a peer for which more waits has not read
-/// for long, or not fast enough to follow what its room does.
+/// The most bytes of the server's notices that may wait for a peer: a peer above the limit has not read for long, or
+/// reads too slowly to follow its room.
 const NOTICES: usize = 4 << 20;
-/// While more bytes of answers wait for a peer, nothing more is read of it.
+/// The bytes of waiting answers above which the server stops reading the peer.
 const ANSWERS: usize = 64 * 1024;
 /// An empty queue keeps room for no more than so many.
 const KEPT: usize = 64;
@@ -24,18 +24,18 @@ const KEPT: usize = 64;
 /// What a connection is to do.
 #[derive(Debug)]
 pub(super) enum Outgoing {
-    /// A line of the protocol.
+    /// A message of the protocol.
     Text(String),
-    /// A packet of the dialect, as it is.
+    /// A socket.io packet, sent as it is.
     Packet(String),
-    /// Ask for a sign of life.
+    /// A ping that asks for a sign of life.
     Ping,
     /// The code and the words of a close frame.
     Close(u16, &'static str),
 }
 
 impl Outgoing {
-    /// What it is counted for.
+    /// Returns the bytes for which the message is counted.
     fn bytes(&self) -> usize {
         match self {
             Self::Text(text) | Self::Packet(text) => text.len() + OVERHEAD,
@@ -44,14 +44,14 @@ impl Outgoing {
     }
 }
 
-/// Whom a message is counted for.
+/// The account to which a message is charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Account {
-    /// Another peer, which sent it.
+    /// The peer that sent the message.
     Sender(ConnId),
-    /// The peer itself: an answer.
+    /// The receiver itself, for answers to its requests.
     Own,
-    /// The server.
+    /// The server, for its notices.
     Server,
 }
 
@@ -81,7 +81,7 @@ struct State {
     notices: usize,
     end: End,
     waker: Option<Waker>,
-    /// Of the senders that stand in line.
+    /// The wakers of the senders in line.
     waiting: Vec<(ConnId, Waker)>,
 }
 
@@ -111,7 +111,7 @@ impl State {
         }
     }
 
-    /// Puts a sender's messages in, where they fit.
+    /// Queues the messages of a sender if all of them fit.
     fn pass(&mut self, from: ConnId, texts: &mut Vec<String>) -> Verdict {
         let bytes = texts.iter().map(|text| text.len() + OVERHEAD).sum();
         let verdict = self.budget.ask(from, bytes);
@@ -122,7 +122,7 @@ impl State {
         verdict
     }
 
-    /// Nobody waits for a peer that is gone.
+    /// Ends the mailbox and wakes all waiting senders.
     fn end(&mut self, end: End) {
         if self.end == End::Open {
             self.end = end;
@@ -160,23 +160,23 @@ pub(super) struct Inbox {
     mailbox: Arc<Mailbox>,
 }
 
-/// Makes a mailbox of that connection.
+/// Creates the mailbox of the connection `id`.
 pub(super) fn mailbox(id: ConnId) -> (Outbox, Inbox) {
     let mailbox = Arc::new(Mailbox::default());
     (Outbox(mailbox.clone()), Inbox { id, mailbox })
 }
 
-/// What became of a peer's messages to another.
+/// The outcome of forwarding a peer's messages to another peer.
 #[derive(Debug)]
 pub(super) enum Passed {
     In,
-    /// They wait, and so does their sender.
+    /// The messages wait for space, and the sender is not read meanwhile.
     Waits(Parked),
     Refused,
 }
 
 impl Outbox {
-    /// Tells the peer something of the server's; false where too much of that waits.
+    /// Queues a notice of the server; returns false if too many bytes of notices wait.
     pub(super) fn tell(&self, message: Outgoing) -> bool {
         let mut state = self.0.lock();
         if state.notices + message.bytes() > NOTICES {
@@ -184,7 +184,7 @@ impl Outbox {
         }
         state.notices += message.bytes();
         match message {
-            // A sign of life is asked for before all that waits.
+            // A ping goes ahead of all waiting messages.
             Outgoing::Ping => state.queue.push_front((Account::Server, message)),
             Outgoing::Text(_) | Outgoing::Packet(_) | Outgoing::Close(..) => {
                 state.queue.push_back((Account::Server, message));
@@ -194,12 +194,12 @@ impl Outbox {
         true
     }
 
-    /// Answers something that the peer itself asked for.
+    /// Queues an answer to a request of the peer itself.
     pub(super) fn answer(&self, message: Outgoing) {
         answer(&self.0, message);
     }
 
-    /// Passes on what the peer `from` sends, in order.
+    /// Forwards messages of the peer `from` to the peer `to`, in order.
     pub(super) fn pass(&self, (from, to): (ConnId, ConnId), mut texts: Vec<String>) -> Passed {
         let mut state = self.0.lock();
         match state.pass(from, &mut texts) {
@@ -235,23 +235,23 @@ fn answer(mailbox: &Mailbox, message: Outgoing) {
     wake(state);
 }
 
-/// A peer's messages for which there is no room with the receiver. Their sender is not read meanwhile.
+/// Messages of a peer that wait for space at the receiver. The sender is not read meanwhile.
 #[derive(Debug)]
 pub(super) struct Parked {
     mailbox: Arc<Mailbox>,
     from: ConnId,
-    /// The receiver.
+    /// The connection of the receiver.
     pub(super) to: ConnId,
     texts: Vec<String>,
 }
 
 impl Parked {
-    /// What follows in the same message of the sender, to the same receiver.
+    /// Adds messages that result from the same input and go to the same receiver.
     pub(super) fn add(&mut self, texts: Vec<String>) {
         self.texts.extend(texts);
     }
 
-    /// Ready when the messages are with the receiver, or the receiver is gone.
+    /// Ready once the messages are queued at the receiver, or the receiver is gone.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let mut state = self.mailbox.lock();
         if state.end != End::Open || state.pass(self.from, &mut self.texts) == Verdict::Fits {
@@ -265,7 +265,8 @@ impl Parked {
         Poll::Pending
     }
 
-    /// Drops the messages. The next ones to that receiver are refused at once, until it has taken half of what is there.
+    /// Drops the messages. Refuses further messages to the receiver at once, while more than half of the sender's limit
+    /// waits.
     pub(super) fn refuse(self) {
         self.mailbox.lock().budget.refuse(self.from);
     }
@@ -295,22 +296,22 @@ impl Inbox {
         self.mailbox.lock().take()
     }
 
-    /// Whether nothing waits.
+    /// Returns whether no message waits.
     pub(super) fn is_empty(&self) -> bool {
         self.mailbox.lock().queue.is_empty()
     }
 
-    /// Whether so much is answered already and not taken that nothing more is to be asked.
+    /// Returns whether too many answers wait to read further requests.
     pub(super) fn is_full_of_answers(&self) -> bool {
         self.mailbox.lock().answers > ANSWERS
     }
 
-    /// Answers something that the peer asked for.
+    /// Queues an answer to a request of the peer itself.
     pub(super) fn answer(&self, message: Outgoing) {
         answer(&self.mailbox, message);
     }
 
-    /// Ready when the connection is to end at once.
+    /// Ready once the connection has to end at once.
     pub(super) fn poll_killed(&self, context: &Context<'_>) -> Poll<()> {
         match self.poll(context, |_| None) {
             Poll::Ready(Mail::Killed) => Poll::Ready(()),
@@ -411,7 +412,7 @@ mod tests {
         }
     }
 
-    /// Until a sender has to wait; what waits.
+    /// Sends until the sender has to wait; returns the waiting messages.
     fn fill(outbox: &Outbox, from: ConnId) -> Parked {
         let message = "x".repeat(1024);
         loop {
@@ -452,7 +453,7 @@ mod tests {
         drop(fill(&outbox, BOB));
         while inbox.try_next().is_some() {}
         assert!(matches!(pass(&outbox, ANN, "x"), Passed::In));
-        // A receiver that is gone keeps nobody waiting.
+        // A sender does not wait for a receiver that is gone.
         let mut parked = fill(&outbox, BOB);
         drop(outbox);
         block_on(poll_fn(|context| parked.poll(context)));

@@ -52,12 +52,12 @@ pub use tls::{Files, Identity};
 
 /// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// The least length of a secret, in bytes: the strength of a token's signature (RFC 7518, 3.2).
+/// The minimum length of a secret, in bytes: the strength of a token's signature (RFC 7518, 3.2).
 const LEAST_SECRET: usize = 32;
-/// How many requests a connection may make at once, and each second from then on; polling by socket.io is not counted.
+/// The requests that a connection may make at once, and those regained per second; socket.io's polling is not limited.
 const REQUESTS: (u32, u32) = (200, 50);
-/// How much the system is asked to hold for each peer; Linux takes twice as much. With the several MB that Linux may hold
-/// else, it would show after minutes that a slow peer takes something.
+/// The send buffer of each socket, in bytes; Linux doubles the value. By default Linux may buffer several MB, and the
+/// progress of a slow peer would show only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a graceful stop waits for the peers' goodbyes.
 const STOP: Duration = Duration::from_secs(2);
@@ -69,22 +69,22 @@ pub enum ServerError {
     /// The address cannot be had.
     #[error("cannot listen on {0}: {1}")]
     Listen(SocketAddr, io::Error),
-    /// The certificate or its key cannot be read.
+    /// A certificate or key file cannot be read.
     #[error(transparent)]
     File(#[from] crate::tls::FileError),
     /// The certificate or its key cannot be used, or not be made.
     #[error("the certificate in {0} cannot be used: {1}")]
     Certificate(String, String),
-    /// A secret can be guessed.
+    /// A secret is short enough to be guessed.
     #[error(
         "the secret {0} is too short: {LEAST_SECRET} bytes at least, so that it cannot be guessed; \
          'openssl rand -hex 32' makes one"
     )]
     ShortSecret(&'static str),
-    /// A name of [`Config::allowed_hosts`] is none.
+    /// An entry of [`Config::allowed_hosts`] is not a host name.
     #[error("'{0}' is no host name: --allow-host takes a name alone, as in --allow-host call.example.org")]
     AllowedHost(String),
-    /// No secret can be kept.
+    /// The operating system returned no random bytes, which are needed to store a secret.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
 }
@@ -100,15 +100,15 @@ pub struct Timeouts {
     pub ping: Duration,
     /// Without any sign of life, answers to pings counted.
     pub silence: Duration,
-    /// To send the body of an HTTP request.
+    /// For the body of an HTTP request to arrive.
     pub body: Duration,
-    /// To take anything of what waits to be sent to it.
+    /// For the peer to read any of the data that waits to be sent.
     pub unread: Duration,
-    /// How long what one peer sends another waits for a receiver that does not take it: until then the sender is not
-    /// read, and then it is refused.
+    /// For the messages of one peer to wait for a receiver that does not read: the sender is not read meanwhile, and
+    /// refused afterwards.
     pub held: Duration,
-    /// To end its own side of a connection that the server has closed: until then what it sends is read and dropped,
-    /// so that no reset takes the server's last words from it.
+    /// For the peer to close its side of a connection that the server has closed: its data is read and dropped
+    /// meanwhile, since a reset could destroy the server's close frame.
     pub closing: Duration,
 }
 
@@ -139,10 +139,10 @@ pub struct Config {
     pub plain: bool,
     /// Origins, besides its own, whose pages may connect; `*` for all.
     pub allowed_origins: Vec<String>,
-    /// Host names that it answers to, besides IP addresses, `localhost` and the names of its certificate.
+    /// Host names that the server answers to, besides IP addresses, `localhost` and the names of its certificate.
     pub allowed_hosts: Vec<String>,
-    /// The most connections of one owner of addresses (an IPv4 address, or an IPv6 network of 64 bits); loopback is
-    /// not bounded.
+    /// The most connections of one owner of addresses (an IPv4 address, or an IPv6 /64 network); loopback is not
+    /// limited.
     pub per_address: usize,
     /// The hub's bounds.
     pub limits: Limits,
@@ -150,11 +150,11 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// The STUN and TURN servers that clients are told of.
     pub ice: ice::IceServers,
-    /// What a back end has to know to give orders, of 32 bytes at least; none: it cannot.
+    /// The secret that authorizes a back end, of 32 bytes at least; none disables the API.
     pub api_secret: Option<Secret>,
     /// A back end may give them from other machines too.
     pub api_remote: bool,
-    /// What tokens are signed with, of 32 bytes at least; with one nobody comes in without a token.
+    /// The key that signs tokens, of 32 bytes at least; if set, every client needs a token.
     pub token_secret: Option<Secret>,
 }
 
@@ -206,12 +206,13 @@ impl Drop for Counted {
 }
 
 impl Shared {
-    /// Returns what a request of that address may do, by the token that it shows.
+    /// Returns the permissions of a request from the address `from`, according to its token.
     fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
         let Some(tokens) = &self.tokens else { return Ok(Grant::default()) };
         let token = token::shown(request).ok_or(TokenError::Missing)?;
         let wait = self.token_guard.wait(from.into());
-        // A proxy on this machine stands for many: their good tokens are taken whatever one of them tries.
+        // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
+        // others.
         if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
             return Err(Denied::Later(wait));
         }
@@ -225,7 +226,7 @@ impl Shared {
         Ok(grant?)
     }
 
-    /// Returns whether a certificate that browsers may insist on holds for a name.
+    /// Returns whether the server's certificate covers a host name.
     fn is_certified(&self, name: &str) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.holds_for(name))
     }
@@ -250,7 +251,7 @@ impl Server {
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
         // The default of 128 makes all but the first of many that come at once try again after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
         let tokens = strong(config.token_secret.as_ref(), "that tokens are signed with (--token-secret)")?;
         let api = strong(config.api_secret.as_ref(), "of the API (--api-secret)")?;
@@ -282,8 +283,8 @@ impl Server {
         self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
     }
 
-    /// Serves until `stop` is done; then closes all connections with 1001 (RFC 6455, 7.4.1), and waits up to 2 s for
-    /// the peers' own close frames.
+    /// Serves until `stop` completes; then closes all connections with code 1001 (RFC 6455, 7.4.1), and waits up to 2 s
+    /// for the peers' close frames.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let accept = async {
             loop {
@@ -315,7 +316,7 @@ impl Server {
     }
 }
 
-/// Returns a secret if it is long enough.
+/// Returns the secret, or an error if it is too short.
 fn strong<'a>(secret: Option<&'a Secret>, which: &'static str) -> Result<Option<&'a Secret>, ServerError> {
     match secret {
         Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(which)),
@@ -340,7 +341,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
-        // A client that polls has a request for each message.
+        // Polling clients need one request per message.
         let is_allowed = socketio::is_path(request.uri().path()) || quota.take(Instant::now());
         let shared = shared.clone();
         async move {
@@ -364,7 +365,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     or(served, unread(gauge, shared.timeouts.unread)).await;
 }
 
-/// Returns when the peer has taken nothing for that long, while something was to be sent to it.
+/// Returns once the peer has read nothing for `most` while data waited to be sent.
 async fn unread(gauge: Arc<Gauge>, most: Duration) {
     loop {
         let left = gauge.flow().blocked.map_or(most, |since| most.saturating_sub(since.elapsed()));

@@ -1,14 +1,14 @@
-//! The names under which this server answers, against DNS rebinding: a page of another name that resolves to this
-//! machine is of this server's origin in the eyes of its browser, and only the `Host` header tells the two apart. Pure.
+//! The host names of this server, as a defence against DNS rebinding: if a foreign name resolves to this machine,
+//! browsers treat that page and this server as one origin, and only the `Host` header differs. Pure.
 
 use hyper::Request;
 use hyper::header::{self, HeaderMap};
 use url::Host;
 
-/// Why a request is not answered.
+/// The reason why a request's host is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WrongHost {
-    /// RFC 9112, 3.2: a request has exactly one.
+    /// The number of `Host` headers is not one (RFC 9112, 3.2).
     #[error("a request needs one 'Host' header: this one has {0}")]
     Count(usize),
     #[error("the 'Host' header of this request names no host, or another one than its address")]
@@ -20,12 +20,12 @@ pub(super) enum WrongHost {
     Foreign(String),
 }
 
-/// Names besides IP addresses, `localhost` and those of the certificate.
+/// The allowed host names besides IP addresses, `localhost` and the names of the certificate.
 #[derive(Debug, Default)]
 pub(super) struct Names(Vec<String>);
 
 impl Names {
-    /// Takes the names that the operator allows; gives the first that is no host name back.
+    /// Parses the host names that the operator allows; the error is the first entry that is not a host name.
     pub(super) fn new(allowed: Vec<String>) -> Result<Self, String> {
         let name = |text: String| match Host::parse(&text) {
             Ok(Host::Domain(name)) if !name.contains('*') => Ok(plain(&name).to_owned()),
@@ -34,8 +34,8 @@ impl Names {
         allowed.into_iter().map(name).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Returns the host that a request is for, if it is this server. `is_certified` says whether the certificate
-    /// holds for a name.
+    /// Returns the host of a request if it names this server. `is_certified` returns whether the certificate covers a
+    /// name.
     pub(super) fn check<B>(
         &self,
         request: &Request<B>,
@@ -46,7 +46,7 @@ impl Names {
             return Err(WrongHost::Count(request.headers().get_all(header::HOST).iter().count()));
         };
         let authority = host.to_str().map_err(|_| WrongHost::Malformed)?;
-        // The absolute form of an address (RFC 9112, 3.2.2) would count more than the header.
+        // An absolute request target (RFC 9112, 3.2.2) takes precedence over the header, so both have to agree.
         let in_address = request.uri().authority();
         if in_address.is_some_and(|address| !address.as_str().eq_ignore_ascii_case(authority)) {
             return Err(WrongHost::Malformed);
@@ -62,12 +62,12 @@ impl Names {
     }
 }
 
-/// The name without the dot of the DNS's root.
+/// Returns the name without a trailing dot (the DNS root).
 fn plain(name: &str) -> &str {
     name.strip_suffix('.').unwrap_or(name)
 }
 
-/// The host of `HOST[:PORT]`.
+/// Parses `HOST[:PORT]` and returns the host.
 fn parse(authority: &str) -> Option<Host> {
     let end = authority.rfind(']').map_or(0, |bracket| bracket + 1);
     let (host, port) = match authority[end..].find(':') {
@@ -79,8 +79,8 @@ fn parse(authority: &str) -> Option<Host> {
     Host::parse(host).ok().filter(|_| is_number)
 }
 
-/// Returns whether the page that sent a request, where one did, is of this server (the host of a request that
-/// [`Names::check`] let pass) or of an origin that is allowed; `*` allows all.
+/// Returns whether the origin of a request is this server (the host that [`Names::check`] accepted) or an allowed
+/// origin; `*` allows all, and requests without `Origin` pass.
 pub(super) fn origin_is_allowed(headers: &HeaderMap, allowed: &[String], secure: bool) -> bool {
     let Some(origin) = headers.get(header::ORIGIN) else { return true };
     let Ok(origin) = origin.to_str() else { return false };
@@ -89,7 +89,7 @@ pub(super) fn origin_is_allowed(headers: &HeaderMap, allowed: &[String], secure:
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     match origin.split_once("://") {
-        // A proxy in front may speak TLS where we do not.
+        // A proxy in front of the server may add TLS.
         Some(("https", authority)) => host == Some(authority),
         Some(("http", authority)) => !secure && host == Some(authority),
         _ => false,

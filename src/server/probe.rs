@@ -1,4 +1,4 @@
-//! What the server reads of a request before it knows who sends it, without a socket: for the fuzz targets.
+//! Parses a request as the server does before it knows the client, without a socket: for the fuzz targets.
 
 use hyper::Request;
 
@@ -9,8 +9,9 @@ use super::{api, http, socketio};
 use crate::hub::Grant;
 use crate::protocol::{PeerId, Secret};
 
-/// Reads the head of a request, `METHOD TARGET` and lines of `Name: value`, as the server does, which signs tokens with
-/// that secret. Returns what a token in it grants; the reason where it grants nothing, or where it is no head.
+/// Parses the head of a request (`METHOD TARGET`, then lines of `Name: value`) as a server does whose tokens are signed
+/// with `secret`. Returns the permissions of the token in the request; an error in words if there are none or the head
+/// is malformed.
 pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     let mut lines = head.lines();
     let (method, target) = lines.next().and_then(|line| line.split_once(' ')).ok_or("no request line")?;

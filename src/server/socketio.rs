@@ -30,7 +30,7 @@ use crate::protocol::socketio::{self, Handshake, Packet};
 
 /// The most packets of one answer.
 const BATCH: usize = 64;
-/// An answer that is longer than this has no packet more.
+/// The bytes above which no packet is added to a response.
 const BATCH_BYTES: usize = 128 * 1024;
 /// The most answers of our own that wait for one client.
 const REPLIES: usize = 64;
@@ -48,7 +48,7 @@ pub(super) struct Sessions {
 #[derive(Debug)]
 pub(super) struct Session {
     sid: String,
-    /// The token that it began with, where one was wanted: its id alone opens nothing.
+    /// The token with which the session began, if tokens are needed: the session id alone does not authorize.
     token: Option<Sealed>,
     inbox: Inbox,
     state: Mutex<State>,
@@ -56,7 +56,7 @@ pub(super) struct Session {
     replies: (Sender<Packet>, Receiver<Packet>),
     /// One request waits at a time.
     turn: smol::lock::Mutex<()>,
-    /// And one brings something.
+    /// The lock of the one request at a time that delivers packets.
     post: smol::lock::Mutex<()>,
     /// It is on a WebSocket, or over.
     is_done: AtomicBool,
@@ -68,7 +68,7 @@ struct State {
     io: SocketIo,
     began: Instant,
     heard: Instant,
-    /// When it last fetched something.
+    /// The time of the last request that fetched packets.
     fetched: Instant,
     ping_at: Instant,
 }
@@ -124,7 +124,8 @@ impl Sessions {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the session of that id, for one who shows the token that it began with.
+    /// Returns the session `sid` if `token` equals the token with which the session began; a session without a token
+    /// accepts any.
     pub(super) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
         let session = self.lock().get(sid).cloned()?;
         let is_its = match (&session.token, token) {
@@ -141,7 +142,7 @@ impl Session {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What a packet of the client leads to; true where it is its last. Ends when the receivers have what it sends.
+    /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.
     async fn take(&self, packet: Packet, shared: &Shared) -> bool {
         let board = &shared.board;
         let heard = {
@@ -217,7 +218,7 @@ impl Session {
     }
 }
 
-/// About how long a packet is.
+/// Returns the approximate length of a packet, in bytes.
 fn length(packet: &Packet) -> usize {
     if let Packet::Event(line) = packet { line.len() } else { 0 }
 }
@@ -254,7 +255,7 @@ fn end(shared: &Shared, session: &Session) {
     shared.sessions.lock().remove(&session.sid);
 }
 
-/// Answers a request of a client that polls.
+/// Answers a request of a polling client.
 pub(super) async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
@@ -278,7 +279,7 @@ pub(super) async fn handle(
     }
 }
 
-/// Answers a request of a session.
+/// Answers a request that belongs to a session.
 async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -> Reply {
     match *request.method() {
         Method::GET => {
@@ -296,7 +297,7 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
             text(StatusCode::OK, socketio::join(&packets))
         }
         Method::POST => {
-            // A client sends one after another (engine.io): what waits for a receiver holds it up.
+            // A client has one POST at a time (engine.io), so messages that wait for a receiver slow the client down.
             let Some(_post) = session.post.try_lock() else {
                 return error(3, "Bad request");
             };
@@ -325,7 +326,7 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
     }
 }
 
-/// Begins a session, which belongs to the one who shows this token, where tokens are wanted.
+/// Opens a session, which is bound to `token` if the server needs tokens.
 fn open(
     shared: &Arc<Shared>,
     address: IpAddr,
@@ -373,7 +374,7 @@ fn open(
     Ok(text(StatusCode::OK, open.to_string()))
 }
 
-/// Takes a session over to a WebSocket.
+/// Moves a session from polling to a WebSocket.
 pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, shared: Arc<Shared>) {
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
@@ -396,7 +397,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
         false
     };
     if !or(change, late).await || session.is_done.swap(true, Ordering::Relaxed) {
-        // The session goes on by polling. A close frame of the client is answered by this one, too.
+        // The session continues by polling. This close frame also answers a close frame of the client.
         let frame = Some((1002, "no change to a WebSocket"));
         return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
     }

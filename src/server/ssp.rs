@@ -17,11 +17,11 @@ const NO_ENTRY: &str = "Could not join pool.";
 /// One connection's side of the protocol.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// The id that it has in a pool.
+    /// The endpoint's id in a pool.
     id: PeerId,
     /// As far as its words tell.
     version: Version,
-    /// The pool that it is in or asked for.
+    /// The pool that the endpoint is in or asked to join.
     pool: Option<String>,
     is_in: bool,
     /// Candidates of those of whom it has no description yet, which RTCPool does not keep; none of the others.
@@ -45,12 +45,12 @@ fn send(to: &str, message: &PeerMessage) -> Result<Command, Rejection> {
 }
 
 impl Endpoint {
-    /// Returns an endpoint in no pool, with the id that it has once it comes into one.
+    /// Returns an endpoint that is in no pool yet; `id` becomes its id in the pool.
     pub fn new(id: PeerId) -> Self {
         Self { id, version: Version::default(), pool: None, is_in: false, early: BTreeMap::new() }
     }
 
-    /// Reads an event of the endpoint.
+    /// Converts an event of the client to commands for the hub.
     pub fn decode(&mut self, text: &str) -> Result<Vec<Command>, Rejection> {
         let event = ClientEvent::parse(text).map_err(|why| Rejection::Error(error(why, None)))?;
         if !self.is_in && !matches!(event, ClientEvent::Join(_) | ClientEvent::Other(..)) {
@@ -92,7 +92,8 @@ impl Endpoint {
                 self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
                 let Some(pool) = &self.pool else { return vec![] };
                 let mut described = described([&self.id].into_iter().chain(&peers), describe);
-                // Clients take a message of 1 MiB: what does not fit follows.
+                // Clients accept messages of up to 1 MiB: descriptions beyond [`MAX_DESCRIPTIONS`] follow in events of
+                // their own.
                 let mut bytes = 0;
                 let mut fits = |(_, description): &(PeerId, Value)| {
                     bytes += text_length(description);
@@ -219,7 +220,7 @@ mod tests {
         let mut endpoint = joined();
         let again = ClientEvent::Join("the attic".into()).to_string();
         assert_eq!(say(&mut endpoint, &again), Err("Could not join pool.".into()));
-        // Who was refused may try again.
+        // An endpoint that was refused may try again.
         let mut endpoint = Endpoint::new(id("e1"));
         say(&mut endpoint, &again).unwrap();
         let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);

@@ -1,5 +1,5 @@
-//! The server's sockets: their end is seen by the peer at once, they know whether the peer takes what it is sent, and
-//! they read a bounded amount of a peer that nobody knows yet.
+//! The server's sockets: they close with a FIN at once, measure whether the peer reads, and limit the bytes read from a
+//! peer that has not registered.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -11,20 +11,20 @@ use std::time::Instant;
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
-/// Anything that bytes come from and go to.
+/// A bidirectional byte stream.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
-/// Tells how a peer takes what it is sent.
+/// The progress of a peer in reading the data sent to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Flow {
-    /// Since when the socket takes nothing more.
+    /// The time since when the socket has accepted no more data.
     pub(super) blocked: Option<Instant>,
-    /// When the socket last took something after it had taken nothing.
+    /// The last time at which the socket accepted data again after having been blocked.
     pub(super) relieved: Option<Instant>,
 }
 
-/// Keeps the [`Flow`] of one socket, for all who ask.
+/// Shares the [`Flow`] of one socket between its users.
 #[derive(Debug, Default)]
 pub(super) struct Gauge(Mutex<Flow>);
 
@@ -47,7 +47,7 @@ impl Gauge {
     }
 }
 
-/// Is a TCP connection whose closing is a FIN: that of [`Async`] only flushes.
+/// A TCP connection whose `poll_close` sends a FIN; [`Async`] only flushes.
 #[derive(Debug)]
 pub(super) struct Tcp {
     stream: Async<TcpStream>,
@@ -108,26 +108,26 @@ impl AsyncWrite for Tcp {
     }
 }
 
-/// The peer sent more than it may before it is known.
+/// The error of reading more than [`Io::allow`] permits.
 #[derive(Debug, thiserror::Error)]
 #[error("too much of a peer that has not registered")]
 struct TooMuch;
 
-/// Whether reading failed because of [`Io::allow`].
+/// Returns whether reading failed because of the limit set by [`Io::allow`].
 pub(super) fn is_too_much(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|error| error.is::<TooMuch>())
 }
 
-/// A connection, with TLS or without.
+/// A connection, with or without TLS.
 pub(super) struct Io {
     stream: Pin<Box<dyn Stream>>,
     gauge: Arc<Gauge>,
-    /// How many bytes may still be read; none: any number.
+    /// The number of bytes that may still be read; none for no limit.
     allowance: Option<usize>,
 }
 
 impl Io {
-    /// Wraps what ends in a TCP connection with that gauge.
+    /// Wraps a stream over the TCP connection that updates `gauge`.
     pub(super) fn new(stream: impl Stream, gauge: Arc<Gauge>) -> Self {
         Self { stream: Box::pin(stream), gauge, allowance: None }
     }
@@ -136,7 +136,7 @@ impl Io {
         &self.gauge
     }
 
-    /// Lets that many bytes more be read; none: any number.
+    /// Sets the number of bytes that may still be read; none for no limit.
     pub(super) fn allow(&mut self, bytes: Option<usize>) {
         self.allowance = bytes;
     }

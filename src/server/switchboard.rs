@@ -24,22 +24,22 @@ use crate::protocol::{IceServer, PeerId};
 struct Connection {
     outbox: Outbox,
     edge: Edge,
-    /// How the peer takes what it is sent.
+    /// The progress of the peer in reading.
     gauge: Arc<Gauge>,
-    /// When it was last asked for a sign of life.
+    /// The time of the last probe.
     probed: Option<Instant>,
 }
 
-/// What came of a line of a peer.
+/// The consequences of a peer's message.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
-    /// What its receivers have no room for: until they have, nothing more is to be read of the peer.
+    /// Messages that the receivers have no space for; the peer must not be read until they are accepted.
     pub(super) parked: Vec<Parked>,
-    /// How many names it was told, as it asked for a list of them; each list costs [`LIST`] more.
+    /// The number of names listed for the peer at its request, plus [`LIST`] per list.
     pub(super) listed: u32,
 }
 
-/// What a list costs beside its names, since all are looked at for it.
+/// The fixed cost of a list, in names, since every list scans all names.
 const LIST: u32 = 50;
 
 #[derive(Debug, Default)]
@@ -48,11 +48,11 @@ struct State {
     connections: HashMap<ConnId, Connection>,
     per_owner: HashMap<Owner, usize>,
     next: u64,
-    /// WebSockets that are served, those included that the hub has forgotten and that are being closed.
+    /// The number of WebSockets being served, including those that are closing and no longer known to the hub.
     talks: usize,
-    /// How often the rooms are listed.
+    /// Limits the rate of room listings.
     listings: Option<Bucket>,
-    /// The server stops: whoever comes now is sent away.
+    /// The server is stopping: new connections are closed at once.
     is_stopping: bool,
 }
 
@@ -66,7 +66,8 @@ pub(super) struct Switchboard {
 }
 
 impl Switchboard {
-    /// With the hub's limits; a peer that takes nothing for the time `unread` is taken for dead.
+    /// Creates a switchboard with the hub's limits. A probed peer whose socket accepts no data for `unread` counts as
+    /// dead.
     pub(super) fn new(limits: Limits, unread: Duration, ice: IceServers) -> Arc<Self> {
         let state = State { hub: Hub::new(limits), ..State::default() };
         Arc::new(Self { state: Mutex::new(state), probe: limits.probe, unread, ice })
@@ -83,7 +84,7 @@ impl Switchboard {
         (!servers.is_empty()).then(|| Outgoing::Text(ServerMessage::IceServers(servers).to_string()))
     }
 
-    /// The STUN and TURN servers, with credentials that begin to hold now.
+    /// Returns the STUN and TURN servers, with credentials that become valid now.
     pub(super) fn ice_servers(&self) -> Vec<IceServer> {
         self.ice.list(SystemTime::now())
     }
@@ -92,7 +93,8 @@ impl Switchboard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection of the owner of an address; returns false where that owner has too many.
+    /// Counts a connection of the owner of an address; returns false if the owner already has `most` connections and the
+    /// address is not loopback.
     pub(super) fn admit(&self, address: IpAddr, most: usize) -> bool {
         let mut state = self.lock();
         let count = state.per_owner.entry(address.into()).or_default();
@@ -116,7 +118,7 @@ impl Switchboard {
         }
     }
 
-    /// A connection was opened, to a peer that takes what it is sent as the gauge tells.
+    /// Registers a new connection with the hub; `gauge` measures whether the peer reads.
     pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant, gauge: Arc<Gauge>) -> Inbox {
         let mut state = self.lock();
         state.next += 1;
@@ -145,7 +147,7 @@ impl Switchboard {
         Ok(taken)
     }
 
-    /// Drops what a peer sent and its receivers did not take in time, and tells it so.
+    /// Drops messages that their receivers did not accept in time, and reports the loss to the sender.
     pub(super) fn refuse(&self, id: ConnId, parked: Vec<Parked>) {
         let mut state = self.lock();
         for one in parked {
@@ -185,9 +187,9 @@ impl Switchboard {
         found
     }
 
-    /// The rooms after that place in the order of their names, with their peers in the order of theirs and what the
-    /// back end says of them, up to [`PAGE`] bytes; and the place at which it goes on, if it does. None where it is asked
-    /// for too often.
+    /// Returns the rooms behind the place `after`, sorted by name, with their peers (sorted by id) and descriptions, up
+    /// to [`PAGE`] bytes; and the place where the next page begins, if there is one. Returns none if the list is
+    /// requested too often.
     pub(super) fn rooms(&self, after: &After, now: Instant) -> Option<(Value, Option<After>)> {
         let mut state = self.lock();
         if !state.listings.get_or_insert_with(|| Bucket::new(LISTINGS.0, LISTINGS.1)).take(now) {
@@ -199,7 +201,7 @@ impl Switchboard {
         let (mut rooms, mut bytes, mut last) = (vec![], 0, after.clone());
         for (name, mut peers) in all {
             peers.sort_by_key(PeerId::to_string);
-            // Of the room at which the page before ended only the rest.
+            // The room that ended the previous page contributes only its remaining peers.
             let is_rest = name == after.room;
             let mut told = vec![];
             for id in peers.into_iter().filter(|id| !is_rest || id.to_string() > after.peer) {
@@ -226,7 +228,7 @@ impl Switchboard {
         self.lock().hub.counts()
     }
 
-    /// Closes all connections, and those that come from now on.
+    /// Closes all connections, and rejects new ones.
     pub(super) fn close_all(&self) {
         let mut state = self.lock();
         state.is_stopping = true;
@@ -235,13 +237,13 @@ impl Switchboard {
         }
     }
 
-    /// Counts a WebSocket as served until the guard is dropped, which is after its last close frame.
+    /// Counts a WebSocket as served until the returned guard is dropped, after its last close frame.
     pub(super) fn talk(self: &Arc<Self>) -> Talk {
         self.lock().talks += 1;
         Talk(self.clone())
     }
 
-    /// Whether the hub knows no connection, and none is being closed.
+    /// Returns whether the hub knows no connection and no WebSocket is being served or closed.
     pub(super) fn is_quiet(&self) -> bool {
         let state = self.lock();
         state.talks == 0 && state.hub.counts().0 == 0
@@ -253,7 +255,7 @@ impl Switchboard {
         self.deliver(state, now, None);
     }
 
-    /// Tells everybody what follows, which a line of the peer `cause` led to, where there is one.
+    /// Sends the hub's outputs to the connections. `cause` is the peer whose message led to them, if any.
     fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Taken)>) {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
@@ -282,7 +284,7 @@ impl Switchboard {
         }
     }
 
-    /// Tells one peer something; false where it does not read what the server tells it.
+    /// Sends a notice to one peer; returns false if the peer does not read the server's notices.
     fn notify(
         &self,
         state: &mut State,
@@ -293,7 +295,7 @@ impl Switchboard {
         let State { hub, connections, .. } = &mut *state;
         let Some(Connection { outbox, edge, .. }) = connections.get_mut(&id) else { return true };
         let is_of_a_peer = matches!(notice, Notice::From { .. } | Notice::Relayed(_));
-        // Without it a peer knows less, and no more than that.
+        // A peer can do without descriptions, so it is not dropped if they do not fit.
         let is_needed = !matches!(notice, Notice::Described(..));
         let listed = match &notice {
             Notice::PeerList(names) | Notice::RoomList(names) => Some(names.len()),
@@ -330,7 +332,7 @@ impl Switchboard {
         }
     }
 
-    /// Looks later whether a holder of a name has answered a probe.
+    /// Starts a timer that decides about an unanswered probe of the connection `id`.
     fn time_probe(self: &Arc<Self>, id: ConnId) {
         let this = Arc::downgrade(self);
         let wait = self.probe;
@@ -347,7 +349,7 @@ impl Switchboard {
         .detach();
     }
 
-    /// Decides about all holders that have not answered a probe in time.
+    /// Decides about all connections that have not answered a probe in time.
     fn judge_probes(self: &Arc<Self>, state: &mut State, now: Instant) {
         for id in state.hub.overdue(now) {
             let Some(holder) = state.connections.get(&id) else { continue };
@@ -363,7 +365,7 @@ impl Switchboard {
     }
 }
 
-/// Tells a sender that a receiver does not take what it is sent.
+/// Reports to a sender that the receiver does not read its messages.
 fn tell_unread(state: &mut State, from: ConnId, to: ConnId) {
     let State { hub, connections, .. } = state;
     let Some(name) = hub.name(to) else { return };
@@ -372,22 +374,22 @@ fn tell_unread(state: &mut State, from: ConnId, to: ConnId) {
     told.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
 }
 
-/// The most bytes of peers in one answer about rooms, unless it is one peer.
+/// The most bytes of peers in one page of rooms, except for a page with a single peer.
 const PAGE: usize = 512 * 1024;
-/// How many such answers there are at once, and each second from then on.
+/// The pages of rooms that may be requested at once, and those regained per second.
 const LISTINGS: (u32, u32) = (20, 5);
 
-/// A place in the list of rooms: behind that peer of that room.
+/// A place in the list of rooms: behind this peer of this room.
 #[derive(Debug, Clone, Default)]
 pub(super) struct After {
     pub(super) room: String,
     pub(super) peer: String,
 }
 
-/// What every peer is told when the server stops.
+/// The close frame for every peer when the server stops.
 const STOPS: Outgoing = Outgoing::Close(1001, "the server stops");
 
-/// See [`Switchboard::talk`].
+/// The guard that [`Switchboard::talk`] returns.
 #[derive(Debug)]
 pub(super) struct Talk(Arc<Switchboard>);
 

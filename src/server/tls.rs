@@ -40,7 +40,7 @@ pub struct Identity {
     files: Files,
     /// SHA-256 of the certificate, in the form in which browsers show it.
     pub fingerprint: String,
-    /// It was made here: browsers trust it by an exception alone.
+    /// The server generated the certificate: browsers trust it only by an exception.
     is_own: bool,
     loaded: Mutex<Loaded>,
 }
@@ -70,13 +70,13 @@ impl Identity {
         Self::load(files).map(own)
     }
 
-    /// Returns whether the certificate was made here, and not given by the operator.
+    /// Returns whether the server generated the certificate, as opposed to the operator providing it.
     pub fn is_own(&self) -> bool {
         self.is_own
     }
 
-    /// Returns whether the certificate holds for a host name (RFC 6125), wildcards included. A name in the subject
-    /// alone does not count, as for browsers.
+    /// Returns whether the certificate is valid for a host name (RFC 6125), wildcards included. As in browsers, a name
+    /// in the subject alone does not count.
     pub fn holds_for(&self, name: &str) -> bool {
         let Ok(name) = ServerName::try_from(name) else { return false };
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

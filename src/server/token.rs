@@ -13,19 +13,20 @@ use serde_json::Value;
 use crate::hub::Grant;
 use crate::protocol::{PeerId, RoomId, Secret};
 
-/// The latest time that a token may name, in seconds since 1970: the largest whole number of JSON (RFC 8259, 6).
+/// The latest time that a token may contain, in seconds since 1970: the largest interoperable integer of JSON (RFC
+/// 8259, 6).
 const LATEST: f64 = 9_007_199_254_740_991.0;
 
-/// Why a token grants nothing.
+/// The reason why a token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TokenError {
-    /// There is none.
+    /// The request has no token.
     #[error("a token is wanted here (?token=…)")]
     Missing,
-    /// It was not signed with the secret: somebody guesses, or the back end has another secret.
+    /// The signature is not valid: a guess, or the back end signs with another secret.
     #[error("the token is not good: {0}")]
     Forged(String),
-    /// It was signed with the secret, and does not hold.
+    /// The signature is valid, but the token has expired, is not valid yet, or contains unusable claims.
     #[error("the token is not good: {0}")]
     Refused(String),
 }
@@ -42,7 +43,7 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// What a token says, besides its times: `exp`, which it must have, `nbf` and `iat`.
+/// The claims of a token other than its times (`exp`, which is required, `nbf` and `iat`).
 #[derive(Debug, Deserialize)]
 struct Claims {
     /// The only id.
@@ -54,7 +55,7 @@ struct Claims {
     description: Value,
 }
 
-/// Returns the token that a request shows: `Authorization: Bearer TOKEN`, or `token` in its query.
+/// Returns the token of a request: `Authorization: Bearer TOKEN`, or else `token` in its query.
 pub(super) fn shown<B>(request: &Request<B>) -> Option<String> {
     let in_query = || {
         let query = request.uri().query().unwrap_or_default();
@@ -64,14 +65,14 @@ pub(super) fn shown<B>(request: &Request<B>) -> Option<String> {
     bearer(request).map(str::to_owned).or_else(in_query)
 }
 
-/// Returns what a request shows in `Authorization: Bearer …` (RFC 6750, 2.1).
+/// Returns the credentials in a request's `Authorization: Bearer …` header (RFC 6750, 2.1).
 pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     header.and_then(|value| value.strip_prefix("Bearer "))
 }
 
 impl Tokens {
-    /// Returns the reader of tokens that are signed with a secret.
+    /// Returns a verifier for tokens that are signed with `secret`.
     pub(super) fn new(secret: &Secret) -> Self {
         let mut rules = Validation::new(Algorithm::HS256);
         rules.validate_nbf = true;
@@ -79,7 +80,7 @@ impl Tokens {
         Self { key: DecodingKey::from_secret(secret.0.as_bytes()), rules }
     }
 
-    /// Returns what a token grants.
+    /// Verifies a token and returns the permissions that it grants.
     pub(super) fn read(&self, token: &str) -> Result<Grant, TokenError> {
         let claims = jsonwebtoken::decode::<Value>(token, &self.key, &self.rules).map_err(|error| {
             let words = error.to_string();
@@ -89,7 +90,7 @@ impl Tokens {
     }
 }
 
-/// Returns whether a token that is not good was signed with the secret: signatures are looked at first.
+/// Returns whether the signature of a rejected token is valid: the library checks the claims after the signature.
 fn is_authentic(error: &Error) -> bool {
     matches!(
         error.kind(),
@@ -102,9 +103,9 @@ fn is_authentic(error: &Error) -> bool {
     )
 }
 
-/// Returns what the claims of an authentic token grant.
+/// Converts the claims of an authentic token to permissions.
 fn grant(claims: Value) -> Result<Grant, String> {
-    // The library passes over a time that it cannot read (CVE-2026-25537), as if there were none.
+    // The library ignores a time that it cannot parse (CVE-2026-25537).
     for key in ["exp", "nbf", "iat"] {
         let is_time = |time: &Value| time.as_f64().is_some_and(|time| (0.0..=LATEST).contains(&time));
         if claims.get(key).is_some_and(|time| !is_time(time)) {
@@ -153,7 +154,7 @@ mod tests {
         assert!(wrong(json!({"exp": far, "nbf": far - 1})).contains("ImmatureSignature"));
         assert!(wrong(json!({})).contains("exp"));
         assert!(wrong(json!({"exp": far, "sub": ""})).contains("sub"));
-        // A guess is one that was not signed with the secret, by the right algorithm.
+        // A token counts as a guess if it is not signed with the secret and the right algorithm.
         let forged = |token: &str| matches!(tokens.read(token), Err(TokenError::Forged(_)));
         assert!(forged(&token(&json!({"exp": far}), &SECRET.to_uppercase(), Algorithm::HS256)));
         assert!(forged(&token(&json!({"exp": far}), SECRET, Algorithm::HS512)));

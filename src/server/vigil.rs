@@ -1,51 +1,52 @@
-//! What is due on one connection, and when. Pure: the time, and how the peer takes what it is sent, come in.
+//! Decides which action is due on one connection, and when. Pure: the time and the socket's progress come in as
+//! arguments.
 
 use std::time::{Duration, Instant};
 
 use super::Timeouts;
 use super::stream::Flow;
 
-/// For so long after its socket took something, a peer whose answer does not come may have it still under way: before
-/// the answer it has to take all that the system holds for it.
+/// The time after the socket's last progress in which an answer to a probe may still be under way: the peer first reads
+/// the data that the operating system holds for it.
 const RECENT: Duration = Duration::from_secs(10);
 
-/// What is due.
+/// The action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     Nothing,
-    /// A ping.
+    /// Send a ping.
     Ping,
-    /// What the peer sends has waited too long for its receiver.
+    /// Refuse the peer's messages, which have waited too long for their receiver.
     Refusal,
-    /// The peer takes nothing of what it is sent.
+    /// Drop the peer, which reads nothing.
     Unread,
-    /// It gave no sign of life.
+    /// Close the connection: the peer gave no sign of life.
     Silent,
-    /// It has not said who it is.
+    /// Close the connection: the peer has not registered.
     Unknown,
 }
 
-/// What a probe that no answer came to means.
+/// The verdict on a peer that has not answered a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Probed {
-    /// The peer took something meanwhile.
+    /// The peer has read data since the probe.
     Alive,
     /// The answer may still be under way.
     Later,
     Dead,
 }
 
-/// Watches over the times of one connection.
+/// Tracks the timeouts of one connection.
 #[derive(Debug)]
 pub(super) struct Vigil {
     timeouts: Timeouts,
-    /// Until when it has to say who it is, where it has not.
+    /// The deadline for the registration; none once registered.
     hello: Option<Instant>,
     heard: Instant,
     ping_at: Instant,
-    /// Since when it is not read, because a receiver takes no more of what it sends.
+    /// The time since when the peer is not read because a receiver has no space for its messages.
     held: Option<Instant>,
-    /// Until when it is not read, because it asked for too much.
+    /// The time until when the peer is not read because it asked for too much.
     paused: Option<Instant>,
 }
 
@@ -65,28 +66,28 @@ impl Vigil {
         self.hello.is_none()
     }
 
-    /// The peer has said who it is.
+    /// Records that the peer has registered.
     pub(super) fn know(&mut self) {
         self.hello = None;
     }
 
-    /// Something came of the peer.
+    /// Records that data of the peer arrived.
     pub(super) fn hear(&mut self, now: Instant) {
         self.heard = now;
     }
 
-    /// The peer is not read until [`Vigil::release`].
+    /// Stops reading the peer until [`Vigil::release`].
     pub(super) fn hold(&mut self, now: Instant) {
         self.held = Some(now);
     }
 
     pub(super) fn release(&mut self, now: Instant) {
         self.held = None;
-        // What came of it meanwhile is still to be read.
+        // Data that arrived meanwhile is still unread, so the silence starts anew.
         self.heard = now;
     }
 
-    /// The peer is not read for that time.
+    /// Stops reading the peer for `time`.
     pub(super) fn pause(&mut self, now: Instant, time: Duration) {
         self.paused = Some(now + time);
     }
@@ -95,7 +96,7 @@ impl Vigil {
         self.held.is_none() && self.paused.is_none()
     }
 
-    /// What is due now.
+    /// Returns the action that is due at `now`.
     pub(super) fn due(&mut self, now: Instant, flow: Flow) -> Due {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
@@ -110,7 +111,7 @@ impl Vigil {
         if is_over(self.held, self.timeouts.held, now) {
             return Due::Refusal;
         }
-        // A peer that takes what it is sent lives, though its answers to pings wait behind that.
+        // A peer that reads is alive, although its answers to pings wait behind the data sent to it.
         let sign = flow.relieved.map_or(self.heard, |at| at.max(self.heard));
         if self.may_read() && is_over(Some(sign), self.timeouts.silence, now) {
             return Due::Silent;
@@ -122,7 +123,7 @@ impl Vigil {
         Due::Nothing
     }
 
-    /// When [`Vigil::due`] is to be asked again.
+    /// Returns the time at which to call [`Vigil::due`] again.
     pub(super) fn next(&self, flow: Flow) -> Instant {
         let waits = [
             self.paused,
@@ -139,8 +140,9 @@ fn is_over(since: Option<Instant>, time: Duration, now: Instant) -> bool {
     since.is_some_and(|since| now.saturating_duration_since(since) >= time)
 }
 
-/// What it means that a probe at the time `probed` has no answer yet. A peer on a slow line that others flood is not
-/// dead: the probe, or its answer, is still on the way. Only a peer that takes nothing for as long as `unread` is.
+/// Judges a peer that has not answered the probe sent at `probed`. The probe or its answer may be delayed on a slow
+/// connection that others flood: the peer counts as dead only if its socket made no progress within [`RECENT`], and
+/// either is not blocked or has been blocked for `unread`.
 pub(super) fn judge(flow: Flow, probed: Instant, now: Instant, unread: Duration) -> Probed {
     if flow.relieved.is_some_and(|at| at > probed) {
         return Probed::Alive;
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(vigil.due(start + timeouts.ping, FREE), Due::Nothing, "one ping at a time");
         assert_eq!(vigil.due(start + timeouts.silence, FREE), Due::Silent);
 
-        // While it is not read, it cannot be heard.
+        // A peer that is not read cannot show signs of life.
         vigil.hold(start);
         assert_eq!(vigil.next(FREE), start + timeouts.held);
         assert_eq!(vigil.due(start + timeouts.held, FREE), Due::Refusal);
@@ -203,8 +205,8 @@ mod tests {
     }
 
     proptest! {
-        /// A peer that takes something now and then stays, however much it is sent and however long its answers take;
-        /// one that takes nothing goes after the time that it has.
+        /// A peer that reads now and then stays, however much is sent and however late its answers are; a peer that
+        /// reads nothing goes after `unread`.
         #[test]
         fn only_a_peer_that_takes_nothing_goes(pauses in prop::collection::vec(0..19_500_u64, 1..40)) {
             let timeouts = Timeouts::default();
