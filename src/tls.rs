@@ -95,7 +95,7 @@ pub enum Trust {
 pub struct ClientCertificate {
     /// The certificate and its chain, PEM.
     pub cert: PathBuf,
-    /// Its private key, PEM.
+    /// The certificate's private key, PEM.
     pub key: PathBuf,
 }
 

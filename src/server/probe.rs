@@ -10,8 +10,11 @@ use crate::hub::Grant;
 use crate::protocol::{PeerId, Secret};
 
 /// Parses the head of a request (`METHOD TARGET`, then lines of `Name: value`) as a server does whose tokens are signed
-/// with `secret`. Returns the permissions of the token in the request; an error in words if there are none or the head
-/// is malformed.
+/// with `secret`. Returns the permissions that the request's token grants.
+///
+/// # Errors
+///
+/// A text that says why the head is malformed, or the token is missing or rejected.
 pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     let mut lines = head.lines();
     let (method, target) = lines.next().and_then(|line| line.split_once(' ')).ok_or("no request line")?;

@@ -93,8 +93,8 @@ impl Switchboard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection of the owner of an address; returns false if the owner already has `most` connections and the
-    /// address is not loopback.
+    /// Counts a connection of the owner of an address; returns false if the owner already has `most` connections
+    /// and the address is not loopback.
     pub(super) fn admit(&self, address: IpAddr, most: usize) -> bool {
         let mut state = self.lock();
         let count = state.per_owner.entry(address.into()).or_default();
