@@ -101,7 +101,8 @@ pub(crate) fn sdp(bytes: &[u8]) {
     assert!(terms::decline(&offer, "no").is_some());
 }
 
-/// A candidate's attribute: what is read is read the same again, and tried or not.
+/// Fuzzes the attribute of a candidate: parsing its own text again gives the same candidate, and the rule for
+/// addresses holds.
 pub(crate) fn candidate(bytes: &[u8]) {
     let text = text(bytes);
     if let Ok(line) = CandidateLine::parse(&text) {
@@ -204,10 +205,10 @@ pub(crate) fn ssp(bytes: &[u8]) {
     }
 }
 
-/// The secret of the tokens that the targets sign.
+/// Secret of the tokens that the targets sign.
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
-/// The head of a request, and a body of long polling.
+/// Fuzzes the head of an HTTP request, and a body of long polling.
 pub(crate) fn http(bytes: &[u8]) {
     let text = text(bytes);
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
@@ -219,7 +220,7 @@ pub(crate) fn http(bytes: &[u8]) {
     );
 }
 
-/// A token: as it comes, or, after a `!`, as claims that are signed with the right key.
+/// Fuzzes a token: the bytes as they are, or, after a `!`, as claims signed with the right key.
 pub(crate) fn token(bytes: &[u8]) {
     use base64::Engine as _;
     use base64::engine::general_purpose::URL_SAFE_NO_PAD as base64url;
@@ -239,13 +240,13 @@ pub(crate) fn token(bytes: &[u8]) {
     }
 }
 
-/// A line on stdin, of a person or a program.
+/// Fuzzes a line on stdin, of a person and of a program.
 pub(crate) fn command(bytes: &[u8]) {
     let line = text(bytes);
     let _ = (parse(&line, true), parse(&line, false));
 }
 
-/// A data channel of the command line, and a file that is named after a peer.
+/// Fuzzes a `--channel` option, and the name of a file made from a peer's id.
 pub(crate) fn channel(bytes: &[u8]) {
     let text = text(bytes);
     if let Ok(config) = text.parse::<BridgeConfig>() {
@@ -259,7 +260,7 @@ pub(crate) fn channel(bytes: &[u8]) {
     assert_eq!(depth(&path), depth(Path::new(template)), "an id leads to no other folder");
 }
 
-/// Text of others on its way to a person and to a program.
+/// Fuzzes foreign text on its way to a person and to a program.
 pub(crate) fn shown(bytes: &[u8]) {
     let said = text(bytes);
     let is_plain =
@@ -278,7 +279,7 @@ pub(crate) fn shown(bytes: &[u8]) {
     assert!(is_plain(&whole.replace(['\n', '\t'], "")));
 }
 
-/// A packet of RTP, as far as it is looked into before a depayloader is.
+/// Fuzzes the check of RTP packets before a depayloader.
 pub(crate) fn rtp(bytes: &[u8]) {
     for codec in Codec::ALL {
         let _ = payload::is_sound(codec, bytes);

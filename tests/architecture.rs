@@ -34,8 +34,8 @@ fn sources() -> Vec<(String, PathBuf, String)> {
     all.map(|path| (layer(&path), path.clone(), code(&path))).collect()
 }
 
-/// `bin → cli → app → {media, signalling, server} → {session, hub} → {protocol, sdp}`, and `tls`, `paths` and `base`
-/// for all that need them.
+/// Returns the layers that a layer may import: `bin → cli → app → {media, signalling, server} → {session, hub} →
+/// {protocol, sdp}`, and `tls`, `paths` and `base` where needed.
 fn may_import(layer: &str) -> &'static [&'static str] {
     match layer {
         "base" => &[],
@@ -146,7 +146,8 @@ fn the_pure_layers_do_without_sockets_clocks_chance_and_gstreamer() {
     assert!(looked > 15, "only {looked} pure files");
 }
 
-/// From one number of `fastrand` all that come after it can be computed: what the server gives out grants something.
+/// Checks that no layer of the server uses `fastrand`, whose output predicts its later numbers: values from the server
+/// grant access.
 #[test]
 fn what_the_server_gives_out_cannot_be_guessed() {
     let mut looked = 0;

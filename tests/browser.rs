@@ -205,7 +205,7 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
             Program::start(home.path(), &args(&["call", "page", "--id", "bob", "--server", &url], &options))
         };
         bob.expect("media", &[("kind", kind)]);
-        // We offer the kind that is missing, and the page rejects that m-line.
+        // The native side offers the missing kind, and the page rejects that m-line.
         browser.wait(
             "globalThis.rejected && pc.currentRemoteDescription.sdp.match(/^m=(audio|video)/gm).length === 2",
         );
@@ -458,7 +458,7 @@ fn address_of(link: &str) -> std::net::SocketAddr {
     ws(link).trim_start_matches("ws://").parse().unwrap()
 }
 
-/// A peer in the test's own hands, which is registered.
+/// Returns a registered peer that the test controls.
 fn peer(link: &str, id: &str) -> WebSocket {
     let mut peer = WebSocket::connect(&ws(link));
     peer.say(&format!("HELLO {id}"));
@@ -471,7 +471,7 @@ fn a_link_turns_nothing_on_before_a_click() {
     let home = tempfile::tempdir().unwrap();
     let (_server, link, browser) = server_and_page(home.path(), "");
     browser.before_pages(COUNT_CAPTURES);
-    // Not even where the user answered calls on this page before.
+    // An earlier choice to answer calls on this page must not turn anything on either.
     browser.run("localStorage.setItem('auto', 'yes')");
     let mut spy = peer(&link, "spy");
     for (query, label) in
@@ -480,7 +480,7 @@ fn a_link_turns_nothing_on_before_a_click() {
         browser.open(&format!("{link}?id=page&{query}"));
         browser.wait("roomtone.signalling.isFree && !document.querySelector('#go').disabled");
         assert_eq!(browser.run("return document.querySelector('#go').textContent"), label);
-        // Who calls meanwhile sees and hears nothing.
+        // A caller meanwhile receives nothing.
         let mut eve = peer(&link, "eve");
         eve.say("SESSION page");
         eve.expect("SESSION_OK");
@@ -489,7 +489,7 @@ fn a_link_turns_nothing_on_before_a_click() {
         let now = browser.run("return [captures, roomtone.call, roomtone.room, document.body.dataset.state]");
         assert_eq!(now, json!([0, null, null, "prepare"]), "{query}");
     }
-    // A preview is for the user alone; the button does what it says.
+    // Only the user sees the preview; the button then starts the call.
     browser.open(&format!("{link}?id=page&call=spy"));
     browser.click("look");
     browser.wait("document.querySelector('#preview').videoWidth > 0");
@@ -527,7 +527,7 @@ fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
         let shown = text("prepare-name");
         assert!(shown.chars().count() <= 82 && !shown.contains('\u{202e}'), "{shown}");
     }
-    // Of the page itself, and in its forms.
+    // Invalid ids of the page itself, and invalid names in its forms.
     browser.open(&format!("{link}?id=a%20b"));
     browser.wait("document.querySelector('#notice').innerText.includes('An id may hold no blanks') && roomtone.signalling.isFree");
     for (field, form) in [("callee", "dial"), ("room", "enter")] {
@@ -568,7 +568,7 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
             browser.run("return [location.search, roomtone.signalling.id]"),
             json!(["?room=attic", "ann"])
         );
-        // A reload finds it again.
+        // The session storage keeps the token over a reload.
         browser.run("location.reload()");
         browser.wait("globalThis.roomtone");
     }
@@ -577,7 +577,7 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
     assert_eq!(browser.run("return document.querySelector('#link').value"), format!("{link}?room=attic"));
 }
 
-/// Ticks that come four times as fast, and long limits that end ten times as soon.
+/// Makes ticks four times as frequent, and timeouts of 20 s or more ten times as short.
 const HURRY: &str = "globalThis.Worker = undefined;
     const [every, after] = [setInterval.bind(globalThis), setTimeout.bind(globalThis)];
     globalThis.setInterval = (f, ms) => every(f, ms === 1000 ? 250 : ms);
@@ -602,7 +602,8 @@ fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
     let sockets = proxy.sockets().len();
     proxy.cut();
     common::wait_for("another connection", || (proxy.sockets().len() > sockets).then_some(()));
-    // The server took the id from the dead connection, and the page made a new session for the same call.
+    // The server gave the dead connection's id to the new one, and the page requested a new session for the same
+    // call.
     bob.expect("registered", &[]);
     browser.wait("roomtone.call?.isInSession && roomtone.call.pc === before");
     received.expect_moving_and_audible(received.mark(), 20);
@@ -636,7 +637,7 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
     assert!(bob.hear().is_some_and(|offer| offer.contains("offer")));
     browser.click("hang-up");
 
-    // A proxy's no is none of the server's, whose page it let in before.
+    // A proxy's 403 is not a refusal by the server, which admitted the page before.
     proxy.put(Behind::Answers(403));
     let before = proxy.sockets().len();
     browser.run("roomtone.signalling.again()");
@@ -644,7 +645,7 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
     proxy.put(there());
     browser.wait("roomtone.signalling.isFree");
 
-    // A peer that never answers, and a server.
+    // First a peer never answers, then the server.
     let mut bob = peer(&link, "bob");
     browser.before_pages(HURRY);
     browser.enter(&format!("{}?id=page&call=bob", proxy.link()));
@@ -666,7 +667,7 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
         browser.open(&proxy.link());
         let times =
             common::wait_for("six connections", || Some(proxy.sockets()).filter(|times| times.len() >= 6));
-        // Pauses of 0.25, 0.5, 1, 2, and 4 s, of which chance takes up to a half away.
+        // The nominal pauses double from one to the next, and chance subtracts up to a half of each.
         let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
         for (pause, least) in pauses.iter().zip([0.125, 0.25, 0.5, 1.0, 2.0]) {
             assert!(*pause >= least - 0.02, "{lines:?}: {pauses:?}");
@@ -689,13 +690,13 @@ fn the_page_and_the_server_take_the_same_ids() {
          return refused;",
     );
     let refused: Vec<u32> = serde_json::from_value(refused).unwrap();
-    // The planes that have characters of that kind.
+    // All planes that contain characters of these kinds.
     let all = (0..0x2_0000).chain(0xe_0000..0xe_2000).filter_map(char::from_u32);
     let odd = |c: &char| format!("a{c}b").parse::<roomtone::protocol::PeerId>().is_err();
     assert_eq!(refused, all.filter(odd).map(u32::from).collect::<Vec<_>>());
 }
 
-/// The page's own modules that need no page, on time of the test's own.
+/// Tests the page's pure modules on virtual time.
 #[test]
 fn the_pages_rules_hold_on_any_time_and_chance() {
     let home = tempfile::tempdir().unwrap();
@@ -719,7 +720,8 @@ fn the_pages_rules_hold_on_any_time_and_chance() {
     assert_eq!((&watched[1], &watched[2]), (&json!(null), &json!([null, null, null, null, "dead"])));
 }
 
-/// Servers that close in different ways, and users that hang up, over an hour of made-up time.
+/// Runs the backoff over an hour of virtual time, against servers that close in different ways and users that hang
+/// up.
 const BACKOFF_RUNS: &str = "
     const { Backoff } = await import('/backoff.js');
     const worst = { quarter: 0, minute: 0, longest: 0 };
@@ -760,7 +762,7 @@ fn who_hangs_up_is_back_at_once_and_calls_somebody_else() {
     };
     browser.run(&dial("bob"));
     assert!(is_offer(bob.hear()));
-    // In the same moment.
+    // The user hangs up and dials in the same moment.
     browser.run(&format!("document.querySelector('#hang-up').click(); {}", dial("cat")));
     assert!(is_offer(cat.hear()));
     while bob.hear().is_some() {}

@@ -96,7 +96,7 @@ fn two_senders_at_once_give_two_whole_files_and_no_link_is_followed() {
     let [one, two] = [noise(6_000_000), noise(7_000_000)];
     std::fs::write(stage.path("one"), &one).unwrap();
     std::fs::write(stage.path("two"), &two).unwrap();
-    // Whoever can write into the folder puts links where the files and their parts are to be.
+    // An attacker who can write into the folder puts symbolic links at the names of the files and of their parts.
     for name in ["all.bin", "all-2.bin.part"] {
         std::os::unix::fs::symlink(stage.path("secret"), stage.path(name)).unwrap();
     }

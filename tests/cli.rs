@@ -66,12 +66,12 @@ fn wrong_arguments_are_usage_errors() {
     assert!(error.starts_with("roomtone: /nonexistent.toml: No such file"), "{error}");
 }
 
-/// The exit code and all of stderr of a server that cannot start, for its port is taken.
+/// Returns the exit code and all of stderr of a server whose port is taken.
 fn serve_at_taken_port(prepare: impl FnOnce(&mut Command)) -> (i32, String) {
     let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
     let home = tempfile::tempdir().unwrap();
     let mut command = roomtone(home.path());
-    // A port alone is one of all IPv4 addresses.
+    // A port alone stands for all IPv4 addresses.
     command.args(["serve", "--plain", "--listen", &taken.local_addr().unwrap().port().to_string()]);
     prepare(&mut command);
     let output = command.output().unwrap();
@@ -238,7 +238,7 @@ mod media {
             environment(roomtone(home.path()).args(["call", "bob", "--server", "ws://127.0.0.1:3"]))
                 .contains("127.0.0.1:3 ")
         );
-        // A number is an id like any other; and each option may stand in the file.
+        // A number is a valid id, and every option may stand in the file.
         let call = "server = 'ws://127.0.0.1:1'\nid = 1234\nring = 5\nallow = [1, 'ann']\n";
         std::fs::write(folder.join("config.toml"), call.to_owned() + "video = 'none'\naudio = 'none'")
             .unwrap();

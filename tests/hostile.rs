@@ -276,7 +276,7 @@ fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
     received.expect_moving_and_audible((0, 0), 20);
 }
 
-/// The first m-line of an offer carries nothing that we use.
+/// Tests offers whose first m-line is rejected, inactive or of a foreign kind.
 #[test]
 fn an_honest_peer_is_taken_for_itself_and_a_forger_is_not_whatever_the_first_mline_is() {
     let home = tempfile::tempdir().unwrap();
@@ -339,15 +339,16 @@ fn media_that_nobody_asked_for_goes_nowhere() {
     host.expect("registered", &[]);
 }
 
-/// The address of this machine from which it sends to others: libnice sends from there, and packets to it stay here.
+/// Returns the address from which this machine sends to others: libnice uses it too, and packets to it stay on this
+/// machine.
 fn own_address() -> std::net::IpAddr {
     let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
     socket.connect("192.0.2.254:9").expect("an address besides loopback, as every call needs");
     socket.local_addr().unwrap().ip()
 }
 
-/// Whether a host with these options knocks at ports below 1024 of this machine, by UDP and TCP, when a caller names
-/// them; and how often it tells that it does not.
+/// Returns whether a host with these options sends to ports below 1024 of this machine, by UDP and TCP, when a caller
+/// names them as candidates; and the number of warnings about such candidates.
 fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
     let (home, own) = (tempfile::tempdir().unwrap(), own_address());
     let bound = "a free port below 1024, which takes root";
@@ -359,7 +360,7 @@ fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
     };
     let tcp = low_tcp.local_addr().unwrap().port();
     let tcp = format!("candidate:3 1 tcp 1518280447 {own} {tcp} typ host tcptype passive");
-    // In the description, and after it; the last is the one that may be tried.
+    // The caller names the low ports in the description and after it; the last candidate is allowed.
     let within = format!("a=mid:0\na={}\na={tcp}\n", udp(1, &low));
     let offer = OFFER.replacen("a=mid:0\n", &within, 1);
     assert!(offer.contains(&tcp));
@@ -369,7 +370,7 @@ fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
     for candidate in [udp(2, &low), tcp, udp(4, &high)] {
         eve.say(&json!({"ice": {"candidate": candidate, "sdpMLineIndex": 0}}).to_string());
     }
-    // All are checked in turn, and then again: by the second check of one, the others had their first.
+    // ICE checks all candidates in turn, then again: after two checks of the allowed one, the others had their first.
     high.set_read_timeout(Some(PATIENCE)).unwrap();
     for _ in 0..2 {
         high.recv_from(&mut [0; 2048]).expect("checks of the port that may be tried");
@@ -417,17 +418,17 @@ fn one_that_offers_without_end_and_many_that_say_nothing_keep_nobody_else_out() 
     drop(silent);
 }
 
-/// Sends packets of the test's own as AV1, and Opus.
+/// Pipeline that sends the test's own packets as AV1, and a tone as Opus.
 const AV1: &str = "appsrc name=packets is-live=true format=time do-timestamp=true \
     caps=application/x-rtp,media=video,encoding-name=AV1,payload=100,clock-rate=90000 ! \
     rtc. audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=111 ! \
     application/x-rtp,media=audio,encoding-name=OPUS,payload=111 ! rtc.";
 
-/// Sends packets of the test's own as G.711.
+/// Pipeline that sends the test's own packets as G.711.
 const G711: &str = "appsrc name=packets is-live=true format=time do-timestamp=true \
     caps=application/x-rtp,media=audio,encoding-name=PCMU,payload=0,clock-rate=8000 ! rtc.";
 
-/// Sends an RTP packet; its time is a fiftieth of a second for each number.
+/// Sends an RTP packet; the timestamp advances by 1800 per packet, which is 20 ms at 90 kHz.
 fn send(call: &RawCall, payload_type: u8, sequence: u32, payload: &[u8]) {
     let time = sequence.wrapping_mul(1800).to_be_bytes();
     let head = [&[0x80, payload_type][..], &(sequence as u16).to_be_bytes(), &time, &[0, 0, 0, 1]];
@@ -445,7 +446,8 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
     let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
     let eve = RawCall::start(&url, "eve", "host", AV1);
     host.expect("media", &[("kind", "audio")]);
-    // A length of more than 32 bits, and nothing that long after it (AV1's RTP specification, 4.4): an error of the depayloader.
+    // An AV1 OBU with a length of more than 32 bits, without so much data (AV1's RTP specification, 4.4): an error of
+    // the depayloader.
     let rubbish = [&[0x08][..], &[0xff; 20]].concat();
     for sequence in 0..100 {
         send(&eve, 100, sequence, &rubbish);
@@ -456,7 +458,7 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
     wait_for("a second of sound", || (received.mark().1 > mark.1 + 2 * 8000).then_some(()));
     let is_in = |host: &mut Program, state: &str| host.has_seen("peer", &[("peer", "eve"), ("state", state)]);
     assert!(!["reconnecting", "failed", "left"].into_iter().any(|state| is_in(&mut host, state)));
-    // Who calls after it is taken at once.
+    // The host accepts the next caller at once.
     drop(eve);
     let call = ["call", "host", "--id", "ann", "--server", &url, "--headless"];
     wait_for("a free host", || {
@@ -466,12 +468,12 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
     caller.expect("media", &[("kind", "video")]);
 }
 
-/// Each packet names another source, the last of them in reports.
+/// Tests a flood in which each packet has another SSRC: RTP and RTCP packets alike.
 #[test]
 fn sources_without_end_take_no_memory_and_give_it_back() {
     let home = tempfile::tempdir().unwrap();
     let (mut host, url) = host(home.path(), &[&SMALL[..], &["--headless", "--give-up-after", "2"]].concat());
-    // The first call of a process loads plugins.
+    // A first honest call loads the plugins, so that they do not count.
     let honest = |host: &mut Program, id: &str| {
         let call = ["call", "host", "--id", id, "--server", &url, "--headless"];
         let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());

@@ -455,7 +455,7 @@ fn the_way_to_a_call_is_told_step_by_step() {
     }
 }
 
-/// Sends VP8 as long as the valve `camera` is open, and Opus.
+/// Pipeline that sends VP8 while the valve `camera` is open, and Opus.
 const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=15/1 ! \
     vp8enc deadline=1 keyframe-max-dist=30 ! valve name=camera drop=true ! rtpvp8pay pt=96 ! \
     application/x-rtp,media=video,encoding-name=VP8,payload=96 ! rtc. \
@@ -471,7 +471,7 @@ fn a_camera_that_is_switched_on_later_is_recorded() {
     let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
     let mut bob = start(home.path(), &answer, &record, None);
     bob.expect("registered", &[]);
-    // An id that is longer as a name than a file's name may be.
+    // The id has 256 bytes, more than the name of a file may have.
     let id = "\u{1D4D0}".repeat(64);
     let ann = RawCall::start(&url, &id, "bob", CAMERA);
     bob.expect("media", &[("kind", "audio")]);
@@ -493,7 +493,7 @@ fn a_camera_that_is_switched_on_later_is_recorded() {
     assert!(common::duration_and_frames(&second, "vp8").1 > 15, "{second}");
 }
 
-/// A file system of the test's own that is soon full.
+/// A small file system of the test's own, which soon is full.
 struct Small(std::path::PathBuf);
 
 impl Small {
@@ -550,7 +550,7 @@ fn what_is_not_measured_is_not_in_the_statistics() {
     ann.expect("media", &[("kind", "video")]);
     let (of_ann, of_bob) = (ann.stats(), bob.stats());
     let has = |stats: &serde_json::Value, name: &str| stats.as_object().unwrap().contains_key(name);
-    // Nothing is played by either, and only one of them sends.
+    // Neither side plays anything, and only one of them sends.
     for name in ["sound_level_received", "sound_level_sent", "video_kbps", "network_kbps"] {
         assert!(!has(&of_ann, name), "{name}: {of_ann}");
     }

@@ -103,7 +103,7 @@ fn a_file_is_passed_on_frame_by_frame() {
         // Longer than the file, which begins again.
         call.moves(300);
         let (recorded, said) = call.end();
-        // It is encoded until its second key frame shows that it can be passed on.
+        // The video is encoded until its second key frame shows that passthrough is possible.
         let passed = recorded.get(100..).unwrap_or_default();
         let (own, all) = (own(&source, passed), passed.len());
         assert!(all > 100 && own * 10 > all * 9, "{name}: {own} of {all}");
@@ -121,7 +121,7 @@ fn a_network_camera_is_passed_on_and_so_is_a_pipeline() {
         let mut call = Call::start(options);
         call.bob.expect("media", &[("codec", "H.264")]);
         call.moves(60);
-        // As much as the camera's encoder makes, and not what ours begins with.
+        // The bit rate is that of the camera's encoder, not the initial rate of ours.
         wait_for("the camera's rate", || {
             call.ann.stats()["video_kbps"].as_u64().filter(|rate| (1..900).contains(rate))
         });
@@ -235,7 +235,7 @@ fn a_network_that_does_not_take_its_rate_gets_less_and_then_all_again() {
 struct Camera(Child);
 
 impl Camera {
-    /// Starts one at a port (0: any), and waits for its address.
+    /// Starts a camera at a port (0: any), and waits for its address.
     fn start(text: &str, port: &str) -> (Self, String) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/camera.py");
         // Debian's own, which has GStreamer's bindings.

@@ -244,7 +244,8 @@ fn a_page_and_a_client_find_new_paths_to_each_other() {
     bob.expect("peer", &[("state", "left")]);
 }
 
-/// It keeps its `RTCPeerConnection` for the whole call, and with it the order of its m-lines, which is not ours.
+/// Tests reconnecting to a page that keeps its `RTCPeerConnection` for the whole call, and with it an order of
+/// m-lines that differs from ours.
 #[test]
 fn a_page_that_knows_nothing_of_us_is_found_again() {
     let home = tempfile::tempdir().unwrap();
@@ -360,7 +361,7 @@ fn a_room_of_pages_and_clients_outlives_the_server() {
     tabs[0].wait("!document.querySelector('.tile[data-peer=tab2]')");
 }
 
-/// A client without media, of each protocol in turn: its arguments, and the event that says that it is registered.
+/// Clients without media, one per protocol and command: name, arguments, and the event of a successful registration.
 const CLIENTS: [(&str, &[&str], &str); 4] = [
     ("answer", &["answer", "--id", "kiosk", "--server", "ws://"], "registered"),
     ("join", &["join", "attic", "--id", "kiosk", "--server", "ws://"], "room"),
@@ -374,7 +375,7 @@ fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
     Program::start(home, &[&args[..args.len() - 1], &[&url], &media[..]].concat())
 }
 
-/// A connection that is lost as soon as the client counts as registered.
+/// Returns a mood that closes the connection as soon as the client counts as registered.
 fn registered_then_closed(client: &str) -> Mood {
     if client == "answer" { Mood::HelloThenClose } else { Mood::JoinedThenClose }
 }
@@ -382,7 +383,7 @@ fn registered_then_closed(client: &str) -> Mood {
 #[test]
 fn a_client_that_was_registered_outlives_whatever_its_server_does() {
     let home = tempfile::tempdir().unwrap();
-    // What each meets after its first registration, before all is well again.
+    // Failures that each client meets after its first registration, before the server works again.
     let trials = [
         [Mood::Close, Mood::Refuse(1002, "invalid peer uid"), Mood::Http("404 Not Found")],
         [Mood::Http("200 OK"), Mood::Http("503 Service Unavailable\r\nretry-after: 1"), Mood::Reset],

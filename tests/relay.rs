@@ -154,7 +154,7 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     bob.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
-    // Half a day later, in the middle of the call, the page has another user.
+    // The clock advances by 13 hours in the middle of the call: the page gets new TURN credentials.
     browser.run(
         "const now = Date.now;
          globalThis.user = () => JSON.stringify(roomtone.signalling.iceServers);

@@ -140,7 +140,7 @@ fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
     let link = server.link();
     let url = ws(&link);
     let tab = Browser::start();
-    // What was on its way when the peer died still counts in the first look at what came.
+    // Packets in flight when the peer died still increase the first byte counts.
     tab.before_pages(
         "const get = RTCPeerConnection.prototype.getStats;
          RTCPeerConnection.prototype.getStats = async function () {
@@ -170,7 +170,7 @@ fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
     let killed = std::time::Instant::now();
     count("attic: you and 1 other");
     tab.wait("!document.querySelector('.tile[data-peer=ann]')");
-    // A path that breaks is looked for again for half a minute: not so where the server said that the peer is gone.
+    // A broken path is retried for half a minute, but not if the server reported that the peer is gone.
     assert!(killed.elapsed().as_secs() < 15, "{:?}", killed.elapsed());
     assert_eq!(tab.run("return document.querySelectorAll('.tile').length"), 1);
     bob.signal("KILL");

@@ -203,7 +203,7 @@ fn a_client_that_asked_for_additions_pings_in_any_phase() {
     ann.expect("PONG");
     ann.say("PING 2");
     bob.expect("PING 2");
-    // A client of the demos never hears of it: its words are for the peer.
+    // A client that did not ask for extensions has no PING: its text goes to the peer.
     bob.say("PING");
     ann.expect("PING");
 }
@@ -265,8 +265,8 @@ fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
     server.peer("frozen");
 }
 
-/// A peer that reads some messages a second, until it has heard what it waits for. Returns what it heard of `friend`,
-/// and how many bytes it read.
+/// Reads up to 50 messages a second, until it has `until` messages of `friend`. Returns these messages, the number of
+/// bytes read, and the connection.
 fn read_slowly(mut peer: WebSocket, friend: &str, until: usize) -> (Vec<String>, usize, WebSocket) {
     let (prefix, mut heard, mut bytes) = (format!("ROOM_PEER_MSG {friend} "), vec![], 0);
     while heard.len() < until {
@@ -305,7 +305,7 @@ fn a_flood_slows_its_sender_and_the_slow_reader_keeps_its_connection_and_its_id(
         friend.say(&format!("ROOM_PEER_MSG victim {n}"));
         std::thread::sleep(Duration::from_millis(200));
         if n == 2 {
-            // Its answer to the server's ping is behind all that the system holds for it.
+            // The victim answers the server's ping only after all that the kernel has buffered for it.
             let mut thief = server.connect("");
             thief.say("HELLO victim");
             thief.expect_close(1002, "invalid peer uid");
@@ -317,10 +317,10 @@ fn a_flood_slows_its_sender_and_the_slow_reader_keeps_its_connection_and_its_id(
     friend.say("ROOM_PEER_LIST");
     let list = std::iter::from_fn(|| friend.hear()).find(|line| line.starts_with("ROOM_PEER_LIST ")).unwrap();
     assert!(list.contains("victim") && list.contains("flooder"), "{list}");
-    // Whatever is still to be sent is read by nobody now.
+    // Nothing reads the rest of the flood from here on.
     drop(victim);
     let (sent, _flooder) = flood.join().unwrap();
-    // What the system holds on the way: two sockets' buffers each, of 4 and 6 MB at most, and the server's part.
+    // Most data in flight: the buffers of two sockets, of at most 4 and 6 MB each, and the server's own queue.
     assert!(sent - read < 24 << 20, "{sent} bytes were taken of the flooder, and {read} read");
 }
 
@@ -346,7 +346,7 @@ fn what_a_fellow_does_not_read_is_refused_and_others_are_reached() {
     ann.say("ROOM_PEER_MSG bob hello");
     while bob.hear().unwrap() != "ROOM_PEER_MSG ann hello" {}
     while ann.hear().unwrap() != refused {}
-    // It is not dropped for what others send, and has all that was not refused.
+    // The silent peer is not dropped because of others' messages, and gets all that were not refused.
     ann.say("ROOM_PEER_LIST");
     let list = std::iter::from_fn(|| ann.hear()).find(|line| line.starts_with("ROOM_PEER_LIST ")).unwrap();
     assert!(list.contains("deaf"), "{list}");
@@ -361,7 +361,7 @@ fn lists_have_a_rate() {
     ann.say("HELLO ann");
     ann.expect("HELLO");
     let began = std::time::Instant::now();
-    // Each costs 50 names, beside those that it tells of: 4000 may be told at once, and 400 a second.
+    // Each list costs 50 names in addition to those that it contains: a burst of 4000 is allowed, then 400 a second.
     for _ in 0..100 {
         ann.say("PEER_LIST");
     }
@@ -429,8 +429,8 @@ fn a_stop_says_goodbye() {
     reader.join().unwrap();
 }
 
-/// A server that waits for longer than a test does before it gives up a connection that it has closed: the end of one is
-/// seen only if the server ends it by itself.
+/// Starts a server with a closing timeout longer than a test: a connection ends in time only if the server ends it
+/// itself.
 fn patient() -> Running {
     let timeouts = Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() };
     Running::start(Config { timeouts, ..Config::plain(ANY) })
@@ -460,13 +460,14 @@ fn a_close_frame_is_answered_in_every_phase_and_the_connection_ends_at_once() {
     eve.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
     assert!(eve.hear().unwrap().contains("rtc:joined"), "dan is gone");
     end(eve);
-    // Whoever closed has its name back at once.
+    // The id of a closed connection is free at once.
     for name in ["ann", "bob", "cat", "dan"] {
         end(server.peer(name));
     }
 }
 
-/// Over TLS a close_notify comes before the FIN (RFC 8446, 6.1), without which a reader takes the end for an attack.
+/// Tests that over TLS a close_notify precedes the FIN (RFC 8446, 6.1): a reader takes an end without it for an
+/// attack.
 #[test]
 fn over_tls_too_the_connection_ends_at_once() {
     use futures_rustls::TlsConnector;
@@ -504,7 +505,7 @@ fn over_tls_too_the_connection_ends_at_once() {
         );
         let (tcp, _) = {
             let tls = ws.get_mut();
-            // An end without a close_notify is an error here.
+            // An end without a close_notify would be an error here.
             assert_eq!(tls.read(&mut [0; 16]).await.unwrap(), 0);
             ws.into_inner().into_inner()
         };
@@ -521,12 +522,12 @@ fn over_tls_too_the_connection_ends_at_once() {
 #[test]
 fn what_cannot_be_read_is_closed_with_the_code_that_says_why() {
     let server = patient();
-    // Frames of a client are masked (RFC 6455, 5.3); with zeros a mask changes nothing.
+    // Clients mask their frames (RFC 6455, 5.3); a mask of zeros changes nothing.
     let frame = |first: u8, text: &[u8]| [&[first, 0x80 | text.len() as u8, 0, 0, 0, 0], text].concat();
     let against: (u16, &str) = (1002, "against the WebSocket protocol");
     for (bytes, (code, reason)) in [
         (frame(0x81, &[0xff, 0xfe]), (1007, "text that is not UTF-8")),
-        // A reserved bit, a reserved opcode, a continuation of nothing, a ping in parts, one without a mask.
+        // A reserved bit, a reserved opcode, a continuation without a start, a fragmented ping, a frame without mask.
         (frame(0xc1, b"x"), against),
         (frame(0x83, b"x"), against),
         (frame(0x80, b"x"), against),
@@ -548,20 +549,21 @@ fn what_cannot_be_read_is_closed_with_the_code_that_says_why() {
 #[test]
 fn whoever_has_not_registered_can_send_little() {
     let server = patient();
-    // One message, and parts of one that never ends (RFC 6455, 5.4).
+    // Too much data before the registration: in one message each, and in fragments of a message that never ends (RFC
+    // 6455, 5.4).
     let part = |first: u8| [&[first, 0x80 | 126, 16, 0, 0, 0, 0, 0][..], &[b' '; 4096]].concat();
     for (path, bytes) in [("", part(0x81).repeat(3)), ("ssp", [part(0x01), part(0x00), part(0x00)].concat())]
     {
         let mut peer = server.connect(path);
         peer.raw(&bytes);
         if path.is_empty() {
-            // Blanks are no HELLO.
+            // A message of blanks is not a HELLO.
             peer.expect_end(1002, "invalid protocol");
         } else {
             peer.expect_end(1009, "too much before it registered");
         }
     }
-    // Later a message may be as long as the protocol has it.
+    // After the registration, a message may have the full length of the protocol.
     let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
     ann.say("SESSION bob");
     ann.expect("SESSION_OK");
@@ -590,7 +592,7 @@ fn a_body_that_does_not_come_and_an_answer_that_is_not_read_end_the_connection()
     let mut answer = String::new();
     put.read_to_string(&mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
-    // It asks for the page again and again, and reads nothing.
+    // The client requests a file again and again, and reads no answer.
     let mut deaf = request("GET /app.js HTTP/1.1");
     write!(deaf, "\r\n").unwrap();
     let again = format!("GET /app.js HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
@@ -612,7 +614,7 @@ fn a_server_that_is_asked_to_end_ends_normally() {
     }
 }
 
-/// However much is said of the peers of a room, each message and each answer is one that clients take (1 MiB).
+/// Tests that descriptions of many peers arrive in messages and answers of at most 1 MiB, which clients accept.
 #[test]
 fn descriptions_of_many_peers_come_in_parts() {
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -628,7 +630,7 @@ fn descriptions_of_many_peers_come_in_parts() {
         let put = http().put(url).header("authorization", &authorization).send_json(description);
         assert_eq!(put.unwrap().status(), 204);
     }
-    // In a pool: those that do not fit into the first event follow.
+    // A pool: descriptions that do not fit into the first event follow in others.
     let mut pool = server.connect("ssp");
     pool.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
     let mut told = std::collections::BTreeSet::new();
@@ -645,7 +647,7 @@ fn descriptions_of_many_peers_come_in_parts() {
             assert!(told.insert(event["data"]["id"].as_str().unwrap().to_owned()), "told twice");
         }
     }
-    // In a room, and by the API.
+    // A room, and the HTTP API.
     let mut room = server.connect("?roomtone=1");
     for line in ["HELLO late", "ROOM attic"] {
         room.say(line);
@@ -677,7 +679,7 @@ fn descriptions_of_many_peers_come_in_parts() {
 fn requests_have_a_rate() {
     let server = Running::plain();
     let url = format!("http://{}/health", server.address);
-    // One connection for all.
+    // All requests use one connection.
     let agent = http();
     let mut refused = (0..2000).map(|_| {
         let mut answer = agent.get(&url).call().unwrap();
@@ -740,7 +742,7 @@ fn a_page_of_another_origin_is_kept_out() {
     assert!(!upgrade("https://evil.example"));
 }
 
-/// What a server answers to a request in the test's own words: the status, and all.
+/// Sends a request as it is; returns the status and the whole answer.
 fn ask(server: SocketAddr, request: &str) -> (u16, String) {
     use std::io::{Read, Write};
     let mut stream = TcpStream::connect(server).unwrap();
@@ -761,7 +763,7 @@ fn ask(server: SocketAddr, request: &str) -> (u16, String) {
     }
 }
 
-/// As a browser asks for a page that is at this server by a name of its own, and for sockets of it.
+/// Builds the request of a browser for a page, or with `ws:` for a WebSocket, with these Host and Origin headers.
 fn of_page(path: &str, hosts: &[&str], origin: &str) -> String {
     let socket = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
         sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
@@ -795,7 +797,7 @@ fn a_page_of_a_name_that_is_not_ours_gets_nothing() {
             assert_eq!(ask(server.address, &of_page(path, hosts, "")).0, 400, "{path} of {hosts:?}");
         }
         for own in ["127.0.0.1:1", "localhost", "[::1]:2", "door.localhost", "call.example.org"] {
-            // A socket that begins, the page, and the API, which is not there.
+            // Expected are an upgraded WebSocket, the page, and 404 for the API, which is off.
             let (status, answer) = ask(server.address, &of_page(path, &[own], &format!("http://{own}")));
             assert!([101, 200, 404].contains(&status), "{path} of {own}: {answer}");
             let (status, _) = ask(server.address, &of_page(path, &[own], "http://evil.example"));
@@ -811,7 +813,7 @@ fn a_page_of_a_name_that_is_not_ours_gets_nothing() {
     assert!(error.contains("'https://example.org' is no host name"), "{error}");
 }
 
-/// Asks over TLS one who has this certificate.
+/// Requests the page over TLS from a server with this certificate.
 fn ask_by_tls(server: SocketAddr, certificate: &std::path::Path, host: &str) -> String {
     use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
     use futures_rustls::rustls::{ClientConfig, RootCertStore};
@@ -867,7 +869,7 @@ fn ipv4_clients_of_a_socket_for_both_are_what_they_are() {
     };
     let server = Running::start(config);
     let address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
-    // This machine is served without TLS, may give orders, and is not bounded.
+    // Connections from this machine work without TLS, may use the API, and are not limited in number.
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(http().get(format!("http://{address}/")).call().unwrap().status(), 200);
     let orders = http().get(format!("http://{address}/api/rooms"));
@@ -918,7 +920,7 @@ fn fresh_turn_users_are_told_over_a_connection_of_their_own() {
     let told = asks.hear().unwrap();
     assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:example.org\"]"), "{told}");
     asks.expect_close(1000, "");
-    // Nobody was registered by that.
+    // The request registered no peer.
     let health = http().get(format!("http://{}/health", server.address)).call().unwrap();
     assert!(health.into_body().read_to_string().unwrap().contains("peers 0\n"));
 }

@@ -107,8 +107,8 @@ fn what_is_no_server_is_told_apart() {
     assert!(connect(format!("wss://{web}")).contains("is it a ws:// server?"));
 }
 
-/// An HTTP proxy that leads everywhere to one server, and the hosts that it was asked for. With a password it wants
-/// `ann:p@ss`.
+/// Starts an HTTP proxy that connects every request to one server; returns its address and the hosts that were
+/// requested. With `wants_password` it requires `ann:p@ss`.
 fn proxy(server: &str, wants_password: bool) -> (SocketAddr, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, asked) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<String>>>::default());
@@ -160,7 +160,7 @@ fn a_server_behind_an_http_proxy_is_reached() {
     let (to_tls, asked_for_tls) = proxy(&tls, false);
     let target = |url: &str, trust| Target::parse(url, trust).unwrap();
     smol::block_on(async {
-        // The name is the proxy's to look up: this machine knows none of it.
+        // The proxy resolves the name, which this machine cannot resolve.
         let plain = target("ws://somewhere.example", Trust::System);
         register(plain.clone().proxies(through(to_plain, "ann:p%40ss@", ""))).await;
         register(
@@ -219,7 +219,7 @@ fn the_zone_of_a_link_local_address_is_its_interface() {
     });
 }
 
-/// A server that takes clients with that certificate alone, and its own certificate.
+/// Starts a server that accepts only clients with that certificate; returns its URL and its own certificate.
 fn picky(
     folder: &std::path::Path,
     client: &CertificateDer<'static>,

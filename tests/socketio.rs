@@ -287,7 +287,7 @@ fn a_close_frame_is_answered_whatever_the_state_of_the_session() {
         socket.begin_close(1000, "bye");
         socket.expect_end(1000, "bye");
     };
-    // At the door, in the namespace, in a pool, and on the way from polling.
+    // The states: before the namespace, in the namespace, in a pool, and in the upgrade from polling.
     let mut at_the_door = WebSocket::connect_to(server, "socket.io/?EIO=4&transport=websocket");
     assert!(at_the_door.hear().unwrap().starts_with("0{"));
     end(at_the_door);
@@ -302,7 +302,7 @@ fn a_close_frame_is_answered_whatever_the_state_of_the_session() {
     half.say("2probe");
     half.expect("3probe");
     end(half);
-    // A goodbye in its own words.
+    // A DISCONNECT packet of socket.io.
     let mut leaves = on_websocket(server);
     leaves.say("41");
     leaves.expect("41");

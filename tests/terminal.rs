@@ -109,7 +109,7 @@ fn keys_act_at_once_and_the_terminal_is_left_as_it_was() {
     bob.expect("message", &[("peer", "ann"), ("text", "hello")]);
     ann.press(":camera off\r");
     let at = ann.sees("video: muted", at);
-    // Somebody's words do not move the cursor, and do not turn the line around.
+    // Text of a peer does not move the cursor, and does not reverse the line.
     bob.say(&json!({"command": "say", "text": "\u{1b}[2J\u{202e}h\u{200b}i"}));
     ann.sees("bob says: \\u{1b}[2J\\u{202e}h\\u{200b}i", at);
 

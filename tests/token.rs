@@ -40,7 +40,7 @@ fn enter(server: SocketAddr, path: &str, claims: Value) -> WebSocket {
     WebSocket::connect_to(server, &format!("{path}token={}", token(claims)))
 }
 
-/// What a server answers to a request that is no WebSocket.
+/// Sends an HTTP request; returns the status and the body of the answer.
 fn http(method: &str, url: &str, secret: Option<&str>, body: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let mut request = ureq::http::Request::builder().method(method).uri(url);
@@ -76,7 +76,8 @@ fn nobody_comes_in_without_a_good_token() {
     assert_eq!(get("socket.io/?EIO=4&transport=polling"), 401);
     assert_eq!(get(&format!("socket.io/?EIO=4&transport=polling&token={}", token(json!({})))), 200);
     assert_eq!((get("health"), get("")), (200, 200));
-    // Clients that were in tell by these words that their token has ended, and does not just lack in a restart.
+    // The header tells clients that were admitted before that their token has ended. They take a plain 401 for a
+    // restart of the server, and retry.
     let asks = |path: &str| {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
         let answer =
@@ -142,7 +143,7 @@ fn a_pool_knows_somebody_by_the_tokens_name_alone() {
     };
     let mut ann = enter(server, "ssp?", json!({"sub": "ann"}));
     assert_eq!(join(&mut ann, "rtc:joined")["client_id"], "ann");
-    // Reading answers the server's ping: the id stays with the one who has it.
+    // The holder answers the server's ping while it reads, and therefore keeps its id.
     let holder = std::thread::spawn(move || ann.hear().unwrap());
     let mut again = enter(server, "ssp?", json!({"sub": "ann"}));
     assert_eq!(join(&mut again, "rtc:error")["reason"], "the id is in use");
@@ -181,7 +182,8 @@ fn a_token_for_a_room_learns_of_nobody_elsewhere() {
         bob.hear().unwrap().replace(peer, "")
     });
     assert_eq!(told[0], told[1]);
-    // Nor does one who may call learn of those who may not be called, nor a stranger how many there are.
+    // A client that may call does not learn of clients that may not be called, and a request without a token gets no
+    // count.
     free.say("PEER_LIST");
     free.expect("PEER_LIST ");
     for peer in ["ann", "nobody"] {
@@ -207,7 +209,7 @@ fn a_session_of_socket_io_is_useless_with_another_token() {
         let (status, words) = upgrade(server, &format!("socket.io/?EIO=4&transport=websocket{other}"));
         assert_eq!((status, words.contains("Session ID unknown")), (400, true), "{words}");
     }
-    // In the query or in the header, as its owner likes.
+    // The owner may send the token in the query or in the header.
     let own = url(&format!("&sid={sid}&token={ann}"));
     assert_eq!(http("POST", &own, None, "40"), (200, "ok".to_owned()));
     assert_eq!(http("GET", &url(&format!("&sid={sid}")), Some(&ann), "").0, 200);
@@ -227,17 +229,17 @@ fn who_guesses_secrets_is_slowed() {
         assert!((10..30).contains(&answers.len()), "{} guesses", answers.len());
         assert_eq!(ask(), 429);
     };
-    // A token that was good once is no guess.
+    // An expired token with a valid signature does not count as a guess.
     let old = token(json!({"exp": 1}));
     assert!((0..40).all(|_| poll(&old) == 401));
     slowed(&|| poll("e30.e30.e30"));
-    // A proxy on this machine stands for many, who come in all the same.
+    // Other clients may share the guesser's address, behind a proxy: a valid token is still accepted.
     assert_eq!(poll(&token(json!({}))), 200);
-    // A secret of its own is counted for itself.
+    // Guesses of the API secret are counted separately.
     assert_eq!(api(SECRET), 200);
     slowed(&|| api("guess"));
     assert_eq!(api(SECRET), 429, "whoever is slowed is not listened to");
-    // No secret at all is no guess.
+    // A request without a secret does not count as a guess.
     assert_eq!(http("GET", &format!("http://{server}/api/rooms"), None, "").0, 401);
 }
 

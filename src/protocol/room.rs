@@ -10,9 +10,9 @@ use super::id::{IdError, PeerId, RoomId};
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
-/// Extension: a client may send this in any phase, also in a session, and the server answers [`PONG`]. A page needs
-/// `PING` to notice a dead connection, because browsers hide the pings of WebSockets (RFC 6455, 5.5.2) from pages.
-/// The server never forwards this text to a peer.
+/// Extension for clients with [`EXTENSION_QUERY`]: such a client may send this in any phase, also in a session, and
+/// the server answers [`PONG`] instead of forwarding the text to the peer. A page needs `PING` to notice a dead
+/// connection, because browsers hide the pings of WebSockets (RFC 6455, 5.5.2) from pages.
 pub const PING: &str = "PING";
 /// Answer to [`PING`].
 pub const PONG: &str = "PONG";

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use super::wait_for;
 
-/// A page of another make, that knows nothing of roomtone: one `RTCPeerConnection` for the whole call, m-lines in an order
-/// of its own, and offers of the other side answered as they come. Calls `peer`, or is called where there is none; of
-/// `kinds` it has and takes these alone, and what it rejects has no attributes but port 0.
+/// Returns a script for a page that does not know roomtone: a single `RTCPeerConnection` for the whole call, m-lines
+/// in its own order, and every offer of the other side answered. It calls `peer`, or waits for a call without one. It
+/// sends and accepts only `kinds`; m-lines that it rejects have port 0 and no attributes.
 pub fn foreign_page(kinds: &[&str], peer: Option<&str>) -> String {
     const PAGE: &str = "
         document.body.innerHTML = '<video id=remote autoplay playsinline></video>';
@@ -169,19 +169,19 @@ impl Browser {
         self.post("/url", &json!({"url": url}));
     }
 
-    /// Opens a link and presses the button that it leads to: a link alone starts nothing.
+    /// Opens a link and presses its button: a link alone starts nothing.
     pub fn enter(&self, url: &str) {
         self.open(url);
         self.press_go();
     }
 
-    /// Presses the button that a link leads to, as soon as the page takes it.
+    /// Presses the button of a link as soon as it is enabled.
     pub fn press_go(&self) {
         self.wait("!document.querySelector('#go').disabled");
         self.click("go");
     }
 
-    /// Runs a script in every page from now on, before the page's own scripts.
+    /// Runs a script in every later page, before the page's own scripts.
     pub fn before_pages(&self, script: &str) {
         let command = "Page.addScriptToEvaluateOnNewDocument";
         self.post("/goog/cdp/execute", &json!({"cmd": command, "params": {"source": script}}));

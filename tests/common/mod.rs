@@ -35,11 +35,11 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Options of a client that needs no camera, no sound card and little of a processor.
 pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
 
-/// What a server answers to a WebSocket that wants to begin at a path: the status, and the words.
+/// Requests a WebSocket at a path; returns the status and the body of the server's answer.
 pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
     let request = ureq::http::Request::builder().uri(format!("http://{server}/{path}"));
-    // Written by hand: ureq leaves the upgrade alone.
+    // The headers are set by hand, because ureq does not upgrade connections.
     let request = request.header("connection", "upgrade").header("upgrade", "websocket");
     let request =
         request.header("sec-websocket-version", "13").header("sec-websocket-key", "AAAAAAAAAAAAAAAAAAAAAA==");
@@ -96,7 +96,7 @@ impl Program {
     }
 
     fn spawn(mut command: Command, home: &Path, args: &[&str]) -> Self {
-        // The proxies of the machine that the tests run on lead nowhere here.
+        // Proxies of the machine that runs the tests do not reach the test's servers.
         for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             if !command.get_envs().any(|(key, _)| key == name) {
                 command.env_remove(name);

@@ -1,5 +1,5 @@
-//! A signalling server in the test's own hands that treats each connection as it is told to. It speaks the room protocol,
-//! ssp, and ssp over socket.io, whichever the client begins with.
+//! A signalling server that the test controls: it treats each connection as the test requests. It speaks the room
+//! protocol, ssp, and ssp over socket.io, whichever the client begins with.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,20 +11,20 @@ use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::tungstenite::{self, Message, WebSocket};
 use serde_json::{Value, json};
 
-/// How a connection is treated.
+/// Treatment of a connection.
 #[derive(Debug, Clone)]
 pub enum Mood {
-    /// Taken, and served for as long as the client stays.
+    /// Accepted, and served as long as the client stays.
     Good,
     /// Closed as soon as it is accepted.
     Close,
-    /// The same with a reset.
+    /// Reset (RST) as soon as it is accepted.
     Reset,
-    /// Accepted; nothing is ever read or said.
+    /// Accepted; nothing is read or sent for an hour.
     Silence,
     /// Answered with this head of an HTTP response, and a page.
     Http(&'static str),
-    /// Closed with this code and these words when the client says the first thing.
+    /// Closed with this code and reason at the client's first message.
     Refuse(u16, &'static str),
     /// Registered, and closed at once.
     HelloThenClose,
@@ -32,18 +32,18 @@ pub enum Mood {
     SessionThenClose,
     /// Registered and in the room, and closed at once.
     JoinedThenClose,
-    /// Registered and in the room; then nothing is read or said any more, and the socket stays open.
+    /// Registered and in the room; then nothing is read or sent, and the socket stays open.
     Freeze,
 }
 
-/// See the module.
+/// A running server whose connections are treated as the test requests.
 pub struct Moody {
     pub address: SocketAddr,
     connects: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Moody {
-    /// Starts one. `mood` says how the connection of that number, from 0 on, is treated.
+    /// Starts a server. `mood` returns the treatment of the connection with that number, from 0 on.
     pub fn start(mood: impl Fn(usize) -> Mood + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,7 +59,7 @@ impl Moody {
         Self { address, connects }
     }
 
-    /// When clients connected.
+    /// Returns the times at which clients connected.
     pub fn connects(&self) -> Vec<Instant> {
         self.connects.lock().unwrap().clone()
     }
@@ -92,7 +92,7 @@ fn treat(mut stream: TcpStream, mood: &Mood) {
     }
 }
 
-/// Speaks with one client; nothing when it is gone.
+/// Serves one client, until the mood or the client ends the connection.
 #[expect(clippy::result_large_err, reason = "tungstenite's own type")]
 fn serve(stream: TcpStream, mood: &Mood) -> Option<()> {
     let mut is_socketio = false;

@@ -1,5 +1,5 @@
-//! A reverse proxy in front of a server, under a path of its own: connections through it die without a word, and the
-//! server behind it can be away or talk nonsense.
+//! A reverse proxy under a path of its own: connections through it can die without a FIN, and the server behind it
+//! can be away or answer nonsense.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -9,22 +9,22 @@ use std::time::Instant;
 
 use super::WebSocket;
 
-/// What stands behind the proxy.
+/// Server behind the proxy.
 #[derive(Debug, Clone)]
 pub enum Behind {
     Server(SocketAddr),
-    /// Every connection is closed at once.
+    /// Closes every connection at once.
     Nobody,
-    /// Every request is answered with this status, as a proxy does whose server restarts.
+    /// Answers every request with this status, like a proxy whose server restarts.
     Answers(u16),
-    /// A WebSocket is told these lines after its first one, and closed. The rest is the server's.
+    /// Sends these lines after the first line on a WebSocket, and closes it. Other requests go to the server.
     Says(SocketAddr, &'static [&'static str]),
 }
 
 struct Shared {
     path: &'static str,
     behind: Mutex<Behind>,
-    /// Connections of another generation carry nothing any more.
+    /// Number of cuts: connections of an earlier generation carry nothing any more.
     generation: AtomicUsize,
     sockets: Mutex<Vec<Instant>>,
 }
@@ -35,7 +35,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Serves what is behind it under this path, which begins and ends with a slash.
+    /// Serves `behind` under this path, which begins and ends with a slash.
     pub fn start(path: &'static str, behind: Behind) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
@@ -59,18 +59,18 @@ impl Proxy {
         *self.shared.behind.lock().unwrap() = behind;
     }
 
-    /// All connections there are carry nothing any more, and nobody is told.
+    /// Silences all current connections: they carry nothing any more, and neither side gets a FIN.
     pub fn cut(&self) {
         self.shared.generation.fetch_add(1, SeqCst);
     }
 
-    /// When each WebSocket was asked for.
+    /// Returns the times at which WebSockets were requested.
     pub fn sockets(&self) -> Vec<Instant> {
         self.shared.sockets.lock().unwrap().clone()
     }
 }
 
-/// The head of a request, which stays to be read.
+/// Returns the head of a request and leaves it unread in the socket.
 fn peek_head(stream: &TcpStream) -> Option<String> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -110,7 +110,7 @@ fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {
         let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         return;
     };
-    // A connection for each request, so that no other path comes over it.
+    // Each HTTP request gets its own connection, because only the first path of a connection is rewritten.
     let request = match is_socket {
         true => request.to_owned(),
         false => request.replace("onnection: keep-alive", "onnection: close"),
@@ -134,7 +134,7 @@ fn carry(mut from: TcpStream, mut to: TcpStream, shared: &Shared, generation: us
             break;
         }
     }
-    // An end is no word either.
+    // The end of a connection is not forwarded after a cut.
     if shared.generation.load(SeqCst) == generation {
         let _ = to.shutdown(Shutdown::Both);
     } else {

@@ -1,4 +1,4 @@
-//! A caller on webrtcbin in the test's own hands, which sends what the test likes.
+//! A caller on webrtcbin that sends whatever the test requests.
 #![cfg(feature = "media")]
 
 use std::net::TcpStream;
@@ -10,15 +10,15 @@ use gst::prelude::*;
 use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 use serde_json::{Value, json};
 
-/// A call that lasts until this is dropped.
+/// A call that lasts until the value is dropped.
 pub struct RawCall {
     pipeline: gst::Pipeline,
-    /// Its end ends the thread that talks to the server.
+    /// Sender whose drop ends the thread of the signalling connection.
     _out: Sender<String>,
 }
 
 impl RawCall {
-    /// Calls `peer` under that id. The text is a pipeline in gst-launch words that leads into `rtc.`.
+    /// Calls `peer` under the id `id`. `text` is a pipeline in gst-launch syntax that leads into `rtc.`.
     pub fn start(url: &str, id: &str, peer: &str, text: &str) -> Self {
         roomtone::media::init().unwrap();
         let text = format!("webrtcbin name=rtc bundle-policy=max-bundle {text}");
@@ -51,7 +51,7 @@ impl RawCall {
         pipeline.set_state(gst::State::Playing).unwrap();
         let (talker, says) = (rtc.clone(), out.clone());
         std::thread::spawn(move || talk(socket, &talker, &said, &says));
-        // What is to be sent has its caps by then.
+        // The streams to be sent have their caps by the time of this signal.
         let (ready, is_ready) = channel();
         rtc.connect("on-negotiation-needed", false, move |_| {
             let _ = ready.send(());
@@ -62,12 +62,12 @@ impl RawCall {
         Self { pipeline, _out: out }
     }
 
-    /// The element of that name.
+    /// Returns the element of that name.
     pub fn element(&self, name: &str) -> gst::Element {
         self.pipeline.by_name(name).unwrap_or_else(|| panic!("no {name}"))
     }
 
-    /// Changes each packet before it is encrypted, those of reports among them where `reports` says so.
+    /// Changes each RTP packet before it is encrypted, or with `reports` each RTCP packet.
     pub fn tamper(&self, reports: bool, change: impl Fn(&mut [u8]) + Send + Sync + 'static) {
         let change = std::sync::Arc::new(change);
         let rtc = self.element("rtc").downcast::<gst::Bin>().unwrap();

@@ -86,7 +86,7 @@ impl WebSocket {
     /// Waits for a close frame of that code and reason, and for the end of the connection (FIN) after it.
     pub fn expect_end(mut self, code: u16, reason: &str) {
         self.hear_close(code, reason);
-        // The peer of a server ends nothing itself: it waits for the server to do so (RFC 6455, 7.1.1).
+        // A client does not end the connection itself: it waits for the server's end (RFC 6455, 7.1.1).
         let read = self.ws.get_mut().read(&mut [0; 16]);
         assert_eq!(read.expect("the end of the connection"), 0, "bytes after a close frame");
     }
@@ -97,7 +97,7 @@ impl WebSocket {
         self.ws.close(Some(frame)).unwrap();
     }
 
-    /// Sends bytes as they are, which may be no frame at all.
+    /// Sends raw bytes, which need not be a frame.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.ws.get_mut().write_all(bytes).unwrap();
     }
