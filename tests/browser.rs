@@ -666,10 +666,10 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
         let browser = Browser::start();
         browser.open(&proxy.link());
         let times =
-            common::wait_for("six connections", || Some(proxy.sockets()).filter(|times| times.len() >= 6));
+            common::wait_for("five connections", || Some(proxy.sockets()).filter(|times| times.len() >= 5));
         // The nominal pauses double from one to the next, and chance subtracts up to a half of each.
         let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        for (pause, least) in pauses.iter().zip([0.125, 0.25, 0.5, 1.0, 2.0]) {
+        for (pause, least) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0]) {
             assert!(*pause >= least - 0.02, "{lines:?}: {pauses:?}");
         }
     }
@@ -703,9 +703,9 @@ fn the_pages_rules_hold_on_any_time_and_chance() {
     let (_server, _, browser) = server_and_page(home.path(), "");
     let worst = browser.run(BACKOFF_RUNS);
     assert!(worst["quarter"].as_u64().unwrap() <= 9 && worst["minute"].as_u64().unwrap() <= 14, "{worst}");
-    assert!(worst["longest"].as_f64().unwrap() <= 20_000.0, "{worst}");
-    assert_eq!(worst["grown"], json!([250, 500, 1000, 2000, 4000, 8000, 16000, 20000, 20000]));
-    assert_eq!(worst["after"], json!([250, 0, 500]));
+    assert!(worst["longest"].as_f64().unwrap() <= 15_000.0, "{worst}");
+    assert_eq!(worst["grown"], json!([500, 1000, 2000, 4000, 8000, 15000, 15000, 15000, 15000]));
+    assert_eq!(worst["after"], json!([500, 0, 1000]));
     let watched = browser.run(
         "const { Watch } = await import('/watch.js');
          const watch = new Watch(), said = [];

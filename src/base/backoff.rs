@@ -24,6 +24,11 @@ impl Backoff {
         pause.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0)
     }
 
+    /// Returns whether no attempt has failed since the start or the last [`Backoff::reset`].
+    pub fn is_fresh(&self) -> bool {
+        self.failures == 0
+    }
+
     /// Restarts at the first pause, after an attempt that succeeded and held.
     pub fn reset(&mut self) {
         self.failures = 0;

@@ -16,7 +16,7 @@ use super::{MediaError, part};
 pub enum BusEvent {
     /// It stopped with an error: the element and GStreamer's words.
     Error(String, String),
-    /// A part of the pipeline ([`super::part`]) failed and the rest continues: the part's name and GStreamer's words.
+    /// A part of the pipeline (`media/part.rs`) failed and the rest continues: the part's name and GStreamer's words.
     Part(String, String),
     /// All is played.
     Eos,

@@ -71,7 +71,9 @@ pub(super) fn bound(webrtc: &gst::Element) {
         let now = Duration::from(running_time());
         let is_admitted = sources.lock().unwrap_or_else(PoisonError::into_inner).admit_all(now, named);
         if !is_admitted && !has_told.swap(true, std::sync::atomic::Ordering::Relaxed) {
-            tracing::warn!("a peer has more than {MOST} sources: the others are not taken");
+            tracing::warn!(
+                "a peer uses too many RTP sources (at most {MOST} at a time, {EVER} in all): packets of further ones are dropped"
+            );
         }
         is_admitted
     };

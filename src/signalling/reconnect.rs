@@ -5,6 +5,8 @@
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::base::backoff::Backoff;
+
 /// The first pause after a failure; each further failure doubles the pause.
 pub const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause. Together with one attempt of [`ATTEMPT`] a client is back within 30 s of its server.
@@ -131,12 +133,18 @@ pub enum Ended {
 }
 
 /// Paces the connects of one client: a backoff that resets after a registration has held, and a token bucket.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Reconnect {
-    failures: u32,
+    backoff: Backoff,
     registered: Option<Instant>,
     /// The time at which the token bucket is full again; none if it is full.
     full_at: Option<Instant>,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE), registered: None, full_at: None }
+    }
 }
 
 impl Reconnect {
@@ -156,19 +164,17 @@ impl Reconnect {
     pub fn pause(&mut self, now: Instant, ended: Ended, chance: f64) -> Duration {
         let held = self.registered.take().is_some_and(|at| now.saturating_duration_since(at) >= HELD);
         if held {
-            self.failures = 0;
+            self.backoff.reset();
         }
-        let grown = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16)).min(LONGEST_PAUSE);
-        let grown = grown.mul_f64(1.0 - chance.clamp(0.0, 1.0) / 2.0);
         let pause = match ended {
             Ended::CallOver => Duration::ZERO,
-            Ended::InOrder if self.failures == 0 => Duration::ZERO,
-            Ended::InOrder | Ended::Failed(None) => grown,
-            Ended::Failed(Some(asked)) => asked.min(LONGEST_RETRY_AFTER) + grown,
+            Ended::InOrder if self.backoff.is_fresh() => {
+                self.backoff.next_pause(chance);
+                Duration::ZERO
+            }
+            Ended::InOrder | Ended::Failed(None) => self.backoff.next_pause(chance),
+            Ended::Failed(Some(asked)) => asked.min(LONGEST_RETRY_AFTER) + self.backoff.next_pause(chance),
         };
-        if ended != Ended::CallOver {
-            self.failures = self.failures.saturating_add(1);
-        }
         pause.max(self.next_token(now))
     }
 
