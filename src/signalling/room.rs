@@ -103,10 +103,7 @@ impl Backend for RoomClient {
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
             (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(text),
-            // Text of an ssp server, or the greeting of a socket.io server.
-            (Err(_), Phase::Registering) if line.starts_with(['{', '[']) || line.starts_with("0{") => {
-                foreign(line)
-            }
+            (Err(_), Phase::Registering) if is_of_pools(line) => foreign(line),
             // The first word of a caller, whom the server did not announce.
             (_, Phase::Lobby) => {
                 self.phase = Phase::Session;
@@ -138,6 +135,15 @@ fn peer_message(line: &str) -> Event {
         Ok(message) => Event::Peer(message),
         Err(error) => Event::Junk(error.to_string()),
     }
+}
+
+/// Returns whether a server of pools sent the line: an event of ssp, or the greeting of socket.io.
+fn is_of_pools(line: &str) -> bool {
+    let is_event = || {
+        let value: Result<serde_json::Value, _> = serde_json::from_str(line);
+        value.is_ok_and(|value| value["type"].is_string())
+    };
+    line.starts_with("0{") || is_event()
 }
 
 #[cfg(test)]
@@ -213,6 +219,7 @@ mod tests {
         assert_eq!(client.handle_close(1001, ""), Closing::Silent);
         // The answer of an ssp server to HELLO.
         let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
+        assert!(matches!(client.handle_text("{}"), Event::Junk(_)));
         assert!(matches!(client.handle_text(error), Event::Foreign(words) if words.contains("rtc:error")));
     }
 
