@@ -170,6 +170,9 @@ fn what_cannot_be_passed_on_is_encoded_anew_and_that_is_said() {
         let kbps = |call: &mut Call| call.ann.stats()["video_kbps"].as_u64().unwrap_or(0);
         wait_for("our own encoder", || (1..=1500).contains(&kbps(&mut call)).then_some(()));
         call.moves(60);
+        // A file shows only after four seconds that its key frames are rare.
+        wait_for(why, || call.ann.has_warned(why).then_some(()));
+        call.moves(60);
         // The recording goes on, though it is another stream by now.
         let (recorded, said) = call.end();
         assert!(said.contains(why), "{said}");

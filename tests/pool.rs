@@ -237,7 +237,9 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
     ann.expect(&format!("ROOM_PEER_JOINED {second}"));
     let rooms: Value = serde_json::from_str(&order("GET", "rooms", "").1).unwrap();
     assert_eq!(rooms[0]["room"], "attic");
-    assert_eq!(rooms[0]["peers"][1], json!({"id": "ann", "description": {"name": "Ann"}}));
+    // Peers come in the order of their ids, and those of pools are random.
+    let ann_there = json!({"id": "ann", "description": {"name": "Ann"}});
+    assert!(rooms[0]["peers"].as_array().unwrap().contains(&ann_there), "{rooms}");
     one.expect("rtc:peer");
     one.expect("rtc:request_offers");
 

@@ -185,6 +185,12 @@ impl Program {
         self.seen.iter().filter(fits).cloned().collect()
     }
 
+    /// Returns whether a warning, or a line on stderr, has held these words by now.
+    pub fn has_warned(&mut self, words: &str) -> bool {
+        let warnings = self.all("warning", &[]);
+        warnings.iter().any(|warning| warning.to_string().contains(words)) || self.stderr().contains(words)
+    }
+
     fn stderr(&self) -> String {
         self.stderr.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }
