@@ -19,6 +19,8 @@ struct Last {
     picture: Option<(gst::Buffer, Instant)>,
     /// The time of the one that is shown again, until it came.
     again: Option<gst::ClockTime>,
+    /// Time of the last frame of the source, as the source gave it.
+    given: Option<gst::ClockTime>,
 }
 
 impl Last {
@@ -26,6 +28,26 @@ impl Last {
     const LATER: Duration = Duration::from_millis(1);
     /// A source that goes back by more than that begins anew.
     const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);
+
+    /// Returns a new time, right after the newest frame, for a frame of the source that comes long after its own time: a
+    /// process that was stopped for a while repeats a frame as soon as it continues, and the source's frames of the time
+    /// before follow.
+    fn late(&self, pts: gst::ClockTime) -> Option<gst::ClockTime> {
+        let newest = self.picture.as_ref().and_then(|(picture, _)| picture.pts())?;
+        let is_own = self.again != Some(pts) && self.given.is_some_and(|given| given < pts);
+        let is_late = is_own && pts.saturating_add(Self::ANEW) <= newest;
+        is_late.then(|| newest + gst::ClockTime::from_nseconds(Self::LATER.as_nanos() as u64))
+    }
+
+    /// Accepts a frame as [`Self::take`] does, after it has given a late frame its new time.
+    fn accept(&mut self, buffer: &mut gst::Buffer) -> bool {
+        let own = buffer.pts();
+        let Some(later) = own.and_then(|pts| self.late(pts)) else { return self.take(buffer) };
+        buffer.make_mut().set_pts(later);
+        let is_taken = self.take(buffer);
+        self.given = own;
+        is_taken
+    }
 
     /// Takes a picture; whether it goes on: not if it is from before the last one.
     fn take(&mut self, buffer: &gst::Buffer) -> bool {
@@ -37,6 +59,9 @@ impl Last {
         let behind = newest.zip(buffer.pts()).and_then(|(newest, pts)| newest.checked_sub(pts));
         if behind.is_some_and(|behind| is_again || behind < Self::ANEW) {
             return false;
+        }
+        if !is_again {
+            self.given = buffer.pts();
         }
         self.picture = Some((buffer.clone(), Instant::now()));
         true
@@ -64,10 +89,8 @@ impl Again {
         // then left to free a buffer that the binding has taken.
         pad.peer()?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let mut last = kept.lock().unwrap_or_else(PoisonError::into_inner);
-            match &info.data {
-                Some(gst::PadProbeData::Buffer(buffer)) if !last.take(buffer) => gst::PadProbeReturn::Handled,
-                _ => gst::PadProbeReturn::Ok,
-            }
+            let is_taken = info.buffer_mut().is_none_or(|buffer| last.accept(buffer));
+            if is_taken { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
         Some(Self { pad, last })
     }
@@ -128,6 +151,31 @@ mod tests {
         assert!(!last.take(&late));
         // A source whose time begins anew is not.
         assert!(last.take(&picture(50)));
+    }
+
+    /// After a stop of twelve seconds a frame is repeated first, and the source's frames of that time come late.
+    #[test]
+    fn time_goes_on_after_the_process_was_stopped() {
+        crate::media::init().unwrap();
+        let picture = |ms| {
+            let mut buffer = gst::Buffer::with_size(1).unwrap();
+            buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(ms));
+            buffer
+        };
+        let (mut last, mut newest) = (Last::default(), gst::ClockTime::ZERO);
+        assert!(last.accept(&mut picture(100)));
+        let now = Instant::now();
+        let mut again = last.again(now, now + Duration::from_secs(12)).unwrap();
+        assert!(last.accept(&mut again));
+        for ms in (200..20_000).step_by(100) {
+            let mut frame = picture(ms);
+            if last.accept(&mut frame) {
+                assert!(frame.pts().unwrap() > newest, "{ms}");
+                newest = frame.pts().unwrap();
+            }
+        }
+        assert_eq!(newest.mseconds(), 19_900);
+        assert!(newest > again.pts().unwrap());
     }
 
     /// With many that come at once, as the camera's pictures do: no encode of a call may stop to give key frames.
