@@ -181,7 +181,7 @@ pub(crate) fn ice(bytes: &[u8]) {
 /// Events of a pool, of either side: what is read is written and read again, and the server's edge takes them.
 pub(crate) fn ssp(bytes: &[u8]) {
     let Ok(me) = "me".parse() else { return };
-    let mut endpoint = roomtone::server::ssp::Endpoint::new(me);
+    let mut endpoint = roomtone::server::codec::ssp::Endpoint::new(me);
     for line in text(bytes).lines().take(50) {
         if let Ok(event) = ClientEvent::parse(line) {
             assert_eq!(ClientEvent::parse(&event.to_string()), Ok(event));

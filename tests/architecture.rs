@@ -133,7 +133,7 @@ fn the_pure_layers_do_without_sockets_clocks_chance_and_gstreamer() {
     for (layer, path, code) in sources() {
         if ["protocol", "session", "hub", "sdp"].contains(&layer.as_str())
             || is_back_end(&path)
-            || ["room.rs", "edge.rs", "ssp.rs", "names.rs"]
+            || ["codec/mod.rs", "codec/hello.rs", "codec/ssp.rs", "names.rs"]
                 .iter()
                 .any(|file| path.ends_with(format!("server/{file}")))
         {

@@ -17,10 +17,10 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::Stream;
 
 use super::Timeouts;
-use super::dialect::{Dialect, Heard};
-use super::edge::Edge;
+use super::codec::Edge;
+use super::codec::framing::{Dialect, Heard};
+use super::codec::hello::Rejection;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
-use super::room::Rejection;
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::Switchboard;
 use super::vigil::{Due, Vigil};

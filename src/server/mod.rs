@@ -3,20 +3,15 @@
 //! One port takes TLS and plain connections, told apart by their first byte. Plain ones are for this
 //! machine, or for a proxy in front ([`Config::plain`]).
 
-mod api;
 mod budget;
+pub mod codec;
 mod connection;
-mod dialect;
-mod edge;
 mod guesses;
 mod http;
 pub mod ice;
 mod mailbox;
 mod names;
 mod probe;
-pub mod room;
-mod socketio;
-pub mod ssp;
 mod stream;
 mod switchboard;
 pub mod tls;
@@ -35,7 +30,7 @@ use smol::future::or;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use guesses::Guard;
-use http::Denied;
+use http::{Denied, polling};
 use names::Names;
 use stream::{Gauge, Io, Tcp};
 use switchboard::Switchboard;
@@ -192,7 +187,7 @@ struct Shared {
     api_remote: bool,
     tokens: Option<Tokens>,
     token_guard: Guard,
-    sessions: socketio::Sessions,
+    sessions: polling::Sessions,
 }
 
 /// Counts a connection while it lives.
@@ -268,7 +263,7 @@ impl Server {
             api_remote: config.api_remote,
             tokens: tokens.map(Tokens::new),
             token_guard: Guard::of("tokens"),
-            sessions: socketio::Sessions::default(),
+            sessions: polling::Sessions::default(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })
     }
@@ -342,7 +337,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
         // Polling clients need one request per message.
-        let is_allowed = socketio::is_path(request.uri().path()) || quota.take(Instant::now());
+        let is_allowed = polling::is_path(request.uri().path()) || quota.take(Instant::now());
         let shared = shared.clone();
         async move {
             match is_allowed {

@@ -2,10 +2,10 @@
 
 use hyper::Request;
 
-use super::edge::Edge;
+use super::codec::Edge;
+use super::http::{self, api, polling};
 use super::names::{self, Names};
 use super::token::{self, Tokens};
-use super::{api, http, socketio};
 use crate::hub::Grant;
 use crate::protocol::{PeerId, Secret};
 
@@ -25,13 +25,13 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     }
     let request = request.body(()).map_err(|error| error.to_string())?;
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    let _ = (http::is_upgrade(request.headers()), api::names(path), socketio::is_path(path));
+    let _ = (http::is_upgrade(request.headers()), api::names(path), polling::is_path(path));
     let own = Names::new(vec!["call.example.org".to_owned()])?;
     if own.check(&request, |name| name == "certified.example.org").is_ok() {
         let _ = names::origin_is_allowed(request.headers(), &["https://example.org".to_owned()], true);
     }
     let _ = (
-        socketio::Query::parse(query).is_known(),
+        polling::Query::parse(query).is_known(),
         Edge::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
     );
     let token = token::shown(&request).ok_or("no token")?;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::edge::{Edge, text_length};
+use super::codec::hello::{self, Rejection};
+use super::codec::{Edge, text_length};
 use super::ice::IceServers;
 use super::mailbox::{Inbox, Outbox, Outgoing, Parked, Passed, mailbox};
-use super::room::{self, Rejection};
 use super::stream::Gauge;
 use super::vigil::{self, Probed};
 use crate::base::limit::Bucket;
@@ -262,7 +262,7 @@ impl Switchboard {
                 Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
                 Output::Close(id, reason) => {
                     let Some(gone) = state.connections.remove(&id) else { continue };
-                    let (code, words) = room::close(reason);
+                    let (code, words) = hello::close(reason);
                     gone.outbox.tell(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;

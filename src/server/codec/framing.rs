@@ -7,7 +7,7 @@ use crate::protocol::socketio::{Handshake, Packet};
 
 /// See the module.
 #[derive(Debug)]
-pub(super) enum Dialect {
+pub(in crate::server) enum Dialect {
     /// A line is a message.
     Plain,
     /// Messages as in `Plain`, plus [`PING`], with which the client checks that the server is alive.
@@ -18,7 +18,7 @@ pub(super) enum Dialect {
 
 /// One client's side of socket.io.
 #[derive(Debug, Clone)]
-pub(super) struct SocketIo {
+pub(in crate::server) struct SocketIo {
     /// The socket id that the client receives when it enters the namespace.
     id: String,
     /// Said first, where nothing was said by HTTP.
@@ -29,7 +29,7 @@ pub(super) struct SocketIo {
 
 /// What a message was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(in crate::server) enum Heard {
     /// A line of the protocol.
     Line(String),
     /// A sign of life.
@@ -43,14 +43,14 @@ pub(super) enum Heard {
 }
 
 impl Dialect {
-    pub(super) fn greeting(&self) -> Option<String> {
+    pub(in crate::server) fn greeting(&self) -> Option<String> {
         match self {
             Self::Plain | Self::Extended => None,
             Self::SocketIo(io) => io.greeting.clone().map(|handshake| Packet::Open(handshake).to_string()),
         }
     }
 
-    pub(super) fn read(&mut self, text: &str) -> Heard {
+    pub(in crate::server) fn read(&mut self, text: &str) -> Heard {
         match self {
             Self::Extended if text == PING => Heard::Reply(PONG.to_owned()),
             Self::Plain | Self::Extended => Heard::Line(text.to_owned()),
@@ -58,21 +58,21 @@ impl Dialect {
         }
     }
 
-    pub(super) fn write(&self, line: String) -> String {
+    pub(in crate::server) fn write(&self, line: String) -> String {
         match self {
             Self::Plain | Self::Extended => line,
             Self::SocketIo(_) => Packet::Event(line).to_string(),
         }
     }
 
-    pub(super) fn ping(&self) -> Message {
+    pub(in crate::server) fn ping(&self) -> Message {
         match self {
             Self::Plain | Self::Extended => Message::Ping(Default::default()),
             Self::SocketIo(_) => Message::text(Packet::Ping(String::new()).to_string()),
         }
     }
 
-    pub(super) fn farewell(&self) -> Option<String> {
+    pub(in crate::server) fn farewell(&self) -> Option<String> {
         match self {
             Self::Plain | Self::Extended => None,
             Self::SocketIo(_) => Some(Packet::Disconnect.to_string()),
@@ -82,17 +82,17 @@ impl Dialect {
 
 impl SocketIo {
     /// Returns the state for a client whose handshake took place over HTTP; `id` is its socket id in the namespace.
-    pub(super) fn new(id: String) -> Self {
+    pub(in crate::server) fn new(id: String) -> Self {
         Self { id, greeting: None, is_in: false }
     }
 
     /// Returns the state for a client whose handshake takes place on the WebSocket.
-    pub(super) fn greeted(id: String, greeting: Handshake) -> Self {
+    pub(in crate::server) fn greeted(id: String, greeting: Handshake) -> Self {
         Self { greeting: Some(greeting), ..Self::new(id) }
     }
 
     /// What a packet means.
-    pub(super) fn take(&mut self, packet: Packet) -> Heard {
+    pub(in crate::server) fn take(&mut self, packet: Packet) -> Heard {
         match packet {
             Packet::Event(line) if self.is_in => Heard::Line(line),
             Packet::Connect(_) if !self.is_in => {

@@ -10,19 +10,19 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::http::{Denied, Reply, read_body, reply, text, too_often};
-use super::switchboard::{After, Switchboard};
-use super::{Shared, token};
+use super::{Denied, Reply, read_body, reply, text, too_often};
 use crate::base::net::is_this_machine;
 use crate::hub::Admin;
+use crate::server::switchboard::{After, Switchboard};
+use crate::server::{Shared, token};
 
 /// Where it begins.
-pub(super) const PREFIX: &str = "/api/";
+pub(in crate::server) const PREFIX: &str = "/api/";
 /// The largest description, in bytes.
 const MAX_DESCRIPTION: usize = 64 * 1024;
 
 /// Answers a request below [`PREFIX`] from the address `from`; responds 404 if the server has no API secret.
-pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: IpAddr) -> Reply {
+pub(in crate::server) async fn handle(request: Request<Incoming>, shared: &Shared, from: IpAddr) -> Reply {
     if let Some(refusal) = refuse(&request, shared, from) {
         return refusal;
     }
@@ -62,7 +62,7 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
 }
 
 /// Returns the decoded segments of a path below [`PREFIX`]; none if a segment is not UTF-8.
-pub(super) fn names(path: &str) -> Vec<String> {
+pub(in crate::server) fn names(path: &str) -> Vec<String> {
     let path = path.strip_prefix(PREFIX).unwrap_or_default();
     let names = path.split('/').map(|part| percent_decode_str(part).decode_utf8());
     names.map(|name| Some(name.ok()?.into_owned())).collect::<Option<_>>().unwrap_or_default()

@@ -14,19 +14,19 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 use smol::stream::StreamExt;
 
-use super::dialect::{Dialect, Heard, SocketIo};
-use super::edge::Edge;
-use super::http::{Reply, endpoint_id, read_body, text, too_slow};
-use super::mailbox::{Inbox, Mail, Outgoing};
-use super::room::Rejection;
-use super::ssp::Endpoint;
-use super::switchboard::Switchboard;
-use super::{Counted, Io, Shared, Timeouts, connection, token};
+use super::{Reply, endpoint_id, read_body, text, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
+use crate::server::codec::Edge;
+use crate::server::codec::framing::{Dialect, Heard, SocketIo};
+use crate::server::codec::hello::Rejection;
+use crate::server::codec::ssp::Endpoint;
+use crate::server::mailbox::{Inbox, Mail, Outgoing};
+use crate::server::switchboard::Switchboard;
+use crate::server::{Counted, Io, Shared, Timeouts, connection, token};
 
 /// The most packets of one answer.
 const BATCH: usize = 64;
@@ -41,12 +41,12 @@ const UPGRADE: Duration = Duration::from_secs(10);
 
 /// The sessions that began by HTTP.
 #[derive(Debug, Default)]
-pub(super) struct Sessions {
+pub(in crate::server) struct Sessions {
     all: Mutex<HashMap<String, Arc<Session>>>,
 }
 
 #[derive(Debug)]
-pub(super) struct Session {
+pub(in crate::server) struct Session {
     sid: String,
     /// The token with which the session began, if tokens are needed: the session id alone does not authorize.
     token: Option<Sealed>,
@@ -75,13 +75,13 @@ struct State {
 
 /// What a client asks for, as its query says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(super) struct Query {
+pub(in crate::server) struct Query {
     version: Option<String>,
-    pub(super) sid: Option<String>,
+    pub(in crate::server) sid: Option<String>,
 }
 
 impl Query {
-    pub(super) fn parse(query: &str) -> Self {
+    pub(in crate::server) fn parse(query: &str) -> Self {
         let mut read = Self::default();
         for (key, value) in url::form_urlencoded::parse(query.as_bytes()) {
             match &*key {
@@ -93,17 +93,17 @@ impl Query {
         read
     }
 
-    pub(super) fn is_known(&self) -> bool {
+    pub(in crate::server) fn is_known(&self) -> bool {
         self.version.as_deref() == Some("4")
     }
 }
 
 /// Whether a path is socket.io's.
-pub(super) fn is_path(path: &str) -> bool {
+pub(in crate::server) fn is_path(path: &str) -> bool {
     path.trim_end_matches('/') == socketio::PATH
 }
 
-pub(super) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Handshake {
+pub(in crate::server) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Handshake {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Handshake {
         sid,
@@ -115,7 +115,7 @@ pub(super) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Han
 }
 
 /// An error as clients of socket.io know them (engine.io's codes).
-pub(super) fn error(code: u8, words: &str) -> Reply {
+pub(in crate::server) fn error(code: u8, words: &str) -> Reply {
     text(StatusCode::BAD_REQUEST, serde_json::json!({"code": code, "message": words}).to_string())
 }
 
@@ -126,7 +126,7 @@ impl Sessions {
 
     /// Returns the session `sid` if `token` equals the token with which the session began; a session without a token
     /// accepts any.
-    pub(super) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
+    pub(in crate::server) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
         let session = self.lock().get(sid).cloned()?;
         let is_its = match (&session.token, token) {
             (None, _) => true,
@@ -256,7 +256,7 @@ fn end(shared: &Shared, session: &Session) {
 }
 
 /// Answers a request of a polling client.
-pub(super) async fn handle(
+pub(in crate::server) async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
     address: IpAddr,
@@ -375,7 +375,11 @@ fn open(
 }
 
 /// Moves a session from polling to a WebSocket.
-pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, shared: Arc<Shared>) {
+pub(in crate::server) async fn upgrade(
+    mut ws: WebSocketStream<Io>,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+) {
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
             match Packet::parse(text.as_str()) {

@@ -1,5 +1,8 @@
 //! What the server answers to plain HTTP: the page, its health, and the way up to a WebSocket.
 
+pub(super) mod api;
+pub(super) mod polling;
+
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -17,11 +20,11 @@ use smol::future::or;
 use smol_hyper::rt::FuturesIo;
 use url::Host;
 
-use super::dialect::{Dialect, SocketIo};
-use super::edge::Edge;
+use super::codec::Edge;
+use super::codec::framing::{Dialect, SocketIo};
 use super::names::{WrongHost, origin_is_allowed};
 use super::token::TokenError;
-use super::{Io, Shared, api, connection, socketio, token};
+use super::{Io, Shared, connection, token};
 use crate::base::net::is_this_machine;
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
@@ -34,16 +37,16 @@ macro_rules! script {
         (
             concat!("/", $name, ".js"),
             "text/javascript; charset=utf-8",
-            include_str!(concat!("page/", $name, ".js")),
+            include_str!(concat!("../page/", $name, ".js")),
         )
     };
 }
 
 /// The page's files: path, type, content.
 const FILES: [(&str, &str, &str); 23] = [
-    ("/", "text/html; charset=utf-8", include_str!("page/index.html")),
-    ("/style.css", "text/css; charset=utf-8", include_str!("page/style.css")),
-    ("/icon.svg", "image/svg+xml", include_str!("page/icon.svg")),
+    ("/", "text/html; charset=utf-8", include_str!("../page/index.html")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("../page/icon.svg")),
     script!("address"),
     script!("admission"),
     script!("app"),
@@ -94,9 +97,9 @@ const INSIST: &str = "max-age=15552000";
 /// The most bytes of an oversized body that are read and dropped before the error response.
 const MAX_DROPPED: usize = 16 << 20;
 
-pub(super) type Reply = Response<Full<Bytes>>;
+pub(in crate::server) type Reply = Response<Full<Bytes>>;
 
-pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(in crate::server) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
     let mut reply = Response::new(Full::new(body.into()));
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
@@ -109,13 +112,13 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
     reply
 }
 
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(in crate::server) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
 }
 
 /// The reason why the secret of a request is rejected.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Denied {
+pub(in crate::server) enum Denied {
     #[error(transparent)]
     Token(#[from] TokenError),
     /// The owner of the address sent too many wrong secrets; contains the time to wait.
@@ -154,7 +157,7 @@ fn no_randomness(error: NoRandomness) -> Reply {
 }
 
 /// Answers one request of a connection; `secure` says whether it came over TLS.
-pub(super) async fn handle(
+pub(in crate::server) async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
     from: SocketAddr,
@@ -192,10 +195,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
     if path.starts_with(api::PREFIX) {
         return or(api::handle(request, &shared, from.ip()), too_slow(shared.timeouts.body)).await;
     }
-    if socketio::is_path(path) {
+    if polling::is_path(path) {
         // The origin was checked above.
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut reply = socketio::handle(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
+        let mut reply = polling::handle(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
         let headers = reply.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
@@ -252,7 +255,7 @@ fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
 
 /// Returns the body if it has at most `most` bytes. Reads a longer body up to [`MAX_DROPPED`] and drops it: closing a
 /// connection with unread bytes would send a reset, and the client could lose the response.
-pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>> {
+pub(in crate::server) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>> {
     let (mut kept, mut length) = (vec![], 0);
     while let Some(Ok(frame)) = body.frame().await {
         let Ok(data) = frame.into_data() else { continue };
@@ -268,14 +271,14 @@ pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>
 }
 
 /// Returns the response to a client that exceeds its request rate.
-pub(super) fn too_often() -> Reply {
+pub(in crate::server) fn too_often() -> Reply {
     let mut reply = text(StatusCode::TOO_MANY_REQUESTS, "too many requests; try again in a second\n");
     reply.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     reply
 }
 
 /// Returns, after the time `after`, the response to a request whose body is incomplete.
-pub(super) async fn too_slow(after: Duration) -> Reply {
+pub(in crate::server) async fn too_slow(after: Duration) -> Reply {
     smol::Timer::after(after).await;
     text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")
 }
@@ -322,12 +325,12 @@ fn holds(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|value| value.trim().eq_ignore_ascii_case(token))
 }
 
-pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
+pub(in crate::server) fn is_upgrade(headers: &HeaderMap) -> bool {
     holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
 }
 
 /// Returns the id of an endpoint of a pool: the name in the client's token, or else a random id.
-pub(super) fn endpoint_id(grant: &Grant) -> Result<PeerId, NoRandomness> {
+pub(in crate::server) fn endpoint_id(grant: &Grant) -> Result<PeerId, NoRandomness> {
     match &grant.name {
         Some(name) => Ok(name.clone()),
         None => secret_id()?.parse().map_err(|_| NoRandomness),
@@ -343,16 +346,16 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
     let asks = |what| request.uri().query().unwrap_or_default().split('&').any(|part| part == what);
     let (extended, wants_ice) = (asks(EXTENSION_QUERY), asks(ICE_QUERY));
-    let query = socketio::Query::parse(request.uri().query().unwrap_or_default());
-    let is_socketio = socketio::is_path(request.uri().path());
+    let query = polling::Query::parse(request.uri().query().unwrap_or_default());
+    let is_socketio = polling::is_path(request.uri().path());
     if is_socketio && !query.is_known() {
-        return Ok(socketio::error(5, "Unsupported protocol version"));
+        return Ok(polling::error(5, "Unsupported protocol version"));
     }
     // Either a session that began over HTTP moves to this WebSocket, or a new client connects.
     let began = match query.sid.filter(|_| is_socketio) {
         Some(sid) => match shared.sessions.find(&sid, token::shown(&request).as_deref()) {
             Some(session) => Ok(session),
-            None => return Ok(socketio::error(1, "Session ID unknown")),
+            None => return Ok(polling::error(1, "Session ID unknown")),
         },
         None => match shared.grant(&request, from) {
             Ok(grant) => Err(grant),
@@ -365,7 +368,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
         false if edge.is_extended() => Dialect::Extended,
         false => Dialect::Plain,
         true => {
-            let greeting = socketio::handshake(secret_id()?, &shared.timeouts, false);
+            let greeting = polling::handshake(secret_id()?, &shared.timeouts, false);
             Dialect::SocketIo(SocketIo::greeted(secret_id()?, greeting))
         }
     };
@@ -382,7 +385,7 @@ fn upgrade(mut request: Request<Incoming>, shared: Arc<Shared>, from: IpAddr) ->
         let guard = shared.count_socket(from);
         match began {
             // Boxed, because this future is larger than all others in the same task.
-            Ok(session) => Box::pin(socketio::upgrade(ws, session, shared)).await,
+            Ok(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
             Err(_) if wants_ice => {
                 let line = ServerMessage::IceServers(shared.board.ice_servers()).to_string();
                 Box::pin(connection::tell_once(ws, line, shared.timeouts.closing)).await;

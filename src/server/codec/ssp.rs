@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::edge::{described, text_length};
-use super::room::Rejection;
+use super::hello::Rejection;
+use super::{described, text_length};
 use crate::hub::{Command, Notice};
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, SspError, Version, in_version_1};

@@ -1,9 +1,14 @@
 //! What a connection speaks, between its text and the hub. Pure.
 
+pub(super) mod framing;
+pub mod hello;
+pub mod ssp;
+
 use serde_json::Value;
 
-use super::room::{self, Rejection};
-use super::ssp::Endpoint;
+use hello::Rejection;
+use ssp::Endpoint;
+
 use crate::hub::{Command, Notice, Phase};
 use crate::protocol::{PeerId, socketio};
 
@@ -11,12 +16,12 @@ use crate::protocol::{PeerId, socketio};
 const MAX_TOLD: usize = 4 << 20;
 
 /// Returns the length of a value as JSON, in bytes.
-pub(super) fn text_length(value: &Value) -> usize {
+pub(in crate::server) fn text_length(value: &Value) -> usize {
     if value.is_null() { 4 } else { value.to_string().len() }
 }
 
 /// Returns the descriptions of the peers, up to [`MAX_TOLD`] bytes; null for the peers beyond the limit.
-pub(super) fn described<'a>(
+pub(in crate::server) fn described<'a>(
     peers: impl Iterator<Item = &'a PeerId>,
     describe: impl Fn(&PeerId) -> Value,
 ) -> Vec<(PeerId, Value)> {
@@ -31,7 +36,7 @@ pub(super) fn described<'a>(
 
 /// A connection's protocol, and where it stands in it.
 #[derive(Debug)]
-pub(super) enum Edge {
+pub(in crate::server) enum Edge {
     /// The room protocol; with roomtone's additions or without.
     Room { extended: bool },
     /// ssp.
@@ -40,7 +45,7 @@ pub(super) enum Edge {
 
 impl Edge {
     /// Returns the codec for a request path: ssp, with the endpoint id `id`, on its own paths, else the room protocol.
-    pub(super) fn of(path: &str, extended: bool, id: PeerId) -> Self {
+    pub(in crate::server) fn of(path: &str, extended: bool, id: PeerId) -> Self {
         match path.trim_end_matches('/') {
             "/ssp" | socketio::PATH => Self::Ssp(Endpoint::new(id)),
             _ => Self::Room { extended },
@@ -48,19 +53,23 @@ impl Edge {
     }
 
     /// The client asked for what only roomtone says.
-    pub(super) fn is_extended(&self) -> bool {
+    pub(in crate::server) fn is_extended(&self) -> bool {
         matches!(self, Self::Room { extended: true })
     }
 
-    pub(super) fn decode(&mut self, phase: Phase, line: String) -> Result<Vec<Command>, Rejection> {
+    pub(in crate::server) fn decode(
+        &mut self,
+        phase: Phase,
+        line: String,
+    ) -> Result<Vec<Command>, Rejection> {
         match self {
-            Self::Room { .. } => room::decode(phase, line).map(|command| vec![command]),
+            Self::Room { .. } => hello::decode(phase, line).map(|command| vec![command]),
             Self::Ssp(endpoint) => endpoint.decode(&line),
         }
     }
 
     /// What becomes of a message that is not text.
-    pub(super) fn binary(&mut self) -> Rejection {
+    pub(in crate::server) fn binary(&mut self) -> Rejection {
         match self {
             Self::Room { .. } => {
                 Rejection::Error("ERROR binary messages are not part of this protocol".to_owned())
@@ -74,7 +83,11 @@ impl Edge {
     }
 
     /// What the peer is told, and of whom it is told what the back end says.
-    pub(super) fn encode(&mut self, notice: Notice, describe: impl Fn(&PeerId) -> Value) -> Vec<String> {
+    pub(in crate::server) fn encode(
+        &mut self,
+        notice: Notice,
+        describe: impl Fn(&PeerId) -> Value,
+    ) -> Vec<String> {
         match self {
             Self::Ssp(endpoint) => endpoint.encode(notice, describe),
             Self::Room { extended } => {
@@ -87,7 +100,7 @@ impl Edge {
                 let told = come.into_iter().filter(|(_, description)| !description.is_null());
                 let described = told.map(|(peer, description)| Notice::Described(peer, description));
                 let all = std::iter::once(notice).chain(described);
-                all.filter_map(|notice| room::encode(notice, *extended)).collect()
+                all.filter_map(|notice| hello::encode(notice, *extended)).collect()
             }
         }
     }
