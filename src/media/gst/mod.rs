@@ -1,0 +1,12 @@
+//! GStreamer's ground: its start and end, pipelines and their texts, elements and devices of this machine.
+
+pub mod error;
+mod init;
+pub mod inventory;
+pub(crate) mod isolated_bin;
+pub mod launch;
+pub mod level;
+pub mod pipeline;
+pub(crate) mod rtp;
+
+pub use init::{finish, init, version, warm_up};

@@ -1,0 +1,289 @@
+//! A pipeline with an owner: on the shared clock, its bus read by a task, torn down on a blocking
+//! worker when the owner lets go.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use gst::prelude::*;
+use smol::channel::bounded;
+use smol::stream::StreamExt;
+
+use super::error::MediaError;
+use super::isolated_bin;
+
+/// What a pipeline tells its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BusEvent {
+    /// It stopped with an error: the element and GStreamer's words.
+    Error(String, String),
+    /// A part of the pipeline (`media/part.rs`) failed and the rest continues: the part's name and GStreamer's words.
+    Part(String, String),
+    /// All is played.
+    Eos,
+}
+
+/// The base time of every pipeline: a moment at the start of the process. With one clock and one base
+/// time a buffer's time means the same in all of them.
+static EPOCH: LazyLock<gst::ClockTime> = LazyLock::new(|| gst::SystemClock::obtain().time());
+
+/// See [`EPOCH`].
+pub(crate) fn epoch() -> gst::ClockTime {
+    *EPOCH
+}
+
+/// The time since the epoch of all pipelines.
+pub fn running_time() -> gst::ClockTime {
+    let epoch = *EPOCH;
+    gst::SystemClock::obtain().time().saturating_sub(epoch)
+}
+
+/// The pipelines of this process that are not stopped yet.
+static RUNNING: Running = Running { number: Mutex::new(0), changed: Condvar::new() };
+
+/// How many of something are running.
+#[derive(Debug)]
+struct Running {
+    number: Mutex<usize>,
+    changed: Condvar,
+}
+
+impl Running {
+    fn change(&self, change: impl FnOnce(&mut usize)) {
+        change(&mut self.number.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, patience: Duration) -> usize {
+        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(number, patience, |number| *number > 0);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// Waits until all pipelines are stopped; how many are not by then.
+pub(crate) fn wait_for_all(patience: Duration) -> usize {
+    RUNNING.wait(patience)
+}
+
+/// What is not shown or played yet waits in a pipeline's source, which lets the oldest go where it is too much: as long as
+/// the pipeline's latency, and so much more, for what waited for a packet that was lost comes all at once.
+const SPARE: gst::ClockTime =
+    gst::ClockTime::from_mseconds(crate::media::receive::playout_delay::REPAIR_MOST.as_millis() as u64);
+
+/// Lets all wait in that source that is to wait, whatever the latency becomes. See [`SPARE`].
+pub(crate) fn hold_for_latency(source: &gst_app::AppSrc) {
+    let Some(pad) = source.static_pad("src") else { return };
+    let weak = source.downgrade();
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if let Some(gst::EventView::Latency(event)) = info.event().map(|event| event.view())
+            && let Some(source) = weak.upgrade()
+        {
+            source.set_max_time(event.latency() + SPARE);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Message for a source that requires a user name and a password, or rejects the given ones.
+pub(crate) const NOT_AUTHORIZED: &str =
+    "it wants a user name and a password in its address, or refuses these";
+
+/// Returns the text of an error, in words of its own where GStreamer's message says too little.
+fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
+    match missing {
+        _ if error.matches(gst::ResourceError::NotAuthorized) => NOT_AUTHORIZED.to_owned(),
+        Some(missing) => {
+            format!("GStreamer has no {missing} here; `roomtone doctor` tells which packages are missing")
+        }
+        None => error.message().to_owned(),
+    }
+}
+
+/// Returns the description of a missing plugin, from a `missing-plugin` message of a pipeline.
+fn missing_plugin(structure: Option<&gst::StructureRef>) -> Option<String> {
+    let structure = structure.filter(|structure| structure.name() == "missing-plugin")?;
+    structure.get::<String>("name").ok()
+}
+
+fn is_in(object: &gst::Object, pipeline: &gst::Pipeline) -> bool {
+    object == pipeline.upcast_ref::<gst::Object>() || object.has_as_ancestor(pipeline)
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Owned {
+    pipeline: gst::Pipeline,
+    tasks: Vec<smol::Task<()>>,
+    /// Done on the worker before the pipeline stops: a goodbye, unless it is said or forgotten by then, and
+    /// what must not be cut short.
+    farewell: fn(&gst::Pipeline),
+    finish: fn(&gst::Pipeline),
+    silent: AtomicBool,
+}
+
+impl Owned {
+    /// Takes a pipeline and reads its bus; `on_event` runs on the executor.
+    pub fn new(
+        pipeline: gst::Pipeline,
+        on_event: impl Fn(&gst::Pipeline, BusEvent) + Send + 'static,
+    ) -> Self {
+        let clock = gst::SystemClock::obtain();
+        let epoch = *EPOCH;
+        pipeline.use_clock(Some(&clock));
+        pipeline.set_start_time(gst::ClockTime::NONE);
+        pipeline.set_base_time(epoch);
+        let (stale, is_stale) = bounded(1);
+        let weak = pipeline.downgrade();
+        // It asks each element, which takes long where there are many: once for all that wait for it, and beside the rest.
+        let latency = smol::spawn(async move {
+            while is_stale.recv().await.is_ok() {
+                let Some(pipeline) = weak.upgrade() else { break };
+                let _ = smol::unblock(move || pipeline.recalculate_latency()).await;
+            }
+        });
+        let bus = pipeline.bus().map(|bus| {
+            let weak = pipeline.downgrade();
+            smol::spawn(async move {
+                let mut missing = None;
+                let mut messages = bus.stream_filtered(&[
+                    gst::MessageType::Error,
+                    gst::MessageType::Element,
+                    gst::MessageType::Eos,
+                    gst::MessageType::Latency,
+                ]);
+                while let Some(message) = messages.next().await {
+                    let Some(pipeline) = weak.upgrade() else { break };
+                    let event = match message.view() {
+                        gst::MessageView::Error(error) => {
+                            let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
+                            tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
+                            let words = words(&error.error(), missing.take());
+                            // An element outside the pipeline belonged to a part whose elements have been replaced.
+                            let is_gone = message.src().is_some_and(|src| !is_in(src, &pipeline));
+                            match message.src().and_then(isolated_bin::of) {
+                                Some(part) => BusEvent::Part(part, words),
+                                None if is_gone => BusEvent::Part(source, words),
+                                None => BusEvent::Error(source, words),
+                            }
+                        }
+                        gst::MessageView::Element(element) => {
+                            missing = missing_plugin(element.structure()).or(missing);
+                            continue;
+                        }
+                        gst::MessageView::Eos(_) => BusEvent::Eos,
+                        gst::MessageView::Latency(_) => {
+                            let _ = stale.try_send(());
+                            continue;
+                        }
+                        _ => continue,
+                    };
+                    on_event(&pipeline, event);
+                }
+            })
+        });
+        RUNNING.change(|number| *number += 1);
+        let tasks = bus.into_iter().chain([latency]).collect();
+        Self { pipeline, tasks, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
+    }
+
+    /// With something to be done, on a blocking worker, before the pipeline stops: a goodbye, and what must
+    /// not be cut short.
+    pub(crate) fn with_end(mut self, farewell: fn(&gst::Pipeline), finish: fn(&gst::Pipeline)) -> Self {
+        (self.farewell, self.finish) = (farewell, finish);
+        self
+    }
+
+    /// Does what is to be done before it stops, now.
+    pub(crate) async fn say_farewell(&self) {
+        if !self.silent.swap(true, Ordering::Relaxed) {
+            let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
+            smol::unblock(move || farewell(&pipeline)).await;
+        }
+    }
+
+    /// Forgets what was to be done before it stops.
+    pub(crate) fn without_farewell(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
+    /// Sets it going.
+    pub fn play(&self) -> Result<(), MediaError> {
+        let started = self.pipeline.set_state(gst::State::Playing);
+        started.map(|_| ()).map_err(|error| MediaError::WebRtc(format!("a pipeline does not start: {error}")))
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // Neither the tasks nor a state change may run where a streaming thread could wait for it.
+        self.tasks.clear();
+        let (pipeline, farewell, finish) = (self.pipeline.clone(), self.farewell, self.finish);
+        let silent = self.silent.load(Ordering::Relaxed);
+        smol::unblock(move || {
+            if !silent {
+                farewell(&pipeline);
+            }
+            finish(&pipeline);
+            let _ = pipeline.set_state(gst::State::Null);
+            drop(pipeline);
+            RUNNING.change(|number| *number -= 1);
+        })
+        .detach();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::future::or;
+
+    use super::*;
+
+    #[test]
+    fn the_end_waits_for_what_runs_and_not_for_ever() {
+        let running = Running { number: Mutex::new(1), changed: Condvar::new() };
+        assert_eq!(running.wait(Duration::from_millis(1)), 1);
+        std::thread::scope(|scope| {
+            scope.spawn(|| running.change(|number| *number -= 1));
+            assert_eq!(running.wait(Duration::from_secs(60)), 0);
+        });
+    }
+
+    /// A hundred new data channels of a peer ask for it a hundred times, and hundreds of elements are asked each time.
+    #[test]
+    fn latency_is_looked_for_once_for_all_that_ask_and_holds_nobody_up() {
+        gst::init().unwrap();
+        let made = gst::parse::launch("fakesrc is-live=true ! fakesink name=sink async=false").unwrap();
+        let owned = Owned::new(made.downcast().unwrap(), |_, _| {});
+        owned.play().unwrap();
+        let sink = owned.pipeline().by_name("sink").unwrap();
+        let (asks, asked) = bounded(1000);
+        let (answer, answers) = bounded::<()>(1);
+        sink.static_pad("sink").unwrap().add_probe(gst::PadProbeType::QUERY_UPSTREAM, move |_, info| {
+            if let Some(gst::QueryView::Latency(_)) = info.query().map(|query| query.view()) {
+                let _ = asks.send_blocking(());
+                let _ = answers.recv_blocking();
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let ask = || sink.post_message(gst::message::Latency::new()).unwrap();
+        ask();
+        asked.recv_blocking().unwrap();
+        (0..100).for_each(|_| ask());
+        let pause = |length| async move {
+            smol::Timer::after(Duration::from_millis(length)).await;
+            false
+        };
+        let runs = smol::spawn(async move { !pause(100).await });
+        assert!(smol::block_on(or(runs, pause(10_000))), "the executor waits for the answer");
+        drop(answer);
+        asked.recv_blocking().unwrap();
+        smol::block_on(pause(500));
+        assert!(asked.len() < 10, "asked {} times more", asked.len());
+    }
+}

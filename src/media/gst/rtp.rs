@@ -1,0 +1,123 @@
+//! RTP caps, payloaders and depayloaders of the codecs.
+
+use crate::sdp::codec::TRANSPORT_CC;
+use crate::sdp::{Codec, Kind, Payload};
+
+/// Feedback that both sides can do (RFC 4585, RFC 5104).
+const FEEDBACK: [(&str, &str); 3] =
+    [("nack", "rtcp-fb-nack"), ("nack pli", "rtcp-fb-nack-pli"), ("ccm fir", "rtcp-fb-ccm-fir")];
+
+/// The number that we offer the transport-wide feedback's header extension with.
+const TRANSPORT_CC_ID: u8 = 3;
+
+/// The payload that we offer for a codec.
+pub(crate) fn offered(codec: Codec) -> Payload {
+    let fmtp: &[(&str, &str)] = match codec {
+        Codec::H264 => &[("packetization-mode", "1")],
+        Codec::Opus => &[("minptime", "10"), ("useinbandfec", "1")],
+        Codec::Vp9 => &[("profile-id", "0")],
+        Codec::Vp8 | Codec::Av1 | Codec::H265 | Codec::Pcmu | Codec::Pcma => &[],
+    };
+    let fmtp = fmtp.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let mut feedback = vec!["transport-cc".to_owned()];
+    if codec.kind() == Kind::Video {
+        feedback.extend(FEEDBACK.iter().map(|(name, _)| (*name).to_owned()));
+    }
+    Payload { pt: codec.payload_type(), codec, fmtp, feedback, transport_cc: Some(TRANSPORT_CC_ID) }
+}
+
+/// The same beside payloads that are agreed already: all m-lines of a bundle share their numbers (RFC 9143, 7.1.1).
+pub(crate) fn offered_beside(codec: Codec, known: &[Payload]) -> Payload {
+    let mut payload = offered(codec);
+    if let Some(same) = known.iter().find(|other| other.codec == codec) {
+        payload.pt = same.pt;
+    }
+    if let Some(id) = known.iter().find_map(|other| other.transport_cc) {
+        payload.transport_cc = Some(id);
+    }
+    payload
+}
+
+/// The caps of these payload types, as webrtcbin wants them for a transceiver; with the SSRC that we send with,
+/// which it writes into the SDP.
+pub(crate) fn caps(payloads: &[Payload], ssrc: Option<u32>) -> gst::Caps {
+    payloads.iter().map(|payload| structure(payload, ssrc)).collect()
+}
+
+fn structure(payload: &Payload, ssrc: Option<u32>) -> gst::Structure {
+    let codec = payload.codec;
+    let mut caps = gst::Structure::builder("application/x-rtp")
+        .field("media", codec.kind().as_str())
+        .field("encoding-name", codec.encoding_name())
+        .field("clock-rate", codec.clock_rate() as i32)
+        .field("payload", i32::from(payload.pt));
+    if let Some(ssrc) = ssrc {
+        caps = caps.field("ssrc", ssrc);
+    }
+    if codec == Codec::Opus {
+        caps = caps.field("encoding-params", "2");
+    }
+    // webrtcbin writes level-asymmetry-allowed itself.
+    for (key, value) in payload.fmtp.iter().filter(|(key, _)| key != "level-asymmetry-allowed") {
+        caps = caps.field(key.as_str(), value.as_str());
+    }
+    for (name, field) in FEEDBACK {
+        if payload.feedback.iter().any(|feedback| feedback == name) {
+            caps = caps.field(field, true);
+        }
+    }
+    if let Some(id) = payload.transport_cc {
+        caps = caps.field("rtcp-fb-transport-cc", true).field(format!("extmap-{id}"), TRANSPORT_CC);
+    }
+    caps.build()
+}
+
+/// What makes RTP of an encoded stream, in gst-launch words.
+pub(crate) fn payloader(payload: &Payload, ssrc: u32) -> String {
+    let common = format!("pt={} ssrc={ssrc} mtu=1200", payload.pt);
+    // Payloaders add the header extensions that are asked for behind them.
+    let extension = payload.transport_cc.map_or_else(String::new, |id| {
+        format!(" ! capsfilter caps=\"application/x-rtp,extmap-{id}=(string){TRANSPORT_CC}\"")
+    });
+    let (before, element, behind) = match payload.codec {
+        Codec::Vp8 => ("", "rtpvp8pay picture-id-mode=15-bit", String::new()),
+        Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
+        Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
+        Codec::H265 => ("", "rtph265pay aggregate-mode=zero-latency", String::new()),
+        // The stream's own level differs from the one agreed, which webrtcbin takes for another format;
+        // with level asymmetry allowed (RFC 6184, 8.2.2) it is none.
+        Codec::H264 => {
+            let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
+            let behind =
+                format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
+            // Headers stand before each key frame by then. The payloader would put them before each slice of it; and
+            // a parser here, asked for a key frame, lets it send them as a frame of their own (1.22).
+            ("", "rtph264pay aggregate-mode=zero-latency", behind)
+        }
+        Codec::Opus => ("", "rtpopuspay", String::new()),
+        Codec::Pcmu => ("", "rtppcmupay", String::new()),
+        Codec::Pcma => ("", "rtppcmapay", String::new()),
+    };
+    format!("{before}{element} {common}{extension}{behind}")
+}
+
+/// What makes an encoded stream of RTP, in gst-launch words.
+pub(crate) fn depayloader(codec: Codec) -> &'static str {
+    match codec {
+        Codec::Vp8 => "rtpvp8depay request-keyframe=true wait-for-keyframe=true",
+        Codec::Vp9 => "rtpvp9depay request-keyframe=true wait-for-keyframe=true ! vp9parse",
+        Codec::Av1 => "rtpav1depay request-keyframe=true wait-for-keyframe=true ! av1parse",
+        Codec::H264 => {
+            "rtph264depay request-keyframe=true wait-for-keyframe=true ! h264parse ! \
+             video/x-h264,stream-format=byte-stream,alignment=au"
+        }
+        Codec::H265 => {
+            // (1.22) asks for no key frames: the next one is waited for.
+            "rtph265depay ! h265parse ! \
+             video/x-h265,stream-format=byte-stream,alignment=au"
+        }
+        Codec::Opus => "rtpopusdepay",
+        Codec::Pcmu => "rtppcmudepay",
+        Codec::Pcma => "rtppcmadepay",
+    }
+}

@@ -1,0 +1,274 @@
+//! What is done to an estimate beside the estimator; and an estimate where there is none.
+
+use std::time::{Duration, Instant};
+
+use super::path_quality::Seen;
+
+/// An estimate by the losses alone, for peers without transport-wide feedback.
+#[derive(Debug)]
+pub(super) struct ByLoss {
+    rate: u32,
+    changed: Option<Instant>,
+}
+
+impl ByLoss {
+    /// Begins with that rate, in bit/s.
+    pub(super) fn new(rate: u32) -> Self {
+        Self { rate, changed: None }
+    }
+
+    /// Takes the losses that the peer reports, in 1/256 (RFC 3550, 6.4.1); the rate from now on.
+    pub(super) fn update(&mut self, now: Instant, lost: u8, most: u32) -> u32 {
+        const PAUSE: Duration = Duration::from_secs(1);
+        if self.changed.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
+            return self.rate;
+        }
+        let share = f64::from(lost) / 256.0;
+        // As the loss controller of draft-ietf-rmcat-gcc-02, 6.
+        let factor = match share {
+            share if share > 0.1 => 1.0 - share / 2.0,
+            share if share < 0.02 => 1.05,
+            _ => 1.0,
+        };
+        self.changed = Some(now);
+        self.rate = (f64::from(self.rate) * factor).min(f64::from(most)) as u32;
+        self.rate
+    }
+}
+
+/// What is done to the estimate beside the estimator, which knows trends alone, and has no probes (draft-ietf-rmcat-gcc-02, 5.5):
+///
+/// - It grows by 8 % a second. When all has been well for a while there is more room than that, and at the start, until
+///   something is not, nobody knows how much.
+/// - Where the network is full, what arrives is what it takes. The estimator finds out over a second, goes down for as long as
+///   the queue lasts, and takes what is sent less by then for what arrives at most; from there it comes up again in many
+///   seconds. So it is brought down at once where the queue is long, and back to nearly what the network took once that is
+///   empty.
+#[derive(Debug, Default)]
+pub(super) struct Correction {
+    last: u32,
+    /// Something was not well: the start is over.
+    settled: bool,
+    /// Since when the estimate did not come down and nothing was lost.
+    well: Option<Instant>,
+    grown: Option<Instant>,
+    /// What the network took when it was full last, in bit/s.
+    full: Option<(Instant, u32)>,
+    /// The estimate came down since it went back to that.
+    fell: bool,
+    /// How often it was brought down since the network was empty, and when last.
+    downs: (u32, Option<Instant>),
+}
+
+impl Correction {
+    /// How long all has to be well, and then between two steps.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    const PAUSE: Duration = Duration::from_secs(1);
+    /// The same at the start. A step that is too much shows after a round trip and what the estimator takes for a trend.
+    const FIRST_PATIENCE: Duration = Duration::from_secs(1);
+    const FIRST_PAUSE: Duration = Duration::from_millis(600);
+    /// The network is empty where packets wait no longer than that, and its queue is long from there.
+    const EMPTY: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_millis(100);
+    /// What it took when it was full says what it takes for so long.
+    const MEMORY: Duration = Duration::from_secs(6);
+    /// So much of that, in percent, it is brought back to, and down to: what is left empties the queue.
+    const BACK: u32 = 90;
+    const DOWN: u32 = 75;
+    /// So often, and no sooner one after another: the first may be for what arrived before. Where packets wait as long
+    /// nonetheless, it is for no queue of ours.
+    const DOWNS: u32 = 2;
+    const DOWN_PAUSE: Duration = Duration::from_millis(500);
+
+    /// Takes the estimate, what is seen of the way, and the losses (in 1/256); the estimate to go on with, where it is to be
+    /// another. All in bit/s.
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        estimate: u32,
+        seen: &Seen,
+        lost: u8,
+        most: u32,
+    ) -> Option<u32> {
+        let fell = estimate < self.last;
+        self.last = estimate;
+        self.fell |= fell;
+        if fell || lost > 0 {
+            (self.well, self.settled) = (None, true);
+        }
+        let well = now.saturating_duration_since(*self.well.get_or_insert(now));
+        if let Some(full) = seen.full {
+            self.full = Some((now, full));
+        }
+        let is_known = |(at, _): &(Instant, u32)| now.saturating_duration_since(*at) < Self::MEMORY;
+        let full = self.full.filter(is_known).map(|(_, rate)| rate);
+        if seen.wait < Self::EMPTY {
+            self.downs.0 = 0;
+        }
+        let other = match full {
+            Some(full) => self.follow(now, estimate, seen.wait, lost == 0, (full, most)),
+            None if fell || lost > 0 || estimate >= most => None,
+            // What is not sent shows nothing.
+            None if seen.arrived.is_none_or(|arrived| arrived < estimate / 2) => None,
+            None => self.grow(now, estimate, well).map(|other| other.min(most)),
+        };
+        self.last = other.unwrap_or(estimate);
+        other
+    }
+
+    fn follow(
+        &mut self,
+        now: Instant,
+        estimate: u32,
+        wait: Duration,
+        is_whole: bool,
+        (full, most): (u32, u32),
+    ) -> Option<u32> {
+        let (back, down) = ((full / 100 * Self::BACK).min(most), full / 100 * Self::DOWN);
+        let (downs, last) = self.downs;
+        let is_time = last.is_none_or(|at| now.saturating_duration_since(at) >= Self::DOWN_PAUSE);
+        if wait >= Self::LONG && estimate > down && downs < Self::DOWNS && is_time {
+            self.downs = (downs + 1, Some(now));
+            (self.fell, self.well, self.settled) = (true, None, true);
+            return Some(down);
+        }
+        if self.fell && is_whole && wait < Self::EMPTY && estimate < back {
+            self.fell = false;
+            return Some(back);
+        }
+        None
+    }
+
+    fn grow(&mut self, now: Instant, estimate: u32, well: Duration) -> Option<u32> {
+        let (patience, pause, share) = match self.settled {
+            true => (Self::PATIENCE, Self::PAUSE, 5),
+            false => (Self::FIRST_PATIENCE, Self::FIRST_PAUSE, 3),
+        };
+        let is_time = self.grown.is_none_or(|at| now.saturating_duration_since(at) >= pause);
+        if !is_time || well < patience {
+            return None;
+        }
+        self.grown = Some(now);
+        Some(estimate.saturating_add(estimate / share))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::rate::estimator::LOOK;
+
+    /// Nothing waits, and all that may be sent is.
+    fn clear(estimate: u32) -> Seen {
+        Seen { arrived: Some(estimate), ..Seen::default() }
+    }
+
+    #[test]
+    fn when_all_is_well_for_long_it_grows_faster() {
+        let (mut correction, start) = (Correction::default(), Instant::now());
+        let mut estimate = 300_000;
+        let mut at = |second: u64, lost, estimate| {
+            correction.update(
+                start + Duration::from_secs(second),
+                estimate,
+                &clear(estimate),
+                lost,
+                1_000_000,
+            )
+        };
+        assert_eq!(at(0, 1, estimate), None, "a loss");
+        for second in 1..5 {
+            assert_eq!(at(second, 0, estimate), None);
+        }
+        estimate = at(5, 0, estimate).unwrap();
+        assert_eq!(estimate, 360_000);
+        assert_eq!(at(6, 1, estimate), None, "a loss");
+        assert_eq!(at(10, 0, estimate), None);
+        assert_eq!(at(12, 0, estimate - 1), None, "it came down");
+        assert_eq!(at(13, 0, estimate), None);
+        assert_eq!(at(18, 0, 990_000), Some(1_000_000));
+        assert_eq!(at(20, 0, 1_000_000), None, "no more than that");
+    }
+
+    #[test]
+    fn at_the_start_it_looks_for_the_end_of_the_network_quickly() {
+        let (mut correction, start) = (Correction::default(), Instant::now());
+        let (mut estimate, mut seen) = (600_000, vec![]);
+        for look in 0..20 {
+            let now = start + LOOK * look;
+            if let Some(grown) = correction.update(now, estimate, &clear(estimate), 0, 2_500_000) {
+                seen.push((look, grown));
+                estimate = grown;
+            }
+        }
+        let steps = [(5, 800_000), (8, 1_066_666), (11, 1_422_221), (14, 1_896_294), (17, 2_500_000)];
+        assert_eq!(seen, steps);
+        // What came down once is known.
+        for look in 20..40 {
+            assert_eq!(
+                correction.update(start + LOOK * look, 1_000_000, &clear(1_000_000), 0, 2_500_000),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_sent_says_nothing_of_the_network() {
+        let (mut correction, start) = (Correction::default(), Instant::now());
+        for look in 0..100 {
+            assert_eq!(correction.update(start + LOOK * look, 600_000, &clear(200_000), 0, 2_500_000), None);
+        }
+        assert!(correction.update(start + LOOK * 100, 600_000, &clear(500_000), 0, 2_500_000).is_some());
+    }
+
+    #[test]
+    fn once_the_network_is_empty_it_goes_back_to_nearly_what_the_network_took_when_it_was_full() {
+        let (mut correction, start) = (Correction::default(), Instant::now());
+        let mut at = |ms: u64, estimate, wait, full, lost| {
+            let seen = Seen { wait: Duration::from_millis(wait), full, ..clear(estimate) };
+            correction.update(start + Duration::from_millis(ms), estimate, &seen, lost, 2_500_000)
+        };
+        assert_eq!(at(0, 1_100_000, 5, None, 0), None);
+        assert_eq!(at(200, 1_110_000, 60, Some(1_000_000), 0), None);
+        assert_eq!(at(400, 850_000, 80, Some(1_000_000), 0), None);
+        assert_eq!(at(600, 600_000, 50, Some(1_000_000), 0), None, "it is full still");
+        assert_eq!(at(800, 600_000, 15, None, 3), None, "something was lost");
+        assert_eq!(at(1000, 600_000, 15, None, 0), Some(900_000));
+        assert_eq!(at(1200, 890_000, 5, None, 0), Some(900_000), "it came down by itself");
+        // Near the end of the network the estimator's own steps are enough; after a while there may be more.
+        let grown: Vec<_> =
+            (1400..8000).step_by(200).filter_map(|ms| Some((ms, at(ms, 910_000, 5, None, 0)?))).collect();
+        assert_eq!(grown[0], (6600, 1_092_000));
+    }
+
+    #[test]
+    fn a_long_queue_brings_it_down_at_once_and_not_for_ever() {
+        let (mut correction, start) = (Correction::default(), Instant::now());
+        let mut at = |ms: u64, estimate, wait, full| {
+            let seen = Seen { wait: Duration::from_millis(wait), full, ..clear(estimate) };
+            correction.update(start + Duration::from_millis(ms), estimate, &seen, 0, 2_500_000)
+        };
+        assert_eq!(at(0, 2_000_000, 5, None), None);
+        // The network takes 600 kbit/s now; half of what is looked at arrived before.
+        assert_eq!(at(200, 2_000_000, 150, Some(1_000_000)), Some(750_000));
+        assert_eq!(at(400, 760_000, 250, Some(600_000)), None, "not at once again");
+        assert_eq!(at(800, 760_000, 250, Some(600_000)), Some(450_000));
+        for ms in (1000..20_000).step_by(200) {
+            assert_eq!(at(ms, 500_000, 250, Some(500_000)), None, "it is no queue of ours");
+        }
+    }
+
+    #[test]
+    fn losses_bring_the_rate_down_and_it_comes_back() {
+        let (mut by_loss, mut now) = (ByLoss::new(1_000_000), Instant::now());
+        assert_eq!(by_loss.update(now, 128, 1_000_000), 750_000);
+        assert_eq!(by_loss.update(now, 128, 1_000_000), 750_000, "one report counts once");
+        let mut next = |lost| {
+            now += Duration::from_secs(1);
+            by_loss.update(now, lost, 1_000_000)
+        };
+        assert_eq!(next(13), 750_000, "5 % is nothing to act on");
+        assert_eq!(next(0), 787_500);
+        assert_eq!((0..20).map(|_| next(0)).last(), Some(1_000_000));
+    }
+}

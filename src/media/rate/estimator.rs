@@ -1,0 +1,302 @@
+//! How much the network takes to a peer: estimated by `rtpgccbwe` from transport-wide feedback (Google congestion
+//! control), or from the losses that a peer reports which does not speak that.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use super::correction::{ByLoss, Correction};
+use super::path_quality::{Passed, Seen, Way};
+use super::retransmissions::Repeats;
+
+/// Between two looks at the estimate.
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
+
+/// More is never asked of a network, in bit/s.
+const MOST: u32 = 400_000_000;
+
+/// Less is hardly a call, in bit/s.
+const LEAST: u32 = 100_000;
+
+/// What a packet of sound takes besides the sound: headers of RTP, SRTP, UDP and IP, 50 times a second, in bit/s.
+const SOUND_HEADERS: u32 = 24_000;
+
+/// Below that for all together sound makes do with less (bit/s).
+const NARROW: u32 = 200_000;
+
+/// How what the network takes is given to what is sent, in bit/s.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// For each stream of sound.
+    pub(crate) sound: u32,
+    /// For each stream of pictures.
+    pub(crate) pictures: u32,
+}
+
+impl Shares {
+    /// Sound first; what is left is for the pictures, less a twentieth for their packets' headers.
+    pub(crate) fn of(all: u32, sounds: u32, pictures: u32, sound_wanted: u32) -> Self {
+        let sound = if all < NARROW { sound_wanted / 2 } else { sound_wanted };
+        let left = all.saturating_sub(sounds.saturating_mul(sound.saturating_add(SOUND_HEADERS)));
+        Self { sound, pictures: left / 20 * 19 / pictures.max(1) }
+    }
+}
+
+/// The estimate of one connection.
+#[derive(Debug)]
+pub(crate) struct Congestion {
+    by_loss: Mutex<ByLoss>,
+    correction: Mutex<Correction>,
+    most: u32,
+    last: AtomicU32,
+    /// Losses are the network's nature.
+    is_noisy: AtomicBool,
+    /// Whether the peer has reported on received packets: until then the estimate is only its start value.
+    is_known: AtomicBool,
+}
+
+/// An estimator beside the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
+/// which comes up every way into webrtcbin. In the way it would hold packets back until they fit the estimate exactly,
+/// so that each picture would take as long to leave as until the next one.
+#[derive(Debug)]
+pub(crate) struct Estimator {
+    element: gst::Element,
+    is_heard: Arc<AtomicBool>,
+    way: Arc<Mutex<Way>>,
+}
+
+impl Estimator {
+    /// Beside that pad, over which packets leave; it begins with that rate (bit/s). None where there is no element
+    /// for it.
+    pub(crate) fn beside(pad: &gst::Pad, pipeline: &gst::Pipeline, start: u32) -> Option<Self> {
+        let element = gst::ElementFactory::make("rtpgccbwe")
+            .property("min-bitrate", LEAST)
+            .property("max-bitrate", MOST)
+            .property("estimated-bitrate", start.max(LEAST))
+            .build()
+            .ok()?;
+        pipeline.add(&element).ok()?;
+        element.sync_state_with_parent().ok()?;
+        let is_heard = Arc::new(AtomicBool::new(false));
+        let heard = is_heard.clone();
+        element.connect_notify(Some("estimated-bitrate"), move |_, _| heard.store(true, Ordering::Relaxed));
+        let way = Arc::new(Mutex::new(Way::default()));
+        let (feed, of) = (element.static_pad("src")?.downgrade(), way.clone());
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
+            if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
+                let mut way = of.lock().unwrap_or_else(PoisonError::into_inner);
+                packets(event).into_iter().for_each(|packet| way.take(packet));
+                drop(way);
+                feed.send_event(event.to_owned());
+            }
+            gst::PadProbeReturn::Ok
+        });
+        Some(Self { element, is_heard, way })
+    }
+
+    /// Goes on from that, in bit/s.
+    pub(crate) fn go_on_from(&self, estimate: u32) {
+        self.element.set_property("estimated-bitrate", estimate);
+    }
+
+    /// What it found; none before the first feedback.
+    pub(crate) fn found(&self) -> Option<Found> {
+        let estimate = || self.element.property("estimated-bitrate");
+        let seen = || self.way.lock().unwrap_or_else(PoisonError::into_inner).look();
+        self.is_heard.load(Ordering::Relaxed).then(|| Found { estimate: estimate(), seen: seen() })
+    }
+}
+
+/// What an estimator found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Found {
+    /// In bit/s.
+    pub(crate) estimate: u32,
+    seen: Seen,
+}
+
+/// The packets that a feedback names.
+fn packets(event: &gst::EventRef) -> Vec<Passed> {
+    let all = event.structure().and_then(|all| all.get::<gst::glib::ValueArray>("packets").ok());
+    let one = |packet: gst::Structure| {
+        let time = |name| packet.get::<gst::ClockTime>(name).ok().map(Duration::from);
+        let arrived = time("remote-ts").filter(|_| packet.get::<bool>("lost") == Ok(false));
+        Some(Passed {
+            left: time("local-ts")?,
+            arrived,
+            bits: packet.get::<u32>("size").ok()?.saturating_mul(8),
+        })
+    };
+    all.iter().flat_map(|all| all.iter()).filter_map(|packet| one(packet.get().ok()?)).collect()
+}
+
+impl Congestion {
+    /// Begins with that rate for all together (bit/s), and goes up to that one.
+    pub(crate) fn of(start: u32, most: u32) -> Self {
+        Self {
+            by_loss: Mutex::new(ByLoss::new(start)),
+            correction: Mutex::default(),
+            most,
+            last: AtomicU32::new(start),
+            is_noisy: AtomicBool::new(false),
+            is_known: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the peer has reported on received packets, by transport feedback or RTCP reports.
+    pub(crate) fn hear(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the bandwidth estimate in bit/s; `None` before the peer's first report.
+    pub(crate) fn known(&self) -> Option<u32> {
+        self.is_known.load(Ordering::Relaxed).then(|| self.last())
+    }
+
+    /// What the network takes, in bit/s: as an estimator found, or by the losses that the peer reports (in 1/256). Where
+    /// what is lost is noise, it does not come down. And what the estimator is to go on from, where that is something else.
+    pub(crate) fn look(&self, found: Option<Found>, lost: u8) -> (u32, Option<u32>) {
+        let now = Instant::now();
+        let is_noisy = found.is_some_and(|found| found.seen.is_noisy);
+        self.is_noisy.store(is_noisy, Ordering::Relaxed);
+        let rate = match &found {
+            Some(Found { estimate, seen }) => {
+                let (estimate, lost) =
+                    if is_noisy { (self.last().max(*estimate), 0) } else { (*estimate, lost) };
+                let mut correction = self.correction.lock().unwrap_or_else(PoisonError::into_inner);
+                correction.update(now, estimate, seen, lost, self.most).unwrap_or(estimate)
+            }
+            None => {
+                let mut by_loss = self.by_loss.lock().unwrap_or_else(PoisonError::into_inner);
+                by_loss.update(now, lost, self.most)
+            }
+        };
+        self.last.store(rate, Ordering::Relaxed);
+        (rate, found.filter(|found| found.estimate != rate).map(|_| rate))
+    }
+
+    /// Lets this webrtcbin send again only so much of what is asked for. Where losses are the network's nature, that is lost as
+    /// often as the rest, and there is no time to ask for it a second time: it is sent twice.
+    pub(crate) fn limit_repeats(self: &Arc<Self>, webrtc: &gst::Element) {
+        /// Marks what was not asked for.
+        const TWICE: &str = "twice";
+        /// What is lost is often lost together.
+        const APART: Duration = Duration::from_millis(3);
+        let own = Arc::downgrade(self);
+        crate::media::webrtc::transport::with_each(webrtc, &["rtprtxsend"], move |element| {
+            let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
+            let Some(pad) = element.static_pad("src") else { return };
+            pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
+                let (Some(own), Some(request)) =
+                    (own.upgrade(), crate::media::webrtc::transport::repeat_request(info))
+                else {
+                    return gst::PadProbeReturn::Ok;
+                };
+                let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
+                if !repeats.allow(Instant::now(), own.last()) {
+                    return gst::PadProbeReturn::Handled;
+                }
+                if own.is_noisy.load(Ordering::Relaxed) && !request.has_field(TWICE) {
+                    let (pad, mut request) = (pad.downgrade(), request.to_owned());
+                    request.set(TWICE, true);
+                    smol::spawn(async move {
+                        smol::Timer::after(APART).await;
+                        if let Some(pad) = pad.upgrade() {
+                            pad.send_event(gst::event::CustomUpstream::new(request));
+                        }
+                    })
+                    .detach();
+                }
+                gst::PadProbeReturn::Ok
+            });
+        });
+    }
+
+    /// Where it is now, in bit/s.
+    pub(crate) fn last(&self) -> u32 {
+        self.last.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn found(estimate: u32, is_noisy: bool) -> Option<Found> {
+        Some(Found { estimate, seen: Seen { is_noisy, ..Seen::default() } })
+    }
+
+    #[test]
+    fn what_is_lost_by_nature_is_sent_again_twice() {
+        crate::media::gst::init().unwrap();
+        let congestion = Arc::new(Congestion::of(1_000_000, MOST));
+        let bin = gst::Pipeline::new();
+        congestion.limit_repeats(bin.upcast_ref());
+        let element = gst::ElementFactory::make("rtprtxsend").build().unwrap();
+        bin.add(&element).unwrap();
+        let pad = element.static_pad("src").unwrap();
+        pad.set_active(true).unwrap();
+        let seen = Arc::new(AtomicU32::new(0));
+        let count = seen.clone();
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+        let ask = || {
+            let request = gst::Structure::builder("GstRTPRetransmissionRequest").field("seqnum", 7_u32);
+            pad.send_event(gst::event::CustomUpstream::new(request.field("ssrc", 1_u32).build()));
+        };
+        ask();
+        assert_eq!(seen.load(Ordering::Relaxed), 1);
+        congestion.look(found(1_000_000, true), 25);
+        ask();
+        let until = Instant::now() + Duration::from_secs(5);
+        while seen.load(Ordering::Relaxed) < 3 {
+            assert!(Instant::now() < until, "not twice");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // No more often than that, and no more than is allowed at all.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(seen.load(Ordering::Relaxed), 3);
+        (0..1000).for_each(|_| ask());
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(seen.load(Ordering::Relaxed) < 100, "{seen:?}");
+    }
+
+    #[test]
+    fn sound_comes_first() {
+        assert_eq!(Shares::of(1_072_000, 1, 1, 48_000), Shares { sound: 48_000, pictures: 950_000 });
+        assert_eq!(Shares::of(100_000, 1, 1, 48_000), Shares { sound: 24_000, pictures: 49_400 });
+        assert_eq!(Shares::of(0, 1, 1, 48_000), Shares { sound: 24_000, pictures: 0 });
+        assert_eq!(Shares::of(2_000_000, 0, 2, 48_000).pictures, 950_000);
+    }
+
+    #[test]
+    fn the_estimate_stays_where_it_was_for_noise() {
+        let congestion = Congestion::of(1_000_000, 2_000_000);
+        assert_eq!(congestion.look(found(1_000_000, true), 26), (1_000_000, None));
+        assert_eq!(congestion.look(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
+        assert_eq!(congestion.look(found(900_000, false), 26), (900_000, None));
+        assert_eq!(congestion.look(found(950_000, true), 26), (950_000, None), "it may grow");
+    }
+
+    proptest! {
+        /// Whatever a peer reports, nothing overflows and no more is given than there is.
+        #[test]
+        fn nonsense_gives_no_more_than_there_is(
+            all: u32, sounds in 0..50_u32, pictures in 0..50_u32, wanted: u32, losses in prop::collection::vec(any::<u8>(), 0..50)
+        ) {
+            let shares = Shares::of(all, sounds, pictures, wanted);
+            prop_assert!(u64::from(shares.pictures) * u64::from(pictures) <= u64::from(all));
+            let (mut by_loss, mut now) = (ByLoss::new(all), Instant::now());
+            for lost in losses {
+                now += Duration::from_secs(1);
+                prop_assert!(by_loss.update(now, lost, wanted) <= wanted.max(all));
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! A room in one window and one speaker: the pictures of all peers in a grid, their sound mixed, and
+//! both recorded where that is wanted. Peers come and go while it runs.
+
+pub mod layout;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use gst::prelude::*;
+use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
+use smol::channel::Sender;
+
+use super::concealment;
+use super::output::Output;
+use super::recorder::{Input as RecordInput, Recorded, Recorder};
+use super::track::Track;
+use crate::media::gst::error::MediaError;
+use crate::media::gst::pipeline::{self, BusEvent, Owned};
+use crate::media::gst::{inventory, isolated_bin, launch, level};
+use crate::media::send::voice::Reference;
+use crate::sdp::{Codec, Kind};
+
+/// The window's size, and frames a second.
+const WIDTH: u32 = 1280;
+const HEIGHT: u32 = 720;
+const FPS: u32 = 30;
+/// How much later than the earliest a peer's media may be to be mixed in time.
+const LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(150);
+
+/// One peer's media in a mix; it leaves the mix when this is dropped.
+#[derive(Debug)]
+pub struct Seat {
+    mixer: Arc<Mixer>,
+    number: u64,
+}
+
+impl Seat {
+    /// Goes on with another track of the same codec; until its first frame the last one stays.
+    pub fn follow(&self, track: &Track) {
+        let mut inputs = self.mixer.lock();
+        let input = inputs.all.iter_mut().find(|input| input.number == self.number);
+        if let Some(Err(error)) = input.map(|input| input.link.change_producer(&track.producer, false)) {
+            tracing::warn!("a picture or a sound does not go on: {error}");
+        }
+    }
+
+    /// What stands under its picture from now on.
+    pub fn label(&self, label: &str) {
+        let inputs = self.mixer.lock();
+        let input = inputs.all.iter().find(|input| input.number == self.number);
+        if let Some(text) = input.and_then(|input| input.bin.by_name("text")) {
+            write(&text, label);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let (mixer, number) = (self.mixer.clone(), self.number);
+        // Waits for a streaming thread.
+        smol::unblock(move || mixer.remove(number)).detach();
+    }
+}
+
+#[derive(Debug)]
+struct Input {
+    number: u64,
+    /// Display name of the peer.
+    label: String,
+    bin: gst::Bin,
+    pad: gst::Pad,
+    link: ConsumptionLink,
+}
+
+#[derive(Debug, Default)]
+struct Inputs {
+    all: Vec<Input>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Mixer {
+    kind: Kind,
+    inputs: Mutex<Inputs>,
+    mix: gst::Element,
+    producer: StreamProducer,
+    owned: Owned,
+}
+
+impl Mixer {
+    fn start(kind: Kind, failures: Sender<String>) -> Result<Arc<Self>, MediaError> {
+        // Something that never stops keeps the mix running while nobody is there.
+        let text = match kind {
+            Kind::Video => format!(
+                "videotestsrc is-live=true pattern=black ! {caps} ! compositor name=mix background=black \
+                 min-upstream-latency={latency} ! {caps} ! appsink name=out max-buffers=4 drop=true",
+                caps =
+                    format_args!("video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate={FPS}/1"),
+                latency = LATENCY.nseconds(),
+            ),
+            Kind::Audio => format!(
+                "audiotestsrc is-live=true wave=silence samplesperbuffer=480 ! {caps} ! audiomixer name=mix \
+                 min-upstream-latency={latency} ! {caps} ! appsink name=out max-buffers=50 drop=true",
+                caps = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=2",
+                latency = LATENCY.nseconds(),
+            ),
+        };
+        let pipeline = launch::parse(&text)?;
+        let mix: gst::Element = launch::by_name(&pipeline, "mix")?;
+        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+        let mixer = Arc::new(OnceLock::<Weak<Self>>::new());
+        let of = mixer.clone();
+        let owned = Owned::new(pipeline, move |_, event| match event {
+            BusEvent::Error(element, reason) => {
+                let _ = failures.try_send(format!("the room's {kind} stopped: {reason} ({element})"));
+            }
+            // A peer's undecodable media must not affect the others.
+            BusEvent::Part(part, reason) => {
+                let mixer = of.get().and_then(Weak::upgrade);
+                if let Some((mixer, number, label)) = mixer.and_then(|mixer| mixer.input_of(&part)) {
+                    let text =
+                        format!("the {kind} of {label} cannot be decoded and leaves the room's: {reason}");
+                    let _ = failures.try_send(text);
+                    smol::unblock(move || mixer.remove(number)).detach();
+                }
+            }
+            BusEvent::Eos => {}
+        });
+        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+        owned.play()?;
+        let made = Arc::new(Self { kind, inputs: Mutex::default(), mix, producer, owned });
+        let _ = mixer.set(Arc::downgrade(&made));
+        Ok(made)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inputs> {
+        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the input whose elements are in this part.
+    fn input_of(self: Arc<Self>, part: &str) -> Option<(Arc<Self>, u64, String)> {
+        let found = {
+            let inputs = self.lock();
+            let input = inputs.all.iter().find(|input| input.bin.name() == part)?;
+            (input.number, input.label.clone())
+        };
+        Some((self, found.0, found.1))
+    }
+
+    fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
+        let failed = |what: &str| MediaError::WebRtc(format!("{peer} cannot be mixed: {what}"));
+        // One that fails would end the mix for all.
+        let decoder = inventory::software_decoder(track.codec)?.way;
+        let text = match self.kind {
+            Kind::Video => format!(
+                "appsrc name=in ! {decoder} ! videoconvert ! textoverlay name=text halignment=left \
+                 valignment=bottom shaded-background=true ! queue name=end max-size-buffers=3 leaky=downstream"
+            ),
+            Kind::Audio => {
+                format!(
+                    "appsrc name=in ! {decoder} ! audioconvert ! audioresample ! queue name=end leaky=downstream"
+                )
+            }
+        };
+        let bin = launch::parse_bin_ending(&text, "end")?;
+        isolated_bin::name(&bin);
+        concealment::after_first_loss(&bin);
+        if let Some(text) = bin.by_name("text") {
+            write(&text, peer);
+            text.set_property_from_str("font-desc", "Sans 10");
+        }
+        let appsrc =
+            bin.by_name("in").and_downcast::<gst_app::AppSrc>().ok_or_else(|| failed("no appsrc"))?;
+        let end = bin.by_name("end").filter(|_| self.kind == Kind::Audio);
+        if let Some(pad) = end.and_then(|end| end.static_pad("sink")) {
+            let counters = track.counters.clone();
+            level::watch(&pad, move |samples| counters.meter.take(samples));
+        }
+        pipeline::hold_for_latency(&appsrc);
+        let pipeline = self.owned.pipeline();
+        let mut inputs = self.lock();
+        pipeline.add(&bin).map_err(|_| failed("add"))?;
+        let pad = self.mix.request_pad_simple("sink_%u").ok_or_else(|| failed("no pad"))?;
+        let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the decoder"))?;
+        src.link(&pad).map_err(|_| failed("link"))?;
+        // First its settings, among them that it is live and its format, then its start.
+        let link = track.producer.add_consumer(&appsrc).map_err(|error| failed(&error.to_string()))?;
+        bin.sync_state_with_parent().map_err(|_| failed("state"))?;
+        inputs.next += 1;
+        let number = inputs.next;
+        inputs.all.push(Input { number, label: peer.to_owned(), bin, pad, link });
+        self.arrange(&inputs);
+        Ok(Seat { mixer: self.clone(), number })
+    }
+
+    fn remove(&self, number: u64) {
+        let mut inputs = self.lock();
+        let Some(at) = inputs.all.iter().position(|input| input.number == number) else { return };
+        let input = inputs.all.remove(at);
+        self.arrange(&inputs);
+        drop(inputs);
+        let Input { bin, pad, link, .. } = input;
+        drop(link);
+        let _ = bin.set_state(gst::State::Null);
+        let _ = self.owned.pipeline().remove(&bin);
+        self.mix.release_request_pad(&pad);
+    }
+
+    /// Gives every picture its place in the grid.
+    fn arrange(&self, inputs: &Inputs) {
+        if self.kind != Kind::Video {
+            return;
+        }
+        for (input, place) in inputs.all.iter().zip(layout::places(inputs.all.len(), WIDTH, HEIGHT)) {
+            let set =
+                |name: &str, value: u32| input.pad.set_property(name, i32::try_from(value).unwrap_or(0));
+            set("xpos", place.x);
+            set("ypos", place.y);
+            set("width", place.width);
+            set("height", place.height);
+            if input.pad.has_property("sizing-policy") {
+                input.pad.set_property_from_str("sizing-policy", "keep-aspect-ratio");
+            }
+        }
+    }
+}
+
+fn write(overlay: &gst::Element, text: &str) {
+    // Pango reads markup.
+    overlay.set_property("text", gst::glib::markup_escape_text(text).as_str());
+}
+
+/// What a stage shows, plays and records.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StageConfig {
+    /// Where the grid goes.
+    pub show: Option<String>,
+    /// Where the mixed sound goes.
+    pub play: Option<String>,
+    /// The file that both go into.
+    pub record: Option<PathBuf>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Stage {
+    _outputs: Vec<Output>,
+    recorder: Mutex<Option<Recorder>>,
+    video: Option<Arc<Mixer>>,
+    audio: Option<Arc<Mixer>>,
+}
+
+impl Stage {
+    /// Starts what is wanted of it. What it plays is heard by `reference`.
+    pub fn start(
+        config: &StageConfig,
+        reference: Option<&Arc<Reference>>,
+        failures: &Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let mixer = |kind, output: &Option<String>| {
+            let wanted = output.is_some() || config.record.is_some();
+            wanted.then(|| Mixer::start(kind, failures.clone())).transpose()
+        };
+        let video = mixer(Kind::Video, &config.show)?;
+        let audio = mixer(Kind::Audio, &config.play)?;
+        let mut outputs = Vec::new();
+        for (mixer, output) in [(&video, &config.show), (&audio, &config.play)] {
+            if let (Some(mixer), Some(output)) = (mixer, output) {
+                let failures = failures.clone();
+                outputs.push(Output::of_raw(mixer.kind, &mixer.producer, output, reference, failures)?);
+            }
+        }
+        let recorder = match (&config.record, &video, &audio) {
+            (Some(path), Some(video), Some(audio)) => Some(record(path, video, audio, failures)?),
+            _ => None,
+        };
+        Ok(Self { _outputs: outputs, recorder: Mutex::new(recorder), video, audio })
+    }
+
+    fn mixer(&self, kind: Kind) -> Option<&Arc<Mixer>> {
+        match kind {
+            Kind::Video => self.video.as_ref(),
+            Kind::Audio => self.audio.as_ref(),
+        }
+    }
+
+    /// Mixes a peer's track in, as long as the seat is held.
+    pub fn add(&self, track: &Track, peer: &str) -> Result<Option<Seat>, MediaError> {
+        self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
+    }
+
+    /// Returns the path of the file being recorded, if any.
+    pub fn recording(&self) -> Option<PathBuf> {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        recorder.as_ref().map(|recorder| recorder.path().to_owned())
+    }
+
+    /// Completes the recording, if there is any.
+    pub async fn finish(&self) -> Option<Recorded> {
+        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match recorder {
+            Some(recorder) => Some(recorder.finish().await),
+            None => None,
+        }
+    }
+}
+
+fn record(
+    path: &Path,
+    video: &Mixer,
+    audio: &Mixer,
+    failures: &Sender<String>,
+) -> Result<Recorder, MediaError> {
+    let encoder = |codec, bitrate: u32| -> Result<String, MediaError> {
+        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.way)?;
+        let values =
+            [("bitrate", Some(bitrate.to_string())), ("bitrate_bps", Some((bitrate * 1000).to_string()))];
+        launch::fill(&text, &values)
+    };
+    let input = |mixer: &Mixer, through| RecordInput {
+        producer: mixer.producer.clone(),
+        kind: mixer.kind,
+        counters: None,
+        through,
+        most: gst::ClockTime::SECOND,
+    };
+    let inputs = [
+        input(video, format!("videoconvert ! {}", encoder(Codec::Vp8, 2500)?)),
+        input(audio, format!("audioconvert ! {}", encoder(Codec::Opus, 64)?)),
+    ];
+    let mut recorder = Recorder::open(path, failures.clone())?;
+    inputs.iter().try_for_each(|input| recorder.add_input(input))?;
+    recorder.begin()?;
+    Ok(recorder)
+}

@@ -1,0 +1,309 @@
+//! The jitter buffers of a connection, one for each stream that comes: what they ask for again, how long they wait for it,
+//! and how late what they give is.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::prelude::*;
+
+use super::playout_delay::{Delays, Late, Sample};
+use crate::media::gst::pipeline::running_time;
+use crate::media::webrtc::transport::repeat_request;
+
+/// One of them.
+#[derive(Debug)]
+struct Buffer {
+    ssrc: u32,
+    element: gst::glib::WeakRef<gst::Element>,
+    /// Whether what is lost is asked for again.
+    repairs: AtomicBool,
+    /// How many packets were how late since the last sample.
+    late: [AtomicU32; Late::STEPS],
+    /// When the last packets came, in ns of the running time, by their sequence numbers' last digits.
+    arrivals: [AtomicU64; 256],
+    requests: Mutex<Requests>,
+}
+
+impl Buffer {
+    fn requests(&self) -> MutexGuard<'_, Requests> {
+        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One that asks again waits as long as that takes, and others no longer than what comes waits anyway.
+    fn set(&self, element: &gst::Element, delays: Delays) {
+        let repairs = self.repairs.load(Ordering::Relaxed);
+        let wait = if repairs { delays.repair } else { delays.playout }.as_millis() as u32;
+        if element.property::<u32>("latency") != wait {
+            element.set_property("latency", wait);
+        }
+        element.set_property("rtx-retry-timeout", delays.retry.as_millis() as i32);
+    }
+
+    /// When the last packet with such a number came, in ns of the running time.
+    fn arrival(&self, number: u16) -> &AtomicU64 {
+        &self.arrivals[usize::from(number) % self.arrivals.len()]
+    }
+
+    /// Sees what comes into the jitter buffer, what it asks for, and how late after its time it gives each packet. Where
+    /// nothing is asked for again, waiting for what was lost makes nothing good, so what counts there is when a packet came.
+    fn watch(self: &Arc<Self>, element: &gst::Element) {
+        let (Some(sink), Some(src)) = (element.static_pad("sink"), element.static_pad("src")) else { return };
+        let buffer = self.clone();
+        sink.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(number) = info.buffer().and_then(|packet| number(packet)) {
+                let now = running_time();
+                buffer.arrival(number).store(now.nseconds(), Ordering::Relaxed);
+                buffer.requests().come(now.into(), number);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let buffer = self.clone();
+        sink.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            if let Some(Ok(number)) = repeat_request(info).map(|request| request.get::<u32>("seqnum")) {
+                buffer.requests().ask(running_time().into(), number as u16);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let buffer = self.clone();
+        src.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let times = info.buffer().and_then(|packet| Some((packet.pts()?, number(packet)?)));
+            let Some((due, number)) = times else { return gst::PadProbeReturn::Ok };
+            let there = match buffer.repairs.load(Ordering::Relaxed) {
+                true => running_time().nseconds(),
+                false => buffer.arrival(number).load(Ordering::Relaxed),
+            };
+            let step = Late::step(Duration::from_nanos(there.saturating_sub(due.nseconds())));
+            buffer.late[step].fetch_add(1, Ordering::Relaxed);
+            gst::PadProbeReturn::Ok
+        });
+    }
+}
+
+/// What a stream was asked for again, and the round trip that its answers show. The jitter buffer's own takes an answer to a
+/// first request for one to the second, so that it asks ever earlier.
+#[derive(Debug, Default)]
+struct Requests {
+    /// By sequence number: when it was asked for, and whether it was only once. The oldest first.
+    open: VecDeque<(u16, Duration, bool)>,
+    trip: Option<Duration>,
+}
+
+impl Requests {
+    /// So many are remembered.
+    const MOST: usize = 256;
+
+    fn ask(&mut self, now: Duration, number: u16) {
+        if let Some((_, _, is_first)) = self.open.iter_mut().find(|(open, ..)| *open == number) {
+            *is_first = false;
+            return;
+        }
+        if self.open.len() == Self::MOST {
+            self.open.pop_front();
+        }
+        self.open.push_back((number, now, true));
+    }
+
+    fn come(&mut self, now: Duration, number: u16) {
+        let Some(at) = self.open.iter().position(|(open, ..)| *open == number) else { return };
+        let Some((_, asked, true)) = self.open.remove(at) else { return };
+        let took = now.saturating_sub(asked);
+        // Smoothed as TCP's (RFC 6298, 2.3).
+        self.trip = Some(self.trip.map_or(took, |trip| (trip * 7 + took) / 8));
+    }
+}
+
+/// All of one connection.
+#[derive(Debug)]
+pub(crate) struct JitterBuffers {
+    all: Mutex<Vec<Arc<Buffer>>>,
+    delays: Mutex<Delays>,
+}
+
+impl JitterBuffers {
+    /// Those that this webrtcbin makes from now on.
+    pub(crate) fn of(webrtc: &gst::Element, delays: Delays) -> Arc<Self> {
+        let buffers = Arc::new(Self { all: Mutex::default(), delays: Mutex::new(delays) });
+        let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
+        if let Some(rtpbin) = rtpbin {
+            let made = buffers.clone();
+            rtpbin.connect("new-jitterbuffer", false, move |args| {
+                made.add(&args.get(1)?.get().ok()?, args.get(3)?.get().ok()?);
+                None
+            });
+        }
+        buffers
+    }
+
+    fn add(&self, element: &gst::Element, ssrc: u32) {
+        // Else the first picture waits for what may have been sent before it.
+        element.set_property("faststart-min-packets", 2_u32);
+        let buffer = Arc::new(Buffer {
+            ssrc,
+            element: element.downgrade(),
+            repairs: AtomicBool::new(false),
+            late: std::array::from_fn(|_| AtomicU32::new(0)),
+            arrivals: std::array::from_fn(|_| AtomicU64::new(0)),
+            requests: Mutex::default(),
+        });
+        buffer.watch(element);
+        buffer.set(element, self.delays());
+        let mut all = self.lock();
+        all.retain(|buffer| buffer.element.upgrade().is_some());
+        all.push(buffer);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Buffer>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Those that are still there. What is done with them is done without the lock: it may wait for one that is being made.
+    fn all(&self) -> Vec<(Arc<Buffer>, gst::Element)> {
+        self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
+    }
+
+    /// Returns whether any jitter buffer exists, that is, whether media was received.
+    pub(crate) fn is_any(&self) -> bool {
+        !self.all().is_empty()
+    }
+
+    /// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
+    /// (1.22) looks at the last m-line of a bundle alone: with sound there, nothing is ever asked for again.
+    pub(crate) fn ask_again(&self, pad: &gst::Pad) {
+        let caps = pad.current_caps();
+        let Some(stream) = caps.as_ref().and_then(|caps| caps.structure(0)) else { return };
+        let (Ok(ssrc), Ok(true)) = (stream.get::<u32>("ssrc"), stream.get::<bool>("rtcp-fb-nack")) else {
+            return;
+        };
+        for (buffer, element) in self.all().into_iter().filter(|(buffer, _)| buffer.ssrc == ssrc) {
+            element.set_property("do-retransmission", true);
+            // More often, and for what is only late, is a flood that makes a full network fuller.
+            element.set_property("rtx-max-retries", 3_i32);
+            if element.has_property("rtx-next-seqnum") {
+                element.set_property("rtx-next-seqnum", false);
+            }
+            buffer.repairs.store(true, Ordering::Relaxed);
+            buffer.set(&element, self.delays());
+        }
+    }
+
+    /// From now on they wait so long.
+    pub(crate) fn set(&self, webrtc: &gst::Element, delays: Delays) {
+        let before = {
+            let mut now = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *now, delays)
+        };
+        for (buffer, element) in self.all() {
+            buffer.set(&element, delays);
+        }
+        if delays.playout != before.playout {
+            let _ = webrtc.post_message(gst::message::Latency::builder().src(webrtc).build());
+        }
+    }
+
+    /// How long they wait.
+    pub(crate) fn delays(&self) -> Delays {
+        *self.delays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whoever takes what comes out of that pad waits for [`Delays::playout`], not as long as is waited for what was
+    /// lost: a picture that comes again is shown late, and the next one in time.
+    pub(crate) fn tell_playout(self: &Arc<Self>, pad: &gst::Pad) {
+        let buffers = Arc::downgrade(self);
+        pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM | gst::PadProbeType::PULL, move |_, info| {
+            if let Some(gst::QueryViewMut::Latency(latency)) = info.query_mut().map(|query| query.view_mut())
+                && let Some(buffers) = buffers.upgrade()
+            {
+                let (live, _, most) = latency.result();
+                let playout = gst::ClockTime::from_nseconds(buffers.delays().playout.as_nanos() as u64);
+                latency.set(live, playout, most.map(|most| most.max(playout)));
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// What they tell by now.
+    pub(crate) fn sample(&self, round_trip: Option<Duration>) -> Sample {
+        let mut all = Sample { round_trip, ..Sample::default() };
+        for (buffer, element) in self.all() {
+            let stats = element.property::<gst::Structure>("stats");
+            let number = |name: &str| stats.get::<u64>(name).unwrap_or_default();
+            all.jitter = all.jitter.max(Duration::from_nanos(number("avg-jitter")));
+            let repairs = buffer.repairs.load(Ordering::Relaxed);
+            let late = if repairs { &mut all.pictures } else { &mut all.sound };
+            for (step, count) in buffer.late.iter().enumerate() {
+                late.add(step, count.swap(0, Ordering::Relaxed));
+            }
+            if !repairs {
+                all.too_late += number("num-late");
+            }
+            all.round_trip = all.round_trip.max(buffer.requests().trip);
+        }
+        all
+    }
+
+    /// The packets that were asked for again, and those of them that came in time.
+    pub(crate) fn repaired(&self) -> (u64, u64) {
+        let mut all = (0, 0);
+        for (_, element) in self.all() {
+            let stats = element.property::<gst::Structure>("stats");
+            let number = |name: &str| stats.get::<u64>(name).unwrap_or_default();
+            all = (all.0 + number("rtx-count"), all.1 + number("rtx-success-count"));
+        }
+        all
+    }
+}
+
+/// A packet's sequence number (RFC 3550, 5.1).
+fn number(packet: &gst::BufferRef) -> Option<u16> {
+    let mut number = [0; 2];
+    packet.copy_to_slice(2, &mut number).is_ok().then(|| u16::from_be_bytes(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_asked_for_once_tells_the_round_trip() {
+        const MS: Duration = Duration::from_millis(1);
+        let mut requests = Requests::default();
+        requests.ask(Duration::ZERO, 7);
+        requests.come(100 * MS, 8);
+        assert_eq!(requests.trip, None, "nobody asked for that");
+        requests.come(100 * MS, 7);
+        assert_eq!(requests.trip, Some(100 * MS));
+        // An answer to the first request that comes just after the second.
+        requests.ask(200 * MS, 9);
+        requests.ask(299 * MS, 9);
+        requests.come(300 * MS, 9);
+        assert_eq!(requests.trip, Some(100 * MS));
+        requests.ask(400 * MS, 10);
+        requests.come(580 * MS, 10);
+        assert_eq!(requests.trip, Some(110 * MS));
+        // A peer that never answers.
+        (0..=u16::MAX).for_each(|number| requests.ask(1000 * MS, number));
+        assert_eq!(requests.open.len(), Requests::MOST);
+    }
+
+    #[test]
+    fn what_was_lost_is_waited_for_by_those_that_ask_again_alone() {
+        crate::media::gst::init().unwrap();
+        let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
+        let ms = Duration::from_millis;
+        let delays = |playout, repair| Delays { playout: ms(playout), repair: ms(repair), retry: ms(145) };
+        let buffers = JitterBuffers::of(&webrtc, delays(10, 360));
+        let make = || gst::ElementFactory::make("rtpjitterbuffer").build().unwrap();
+        let (pictures, sound) = (make(), make());
+        buffers.add(&pictures, 1);
+        buffers.add(&sound, 2);
+        assert_eq!(sound.property::<u32>("latency"), 10);
+        buffers.lock()[0].repairs.store(true, Ordering::Relaxed);
+        buffers.set(&webrtc, delays(30, 400));
+        let latency = |buffer: &gst::Element| buffer.property::<u32>("latency");
+        assert_eq!((latency(&pictures), latency(&sound)), (400, 30));
+        assert_eq!(pictures.property::<i32>("rtx-retry-timeout"), 145);
+        assert_eq!(buffers.delays().playout, ms(30));
+    }
+}

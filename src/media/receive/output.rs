@@ -1,0 +1,362 @@
+//! Where received media goes: a window, a speaker, or a pipeline of the user's.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst_utils::{ConsumptionLink, StreamProducer};
+use smol::channel::Sender;
+
+use super::track::{Counters, Track};
+use super::{concealment, playout_delay};
+use crate::media::gst::error::MediaError;
+use crate::media::gst::launch::{self, Folder};
+use crate::media::gst::pipeline::{self, BusEvent, Owned};
+use crate::media::gst::{inventory, level};
+use crate::media::send::voice::Reference;
+use crate::sdp::Kind;
+
+/// What a speaker holds, and plays at once, in µs.
+const SPEAKER: [(&str, i64); 2] = [("buffer-time", 50_000), ("latency-time", 10_000)];
+
+/// Sinks give all before them 20 ms to do their work, and speakers hold 200 ms. Decoding takes less than what comes waits
+/// anyway, and a picture that is late is better shown late than not at all.
+fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
+    let set = move |element: &gst::Element| {
+        if element.has_property("processing-deadline") {
+            element.set_property("processing-deadline", 0_u64);
+        }
+        if kind == Kind::Video && element.has_property("max-lateness") {
+            element.set_property("max-lateness", -1_i64);
+        }
+        for (name, time) in SPEAKER {
+            // What somebody chose stays.
+            let spec = element.find_property(name);
+            let default = spec.and_then(|spec| spec.default_value().get::<i64>().ok());
+            if default.is_some_and(|default| element.property::<i64>(name) == default) {
+                element.set_property(name, time);
+            }
+        }
+    };
+    pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
+    // Those that are made later, by an autovideosink.
+    pipeline.connect_deep_element_added(move |_, _, element| set(element));
+}
+
+/// The first picture need not wait for what may come unevenly after it: it is taken for as much older as all that comes
+/// waits at least.
+fn show_first_at_once(appsrc: &gst_app::AppSrc) {
+    let reserve = gst::ClockTime::try_from(playout_delay::LEAST).unwrap_or_default();
+    let Some(pad) = appsrc.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(buffer) = info.buffer_mut() {
+            let buffer = buffer.make_mut();
+            buffer.set_pts(buffer.pts().map(|time| time.saturating_sub(reserve)));
+            buffer.set_dts(buffer.dts().map(|time| time.saturating_sub(reserve)));
+        }
+        gst::PadProbeReturn::Remove
+    });
+}
+
+/// A running output of one track.
+#[derive(Debug)]
+pub struct Output(Arc<Mutex<Option<Running>>>);
+
+#[derive(Debug)]
+struct Running {
+    link: ConsumptionLink,
+    _pipeline: Owned,
+}
+
+/// A way to show or play a track: its whole pipeline, and what decodes in it.
+#[derive(Debug, Clone)]
+struct Way {
+    text: String,
+    decoder: &'static str,
+}
+
+/// The whole pipeline of an output: its decoder, and the named or given pipeline.
+fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, MediaError> {
+    let output = match output.contains('!') || output.split_whitespace().count() > 1 {
+        true => output.to_owned(),
+        false => match launch::named(Folder::Output, output) {
+            // A lone element is a pipeline too.
+            Err(MediaError::UnknownName { .. }) if inventory::is_installed(output) => output.to_owned(),
+            named => named?,
+        },
+    };
+    let output = launch::fill(&output, &[("peer", Some(peer.to_owned()))])?;
+    let convert = match kind {
+        Kind::Video => "videoconvert",
+        Kind::Audio => "audioconvert ! audio/x-raw,format=S16LE ! identity name=meter ! audioresample",
+    };
+    Ok(format!("appsrc name=in ! {decoder} ! {convert} ! {output}"))
+}
+
+/// Where sound goes by on its way to be played.
+fn meter(pipeline: &gst::Pipeline) -> Option<gst::Pad> {
+    pipeline.by_name("meter")?.static_pad("src")
+}
+
+/// Refuses an output that could not be built, before a call begins.
+pub fn check(kind: Kind, output: &str) -> Result<(), MediaError> {
+    launch::parse(&text(kind, "identity", output, "peer")?).map(|_| ())
+}
+
+impl Output {
+    /// Decodes a track into an output: a name of `pipelines/output` or a pipeline's text, which may
+    /// hold `{peer}`. What it plays is heard by `reference`. Its failure goes to `failures` and stops nothing else.
+    pub fn start(
+        track: &Track,
+        output: &str,
+        peer: &str,
+        reference: Option<&Arc<Reference>>,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let ways = inventory::decoders(track.codec)?.into_iter().map(|choice| {
+            let text = text(track.kind(), choice.way, output, peer)?;
+            Ok(Way { text, decoder: choice.element })
+        });
+        let counters = track.counters.clone();
+        let setting = Setting {
+            kind: track.kind(),
+            meter: Some(counters),
+            reference: reference.cloned(),
+            failures,
+            has_told: Arc::default(),
+        };
+        Self::run(&track.producer, ways.collect::<Result<_, MediaError>>()?, setting)
+    }
+
+    /// Goes on with another track of the same codec.
+    pub fn follow(&mut self, track: &Track) {
+        let mut running = lock(&self.0);
+        let link = running.as_mut().map(|running| &mut running.link);
+        if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
+            tracing::warn!("an output does not go on: {error}");
+        }
+    }
+
+    /// The same of raw frames.
+    pub(crate) fn of_raw(
+        kind: Kind,
+        producer: &StreamProducer,
+        output: &str,
+        reference: Option<&Arc<Reference>>,
+        failures: Sender<String>,
+    ) -> Result<Self, MediaError> {
+        let way = Way { text: text(kind, "queue", output, "room")?, decoder: "" };
+        let setting =
+            Setting { kind, meter: None, reference: reference.cloned(), failures, has_told: Arc::default() };
+        Self::run(producer, vec![way], setting)
+    }
+
+    fn run(producer: &StreamProducer, ways: Vec<Way>, setting: Setting) -> Result<Self, MediaError> {
+        let running = Arc::new(Mutex::new(None));
+        start(&running, producer, ways, setting)?;
+        Ok(Self(running))
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        drop(lock(&self.0).take());
+    }
+}
+
+/// What stays the same of an output, whatever decodes for it.
+#[derive(Debug, Clone)]
+struct Setting {
+    kind: Kind,
+    meter: Option<Arc<Counters>>,
+    reference: Option<Arc<Reference>>,
+    failures: Sender<String>,
+    /// Whether a decoding failure of the stream was reported already.
+    has_told: Arc<AtomicBool>,
+}
+
+/// Pause before decoding restarts after the last available decoder failed: the peer may cause an error with each frame.
+const REST: Duration = Duration::from_secs(1);
+
+/// Starts the first way that works. When its decoder fails later, the next one takes its place.
+fn start(
+    place: &Arc<Mutex<Option<Running>>>,
+    producer: &StreamProducer,
+    mut ways: Vec<Way>,
+    setting: Setting,
+) -> Result<(), MediaError> {
+    let way = ways.remove(0);
+    let started = play(place, producer, &way, &ways, &setting);
+    match (started, ways.first()) {
+        (Ok(running), _) => {
+            *lock(place) = Some(running);
+            Ok(())
+        }
+        (Err(error), None) => Err(error),
+        (Err(error), Some(next)) => {
+            // A decoder that does not even start fails for every stream.
+            inventory::give_up(way.decoder);
+            fell_back(way.decoder, next.decoder, &error.to_string());
+            start(place, producer, ways, setting)
+        }
+    }
+}
+
+fn play(
+    place: &Arc<Mutex<Option<Running>>>,
+    producer: &StreamProducer,
+    way: &Way,
+    others: &[Way],
+    setting: &Setting,
+) -> Result<Running, MediaError> {
+    let pipeline = launch::parse(&way.text)?;
+    let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+    hurry(&pipeline, setting.kind);
+    concealment::after_first_loss(&pipeline);
+    if let Some(pad) = meter(&pipeline) {
+        setting.reference.iter().for_each(|reference| reference.hear(&pad));
+        if let Some(counters) = setting.meter.clone() {
+            level::watch(&pad, move |samples| counters.meter.take(samples));
+        }
+    }
+    let (weak, of, others, again) = (Arc::downgrade(place), way.decoder, others.to_vec(), setting.clone());
+    let this = way.clone();
+    let is_over = AtomicBool::new(false);
+    let owned = Owned::new(pipeline, move |_, event| {
+        let BusEvent::Error(element, reason) = event else { return };
+        // What fails takes others with it, which say so too.
+        if is_over.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        if of.is_empty() || !element.starts_with(of) {
+            let kind = again.kind;
+            let _ = again.failures.try_send(format!("the {kind} output stopped: {reason} ({element})"));
+            return;
+        }
+        // A decoder's error at run time concerns only this stream, so that the decoder stays in use for others.
+        let (ways, rest) = match others.first() {
+            Some(next) => {
+                fell_back(of, next.decoder, &reason);
+                (others.clone(), Duration::ZERO)
+            }
+            None => {
+                if !again.has_told.swap(true, Ordering::Relaxed) {
+                    let text = format!("some of the {} cannot be decoded: {reason} ({element})", again.kind);
+                    let _ = again.failures.try_send(text);
+                }
+                (vec![this.clone()], REST)
+            }
+        };
+        // The link knows the current producer of the track, which may have changed.
+        let (weak, again) = (weak.clone(), again.clone());
+        smol::spawn(async move {
+            smol::Timer::after(rest).await;
+            let Some(place) = weak.upgrade() else { return };
+            let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
+            let Some(producer) = producer else { return };
+            let (kind, failures) = (again.kind, again.failures.clone());
+            if let Err(error) = start(&place, &producer, ways, again) {
+                let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
+            }
+        })
+        .detach();
+    });
+    pipeline::hold_for_latency(&appsrc);
+    if setting.kind == Kind::Video {
+        show_first_at_once(&appsrc);
+    }
+    let link = producer.add_consumer(&appsrc);
+    let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+    owned.play()?;
+    Ok(Running { link, _pipeline: owned })
+}
+
+fn fell_back(decoder: &'static str, next: &str, error: &str) {
+    tracing::warn!("{decoder} does not decode: {error}; {next} takes its place");
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::send::capture::{Capture, SourceConfig};
+    use crate::media::send::encode::{Encoders, Rates};
+    use crate::sdp::Codec;
+
+    #[test]
+    fn a_decoder_that_fails_gives_way_to_the_next() {
+        crate::media::gst::init().unwrap();
+        smol::block_on(async {
+            let (failures, failed) = smol::channel::bounded(16);
+            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
+            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
+            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+            let way = |decoder: &str, name| Way {
+                text: text(Kind::Video, decoder, "identity name=shown ! fakesink sync=false", "peer")
+                    .unwrap(),
+                decoder: name,
+            };
+            let ways = vec![
+                way("nosuchdec", "nosuchdec"),
+                way("identity name=failing error-after=20 ! vp8dec", "failing"),
+                way("vp8dec", "vp8dec"),
+            ];
+            let setting = Setting {
+                kind: Kind::Video,
+                meter: None,
+                reference: None,
+                failures,
+                has_told: Arc::default(),
+            };
+            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+            let first = playing().unwrap();
+            // Another one by and by, and pictures come out of it.
+            loop {
+                smol::Timer::after(std::time::Duration::from_millis(20)).await;
+                let Some(now) = playing().filter(|now| *now != first) else { continue };
+                let shown = now.by_name("shown").and_then(|shown| shown.static_pad("src")).unwrap();
+                if shown.current_caps().is_some() {
+                    break;
+                }
+            }
+            assert!(failed.is_empty());
+        });
+    }
+
+    #[test]
+    fn the_last_decoder_is_tried_again_and_told_of_once() {
+        crate::media::gst::init().unwrap();
+        smol::block_on(async {
+            let (failures, failed) = smol::channel::bounded(16);
+            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
+            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
+            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+            let decoder = "identity name=failing error-after=5 ! vp8dec";
+            let text = text(Kind::Video, decoder, "fakesink sync=false", "peer").unwrap();
+            let ways = vec![Way { text, decoder: "failing" }];
+            let setting = Setting {
+                kind: Kind::Video,
+                meter: None,
+                reference: None,
+                failures,
+                has_told: Arc::default(),
+            };
+            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 3 {
+                smol::Timer::after(Duration::from_millis(20)).await;
+                let now = lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+                seen.extend(now.filter(|now| !seen.contains(now)));
+            }
+            assert!(failed.recv().await.unwrap().starts_with("some of the video cannot be decoded"));
+            assert!(failed.is_empty(), "{:?}", failed.try_recv());
+        });
+    }
+}

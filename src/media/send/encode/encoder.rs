@@ -1,0 +1,469 @@
+//! One encode of one source, whose rate, size and frames a second can change while it runs.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
+
+use super::shape::Shape;
+use super::threads;
+use crate::media::gst::error::MediaError;
+use crate::media::gst::launch;
+use crate::media::gst::pipeline::{BusEvent, Owned};
+use crate::media::send::capture::Capture;
+use crate::media::send::encoded_source::{self, Encoded};
+use crate::media::send::last_frame::Again;
+use crate::sdp::{Codec, Kind};
+
+/// A change smaller than that is not worth it.
+const NOTICEABLE: f64 = 0.03;
+
+/// Raw frames to encode, and what makes them, where the source gives encoded ones.
+#[derive(Debug, Clone)]
+pub(super) struct Raw {
+    pub(super) kind: Kind,
+    pub(super) fps: u32,
+    pub(super) producer: StreamProducer,
+    pub(super) _decoded: Option<Arc<Capture>>,
+}
+
+/// One encode of one source, or what passes an encoded source on. Whoever sends of it holds it.
+#[derive(Debug)]
+pub struct Encoder {
+    codec: Codec,
+    producer: StreamProducer,
+    link: Mutex<ConsumptionLink>,
+    owned: Owned,
+    /// What it takes its frames from.
+    from: Mutex<From>,
+    /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
+    rate: Option<(Settings, String, u32)>,
+    bitrate: AtomicU32,
+    /// What is made of a source of that size.
+    shape: Mutex<(Shape, (u32, u32))>,
+    fps: u32,
+    is_broken: Arc<AtomicBool>,
+    /// When a key frame was asked for last.
+    forced: Arc<Mutex<Option<Instant>>>,
+    /// The last picture.
+    again: Option<Again>,
+}
+
+#[derive(Debug)]
+enum From {
+    Raw { _held: Raw },
+    Encoded(Encoded),
+}
+
+/// What an encoder is made around.
+struct Parts {
+    owned: Owned,
+    appsrc: gst_app::AppSrc,
+    producer: StreamProducer,
+    is_broken: Arc<AtomicBool>,
+    forced: Arc<Mutex<Option<Instant>>>,
+}
+
+/// From frames that come to encoded ones, in gst-launch words. What it fails of later is told to `failed`.
+fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Parts, MediaError> {
+    let text = format!("appsrc name=in ! {through} ! appsink name=out max-buffers=100 drop=false");
+    let pipeline = launch::parse(&text)?;
+    let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
+    let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out")?;
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = is_broken.clone();
+    let owned = Owned::new(pipeline, move |_, event| {
+        if let BusEvent::Error(element, reason) = event
+            && !broken.swap(true, Ordering::Relaxed)
+        {
+            failed(format!("{reason} ({element})"));
+        }
+    });
+    let forced = limit_key_frames(&appsink);
+    hold_back_end(&appsink);
+    use_common_times(&appsink);
+    let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
+    Ok(Parts { owned, appsrc, producer, is_broken, forced })
+}
+
+impl Encoder {
+    /// Starts an encode in gst-launch words. What it fails of later is told to `failed`.
+    pub(super) fn start(
+        (codec, text): (Codec, &str),
+        bitrate: u32,
+        raw: Raw,
+        failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, MediaError> {
+        let filled = launch::fill(
+            text,
+            &[("bitrate", Some((bitrate / 1000).to_string())), ("bitrate_bps", Some(bitrate.to_string()))],
+        )?;
+        let adapt = match codec.kind() {
+            Kind::Video => "videorate name=rate drop-only=true ! videoscale ! capsfilter name=shape !",
+            Kind::Audio => "audioconvert ! audioresample !",
+        };
+        let parts = build(&format!("{adapt} {filled}"), failed)?;
+        if let Some(pad) = parts.appsrc.static_pad("src") {
+            threads::follow(parts.owned.pipeline(), &pad);
+        }
+        let again = parts.owned.pipeline().by_name("rate").and_then(|rate| Again::after(&rate));
+        let rate = rate_property(text).and_then(|(name, unit)| {
+            let elements = parts.owned.pipeline().iterate_elements().into_iter().filter_map(Result::ok);
+            let encodes = |element: &gst::Element| {
+                let class = element.factory().and_then(|f| f.metadata("klass").map(str::to_owned));
+                class.is_some_and(|class| class.contains("Encoder")) && element.has_property(&name)
+            };
+            elements.into_iter().find(encodes).map(|element| (Settings::of(element), name, unit))
+        });
+        let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
+        // Two frames: a slow encoder drops pictures and does not queue them.
+        if raw.kind == Kind::Video {
+            settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / raw.fps.max(1)));
+        }
+        let (producer, fps) = (raw.producer.clone(), raw.fps);
+        let encoder = Self::run(codec, parts, From::Raw { _held: raw }, &producer, settings)?;
+        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, again, ..encoder })
+    }
+
+    /// Passes on what is encoded already, unless that is muted.
+    pub(super) fn pass(
+        encoded: &Encoded,
+        is_muted: Arc<AtomicBool>,
+        failed: impl Fn(String) + Send + 'static,
+    ) -> Result<Self, MediaError> {
+        let parts = build(encoded_source::through(encoded.codec), failed)?;
+        if let Some(pad) = parts.appsrc.static_pad("src") {
+            // After a pause it goes on with a key frame.
+            let is_held = AtomicBool::new(false);
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                let is_delta =
+                    info.buffer().is_some_and(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+                let holds = is_muted.load(Ordering::Relaxed) || is_held.load(Ordering::Relaxed) && is_delta;
+                is_held.store(holds, Ordering::Relaxed);
+                if holds { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Ok }
+            });
+        }
+        let settings = gst_utils::streamproducer::ConsumerSettings {
+            // None of these can be spared.
+            max_time: gst::ClockTime::SECOND,
+            ..Default::default()
+        };
+        Self::run(encoded.codec, parts, From::Encoded(encoded.clone()), &encoded.producer, settings)
+    }
+
+    fn run(
+        codec: Codec,
+        parts: Parts,
+        from: From,
+        producer: &StreamProducer,
+        settings: gst_utils::streamproducer::ConsumerSettings,
+    ) -> Result<Self, MediaError> {
+        let mut link = ConsumptionLink::disconnected_with(parts.appsrc, settings);
+        connect(&mut link, producer)?;
+        parts.owned.play()?;
+        Ok(Self {
+            codec,
+            producer: parts.producer,
+            link: Mutex::new(link),
+            owned: parts.owned,
+            from: Mutex::new(from),
+            rate: None,
+            bitrate: AtomicU32::new(0),
+            shape: Mutex::new((Shape::WHOLE, (0, 0))),
+            fps: 0,
+            is_broken: parts.is_broken,
+            forced: parts.forced,
+            again: None,
+        })
+    }
+
+    /// The encoded stream.
+    pub fn producer(&self) -> &StreamProducer {
+        &self.producer
+    }
+
+    /// What it is made to be, or what the encoded source has, in bit/s; 0 as long as that is not known.
+    pub fn bitrate(&self) -> u32 {
+        match &*lock(&self.from) {
+            From::Raw { .. } => self.bitrate.load(Ordering::Relaxed),
+            From::Encoded(encoded) => encoded.rate().unwrap_or_default(),
+        }
+    }
+
+    /// It passes an encoded source on.
+    pub fn passes(&self) -> bool {
+        matches!(&*lock(&self.from), From::Encoded(_))
+    }
+
+    /// Runs `act` once, right before the next key frame leaves. Drops `act` if `is_wanted` is false by then.
+    pub(crate) fn at_key_frame(&self, is_wanted: Arc<AtomicBool>, act: impl FnOnce() + Send + 'static) {
+        let Some(pad) = self.producer.appsink().static_pad("sink") else { return };
+        let act = Mutex::new(Some(act));
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let is_delta =
+                info.buffer().is_none_or(|buffer| buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+            if !is_wanted.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Remove;
+            }
+            if is_delta {
+                return gst::PadProbeReturn::Ok;
+            }
+            if let Some(act) = lock(&act).take() {
+                act();
+            }
+            gst::PadProbeReturn::Remove
+        });
+    }
+
+    /// Begins anew for one who comes: with a key frame, and of what is seen now.
+    pub(crate) fn begin(&self) {
+        let before = *lock(&self.forced);
+        if let Some(pad) = self.producer.appsink().static_pad("sink") {
+            pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+        }
+        if before != *lock(&self.forced) {
+            self.again.iter().for_each(Again::show);
+        }
+    }
+
+    /// Audio or video.
+    pub(super) fn kind(&self) -> Kind {
+        self.codec.kind()
+    }
+
+    /// It stopped with an error.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Ordering::Relaxed)
+    }
+
+    /// Takes the frames of another source.
+    pub(super) fn take(&self, raw: Raw) -> Result<(), MediaError> {
+        connect(&mut lock(&self.link), &raw.producer)?;
+        *lock(&self.from) = From::Raw { _held: raw };
+        Ok(())
+    }
+
+    /// Encodes at that rate (bit/s) from now on, and in the size and as often as looks well at it.
+    pub(super) fn set_bitrate(&self, bitrate: u32) {
+        let before = self.bitrate();
+        let Some((settings, name, unit)) = &self.rate else { return };
+        if f64::from(bitrate.abs_diff(before)) >= f64::from(before) * NOTICEABLE {
+            self.bitrate.store(bitrate, Ordering::Relaxed);
+            settings.set(name, bitrate / unit);
+        }
+        if self.kind() == Kind::Video {
+            self.fit(self.bitrate());
+        }
+    }
+
+    /// Tells an encoder with error correction how many packets of a hundred are lost.
+    pub(super) fn set_loss(&self, percent: u32) {
+        const NAME: &str = "packet-loss-percentage";
+        if let Some((settings, ..)) = self.rate.as_ref().filter(|(of, ..)| of.element.has_property(NAME)) {
+            settings.set(NAME, percent.min(100));
+        }
+    }
+
+    fn fit(&self, bitrate: u32) {
+        let pipeline = self.owned.pipeline();
+        let (Some(rate), Some(filter)) = (pipeline.by_name("rate"), pipeline.by_name("shape")) else {
+            return;
+        };
+        let caps = lock(&self.link).appsrc().static_pad("src").and_then(|pad| pad.current_caps());
+        let side = |key| caps.as_ref()?.structure(0)?.get::<i32>(key).ok()?.try_into().ok();
+        let (Some(width), Some(height)) = (side("width"), side("height")) else { return };
+        let size: (u32, u32) = (width, height);
+        let mut shape = lock(&self.shape);
+        let new = shape.0.at(bitrate, size, self.fps);
+        // The source may have changed its size.
+        if (new, size) == *shape {
+            return;
+        }
+        tracing::debug!("{} at {bitrate} bit/s: {new:?} of {size:?}", self.codec);
+        let frames = if new.fps == 1 { i32::MAX } else { (self.fps / new.fps).max(1).cast_signed() };
+        rate.set_property("max-rate", frames);
+        let mut wanted = gst::Caps::builder("video/x-raw");
+        if new.size != 1 {
+            let (width, height) = new.of(size);
+            wanted = wanted.field("width", width.cast_signed()).field("height", height.cast_signed());
+        }
+        filter.set_property("caps", wanted.build());
+        *shape = (new, size);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn connect(link: &mut ConsumptionLink, producer: &StreamProducer) -> Result<(), MediaError> {
+    let changed = link.change_producer(producer, false);
+    changed.map_err(|error| MediaError::WebRtc(error.to_string()))
+}
+
+/// The property that a pipeline's text gives the bitrate to, and its unit in bit/s.
+fn rate_property(text: &str) -> Option<(String, u32)> {
+    text.split_whitespace().find_map(|word| {
+        let (name, value) = word.split_once('=')?;
+        let unit = match value {
+            "{bitrate}" => 1000,
+            "{bitrate_bps}" => 1,
+            _ => return None,
+        };
+        Some((name.to_owned(), unit))
+    })
+}
+
+/// Properties of an encoder that change while it runs: they are set in the encoder's streaming thread, before its next
+/// frame. av1enc (1.22 to 1.28) passes a new bitrate to libaom in the caller's thread, and libaom (3.14) aborts the
+/// process if it encodes a frame at the same time.
+#[derive(Debug)]
+struct Settings {
+    element: gst::Element,
+    /// Latest value of each property that is not set yet.
+    waiting: Arc<Mutex<BTreeMap<String, u32>>>,
+}
+
+impl Settings {
+    fn of(element: gst::Element) -> Self {
+        let waiting: Arc<Mutex<BTreeMap<String, u32>>> = Arc::default();
+        if let Some(pad) = element.static_pad("sink") {
+            let waiting = waiting.clone();
+            pad.add_probe(gst::PadProbeType::BUFFER, move |pad, _| {
+                let now = std::mem::take(&mut *lock(&waiting));
+                for (name, value) in now {
+                    pad.parent_element().iter().for_each(|element| set_number(element, &name, value));
+                }
+                gst::PadProbeReturn::Ok
+            });
+        }
+        Self { element, waiting }
+    }
+
+    fn set(&self, name: &str, value: u32) {
+        lock(&self.waiting).insert(name.to_owned(), value);
+    }
+}
+
+/// Sets a property that holds a number of any type, within its own bounds.
+fn set_number(element: &gst::Element, name: &str, value: u32) {
+    let Some(spec) = element.find_property(name) else { return };
+    let number = i64::from(value);
+    macro_rules! fitted {
+        ($spec:ty, $number:ty) => {
+            spec.downcast_ref::<$spec>().map(|spec| {
+                let bounds = (spec.minimum().into(), spec.maximum().into());
+                let fitted: i64 = number.clamp(bounds.0, bounds.1);
+                <$number>::try_from(fitted).unwrap_or_default().to_value()
+            })
+        };
+    }
+    let fitted = fitted!(gst::glib::ParamSpecInt, i32).or_else(|| fitted!(gst::glib::ParamSpecUInt, u32));
+    if let Some(value) = fitted {
+        element.set_property_from_value(name, &value);
+    }
+}
+
+/// Lets forced key frames through with a pause between: every peer may ask, and each costs all of them. What is
+/// refused is asked for again by those who still need it. (The encoders' own limit,
+/// `min-force-key-unit-interval`, makes x264enc of 1.22 refuse for ever, since its time is shifted.)
+fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let forced: Arc<Mutex<Option<Instant>>> = Arc::default();
+    let (Some(pad), last) = (appsink.static_pad("sink"), forced.clone()) else { return forced };
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+        if info.event().is_none_or(|event| gst_video::UpstreamForceKeyUnitEvent::parse(event).is_err()) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let mut last = lock(&last);
+        if last.is_some_and(|at| at.elapsed() < PAUSE) {
+            // Not Drop: with it GStreamer is left to free an event that the binding has taken.
+            return gst::PadProbeReturn::Handled;
+        }
+        *last = Some(Instant::now());
+        gst::PadProbeReturn::Ok
+    });
+    forced
+}
+
+/// Sets the time of encoded frames to the common base, in one endless segment, and removes their decoding time (DTS).
+/// x264enc shifts its times by 1000 hours; a payloader that then gets frames of another encoder would continue from the
+/// last DTS, and would send nothing until the times reach it.
+fn use_common_times(appsink: &gst_app::AppSink) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    let segment = Mutex::new(gst::FormattedSegment::<gst::ClockTime>::new());
+    let types = gst::PadProbeType::EVENT_DOWNSTREAM | gst::PadProbeType::BUFFER;
+    pad.add_probe(types, move |_, info| {
+        if let Some(gst::EventView::Segment(new)) = info.event().map(|event| event.view()) {
+            if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
+                *lock(&segment) = new.clone();
+            }
+            let endless = gst::FormattedSegment::<gst::ClockTime>::new();
+            info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));
+        }
+        if let Some(buffer) = info.buffer_mut() {
+            let time = buffer.pts().and_then(|pts| lock(&segment).to_running_time(pts));
+            let buffer = buffer.make_mut();
+            buffer.set_pts(time);
+            buffer.set_dts(gst::ClockTime::NONE);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// An encoder that fails ends its stream; those who are sent it get another one, and must not see the end, which would
+/// be the end of all media of the connection.
+fn hold_back_end(appsink: &gst_app::AppSink) {
+    let Some(pad) = appsink.static_pad("sink") else { return };
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        match info.event().is_some_and(|event| event.type_() == gst::EventType::Eos) {
+            true => gst::PadProbeReturn::Handled,
+            false => gst::PadProbeReturn::Ok,
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_property_of_the_bitrate_is_found_in_the_text() {
+        let found = |text| rate_property(text);
+        assert_eq!(found("x264enc a=1 bitrate={bitrate} ! c"), Some(("bitrate".into(), 1000)));
+        assert_eq!(found("vp8enc target-bitrate={bitrate_bps}"), Some(("target-bitrate".into(), 1)));
+        assert_eq!(found("mulawenc"), None);
+    }
+
+    #[test]
+    fn properties_change_in_the_thread_that_encodes_alone() {
+        crate::media::gst::init().unwrap();
+        let text =
+            "videotestsrc is-live=true ! video/x-raw,width=16,height=16 ! identity name=some ! fakesink";
+        let pipeline = launch::parse(text).unwrap();
+        let element = pipeline.by_name("some").unwrap();
+        let (set, threads) = std::sync::mpsc::channel();
+        let (encodes, encoding) = (set.clone(), element.static_pad("src").unwrap());
+        element.connect_notify(Some("sleep-time"), move |_, _| {
+            let _ = set.send(std::thread::current().id());
+        });
+        let settings = Settings::of(element);
+        settings.set("sleep-time", 1);
+        settings.set("sleep-time", 2);
+        assert!(threads.try_recv().is_err(), "not before a frame");
+        encoding.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let _ = encodes.send(std::thread::current().id());
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let seen: Vec<_> = threads.iter().take(3).collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        // The first notification comes from the property change, the other two from frames.
+        assert_eq!((seen[0], seen[0]), (seen[1], seen[2]));
+        assert_ne!(seen[0], std::thread::current().id());
+        assert_eq!(settings.element.property::<u32>("sleep-time"), 2);
+    }
+}

@@ -1,0 +1,359 @@
+//! Sources that are encoded already: network cameras, files, cameras with an encoder of their own. What they send is
+//! passed on as it is where a peer takes it so; else it is decoded, once.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gst::prelude::*;
+use gst_utils::StreamProducer;
+
+pub(crate) use super::gop::Feed;
+use super::gop::Pictures;
+use crate::media::gst::error::MediaError;
+use crate::media::gst::{inventory, launch};
+use crate::sdp::Codec;
+
+/// A peer that misses a packet sees nothing new until the next key frame; one that joins, nothing at all.
+pub const KEY_FRAMES: Duration = Duration::from_secs(4);
+
+/// The codecs of pictures, by their caps.
+const NAMES: [(&str, Codec); 5] = [
+    ("video/x-h264", Codec::H264),
+    ("video/x-h265", Codec::H265),
+    ("video/x-vp8", Codec::Vp8),
+    ("video/x-vp9", Codec::Vp9),
+    ("video/x-av1", Codec::Av1),
+];
+
+/// The profiles that whoever takes the codec can decode; where caps name none, it is one of them.
+fn profiles(codec: Codec) -> &'static [&'static str] {
+    match codec {
+        Codec::H264 => {
+            &["constrained-baseline", "baseline", "main", "constrained-high", "progressive-high", "high"]
+        }
+        Codec::H265 | Codec::Av1 => &["main"],
+        Codec::Vp9 => &["0"],
+        Codec::Vp8 => &["0", "1", "2", "3"],
+        Codec::Opus | Codec::Pcmu | Codec::Pcma => &[],
+    }
+}
+
+/// The codec of encoded pictures.
+pub(crate) fn codec_of(caps: &gst::CapsRef) -> Option<Codec> {
+    let name = caps.structure(0)?.name();
+    NAMES.iter().find(|(of, _)| *of == name.as_str()).map(|(_, codec)| *codec)
+}
+
+/// The caps of encoded pictures that can be passed on here, in words.
+pub(crate) fn caps() -> String {
+    let sendable = NAMES.iter().filter(|(_, codec)| inventory::check_codec(*codec).is_ok());
+    sendable.map(|(name, _)| *name).collect::<Vec<_>>().join(";")
+}
+
+/// Whether a pipeline's text ends in encoded pictures.
+pub(crate) fn ends_encoded(text: &str) -> bool {
+    let Ok(bin) = launch::parse_bin(text) else { return false };
+    let caps = bin.static_pad("src").map(|pad| pad.query_caps(None));
+    let is_encoded = |of: &gst::StructureRef| NAMES.iter().any(|(name, _)| *name == of.name().as_str());
+    caps.is_some_and(|caps| !caps.is_any() && !caps.is_empty() && caps.iter().all(is_encoded))
+}
+
+/// What stands between the source and the payloader, in gst-launch words: frames whole, with their headers.
+pub(crate) fn through(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au",
+        Codec::H265 => "h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au",
+        Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
+        Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
+        Codec::Vp8 | Codec::Opus | Codec::Pcmu | Codec::Pcma => "identity",
+    }
+}
+
+/// Why pictures are not passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Obstacle {
+    /// They come in another order than they are shown in (B-frames), which RTP's receivers do not wait for.
+    Order = 1,
+    /// More time than [`KEY_FRAMES`] lies between key frames.
+    KeyFrames,
+    /// A profile that not everybody decodes.
+    Profile,
+    /// What it is cannot be made out.
+    Broken,
+    /// The user wants another size than the source's.
+    Size,
+    /// The video is stored rotated or mirrored, as by a phone that is held upright.
+    Turned,
+}
+
+impl std::fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Order => f.write_str("it has B-frames"),
+            Self::KeyFrames => write!(f, "more than {} s lie between its key frames", KEY_FRAMES.as_secs()),
+            Self::Size => f.write_str("another size is wanted"),
+            Self::Turned => f.write_str("it is stored turned, and is sent upright"),
+            Self::Broken => f.write_str("its frames cannot be read"),
+            Self::Profile => f.write_str("its profile is not one that everybody decodes"),
+        }
+    }
+}
+
+/// What is known of encoded frames by those that came.
+#[derive(Debug, Default)]
+pub struct Watch {
+    /// Times and bytes of the last [`Watch::WINDOW`].
+    recent: VecDeque<(Duration, usize)>,
+    bytes: usize,
+    last: Option<Duration>,
+    key: Option<Duration>,
+    keys: u32,
+}
+
+impl Watch {
+    const WINDOW: Duration = Duration::from_secs(3);
+
+    /// Takes a frame: its time, its size in bytes, and whether it is a key frame; what stands in the way of passing on,
+    /// where it does.
+    pub fn take(&mut self, time: Duration, bytes: usize, is_key: bool) -> Option<Obstacle> {
+        let is_back = self.last.is_some_and(|last| time < last);
+        if is_back && is_key {
+            // A source that begins anew.
+            *self = Self::default();
+        }
+        self.recent.push_back((time, bytes));
+        self.bytes += bytes;
+        while self.recent.front().is_some_and(|(first, _)| time.saturating_sub(*first) > Self::WINDOW) {
+            self.bytes -= self.recent.pop_front().map_or(0, |(_, bytes)| bytes);
+        }
+        self.last = Some(time);
+        if is_key {
+            self.key = Some(time);
+            self.keys += 1;
+        }
+        if is_back && !is_key {
+            return Some(Obstacle::Order);
+        }
+        let key = *self.key.get_or_insert(time);
+        (time.saturating_sub(key) > KEY_FRAMES).then_some(Obstacle::KeyFrames)
+    }
+
+    /// Whether enough came to know that key frames do.
+    pub fn is_proven(&self) -> bool {
+        self.keys > 1
+    }
+
+    /// In bit/s; none before a second's frames came.
+    pub fn rate(&self) -> Option<u32> {
+        let span = self.last?.saturating_sub(self.recent.front()?.0).as_secs_f64();
+        (span >= 1.0).then(|| (self.bytes as f64 * 8.0 / span).min(f64::from(u32::MAX)) as u32)
+    }
+}
+
+/// Returns the value of videoflip's `video-direction` that turns video with this `image-orientation` upright.
+fn turn(orientation: &str) -> &'static str {
+    match orientation {
+        "rotate-90" => "90r",
+        "rotate-180" => "180",
+        "rotate-270" => "90l",
+        "flip-rotate-0" => "horiz",
+        "flip-rotate-90" => "ur-ll",
+        "flip-rotate-180" => "vert",
+        "flip-rotate-270" => "ul-lr",
+        _ => UPRIGHT,
+    }
+}
+
+const UPRIGHT: &str = "identity";
+
+/// Observer of encoded frames, attached before it is known whether the source delivers any.
+#[derive(Debug, Clone)]
+pub(crate) struct Tap {
+    known: Arc<Known>,
+    pictures: Pictures,
+}
+
+impl Tap {
+    /// Attaches an observer to this sink pad, from the first frame on.
+    pub(crate) fn on(pad: &gst::Pad) -> Self {
+        let tap = Self { known: Arc::default(), pictures: Pictures::new() };
+        let (to, pictures, watch) = (tap.known.clone(), tap.pictures.clone(), Mutex::new(Watch::default()));
+        let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+        pad.add_probe(types, move |pad, info| {
+            if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
+                let orientation = event.tag().get::<gst::tags::ImageOrientation>();
+                to.turn(orientation.map_or(UPRIGHT, |orientation| turn(orientation.get())));
+            }
+            let (Some(buffer), Some(caps)) = (info.buffer(), pad.current_caps()) else {
+                return gst::PadProbeReturn::Ok;
+            };
+            let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+            pictures.push(buffer, &caps, is_key);
+            if let Some(time) = buffer.pts() {
+                let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+                let found = watch.take(time.into(), buffer.size(), is_key);
+                let odd = is_key && !has_common_profile(&caps);
+                if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
+                    to.refuse(found);
+                }
+                to.is_proven.fetch_or(watch.is_proven(), Ordering::Relaxed);
+                to.rate.store(watch.rate().unwrap_or_default(), Ordering::Relaxed);
+            }
+            gst::PadProbeReturn::Ok
+        });
+        tap
+    }
+}
+
+/// The encoded frames of a source.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// What they are encoded with.
+    pub codec: Codec,
+    /// The frames.
+    pub(crate) producer: StreamProducer,
+    tap: Tap,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// In bit/s; 0 as long as it is not known.
+    rate: AtomicU32,
+    /// What stands in the way, by its number; 0: nothing.
+    obstacle: AtomicU8,
+    is_proven: AtomicBool,
+    /// Value of videoflip's `video-direction` that turns the video upright.
+    turn: Mutex<&'static str>,
+}
+
+impl Default for Known {
+    fn default() -> Self {
+        let turn = Mutex::new(UPRIGHT);
+        Self { rate: AtomicU32::new(0), obstacle: AtomicU8::new(0), is_proven: AtomicBool::new(false), turn }
+    }
+}
+
+impl Known {
+    fn refuse(&self, obstacle: Obstacle) {
+        if self.obstacle.swap(obstacle as u8, Ordering::Relaxed) == 0 {
+            tracing::warn!("the source's pictures are encoded anew: {obstacle}");
+        }
+    }
+
+    fn turn(&self, turn: &'static str) {
+        if turn != UPRIGHT {
+            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+            self.refuse(Obstacle::Turned);
+        }
+    }
+}
+
+impl Encoded {
+    /// It is not to be passed on any more.
+    pub(crate) fn refuse(&self, obstacle: Obstacle) {
+        self.tap.known.refuse(obstacle);
+    }
+
+    /// Returns the encoded frames that arrived at this appsink, over the pad that `tap` observes.
+    pub(crate) fn of(
+        appsink: &gst_app::AppSink,
+        producer: StreamProducer,
+        tap: Tap,
+    ) -> Result<Self, MediaError> {
+        let failed = || MediaError::WebRtc("the source's codec is not known".to_owned());
+        let pad = appsink.static_pad("sink").ok_or_else(failed)?;
+        let codec = pad.current_caps().and_then(|caps| codec_of(&caps)).ok_or_else(failed)?;
+        Ok(Self { codec, producer, tap })
+    }
+
+    /// Feeds a decoder with the frames from the current key frame on. The sink pad `raw`, which the decoded frames
+    /// pass, drops those older than the current frame.
+    pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
+        self.tap.pictures.feed(appsrc, raw)
+    }
+
+    /// Returns the value of videoflip's `video-direction` that turns the video upright.
+    pub(crate) fn turn(&self) -> &'static str {
+        *self.tap.known.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What it takes, in bit/s, once that is known.
+    pub fn rate(&self) -> Option<u32> {
+        Some(self.tap.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+    }
+
+    /// Returns whether passthrough is proven: a second key frame arrived in time, and no obstacle is known.
+    pub fn is_proven(&self) -> bool {
+        self.can_pass() && self.tap.known.is_proven.load(Ordering::Relaxed)
+    }
+
+    /// Whether it can be passed on, as far as is known. What stands in the way once does so for good.
+    pub fn can_pass(&self) -> bool {
+        self.tap.known.obstacle.load(Ordering::Relaxed) == 0
+    }
+}
+
+fn has_common_profile(caps: &gst::CapsRef) -> bool {
+    let profile = caps.structure(0).and_then(|caps| caps.get::<&str>("profile").ok());
+    let known = codec_of(caps).zip(profile);
+    known.is_none_or(|(codec, profile)| profiles(codec).contains(&profile))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_is_in_order_and_has_key_frames_passes() {
+        let mut watch = Watch::default();
+        for n in 0..300_u32 {
+            assert_eq!(watch.take(n * 40 * MS, 5000, n % 50 == 0), None);
+        }
+        assert_eq!(
+            watch.rate().unwrap() / 10_000,
+            101,
+            "25 frames of 5000 bytes, and the one that the window begins with"
+        );
+        assert_eq!(watch.take(Duration::ZERO, 10, true), None, "a source may begin anew");
+        assert_eq!(watch.rate(), None);
+    }
+
+    #[test]
+    fn pictures_out_of_order_or_without_key_frames_do_not() {
+        let mut watch = Watch::default();
+        assert_eq!(
+            [0, 120, 40].map(|ms| watch.take(ms * MS, 10, ms == 0)),
+            [None, None, Some(Obstacle::Order)]
+        );
+        let mut watch = Watch::default();
+        let found = (0..200_u32).filter_map(|n| watch.take(n * 40 * MS, 10, n == 0)).next();
+        assert_eq!(found, Some(Obstacle::KeyFrames));
+    }
+
+    #[test]
+    fn the_ends_of_texts() {
+        crate::media::gst::init().unwrap();
+        assert!(ends_encoded("videotestsrc ! x264enc ! h264parse"));
+        assert!(ends_encoded("rtspsrc location=rtsp://localhost ! rtph264depay"));
+        assert!(!ends_encoded("videotestsrc ! video/x-raw,width=64"));
+        assert!(!ends_encoded("videotestsrc ! identity") && !ends_encoded("nonsense"));
+    }
+
+    proptest! {
+        /// Whatever the times and sizes, nothing overflows and the window stays small.
+        #[test]
+        fn nonsense_is_counted_too(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
+            let mut watch = Watch::default();
+            for (ms, bytes, is_key) in frames {
+                watch.take(Duration::from_millis(ms.into()), bytes, is_key);
+                prop_assert_eq!(watch.bytes, watch.recent.iter().map(|(_, bytes)| bytes).sum::<usize>());
+            }
+        }
+    }
+}

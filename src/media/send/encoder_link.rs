@@ -1,0 +1,109 @@
+//! The path of encoded frames from an encoder to one sender, which changes encoders at key frames.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use gst_utils::ConsumptionLink;
+
+use super::encode::{Encoder, Seat};
+use super::stream::Stream;
+use crate::media::gst::error::MediaError;
+use crate::sdp::Codec;
+
+/// Connection of a sender to the encoder that feeds it.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    link: Arc<Mutex<ConsumptionLink>>,
+    encoder: Arc<Encoder>,
+    seat: Seat,
+    next: Option<Next>,
+}
+
+/// A pending change to passthrough, done at the source's next key frame: the source cannot be asked for one.
+#[derive(Debug)]
+struct Next {
+    encoder: Arc<Encoder>,
+    is_wanted: Arc<AtomicBool>,
+    is_done: Arc<AtomicBool>,
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        self.is_wanted.store(false, Ordering::Relaxed);
+    }
+}
+
+impl Feed {
+    /// Connects an appsrc to an encoder of this codec. Frames are discarded until [`Self::flow`] is called.
+    pub(crate) fn start(stream: &Stream, codec: Codec, appsrc: &gst_app::AppSrc) -> Result<Self, MediaError> {
+        let (seat, encoder) = stream.encoders.sit(codec)?;
+        let link = encoder.producer().add_consumer(appsrc);
+        let link = link.map_err(|error| MediaError::WebRtc(format!("{codec} cannot be sent: {error}")))?;
+        link.set_discard(true);
+        Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat, next: None })
+    }
+
+    fn link(&self) -> MutexGuard<'_, ConsumptionLink> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of frames pushed so far.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.link().pushed()
+    }
+
+    /// Returns whether frames are pushed rather than discarded.
+    pub(crate) fn flows(&self) -> bool {
+        !self.link().discard()
+    }
+
+    /// Returns the bitrate of the sender's encoder, in bit/s.
+    pub(crate) fn bitrate(&self) -> u32 {
+        self.encoder.bitrate()
+    }
+
+    /// Starts pushing frames, beginning with a key frame, or discards them.
+    pub(crate) fn flow(&self, on: bool) {
+        self.link().set_discard(!on);
+        if on {
+            self.encoder.begin();
+        }
+    }
+
+    /// Adapts to the bandwidth estimate (`allowed`, bit/s) and the loss (`lost`, percent), which may select another
+    /// encoder.
+    pub(crate) fn follow(&mut self, stream: &Stream, allowed: u32, lost: u32) -> Result<(), MediaError> {
+        if let Some(next) = self.next.take_if(|next| next.is_done.load(Ordering::Relaxed)) {
+            self.encoder = next.encoder.clone();
+        }
+        let encoder = stream.encoders.follow(&self.seat, allowed, lost)?;
+        if Arc::ptr_eq(&encoder, &self.encoder) {
+            self.next = None;
+        } else if !encoder.passes() {
+            self.next = None;
+            // The link waits for a key frame of the new encoder, and requests it.
+            let changed = self.link().change_producer(encoder.producer(), false);
+            changed.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+            self.encoder = encoder;
+        } else if self.next.as_ref().is_none_or(|next| !Arc::ptr_eq(&next.encoder, &encoder)) {
+            self.next = Some(self.move_to(encoder));
+        }
+        Ok(())
+    }
+
+    /// Changes to another encoder right before that encoder's next key frame, so that no frame is missing in between.
+    fn move_to(&self, encoder: Arc<Encoder>) -> Next {
+        let (is_wanted, is_done) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicBool::new(false)));
+        let (link, done, producer) =
+            (Arc::downgrade(&self.link), is_done.clone(), encoder.producer().clone());
+        encoder.at_key_frame(is_wanted.clone(), move || {
+            let Some(link) = link.upgrade() else { return };
+            let mut link = link.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = link.change_producer(&producer, false) {
+                tracing::debug!("the source is not passed on: {error}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        Next { encoder, is_wanted, is_done }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is sent follows what the network takes, and how long what comes waits.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::state::{State, lock};
+use super::stats::Reports;
+use crate::media::rate::estimator::{Congestion, LOOK, Shares};
+use crate::media::receive::playout_delay::Delay;
+use crate::media::send::stream::Stream;
+use crate::sdp::Kind;
+
+/// Where the rate for these streams begins and ends, all together, in bit/s.
+pub(super) fn rates(streams: &[Stream]) -> (u32, u32) {
+    let all = streams.iter().flat_map(|stream| {
+        let there = Kind::ALL.into_iter().filter(|kind| stream.has(*kind));
+        there.map(|kind| stream.encoders.rates(kind))
+    });
+    // Room for headers.
+    all.fold((50_000, 100_000), |(start, most), rates| {
+        (rates.start.saturating_add(start), rates.most.saturating_add(rates.most / 4).saturating_add(most))
+    })
+}
+
+/// Looks at the network again and again: gives each sender its share of the estimate, and what comes the time it needs.
+pub(super) async fn run(
+    state: Weak<Mutex<State>>,
+    webrtc: gst::glib::WeakRef<gst::Element>,
+    congestion: Arc<Congestion>,
+    (delay, fec): (Arc<Delay>, bool),
+) {
+    loop {
+        smol::Timer::after(LOOK).await;
+        let (Some(state), Some(webrtc)) = (state.upgrade(), webrtc.upgrade()) else { return };
+        if lock(&state).connected.is_none() {
+            continue;
+        }
+        let reports = Reports::of(&webrtc);
+        let lost = reports.lost;
+        delay.follow(&webrtc, reports.round_trip());
+        let mut state = lock(&state);
+        // Each estimator hears of all that the connection sends.
+        let found =
+            state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
+        if found.is_some() || reports.has_answer {
+            congestion.hear();
+        }
+        let (estimate, other) = congestion.look(found, lost);
+        if let Some(other) = other {
+            state.senders.iter().for_each(|sender| sender.go_on_from(other));
+        }
+        let count = |kind| state.senders.iter().filter(|s| s.kind() == kind && s.bitrate().is_some()).count();
+        let (sounds, pictures) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
+        let shares = Shares::of(estimate, sounds, pictures, crate::media::send::encode::SOUND);
+        for sender in &mut state.senders {
+            let share = if sender.kind() == Kind::Audio { shares.sound } else { shares.pictures };
+            if fec && sender.kind() == Kind::Video {
+                sender.protect(u32::from(lost) * 100 / 256);
+            }
+            if let Err(error) = sender.follow(share, u32::from(lost) * 100 / 256) {
+                tracing::debug!("{error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Descriptions of one webrtcbin: made, applied, and what is sent fitted to them.
+
+use gst::prelude::*;
+use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
+
+use super::peer::{Peer, PeerEvent, lock, report_of_peer};
+use super::{data_channel, transceivers};
+use crate::media::gst::error::MediaError;
+use crate::media::receive::track;
+use crate::media::send::stream::Stream;
+use crate::protocol::SdpKind;
+use crate::sdp::codec::usable;
+use crate::sdp::fingerprint::Fingerprint;
+use crate::sdp::source::Sources;
+use crate::sdp::{Codec, Kind, Sdp, direction};
+use crate::session::{EffectResult, Remote};
+
+impl Peer {
+    pub(super) async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
+        let (promise, reply) = gst::Promise::new_future();
+        let signal = match kind {
+            SdpKind::Offer => "create-offer",
+            SdpKind::Answer => "create-answer",
+        };
+        self.webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
+        let reply = settle(reply.await)?;
+        let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
+        let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
+        let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        let text =
+            direction::silence(&self.certificate.name_in(&text), &self.mlines(|sender| sender.is_idle()));
+        tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
+        tracing::trace!("{text}");
+        Ok(EffectResult::Created(text))
+    }
+
+    /// Fits the transceivers to the media that this end sends and receives, with at least one m-line for each of
+    /// `kinds`.
+    pub(super) fn prepare_offer(&self, kinds: &[Kind]) -> Result<(), MediaError> {
+        let (first, wanted, known) = {
+            let state = lock(&self.state);
+            let first = state.mlines == 0 && state.channels.is_empty();
+            (first, state.wanted.clone(), state.payloads.clone())
+        };
+        self.fit(|pipeline, streams, senders| {
+            transceivers::for_offer(pipeline, &self.webrtc, (&self.config, &known, kinds), streams, senders)
+        })?;
+        if first {
+            for config in self.config.chat.iter().chain(&wanted) {
+                data_channel::open(&self.webrtc, &self.state, &self.events, config)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Changes the senders. webrtcbin may call back meanwhile: the state is not held.
+    fn fit(
+        &self,
+        work: impl FnOnce(&gst::Pipeline, &[Stream], &mut Vec<transceivers::Sender>) -> Result<(), MediaError>,
+    ) -> Result<(), MediaError> {
+        let (streams, mut senders) = {
+            let mut state = lock(&self.state);
+            (state.streams.clone(), std::mem::take(&mut state.senders))
+        };
+        let worked = work(self.owned.pipeline(), &streams, &mut senders);
+        let mut state = lock(&self.state);
+        let is_sent = |sender: &transceivers::Sender| state.streams.iter().any(|s| sender.carries(&s.id));
+        senders.iter_mut().filter(|sender| !is_sent(sender)).for_each(|sender| sender.stop());
+        senders.iter().for_each(|sender| sender.flow(state.connected.is_some()));
+        state.senders = senders;
+        worked
+    }
+
+    /// The m-lines of some of the senders.
+    fn mlines(&self, of: impl Fn(&transceivers::Sender) -> bool) -> Vec<usize> {
+        lock(&self.state)
+            .senders
+            .iter()
+            .filter(|sender| of(sender))
+            .filter_map(|sender| sender.mline())
+            .collect()
+    }
+
+    pub(super) async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
+        let sdp = direction::unsilence(sdp, &self.mlines(|_| true));
+        self.apply("set-local-description", kind, &sdp).await?;
+        self.send_what_is_wanted();
+        self.watch_dtls();
+        Ok(EffectResult::Applied)
+    }
+
+    pub(super) async fn apply_remote(
+        &self,
+        kind: SdpKind,
+        remote: &Remote,
+    ) -> Result<EffectResult, MediaError> {
+        let Remote { sdp, flows, rejected } = remote;
+        tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
+        {
+            let mut state = lock(&self.state);
+            (state.fingerprints, state.sources) = (Fingerprint::all(sdp), Sources::of(sdp));
+            state.payloads = sdp.media.iter().flat_map(|media| usable(media, &Codec::ALL, &[])).collect();
+        }
+        let mut shown = sdp.clone();
+        direction::listen(&mut shown, &self.mlines(|_| true));
+        let agreed = lock(&self.state).mlines;
+        if kind == SdpKind::Answer {
+            self.fit(|_, _, senders| {
+                transceivers::by_answer(&self.config, senders, sdp, (agreed, rejected.as_slice()))
+            })?;
+        }
+        self.fit(|_, _, senders| {
+            transceivers::end_rejected(senders, rejected);
+            Ok(())
+        })?;
+        self.apply("set-remote-description", kind, &shown.to_string()).await?;
+        if kind == SdpKind::Offer {
+            self.fit(|pipeline, streams, senders| {
+                transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, sdp, agreed)
+            })?;
+        }
+        let mut state = lock(&self.state);
+        let lines = sdp.media.iter().zip(flows);
+        let comes = |(media, flow): &(&crate::sdp::Media, &direction::Direction)| {
+            flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
+        };
+        state.mlines = sdp.media.len();
+        state.expected = lines.filter(comes).count();
+        let before = std::mem::replace(&mut state.flows, flows.clone());
+        let sends = |flows: &[direction::Direction], track: &track::Track| {
+            flows.get(track.mline).is_some_and(|flow| flow.send)
+        };
+        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(flows, track));
+        let changed: Vec<_> = changed.cloned().collect();
+        drop(state);
+        self.send_what_is_wanted();
+        for track in changed {
+            let event = if sends(flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
+            report_of_peer(&self.state, &self.events, event(track));
+        }
+        self.watch_dtls();
+        Ok(EffectResult::Applied)
+    }
+
+    async fn apply(&self, signal: &str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
+        let wrong = |error: String| MediaError::WebRtc(format!("{signal}: {error}"));
+        let message = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        let kind = match kind {
+            SdpKind::Offer => WebRTCSDPType::Offer,
+            SdpKind::Answer => WebRTCSDPType::Answer,
+        };
+        let (promise, reply) = gst::Promise::new_future();
+        let description = WebRTCSessionDescription::new(kind, message);
+        self.webrtc.emit_by_name::<()>(signal, &[&description, &promise]);
+        settle(reply.await).map(|_| ()).map_err(|error| wrong(error.to_string()))
+    }
+
+    /// Sends on the m-lines that the peer takes something on, and on no others.
+    fn send_what_is_wanted(&self) {
+        let mut state = lock(&self.state);
+        let (connected, flows) = (state.connected.is_some(), state.flows.clone());
+        for sender in &mut state.senders {
+            let flow = sender.mline().and_then(|mline| flows.get(mline));
+            sender.is_wanted = flow.is_some_and(|flow| flow.receive);
+            sender.flow(connected);
+        }
+    }
+}
+
+fn text_summary(sdp: &str) -> String {
+    Sdp::parse(sdp).map_or_else(|error| error.to_string(), |sdp| transceivers::summary(&sdp))
+}
+
+fn settle(
+    reply: Result<Option<gst::promise::PromiseReply>, gst::PromiseError>,
+) -> Result<Option<gst::Structure>, MediaError> {
+    match reply {
+        Ok(None) => Ok(None),
+        Ok(Some(ref reply)) => match reply.get::<gst::glib::Error>("error") {
+            Ok(error) => Err(MediaError::WebRtc(error.message().to_owned())),
+            Err(_) => Ok(Some((**reply).to_owned())),
+        },
+        Err(error) => Err(MediaError::WebRtc(format!("webrtcbin gave no answer: {error:?}"))),
+    }
+}

@@ -1,0 +1,63 @@
+//! Verifies the peer: no media or data flows in either direction before its certificate matches its description.
+
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, Instant};
+
+use gst::glib::WeakRef;
+use smol::channel::Sender as EventSender;
+
+use super::peer::PeerEvent;
+use super::state::{State, lock, report};
+use super::transport::{self, DataGate, Identity};
+use crate::session::ConnectionState;
+
+/// Interval of the checks for a certificate.
+const LOOK: Duration = Duration::from_millis(10);
+/// Maximum time without a peer certificate once ICE and DTLS are connected. After it, the connection counts as failed,
+/// not as forged.
+const AT_MOST: Duration = Duration::from_secs(5);
+
+/// Runs once ICE and DTLS are connected: lets media and data flow if the certificate matches the peer's description.
+pub(super) async fn connected(
+    webrtc: WeakRef<gst::Element>,
+    state: Weak<Mutex<State>>,
+    data: Arc<DataGate>,
+    events: EventSender<PeerEvent>,
+) {
+    let until = Instant::now() + AT_MOST;
+    loop {
+        let (Some(webrtc), Some(shared)) = (webrtc.upgrade(), state.upgrade()) else { return };
+        let named = lock(&shared).fingerprints.clone();
+        // webrtcbin (before 1.28.5) accepts any certificate.
+        match transport::identify(&webrtc, &named) {
+            Identity::Named => {
+                welcome(&shared, &data, &events);
+                drop(shared);
+                let path = super::stats::candidate_types(&webrtc).await;
+                if let Some(state) = state.upgrade() {
+                    lock(&state).path = path;
+                }
+                return;
+            }
+            Identity::Another => return report(&events, PeerEvent::Forged),
+            Identity::Unknown if until <= Instant::now() => {
+                tracing::warn!("the connection is through, but the peer shows no certificate");
+                return report(&events, PeerEvent::Connection(ConnectionState::Failed));
+            }
+            Identity::Unknown => {}
+        }
+        drop((webrtc, shared));
+        smol::Timer::after(LOOK).await;
+    }
+}
+
+/// Accepts the verified peer: starts sending, opens the data channels, and reports the events held back so far.
+fn welcome(state: &Mutex<State>, data: &DataGate, events: &EventSender<PeerEvent>) {
+    let mut state = lock(state);
+    state.connected.get_or_insert_with(Instant::now);
+    state.senders.iter().for_each(|sender| sender.flow(true));
+    data.open();
+    state.held.drain(..).for_each(|event| report(events, event));
+    drop(state);
+    report(events, PeerEvent::Connection(ConnectionState::Connected));
+}

@@ -1,0 +1,370 @@
+//! One peer's connection: a pipeline around a webrtcbin. It does what the session says
+//! ([`Effect`]s, one after another) and tells what happens ([`PeerEvent`]s).
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+use gst_webrtc::{
+    WebRTCDTLSTransportState as DtlsState, WebRTCDataChannel, WebRTCPeerConnectionState, WebRTCRTPTransceiver,
+};
+use smol::channel::Sender as EventSender;
+
+pub use super::config::{PeerConfig, PeerEvent};
+use super::data_channel;
+use super::data_channel::ChannelConfig;
+use super::state::report;
+pub(super) use super::state::{State, lock, report_of_peer};
+pub use super::stats::Stats;
+use super::transport::certificate::Certificate;
+use super::transport::{self, handshake, source_limit};
+use crate::media::gst::error::MediaError;
+use crate::media::gst::pipeline::{BusEvent, Owned};
+use crate::media::rate::estimator::Congestion;
+use crate::media::receive::playout_delay::Delay;
+use crate::media::receive::track;
+use crate::media::send::stream::Stream;
+use crate::protocol::SdpKind;
+use crate::sdp::Kind;
+use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
+
+/// How long the peer has to open a channel that our side wants too, until we do.
+const TURN: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Peer {
+    // Before the pipeline: links into it go first.
+    pub(super) state: Arc<std::sync::Mutex<State>>,
+    pub(super) webrtc: gst::Element,
+    pub(super) config: PeerConfig,
+    pub(super) certificate: Certificate,
+    pub(super) events: EventSender<PeerEvent>,
+    packets: Arc<std::sync::atomic::AtomicU64>,
+    delay: Arc<Delay>,
+    congestion: Arc<Congestion>,
+    _adapts: smol::Task<()>,
+    pub(super) owned: Owned,
+}
+
+impl Peer {
+    /// A fresh connection. Events go into `events`, which is bounded: what does not fit is lost, and
+    /// logged.
+    pub fn open(config: PeerConfig, events: EventSender<PeerEvent>) -> Result<Self, MediaError> {
+        let pipeline = gst::Pipeline::new();
+        let missing = |_| MediaError::MissingElement { element: "webrtcbin".to_owned() };
+        let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
+        webrtc.set_property_from_str("bundle-policy", "max-bundle");
+        transport::set_up_ice(&webrtc, &config.ice);
+        transport::set_up_rtp(&webrtc);
+        let delay = Arc::new(Delay::of(&webrtc, config.latency));
+        pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        let bus_events = events.clone();
+        let owned = Owned::new(pipeline, move |_, event| {
+            if let BusEvent::Error(element, reason) = event {
+                // A peer that closes takes the data channels' transport away while they still say
+                // goodbye; the end itself is told by DTLS.
+                if element.starts_with("sctp") {
+                    tracing::debug!(element, reason, "the data channels ended");
+                    return;
+                }
+                report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
+            }
+        });
+        let owned = owned.with_end(transport::close_dtls, transport::finish_work);
+        handshake::send_again(&webrtc);
+        source_limit::bound(&webrtc);
+        let packets = transport::count_packets(&webrtc);
+        let data = transport::DataGate::before(&webrtc);
+        data_channel::Elements::watch(&webrtc);
+        let certificate = Certificate::make()?;
+        certificate.give_to(&webrtc);
+        let state =
+            Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
+        let (start, most) = super::adapt::rates(&config.streams);
+        let congestion = Arc::new(Congestion::of(start, most));
+        congestion.limit_repeats(&webrtc);
+        let _adapts = smol::spawn(super::adapt::run(
+            Arc::downgrade(&state),
+            webrtc.downgrade(),
+            congestion.clone(),
+            (delay.clone(), config.fec),
+        ));
+        let peer =
+            Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
+        peer.listen(data);
+        peer.owned.play()?;
+        Ok(peer)
+    }
+
+    /// Does one effect of the session; the result of one with an id.
+    pub async fn execute(&self, effect: Effect) -> Option<(EffectId, EffectResult)> {
+        let result = |result: Result<EffectResult, MediaError>| match result {
+            Ok(result) => result,
+            Err(error) => EffectResult::Failed(error.to_string()),
+        };
+        match effect {
+            Effect::Open => None,
+            Effect::CreateOffer(id, kinds) => {
+                let made = match self.prepare_offer(&kinds) {
+                    Ok(()) => self.create(SdpKind::Offer).await,
+                    Err(error) => Err(error),
+                };
+                Some((id, result(made)))
+            }
+            Effect::CreateAnswer(id) => Some((id, result(self.create(SdpKind::Answer).await))),
+            Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
+            Effect::ApplyRemote(id, kind, remote) => {
+                Some((id, result(self.apply_remote(kind, &remote).await)))
+            }
+            Effect::AddCandidate(mline, candidate) => {
+                self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&mline, &candidate]);
+                None
+            }
+        }
+    }
+
+    /// Sends this too, or again, from the next offer of ours on.
+    pub fn add_stream(&self, stream: Stream) {
+        let mut state = lock(&self.state);
+        if !state.streams.iter().any(|there| there.id == stream.id) {
+            state.streams.push(stream);
+        }
+    }
+
+    /// Sends no more of this; the peer learns of it with the next description of ours.
+    pub fn remove_stream(&self, id: &str) {
+        let mut state = lock(&self.state);
+        state.streams.retain(|stream| stream.id != id);
+        state.senders.iter_mut().filter(|sender| sender.carries(id)).for_each(|sender| sender.stop());
+    }
+
+    /// Opens a data channel; whether it takes an offer of ours first.
+    pub fn open_channel(&self, config: &ChannelConfig) -> Result<bool, MediaError> {
+        data_channel::open(&self.webrtc, &self.state, &self.events, config)?;
+        Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
+    }
+
+    /// Wants this channel from now on, now or as soon as the connection stands; whether it takes an offer of ours.
+    pub fn want_channel(&self, config: ChannelConfig) -> Result<bool, MediaError> {
+        lock(&self.state).wanted.push(config);
+        self.open_missing()
+    }
+
+    /// Closes the data channels of that label, or all, when all is sent; they are not wanted any more.
+    pub async fn finish_channels(&self, label: Option<&str>) {
+        let is_meant = |other: &str| label.is_none_or(|label| label == other);
+        let channels = {
+            let mut state = lock(&self.state);
+            state.wanted.retain(|config| !is_meant(&config.label));
+            state.opened.retain(|opened| !is_meant(opened));
+            state.channels.clone()
+        };
+        for channel in channels.into_iter().filter(|channel| channel.is_open() && is_meant(&channel.label()))
+        {
+            channel.finish().await;
+        }
+    }
+
+    /// Opens the channels that we want and that the peer did not open by now; whether that takes an offer
+    /// of ours. To be called regularly.
+    pub fn open_missing(&self) -> Result<bool, MediaError> {
+        let state = lock(&self.state);
+        if state.connected.is_none_or(|since| since.elapsed() < TURN) {
+            return Ok(false);
+        }
+        let missing = state.missing_channels();
+        drop(state);
+        missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
+    }
+
+    /// What came of the peer by now: packets of any kind, and frames of media.
+    pub fn heard(&self) -> (u64, u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let frames = lock(&self.state).tracks.iter().map(|track| track.counters.frames.load(Relaxed)).sum();
+        (self.packets.load(Relaxed), frames)
+    }
+
+    /// Says goodbye to the peer, which then knows at once that this is the end.
+    pub async fn say_goodbye(&self) {
+        self.owned.say_farewell().await;
+    }
+
+    /// Another connection takes its place: it ends without a goodbye, which would end the call.
+    pub fn abandon(&self) {
+        self.owned.without_farewell();
+    }
+
+    /// How many streams the peer said it sends.
+    pub fn expected_tracks(&self) -> usize {
+        lock(&self.state).expected
+    }
+
+    /// The counters as they are now.
+    pub fn stats(&self) -> Stats {
+        use std::sync::atomic::Ordering::Relaxed;
+        let state = lock(&self.state);
+        let mut stats = Stats::default();
+        for sender in &state.senders {
+            match sender.kind() {
+                Kind::Video => {
+                    stats.video_frames_sent += sender.pushed();
+                    stats.video_kbps = sender.bitrate().map(|rate| rate / 1000).or(stats.video_kbps);
+                }
+                Kind::Audio => stats.audio_frames_sent += sender.pushed(),
+            }
+        }
+        for track in &state.tracks {
+            let counters = &track.counters;
+            stats.bytes_received += counters.bytes.load(Relaxed);
+            match track.kind() {
+                Kind::Video => {
+                    stats.video_frames_received += counters.frames.load(Relaxed);
+                    let size = |length: u32| Some(length).filter(|length| *length > 0);
+                    stats.width = size(counters.width.load(Relaxed)).or(stats.width);
+                    stats.height = size(counters.height.load(Relaxed)).or(stats.height);
+                }
+                Kind::Audio => {
+                    stats.audio_frames_received += counters.frames.load(Relaxed);
+                    let loudest = counters.meter.level().into_iter().chain(stats.sound_level_received).min();
+                    stats.sound_level_received = loudest;
+                }
+            }
+        }
+        if state.senders.iter().any(|sender| sender.kind() == Kind::Audio && sender.bitrate().is_some()) {
+            stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
+        }
+        (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
+        drop(state);
+        let reports = super::stats::Reports::of(&self.webrtc);
+        (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
+        stats.network_kbps = stats.video_kbps.and(self.congestion.known()).map(|rate| rate / 1000);
+        self.delay.add_to(&mut stats);
+        stats.packets_repaired = transport::repaired(&self.webrtc);
+        stats
+    }
+
+    fn listen(&self, data: Arc<transport::DataGate>) {
+        let events = self.events.clone();
+        self.webrtc.connect("on-ice-candidate", false, move |args| {
+            if let (Some(Ok(mline)), Some(Ok(candidate))) =
+                (args.get(1).map(|v| v.get::<u32>()), args.get(2).map(|v| v.get::<String>()))
+            {
+                // Newer versions say so that there are no more; nobody waits for it.
+                if !candidate.is_empty() {
+                    report(&events, PeerEvent::LocalCandidate(mline, candidate));
+                }
+            }
+            None
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
+            let of = &state;
+            let Some(state) = of.upgrade() else { return };
+            match webrtc.property::<WebRTCPeerConnectionState>("connection-state") {
+                WebRTCPeerConnectionState::Connected => {
+                    let (webrtc, of, data, events) =
+                        (webrtc.downgrade(), of.clone(), data.clone(), events.clone());
+                    drop(state);
+                    smol::spawn(super::identity::connected(webrtc, of, data, events)).detach();
+                }
+                WebRTCPeerConnectionState::Failed => {
+                    report(&events, PeerEvent::Connection(ConnectionState::Failed));
+                }
+                WebRTCPeerConnectionState::Closed => {
+                    report(&events, PeerEvent::Connection(ConnectionState::Closed));
+                }
+                _ => {}
+            }
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        let (config, pipeline, opened) =
+            (self.config.clone(), self.owned.pipeline().downgrade(), Instant::now());
+        let buffers = self.delay.buffers().clone();
+        self.webrtc.connect_pad_added(move |_, pad| {
+            let (Some(pipeline), Some(state)) = (pipeline.upgrade(), state.upgrade()) else { return };
+            if pad.direction() != gst::PadDirection::Src {
+                return;
+            }
+            buffers.ask_again(pad);
+            buffers.tell_playout(pad);
+            let (first, of) = (events.clone(), Arc::downgrade(&state));
+            let (faults, faulty) = (events.clone(), Arc::downgrade(&state));
+            let has_room = lock(&state).tracks.len() < transport::MAX_STREAMS;
+            let linked = track::link(
+                &pipeline,
+                pad,
+                |kind| has_room && config.receives(kind),
+                move |codec, counters| {
+                    use std::sync::atomic::Ordering::Relaxed;
+                    let size = (counters.width.load(Relaxed), counters.height.load(Relaxed));
+                    let size = (codec.kind() == Kind::Video).then_some(size);
+                    if let Some(state) = of.upgrade() {
+                        let event = PeerEvent::FirstFrame { codec, size, after: opened.elapsed() };
+                        report_of_peer(&state, &first, event);
+                    }
+                },
+                move |codec| {
+                    if let Some(state) = faulty.upgrade() {
+                        report_of_peer(&state, &faults, PeerEvent::Broken(codec));
+                    }
+                },
+            );
+            match linked {
+                Ok(None) => {}
+                Ok(Some(mut track)) => {
+                    let mut known = lock(&state);
+                    let taken: Vec<usize> = known.tracks.iter().map(|track| track.mline).collect();
+                    let guess = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex() as usize;
+                    track.mline = known.sources.mline(track::ssrc(pad), track.kind(), guess, &taken);
+                    known.tracks.push(track.clone());
+                    drop(known);
+                    report_of_peer(&state, &events, PeerEvent::Track(track));
+                }
+                Err(error) => report(&events, PeerEvent::Failed(error.to_string())),
+            }
+        });
+
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        self.webrtc.connect("on-data-channel", false, move |args| {
+            let webrtc = args.first()?.get::<gst::Element>().ok()?;
+            let channel = args.get(1)?.get::<WebRTCDataChannel>().ok()?;
+            if let Some(state) = state.upgrade() {
+                data_channel::adopt(&webrtc, &state, &events, channel);
+            }
+            None
+        });
+    }
+
+    /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
+    pub(super) fn watch_dtls(&self) {
+        for transport in transport::dtls(&self.webrtc) {
+            let mut state = lock(&self.state);
+            if state.watched.iter().any(|watched| watched.upgrade().as_ref() == Some(&transport)) {
+                continue;
+            }
+            state.watched.push(transport.downgrade());
+            drop(state);
+            let events = self.events.clone();
+            transport.connect_state_notify(move |transport| match transport.state() {
+                DtlsState::Closed => report(&events, PeerEvent::Connection(ConnectionState::Closed)),
+                DtlsState::Failed => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
+                _ => {}
+            });
+        }
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // Links and channels before the pipeline that they lead into.
+        let mut state = lock(&self.state);
+        state.senders.clear();
+        state.tracks.clear();
+        state.held.clear();
+        state.channels.drain(..).for_each(|channel| channel.end());
+        state.over.0.close();
+    }
+}

@@ -1,0 +1,419 @@
+//! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
+
+use gst::prelude::*;
+use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
+
+use super::peer::PeerConfig;
+use crate::media::gst::error::MediaError;
+use crate::media::gst::{launch, rtp};
+use crate::media::rate::estimator::{Estimator, Found};
+use crate::media::send::encoder_link::Feed;
+use crate::media::send::stream::Stream;
+use crate::sdp::codec::{Payload, usable};
+use crate::sdp::{Codec, Kind, Sdp};
+
+/// Packets of error correction for a hundred of pictures, as long as little is lost.
+const LEAST_FEC: u32 = 30;
+
+/// An m-line that we can send on, and what goes over it from an encoder to the peer.
+#[derive(Debug)]
+pub(crate) struct Sender {
+    kind: Kind,
+    pipeline: gst::glib::WeakRef<gst::Pipeline>,
+    pad: gst::Pad,
+    transceiver: WebRTCRTPTransceiver,
+    ssrc: u32,
+    /// The stream that it is for.
+    stream: Option<Stream>,
+    /// What makes RTP of it, once a codec is agreed.
+    way: Option<(Codec, gst_app::AppSrc)>,
+    feed: Option<Feed>,
+    estimator: Option<Estimator>,
+    /// Frames of what was sent over it before.
+    before: u64,
+    /// Whether the peer rejected the m-line; a rejection is final.
+    is_rejected: bool,
+    /// The peer takes it.
+    pub(crate) is_wanted: bool,
+}
+
+impl Sender {
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Its m-line, once that is agreed.
+    pub(crate) fn mline(&self) -> Option<usize> {
+        Some(self.transceiver.mlineindex()).filter(|index| *index != u32::MAX).map(|index| index as usize)
+    }
+
+    /// Nothing is sent over it, for now.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.stream.is_none()
+    }
+
+    pub(crate) fn carries(&self, stream: &str) -> bool {
+        self.stream.as_ref().is_some_and(|own| own.id == stream)
+    }
+
+    /// Frames sent so far.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.before + self.feed.as_ref().map_or(0, |feed| feed.pushed())
+    }
+
+    /// What was found of the way to the peer, where that is known.
+    pub(crate) fn found(&self) -> Option<Found> {
+        self.estimator.as_ref().and_then(Estimator::found)
+    }
+
+    /// Lets the estimate go on from that, in bit/s.
+    pub(crate) fn go_on_from(&self, estimate: u32) {
+        self.estimator.iter().for_each(|estimator| estimator.go_on_from(estimate));
+    }
+
+    /// What is encoded for it, in bit/s; none as long as nothing flows.
+    pub(crate) fn bitrate(&self) -> Option<u32> {
+        let feed = self.feed.as_ref().filter(|feed| feed.flows());
+        feed.map(Feed::bitrate)
+    }
+
+    /// Sends this from now on, or as soon as a codec is agreed.
+    fn take(&mut self, stream: &Stream) -> Result<(), MediaError> {
+        if self.pad.has_property("msid") {
+            self.pad.set_property("msid", &stream.id);
+        }
+        self.stream = Some(stream.clone());
+        self.feed()
+    }
+
+    /// A codec is agreed: puts what makes RTP of it before webrtcbin's pad, and the stream before that.
+    fn agree(&mut self, payload: &Payload) -> Result<(), MediaError> {
+        if self.way.is_some() {
+            return Ok(());
+        }
+        let failed = |what: &str| MediaError::WebRtc(format!("the {} cannot be sent: {what}", self.kind));
+        let pipeline = self.pipeline.upgrade().ok_or_else(|| failed("it is over"))?;
+        let text =
+            format!("appsrc name=in format=time is-live=true ! {}", rtp::payloader(payload, self.ssrc));
+        let bin = launch::parse_bin(&text)?;
+        let appsrc: gst_app::AppSrc = launch::by_name(&bin, "in")?;
+        pipeline.add(&bin).map_err(|_| failed("add"))?;
+        let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the payloader"))?;
+        src.link(&self.pad).map_err(|_| failed("link"))?;
+        if self.kind == Kind::Video && payload.transport_cc.is_some() {
+            let start = self.stream.as_ref().map_or(0, |stream| stream.encoders.rates(self.kind).start);
+            self.estimator = Estimator::beside(&src, &pipeline, start);
+        }
+        // Told now: webrtcbin then links the pad with the description, not when the first packet comes.
+        self.pad.send_event(gst::event::StreamStart::new(&format!("roomtone-{:08x}", self.ssrc)));
+        self.pad
+            .send_event(gst::event::Caps::new(&rtp::caps(std::slice::from_ref(payload), Some(self.ssrc))));
+        bin.sync_state_with_parent().map_err(|_| failed("state"))?;
+        self.way = Some((payload.codec, appsrc));
+        self.feed()
+    }
+
+    fn feed(&mut self) -> Result<(), MediaError> {
+        let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.way) else { return Ok(()) };
+        self.feed = Some(Feed::start(stream, *codec, appsrc)?);
+        Ok(())
+    }
+
+    /// The network allows so much (bit/s) and loses so many percent: another encode may suit better.
+    pub(crate) fn follow(&mut self, allowed: u32, lost: u32) -> Result<(), MediaError> {
+        let (Some(stream), Some(feed)) = (&self.stream, &mut self.feed) else { return Ok(()) };
+        feed.follow(stream, allowed, lost)
+    }
+
+    /// The packets that are sent for others to be repaired with (RFC 5109): as the peer loses, in percent.
+    pub(crate) fn protect(&self, lost: u32) {
+        const MOST: u32 = 100;
+        self.transceiver.set_property("fec-percentage", lost.saturating_mul(4).clamp(LEAST_FEC, MOST));
+    }
+
+    /// Sends nothing from now on.
+    pub(crate) fn stop(&mut self) {
+        self.before = self.pushed();
+        (self.feed, self.stream) = (None, None);
+    }
+
+    /// Stops encoding for an m-line that the peer rejected. Its stream still counts as offered, so that it gets no new
+    /// m-line.
+    fn reject(&mut self) {
+        self.before = self.pushed();
+        (self.feed, self.is_rejected) = (None, true);
+    }
+
+    /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
+    /// peer wants it.
+    pub(crate) fn flow(&self, connected: bool) {
+        let on = connected && self.is_wanted;
+        if let Some(feed) = self.feed.as_ref().filter(|feed| on != feed.flows()) {
+            feed.flow(on);
+        }
+    }
+}
+
+fn direction(send: bool, receive: bool) -> Direction {
+    match (send, receive) {
+        (true, true) => Direction::Sendrecv,
+        (true, false) => Direction::Sendonly,
+        (false, true) => Direction::Recvonly,
+        (false, false) => Direction::Inactive,
+    }
+}
+
+fn all(webrtc: &gst::Element) -> Vec<WebRTCRTPTransceiver> {
+    let get = |i: i32| webrtc.emit_by_name::<Option<WebRTCRTPTransceiver>>("get-transceiver", &[&i]);
+    (0..).map_while(get).collect()
+}
+
+/// Makes room for each stream of ours that is not sent yet: an m-line that nothing is sent on any more, or
+/// a new one; and for each kind that we only receive. New ones offer all our codecs, in our order, with the numbers
+/// that the peer knows them by.
+pub(crate) fn for_offer(
+    pipeline: &gst::Pipeline,
+    webrtc: &gst::Element,
+    (config, known, kinds): (&PeerConfig, &[Payload], &[Kind]),
+    streams: &[Stream],
+    senders: &mut Vec<Sender>,
+) -> Result<(), MediaError> {
+    let present: Vec<Kind> = all(webrtc).iter().filter_map(kind_of).collect();
+    for kind in Kind::ALL {
+        let codecs = config.codecs.iter().filter(|codec| codec.kind() == kind);
+        let payloads: Vec<Payload> = codecs.map(|codec| rtp::offered_beside(*codec, known)).collect();
+        let wanted = || match payloads.is_empty() {
+            true => Err(MediaError::WebRtc(format!("no codec for {kind}"))),
+            false => Ok(payloads.as_slice()),
+        };
+        let receive = config.receives(kind);
+        for stream in streams.iter().filter(|stream| stream.has(kind)) {
+            if senders.iter().any(|sender| sender.kind() == kind && sender.carries(&stream.id)) {
+                continue;
+            }
+            match senders.iter_mut().find(|s| s.kind() == kind && s.is_idle() && !s.is_rejected) {
+                Some(idle) => idle.take(stream)?,
+                None => {
+                    let line = (None, direction(true, receive));
+                    senders.push(attach((pipeline, webrtc), config, stream, wanted()?, line)?);
+                }
+            }
+        }
+        let is_there = present.contains(&kind) || senders.iter().any(|sender| sender.kind() == kind);
+        if receive && !is_there {
+            add(webrtc, config, direction(false, true), wanted()?);
+        }
+        // The peer may send on as many m-lines of the kind as it has.
+        let lines = all(webrtc).iter().filter(|transceiver| kind_of(transceiver) == Some(kind)).count();
+        for _ in lines..kinds.iter().filter(|other| **other == kind).count() {
+            if receive {
+                add(webrtc, config, direction(false, true), wanted()?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Fits our side to an offer that webrtcbin has just taken: for each m-line the codec, the direction,
+/// and a sender where we have something to send. The first `agreed` m-lines were fitted before.
+pub(crate) fn for_answer(
+    pipeline: &gst::Pipeline,
+    webrtc: &gst::Element,
+    config: &PeerConfig,
+    streams: &[Stream],
+    senders: &mut Vec<Sender>,
+    offer: &Sdp,
+    agreed: usize,
+) -> Result<(), MediaError> {
+    let transceivers = all(webrtc);
+    // What was agreed before stays: a direction that the peer changed shows in the answer, not here.
+    for (mline, media) in offer.media.iter().enumerate().skip(agreed) {
+        let Some(kind) = Kind::of(media) else { continue };
+        // Newer versions make it with the offer, 1.22 only with the answer.
+        let made = transceivers.iter().find(|t| t.mlineindex() as usize == mline);
+        let payload = usable(media, &config.codecs, &config.preferred).into_iter().next();
+        let receive = config.receives(kind);
+        // One of an offer of ours that was forgotten: webrtcbin takes it for the peer's new m-line.
+        let waiting = senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.way.is_none());
+        if let (Some(waiting), Some(payload)) = (waiting, &payload) {
+            set_up(&waiting.transceiver, config, std::slice::from_ref(payload), Some(waiting.ssrc));
+            waiting.agree(payload)?;
+            continue;
+        }
+        // The peer's lines of a kind take our streams in turn.
+        let is_sent =
+            |id: &str| senders.iter().any(|s: &Sender| s.kind() == kind && s.carries(id) && !s.is_rejected);
+        let stream = streams.iter().find(|stream| stream.has(kind) && !is_sent(&stream.id));
+        match (payload, stream) {
+            (Some(payload), Some(stream)) => {
+                // No sink pad is given for a transceiver that does not send.
+                if let Some(transceiver) = made {
+                    transceiver.set_direction(direction(true, receive));
+                }
+                let line = (made.map(|_| mline), direction(true, receive));
+                say_if_second(config, payload.codec);
+                let mut sender =
+                    attach((pipeline, webrtc), config, stream, std::slice::from_ref(&payload), line)?;
+                sender.agree(&payload)?;
+                senders.push(sender);
+            }
+            (Some(payload), None) => {
+                receive_only((webrtc, config), made, direction(false, receive), &payload)
+            }
+            (None, stream) => {
+                if stream.is_some() && !media.is_rejected() {
+                    tracing::warn!("the peer offers no {kind} codec that is here: no {kind} is sent");
+                }
+                receive_only(
+                    (webrtc, config),
+                    made,
+                    Direction::Inactive,
+                    &rtp::offered(Codec::default_of(kind)),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes for each m-line that we offered the codec that the peer's answer has for us. The first `agreed` m-lines were
+/// there before; webrtcbin does not tell yet which of the others is whose, but it has them in the senders' order.
+pub(crate) fn by_answer(
+    config: &PeerConfig,
+    senders: &mut [Sender],
+    answer: &Sdp,
+    (agreed, rejected): (usize, &[usize]),
+) -> Result<(), MediaError> {
+    for kind in Kind::ALL {
+        let all = answer.media.iter().enumerate();
+        let mut new = all.skip(agreed).filter(|(_, media)| Kind::of(media) == Some(kind));
+        let is_new = |s: &Sender| s.mline().is_none_or(|mline| mline >= agreed);
+        let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && is_new(s));
+        for sender in waiting {
+            // A webrtcbin of 1.26 knows its m-line since the offer, one of 1.22 not yet: then it is the next one.
+            let known = |mline| answer.media.get(mline).map(|media| (mline, media));
+            let Some((mline, media)) = sender.mline().map_or_else(|| new.next(), known) else { continue };
+            match usable(media, &config.codecs, &config.preferred).first() {
+                _ if rejected.contains(&mline) => {
+                    tracing::warn!("the peer takes no {kind} of ours");
+                    sender.reject();
+                }
+                None => tracing::warn!("the peer's answer has no {kind} codec that is here"),
+                Some(payload) => {
+                    say_if_second(config, payload.codec);
+                    sender.agree(payload)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Stops sending on the m-lines that the peer has rejected.
+pub(crate) fn end_rejected(senders: &mut [Sender], rejected: &[usize]) {
+    let is_meant = |sender: &&mut Sender| sender.mline().is_some_and(|mline| rejected.contains(&mline));
+    senders.iter_mut().filter(is_meant).filter(|sender| !sender.is_rejected).for_each(Sender::reject);
+}
+
+/// Says so where not the codec is sent that the user prefers.
+fn say_if_second(config: &PeerConfig, codec: Codec) {
+    let first = config.preferred.iter().find(|first| first.kind() == codec.kind());
+    if let Some(first) = first.filter(|first| **first != codec) {
+        tracing::warn!("the peer does not take {first}: {codec} is sent");
+    }
+}
+
+fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
+    match transceiver.kind() {
+        gst_webrtc::WebRTCKind::Audio => Some(Kind::Audio),
+        gst_webrtc::WebRTCKind::Video => Some(Kind::Video),
+        _ => None,
+    }
+}
+
+/// The transceiver of an m-line that we send nothing on: the one that is there, or a new one.
+fn receive_only(
+    (webrtc, config): (&gst::Element, &PeerConfig),
+    made: Option<&WebRTCRTPTransceiver>,
+    direction: Direction,
+    payload: &Payload,
+) {
+    match made {
+        Some(transceiver) => {
+            transceiver.set_direction(direction);
+            set_up(transceiver, config, std::slice::from_ref(payload), None);
+        }
+        None => add(webrtc, config, direction, std::slice::from_ref(payload)),
+    }
+}
+
+/// A transceiver that sends nothing.
+fn add(webrtc: &gst::Element, config: &PeerConfig, direction: Direction, payloads: &[Payload]) {
+    let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payloads, None)];
+    set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), config, payloads, None);
+}
+
+/// The payload types, and retransmission for pictures; error correction too where it is wanted.
+fn set_up(transceiver: &WebRTCRTPTransceiver, config: &PeerConfig, payloads: &[Payload], ssrc: Option<u32>) {
+    if config.fec && payloads.iter().any(|payload| payload.codec.kind() == Kind::Video) {
+        transceiver.set_property_from_str("fec-type", "ulp-red");
+        transceiver.set_property("fec-percentage", LEAST_FEC);
+    }
+    transceiver.set_codec_preferences(Some(&rtp::caps(payloads, ssrc)));
+    let again = |payload: &Payload| {
+        payload.codec.kind() == Kind::Video && payload.feedback.iter().any(|feedback| feedback == "nack")
+    };
+    if payloads.iter().any(again) {
+        transceiver.set_property("do-nack", true);
+    }
+}
+
+/// Requests a sink pad of webrtcbin for a stream: on that m-line, which has a transceiver, or on the one that the
+/// next description of ours gives it.
+fn attach(
+    (pipeline, webrtc): (&gst::Pipeline, &gst::Element),
+    config: &PeerConfig,
+    stream: &Stream,
+    payloads: &[Payload],
+    (mline, direction): (Option<usize>, Direction),
+) -> Result<Sender, MediaError> {
+    let no_pad = || MediaError::WebRtc("webrtcbin gives no pad to send over".to_owned());
+    let kind = payloads.first().ok_or_else(no_pad)?.codec.kind();
+    let pad = match mline {
+        Some(mline) => webrtc.request_pad_simple(&format!("sink_{mline}")),
+        // Without a name the m-line stays open: the peer may offer one for the same place in this moment. 1.22
+        // gives names of its own that are taken where others were asked for.
+        None => {
+            let caps = rtp::caps(payloads, None);
+            webrtc.pad_template("sink_%u").and_then(|pads| webrtc.request_pad(&pads, None, Some(&caps)))
+        }
+    };
+    let pad = pad.ok_or_else(no_pad)?;
+    let mut sender = Sender {
+        kind,
+        pipeline: pipeline.downgrade(),
+        transceiver: pad.property::<WebRTCRTPTransceiver>("transceiver"),
+        pad,
+        ssrc: fastrand::u32(1..),
+        stream: None,
+        way: None,
+        feed: None,
+        estimator: None,
+        before: 0,
+        is_rejected: false,
+        is_wanted: false,
+    };
+    sender.take(stream)?;
+    sender.transceiver.set_direction(direction);
+    set_up(&sender.transceiver, config, payloads, Some(sender.ssrc));
+    Ok(sender)
+}
+
+/// The codec parameters of an m-line in words, for logs.
+pub(crate) fn summary(sdp: &Sdp) -> String {
+    let lines = sdp
+        .media
+        .iter()
+        .map(|media| format!("{} {} {}", media.kind, media.mid().unwrap_or("-"), media.direction().as_str()));
+    lines.collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,138 @@
+//! What of DTLS's handshake may be lost is sent again soon. GStreamer's waits a second for an answer, then two, four and
+//! eight; whoever talks needs the connection before (RFC 6347, 4.2.4.1, and what browsers do: 50 ms).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gst::prelude::*;
+
+use crate::media::webrtc::transport;
+
+/// When a datagram is sent again, after it was sent; then it is OpenSSL's turn. Who has it already drops it as a replay
+/// (RFC 6347, 4.1.2.6), so that nothing but the repeat is in vain.
+const AGAIN: [Duration; 4] = [
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+];
+/// What leaves after such a pause belongs to another flight: what was before was answered, or given up.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The mark of what is sent again, as a buffer's offset.
+const REPEATED: u64 = 0x6474_6c73;
+
+/// The flights of one handshake.
+#[derive(Debug, Default)]
+struct Flights {
+    number: u64,
+    last: Option<Instant>,
+}
+
+impl Flights {
+    /// Takes a datagram of the handshake; the number of its flight.
+    fn take(&mut self, now: Instant) -> u64 {
+        let follows = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
+        self.number += u64::from(!follows);
+        self.last = Some(now);
+        self.number
+    }
+}
+
+fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
+    flights.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether a datagram is of a handshake: handshake and change_cipher_spec (RFC 6347, 4.1), nothing else.
+fn is_handshake(buffer: &gst::BufferRef) -> bool {
+    matches!(transport::first_byte(buffer), Some(20 | 22))
+}
+
+/// Sends the handshakes of a webrtcbin again, where they leave it.
+pub(crate) fn send_again(webrtc: &gst::Element) {
+    transport::with_each(webrtc, &["nicesink"], |element| {
+        element.static_pad("sink").iter().for_each(repeat);
+    });
+}
+
+fn repeat(pad: &gst::Pad) {
+    let flights = Arc::new(Mutex::new(Flights::default()));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        if buffer.offset() == REPEATED || !is_handshake(buffer) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let flight = lock(&flights).take(Instant::now());
+        let (pad, mut buffer, flights) = (pad.downgrade(), buffer.copy(), flights.clone());
+        buffer.make_mut().set_offset(REPEATED);
+        smol::spawn(async move {
+            let mut waited = Duration::ZERO;
+            for at in AGAIN {
+                smol::Timer::after(at - waited).await;
+                waited = at;
+                let Some(pad) = pad.upgrade().filter(|_| lock(&flights).number == flight) else { return };
+                let buffer = buffer.clone();
+                // Another buffer may be on its way there.
+                if smol::unblock(move || pad.chain(buffer)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .detach();
+        gst::PadProbeReturn::Ok
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::gst::launch;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn what_leaves_together_is_a_flight() {
+        let (mut flights, start) = (Flights::default(), Instant::now());
+        let taken = [0, 5, 12, 60, 61, 1060].map(|ms| flights.take(start + ms * MS));
+        assert_eq!(taken, [1, 1, 1, 2, 2, 3]);
+    }
+
+    #[test]
+    fn a_handshake_is_sent_again_until_the_next_flight_and_nothing_else_is() {
+        crate::media::gst::init().unwrap();
+        let pipeline = launch::parse("appsrc name=in ! fakesink name=out sync=false async=false").unwrap();
+        let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in").unwrap();
+        let pad = launch::by_name::<gst::Element>(&pipeline, "out").unwrap().static_pad("sink").unwrap();
+        repeat(&pad);
+        let seen = Arc::new(Mutex::new(vec![]));
+        let all = seen.clone();
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            all.lock().unwrap().push(info.buffer().unwrap().map_readable().unwrap().to_vec());
+            gst::PadProbeReturn::Ok
+        });
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let send = |bytes: &[u8]| {
+            appsrc.push_buffer(gst::Buffer::from_slice(bytes.to_vec())).unwrap();
+        };
+        let count = |bytes: &[u8]| seen.lock().unwrap().iter().filter(|sent| *sent == bytes).count();
+        let wait = |bytes: &[u8], many| {
+            let until = Instant::now() + Duration::from_secs(10);
+            while count(bytes) < many {
+                assert!(Instant::now() < until, "{bytes:?}: {} of {many}", count(bytes));
+                std::thread::sleep(MS);
+            }
+        };
+        let (hello, other, data, media) = ([22, 1], [22, 2], [23, 3], [128, 4]);
+        send(&hello);
+        wait(&hello, 2);
+        send(&other);
+        wait(&other, 1);
+        let before = count(&hello);
+        send(&data);
+        send(&media);
+        wait(&other, 1 + AGAIN.len());
+        // One may have been on its way.
+        assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
+        assert_eq!([count(&data), count(&media)], [1, 1]);
+        pipeline.set_state(gst::State::Null).unwrap();
+    }
+}
