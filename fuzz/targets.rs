@@ -1,5 +1,5 @@
 //! What is fuzzed: everything that reads what a peer, a server or a file says. Each takes any bytes and
-//! asserts what must hold whatever they are. `fuzz_targets/` hands them to libFuzzer, `tests/corpus.rs` runs
+//! asserts what must hold whatever they are. `fuzz_targets/` hands them to libFuzzer, `tests/it/corpus.rs` runs
 //! all that was found so far through them.
 
 use std::path::Path;

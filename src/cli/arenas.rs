@@ -14,7 +14,7 @@ const ARENAS: &str = "2";
 /// number.
 ///
 /// A call has dozens of threads, which GStreamer starts and ends with the streams, and each arena keeps the most
-/// memory that its threads ever needed. Ten floods of sources (`tests/hostile.rs`) on two processors left 17 MB
+/// memory that its threads ever needed. Ten floods of sources (`tests/it/hostile.rs`) on two processors left 17 MB
 /// unreturned with the default, 4 MB with two arenas (2026-11-30). malloc_trim(3) and mallopt(3) would need `unsafe`
 /// code.
 pub(super) fn have_few() {

@@ -24,7 +24,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -34,6 +34,20 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a client that needs no camera, no sound card and little of a processor.
 pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
+
+/// Divides the machine between tests that measure rates or run several browsers and tests that bear others.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+/// Waits until no test holds the machine, and keeps other calls of [`alone`] and [`beside_others`] out: for a test
+/// that measures rates, or that runs more browsers than two cores can serve beside another test's.
+pub fn alone() -> impl Drop {
+    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until no test holds the machine [`alone`], and keeps such tests out: for a test with one browser.
+pub fn beside_others() -> impl Drop {
+    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Requests a WebSocket at a path; returns the status and the body of the server's answer.
 pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
@@ -192,7 +206,7 @@ impl Program {
     }
 
     fn stderr(&self) -> String {
-        self.stderr.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.stderr.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The first link of a server.

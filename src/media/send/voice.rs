@@ -14,7 +14,7 @@ use crate::media::gst::{inventory, launch};
 pub(crate) const SHAPE: &str = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1";
 
 /// Sound is taken to be played so much before its time: what comes late of an echo is cancelled, what comes before it is
-/// expected is not, and sound cards do not know to the millisecond when they play. (With PulseAudio, by tests/voice.rs:
+/// expected is not, and sound cards do not know to the millisecond when they play. (With PulseAudio, by tests/it/voice.rs:
 /// 12 to 34 dB less of an echo without this in three runs, 44 dB with it.)
 const EARLY: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 /// So much before it is played the signal processing takes it, and not later: webrtcdsp takes it by its source's latency

@@ -1,0 +1,233 @@
+//! What is sent follows what the network takes and what the peer can: bitrates, rungs of a room, codecs, encoders.
+
+use std::time::{Duration, Instant};
+
+use crate::common::impaired::{LEFT, call_of};
+use crate::common::{
+    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, namespace, strings, wait_for,
+};
+use serde_json::Value;
+
+const MS: Duration = Duration::from_millis(1);
+
+/// A picture that takes its bitrate.
+const BUSY: [&str; 10] = [
+    "--video",
+    "videotestsrc is-live=true pattern=zone-plate kx2=6 ky2=6 kt=3 ! video/x-raw,width=640,height=360,framerate=30/1",
+    "--audio",
+    "tone",
+    "--size",
+    "640x360",
+    "--fps",
+    "30",
+    "--bitrate",
+    "1500",
+];
+
+fn kbps(stats: &Value) -> u64 {
+    stats["video_kbps"].as_u64().unwrap_or(0)
+}
+
+/// Follows it for so long; the bitrates, and the frames a second that came at the other end.
+fn follow(sender: &mut Program, receiver: &mut Program, time: Duration) -> (Vec<u64>, f64) {
+    let (began, before) = (Instant::now(), receiver.stats()["video_frames_received"].as_u64().unwrap());
+    let mut found = vec![];
+    while began.elapsed() < time {
+        std::thread::sleep(500 * MS);
+        found.push(kbps(&sender.stats()));
+    }
+    let after = receiver.stats()["video_frames_received"].as_u64().unwrap();
+    (found, (after - before) as f64 / began.elapsed().as_secs_f64())
+}
+
+#[test]
+fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
+    let _alone = alone();
+    let narrow = Impairment { delay: 20 * MS, rate: Some(500_000), ..Impairment::default() };
+    let Some(mut setting) = call_of(narrow, &SMALL, &BUSY) else { return };
+    let (ann, bob) = (&mut setting.ann, &mut setting.bob);
+    wait_for("less than the bottleneck takes", || (kbps(&ann.stats()) < 450).then_some(()));
+    follow(ann, bob, Duration::from_secs(8));
+    let before = setting.network.counts()[1];
+    let (rates, frames) = follow(ann, bob, Duration::from_secs(6));
+    let after = setting.network.counts()[1];
+    // Used, and not overfilled: what waits is lost only now and then, pictures come.
+    let mean = rates.iter().sum::<u64>() / rates.len() as u64;
+    assert!((100..500).contains(&mean), "{rates:?}");
+    assert!(frames > 8.0, "{frames} a second, {rates:?}");
+    let (passed, overflowed) = (after.passed - before.passed, after.overflowed - before.overflowed);
+    assert!(overflowed * 10 < passed, "{overflowed} beside {passed}");
+    setting.network.set(Impairment { delay: 20 * MS, ..Impairment::default() });
+    wait_for("more again", || (kbps(&ann.stats()) > 1000).then_some(()));
+    let (_, frames) = follow(ann, bob, Duration::from_secs(4));
+    assert!(frames > 20.0, "{frames} a second");
+}
+
+#[test]
+fn losses_without_a_full_network_do_not_slow_a_call() {
+    let _alone = alone();
+    let noisy = Impairment { delay: 20 * MS, loss: 0.1, ..Impairment::default() };
+    let Some(mut setting) = call_of(noisy, &SMALL, &BUSY) else { return };
+    // What is lost of the handshake takes its time.
+    setting.bob.expect("media", &[("kind", "video")]);
+    follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(12));
+    let (rates, frames) = follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(6));
+    assert!(rates.iter().all(|rate| *rate > 600), "{rates:?}");
+    assert!(frames > 15.0, "{frames} a second, {rates:?}");
+}
+
+#[test]
+fn the_bounds_of_the_bitrate_hold() {
+    let _alone = alone();
+    let narrow = Impairment { rate: Some(300_000), ..Impairment::default() };
+    let mut options = BUSY.to_vec();
+    options.extend(["--min-bitrate", "400", "--max-bitrate", "1600"]);
+    let Some(mut setting) = call_of(narrow, &SMALL, &options) else { return };
+    wait_for("the least", || (kbps(&setting.ann.stats()) == 400).then_some(()));
+    setting.network.set(Impairment::default());
+    wait_for("the most", || (kbps(&setting.ann.stats()) >= 1550).then_some(()));
+    assert!(kbps(&setting.ann.stats()) <= 1600);
+}
+
+#[test]
+fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
+    let _alone = alone();
+    let narrow = Impairment { delay: 10 * MS, rate: Some(400_000), ..Impairment::default() };
+    let Some(network) = Impaired::new(narrow) else { return namespace::skipped() };
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&network.left, home.path());
+    let join = |at: &Namespace, id: &str, server: &str, more: &[&str]| {
+        let args = ["join", "attic", "--id", id, "--server", &format!("ws://{server}:7000"), "--headless"];
+        let mut program = Program::start_in(at, home.path(), &[&args, more].concat());
+        program.expect("room", &[]);
+        program
+    };
+    let takes = ["--receive-only"];
+    let mut sender = join(&network.left, "sender", LEFT, &[&BUSY[..], &["--send-only"]].concat());
+    let mut fast = join(&network.left, "fast", LEFT, &takes);
+    let mut slow = join(&network.right, "slow", LEFT, &takes);
+    for program in [&mut fast, &mut slow] {
+        program.expect("media", &[("kind", "video")]);
+    }
+    let of = |sender: &mut Program, peer: &str| {
+        sender.stats();
+        std::thread::sleep(50 * MS);
+        sender.all("stats", &[("peer", peer)]).last().map_or(0, kbps)
+    };
+    wait_for("two rates", || {
+        let (quick, slow) = (of(&mut sender, "fast"), of(&mut sender, "slow"));
+        (quick > 1200 && (50..400).contains(&slow)).then_some(())
+    });
+    let (began, before) = (Instant::now(), [&mut fast, &mut slow].map(frames));
+    std::thread::sleep(Duration::from_secs(6));
+    let after = [&mut fast, &mut slow].map(frames);
+    let rate = |n: usize| (after[n] - before[n]) as f64 / began.elapsed().as_secs_f64();
+    assert!(rate(0) > 20.0 && rate(1) > 6.0, "{} and {} a second", rate(0), rate(1));
+}
+
+/// The frames that came of the sender.
+fn frames(program: &mut Program) -> u64 {
+    program.stats();
+    std::thread::sleep(50 * MS);
+    let all = program.all("stats", &[("peer", "sender")]);
+    all.last().unwrap()["video_frames_received"].as_u64().unwrap()
+}
+
+/// A call on this machine with these options of each side; the codecs of what each received.
+fn codecs_of(caller: &[&str], callee: &[&str]) -> Option<[Vec<String>; 2]> {
+    let network = Impaired::new(Impairment::default());
+    let Some(network) = network else {
+        namespace::skipped();
+        return None;
+    };
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&network.left, home.path());
+    let url = format!("ws://{LEFT}:7000");
+    let received = Received::new();
+    let options = received.options();
+    let bob = [&["answer", "--id", "bob", "--server", &url], &SMALL[..], callee, &strings(&options)].concat();
+    let mut bob = Program::start_in(&network.left, home.path(), &bob);
+    bob.expect("registered", &[]);
+    let ann = [&["call", "bob", "--server", &url, "--headless"], &SMALL[..], caller].concat();
+    let mut ann = Program::start_in(&network.right, home.path(), &ann);
+    let seen = |program: &mut Program| {
+        program.expect_all(&[("media", &[("kind", "video")]), ("media", &[("kind", "audio")])]);
+        let media = program.all("media", &[]);
+        let of = |kind: &str| {
+            media.iter().find(|m| m["kind"] == kind).unwrap()["codec"].as_str().unwrap().to_owned()
+        };
+        vec![of("video"), of("audio")]
+    };
+    let found = [seen(&mut ann), seen(&mut bob)];
+    received.expect_moving_and_audible((0, 0), 20);
+    Some(found)
+}
+
+#[test]
+fn every_codec_carries_a_call() {
+    let _alone = alone();
+    for (video, audio, names) in [
+        ("vp9", "opus", ["VP9", "Opus"]),
+        ("av1", "pcmu", ["AV1", "PCMU"]),
+        ("h265", "pcma", ["H.265", "PCMA"]),
+        ("h264,vp8", "opus", ["H.264", "Opus"]),
+    ] {
+        let options = ["--video-codec", video, "--audio-codec", audio];
+        let Some(found) = codecs_of(&options, &[]) else { return };
+        assert_eq!(found, [names, names], "{video}");
+    }
+}
+
+#[test]
+fn an_encoder_that_fails_gives_way_to_the_next() {
+    let _alone = alone();
+    let home = tempfile::tempdir().unwrap();
+    let own = home.path().join(".config/roomtone/pipelines/encode");
+    std::fs::create_dir_all(&own).unwrap();
+    let text = "x264enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate} ! identity error-after=60 ! \
+                video/x-h264,profile=constrained-baseline,stream-format=byte-stream,alignment=au\n";
+    std::fs::write(own.join("h264.launch"), format!("# Not for long.\n{text}")).unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
+    let url = crate::common::ws(&server.link());
+    let received = Received::new();
+    let options = received.options();
+    let bob = [&["answer", "--id", "bob", "--server", &url], &SMALL[..], &strings(&options)].concat();
+    let mut bob = Program::start(&std::env::temp_dir(), &bob);
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", &url, "--headless", "--video-codec", "h264"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    bob.expect("media", &[("kind", "video"), ("codec", "H.264")]);
+    // Sixty frames are four seconds; it goes on long after them, and nothing is connected anew.
+    received.expect_moving_and_audible((0, 0), 120);
+    assert!(!ann.has_seen("peer", &[("state", "reconnecting")]));
+    ann.say(&serde_json::json!({"command": "quit"}));
+    let (_, said) = ann.end_with_warnings();
+    assert!(
+        said.contains("x264enc does not encode H.264") && said.contains("openh264enc takes its place"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_cannot_be_is_said_before_a_call() {
+    let _alone = alone();
+    let refused = |options: &[&str]| {
+        let home = tempfile::tempdir().unwrap();
+        let args = [&["call", "bob", "--server", "ws://127.0.0.1:9", "--headless"], options].concat();
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roomtone"));
+        let output = command.args(args).env("HOME", home.path()).output().unwrap();
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    for (options, why) in [
+        (&["--video-codec", "vp8,mp3"][..], "'mp3' is no codec"),
+        (&["--video-codec", "opus"], "Opus is no video codec"),
+        (&["--encoder", "nosuchenc"], "nosuchenc"),
+        (&["--min-bitrate", "900", "--max-bitrate", "300"], "not in this order"),
+        (&["--bitrate", "500", "--max-bitrate", "300"], "not in this order"),
+        (&["--bitrate", "5"], "30..=100000"),
+    ] {
+        let said = refused(options);
+        assert!(said.contains(why), "{options:?}: {said}");
+    }
+}

@@ -1,0 +1,116 @@
+//! A thousand mutants of real offers: what the normaliser lets through, webrtcbin answers or refuses, and the
+//! process lives.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use roomtone::media::Peer;
+use roomtone::media::peer::PeerConfig;
+use roomtone::protocol::SdpKind;
+use roomtone::sdp::{self, Codec, Kind, Layout, Sdp, direction};
+use roomtone::session::{Effect, EffectId, EffectResult, Remote};
+use smol::channel::bounded;
+
+const OFFERS: [(&str, &str); 5] = [
+    ("Chromium", include_str!("../../src/sdp/testdata/chromium-offer.sdp")),
+    ("Firefox", include_str!("../../src/sdp/testdata/firefox-offer.sdp")),
+    ("Safari", include_str!("../../src/sdp/testdata/safari-offer.sdp")),
+    ("aiortc", include_str!("../../src/sdp/testdata/aiortc-offer.sdp")),
+    ("webrtcbin", include_str!("../../src/sdp/testdata/webrtcbin-offer.sdp")),
+];
+const EACH: u64 = 200;
+
+/// One to four changes of the kinds that bugs and malice make.
+fn mutate(offer: &str, chance: &mut fastrand::Rng) -> String {
+    let mut lines: Vec<String> = offer.lines().map(str::to_owned).collect();
+    for _ in 0..chance.usize(1..5) {
+        let at = chance.usize(1..lines.len());
+        match chance.u8(0..9) {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(at, lines[at].clone()),
+            2 => {
+                let other = chance.usize(1..lines.len());
+                lines.swap(at, other);
+            }
+            3 => {
+                let length = chance.usize(2..=lines[at].chars().count().max(2));
+                lines[at] = lines[at].chars().take(length).collect();
+            }
+            4 => {
+                let number = ["0", "-1", "4294967296", "99999", "65535", "127"][chance.usize(0..6)];
+                let digits = lines[at].find(|c: char| c.is_ascii_digit());
+                if let Some(from) = digits {
+                    let end = lines[at][from..].find(|c: char| !c.is_ascii_digit());
+                    let to = end.map_or(lines[at].len(), |to| from + to);
+                    lines[at].replace_range(from..to, number);
+                }
+            }
+            5 => lines[at] = lines[at].replace(' ', ["  ", "", " x ", "/"][chance.usize(0..4)]),
+            6 => lines[at].push_str([";", " 1", "=", ":x", "\u{fffd}"][chance.usize(0..5)]),
+            7 => lines[at] = lines[at].replacen([':', '/', ';'], ["", "::", ";"][chance.usize(0..3)], 1),
+            _ => {
+                let word =
+                    ["sendonly", "inactive", "bundle-only", "rtcp-mux", "setup:passive", "setup:holdconn"];
+                lines.insert(at, format!("a={}", word[chance.usize(0..6)]));
+            }
+        }
+        if lines.len() < 3 {
+            break;
+        }
+    }
+    lines.join("\r\n") + "\r\n"
+}
+
+/// What webrtcbin makes of it.
+async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
+    let (event, events) = bounded(512);
+    let peer = Peer::open(config.clone(), event).unwrap();
+    let Ok(shown) = Layout::default().show_offer(&sdp, None) else { return "without an m-line" };
+    let mut remote = Remote { sdp: shown.sdp, flows: shown.flows, rejected: shown.rejected };
+    direction::widen_offer(&mut remote.sdp);
+    let answer = async {
+        let applied = peer.execute(Effect::ApplyRemote(EffectId(1), SdpKind::Offer, remote)).await;
+        let Some((_, EffectResult::Applied)) = applied else { return "refused" };
+        match peer.execute(Effect::CreateAnswer(EffectId(2))).await {
+            Some((_, EffectResult::Created(_))) => "answered",
+            _ => "not answered",
+        }
+    };
+    let late = async {
+        smol::Timer::after(Duration::from_secs(10)).await;
+        panic!("webrtcbin hangs")
+    };
+    let outcome = smol::future::or(answer, late).await;
+    drop(events);
+    outcome
+}
+
+#[test]
+fn whatever_the_normaliser_lets_through_webrtcbin_survives() {
+    roomtone::media::init().unwrap();
+    let config = PeerConfig {
+        receive: Kind::ALL.to_vec(),
+        codecs: vec![Codec::Vp8, Codec::H264, Codec::Opus],
+        preferred: vec![],
+        ..PeerConfig::default()
+    };
+    let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
+    smol::block_on(async {
+        for (name, offer) in OFFERS {
+            let healthy = sdp::normalise(Sdp::parse(offer).unwrap()).unwrap();
+            assert_eq!(offered(&config, healthy).await, "answered", "{name} itself");
+            for seed in 0..EACH {
+                // What kills the process is found again by its seed.
+                let mutant = mutate(offer, &mut fastrand::Rng::with_seed(seed));
+                let outcome = match Sdp::parse(&mutant).and_then(sdp::normalise) {
+                    Ok(sdp) => offered(&config, sdp).await,
+                    Err(_) => "refused by us",
+                };
+                *outcomes.entry(outcome).or_default() += 1;
+            }
+        }
+    });
+    eprintln!("{outcomes:?}");
+    assert_eq!(outcomes.values().sum::<usize>(), 1000);
+    assert!(outcomes["answered"] > 300 && outcomes["refused by us"] > 50, "{outcomes:?}");
+}

@@ -1,0 +1,557 @@
+//! Two native clients with each other, by way of the server.
+
+use std::time::Duration;
+
+use crate::common::raw::RawCall;
+use crate::common::{Program, Received, SMALL, ws};
+use gst::prelude::*;
+use serde_json::json;
+
+fn start(home: &std::path::Path, first: &[&str], media: &[&str], received: Option<&Received>) -> Program {
+    let options = received.map(Received::options);
+    let outputs: Vec<&str> = match &options {
+        Some(options) => options.iter().map(String::as_str).collect(),
+        None => vec!["--headless"],
+    };
+    Program::start(home, &[first, media, &outputs].concat())
+}
+
+fn server(home: &std::path::Path) -> (Program, String) {
+    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    (server, ws(&link))
+}
+
+#[test]
+fn they_see_and_hear_each_other_and_can_do_so_again() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let heard_by_bob = Received::new();
+    let mut bob =
+        start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, Some(&heard_by_bob));
+    bob.expect("registered", &[("id", "bob")]);
+    for (codec, name) in [("vp8", "VP8"), ("h264", "H.264")] {
+        let (heard, mark) = (Received::new(), heard_by_bob.mark());
+        let call = ["call", "bob", "--id", "ann", "--server", &url, "--video-codec", codec];
+        let mut ann = start(home.path(), &call, &SMALL, Some(&heard));
+        for (program, peer) in [(&mut ann, "bob"), (&mut bob, "ann")] {
+            program.expect("peer", &[("peer", peer), ("state", "connected")]);
+            let media = program.expect("media", &[("kind", "video"), ("codec", name)]);
+            assert_eq!((media["width"].as_u64(), media["height"].as_u64()), (Some(320), Some(240)));
+        }
+        heard.expect_moving_and_audible((0, 0), 20);
+        heard_by_bob.expect_moving_and_audible(mark, 20);
+        ann.say(&json!({"command": "say", "text": "hello"}));
+        bob.expect("message", &[("peer", "ann"), ("text", "hello")]);
+        bob.say(&json!({"command": "say", "text": "good day"}));
+        ann.expect("message", &[("peer", "bob"), ("text", "good day")]);
+        bob.say(&json!({"command": "stats"}));
+        let stats = bob.expect("stats", &[("peer", "ann")]);
+        for counter in
+            ["video_frames_sent", "video_frames_received", "audio_frames_sent", "audio_frames_received"]
+        {
+            assert!(stats[counter].as_u64().unwrap() > 10, "{counter}: {stats}");
+        }
+        // A tone goes both ways.
+        for level in ["sound_level_sent", "sound_level_received"] {
+            assert!((1..60).contains(&stats[level].as_u64().unwrap()), "{level}: {stats}");
+        }
+        // While it lasts nobody else comes in.
+        let mut cat =
+            start(home.path(), &["call", "bob", "--server", &url], &["--video=none", "--audio=none"], None);
+        cat.expect("ended", &[]);
+        let (code, error) = cat.end();
+        assert_eq!((code, error.contains("peer 'bob' busy")), (5, true), "{error}");
+        match codec {
+            "vp8" => bob.say(&json!({"command": "hang-up"})),
+            _ => ann.say(&json!({"command": "hang-up"})),
+        }
+        ann.expect("peer", &[("state", "left")]);
+        bob.expect("peer", &[("state", "left")]);
+        assert_eq!(ann.end().0, 0);
+        bob.expect("registered", &[]);
+    }
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+}
+
+#[test]
+fn the_caller_lets_the_callee_offer_and_each_sends_only_one_way() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let received = Received::new();
+    let sends: Vec<&str> = SMALL.iter().copied().chain(["--send-only"]).collect();
+    let mut bob = start(home.path(), &["answer", "--once", "--id", "bob", "--server", &url], &sends, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--request-offer", "--server", &url];
+    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    bob.say(&json!({"command": "stats"}));
+    assert_eq!(bob.expect("stats", &[])["bytes_received"], 0);
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!((ann.end().0, bob.end().0), (0, 0));
+}
+
+#[test]
+fn a_file_is_sent_in_real_time_and_over_and_over() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let file = home.path().join("a movie.mkv");
+    let make = format!(
+        "matroskamux name=mux ! filesink location=\"{}\" videotestsrc num-buffers=30 pattern=ball ! \
+         video/x-raw,width=320,height=240,framerate=15/1 ! vp8enc deadline=1 ! mux. \
+         audiotestsrc num-buffers=86 samplesperbuffer=1024 ! vorbisenc ! mux.",
+        file.display()
+    );
+    roomtone::media::init().unwrap();
+    let pipeline = roomtone::media::launch::parse(&make).unwrap();
+    roomtone::media::launch::run_to_end(&pipeline).unwrap();
+    let received = Received::new();
+    let sends = [
+        "--video",
+        "file",
+        "--audio",
+        "file",
+        "--device",
+        file.to_str().unwrap(),
+        "--size",
+        "320x240",
+        "--fps",
+        "15",
+    ];
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &sends, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--server", &url];
+    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    // The file has 30 pictures: more than two rounds of it, and not all at once.
+    let began = std::time::Instant::now();
+    received.expect_moving_and_audible((0, 0), 75);
+    let seconds = began.elapsed().as_secs_f64();
+    assert!(seconds > 3.0, "75 pictures of 15 a second came within {seconds} s");
+}
+
+#[test]
+fn without_camera_sound_card_and_display_the_defaults_fall_back_and_say_so() {
+    roomtone::media::init().unwrap();
+    if !roomtone::media::inventory::sources().is_empty() || roomtone::media::inventory::has_speaker() {
+        eprintln!("SKIPPED: this machine has devices");
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let small = ["--size", "320x240", "--fps", "15"];
+    let answer = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&answer[..], &small].concat());
+    let texts: Vec<String> =
+        (0..4).map(|_| bob.expect("warning", &[])["text"].as_str().unwrap().to_owned()).collect();
+    for (text, words) in
+        texts.iter().zip(["no display", "no sound card", "no camera: the test", "no microphone: a test"])
+    {
+        assert!(text.starts_with(words), "{texts:?}");
+    }
+    bob.expect("registered", &[]);
+    let received = Received::new();
+    let call = ["call", "bob", "--receive-only", "--server", &url];
+    let mut ann = start(home.path(), &call, &[], Some(&received));
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+}
+
+#[test]
+fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let none = ["--video=none", "--audio=none"];
+    let outcome = |args: &[&str]| {
+        let (code, error) = start(home.path(), args, &none, None).end();
+        assert_eq!(
+            error.trim_end().lines().filter(|line| line.starts_with("roomtone: ")).count(),
+            1,
+            "{error}"
+        );
+        (code, error)
+    };
+    let (code, error) = outcome(&["call", "nobody", "--server", &url]);
+    assert_eq!((code, error.contains("peer 'nobody' not found")), (5, true), "{error}");
+
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
+    bob.expect("registered", &[]);
+    let (code, error) = outcome(&["answer", "--id", "bob", "--server", &url]);
+    assert_eq!((code, error.contains("the id is taken")), (4, true), "{error}");
+
+    // Registered, and never a word more.
+    let mut mute = crate::common::WebSocket::connect(&url);
+    mute.say("HELLO mute");
+    mute.expect("HELLO");
+    let (code, error) = outcome(&["call", "mute", "--ring", "3", "--server", &url]);
+    assert_eq!(
+        (code, error.contains("waiting for the peer's answer: nothing came for 3 s")),
+        (6, true),
+        "{error}"
+    );
+}
+
+#[test]
+fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let received: Vec<Received> = (0..3).map(|_| Received::new()).collect();
+    let join = |name: &str, received: &Received| {
+        start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, Some(received))
+    };
+    let mut ann = join("ann", &received[0]);
+    assert_eq!(ann.expect("room", &[("room", "attic")])["peers"], json!([]));
+    let mut bob = join("bob", &received[1]);
+    bob.expect("room", &[]);
+    let mut cat = join("cat", &received[2]);
+    assert_eq!(cat.expect("room", &[])["peers"].as_array().unwrap().len(), 2);
+    for (program, others) in [(&mut ann, ["bob", "cat"]), (&mut cat, ["ann", "bob"])] {
+        let video = |peer| [("peer", peer), ("kind", "video")];
+        program.expect_all(&others.map(video).each_ref().map(|fields| ("media", &fields[..])));
+    }
+    bob.expect("peer", &[("peer", "cat"), ("state", "connected")]);
+    for received in &received {
+        received.expect_moving_and_audible((0, 0), 20);
+    }
+    // To all, and to one.
+    ann.say(&json!({"command": "say", "text": "to all"}));
+    bob.expect("message", &[("peer", "ann"), ("text", "to all")]);
+    cat.expect("message", &[("peer", "ann"), ("text", "to all")]);
+    ann.say(&json!({"command": "say", "to": "cat", "text": "to one"}));
+    cat.expect("message", &[("text", "to one")]);
+
+    // One goes and comes back under its name.
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+    for program in [&mut ann, &mut cat] {
+        program.expect("peer", &[("peer", "bob"), ("state", "left")]);
+    }
+    let again = Received::new();
+    let mut bob = join("bob", &again);
+    for program in [&mut ann, &mut cat] {
+        program.expect("peer", &[("peer", "bob"), ("state", "connected")]);
+        program.expect("media", &[("peer", "bob"), ("kind", "video")]);
+    }
+    again.expect_moving_and_audible((0, 0), 20);
+
+    // Silence and black, another source, and a peer that is hung up on: nothing is negotiated.
+    cat.say(&json!({"command": "quit"}));
+    assert_eq!(cat.end().0, 0);
+    ann.say(&json!({"command": "mute"}));
+    ann.say(&json!({"command": "camera-off"}));
+    ann.expect("sending", &[("kind", "video"), ("what", "muted")]);
+    again.expect_silence();
+    again.expect_still();
+    ann.say(&json!({"command": "unmute"}));
+    ann.say(&json!({"command": "camera-on"}));
+    ann.say(&json!({"command": "video", "source": "videotestsrc is-live=true pattern=snow ! identity"}));
+    ann.expect(
+        "sending",
+        &[("kind", "video"), ("what", "videotestsrc is-live=true pattern=snow ! identity")],
+    );
+    again.expect_moving_and_audible(again.mark(), 20);
+    ann.say(&json!({"command": "hang-up", "peer": "bob"}));
+    let said = std::time::Instant::now();
+    bob.expect("peer", &[("peer", "ann"), ("state", "left"), ("reason", "the peer hung up")]);
+    assert!(said.elapsed().as_secs_f64() < 2.0, "{:?}", said.elapsed());
+}
+
+#[test]
+fn who_is_called_is_said_with_the_name_where_the_server_reads_on() {
+    use async_tungstenite::tungstenite::handshake::server::{Request, Response};
+    use async_tungstenite::tungstenite::{Message, accept_hdr};
+    let home = tempfile::tempdir().unwrap();
+    for (server, reads_on) in [(Some("roomtone"), true), (Some("nginx"), false), (None, false)] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+        let (stream, _) = listener.accept().unwrap();
+        let waits = stream.try_clone().unwrap();
+        #[allow(clippy::result_large_err, reason = "the library's own type")]
+        let name = |_: &Request, mut response: Response| {
+            if let Some(server) = server {
+                response.headers_mut().insert("server", server.parse().unwrap());
+            }
+            Ok(response)
+        };
+        let mut ws = accept_hdr(stream, name).unwrap();
+        assert_eq!(ws.read().unwrap(), Message::text("HELLO ann"));
+        if !reads_on {
+            waits.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            assert!(ws.read().is_err(), "it says more before it is registered");
+            waits.set_read_timeout(None).unwrap();
+            ws.send(Message::text("HELLO")).unwrap();
+        }
+        assert_eq!(ws.read().unwrap(), Message::text("SESSION bob"));
+        if reads_on {
+            ws.send(Message::text("HELLO")).unwrap();
+        }
+        ann.expect("registered", &[("id", "ann")]);
+        ws.send(Message::text("SESSION_OK")).unwrap();
+        // Not once more, but the call itself.
+        let next = ws.read().unwrap();
+        assert!(next.to_text().unwrap().contains("\"offer\""), "{next}");
+    }
+}
+
+#[test]
+fn a_caller_takes_over_the_id_of_one_that_is_dead() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let answers = |id: &str| start(home.path(), &["answer", "--id", id, "--server", &url], &SMALL, None);
+    let (mut bob, mut dead) = (answers("bob"), answers("ann"));
+    bob.expect("registered", &[]);
+    dead.expect("registered", &[]);
+    dead.signal("STOP");
+    // The server asks the dead one first; whom she calls is said too soon then, and once more.
+    let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+    ann.expect("peer", &[("peer", "bob"), ("state", "connected")]);
+    bob.expect("media", &[("kind", "video")]);
+}
+
+#[test]
+fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let join =
+        |name: &str| start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, None);
+    let mut ann = join("ann");
+    ann.expect("room", &[]);
+    // From before there is an offer to after the media has come, three at a time.
+    for round in 0..5 {
+        let mut others = [0, 1, 2].map(|n| join(&format!("p{round}{n}")));
+        for (n, other) in (0..).zip(&mut others) {
+            other.expect("room", &[]);
+            std::thread::sleep(Duration::from_millis(30 * round + 15 * n));
+            other.say(&json!({"command": "quit"}));
+        }
+        for other in others {
+            assert_eq!(other.end().0, 0);
+        }
+    }
+    ann.say(&json!({"command": "quit"}));
+    assert_eq!(ann.end().0, 0);
+}
+
+#[test]
+fn a_room_comes_in_one_window_and_one_file() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let join = |name: &str, received: &Received, extra: &[&str]| {
+        start(home.path(), &["join", "attic", "--id", name, "--server", &url], extra, Some(received))
+    };
+    let file = home.path().join("all.mkv");
+    let all = Received::new();
+    let mut cat = join("cat", &all, &["--receive-only", "--record-mix", file.to_str().unwrap()]);
+    cat.expect("room", &[]);
+    let began = std::time::Instant::now();
+    all.expect_halves([false, false]);
+    let headless = |name: &str| {
+        let first = ["join", "attic", "--id", name, "--server", &url, "--headless"];
+        Program::start(home.path(), &[&first[..], &SMALL].concat())
+    };
+    let _ann = headless("ann");
+    cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
+    all.expect_halves([true, true]);
+    let mut bob = headless("<b>&ob");
+    cat.expect("media", &[("peer", "<b>&ob"), ("kind", "video")]);
+    all.expect_moving_and_audible(all.mark(), 20);
+    // Two beside each other: their pictures leave the upper and the lower border black.
+    all.expect_halves([true, true]);
+    bob.say(&json!({"command": "quit"}));
+    cat.expect("peer", &[("peer", "<b>&ob"), ("state", "left")]);
+    all.expect_moving_and_audible(all.mark(), 20);
+    let lasted = began.elapsed().as_secs_f64();
+    cat.say(&json!({"command": "quit"}));
+    cat.expect("recording", &[("peer", "all")]);
+    assert_eq!(cat.end().0, 0);
+    let probe = crate::common::probe(file.to_str().unwrap());
+    let (duration, pictures) = crate::common::duration_and_frames(&probe, "vp8");
+    assert!((duration - lasted).abs() < 3.0, "{duration} s in the file, {lasted} s in the room");
+    // A machine that cannot keep up with the encoding leaves some of the 30 a second out.
+    assert!(pictures as f64 > duration * 5.0, "{probe}");
+    assert!(crate::common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
+}
+
+#[test]
+fn what_waits_long_is_shown_and_heard_whole() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let ways =
+        [(&["answer"][..], ["call", "bob"], "registered"), (&["join", "attic"], ["join", "attic"], "room")];
+    for (theirs, ours, ready) in ways {
+        let received = Received::in_time();
+        let mut bob =
+            start(home.path(), &[theirs, &["--id", "bob", "--server", &url]].concat(), &SMALL, None);
+        bob.expect(ready, &[]);
+        let more = ["--server", &url, "--receive-only", "--latency", "1500"];
+        let mut ann = start(home.path(), &[&ours[..], &more].concat(), &[], Some(&received));
+        ann.expect("media", &[("kind", "video")]);
+        received.expect_moving_and_audible((0, 0), 20);
+        let (pictures, sound) = received.rates(4);
+        // Dropped after half a second, it was less than one picture and 0.02 s of sound; a machine that is busy sends fewer
+        // than the 15 there are.
+        assert!(pictures > 5.0 && sound > 0.85, "{ours:?}: {pictures} pictures, {sound} s of sound a second");
+    }
+}
+
+#[test]
+fn who_answers_comes_back_when_the_server_does() {
+    let home = tempfile::tempdir().unwrap();
+    let (first, url) = server(home.path());
+    let none = ["--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
+    bob.expect("registered", &[]);
+    first.interrupt();
+    bob.expect("warning", &[("text", "the server is gone; trying again")]);
+    assert_eq!(first.end().0, 0);
+    let address = url.trim_start_matches("ws://");
+    let mut second = Program::start(home.path(), &["serve", "--listen", address]);
+    second.link();
+    bob.expect("registered", &[("id", "bob")]);
+    bob.say(&json!({"command": "quit"}));
+    assert_eq!(bob.end().0, 0);
+}
+
+#[test]
+fn the_way_to_a_call_is_told_step_by_step() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let answer = ["answer", "--id", "bob", "--server", &url, "--trace-setup"];
+    let mut bob = start(home.path(), &answer, &SMALL, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--id", "ann", "--server", &url, "--trace-setup"];
+    let mut ann = start(home.path(), &call, &SMALL, None);
+    for (program, peer, way) in [
+        (&mut ann, "bob", ["our offer is made", "the peer's answer is applied"]),
+        (&mut bob, "ann", ["the peer's offer is applied", "our answer is made"]),
+    ] {
+        program.expect("setup", &[("step", "the first frame of video came")]);
+        let steps = program.all("setup", &[]);
+        let at = |step: &str, peer: Option<&str>| {
+            let found = steps.iter().find(|told| told["step"] == step && told["peer"].as_str() == peer);
+            found.unwrap_or_else(|| panic!("no {step} in {steps:?}"))["ms"].as_f64().unwrap()
+        };
+        let own = ["GStreamer is loaded", "the sources run", "the encoders run", "the server answered"];
+        let all = own.map(|step| at(step, None)).into_iter().chain(
+            [
+                "the connection is opened",
+                way[0],
+                way[1],
+                "ICE and DTLS are through",
+                "the first frame of video came",
+            ]
+            .map(|step| at(step, Some(peer))),
+        );
+        let all: Vec<f64> = all.collect();
+        assert!(all.is_sorted() && all[0] > 0.0, "{all:?}");
+        assert!(steps.iter().any(|told| told["took_ms"].as_f64().is_some_and(|took| took > 0.0)));
+    }
+}
+
+/// Pipeline that sends VP8 while the valve `camera` is open, and Opus.
+const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=160,height=120,framerate=15/1 ! \
+    vp8enc deadline=1 keyframe-max-dist=30 ! valve name=camera drop=true ! rtpvp8pay pt=96 ! \
+    application/x-rtp,media=video,encoding-name=VP8,payload=96 ! rtc. \
+    audiotestsrc is-live=true ! opusenc ! rtpopuspay pt=111 ! \
+    application/x-rtp,media=audio,encoding-name=OPUS,payload=111 ! rtc.";
+
+#[test]
+fn a_camera_that_is_switched_on_later_is_recorded() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let records = home.path().join("records");
+    let record = ["--record", records.to_str().unwrap()];
+    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &answer, &record, None);
+    bob.expect("registered", &[]);
+    // The id has 256 bytes, more than the name of a file may have.
+    let id = "\u{1D4D0}".repeat(64);
+    let ann = RawCall::start(&url, &id, "bob", CAMERA);
+    bob.expect("media", &[("kind", "audio")]);
+    bob.expect("recording", &[]);
+    std::thread::sleep(Duration::from_secs(3));
+    ann.element("camera").set_property("drop", false);
+    bob.expect("media", &[("kind", "video")]);
+    bob.expect("recording", &[]);
+    std::thread::sleep(Duration::from_secs(2));
+    drop(ann);
+    bob.expect("ended", &[]);
+    let done: Vec<_> =
+        bob.all("recording", &[]).into_iter().filter(|event| event["finished"] == true).collect();
+    let paths: Vec<&str> = done.iter().map(|event| event["path"].as_str().unwrap()).collect();
+    assert_eq!(paths.len(), 2, "{done:?}");
+    let (first, second) = (crate::common::probe(paths[0]), crate::common::probe(paths[1]));
+    assert!(crate::common::duration_and_frames(&first, "opus").1 > 100, "{first}");
+    assert!(crate::common::duration_and_frames(&second, "opus").1 > 50, "{second}");
+    assert!(crate::common::duration_and_frames(&second, "vp8").1 > 15, "{second}");
+}
+
+/// A small file system of the test's own, which soon is full.
+struct Small(std::path::PathBuf);
+
+impl Small {
+    fn mount(at: std::path::PathBuf, size: &str) -> Self {
+        std::fs::create_dir(&at).unwrap();
+        let options = format!("size={size}");
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
+            .arg(&at)
+            .status();
+        assert!(mounted.unwrap().success(), "this test mounts a tmpfs, and needs root for it");
+        Self(at)
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_recording_on_a_full_disk_is_told_once_and_is_not_finished() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let small = Small::mount(home.path().join("records"), "256k");
+    let record = ["--record", small.0.to_str().unwrap()];
+    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
+    let mut bob = start(home.path(), &answer, &record, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&call[..], &SMALL].concat());
+    let path = bob.expect("recording", &[("peer", "ann")])["path"].as_str().unwrap().to_owned();
+    let warning = bob.expect("warning", &[])["text"].as_str().unwrap().to_owned();
+    assert!(warning.contains(&path) && warning.contains("No space left"), "{warning}");
+    std::thread::sleep(Duration::from_secs(1));
+    ann.say(&json!({"command": "quit"}));
+    bob.expect("ended", &[]);
+    assert_eq!(bob.count("warning", &[]), 1, "{:?}", bob.all("warning", &[]));
+    let last = bob.all("recording", &[]).pop().unwrap();
+    assert_eq!((&last["finished"], last["path"].as_str()), (&json!(false), Some(path.as_str())), "{last}");
+    assert!(last["error"].as_str().unwrap().contains("No space left"), "{last}");
+}
+
+#[test]
+fn what_is_not_measured_is_not_in_the_statistics() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, url) = server(home.path());
+    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, None);
+    bob.expect("registered", &[]);
+    let call = ["call", "bob", "--receive-only", "--server", &url];
+    let mut ann = start(home.path(), &call, &[], None);
+    ann.expect("media", &[("kind", "audio")]);
+    ann.expect("media", &[("kind", "video")]);
+    let (of_ann, of_bob) = (ann.stats(), bob.stats());
+    let has = |stats: &serde_json::Value, name: &str| stats.as_object().unwrap().contains_key(name);
+    // Neither side plays anything, and only one of them sends.
+    for name in ["sound_level_received", "sound_level_sent", "video_kbps", "network_kbps"] {
+        assert!(!has(&of_ann, name), "{name}: {of_ann}");
+    }
+    for name in ["sound_level_received", "width", "height", "delay_ms"] {
+        assert!(!has(&of_bob, name), "{name}: {of_bob}");
+    }
+    assert!(has(&of_ann, "width") && has(&of_ann, "delay_ms") && has(&of_bob, "sound_level_sent"));
+}

@@ -1,0 +1,121 @@
+//! Calls over bad networks: delay, jitter, loss, a bottleneck, and a network that goes for a while.
+
+use std::time::{Duration, Instant};
+
+use crate::common::impaired::{LEFT, arrivals, call_of, call_over};
+use crate::common::{Impaired, Impairment, Program, Received, SMALL, namespace, strings, wait_for};
+
+/// Options of one that sends no media.
+const ONLY_TAKES: [&str; 4] = ["--video", "none", "--audio", "none"];
+
+const MS: Duration = Duration::from_millis(1);
+
+#[test]
+fn the_bad_network_is_as_bad_as_it_says() {
+    let delayed = Impairment { delay: 40 * MS, jitter: 20 * MS, loss: 0.1, ..Impairment::default() };
+    let found = arrivals(delayed, 1000, 100 * MS, 10_000);
+    let lost = found.iter().filter(|arrival| arrival.is_none()).count();
+    assert!((900..1100).contains(&lost), "{lost} of 10000");
+    let came: Vec<Duration> = found.into_iter().flatten().collect();
+    assert!(came.iter().all(|delay| (40 * MS..60 * MS).contains(delay)));
+    assert!(came.iter().any(|delay| *delay < 41 * MS) && came.iter().any(|delay| *delay > 59 * MS));
+
+    // Twice as much as goes through: the queue fills, and then every other packet is lost.
+    let narrow = Impairment { rate: Some(1_000_000), queue: 100 * MS, ..Impairment::default() };
+    let found = arrivals(narrow, 1000, 4 * MS, 1000);
+    assert_eq!(found[0], Some(8 * MS));
+    let longest = found.iter().flatten().max().unwrap();
+    assert!((100 * MS..=108 * MS).contains(longest), "{longest:?}");
+    let passed = found.iter().flatten().count();
+    assert!((500..=520).contains(&passed), "{passed} of 1000");
+
+    let cut = Impairment { cut: true, ..Impairment::default() };
+    assert!(arrivals(cut, 1000, MS, 100).iter().all(Option::is_none));
+}
+
+#[test]
+fn a_call_lives_with_delay_jitter_and_loss() {
+    let bad = Impairment { delay: 30 * MS, jitter: 10 * MS, loss: 0.02, ..Impairment::default() };
+    let Some(mut setting) = call_over(bad) else { return };
+    let received = &setting.received;
+    received.expect_moving_and_audible((0, 0), 150);
+    // The network was what it should be, and the call says so itself.
+    let [there, back] = setting.network.counts();
+    assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
+    let trip = wait_for("a round trip", || setting.ann.stats()["round_trip_ms"].as_f64());
+    assert!((60.0..200.0).contains(&trip), "{trip} ms");
+    // What was lost comes again, and nothing else waits for that long.
+    wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
+    let delay = setting.bob.stats()["delay_ms"].as_u64().unwrap();
+    assert!((10..120).contains(&delay), "{delay} ms");
+    assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
+}
+
+#[test]
+fn what_is_lost_is_repaired_with_error_correction() {
+    // Too far for what is lost to come again in time.
+    let bad = Impairment { delay: 500 * MS, loss: 0.05, ..Impairment::default() };
+    let options = [&SMALL[..], &["--fec"]].concat();
+    let Some(mut setting) = call_of(bad, &options, &options) else { return };
+    setting.received.expect_moving_and_audible((0, 0), 60);
+    wait_for("repaired packets", || {
+        let repaired =
+            [&mut setting.bob, &mut setting.ann].map(|side| side.stats()["packets_repaired"].as_u64());
+        (repaired.into_iter().flatten().sum::<u64>() >= 3).then_some(())
+    });
+}
+
+#[test]
+fn a_mix_waits_for_those_who_are_far_away() {
+    // So much that most pictures wait for one that is lost.
+    let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.1, ..Impairment::default() };
+    let Some(network) = Impaired::new(far) else { return namespace::skipped() };
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&network.left, home.path());
+    let received = Received::new();
+    let options = received.options();
+    let options = strings(&options);
+    let cat = ["join", "attic", "--id", "cat", "--server", "ws://127.0.0.1:7000", "--receive-only"];
+    let mut cat = Program::start_in(&network.left, home.path(), &[&cat, &options[..]].concat());
+    cat.expect("room", &[]);
+    let url = format!("ws://{LEFT}:7000");
+    let ann = ["join", "attic", "--id", "ann", "--server", &url, "--headless"];
+    let _ann = Program::start_in(&network.right, home.path(), &[&ann, &SMALL[..]].concat());
+    cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
+    // Longer than the mix waits by itself.
+    wait_for("a longer delay", || (cat.stats()["delay_ms"].as_u64()? >= 220).then_some(()));
+    received.expect_moving_and_audible(received.mark(), 60);
+}
+
+#[test]
+fn a_call_goes_on_through_a_network_that_was_away() {
+    let fine = Impairment { delay: 10 * MS, ..Impairment::default() };
+    let Some(mut setting) = call_over(fine) else { return };
+    setting.received.expect_moving_and_audible((0, 0), 20);
+    setting.network.set(Impairment { cut: true, ..fine });
+    setting.bob.expect("peer", &[("state", "reconnecting")]);
+    setting.ann.expect("peer", &[("state", "reconnecting")]);
+    setting.network.set(fine);
+    for side in [&mut setting.bob, &mut setting.ann] {
+        side.expect("peer", &[("state", "connected")]);
+    }
+    setting.received.expect_moving_and_audible(setting.received.mark(), 30);
+}
+
+#[test]
+fn who_sends_no_media_is_missed_as_soon() {
+    let Some(mut setting) = call_of(Impairment::default(), &SMALL, &ONLY_TAKES) else { return };
+    setting.ann.expect("channel", &[]);
+    // For them to learn how often they hear of each other; longer than what breaks a path if they do not.
+    std::thread::sleep(Duration::from_secs(15));
+    for side in [&mut setting.bob, &mut setting.ann] {
+        assert!(!side.has_seen("peer", &[("state", "reconnecting")]));
+    }
+    let cut = Instant::now();
+    setting.network.set(Impairment { cut: true, ..Impairment::default() });
+    for side in [&mut setting.bob, &mut setting.ann] {
+        side.expect("peer", &[("state", "reconnecting")]);
+        // On virtual time it is 4 s (src/session/tests/path.rs); before that is learnt, 12.
+        assert!(cut.elapsed() < Duration::from_secs(10), "{:?}", cut.elapsed());
+    }
+}

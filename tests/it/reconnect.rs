@@ -1,0 +1,496 @@
+//! Calls that come back: paths that break, servers that go and come, peers that freeze.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::common::browser::Browser;
+use crate::common::{
+    Mood, Moody, Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, strings,
+    wait_for, ws,
+};
+use serde_json::json;
+
+fn serve(home: &Path, port: u16) -> Program {
+    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
+    server.link();
+    server
+}
+
+fn port_of(server: &mut Program) -> u16 {
+    ws(&server.link()).rsplit(':').next().unwrap().parse().unwrap()
+}
+
+const CONNECTED: (&str, &str) = ("state", "connected");
+const RECONNECTING: (&str, &str) = ("state", "reconnecting");
+
+#[test]
+fn a_renewed_path_carries_on_into_the_same_window_and_the_same_file() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let records = home.path().join("records");
+    let record = ["--record", records.to_str().unwrap()];
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &record, &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 30);
+    bob.expect("recording", &[]);
+
+    for program in [0, 1] {
+        let side = if program == 0 { &mut ann } else { &mut bob };
+        side.say(&json!({"command": "reconnect"}));
+        for side in [&mut ann, &mut bob] {
+            side.expect("peer", &[RECONNECTING]);
+            side.expect("peer", &[CONNECTED]);
+            side.expect("channel", &[]);
+        }
+        received.expect_moving_and_audible(received.mark(), 30);
+        ann.say(&json!({"command": "say", "text": format!("hello {program}")}));
+        bob.expect("message", &[("text", &format!("hello {program}"))]);
+    }
+    ann.say(&json!({"command": "hang-up"}));
+    let file = bob.expect("recording", &[])["path"].as_str().unwrap().to_owned();
+    assert!(bob.has_seen("recording", &[("path", &file)]));
+    assert_eq!(std::fs::read_dir(records).unwrap().count(), 1, "one file for the whole call");
+    let probe = probe(&file);
+    let (duration, pictures) = duration_and_frames(&probe, "vp8");
+    assert!(duration > 4.0 && pictures > 60, "{duration} s, {pictures} pictures");
+}
+
+#[test]
+fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = port_of(&mut server);
+    let url = format!("ws://127.0.0.1:{port}");
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    server.signal("KILL");
+    server.end();
+    for side in [&mut ann, &mut bob] {
+        side.expect("warning", &[("text", "the server is gone; the call goes on")]);
+    }
+    received.expect_moving_and_audible(received.mark(), 60);
+    let _server = serve(home.path(), port);
+    for side in [&mut ann, &mut bob] {
+        side.expect("registered", &[]);
+        assert!(!side.has_seen("peer", &[RECONNECTING]));
+    }
+    received.expect_moving_and_audible(received.mark(), 60);
+    // A session is there again: what takes the server works.
+    wait_for("a new session", || {
+        ann.say(&json!({"command": "reconnect"}));
+        std::thread::sleep(Duration::from_millis(500));
+        ann.has_seen("peer", &[RECONNECTING]).then_some(())
+    });
+    wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
+    received.expect_moving_and_audible(received.mark(), 20);
+    ann.say(&json!({"command": "hang-up"}));
+    bob.expect("peer", &[("state", "left"), ("reason", "the peer hung up")]);
+    assert_eq!(ann.end().0, 0);
+}
+
+#[test]
+fn a_room_outlives_its_server() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let port = port_of(&mut server);
+    let url = format!("ws://127.0.0.1:{port}");
+    let received = Received::of_each();
+    let options = received.options();
+    let ann = ["join", "attic", "--id", "ann", "--server", &url];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    ann.expect("room", &[]);
+    let join = |name: &str| {
+        let args = ["join", "attic", "--id", name, "--server", &url, "--headless"];
+        Program::start(home.path(), &[&args, &SMALL[..]].concat())
+    };
+    let mut bob = join("bob");
+    let mut cat = join("cat");
+    for peer in ["bob", "cat"] {
+        received.from(peer).expect_moving_and_audible((0, 0), 20);
+    }
+    server.signal("KILL");
+    server.end();
+    for side in [&mut ann, &mut bob, &mut cat] {
+        side.expect("warning", &[("text", "the server is gone; trying again")]);
+    }
+    let _server = serve(home.path(), port);
+    for side in [&mut ann, &mut bob, &mut cat] {
+        side.expect("room", &[]);
+    }
+    for peer in ["bob", "cat"] {
+        let from = received.from(peer);
+        from.expect_moving_and_audible(from.mark(), 60);
+    }
+    // Nobody was renegotiated, and who comes now is connected with all.
+    for side in [&mut ann, &mut bob, &mut cat] {
+        assert!(!side.has_seen("peer", &[RECONNECTING]) && !side.has_seen("peer", &[("state", "left")]));
+    }
+    let mut dan = join("dan");
+    let connected = |peer| [("peer", peer), CONNECTED];
+    let all = ["ann", "bob", "cat"].map(connected);
+    dan.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
+}
+
+#[test]
+fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_not() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..]].concat());
+    bob.expect("registered", &[]);
+    let received = Received::new();
+    let options = received.options();
+    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--give-up-after", "12"];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    bob.signal("STOP");
+    let stopped = Instant::now();
+    ann.expect("peer", &[RECONNECTING]);
+    let noticed = stopped.elapsed();
+    // After 4 s of silence; the rest is for a machine that is busy.
+    assert!((Duration::from_secs(2)..Duration::from_secs(10)).contains(&noticed), "{noticed:?}");
+    bob.signal("CONT");
+    ann.expect("peer", &[CONNECTED]);
+    received.expect_moving_and_audible(received.mark(), 30);
+
+    bob.signal("STOP");
+    ann.expect("peer", &[RECONNECTING]);
+    let (code, error) = ann.end();
+    assert_eq!((code, error.contains("the connection to the peer broke")), (6, true), "{error}");
+    bob.signal("CONT");
+}
+
+#[test]
+fn a_machine_that_changes_its_network_is_found_again() {
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    // The server is reached by cables of its own; the two talk over another.
+    left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&hub, home.path());
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+
+    // The cable between them is pulled; another network comes up.
+    assert!(left.ip("link del lr"));
+    for side in [&mut ann, &mut bob] {
+        side.expect("peer", &[RECONNECTING]);
+    }
+    left.join(&right, "lr2", "10.78.4.1", "10.78.4.2");
+    for side in [&mut ann, &mut bob] {
+        side.expect("peer", &[CONNECTED]);
+    }
+    received.expect_moving_and_audible(received.mark(), 30);
+}
+
+/// A page that called a client, and what the client receives of it.
+fn page_and_client(home: &Path, port: u16) -> (Program, Program, Browser, Received) {
+    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
+    let link = server.link();
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = Program::start(home, &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.enter(&format!("{link}?id=page&call=bob"));
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    (server, bob, browser, received)
+}
+
+#[test]
+fn a_page_and_a_client_find_new_paths_to_each_other() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    for side in ["client", "page"] {
+        let mark = received.mark();
+        match side {
+            "client" => bob.say(&json!({"command": "reconnect"})),
+            _ => drop(browser.run("roomtone.call.renew(); return roomtone.call.offer()")),
+        }
+        bob.expect("peer", &[RECONNECTING]);
+        bob.expect("peer", &[CONNECTED]);
+        received.expect_moving_and_audible(mark, 20);
+        browser.expect_moving_and_audible();
+        browser.wait("!document.querySelector('#text').disabled && roomtone.call.say('from the new path')");
+        bob.expect("message", &[("text", "from the new path")]);
+    }
+    browser.click("hang-up");
+    bob.expect("peer", &[("state", "left")]);
+}
+
+/// Tests reconnecting to a page that keeps its `RTCPeerConnection` for the whole call, and with it an order of
+/// m-lines that differs from ours.
+#[test]
+fn a_page_that_knows_nothing_of_us_is_found_again() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let received = Received::new();
+    let options = received.options();
+    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.open(&format!("{link}health"));
+    browser.run(&crate::common::browser::foreign_page(&["audio", "video", "application"], Some("bob")));
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_of("document.querySelector('#remote')", "pc");
+    for side in ["client", "page"] {
+        let mark = received.mark();
+        match side {
+            "client" => {
+                bob.say(&json!({"command": "reconnect"}));
+                bob.expect("peer", &[RECONNECTING]);
+                bob.expect("peer", &[CONNECTED]);
+            }
+            _ => drop(browser.run("pc.restartIce(); await pc.setLocalDescription(); tell();")),
+        }
+        received.expect_moving_and_audible(mark, 40);
+        browser.expect_of("document.querySelector('#remote')", "pc");
+    }
+    assert_eq!(browser.run("return errors"), json!([]));
+    let order = browser.run("return pc.remoteDescription.sdp.match(/^m=\\w+/gm).join()");
+    assert_eq!(order, "m=audio,m=video,m=application");
+}
+
+#[test]
+fn a_page_of_another_make_restarts_its_ice() {
+    let home = tempfile::tempdir().unwrap();
+    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    // What a page does that keeps its connection: new credentials and candidates, the old certificate.
+    browser.run(
+        "const { pc } = roomtone.call; pc.onnegotiationneeded = null; pc.restartIce(); \
+         return pc.setLocalDescription().then(() => roomtone.call.signal({ sdp: pc.localDescription }))",
+    );
+    browser.wait("roomtone.call.pc.signalingState === 'stable'");
+    // Longer than it takes to notice that a path is dead.
+    std::thread::sleep(Duration::from_secs(12));
+    received.expect_moving_and_audible(received.mark(), 40);
+    browser.expect_moving_and_audible();
+    assert_eq!(browser.run("return roomtone.call.pc.connectionState"), "connected");
+    bob.say(&json!({"command": "stats"}));
+    bob.expect("stats", &[]);
+}
+
+#[test]
+fn a_call_with_a_page_outlives_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    let port = port_of(&mut server);
+    server.signal("KILL");
+    server.end();
+    bob.expect("warning", &[("text", "the server is gone; the call goes on")]);
+    received.expect_moving_and_audible(received.mark(), 40);
+    browser.expect_moving_and_audible();
+    let _server = serve(home.path(), port);
+    bob.expect("registered", &[]);
+    wait_for("a new session", || {
+        bob.say(&json!({"command": "reconnect"}));
+        std::thread::sleep(Duration::from_millis(500));
+        bob.has_seen("peer", &[RECONNECTING]).then_some(())
+    });
+    wait_for("the new path", || (bob.count("peer", &[CONNECTED]) == 2).then_some(()));
+    received.expect_moving_and_audible(received.mark(), 20);
+    browser.expect_moving_and_audible();
+    assert_eq!(browser.run("return document.body.dataset.state"), "call");
+}
+
+#[test]
+fn a_room_of_pages_and_clients_outlives_the_server() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let link = server.link();
+    let url = ws(&link);
+    let port = url.rsplit(':').next().unwrap().parse().unwrap();
+    let received = Received::of_each();
+    let options = received.options();
+    let ann = ["join", "attic", "--id", "ann", "--server", &url];
+    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    ann.expect("room", &[]);
+    let tabs = ["tab1", "tab2"].map(|id| {
+        let tab = Browser::start();
+        tab.enter(&format!("{link}?room=attic&id={id}"));
+        received.from(id).expect_moving_and_audible((0, 0), 20);
+        tab
+    });
+    tabs[0].expect_of_peer("tab2");
+    server.signal("KILL");
+    server.end();
+    let _server = serve(home.path(), port);
+    ann.expect("room", &[]);
+    // All are in the room again, over the connections that they had.
+    tabs[0].wait("document.querySelector('#status').textContent.startsWith('attic: you and 2')");
+    tabs[1].wait("document.querySelector('#status').textContent.startsWith('attic: you and 2')");
+    for id in ["tab1", "tab2"] {
+        let from = received.from(id);
+        from.expect_moving_and_audible(from.mark(), 40);
+    }
+    tabs[0].expect_of_peer("tab2");
+    tabs[1].expect_of_peer("ann");
+    assert!(!ann.has_seen("peer", &[RECONNECTING]) && !ann.has_seen("peer", &[("state", "left")]));
+
+    // Who leaves is gone at once, with the server and without.
+    tabs[1].click("hang-up");
+    ann.expect("peer", &[("peer", "tab2"), ("state", "left")]);
+    tabs[0].wait("!document.querySelector('.tile[data-peer=tab2]')");
+}
+
+/// Clients without media, one per protocol and command: name, arguments, and the event of a successful registration.
+const CLIENTS: [(&str, &[&str], &str); 4] = [
+    ("answer", &["answer", "--id", "kiosk", "--server", "ws://"], "registered"),
+    ("join", &["join", "attic", "--id", "kiosk", "--server", "ws://"], "room"),
+    ("ssp", &["join", "attic", "--server", "ssp+ws://"], "room"),
+    ("socket.io", &["join", "attic", "--server", "ssp+http://"], "room"),
+];
+
+fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
+    let url = format!("{}{}", args.last().unwrap(), server.address);
+    let media = ["--headless", "--video", "none", "--audio", "none"];
+    Program::start(home, &[&args[..args.len() - 1], &[&url], &media[..]].concat())
+}
+
+/// Returns a mood that closes the connection as soon as the client counts as registered.
+fn registered_then_closed(client: &str) -> Mood {
+    if client == "answer" { Mood::HelloThenClose } else { Mood::JoinedThenClose }
+}
+
+#[test]
+fn a_client_that_was_registered_outlives_whatever_its_server_does() {
+    let home = tempfile::tempdir().unwrap();
+    // Failures that each client meets after its first registration, before the server works again.
+    let trials = [
+        [Mood::Close, Mood::Refuse(1002, "invalid peer uid"), Mood::Http("404 Not Found")],
+        [Mood::Http("200 OK"), Mood::Http("503 Service Unavailable\r\nretry-after: 1"), Mood::Reset],
+        [Mood::Close, Mood::Http("401 Unauthorized"), Mood::Refuse(1002, "invalid protocol")],
+        [Mood::Http("403 Forbidden"), Mood::Http("429 Too Many Requests"), Mood::Refuse(1013, "later")],
+    ];
+    let mut clients: Vec<_> = CLIENTS
+        .iter()
+        .zip(trials)
+        .map(|((name, args, event), trial)| {
+            let server = Moody::start(move |number| match number {
+                0 => registered_then_closed(name),
+                number => trial.get(number - 1).cloned().unwrap_or(Mood::Good),
+            });
+            (client_of(home.path(), &server, args), server, *event)
+        })
+        .collect();
+    for (client, server, event) in &mut clients {
+        wait_for("a second registration", || (client.count(event, &[]) == 2).then_some(()));
+        assert_eq!(server.connects().len(), 5);
+        client.say(&json!({"command": "quit"}));
+    }
+    for (client, ..) in clients {
+        assert_eq!(client.end().0, 0);
+    }
+}
+
+#[test]
+fn a_token_that_has_ended_and_a_dismissal_end_a_client() {
+    const ENDED: &str = "401 Unauthorized\r\nwww-authenticate: Bearer error=\"invalid_token\"";
+    let home = tempfile::tempdir().unwrap();
+    let (name, args, event) = CLIENTS[1];
+    for (last, words) in
+        [(Mood::Http(ENDED), "does not let us in"), (Mood::Refuse(1008, "removed"), "removed")]
+    {
+        let server = Moody::start(move |number| match number {
+            0 => registered_then_closed(name),
+            1 => Mood::Close,
+            _ => last.clone(),
+        });
+        let mut client = client_of(home.path(), &server, args);
+        client.expect(event, &[]);
+        let (code, error) = client.end();
+        assert_eq!((code, error.contains(words)), (4, true), "{error}");
+        assert_eq!(server.connects().len(), 3);
+    }
+}
+
+#[test]
+fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
+    let home = tempfile::tempdir().unwrap();
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let url = ws(&server.link());
+    let client = |server: &str| {
+        let join = ["join", "attic", "--headless", "--video", "none", "--audio", "none", "--server", server];
+        Program::start(home.path(), &join).end()
+    };
+    let (code, error) = client(&format!("ssp+{url}"));
+    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+    let (code, error) = client(&format!("{url}/ssp"));
+    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+}
+
+/// Counts connects for the table of docs/reconnect.md, and prints it:
+/// `cargo test --test it -- --ignored --nocapture in_the_first_minute`.
+#[test]
+#[ignore = "measures for a minute"]
+fn connects_in_the_first_minute() {
+    let home = tempfile::tempdir().unwrap();
+    let cases: [(&str, Mood); 12] = [
+        ("accept, then close", Mood::Close),
+        ("HELLO, then close", Mood::HelloThenClose),
+        ("SESSION_FROM, then close", Mood::SessionThenClose),
+        ("joined, then close", Mood::JoinedThenClose),
+        ("silence", Mood::Silence),
+        ("RST", Mood::Reset),
+        ("200", Mood::Http("200 OK")),
+        ("401", Mood::Http("401 Unauthorized")),
+        ("403", Mood::Http("403 Forbidden")),
+        ("404", Mood::Http("404 Not Found")),
+        ("429", Mood::Http("429 Too Many Requests")),
+        ("503", Mood::Http("503 Service Unavailable")),
+    ];
+    let start = |name: &'static str, args: &[&str], mood: &Mood| {
+        let mood = mood.clone();
+        let server =
+            Moody::start(move |number| if number == 0 { registered_then_closed(name) } else { mood.clone() });
+        (client_of(home.path(), &server, args), server)
+    };
+    let rows: Vec<_> = cases
+        .iter()
+        .map(|(case, mood)| (case, CLIENTS.map(|(name, args, _)| start(name, args, mood))))
+        .collect();
+    for (_, row) in &rows {
+        for (_, server) in row {
+            wait_for("a minute of each", || {
+                let first = server.connects().first().copied();
+                first.filter(|first| first.elapsed() > Duration::from_secs(60))
+            });
+        }
+    }
+    eprintln!("| after it was registered: | answer | join | ssp | socket.io |\n|---|---|---|---|---|");
+    for (case, row) in rows {
+        let counts = row.map(|(_, server)| {
+            let all = server.connects();
+            let first = all.first().copied();
+            let within = |at: &&Instant| first.is_some_and(|first| **at <= first + Duration::from_secs(60));
+            let count = all.iter().filter(within).count();
+            assert!((2..=14).contains(&count), "{case}: {count}");
+            count.to_string()
+        });
+        eprintln!("| {case} | {} |", counts.join(" | "));
+    }
+}

@@ -1,0 +1,337 @@
+//! Calls by way of a real TURN server (coturn), over UDP, TCP and TLS.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::browser::Browser;
+use crate::common::{Namespace, Program, Received, SMALL, namespace, strings, wait_for, ws};
+
+const SECRET: &str = "north/of+here";
+
+/// A TURN server on an address of this machine: libnice reaches none on loopback.
+struct Turn {
+    child: Child,
+    at: IpAddr,
+    port: u16,
+    tls: u16,
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Turn {
+    /// With a user `ann` whose password is `pass:word`, or with a shared secret; its certificate is
+    /// `cert.pem` in that folder.
+    fn start(home: &Path, shared_secret: bool) -> Self {
+        let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
+        let at = addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback()).expect("an address besides loopback");
+        let turn = Self::spawn(Command::new("turnserver"), home, at, shared_secret);
+        wait_for("the TURN server", || std::net::TcpStream::connect((at, turn.tls)).ok());
+        turn
+    }
+
+    fn spawn(mut command: Command, home: &Path, at: IpAddr, shared_secret: bool) -> Self {
+        let (port, tls) = (free_port(), free_port());
+        let made = rcgen::generate_simple_self_signed(vec![at.to_string()]).unwrap();
+        std::fs::write(home.join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(home.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        let auth = match shared_secret {
+            true => vec!["--use-auth-secret".to_owned(), format!("--static-auth-secret={SECRET}")],
+            false => vec!["--user=ann:pass:word".to_owned()],
+        };
+        let file = |name: &str| home.join(name).display().to_string();
+        let child = command
+            .args(["-n", "--no-cli", "--lt-cred-mech", "--realm=test", "--log-file=stdout", "--no-dtls"])
+            .args([
+                format!("--listening-ip={at}"),
+                format!("--relay-ip={at}"),
+                format!("--listening-port={port}"),
+            ])
+            .arg(format!("--tls-listening-port={tls}"))
+            .args([format!("--cert={}", file("cert.pem")), format!("--pkey={}", file("key.pem"))])
+            .args([format!("--pidfile={}", file("turn.pid")), format!("--db={}", file("turn.db"))])
+            .args(auth)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("turnserver (Debian: coturn) is needed for this test");
+        Self { child, at, port, tls }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn server(home: &Path, more: &[&str]) -> (Program, String, String) {
+    let mut server = Program::start(home, &[&["serve", "--listen", "127.0.0.1:0"], more].concat());
+    let link = server.link();
+    let url = ws(&link);
+    (server, link, url)
+}
+
+#[test]
+fn a_call_that_can_only_go_through_the_relay_goes() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), false);
+    let (_server, _, url) = server(home.path(), &[]);
+    std::fs::write(home.path().join("password"), "pass:word\n").unwrap();
+    let cert = home.path().join("cert.pem").display().to_string();
+    for relay in [
+        format!("turn:{}:{}", turn.at, turn.port),
+        format!("turn:{}:{}?transport=tcp", turn.at, turn.port),
+        format!("turns:{}:{}", turn.at, turn.tls),
+    ] {
+        let password = home.path().join("password").display().to_string();
+        let paths = ["--server", &url, "--turn", &relay, "--turn-user", "ann", "--relay-only", "--ca", &cert];
+        let paths = [&paths[..], &["--turn-password-file", &password]].concat();
+        let received = Received::new();
+        let options = received.options();
+        let outputs = strings(&options);
+        let mut bob =
+            Program::start(home.path(), &[&["answer", "--id", "bob"], &paths[..], &SMALL, &outputs].concat());
+        bob.expect("registered", &[]);
+        let mut ann =
+            Program::start(home.path(), &[&["call", "bob", "--headless"], &paths[..], &SMALL].concat());
+        ann.expect("media", &[("kind", "video")]);
+        received.expect_moving_and_audible((0, 0), 20);
+        ann.say(&serde_json::json!({"command": "stats"}));
+        let stats = ann.expect("stats", &[]);
+        assert_eq!(
+            (stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()),
+            (Some("relay"), Some("relay")),
+            "{stats}"
+        );
+    }
+}
+
+#[test]
+fn a_relay_that_is_refused_says_why() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_port());
+    let attempt = |args: &[&str]| {
+        let fixed = ["call", "bob", "--headless", "--video=none", "--audio=none", "--relay-only"];
+        Program::start(home.path(), &[&fixed, args].concat()).end_with_warnings()
+    };
+    // A password that is wrong, and one whose time is over.
+    for user in ["ann", "1000:roomtone"] {
+        let (code, text) = attempt(&["--turn", &relay, "--turn-user", user, "--turn-password", "x"]);
+        assert_eq!(code, 6, "{text}");
+        assert!(text.contains("it refuses the user and password (401)"), "{text}");
+    }
+    let (code, text) = attempt(&["--turn", &none, "--turn-secret", SECRET]);
+    assert!(code == 6 && text.contains("is not reachable"), "{code}: {text}");
+    let (code, text) = attempt(&["--turn", &relay]);
+    assert!(code == 6 && text.contains("wants a user and a password"), "{code}: {text}");
+    assert!(!text.contains(SECRET), "{text}");
+}
+
+#[test]
+fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let (_server, link, url) = server(home.path(), &["--turn", &relay, "--turn-secret", SECRET]);
+    let received = Received::new();
+    let options = received.options();
+    let outputs = strings(&options);
+    let bob = ["answer", "--id", "bob", "--relay-only", "--server", &url];
+    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &outputs].concat());
+    bob.expect("registered", &[]);
+    let browser = Browser::start();
+    browser.enter(&format!("{link}?relay-only=1&call=bob"));
+    bob.expect("peer", &[("state", "connected")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    browser.expect_moving_and_audible();
+    // The clock advances by 13 hours in the middle of the call: the page gets new TURN credentials.
+    browser.run(
+        "const now = Date.now;
+         globalThis.user = () => JSON.stringify(roomtone.signalling.iceServers);
+         globalThis.first = user();
+         Date.now = () => now() + 13 * 3600 * 1000;",
+    );
+    browser.wait("user() !== first && roomtone.call.isInSession");
+
+    // Nobody who did not ask is told.
+    let mut old = crate::common::WebSocket::connect(&url);
+    old.say("HELLO old");
+    old.expect("HELLO");
+    let mut new = crate::common::WebSocket::connect_to(url.trim_start_matches("ws://"), "?roomtone=1");
+    new.say("HELLO new");
+    let told = new.hear().unwrap();
+    assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:"), "{told}");
+    assert!(!told.contains(SECRET), "{told}");
+    new.expect("HELLO");
+}
+
+#[test]
+fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    assert!(left.ip("route add default via 10.78.1.1") && right.ip("route add default via 10.78.2.1"));
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new("ip");
+    command.args(&hub.prefix()[1..]).arg("turnserver");
+    let turn = Turn::spawn(command, home.path(), "10.78.1.1".parse().unwrap(), true);
+    let relay = format!("turn:10.78.1.1:{}", turn.port);
+    let serve = ["serve", "--listen", "0.0.0.0:7000", "--plain", "--turn", &relay, "--turn-secret", SECRET];
+    let mut server = Program::start_in(&hub, home.path(), &serve);
+    server.link();
+    let received = Received::new();
+    let options = received.options();
+    let outputs = strings(&options);
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &outputs].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    ann.expect("media", &[("kind", "video")]);
+    received.expect_moving_and_audible((0, 0), 20);
+    ann.say(&serde_json::json!({"command": "stats"}));
+    let stats = ann.expect("stats", &[]);
+    let path = [stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()];
+    assert!(path.contains(&Some("relay")), "{stats}");
+}
+
+/// A router between a network of its own and the world, which lets nothing in that was not asked for.
+fn router(world: &Namespace, home: &Namespace, n: u8) -> Option<Namespace> {
+    let router = Namespace::new()?;
+    let (cable, inside) = (format!("world{n}"), format!("home{n}"));
+    world.join(&router, &cable, &format!("10.81.{n}.1"), &format!("10.81.{n}.2"));
+    router.join(home, &inside, &format!("192.168.{n}.1"), &format!("192.168.{n}.2"));
+    assert!(router.ip(&format!("route add default via 10.81.{n}.1")));
+    assert!(home.ip(&format!("route add default via 192.168.{n}.1")));
+    let rules = format!(
+        "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {cable}x masquerade; }}; }}; \
+         table ip guard {{ chain in {{ type filter hook input priority 0; iifname {cable}x ip protocol udp drop; }}; }}"
+    );
+    (router.forwards() && router.filters(&rules)).then_some(router)
+}
+
+#[test]
+fn two_behind_routers_find_each_other_by_stun() {
+    let namespaces = (Namespace::new(), Namespace::new(), Namespace::new());
+    let (Some(world), Some(left), Some(right)) = namespaces else {
+        return namespace::skipped();
+    };
+    let (Some(_one), Some(_two)) = (router(&world, &left, 1), router(&world, &right, 2)) else {
+        return namespace::skipped();
+    };
+    assert!(world.forwards());
+    let home = tempfile::tempdir().unwrap();
+    let [program, prefix @ ..] = world.prefix();
+    let mut command = Command::new(program);
+    command.args(prefix).arg("turnserver");
+    let stun = Turn::spawn(command, home.path(), "10.81.1.1".parse().unwrap(), false);
+    let _server = Program::serve_in(&world, home.path());
+    let stun = format!("stun:{}:{}", stun.at, stun.port);
+    let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--ice-tcp", "off"];
+    let received = Received::new();
+    let options = received.options();
+    let options = strings(&options);
+    let bob = ["answer", "--id", "bob"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &url[..], &SMALL, &options].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--headless"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &url[..], &SMALL].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+    let path = ann.stats();
+    let far = path["remote_candidate"].as_str();
+    assert!(matches!(far, Some("srflx" | "prflx")), "{path}");
+}
+
+#[test]
+fn only_the_interface_that_is_named_is_used() {
+    let (Some(left), Some(right)) = (Namespace::new(), Namespace::new()) else {
+        return namespace::skipped();
+    };
+    left.join(&right, "one", "10.82.1.1", "10.82.1.2");
+    left.join(&right, "two", "10.82.2.1", "10.82.2.2");
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&left, home.path());
+    let received = Received::new();
+    let options = received.options();
+    let options = strings(&options);
+    // Signalling goes over the one, media is to go over the other.
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "two"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &options].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "twox", "--headless"];
+    let _ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    received.expect_moving_and_audible((0, 0), 20);
+    let (one, two) = (left.received("one"), left.received("two"));
+    assert!(two > 3 * one, "{one} {two}");
+}
+
+#[test]
+fn no_way_at_all_says_what_was_tried() {
+    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    let home = tempfile::tempdir().unwrap();
+    let _server = Program::serve_in(&hub, home.path());
+    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000", "--headless"];
+    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..]].concat());
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless", "--ice-tcp", "off"];
+    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    // Whichever finds out first tells; to the other it hung up.
+    let of_ann = ann.expect("ended", &[])["reason"].to_string();
+    assert_eq!(ann.end().0, 6);
+    let of_bob = wait_for("the end of the call", || {
+        let over = [bob.all("peer", &[("state", "failed")]), bob.all("peer", &[("state", "left")])].concat();
+        over.first().map(|event| event["reason"].to_string())
+    });
+    let ours = [
+        "candidates of ours: 1 host; of the peer: 1 host",
+        "candidates of ours: 1 host, 2 host over TCP; of the peer: 1 host; ",
+    ];
+    let told: Vec<&String> = [&of_ann, &of_bob]
+        .into_iter()
+        .zip(ours)
+        .filter(|(reason, ours)| {
+            reason.contains("no network path to the peer was found")
+                && reason.contains(ours)
+                && reason.contains("usually needs a TURN server (--turn)")
+        })
+        .map(|(reason, _)| reason)
+        .collect();
+    assert!(!told.is_empty(), "{of_ann} {of_bob}");
+}
+
+#[test]
+fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
+    let home = tempfile::tempdir().unwrap();
+    let turn = Turn::start(home.path(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let log = [("ROOMTONE_LOG", "info")];
+    let serve = ["serve", "--listen", "127.0.0.1:0", "--turn", &relay, "--turn-secret", SECRET];
+    let mut server = Program::start_with(home.path(), &serve, &log);
+    let url = ws(&server.link());
+    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
+    let mut bob = Program::start_with(home.path(), &[&bob, &SMALL[..]].concat(), &log);
+    bob.expect("registered", &[]);
+    let ann = ["call", "bob", "--server", &url, "--headless"];
+    let mut ann = Program::start_with(home.path(), &[&ann, &SMALL[..]].concat(), &log);
+    ann.expect("media", &[("kind", "video")]);
+    // What a peer says that is of no use is told, too.
+    let mut eve = crate::common::WebSocket::connect(&url);
+    eve.say("HELLO eve");
+    eve.expect("HELLO");
+    eve.say(&format!("SESSION x {} a=ice-pwd:geheim", turn.at));
+    ann.say(&serde_json::json!({"command": "say", "text": "between us"}));
+    bob.expect("message", &[]);
+    ann.say(&serde_json::json!({"command": "reconnect"}));
+    bob.expect("peer", &[("state", "reconnecting")]);
+    bob.expect("peer", &[("state", "connected")]);
+    ann.say(&serde_json::json!({"command": "hang-up"}));
+    ann.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "fingerprint"]);
+    bob.interrupt();
+    bob.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "fingerprint"]);
+    server.interrupt();
+    server.end_quietly_of(&[&turn.at.to_string(), "candidate:", "a=", SECRET, "between us", "geheim"]);
+}

@@ -1,0 +1,444 @@
+//! Any number of clients in a room, with the server's hub between them, in one thread on virtual time:
+//! whatever the order in which they come, go, talk, lose the server and come back, each pair ends with exactly
+//! one connection that stands.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use proptest::prelude::*;
+use roomtone::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
+use roomtone::protocol::{PeerId, PeerMessage, SdpKind};
+use roomtone::sdp::Kind;
+use roomtone::session::link::{Input as Of, Output as From};
+use roomtone::session::room::{Input, Output, Room};
+use roomtone::session::{ConnectionState, Effect, EffectId, EffectResult, Terms};
+
+/// A connection that is told what to do and does it.
+#[derive(Debug, Default)]
+struct Connection {
+    local: Option<SdpKind>,
+    remote: Option<SdpKind>,
+    pending: bool,
+    /// Of this connection, and of the one that the peer described.
+    ufrag: String,
+    theirs: String,
+    /// ICE and DTLS are through.
+    stands: bool,
+}
+
+const SDP: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:ufrag\r\n\
+    a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:actpass\r\na=sendrecv\r\n";
+
+impl Connection {
+    fn execute(&mut self, effect: &Effect, fresh: &mut u64) -> Option<(EffectId, EffectResult)> {
+        let sdp = SDP.replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag));
+        let sdp = sdp.replace("sha-256 AA", &format!("sha-256 {}", self.ufrag));
+        Some(match effect {
+            Effect::Open => {
+                *fresh += 1;
+                *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
+                return None;
+            }
+            Effect::CreateOffer(id, _) => (*id, EffectResult::Created(sdp)),
+            Effect::CreateAnswer(id) => (*id, EffectResult::Created(sdp.replace("actpass", "active"))),
+            Effect::ApplyLocal(id, kind, _) => {
+                self.pending = *kind == SdpKind::Offer;
+                self.local = Some(*kind);
+                (*id, EffectResult::Applied)
+            }
+            Effect::ApplyRemote(id, kind, remote) => {
+                self.theirs = remote.sdp.ufrag().unwrap().to_owned();
+                assert_eq!(self.pending, *kind == SdpKind::Answer, "{kind:?} in the wrong state");
+                self.pending = false;
+                self.remote = Some(*kind);
+                (*id, EffectResult::Applied)
+            }
+            Effect::AddCandidate(..) => return None,
+        })
+    }
+}
+
+struct Client {
+    /// None while the server is lost.
+    conn: Option<ConnId>,
+    name: PeerId,
+    room: Room,
+    connections: BTreeMap<PeerId, Connection>,
+    results: VecDeque<(PeerId, EffectId, EffectResult)>,
+    /// What is on its way from the server to it, and from it to the server.
+    down: VecDeque<Notice>,
+    up: VecDeque<Command>,
+    warnings: Vec<String>,
+    /// Makes the user fragments of its connections different from all others.
+    opened: u64,
+    /// The user fragments of connections that were closed with a goodbye.
+    closed: Vec<String>,
+}
+
+impl Client {
+    fn pump(&mut self) {
+        while let Some(output) = self.room.poll_output() {
+            match output {
+                Output::Link(_, From::Send(_)) if self.conn.is_none() => {}
+                Output::Link(peer, From::Send(message)) => {
+                    self.up.push_back(Command::Send { to: peer, body: message.to_string() });
+                }
+                Output::Link(peer, From::Effect(effect)) => {
+                    if effect == Effect::Open {
+                        self.results.retain(|(of, ..)| *of != peer);
+                    }
+                    let connection = self.connections.entry(peer.clone()).or_default();
+                    if let Some((id, result)) = connection.execute(&effect, &mut self.opened) {
+                        self.results.push_back((peer, id, result));
+                    }
+                }
+                Output::Link(peer, From::Ended(_)) | Output::Left(peer) => {
+                    self.closed.extend(self.connections.remove(&peer).map(|connection| connection.ufrag));
+                    self.results.retain(|(of, ..)| *of != peer);
+                }
+                Output::Link(_, From::Warning(text)) | Output::Warning(text) => self.warnings.push(text),
+                Output::Joined(_)
+                | Output::Connecting(_)
+                | Output::Link(_, From::Connected | From::Reconnecting) => {}
+            }
+        }
+    }
+
+    fn input(&mut self, now: Instant, input: Input) {
+        self.room.handle_input(now, input);
+        self.pump();
+    }
+
+    fn hear(&mut self, now: Instant) -> bool {
+        let Some(notice) = self.down.pop_front() else { return false };
+        match notice {
+            Notice::Joined(peers) => self.input(now, Input::Joined(peers)),
+            Notice::PeerJoined(peer) => self.input(now, Input::PeerJoined(peer)),
+            Notice::PeerLeft(peer) => self.input(now, Input::PeerLeft(peer)),
+            Notice::From { from, body } => {
+                let message = PeerMessage::parse(&body).unwrap();
+                self.input(now, Input::Link(from, Of::Peer(message)));
+            }
+            Notice::Registered | Notice::Refused(_) => {}
+            other => panic!("{other:?}"),
+        }
+        true
+    }
+
+    fn result(&mut self, now: Instant) -> bool {
+        let Some((peer, id, result)) = self.results.pop_front() else { return false };
+        self.input(now, Input::Link(peer, Of::Result(id, result)));
+        true
+    }
+}
+
+struct World {
+    now: Instant,
+    hub: Hub,
+    clients: Vec<Client>,
+    next: u64,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { now: Instant::now(), hub: Hub::new(Limits::default()), clients: vec![], next: 0 }
+    }
+
+    fn hub(&mut self, input: hub::Input) {
+        self.hub.handle_input(self.now, input);
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                hub::Output::Notify(conn, notice) => {
+                    if let Some(client) = self.clients.iter_mut().find(|client| client.conn == Some(conn)) {
+                        client.down.push_back(notice);
+                    }
+                }
+                hub::Output::Close(conn, _) => panic!("{conn:?} is closed by the hub"),
+                hub::Output::Probe(conn) => {
+                    // All here are alive.
+                    self.hub.handle_input(self.now, hub::Input::Alive(conn));
+                }
+            }
+        }
+    }
+
+    /// A client of that name comes into the room, unless it is there.
+    fn come(&mut self, n: u8) {
+        let name: PeerId = format!("p{n}").parse().unwrap();
+        if self.clients.iter().any(|client| client.name == name) {
+            return;
+        }
+        self.next += 1;
+        self.clients.push(Client {
+            conn: None,
+            name,
+            room: Room::new(16, Terms::new(true, vec![Kind::Video])),
+            connections: BTreeMap::new(),
+            results: VecDeque::new(),
+            down: VecDeque::new(),
+            up: VecDeque::new(),
+            warnings: vec![],
+            opened: self.next * 1_000_000,
+            closed: vec![],
+        });
+        self.plug(self.clients.len() - 1);
+    }
+
+    /// Connects a client with the server, where it is not.
+    fn plug(&mut self, n: usize) {
+        let Some(client) = self.clients.get_mut(n).filter(|client| client.conn.is_none()) else { return };
+        self.next += 1;
+        let (conn, name) = (ConnId(self.next), client.name.clone());
+        client.conn = Some(conn);
+        self.hub(hub::Input::Opened(conn, Owner(0)));
+        self.hub(hub::Input::Command(conn, Command::Register(name)));
+        self.hub(hub::Input::Command(conn, Command::Join("attic".parse().unwrap())));
+    }
+
+    /// A client's connection to the server breaks, with all that was under way on it.
+    fn unplug(&mut self, n: usize) {
+        let now = self.now;
+        let Some(client) = self.clients.get_mut(n) else { return };
+        let Some(conn) = client.conn.take() else { return };
+        client.up.clear();
+        client.down.clear();
+        client.input(now, Input::ServerGone);
+        self.hub(hub::Input::Closed(conn));
+    }
+
+    /// A client ends: with a goodbye to its peers, or killed.
+    fn go(&mut self, n: usize, says_goodbye: bool) {
+        if self.clients.is_empty() {
+            return;
+        }
+        let client = self.clients.remove(n % self.clients.len());
+        if says_goodbye {
+            self.close(client.connections.values().map(|connection| connection.ufrag.clone()).collect());
+        }
+        client.conn.into_iter().for_each(|conn| self.hub(hub::Input::Closed(conn)));
+    }
+
+    /// Whoever is connected with one of these connections sees it close.
+    fn close(&mut self, ufrags: Vec<String>) {
+        let now = self.now;
+        for client in &mut self.clients {
+            let told = client.connections.iter().filter(|(_, c)| c.stands && ufrags.contains(&c.theirs));
+            let told: Vec<PeerId> = told.map(|(peer, _)| peer.clone()).collect();
+            for peer in told {
+                client.input(now, Input::Link(peer, Of::Connection(ConnectionState::Closed)));
+            }
+        }
+    }
+
+    /// What the connections find out by themselves: that both ends mean each other, that one is closed.
+    fn network(&mut self) {
+        let ends: Vec<(PeerId, PeerId, String, String)> = self
+            .clients
+            .iter()
+            .flat_map(|client| {
+                let ready = client
+                    .connections
+                    .iter()
+                    .filter(|(_, c)| !c.stands && !c.pending && c.local.is_some() && c.remote.is_some());
+                let name = client.name.clone();
+                ready.map(move |(peer, c)| (name.clone(), peer.clone(), c.ufrag.clone(), c.theirs.clone()))
+            })
+            .collect();
+        for (name, peer, ufrag, theirs) in ends {
+            let far = self.clients.iter().find(|client| client.name == peer);
+            let meets = far.and_then(|far| far.connections.get(&name));
+            if meets.is_some_and(|far| far.ufrag == theirs && far.theirs == ufrag && !far.pending) {
+                let now = self.now;
+                let client = self.clients.iter_mut().find(|client| client.name == name).unwrap();
+                client.connections.get_mut(&peer).unwrap().stands = true;
+                client.input(now, Input::Link(peer.clone(), Of::Connection(ConnectionState::Connected)));
+                client.input(now, Input::Link(peer, Of::Heard(true)));
+            }
+        }
+        let closed: Vec<String> =
+            self.clients.iter_mut().flat_map(|client| client.closed.drain(..)).collect();
+        if !closed.is_empty() {
+            self.close(closed);
+        }
+    }
+
+    /// Time passes: signs of life come over what stands at both ends, and what is due comes.
+    fn time(&mut self, passes: Duration) {
+        self.now += passes;
+        let now = self.now;
+        let alive: Vec<String> = self
+            .clients
+            .iter()
+            .flat_map(|client| client.connections.values())
+            .filter(|connection| connection.stands)
+            .map(|connection| connection.ufrag.clone())
+            .collect();
+        for client in &mut self.clients {
+            let heard = client.connections.iter().filter(|(_, c)| c.stands && alive.contains(&c.theirs));
+            let heard: Vec<PeerId> = heard.map(|(peer, _)| peer.clone()).collect();
+            for peer in heard {
+                client.input(now, Input::Link(peer, Of::Heard(true)));
+            }
+            client.room.handle_timeout(now);
+            client.pump();
+        }
+        self.network();
+    }
+
+    fn step(&mut self, n: usize, what: u8) -> bool {
+        if self.clients.is_empty() {
+            return false;
+        }
+        let n = n % self.clients.len();
+        let client = &mut self.clients[n];
+        match what % 3 {
+            0 => client.hear(self.now),
+            1 => client.result(self.now),
+            _ => match client.up.pop_front() {
+                Some(command) => {
+                    let conn = client.conn.expect("nothing is said without the server");
+                    self.hub(hub::Input::Command(conn, command));
+                    true
+                }
+                None => false,
+            },
+        }
+    }
+
+    /// Until all are in the room and nothing is to be mended any more.
+    fn calm(&mut self) {
+        (0..self.clients.len()).for_each(|n| self.plug(n));
+        for _ in 0..90 {
+            self.settle();
+            self.network();
+            self.time(Duration::from_millis(900));
+        }
+        self.settle();
+    }
+
+    /// Until nothing moves; a livelock fails.
+    fn settle(&mut self) {
+        for _ in 0..20_000 {
+            let all = (0..self.clients.len()).flat_map(|n| (0..3).map(move |what| (n, what)));
+            let moved = all.collect::<Vec<_>>().into_iter().filter(|(n, what)| self.step(*n, *what)).count();
+            if moved == 0 {
+                return;
+            }
+        }
+        panic!("they never come to rest");
+    }
+
+    fn check(&self) {
+        for client in &self.clients {
+            let others: Vec<&PeerId> =
+                self.clients.iter().map(|c| &c.name).filter(|name| **name != client.name).collect();
+            assert!(client.room.peers().all(|(_, connected)| connected), "all stand");
+            let mut roster: Vec<&PeerId> = client.room.peers().map(|(id, _)| id).collect();
+            roster.sort();
+            let mut expected = others.clone();
+            expected.sort();
+            assert_eq!(roster, expected, "who is there");
+            for other in self.clients.iter().filter(|other| other.name != client.name) {
+                let (ours, theirs) = (&client.connections[&other.name], &other.connections[&client.name]);
+                assert!(!ours.pending, "unanswered");
+                assert_ne!(ours.local, theirs.local, "one offered, one answered");
+                assert!(ours.local.is_some() && ours.local != ours.remote);
+                assert_eq!(ours.theirs, theirs.ufrag, "they mean each other");
+                assert!(ours.stands && theirs.stands);
+            }
+            assert_eq!(client.connections.len(), others.len(), "one connection a pair");
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Come(u8),
+    Go(usize, bool),
+    Move(usize, u8),
+    Unplug(usize),
+    Plug(usize),
+    Network,
+    Time,
+}
+
+proptest! {
+    #[test]
+    fn one_connection_a_pair(steps in prop::collection::vec(prop_oneof![
+        2 => (0..6_u8).prop_map(Step::Come),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(n, goodbye)| Step::Go(n, goodbye)),
+        1 => (0..6_usize).prop_map(Step::Unplug),
+        2 => (0..6_usize).prop_map(Step::Plug),
+        2 => Just(Step::Network),
+        1 => Just(Step::Time),
+        12 => (any::<usize>(), any::<u8>()).prop_map(|(n, what)| Step::Move(n, what)),
+    ], 0..200)) {
+        let mut world = World::new();
+        for step in steps {
+            match step {
+                Step::Come(n) => world.come(n),
+                Step::Go(n, goodbye) => world.go(n, goodbye),
+                Step::Move(n, what) => { world.step(n, what); }
+                Step::Unplug(n) => world.unplug(n),
+                Step::Plug(n) => world.plug(n),
+                Step::Network => world.network(),
+                Step::Time => world.time(Duration::from_millis(900)),
+            }
+        }
+        world.calm();
+        world.check();
+    }
+}
+
+#[test]
+fn two_who_join_in_the_same_instant_and_one_who_returns() {
+    let mut world = World::new();
+    (0..2).for_each(|n| world.come(n));
+    world.calm();
+    world.check();
+    world.go(0, true);
+    world.come(0);
+    world.calm();
+    world.check();
+}
+
+#[test]
+fn what_a_room_shrugs_off() {
+    let now = Instant::now();
+    let id = |text: &str| -> PeerId { text.parse().unwrap() };
+    let offer = || {
+        let description = roomtone::protocol::Description { kind: SdpKind::Offer, sdp: SDP.into() };
+        Of::Peer(PeerMessage::Description(description))
+    };
+    let mut room = Room::new(2, Terms::new(true, vec![Kind::Video]));
+    let mut all = |input: Input| {
+        room.handle_input(now, input);
+        std::iter::from_fn(|| room.poll_output()).collect::<Vec<_>>()
+    };
+    // A thousand names: two are connected, the rest is told of.
+    let names: Vec<PeerId> = (0..1000).map(|n| id(&format!("p{n}"))).collect();
+    let outputs = all(Input::Joined(names));
+    let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
+    assert_eq!(count(|o| matches!(o, Output::Joined(_))), 1000);
+    assert_eq!(count(|o| matches!(o, Output::Connecting(_))), 2);
+    let told = "not connected to 'p2' and 997 more: 2 peers are the most (--max-peers)";
+    assert_eq!(outputs.last(), Some(&Output::Warning(told.into())));
+    // One of them that offers is told, too.
+    let declined = all(Input::Link(id("p5"), offer()));
+    let [Output::Link(_, From::Send(PeerMessage::Description(answer)))] = &declined[..] else {
+        panic!("{declined:?}")
+    };
+    assert_eq!(answer.kind, SdpKind::Answer);
+    assert!(answer.sdp.contains("i=it is connected with 2 peers already"), "{}", answer.sdp);
+    // Somebody who is not there.
+    let outputs = all(Input::Link(id("eve"), offer()));
+    assert_eq!(outputs, [Output::Warning("a message from 'eve', who is not in the room".into())]);
+    assert_eq!(all(Input::Link(id("eve"), Of::Connection(ConnectionState::Connected))), []);
+    assert_eq!(all(Input::PeerLeft(id("eve"))), []);
+    // One that left is gone; who was there first may offer all the same, once there is room.
+    let outputs = all(Input::PeerLeft(id("p0")));
+    assert!(matches!(outputs.last(), Some(Output::Left(peer)) if *peer == id("p0")));
+    let outputs = all(Input::Link(id("p7"), offer()));
+    assert_eq!(outputs[0], Output::Connecting(id("p7")));
+}

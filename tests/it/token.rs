@@ -1,0 +1,293 @@
+//! Who comes in with a token, as whom, and where to.
+
+use std::net::SocketAddr;
+
+use crate::common::{WebSocket, upgrade};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use roomtone::protocol::Secret;
+use roomtone::server::{Config, Server, ServerError};
+use serde_json::{Value, json};
+
+const SECRET: &str = "as long as a secret has to be, and longer";
+
+fn config() -> Config {
+    Config { token_secret: Some(Secret(SECRET.into())), ..Config::plain(([127, 0, 0, 1], 0).into()) }
+}
+
+fn server() -> SocketAddr {
+    start(config())
+}
+
+fn start(config: Config) -> SocketAddr {
+    let server = smol::block_on(Server::bind(config)).unwrap();
+    let address = server.address();
+    smol::spawn(server.run(std::future::pending())).detach();
+    address
+}
+
+fn token(claims: Value) -> String {
+    let mut claims = claims;
+    if claims.get("exp").is_none() {
+        claims["exp"] = json!(4_000_000_000_u64);
+    }
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes())).unwrap()
+}
+
+fn enter(server: SocketAddr, path: &str, claims: Value) -> WebSocket {
+    WebSocket::connect_to(server, &format!("{path}token={}", token(claims)))
+}
+
+/// Sends an HTTP request; returns the status and the body of the answer.
+fn http(method: &str, url: &str, secret: Option<&str>, body: &str) -> (u16, String) {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    if let Some(secret) = secret {
+        request = request.header("authorization", format!("Bearer {secret}"));
+    }
+    let mut answer = agent.run(request.body(body.to_owned()).unwrap()).unwrap();
+    let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().unwrap().parse::<u32>().unwrap());
+    let status = answer.status().as_u16();
+    assert_eq!(wait.is_some(), status == 429, "{status} {wait:?}");
+    assert!(wait.is_none_or(|wait| (1..=5).contains(&wait)), "{wait:?}");
+    (status, answer.body_mut().read_to_string().unwrap())
+}
+
+#[test]
+fn nobody_comes_in_without_a_good_token() {
+    let server = server();
+    for path in ["", "ssp", "socket.io/?EIO=4&transport=websocket"] {
+        let (code, words) = upgrade(server, path);
+        assert_eq!((code, words.contains("a token is wanted")), (401, true), "{path}: {words}");
+    }
+    for (claims, why) in [
+        (json!({"exp": 1}), "ExpiredSignature"),
+        (json!({"nbf": 3_000_000_000_u64}), "ImmatureSignature"),
+        (json!({"nbf": "3000000000"}), "nbf is no time"),
+    ] {
+        let (code, words) = upgrade(server, &format!("ssp?token={}", token(claims)));
+        assert_eq!((code, words.contains(why)), (401, true), "{words}");
+    }
+    assert_eq!(upgrade(server, "ssp?token=e30.e30.e30").0, 401);
+    // By polling too; and what is no way in is there for all.
+    let get = |path: &str| http("GET", &format!("http://{server}/{path}"), None, "").0;
+    assert_eq!(get("socket.io/?EIO=4&transport=polling"), 401);
+    assert_eq!(get(&format!("socket.io/?EIO=4&transport=polling&token={}", token(json!({})))), 200);
+    assert_eq!((get("health"), get("")), (200, 200));
+    // The header tells clients that were admitted before that their token has ended. They take a plain 401 for a
+    // restart of the server, and retry.
+    let asks = |path: &str| {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        let answer =
+            agent.get(format!("http://{server}/socket.io/?EIO=4&transport=polling{path}")).call().unwrap();
+        answer.headers()["www-authenticate"].to_str().unwrap().to_owned()
+    };
+    assert_eq!(asks(""), "Bearer");
+    for claims in [json!({"exp": 1}), json!({"nbf": 3_000_000_000_u64})] {
+        assert_eq!(asks(&format!("&token={}", token(claims))), r#"Bearer error="invalid_token""#);
+    }
+    // A page asks here why its WebSocket failed.
+    assert_eq!((get("admission"), get("admission?token=e30.e30.e30")), (401, 401));
+    assert_eq!(get(&format!("admission?token={}", token(json!({})))), 200);
+}
+
+#[test]
+fn a_token_says_who_somebody_is_and_where_it_may_go() {
+    let server = server();
+    let attic = json!({"rooms": ["attic"], "description": {"name": "Ann"}});
+    let mut ann = enter(server, "ssp?", attic);
+    ann.say(r#"{"type":"rtc:join","data":{"pool":"cellar"}}"#);
+    let error: Value = serde_json::from_str(&ann.hear().unwrap()).unwrap();
+    assert_eq!(error["data"]["message"], "Could not join pool.");
+    assert_eq!(error["data"]["reason"], "not for you: this room");
+    ann.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    let joined: Value = serde_json::from_str(&ann.hear().unwrap()).unwrap();
+    let id = joined["data"]["client_id"].as_str().unwrap().to_owned();
+    assert_eq!(joined["data"]["descriptions"][&id], json!({"name": "Ann"}));
+
+    let mut bob = enter(server, "?roomtone=1&", json!({"sub": "bob", "rooms": ["attic"]}));
+    bob.say("HELLO bob");
+    bob.expect("HELLO");
+    bob.say("ROOM cellar");
+    bob.expect("ERROR not for you: this room");
+    bob.say("SESSION ann");
+    bob.expect("ERROR not for you: calls");
+    bob.say("ROOM attic");
+    bob.expect(&format!("ROOM_OK {id}"));
+    bob.expect(&format!(r#"ROOM_PEER_DESCRIBED {id} {{"name":"Ann"}}"#));
+
+    // Another's id is not to be had, and who may enter rooms alone is not called.
+    let mut eve = enter(server, "?", json!({"sub": "eve"}));
+    eve.say("HELLO dan");
+    eve.expect_close(1008, "your token is for another id");
+    let mut dan = enter(server, "?", json!({"rooms": ["cellar"]}));
+    dan.say("HELLO dan");
+    dan.expect("HELLO");
+    let mut cat = enter(server, "?", json!({}));
+    cat.say("HELLO cat");
+    cat.expect("HELLO");
+    cat.say("SESSION dan");
+    cat.expect("ERROR peer 'dan' not found");
+}
+
+#[test]
+fn a_pool_knows_somebody_by_the_tokens_name_alone() {
+    let server = server();
+    let join = |socket: &mut WebSocket, kind: &str| {
+        socket.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+        let event: Value = serde_json::from_str(&socket.hear().unwrap()).unwrap();
+        assert_eq!(event["type"], kind, "{event}");
+        event["data"].clone()
+    };
+    let mut ann = enter(server, "ssp?", json!({"sub": "ann"}));
+    assert_eq!(join(&mut ann, "rtc:joined")["client_id"], "ann");
+    // The holder answers the server's ping while it reads, and therefore keeps its id.
+    let holder = std::thread::spawn(move || ann.hear().unwrap());
+    let mut again = enter(server, "ssp?", json!({"sub": "ann"}));
+    assert_eq!(join(&mut again, "rtc:error")["reason"], "the id is in use");
+    let mut bob = enter(server, "ssp?", json!({"sub": "bob"}));
+    assert_eq!(join(&mut bob, "rtc:joined")["peers"], json!(["ann"]));
+    assert!(holder.join().unwrap().contains(r#""id":"bob""#));
+}
+
+#[test]
+fn a_token_for_a_room_learns_of_nobody_elsewhere() {
+    let server = server();
+    let mut free = enter(server, "?roomtone=1&", json!({"sub": "free"}));
+    free.say("HELLO free");
+    free.expect("HELLO");
+    let mut ann = enter(server, "?roomtone=1&", json!({"sub": "ann", "rooms": ["attic"]}));
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.say("PEER_LIST");
+    ann.expect("PEER_LIST ");
+    for peer in ["free", "nobody"] {
+        ann.say(&format!("SESSION {peer}"));
+        ann.expect("ERROR not for you: calls");
+    }
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    for peer in ["free", "nobody"] {
+        ann.say(&format!("ROOM_PEER_MSG {peer} hi"));
+        ann.expect(&format!("ERROR peer '{peer}' is not in the room"));
+    }
+    let mut bob = enter(server, "ssp?", json!({"sub": "bob", "rooms": ["attic"]}));
+    bob.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    bob.hear().unwrap();
+    let told = ["free", "nobody"].map(|peer| {
+        let sdp = json!({"to": peer, "description": {"type": "offer", "sdp": "v=0"}});
+        bob.say(&json!({"type": "rtc:sdp", "data": sdp}).to_string());
+        bob.hear().unwrap().replace(peer, "")
+    });
+    assert_eq!(told[0], told[1]);
+    // A client that may call does not learn of clients that may not be called, and a request without a token gets no
+    // count.
+    free.say("PEER_LIST");
+    free.expect("PEER_LIST ");
+    for peer in ["ann", "nobody"] {
+        free.say(&format!("SESSION {peer}"));
+        free.expect(&format!("ERROR peer '{peer}' not found"));
+    }
+    assert_eq!(http("GET", &format!("http://{server}/health"), None, ""), (200, "OK\n".to_owned()));
+}
+
+#[test]
+fn a_session_of_socket_io_is_useless_with_another_token() {
+    let server = server();
+    let (ann, eve) = (token(json!({"sub": "ann"})), token(json!({"sub": "eve"})));
+    let url = |query: &str| format!("http://{server}/socket.io/?EIO=4&transport=polling{query}");
+    let (_, open) = http("GET", &url(&format!("&token={ann}")), None, "");
+    let open: Value = serde_json::from_str(open.strip_prefix('0').unwrap()).unwrap();
+    let sid = open["sid"].as_str().unwrap();
+    for other in [format!("&sid={sid}&token={eve}"), format!("&sid={sid}")] {
+        for (method, body) in [("GET", ""), ("POST", "40")] {
+            let (status, words) = http(method, &url(&other), None, body);
+            assert_eq!((status, words.contains("Session ID unknown")), (400, true), "{words}");
+        }
+        let (status, words) = upgrade(server, &format!("socket.io/?EIO=4&transport=websocket{other}"));
+        assert_eq!((status, words.contains("Session ID unknown")), (400, true), "{words}");
+    }
+    // The owner may send the token in the query or in the header.
+    let own = url(&format!("&sid={sid}&token={ann}"));
+    assert_eq!(http("POST", &own, None, "40"), (200, "ok".to_owned()));
+    assert_eq!(http("GET", &url(&format!("&sid={sid}")), Some(&ann), "").0, 200);
+}
+
+#[test]
+fn who_guesses_secrets_is_slowed() {
+    let api_secret = Some(Secret(SECRET.into()));
+    let server = start(Config { api_secret, ..config() });
+    let api = |secret: &str| http("GET", &format!("http://{server}/api/rooms"), Some(secret), "").0;
+    let poll = |token: &str| {
+        http("GET", &format!("http://{server}/socket.io/?EIO=4&transport=polling&token={token}"), None, "").0
+    };
+    assert_eq!(api(SECRET), 200);
+    let slowed = |ask: &dyn Fn() -> u16| {
+        let answers: Vec<u16> = (0..40).map(|_| ask()).take_while(|status| *status == 401).collect();
+        assert!((10..30).contains(&answers.len()), "{} guesses", answers.len());
+        assert_eq!(ask(), 429);
+    };
+    // An expired token with a valid signature does not count as a guess.
+    let old = token(json!({"exp": 1}));
+    assert!((0..40).all(|_| poll(&old) == 401));
+    slowed(&|| poll("e30.e30.e30"));
+    // Other clients may share the guesser's address, behind a proxy: a valid token is still accepted.
+    assert_eq!(poll(&token(json!({}))), 200);
+    // Guesses of the API secret are counted separately.
+    assert_eq!(api(SECRET), 200);
+    slowed(&|| api("guess"));
+    assert_eq!(api(SECRET), 429, "whoever is slowed is not listened to");
+    // A request without a secret does not count as a guess.
+    assert_eq!(http("GET", &format!("http://{server}/api/rooms"), None, "").0, 401);
+}
+
+#[test]
+fn a_secret_that_anybody_could_guess_is_none() {
+    let guess = || Some(Secret("x".repeat(31)));
+    for config in [Config { token_secret: guess(), ..config() }, Config { api_secret: guess(), ..config() }] {
+        let error = smol::block_on(Server::bind(config)).unwrap_err();
+        assert!(
+            matches!(error, ServerError::ShortSecret(_))
+                && error.to_string().contains("openssl rand -hex 32")
+        );
+    }
+}
+
+#[cfg(feature = "media")]
+#[test]
+fn a_client_shows_its_token_and_keeps_it_to_itself() {
+    use crate::common::{Program, SMALL};
+    let server = server();
+    let home = tempfile::tempdir().unwrap();
+    let url = format!("ws://{server}");
+    let join = ["join", "attic", "--headless", "--server", &url];
+    let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
+    assert_eq!(
+        (code, error.contains("does not let us in: a token is wanted here")),
+        (4, true),
+        "{code} {error}"
+    );
+    let claims = |name: &str| token(json!({"sub": name, "description": {"name": name.to_uppercase()}}));
+    let mut ann = Program::start_with(
+        home.path(),
+        &[&join[..], &SMALL, &["--id", "ann"]].concat(),
+        &[("ROOMTONE_TOKEN", &claims("ann"))],
+    );
+    ann.expect("room", &[]);
+    let of_bob = claims("bob");
+    let mut bob = Program::start(
+        home.path(),
+        &[&join[..], &SMALL, &["-vv", "--id", "bob", "--token", &of_bob]].concat(),
+    );
+    assert_eq!(bob.expect("described", &[("peer", "ann")])["description"]["name"], "ANN");
+    assert_eq!(ann.expect("described", &[("peer", "bob")])["description"]["name"], "BOB");
+    bob.expect("media", &[("peer", "ann"), ("kind", "video")]);
+    bob.interrupt();
+    bob.end_quietly_of(&[&of_bob]);
+    // A pool that does not admit, in either protocol.
+    for url in [url.clone(), format!("ssp+{url}/ssp")] {
+        let elsewhere = token(json!({"rooms": ["cellar"]}));
+        let join = ["join", "attic", "--headless", "--server", &url, "--token", &elsewhere];
+        let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
+        assert_eq!((code, error.contains("not for you: this room")), (4, true), "{code} {error}");
+    }
+}
