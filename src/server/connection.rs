@@ -16,10 +16,10 @@ use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::Stream;
 
-use super::Timeouts;
 use super::codec::Edge;
 use super::codec::framing::{Dialect, Heard};
-use super::codec::hello::Rejection;
+use super::codec::rejection::Rejection;
+use super::config::Timeouts;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::Switchboard;

@@ -3,7 +3,7 @@
 use hyper::Request;
 
 use super::codec::Edge;
-use super::http::{self, api, polling};
+use super::http;
 use super::names::{self, Names};
 use super::token::{self, Tokens};
 use crate::hub::Grant;
@@ -25,13 +25,13 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     }
     let request = request.body(()).map_err(|error| error.to_string())?;
     let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
-    let _ = (http::is_upgrade(request.headers()), api::names(path), polling::is_path(path));
+    let _ = (http::is_upgrade(request.headers()), http::api_names(path), http::is_polling(path));
     let own = Names::new(vec!["call.example.org".to_owned()])?;
     if own.check(&request, |name| name == "certified.example.org").is_ok() {
         let _ = names::origin_is_allowed(request.headers(), &["https://example.org".to_owned()], true);
     }
     let _ = (
-        polling::Query::parse(query).is_known(),
+        http::Query::parse(query).is_known(),
         Edge::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
     );
     let token = token::shown(&request).ok_or("no token")?;

@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::codec::hello::{self, Rejection};
-use super::codec::{Edge, text_length};
+use super::codec::Edge;
+use super::codec::descriptions::text_length;
+use super::codec::hello;
+use super::codec::rejection::Rejection;
 use super::ice::IceServers;
 use super::mailbox::{Inbox, Outbox, Outgoing, Parked, Passed, mailbox};
 use super::stream::Gauge;
@@ -93,29 +95,17 @@ impl Switchboard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a connection of the owner of an address; returns false if the owner already has `most` connections
-    /// and the address is not loopback.
-    pub(super) fn admit(&self, address: IpAddr, most: usize) -> bool {
+    /// Counts a connection of the owner of an address until the returned guard is dropped. Returns none if the owner
+    /// already has `most` connections and the address is not loopback.
+    pub(super) fn admit(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
         let mut state = self.lock();
         let count = state.per_owner.entry(address.into()).or_default();
         // A proxy or a test on this machine is many peers.
         if *count >= most && !is_this_machine(address) {
-            return false;
+            return None;
         }
         *count += 1;
-        true
-    }
-
-    /// The counterpart of [`Switchboard::admit`].
-    pub(super) fn dismiss(&self, address: IpAddr) {
-        let mut state = self.lock();
-        let owner = Owner::from(address);
-        if let Some(count) = state.per_owner.get_mut(&owner) {
-            *count -= 1;
-            if *count == 0 {
-                state.per_owner.remove(&owner);
-            }
-        }
+        Some(Counted(self.clone(), address.into()))
     }
 
     /// Registers a new connection with the hub; `gauge` measures whether the peer reads.
@@ -389,6 +379,22 @@ pub(super) struct After {
 /// The close frame for every peer when the server stops.
 const STOPS: Outgoing = Outgoing::Close(1001, "the server stops");
 
+/// The guard that [`Switchboard::admit`] returns.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<Switchboard>, Owner);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let Some(count) = state.per_owner.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                state.per_owner.remove(&self.1);
+            }
+        }
+    }
+}
+
 /// The guard that [`Switchboard::talk`] returns.
 #[derive(Debug)]
 pub(super) struct Talk(Arc<Switchboard>);
@@ -406,11 +412,17 @@ mod tests {
     #[test]
     fn connections_are_counted_by_the_owner_of_their_address() {
         let board = Switchboard::new(Limits::default(), Duration::from_secs(20), IceServers::default());
-        let admit = |text: &str| board.admit(text.parse().unwrap(), 1);
+        let mut guards = vec![];
+        let mut admit = |text: &str| {
+            let guard = board.admit(text.parse().unwrap(), 1);
+            guards.push(guard);
+            guards.last().is_some_and(Option::is_some)
+        };
         assert!(admit("2001:db8:1:2::1") && !admit("2001:db8:1:2:ffff::2") && admit("2001:db8:1:3::1"));
         assert!(admit("::ffff:192.0.2.1") && !admit("192.0.2.1") && admit("::ffff:192.0.2.2"));
         assert!((0..3).all(|_| admit("127.0.0.1") && admit("::ffff:127.0.0.1") && admit("::1")));
-        board.dismiss("2001:db8:1:2::1".parse().unwrap());
-        assert!(admit("2001:db8:1:2:3::"));
+        drop(guards);
+        assert!(board.admit("2001:db8:1:2:3::".parse().unwrap(), 1).is_some());
+        assert!(board.lock().per_owner.is_empty(), "no owner without a connection is kept");
     }
 }

@@ -12,7 +12,7 @@ use futures_rustls::rustls::client::verify_server_name;
 use futures_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use futures_rustls::rustls::server::ParsedCertificate;
 
-use super::ServerError;
+use super::error::ServerError;
 
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 //! under which name, into which rooms, and who it is.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hyper::Request;
 use hyper::header;
@@ -10,6 +11,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::{PeerId, RoomId, Secret};
 
@@ -29,6 +31,16 @@ pub(super) enum TokenError {
     /// The signature is valid, but the token has expired, is not valid yet, or contains unusable claims.
     #[error("the token is not good: {0}")]
     Refused(String),
+}
+
+/// The reason why the secret of a request is rejected.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Denied {
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    /// The owner of the address sent too many wrong secrets; contains the time to wait.
+    #[error("too many wrong secrets came from your address: try again in {} s", .0.as_secs() + 1)]
+    Later(Duration),
 }
 
 /// Reads tokens.
@@ -69,6 +81,14 @@ pub(super) fn shown<B>(request: &Request<B>) -> Option<String> {
 pub(super) fn bearer<B>(request: &Request<B>) -> Option<&str> {
     let header = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     header.and_then(|value| value.strip_prefix("Bearer "))
+}
+
+/// Returns the id of an endpoint of a pool: the name in the client's token, or else a random id.
+pub(super) fn endpoint_id(grant: &Grant) -> Result<PeerId, NoRandomness> {
+    match &grant.name {
+        Some(name) => Ok(name.clone()),
+        None => secret_id()?.parse().map_err(|_| NoRandomness),
+    }
 }
 
 impl Tokens {

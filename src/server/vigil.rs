@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::Timeouts;
+use super::config::Timeouts;
 use super::stream::Flow;
 
 /// The time after the socket's last progress in which an answer to a probe may still be under way: the peer first reads

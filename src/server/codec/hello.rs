@@ -1,18 +1,10 @@
 //! The room protocol at the server's edge: a peer's text to the hub's commands, and the hub's notices
 //! to text. Pure.
 
+use super::rejection::Rejection;
 use crate::hub::{Command, Notice, Phase, Reason};
 use crate::protocol::id::IdError;
 use crate::protocol::room::{ClientMessage, RoomError, ServerMessage};
-
-/// What becomes of a line that is no command for the hub.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rejection {
-    /// The peer is told, and the connection stays.
-    Error(String),
-    /// The connection ends with this code and these words.
-    Close(u16, &'static str),
-}
 
 /// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
 const PROTOCOL_ERROR: u16 = 1002;

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::hello::Rejection;
-use super::{described, text_length};
+use super::descriptions::{described, text_length};
+use super::rejection::Rejection;
 use crate::hub::{Command, Notice};
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, SspError, Version, in_version_1};

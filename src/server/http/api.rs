@@ -10,11 +10,12 @@ use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use super::{Denied, Reply, read_body, reply, text, too_often};
+use super::reply::{Reply, read_body, reply, text, too_often};
 use crate::base::net::is_this_machine;
 use crate::hub::Admin;
+use crate::server::shared::Shared;
 use crate::server::switchboard::{After, Switchboard};
-use crate::server::{Shared, token};
+use crate::server::token::{self, Denied};
 
 /// Where it begins.
 pub(in crate::server) const PREFIX: &str = "/api/";

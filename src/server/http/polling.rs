@@ -1,83 +1,41 @@
-//! ssp over socket.io: sessions by HTTP long polling, and their way up to a WebSocket.
+//! ssp over socket.io: long polling over HTTP, and the way from it to a WebSocket.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 use smol::stream::StreamExt;
 
-use super::{Reply, endpoint_id, read_body, text, too_slow};
+use super::reply::{Reply, read_body, text, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Edge;
-use crate::server::codec::framing::{Dialect, Heard, SocketIo};
-use crate::server::codec::hello::Rejection;
+use crate::server::codec::framing::Dialect;
 use crate::server::codec::ssp::Endpoint;
-use crate::server::mailbox::{Inbox, Mail, Outgoing};
-use crate::server::switchboard::Switchboard;
-use crate::server::{Counted, Io, Shared, Timeouts, connection, token};
+use crate::server::config::Timeouts;
+use crate::server::sessions::{LOOK, Session};
+use crate::server::shared::Shared;
+use crate::server::stream::Io;
+use crate::server::token::endpoint_id;
+use crate::server::{connection, token};
 
-/// The most packets of one answer.
-const BATCH: usize = 64;
-/// The bytes above which no packet is added to a response.
-const BATCH_BYTES: usize = 128 * 1024;
-/// The most answers of our own that wait for one client.
-const REPLIES: usize = 64;
-/// How often it is looked whether a client is still there.
-const LOOK: Duration = Duration::from_secs(1);
 /// How long the change to a WebSocket may take.
 const UPGRADE: Duration = Duration::from_secs(10);
-
-/// The sessions that began by HTTP.
-#[derive(Debug, Default)]
-pub(in crate::server) struct Sessions {
-    all: Mutex<HashMap<String, Arc<Session>>>,
-}
-
-#[derive(Debug)]
-pub(in crate::server) struct Session {
-    sid: String,
-    /// The token with which the session began, if tokens are needed: the session id alone does not authorize.
-    token: Option<Sealed>,
-    inbox: Inbox,
-    state: Mutex<State>,
-    /// Our own answers.
-    replies: (Sender<Packet>, Receiver<Packet>),
-    /// One request waits at a time.
-    turn: smol::lock::Mutex<()>,
-    /// The lock of the one request at a time that delivers packets.
-    post: smol::lock::Mutex<()>,
-    /// It is on a WebSocket, or over.
-    is_done: AtomicBool,
-    _counted: Counted,
-}
-
-#[derive(Debug)]
-struct State {
-    io: SocketIo,
-    began: Instant,
-    heard: Instant,
-    /// The time of the last request that fetched packets.
-    fetched: Instant,
-    ping_at: Instant,
-}
 
 /// What a client asks for, as its query says it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::server) struct Query {
     version: Option<String>,
-    pub(in crate::server) sid: Option<String>,
+    pub(super) sid: Option<String>,
 }
 
 impl Query {
@@ -103,7 +61,7 @@ pub(in crate::server) fn is_path(path: &str) -> bool {
     path.trim_end_matches('/') == socketio::PATH
 }
 
-pub(in crate::server) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Handshake {
+pub(super) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Handshake {
     let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     Handshake {
         sid,
@@ -115,121 +73,8 @@ pub(in crate::server) fn handshake(sid: String, timeouts: &Timeouts, upgrades: b
 }
 
 /// An error as clients of socket.io know them (engine.io's codes).
-pub(in crate::server) fn error(code: u8, words: &str) -> Reply {
+pub(super) fn error(code: u8, words: &str) -> Reply {
     text(StatusCode::BAD_REQUEST, serde_json::json!({"code": code, "message": words}).to_string())
-}
-
-impl Sessions {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Returns the session `sid` if `token` equals the token with which the session began; a session without a token
-    /// accepts any.
-    pub(in crate::server) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
-        let session = self.lock().get(sid).cloned()?;
-        let is_its = match (&session.token, token) {
-            (None, _) => true,
-            (Some(sealed), Some(token)) => sealed.is(token),
-            (Some(_), None) => false,
-        };
-        Some(session).filter(|session| is_its && !session.is_done.load(Ordering::Relaxed))
-    }
-}
-
-impl Session {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.
-    async fn take(&self, packet: Packet, shared: &Shared) -> bool {
-        let board = &shared.board;
-        let heard = {
-            let mut state = self.lock();
-            state.heard = Instant::now();
-            state.io.take(packet)
-        };
-        match heard {
-            Heard::Line(line) => match board.line(self.inbox.id, line) {
-                Ok(taken) => {
-                    connection::settle(taken.parked, self.inbox.id, board, shared.timeouts.held).await;
-                    false
-                }
-                Err(Rejection::Error(text)) => {
-                    let _ = self.replies.0.try_send(Packet::Event(text));
-                    false
-                }
-                Err(Rejection::Close(..)) => true,
-            },
-            Heard::Reply(text) => {
-                let reply = Packet::parse(&text).map(|packet| self.replies.0.try_send(packet));
-                !matches!(reply, Ok(Ok(())))
-            }
-            Heard::Alive => {
-                board.handle(Input::Alive(self.inbox.id));
-                false
-            }
-            Heard::End => true,
-            Heard::Nothing => false,
-        }
-    }
-
-    /// What there is for the client, as soon as there is something.
-    async fn next(&self, timeouts: &Timeouts) -> Vec<Packet> {
-        let ping_at = self.lock().ping_at;
-        let ping = async {
-            smol::Timer::at(ping_at).await;
-            self.lock().ping_at = Instant::now() + timeouts.ping;
-            Some(Packet::Ping(String::new()))
-        };
-        let reply = async { self.replies.1.recv().await.ok() };
-        let mail = async {
-            match self.inbox.next().await {
-                Mail::Message(outgoing) => Some(packet(outgoing)),
-                Mail::Ended | Mail::Killed => None,
-            }
-        };
-        let first = or(or(reply, mail), ping).await;
-        let mut packets = vec![first.unwrap_or(Packet::Close)];
-        let mut bytes = 0;
-        while packets.len() < BATCH && bytes < BATCH_BYTES && !packets.contains(&Packet::Close) {
-            match (self.replies.1.try_recv(), self.inbox.try_next()) {
-                (Ok(reply), Some(outgoing)) => packets.extend([reply, packet(outgoing)]),
-                (Ok(reply), None) => packets.push(reply),
-                (Err(_), Some(outgoing)) => packets.push(packet(outgoing)),
-                (Err(_), None) => break,
-            }
-            bytes += packets.last().map_or(0, length);
-        }
-        packets
-    }
-
-    fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
-        let state = self.lock();
-        let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
-        let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
-        idle || is_unread || state.heard.elapsed() > timeouts.silence
-    }
-
-    fn fetches(&self, now: Instant) {
-        let mut state = self.lock();
-        (state.heard, state.fetched) = (now, now);
-    }
-}
-
-/// Returns the approximate length of a packet, in bytes.
-fn length(packet: &Packet) -> usize {
-    if let Packet::Event(line) = packet { line.len() } else { 0 }
-}
-
-fn packet(outgoing: Outgoing) -> Packet {
-    match outgoing {
-        Outgoing::Packet(text) => Packet::parse(&text).unwrap_or(Packet::Noop),
-        Outgoing::Text(line) => Packet::Event(line),
-        Outgoing::Ping => Packet::Ping(String::new()),
-        Outgoing::Close(..) => Packet::Close,
-    }
 }
 
 /// A request that is cut off while it waits for something is the end of its client.
@@ -252,11 +97,11 @@ fn end(shared: &Shared, session: &Session) {
     if !session.is_done.swap(true, Ordering::Relaxed) {
         shared.board.handle(Input::Closed(session.inbox.id));
     }
-    shared.sessions.lock().remove(&session.sid);
+    shared.sessions.remove(&session.sid);
 }
 
 /// Answers a request of a polling client.
-pub(in crate::server) async fn handle(
+pub(super) async fn handle(
     request: Request<Incoming>,
     shared: Arc<Shared>,
     address: IpAddr,
@@ -314,7 +159,7 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
             };
             for packet in socketio::split(&body) {
                 let Ok(packet) = packet else { continue };
-                if session.take(packet, shared).await {
+                if session.take(packet, &shared.board, &shared.timeouts).await {
                     end(shared, session);
                     let _ = session.replies.0.try_send(Packet::Close);
                     break;
@@ -336,29 +181,13 @@ fn open(
     let token = token.filter(|_| shared.tokens.is_some());
     let token = token.map(|token| Sealed::new(&token)).transpose()?;
     let (sid, id, endpoint) = (secret_id()?, secret_id()?, endpoint_id(&grant)?);
-    if !shared.board.admit(address, shared.per_address) {
+    let Some(counted) = shared.board.admit(address, shared.per_address) else {
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
-    }
-    let counted = Counted(shared.board.clone(), address);
-    let now = Instant::now();
-    let session = Arc::new(Session {
-        sid,
-        token,
-        inbox: shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default()),
-        state: Mutex::new(State {
-            io: SocketIo::new(id),
-            began: now,
-            heard: now,
-            fetched: now,
-            ping_at: now + shared.timeouts.ping,
-        }),
-        replies: bounded(REPLIES),
-        turn: smol::lock::Mutex::new(()),
-        post: smol::lock::Mutex::new(()),
-        is_done: AtomicBool::new(false),
-        _counted: counted,
-    });
-    shared.sessions.lock().insert(session.sid.clone(), session.clone());
+    };
+    let inbox = shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());
+    let session = Session::new((sid, id), token, inbox, counted, (Instant::now(), &shared.timeouts));
+    let session = Arc::new(session);
+    shared.sessions.insert(session.clone());
     let open = Packet::Open(handshake(session.sid.clone(), &shared.timeouts, true));
     let shared = shared.clone();
     smol::spawn(async move {
@@ -375,11 +204,7 @@ fn open(
 }
 
 /// Moves a session from polling to a WebSocket.
-pub(in crate::server) async fn upgrade(
-    mut ws: WebSocketStream<Io>,
-    session: Arc<Session>,
-    shared: Arc<Shared>,
-) {
+pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, shared: Arc<Shared>) {
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
             match Packet::parse(text.as_str()) {
@@ -405,7 +230,7 @@ pub(in crate::server) async fn upgrade(
         let frame = Some((1002, "no change to a WebSocket"));
         return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;
     }
-    shared.sessions.lock().remove(&session.sid);
+    shared.sessions.remove(&session.sid);
     let _ = session.replies.0.try_send(Packet::Noop);
     let _turn = session.turn.lock().await;
     // What was answered to the last request and not fetched.
@@ -414,7 +239,7 @@ pub(in crate::server) async fn upgrade(
             break;
         }
     }
-    let dialect = Dialect::SocketIo(session.lock().io.clone());
+    let dialect = Dialect::SocketIo(session.socket_io());
     connection::talk(&mut ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
 }
 

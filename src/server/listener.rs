@@ -1,0 +1,193 @@
+//! The listening socket: accepts connections, tells TLS from plain HTTP by the first byte, and serves HTTP.
+
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_rustls::TlsAcceptor;
+use hyper::service::service_fn;
+use smol::Async;
+use smol::future::or;
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+
+use super::config::Config;
+use super::error::{LEAST_SECRET, ServerError};
+use super::guesses::Guard;
+use super::http;
+use super::names::Names;
+use super::sessions::Sessions;
+use super::shared::Shared;
+use super::stream::{Gauge, Io, Tcp};
+use super::switchboard::Switchboard;
+use super::token::Tokens;
+use crate::base::limit::Bucket;
+use crate::base::net::canonical;
+use crate::base::secret::Sealed;
+use crate::protocol::Secret;
+
+/// The most connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// The requests that a connection may make at once, and those regained per second; socket.io's polling is not limited.
+const REQUESTS: (u32, u32) = (200, 50);
+/// The send buffer of each socket, in bytes; Linux doubles the value. By default Linux may buffer several MB, and the
+/// progress of a slow peer would show only after minutes.
+const SEND_BUFFER: usize = 64 * 1024;
+/// How long a graceful stop waits for the peers' goodbyes.
+const STOP: Duration = Duration::from_secs(2);
+
+/// A server that listens; [`Server::run`] serves.
+#[derive(Debug)]
+pub struct Server {
+    listener: Async<TcpListener>,
+    shared: Arc<Shared>,
+}
+
+impl Server {
+    /// Takes the address.
+    pub async fn bind(config: Config) -> Result<Self, ServerError> {
+        let listener = Async::<TcpListener>::bind(config.listen);
+        let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
+        // The default of 128 makes all but the first of many that come at once try again after a second.
+        let _ = rustix::net::listen(&listener, BACKLOG);
+        // Accepted sockets inherit the buffer size.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
+        let tokens = strong(config.token_secret.as_ref(), "that tokens are signed with (--token-secret)")?;
+        let api = strong(config.api_secret.as_ref(), "of the API (--api-secret)")?;
+        let shared = Shared {
+            board: Switchboard::new(config.limits, config.timeouts.unread, config.ice),
+            identity: config.identity,
+            plain: config.plain,
+            allowed_origins: config.allowed_origins,
+            names: Names::new(config.allowed_hosts).map_err(ServerError::AllowedHost)?,
+            per_address: config.per_address,
+            timeouts: config.timeouts,
+            api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
+            api_guard: Guard::of("secrets for the API"),
+            api_remote: config.api_remote,
+            tokens: tokens.map(Tokens::new),
+            token_guard: Guard::of("tokens"),
+            sessions: Sessions::default(),
+        };
+        Ok(Self { listener, shared: Arc::new(shared) })
+    }
+
+    /// The address it has, with the port that the system chose where none was asked for.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// The certificate's fingerprint.
+    pub fn fingerprint(&self) -> Option<&str> {
+        self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
+    }
+
+    /// Serves until `stop` completes; then closes all connections with code 1001 (RFC 6455, 7.4.1), and waits up to 2 s
+    /// for the peers' close frames.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let accept = async {
+            loop {
+                match self.listener.accept().await {
+                    Ok((stream, from)) => {
+                        let shared = self.shared.clone();
+                        smol::spawn(serve(stream, canonical(from), shared)).detach();
+                    }
+                    // Out of descriptors, most likely: some will come back.
+                    Err(error) => {
+                        tracing::warn!("a connection cannot be accepted: {error}");
+                        smol::Timer::after(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        };
+        or(accept, stop).await;
+        let board = &self.shared.board;
+        board.close_all();
+        let all_gone = async {
+            while !board.is_quiet() {
+                smol::Timer::after(Duration::from_millis(10)).await;
+            }
+        };
+        or(all_gone, async {
+            smol::Timer::after(STOP).await;
+        })
+        .await;
+    }
+}
+
+/// Returns the secret, or an error if it is too short.
+fn strong<'a>(secret: Option<&'a Secret>, which: &'static str) -> Result<Option<&'a Secret>, ServerError> {
+    match secret {
+        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(which)),
+        secret => Ok(secret),
+    }
+}
+
+async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) {
+    let _ = stream.get_ref().set_nodelay(true);
+    let Some(_counted) = shared.board.admit(from.ip(), shared.per_address) else {
+        tracing::info!("an address with too many connections is refused one more");
+        return;
+    };
+    let handshake = async { secure(stream, &shared).await };
+    let late = async {
+        smol::Timer::after(shared.timeouts.handshake).await;
+        None
+    };
+    let Some((io, is_secure)) = or(handshake, late).await else { return };
+    let gauge = io.gauge().clone();
+    let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
+    let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+        let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
+        // Polling clients need one request per message.
+        let is_allowed = http::is_polling(request.uri().path()) || quota.take(Instant::now());
+        let shared = shared.clone();
+        async move {
+            match is_allowed {
+                true => http::handle(request, shared, from, is_secure).await,
+                false => Ok(http::reply::too_often()),
+            }
+        }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(SmolTimer::new())
+        .header_read_timeout(shared.timeouts.handshake)
+        .max_buf_size(16 * 1024)
+        .serve_connection(FuturesIo::new(io), service)
+        .with_upgrades();
+    let served = async {
+        if let Err(error) = connection.await {
+            tracing::debug!("an HTTP connection ended: {error}");
+        }
+    };
+    or(served, unread(gauge, shared.timeouts.unread)).await;
+}
+
+/// Returns once the peer has read nothing for `most` while data waited to be sent.
+async fn unread(gauge: Arc<Gauge>, most: Duration) {
+    loop {
+        let left = gauge.flow().blocked.map_or(most, |since| most.saturating_sub(since.elapsed()));
+        if left.is_zero() {
+            tracing::debug!("an HTTP answer is not read");
+            return;
+        }
+        smol::Timer::after(left).await;
+    }
+}
+
+/// Finds out by the first byte whether the client speaks TLS, and does its handshake.
+async fn secure(stream: Async<TcpStream>, shared: &Shared) -> Option<(Io, bool)> {
+    const TLS_HANDSHAKE: u8 = 0x16;
+    let mut first = [0];
+    stream.peek(&mut first).await.ok()?;
+    let tcp = Tcp::new(stream);
+    let gauge = tcp.gauge();
+    match (&shared.identity, first[0]) {
+        (Some(identity), TLS_HANDSHAKE) => {
+            let tls = TlsAcceptor::from(identity.config()).accept(tcp).await;
+            tls.map_err(|error| tracing::debug!("a TLS handshake failed: {error}"))
+                .ok()
+                .map(|tls| (Io::new(tls, gauge), true))
+        }
+        _ => Some((Io::new(tcp, gauge), false)),
+    }
+}

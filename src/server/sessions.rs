@@ -1,0 +1,214 @@
+//! Sessions of socket.io clients that poll: each has a mailbox as a WebSocket has, and outlives the requests of its client.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::or;
+
+use super::codec::framing::{Heard, SocketIo};
+use super::codec::rejection::Rejection;
+use super::config::Timeouts;
+use super::connection;
+use super::mailbox::{Inbox, Mail, Outgoing};
+use super::switchboard::{Counted, Switchboard};
+use crate::base::secret::Sealed;
+use crate::hub::Input;
+use crate::protocol::socketio::Packet;
+
+/// The most packets of one answer.
+const BATCH: usize = 64;
+/// The bytes above which no packet is added to a response.
+const BATCH_BYTES: usize = 128 * 1024;
+/// The most answers of our own that wait for one client.
+const REPLIES: usize = 64;
+/// How often it is looked whether a client is still there.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
+/// The sessions that began by HTTP.
+#[derive(Debug, Default)]
+pub(super) struct Sessions {
+    all: Mutex<HashMap<String, Arc<Session>>>,
+}
+
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) sid: String,
+    /// The token with which the session began, if tokens are needed: the session id alone does not authorize.
+    token: Option<Sealed>,
+    pub(super) inbox: Inbox,
+    state: Mutex<State>,
+    /// Our own answers.
+    pub(super) replies: (Sender<Packet>, Receiver<Packet>),
+    /// One request waits at a time.
+    pub(super) turn: smol::lock::Mutex<()>,
+    /// The lock of the one request at a time that delivers packets.
+    pub(super) post: smol::lock::Mutex<()>,
+    /// It is on a WebSocket, or over.
+    pub(super) is_done: AtomicBool,
+    _counted: Counted,
+}
+
+#[derive(Debug)]
+struct State {
+    io: SocketIo,
+    began: Instant,
+    heard: Instant,
+    /// The time of the last request that fetched packets.
+    fetched: Instant,
+    ping_at: Instant,
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, session: Arc<Session>) {
+        self.lock().insert(session.sid.clone(), session);
+    }
+
+    pub(super) fn remove(&self, sid: &str) {
+        self.lock().remove(sid);
+    }
+
+    /// Returns the session `sid` if `token` equals the token with which the session began; a session without a token
+    /// accepts any.
+    pub(super) fn find(&self, sid: &str, token: Option<&str>) -> Option<Arc<Session>> {
+        let session = self.lock().get(sid).cloned()?;
+        let is_its = match (&session.token, token) {
+            (None, _) => true,
+            (Some(sealed), Some(token)) => sealed.is(token),
+            (Some(_), None) => false,
+        };
+        Some(session).filter(|session| is_its && !session.is_done.load(Ordering::Relaxed))
+    }
+}
+
+impl Session {
+    /// Returns a session whose handshake was answered at `now`.
+    pub(super) fn new(
+        (sid, socket_id): (String, String),
+        token: Option<Sealed>,
+        inbox: Inbox,
+        counted: Counted,
+        (now, timeouts): (Instant, &Timeouts),
+    ) -> Self {
+        Self {
+            sid,
+            token,
+            inbox,
+            state: Mutex::new(State {
+                io: SocketIo::new(socket_id),
+                began: now,
+                heard: now,
+                fetched: now,
+                ping_at: now + timeouts.ping,
+            }),
+            replies: bounded(REPLIES),
+            turn: smol::lock::Mutex::new(()),
+            post: smol::lock::Mutex::new(()),
+            is_done: AtomicBool::new(false),
+            _counted: counted,
+        }
+    }
+
+    /// Returns the client's socket.io state, for the WebSocket that the session moves to.
+    pub(super) fn socket_io(&self) -> SocketIo {
+        self.lock().io.clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.
+    pub(super) async fn take(&self, packet: Packet, board: &Arc<Switchboard>, timeouts: &Timeouts) -> bool {
+        let heard = {
+            let mut state = self.lock();
+            state.heard = Instant::now();
+            state.io.take(packet)
+        };
+        match heard {
+            Heard::Line(line) => match board.line(self.inbox.id, line) {
+                Ok(taken) => {
+                    connection::settle(taken.parked, self.inbox.id, board, timeouts.held).await;
+                    false
+                }
+                Err(Rejection::Error(text)) => {
+                    let _ = self.replies.0.try_send(Packet::Event(text));
+                    false
+                }
+                Err(Rejection::Close(..)) => true,
+            },
+            Heard::Reply(text) => {
+                let reply = Packet::parse(&text).map(|packet| self.replies.0.try_send(packet));
+                !matches!(reply, Ok(Ok(())))
+            }
+            Heard::Alive => {
+                board.handle(Input::Alive(self.inbox.id));
+                false
+            }
+            Heard::End => true,
+            Heard::Nothing => false,
+        }
+    }
+
+    /// What there is for the client, as soon as there is something.
+    pub(super) async fn next(&self, timeouts: &Timeouts) -> Vec<Packet> {
+        let ping_at = self.lock().ping_at;
+        let ping = async {
+            smol::Timer::at(ping_at).await;
+            self.lock().ping_at = Instant::now() + timeouts.ping;
+            Some(Packet::Ping(String::new()))
+        };
+        let reply = async { self.replies.1.recv().await.ok() };
+        let mail = async {
+            match self.inbox.next().await {
+                Mail::Message(outgoing) => Some(packet(outgoing)),
+                Mail::Ended | Mail::Killed => None,
+            }
+        };
+        let first = or(or(reply, mail), ping).await;
+        let mut packets = vec![first.unwrap_or(Packet::Close)];
+        let mut bytes = 0;
+        while packets.len() < BATCH && bytes < BATCH_BYTES && !packets.contains(&Packet::Close) {
+            match (self.replies.1.try_recv(), self.inbox.try_next()) {
+                (Ok(reply), Some(outgoing)) => packets.extend([reply, packet(outgoing)]),
+                (Ok(reply), None) => packets.push(reply),
+                (Err(_), Some(outgoing)) => packets.push(packet(outgoing)),
+                (Err(_), None) => break,
+            }
+            bytes += packets.last().map_or(0, length);
+        }
+        packets
+    }
+
+    pub(super) fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
+        let state = self.lock();
+        let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
+        let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
+        idle || is_unread || state.heard.elapsed() > timeouts.silence
+    }
+
+    pub(super) fn fetches(&self, now: Instant) {
+        let mut state = self.lock();
+        (state.heard, state.fetched) = (now, now);
+    }
+}
+
+/// Returns the approximate length of a packet, in bytes.
+fn length(packet: &Packet) -> usize {
+    if let Packet::Event(line) = packet { line.len() } else { 0 }
+}
+
+fn packet(outgoing: Outgoing) -> Packet {
+    match outgoing {
+        Outgoing::Packet(text) => Packet::parse(&text).unwrap_or(Packet::Noop),
+        Outgoing::Text(line) => Packet::Event(line),
+        Outgoing::Ping => Packet::Ping(String::new()),
+        Outgoing::Close(..) => Packet::Close,
+    }
+}
