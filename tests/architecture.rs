@@ -124,8 +124,6 @@ fn the_pure_layers_do_without_sockets_clocks_chance_and_gstreamer() {
     ];
     let is_back_end = |path: &Path| {
         path.parent().is_some_and(|folder| folder.ends_with("signalling"))
-            && !path.ends_with("socket.rs")
-            && !path.ends_with("dial.rs")
             && !path.ends_with("turn.rs")
             && !path.ends_with("mod.rs")
     };

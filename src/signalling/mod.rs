@@ -1,24 +1,23 @@
 //! A client's connection to a server. Each [`backend`] ([`room`], [`ssp`]) encodes and decodes one protocol; [`target`]
 //! describes the server, [`proxy`] chooses an HTTP proxy, [`reconnect`] decides about further attempts, [`silence`]
-//! detects a dead server (all pure). [`socket`] is the only driver of WebSockets; [`turn`] queries TURN servers.
+//! detects a dead server (all pure). [`drivers`] own the sockets; [`turn`] queries TURN servers.
 
 pub mod backend;
-mod dial;
+pub mod drivers;
 pub mod error;
 pub mod proxy;
 pub mod reconnect;
 pub mod room;
 pub mod silence;
-pub mod socket;
 pub mod ssp;
 pub mod target;
 pub mod turn;
 
 pub use backend::{Backend, Closing, Event};
+pub use drivers::websocket::{Frame, Socket};
 pub use error::ConnectError;
 pub use proxy::Proxies;
 pub use reconnect::{Cause, Reconnect};
 pub use room::RoomClient;
-pub use socket::{Frame, Socket};
 pub use ssp::SspClient;
 pub use target::{Protocol, Target};

@@ -12,15 +12,15 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 use url::Host;
 
-use super::error::ConnectError;
-use super::proxy::Proxy;
-use super::target::Target;
+use super::super::error::ConnectError;
+use super::super::proxy::Proxy;
+use super::super::target::Target;
 use crate::tls::client_config;
 
 /// The longest head of a proxy's answer that is read, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-pub(super) trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
+pub(in crate::signalling) trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
 impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens the connection to a server, ready for the HTTP request. Also returns the server's IP address; none behind a
