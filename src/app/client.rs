@@ -14,9 +14,10 @@ use super::plan::{ALL, MediaPlan};
 use super::wire::{POLICY, Wire, Wired};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
-use crate::protocol::room::ServerMessage;
-use crate::protocol::{PeerId, RoomId};
+use crate::protocol::room::ADMISSION;
+use crate::protocol::{IceServer, PeerId, RoomId};
 use crate::session::EndReason;
+use crate::signalling::drivers::http;
 use crate::signalling::reconnect::ATTEMPT;
 use crate::signalling::{
     self, Backend, Cause, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
@@ -376,34 +377,15 @@ impl Registration {
         Ok((Socket::connect(&self.target).await?, impatient + 1))
     }
 
-    /// Requests fresh STUN and TURN servers from the signalling server, in a background task.
+    /// Requests fresh STUN and TURN servers from the signalling server, in a background task. A server without
+    /// [`ADMISSION`] names fresh ones at the next registration.
     pub(super) fn renew_ice(&self) {
         self.ice.renewal_begins();
-        let (target, ice) = (self.target.clone().for_ice_servers(), self.ice.clone());
-        let ask = async move {
-            let mut socket = Socket::connect(&target).await?;
-            loop {
-                match socket.receive().await {
-                    Frame::Text(line) => {
-                        if let Ok(ServerMessage::IceServers(servers)) = ServerMessage::parse(&line) {
-                            ice.take(servers).await;
-                            return Ok(());
-                        }
-                    }
-                    Frame::Binary(_) => {}
-                    Frame::Closed(code, reason) => {
-                        return Err(ConnectError::Broken(format!("{code} {reason}")));
-                    }
-                }
-            }
-        };
-        let late = async {
-            smol::Timer::after(ATTEMPT).await;
-            Err(ConnectError::Broken("the server names none in time".to_owned()))
-        };
+        let (target, ice) = (self.target.clone(), self.ice.clone());
         smol::spawn(async move {
-            if let Err(error) = or(ask, late).await {
-                tracing::info!("no fresh STUN and TURN servers: {error}");
+            match fresh_servers(&target).await {
+                Ok(servers) => ice.take(servers).await,
+                Err(why) => tracing::info!("no fresh STUN and TURN servers: {why}"),
             }
         })
         .detach();
@@ -413,6 +395,17 @@ impl Registration {
     pub(super) fn tell(&self, id: &PeerId) {
         (self.sink)(&Event::Registered { id: id.to_string(), server: self.target.name() });
     }
+}
+
+/// Requests the STUN and TURN servers by HTTP; the error is a text for people.
+async fn fresh_servers(target: &Target) -> Result<Vec<IceServer>, String> {
+    let response = http::get(target, &target.beside(ADMISSION)).await.map_err(|error| error.to_string())?;
+    if response.status != 200 {
+        return Err(format!("{} answered {}", target.name(), response.status));
+    }
+    let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+    IceServer::parse_list(&answer["iceServers"].to_string())
+        .ok_or_else(|| "an answer without iceServers".into())
 }
 
 #[cfg(test)]

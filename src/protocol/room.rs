@@ -16,10 +16,9 @@ pub const EXTENSION_QUERY: &str = "roomtone=1";
 pub const PING: &str = "PING";
 /// Answer to [`PING`].
 pub const PONG: &str = "PONG";
-/// The part of a URL's query by which a client requests only fresh STUN and TURN servers: over such a WebSocket the
-/// server sends `ICE_SERVERS <json>` once and closes the connection. The connection of a call cannot carry the
-/// request, because all of its text is forwarded to the peer.
-pub const ICE_QUERY: &str = "roomtone=ice";
+/// Extension: the last part of the path that answers `GET` with `{"iceServers": [...]}` to a client whose token is
+/// accepted. The connection of a call cannot carry the request, because all of its text is forwarded to the peer.
+pub const ADMISSION: &str = "admission";
 /// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
 /// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
 pub const SERVER: &str = "roomtone";

@@ -95,18 +95,6 @@ enum Event {
     End(End),
 }
 
-/// Sends one message to a client, then closes the WebSocket in order, each within `closing`.
-pub(super) async fn tell_once(mut ws: WebSocketStream<Io>, line: String, closing: Duration) {
-    let say = async { ws.send(Message::text(line)).await.is_ok() };
-    let late = async {
-        after(closing).await;
-        false
-    };
-    if or(say, late).await {
-        close(&mut ws, None, Some((1000, "")), closing).await;
-    }
-}
-
 /// Serves a WebSocket until it ends, and tells the switchboard of its end.
 pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,

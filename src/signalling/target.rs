@@ -8,7 +8,7 @@ use url::{Host, Url};
 use super::error::ConnectError;
 use super::proxy::{Proxies, Proxy};
 use super::silence::LONGEST_SILENCE;
-use crate::protocol::room::{EXTENSION_QUERY, ICE_QUERY};
+use crate::protocol::room::EXTENSION_QUERY;
 use crate::protocol::ssp::Version;
 use crate::protocol::{Secret, socketio};
 use crate::tls::{ClientCertificate, Trust};
@@ -141,12 +141,6 @@ impl Target {
         self
     }
 
-    /// Makes the request ask only for fresh STUN and TURN servers ([`ICE_QUERY`]).
-    pub fn for_ice_servers(mut self) -> Self {
-        self.query = Some(ICE_QUERY);
-        self
-    }
-
     /// Returns whether any certificate of the server is accepted.
     pub fn is_insecure(&self) -> bool {
         self.trust == Trust::Anybody
@@ -154,7 +148,7 @@ impl Target {
 
     /// Returns whether the connection uses TLS.
     pub(super) fn is_tls(&self) -> bool {
-        self.url.scheme() == "wss"
+        matches!(self.url.scheme(), "wss" | "https")
     }
 
     /// Returns the host and the port.
@@ -194,6 +188,25 @@ impl Target {
             ),
             Protocol::Ssp(_) => format!("if it is a server of rooms: --server {name}"),
         }
+    }
+
+    /// Returns the HTTP URL of the file `name` in the folder of the server's address (RFC 3986, 5.2), which a proxy in
+    /// front of the server may have put below a base path. The URL has no query.
+    pub fn beside(&self, name: &str) -> Url {
+        let mut url = self.url.join(name).unwrap_or_else(|_| self.url.clone());
+        url.set_query(None);
+        let _ = url.set_scheme(if self.is_tls() { "https" } else { "http" });
+        url
+    }
+
+    /// Returns the target of a request to another URL, with the same settings.
+    pub(super) fn at(&self, url: &Url) -> Self {
+        Self { url: url.clone(), ..self.clone() }
+    }
+
+    /// Returns the token that the client sends to the server.
+    pub(super) fn shown_token(&self) -> Option<&Secret> {
+        self.token.as_ref()
     }
 
     /// Returns the request URL, including its secret parts.
@@ -250,7 +263,9 @@ mod tests {
         assert_eq!(url("ssp+http://a:1/x/?k=v"), "ws://a:1/x/?k=v&EIO=4&transport=websocket");
         assert_eq!(url("ssp+ws://a:1/x"), "ws://a:1/x");
         assert_eq!(url("wss://a/b?c=d"), "wss://a/b?c=d&roomtone=1");
-        assert_eq!(target("wss://a/b").for_ice_servers().request_url(), "wss://a/b?roomtone=ice");
+        let beside = |text| target(text).beside("x").to_string();
+        assert_eq!(beside("wss://a:1/b/c?d=e"), "https://a:1/b/x");
+        assert_eq!((beside("ws://a/b/"), beside("ws://a")), ("http://a/b/x".into(), "http://a/x".into()));
     }
 
     #[test]

@@ -906,18 +906,19 @@ fn other_machines_are_served_by_tls_alone_and_counted() {
 }
 
 #[test]
-fn fresh_turn_users_are_told_over_a_connection_of_their_own() {
+fn fresh_turn_users_come_by_http_beside_any_path() {
     let ice = IceServers {
         turn: vec!["turn:example.org".into()],
         credentials: Credentials::Shared(Secret("north".into())),
         ..IceServers::default()
     };
     let server = Running::start(Config { ice, ..Config::plain(ANY) });
-    let mut asks = server.connect("any/path?roomtone=ice");
-    let told = asks.hear().unwrap();
-    assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:example.org\"]"), "{told}");
-    asks.expect_close(1000, "");
-    // The request registered no peer.
-    let health = http().get(format!("http://{}/health", server.address)).call().unwrap();
-    assert!(health.into_body().read_to_string().unwrap().contains("peers 0\n"));
+    let get = |path: &str| http().get(format!("http://{}/{path}", server.address)).call().unwrap();
+    for path in ["admission", "any/path/admission"] {
+        let answer: serde_json::Value = get(path).into_body().read_json().unwrap();
+        let turn = &answer["iceServers"][0];
+        assert_eq!(turn["urls"][0], "turn:example.org");
+        assert!(turn["username"].as_str().unwrap().ends_with(":roomtone"), "{answer}");
+    }
+    assert_eq!(get("admissions").status(), 404);
 }

@@ -20,14 +20,13 @@ use url::Host;
 use super::names::{WrongHost, origin_is_allowed};
 use super::shared::Shared;
 use crate::base::net::is_this_machine;
+use crate::protocol::room::ADMISSION;
 use reply::{Reply, no_randomness, reply, text, too_slow};
 
 pub(super) use api::names as api_names;
 pub(super) use polling::{Query, is_path as is_polling};
 pub(super) use upgrade::is_upgrade;
 
-/// The path that [`admission`] answers.
-const ADMISSION: &str = "/admission";
 /// The HSTS header: browsers require TLS for 180 days (RFC 6797).
 const INSIST: &str = "max-age=15552000";
 
@@ -85,7 +84,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
     if !is_read(request.method()) {
         return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
     }
-    if path == ADMISSION {
+    // Beside any path, since a WebSocket may have any path.
+    if path.rsplit('/').next() == Some(ADMISSION) {
         return admission(&request, &shared, from.ip());
     }
     page::file(path)

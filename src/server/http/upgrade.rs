@@ -15,7 +15,7 @@ use super::polling;
 use super::reply::{Reply, text};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
-use crate::protocol::room::{EXTENSION_QUERY, ICE_QUERY, SERVER, ServerMessage};
+use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Edge;
 use crate::server::codec::framing::{Dialect, SocketIo};
 use crate::server::shared::Shared;
@@ -43,8 +43,7 @@ pub(super) fn upgrade(
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
     let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
-    let asks = |what| request.uri().query().unwrap_or_default().split('&').any(|part| part == what);
-    let (extended, wants_ice) = (asks(EXTENSION_QUERY), asks(ICE_QUERY));
+    let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
     let query = polling::Query::parse(request.uri().query().unwrap_or_default());
     let is_socketio = polling::is_path(request.uri().path());
     if is_socketio && !query.is_known() {
@@ -86,10 +85,6 @@ pub(super) fn upgrade(
         match began {
             // Boxed, because this future is larger than all others in the same task.
             Ok(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
-            Err(_) if wants_ice => {
-                let line = ServerMessage::IceServers(shared.board.ice_servers()).to_string();
-                Box::pin(connection::tell_once(ws, line, shared.timeouts.closing)).await;
-            }
             Err(grant) => {
                 let board = shared.board.clone();
                 connection::serve(&mut ws, board, (from, grant), edge, dialect, shared.timeouts).await;

@@ -20,7 +20,10 @@ use crate::tls::client_config;
 /// The longest head of a proxy's answer that is read, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-pub(in crate::signalling) trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
+pub(in crate::signalling) trait Stream:
+    smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin
+{
+}
 impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens the connection to a server, ready for the HTTP request. Also returns the server's IP address; none behind a

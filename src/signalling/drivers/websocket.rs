@@ -16,11 +16,11 @@ use smol::future::{or, yield_now};
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::StreamExt;
 
-use super::dial::{Stream, dial, upgrade_error};
 use super::super::error::ConnectError;
 use super::super::reconnect::retry_after;
 use super::super::silence::{Duty, Silence};
 use super::super::target::Target;
+use super::dial::{Stream, dial, upgrade_error};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::room::SERVER;
 use crate::protocol::socketio::Packet;
