@@ -6,13 +6,13 @@ use super::client::{Client, ClientError, Happening};
 use super::command::Command;
 use super::connection::Connection;
 use super::line::Funnel;
-use super::wire::{Wire, Wired};
+use super::wire::Wire;
 use super::{Event, PeerState};
-use crate::protocol::PeerId;
+use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{Call, Input, Output};
 use crate::session::{Admission, Effect, EndReason, Terms, link};
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{self, Protocol};
+use crate::signalling::{self, ConnectError, Protocol};
 
 /// How a call's loop came to its end.
 enum End {
@@ -124,7 +124,8 @@ impl Client {
                     self.timer(&mut call, &mut talk);
                     continue;
                 }
-                Happening::Wire(Wired::Said(event)) => match event {
+                Happening::Wire(event) => match event {
+                    signalling::Event::Registered => Input::Registered,
                     signalling::Event::Accepted => Input::Accepted,
                     signalling::Event::Caller(peer) => Input::Caller(peer),
                     signalling::Event::Refused(reason) => Input::Refused(reason),
@@ -134,48 +135,29 @@ impl Client {
                         self.plan.ice.take(servers).await;
                         continue;
                     }
-                    signalling::Event::Nothing
-                    | signalling::Event::Stopped
-                    | signalling::Event::Foreign(_)
+                    signalling::Event::Lost { in_order } => match self.lost(wire, &call, in_order) {
+                        Some(input) => Input::Link(input),
+                        None => continue,
+                    },
+                    signalling::Event::Retrying(why) => {
+                        self.warn(&why);
+                        continue;
+                    }
+                    signalling::Event::Ended(error @ ConnectError::Dismissed(_)) => break Err(error.into()),
+                    signalling::Event::Ended(error) if call.was_connected() => {
+                        self.warn(&error.to_string());
+                        continue;
+                    }
+                    signalling::Event::Ended(error) => break Err(error.into()),
+                    signalling::Event::Foreign(_)
                     | signalling::Event::Described(..)
                     | signalling::Event::Application(..)
-                    | signalling::Event::Registered
                     | signalling::Event::Joined { .. }
                     | signalling::Event::PeerJoined(_)
                     | signalling::Event::PeerLeft(_)
                     | signalling::Event::From(..)
                     | signalling::Event::JunkFrom(..) => continue,
                 },
-                Happening::Wire(Wired::Lost { in_order }) => {
-                    if call.is_waiting() {
-                        self.warn("the server is gone; trying again");
-                        wire.come_back(if in_order { Ended::InOrder } else { Ended::Failed(None) });
-                        continue;
-                    }
-                    // Who cannot be found again would have to be believed by its word alone.
-                    if call.was_connected() && call.can_resume() {
-                        wire.come_back(if in_order { Ended::CallOver } else { Ended::Failed(None) });
-                    }
-                    // In order is how a server ends the session of a peer that is gone.
-                    match call.was_connected() && !in_order {
-                        true => {
-                            self.warn("the server is gone; the call goes on");
-                            Input::Link(link::Input::Reachable(false))
-                        }
-                        false => Input::Link(link::Input::PeerGone),
-                    }
-                }
-                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Dismissed(why)),
-                Happening::Wire(Wired::NotYet(why)) => {
-                    self.warn(&why);
-                    continue;
-                }
-                Happening::Wire(Wired::Back) => Input::Registered,
-                Happening::Wire(Wired::Refused(error)) if call.was_connected() => {
-                    self.warn(&error.to_string());
-                    continue;
-                }
-                Happening::Wire(Wired::Refused(error)) => break Err(error),
                 Happening::Connection(number, happened) => {
                     let connection =
                         talk.connection.as_mut().filter(|connection| connection.number == number);
@@ -227,6 +209,26 @@ impl Client {
             _ => {}
         }
         end
+    }
+
+    /// Handles the end of the connection to the server: reconnects where the call can use a new connection, and returns
+    /// the input of the call, if any.
+    fn lost(&self, wire: &mut Wire, call: &Call, in_order: bool) -> Option<link::Input> {
+        if call.is_waiting() {
+            self.warn("the server is gone; trying again");
+            wire.come_back(if in_order { Ended::InOrder } else { Ended::Failed(None) });
+            return None;
+        }
+        // Who cannot be found again would have to be believed by its word alone.
+        if call.was_connected() && call.can_resume() {
+            wire.come_back(if in_order { Ended::CallOver } else { Ended::Failed(None) });
+        }
+        // In order is how a server ends the session of a peer that is gone.
+        if call.was_connected() && !in_order {
+            self.warn("the server is gone; the call goes on");
+            return Some(link::Input::Reachable(false));
+        }
+        Some(link::Input::PeerGone)
     }
 
     /// Does what the call wants; its reason when it is over.
@@ -342,11 +344,10 @@ fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
     match reason {
         EndReason::HungUp => Ok(()),
         EndReason::PeerHungUp if was_connected => Ok(()),
-        // The protocol has no codes: the demos' server and its kin say it in these words.
-        EndReason::Refused(text) if text.contains("not found") || text.contains("busy") => {
+        EndReason::Refused(Refusal::PeerNotFound(text) | Refusal::PeerBusy(text)) => {
             Err(ClientError::Unavailable(text))
         }
-        EndReason::Refused(text) => Err(ClientError::Refused(text)),
+        EndReason::Refused(refusal) => Err(ConnectError::Refused(refusal).into()),
         EndReason::Declined(_) => Err(ClientError::Unavailable(reason.to_string())),
         EndReason::Forged => Err(ClientError::Forged(reason)),
         EndReason::PeerHungUp

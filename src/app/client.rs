@@ -11,7 +11,7 @@ use super::command::{Change, Command};
 use super::ice::Ice;
 use super::line::{Funnel, Happened};
 use super::plan::{ALL, MediaPlan};
-use super::wire::{POLICY, Wire, Wired};
+use super::wire::{POLICY, Wire};
 use super::{Event, PeerState, Sink};
 use crate::media::MediaError;
 use crate::protocol::room::ADMISSION;
@@ -20,29 +20,21 @@ use crate::session::EndReason;
 use crate::signalling::drivers::http;
 use crate::signalling::reconnect::ATTEMPT;
 use crate::signalling::{
-    self, Backend, Cause, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
+    self, Backend, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
 };
 
 /// Close code that stands for a missing close frame (RFC 6455, 7.4.1).
 const ABNORMAL: u16 = 1006;
 /// Maximum number of application events kept until the client has joined the pool; further events are dropped.
 const MAX_CAME: usize = 64;
-/// Reason given to the user when the server closed the pool.
-pub(super) const CLOSED_POOL: &str = "it closed the pool";
 
 /// Why a client ends, other than in order.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// The server cannot be reached or talked to.
+    /// The server cannot be reached, refused the client or dismissed it.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The server does not want us.
-    #[error("the server refused: {0}")]
-    Refused(String),
-    /// The server dismissed the client for good; the client does not reconnect.
-    #[error("the server refused: {0}")]
-    Dismissed(String),
     /// The peer is not there, or in another call.
     #[error("{0}")]
     Unavailable(String),
@@ -63,31 +55,6 @@ pub enum ClientError {
     Interrupted,
 }
 
-impl ClientError {
-    /// Returns the cause of the error, which decides whether the client reconnects.
-    pub fn cause(&self) -> Cause {
-        match self {
-            Self::Connect(error) => error.cause(),
-            Self::Refused(_) => Cause::Refused,
-            Self::Dismissed(_) => Cause::Dismissed,
-            Self::Unavailable(_)
-            | Self::Failed(_)
-            | Self::Forged(_)
-            | Self::NoCalls
-            | Self::Media(_)
-            | Self::Interrupted => Cause::Own,
-        }
-    }
-
-    /// Returns the pause that the server asked for before the next attempt, if it named any.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Connect(error) => error.retry_after(),
-            _ => None,
-        }
-    }
-}
-
 /// The time now, in UTC, as RFC 3339.
 pub(super) fn timestamp() -> String {
     let now = time::OffsetDateTime::now_utc();
@@ -99,7 +66,7 @@ pub(super) fn timestamp() -> String {
 
 /// What the loops wait for.
 pub(super) enum Happening {
-    Wire(Wired),
+    Wire(signalling::Event),
     /// Of the connection with that number.
     Connection(u64, Happened),
     Command(Command),
@@ -264,29 +231,29 @@ impl Registration {
         matches!(self.target.protocol(), Protocol::Ssp(_))
     }
 
-    pub(super) async fn register(&self) -> Result<Registered, ClientError> {
+    pub(super) async fn register(&self) -> Result<Registered, ConnectError> {
         let mut said = false;
         match self.register_and(self.calls.as_ref(), &mut said).await {
             // It may have been too soon: while somebody of that name is asked whether it still lives.
-            Err(ClientError::Refused(_)) if said => self.register_and(None, &mut said).await,
+            Err(ConnectError::Refused(_)) if said => self.register_and(None, &mut said).await,
             done => done,
         }
     }
 
     /// Registers, and calls somebody at once where the server reads on; whether that was `said`.
-    async fn register_and(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
+    async fn register_and(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ConnectError> {
         let late = async {
             smol::Timer::after(ATTEMPT).await;
             let (seconds, suggestion) = (ATTEMPT.as_secs(), self.target.suggestion());
             let why =
                 format!("it took the connection, but not our registration, within {seconds} s; {suggestion}");
-            Err(ConnectError::Silent(self.target.name(), why).into())
+            Err(ConnectError::Silent(self.target.name(), why))
         };
         or(self.enter(call, said), late).await
     }
 
     /// Registers the client's id, and joins the room if there is any.
-    async fn enter(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ClientError> {
+    async fn enter(&self, call: Option<&PeerId>, said: &mut bool) -> Result<Registered, ConnectError> {
         let (mut socket, connects) = self.connect().await?;
         self.ice.server_is_at(socket.server_address());
         let mut backend: Box<dyn Backend> = match self.target.protocol() {
@@ -317,7 +284,8 @@ impl Registration {
                 Frame::Binary(_) => continue,
                 Frame::Closed(code, reason) => return Err(self.closed(code, &reason, &*backend)),
             };
-            match backend.handle_text(&line) {
+            let Some(event) = backend.handle_text(&line) else { continue };
+            match event {
                 signalling::Event::Registered => {
                     self.tell(&self.id);
                     is_registered = true;
@@ -326,8 +294,8 @@ impl Registration {
                     came.push_back(joined);
                     return Ok(Registered { socket, backend, came, connects });
                 }
-                signalling::Event::Refused(reason) => return Err(ClientError::Refused(reason)),
-                signalling::Event::Stopped => return Err(ClientError::Dismissed(CLOSED_POOL.to_owned())),
+                signalling::Event::Refused(reason) => return Err(ConnectError::Refused(reason)),
+                signalling::Event::Ended(error) => return Err(error),
                 signalling::Event::Foreign(words) => return Err(self.foreign(&words)),
                 signalling::Event::IceServers(servers) => self.ice.take(servers).await,
                 other @ signalling::Event::Application(..) if came.len() < MAX_CAME => came.push_back(other),
@@ -337,26 +305,26 @@ impl Registration {
     }
 
     /// Returns the error for a connection that the server closed before the client was registered.
-    fn closed(&self, code: u16, reason: &str, backend: &dyn Backend) -> ClientError {
+    fn closed(&self, code: u16, reason: &str, backend: &dyn Backend) -> ConnectError {
         let broken = || {
             let why =
                 format!("{} closed it before it took our registration ({code} {reason})", self.target.name());
-            ClientError::from(ConnectError::Broken(why))
+            ConnectError::Broken(why)
         };
         match code {
-            POLICY => ClientError::Dismissed(reason.to_owned()),
+            POLICY => ConnectError::Dismissed(reason.to_owned()),
             ABNORMAL => broken(),
             _ => match backend.handle_close(code, reason) {
-                Closing::Refused(why) => ClientError::Refused(why),
+                Closing::Refused(why) => ConnectError::Refused(why),
                 Closing::Foreign(words) => self.foreign(&words),
                 Closing::Silent => broken(),
             },
         }
     }
 
-    fn foreign(&self, words: &str) -> ClientError {
+    fn foreign(&self, words: &str) -> ConnectError {
         let why = format!("it said '{words}'; {}", self.target.suggestion());
-        ConnectError::OtherProtocol(self.target.name(), why).into()
+        ConnectError::OtherProtocol(self.target.name(), why)
     }
 
     /// Connects, and returns the socket with the number of connections that were opened. PyRTC never answers a client

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::client::{CLOSED_POOL, Client, ClientError, Happening};
+use super::client::{Client, ClientError, Happening};
 use super::command::Command;
 use super::connection::Connection;
 use super::line::Funnel;
-use super::wire::{Wire, Wired};
+use super::wire::Wire;
 use super::{Event, PeerState};
 use crate::base::limit::Bucket;
 use crate::base::text::{brief, shown};
@@ -18,7 +18,7 @@ use crate::protocol::{PeerId, RoomId};
 use crate::session::room::{Input, Output, Room};
 use crate::session::{Effect, EndReason, Terms, link};
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{self, Protocol};
+use crate::signalling::{self, ConnectError, Protocol};
 
 /// What the loop holds besides the machine.
 struct Hall {
@@ -86,29 +86,16 @@ impl Client {
                     self.room_timer(&mut room, &mut hall);
                     continue;
                 }
-                Happening::Wire(Wired::Said(event)) => match self.said(event, name, &mut hall).await {
-                    Ok(Some(input)) => input,
-                    Ok(None) => continue,
-                    Err(error) => break Err(error),
-                },
-                Happening::Wire(Wired::Lost { .. }) => {
+                Happening::Wire(signalling::Event::Lost { .. }) => {
                     self.warn("the server is gone; trying again");
                     wire.come_back(Ended::Failed(None));
                     Input::ServerGone
                 }
-                Happening::Wire(Wired::Dismissed(why)) => break Err(ClientError::Dismissed(why)),
-                Happening::Wire(Wired::Back) => continue,
-                Happening::Wire(Wired::NotYet(why)) => {
-                    self.warn(&why);
-                    continue;
-                }
-                Happening::Wire(Wired::Refused(error)) => {
-                    if !hall.connections.is_empty() {
-                        self.warn(&format!("{error}; those who are connected stay so"));
-                    }
-                    hall.refused = Some(error);
-                    continue;
-                }
+                Happening::Wire(event) => match self.said(event, name, &mut hall).await {
+                    Ok(Some(input)) => input,
+                    Ok(None) => continue,
+                    Err(error) => break Err(error),
+                },
                 Happening::Connection(number, happened) => {
                     let mut all = hall.connections.iter_mut();
                     let Some((peer, connection)) = all.find(|(_, c)| c.number == number) else { continue };
@@ -167,10 +154,18 @@ impl Client {
             signalling::Event::PeerLeft(peer) => Input::PeerLeft(peer),
             signalling::Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
             signalling::Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
-            signalling::Event::Refused(text) | signalling::Event::Junk(text) => {
-                if hall.warnings.take(Instant::now()) {
-                    self.warn(&text);
+            signalling::Event::Refused(refusal) => return Ok(self.complain(hall, &refusal.to_string())),
+            signalling::Event::Junk(why) => return Ok(self.complain(hall, &why)),
+            signalling::Event::Retrying(why) => {
+                self.warn(&why);
+                return Ok(None);
+            }
+            signalling::Event::Ended(error @ ConnectError::Dismissed(_)) => return Err(error.into()),
+            signalling::Event::Ended(error) => {
+                if !hall.connections.is_empty() {
+                    self.warn(&format!("{error}; those who are connected stay so"));
                 }
+                hall.refused = Some(error.into());
                 return Ok(None);
             }
             signalling::Event::IceServers(servers) => {
@@ -185,14 +180,21 @@ impl Client {
                 self.described(hall, peer, description);
                 return Ok(None);
             }
-            signalling::Event::Stopped => return Err(ClientError::Dismissed(CLOSED_POOL.to_owned())),
-            signalling::Event::Nothing
+            signalling::Event::Registered
+            | signalling::Event::Lost { .. }
             | signalling::Event::Foreign(_)
-            | signalling::Event::Registered
             | signalling::Event::Accepted
             | signalling::Event::Caller(_)
             | signalling::Event::Peer(_) => return Ok(None),
         }))
+    }
+
+    /// Warns about a useless message of the server, at a limited rate.
+    fn complain(&self, hall: &mut Hall, text: &str) -> Option<Input> {
+        if hall.warnings.take(Instant::now()) {
+            self.warn(text);
+        }
+        None
     }
 
     fn described(&self, hall: &mut Hall, peer: PeerId, description: Value) {

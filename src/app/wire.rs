@@ -8,26 +8,10 @@ use smol::future::{or, pending};
 use super::client::{Client, ClientError, Registered, Registration};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::reconnect::{Ended, Reconnect, Stage, Verdict, verdict};
-use crate::signalling::{Backend, Event, Frame, Socket};
+use crate::signalling::{Backend, ConnectError, Event, Frame, Socket};
 
 /// Close code "policy violation" (RFC 6455, 7.4.1).
 pub(super) const POLICY: u16 = 1008;
-
-/// What comes of it.
-pub(super) enum Wired {
-    /// The server, or a peer by way of it, said something.
-    Said(Event),
-    /// The connection is gone; whether the server ended it in order, as it does when a 1-1 peer is gone.
-    Lost { in_order: bool },
-    /// The server sent us away for good; its words.
-    Dismissed(String),
-    /// The client is registered again, and has joined the room if there is any.
-    Back,
-    /// An attempt failed for this reason and another one follows; reported only when the reason changes.
-    NotYet(String),
-    /// We cannot be: for a reason that does not go away.
-    Refused(ClientError),
-}
 
 enum State {
     /// The client is registered.
@@ -35,7 +19,7 @@ enum State {
     /// The next attempt begins at this time.
     Waiting(Instant),
     /// An attempt is under way.
-    Trying(smol::Task<Result<Registered, ClientError>>),
+    Trying(smol::Task<Result<Registered, ConnectError>>),
     /// No connection, and no attempt planned.
     Down,
 }
@@ -53,7 +37,7 @@ pub(super) struct Wire {
 
 impl Wire {
     /// Registers for the first time; errors are returned to the user instead of being retried.
-    pub(super) async fn open(registration: Registration) -> Result<Self, ClientError> {
+    pub(super) async fn open(registration: Registration) -> Result<Self, ConnectError> {
         let mut reconnect = Reconnect::default();
         let registered = registration.register().await?;
         (0..registered.connects).for_each(|_| reconnect.connects(Instant::now()));
@@ -63,13 +47,13 @@ impl Wire {
         Ok(Self { state, registration, reconnect, came: registered.came, told: None })
     }
 
-    /// What comes next. May be dropped while it waits, without loss.
-    pub(super) async fn next(&mut self) -> Wired {
+    /// Returns the next event. Cancel-safe: dropping the future loses no event.
+    pub(super) async fn next(&mut self) -> Event {
         loop {
             match &mut self.state {
                 State::Up(up) => {
                     if let Some(event) = self.came.pop_front() {
-                        return Wired::Said(event);
+                        return event;
                     }
                     let frame = async { Some(up.0.receive().await) };
                     let renewal = async {
@@ -78,8 +62,8 @@ impl Wire {
                     };
                     match or(frame, renewal).await {
                         Some(frame) => {
-                            if let Some(wired) = self.take(frame) {
-                                return wired;
+                            if let Some(event) = self.handle(frame) {
+                                return event;
                             }
                         }
                         None => self.registration.renew_ice(),
@@ -94,8 +78,8 @@ impl Wire {
                 }
                 State::Trying(task) => {
                     let result = task.await;
-                    if let Some(wired) = self.tried(result) {
-                        return wired;
+                    if let Some(event) = self.tried(result) {
+                        return event;
                     }
                 }
                 State::Down => return pending().await,
@@ -103,37 +87,37 @@ impl Wire {
         }
     }
 
-    fn take(&mut self, frame: Frame) -> Option<Wired> {
+    fn handle(&mut self, frame: Frame) -> Option<Event> {
         let State::Up(up) = &mut self.state else { return None };
         match frame {
-            Frame::Text(line) => Some(Wired::Said(up.1.handle_text(&line))),
+            Frame::Text(line) => up.1.handle_text(&line),
             Frame::Binary(_) => None,
             Frame::Closed(POLICY, reason) => {
                 self.state = State::Down;
-                Some(Wired::Dismissed(reason))
+                Some(Event::Ended(ConnectError::Dismissed(reason)))
             }
             Frame::Closed(code, reason) => {
                 tracing::info!("the connection to the server ended: {code} {reason}");
                 self.state = State::Down;
-                Some(Wired::Lost { in_order: code == 1000 })
+                Some(Event::Lost { in_order: code == 1000 })
             }
         }
     }
 
     /// Handles the result of an attempt to reconnect.
-    fn tried(&mut self, result: Result<Registered, ClientError>) -> Option<Wired> {
+    fn tried(&mut self, result: Result<Registered, ConnectError>) -> Option<Event> {
         match result {
             Ok(registered) => {
                 self.reconnect.registered(Instant::now());
                 self.state = State::Up(Box::new((registered.socket, registered.backend)));
                 self.came = registered.came;
                 self.told = None;
-                Some(Wired::Back)
+                Some(Event::Registered)
             }
             Err(error) => match verdict(error.cause(), Stage::AfterFirstSuccess) {
                 Verdict::End => {
                     self.state = State::Down;
-                    Some(Wired::Refused(error))
+                    Some(Event::Ended(error))
                 }
                 Verdict::Retry => {
                     let pause = self.come_back(Ended::Failed(error.retry_after()));
@@ -141,7 +125,7 @@ impl Wire {
                     let text = error.to_string();
                     let is_new = self.told.as_ref() != Some(&text);
                     self.told = Some(text.clone());
-                    is_new.then_some(Wired::NotYet(text))
+                    is_new.then_some(Event::Retrying(text))
                 }
             },
         }
@@ -199,7 +183,8 @@ impl Client {
         room: Option<&RoomId>,
     ) -> Result<Wire, ClientError> {
         let registration = Registration { calls: calls.cloned(), room: room.cloned(), ..self.registration() };
-        let wire = or(Wire::open(registration), self.interrupted()).await?;
+        let open = async { Ok(Wire::open(registration).await?) };
+        let wire = or(open, self.interrupted()).await?;
         if let Some(trace) = &self.plan.trace {
             trace.step(None, "the server answered", None);
         }

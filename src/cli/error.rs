@@ -50,10 +50,14 @@ fn client_code(error: &crate::app::ClientError) -> u8 {
     use crate::signalling::ConnectError;
     match error {
         ClientError::Connect(ConnectError::Url(_) | ConnectError::File(_)) => 2,
-        ClientError::Connect(ConnectError::Denied(..) | ConnectError::TokenEnded(..)) => 4,
+        ClientError::Connect(
+            ConnectError::Denied(..)
+            | ConnectError::TokenEnded(..)
+            | ConnectError::Refused(_)
+            | ConnectError::Dismissed(_),
+        ) => 4,
         ClientError::Connect(_) => 3,
         ClientError::NoCalls => 2,
-        ClientError::Refused(_) | ClientError::Dismissed(_) => 4,
         ClientError::Unavailable(_) => 5,
         ClientError::Failed(_) => 6,
         ClientError::Forged(_) => 8,

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod ice;
 pub mod id;
 pub mod negotiation;
+pub mod refusal;
 pub mod room;
 pub mod socketio;
 pub mod ssp;
@@ -15,6 +16,7 @@ pub use channel::ChannelConfig;
 pub use ice::{IceKind, IceServer, IceUrl, Secret};
 pub use id::{PeerId, RoomId};
 pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};
+pub use refusal::Refusal;
 
 /// The largest text message taken or relayed, in bytes (1 MiB, as the demos' server has it).
 pub const MAX_MESSAGE: usize = 1 << 20;

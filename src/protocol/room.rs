@@ -7,6 +7,7 @@ use std::fmt;
 
 use super::ice::IceServer;
 use super::id::{IdError, PeerId, RoomId};
+use super::refusal::Refusal;
 
 /// The part of a URL's query by which a client asks for roomtone's additions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
@@ -105,6 +106,16 @@ pub enum RoomError {
     /// A description that is no JSON.
     #[error("a description that cannot be read")]
     Description,
+}
+
+/// Returns the meaning of the text of [`ServerMessage::Error`]. The protocol has no error codes; the demos' server and
+/// its relatives use the same words.
+pub fn refusal(text: String) -> Refusal {
+    match text {
+        text if text.contains("not found") => Refusal::PeerNotFound(text),
+        text if text.contains("busy") => Refusal::PeerBusy(text),
+        text => Refusal::Other(text),
+    }
 }
 
 /// Splits the first word off; the rest keeps everything after one separating space.

@@ -8,7 +8,7 @@ use super::effect::Effect;
 use super::link::{self, Begin, EndReason, Link};
 use super::negotiation::MAX_INBOX;
 use super::terms::{Terms, decline};
-use crate::protocol::{PeerId, PeerMessage};
+use crate::protocol::{PeerId, PeerMessage, Refusal};
 
 /// How long our side has to say whether it takes a call.
 pub const ASK: Duration = Duration::from_secs(30);
@@ -32,8 +32,8 @@ pub struct Admission {
 pub enum Input {
     /// The server took our `SESSION`: the peer is there.
     Accepted,
-    /// The server refused it, with these words.
-    Refused(String),
+    /// The server refused the call.
+    Refused(Refusal),
     /// The server says who calls us.
     Caller(PeerId),
     /// Our side takes the call, or does not.
@@ -220,7 +220,7 @@ impl Call {
                 }
                 link.handle_input(now, input);
             }
-            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason)),
+            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason.to_string())),
             (Input::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));
                 self.caller = Some(peer);

@@ -10,7 +10,7 @@ use super::terms::Terms;
 use super::tried::Tried;
 use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
-use crate::protocol::PeerMessage;
+use crate::protocol::{PeerMessage, Refusal};
 
 /// How long ICE and DTLS may take once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
@@ -86,7 +86,7 @@ pub enum EndReason {
     PeerHungUp,
     /// The server refused the call.
     #[error("the server refused the call: {0}")]
-    Refused(String),
+    Refused(Refusal),
     /// We did not take the call.
     #[error("not taken: {0}")]
     NotTaken(String),

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::reconnect::Cause;
+use crate::protocol::Refusal;
 use crate::tls::FileError;
 
-/// An error of a connection attempt to a server. The first field of most variants is the server's address without
+/// An error of the connection to a server. The first field of most variants is the server's address without
 /// secrets.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The text is not the URL of a WebSocket.
@@ -55,6 +56,12 @@ pub enum ConnectError {
     /// The server accepted the connection and sent nothing.
     #[error("the server {0} does not answer: {1}")]
     Silent(String, String),
+    /// The server refused the registration, the call or the room.
+    #[error("the server refused: {0}")]
+    Refused(Refusal),
+    /// The server dismissed the client for good: the client does not register again.
+    #[error("the server refused: {0}")]
+    Dismissed(String),
     /// The connection ended unexpectedly.
     #[error("the connection to the server broke: {0}")]
     Broken(String),
@@ -75,6 +82,8 @@ impl ConnectError {
             Self::TokenEnded(..) => Cause::TokenEnded,
             Self::OtherProtocol(..) => Cause::OtherProtocol,
             Self::Silent(..) => Cause::Silent,
+            Self::Refused(_) => Cause::Refused,
+            Self::Dismissed(_) => Cause::Dismissed,
             Self::Broken(_) => Cause::Closed,
         }
     }

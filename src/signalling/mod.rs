@@ -5,6 +5,7 @@
 pub mod backend;
 pub mod drivers;
 pub mod error;
+pub mod event;
 pub mod proxy;
 pub mod reconnect;
 pub mod room;
@@ -13,9 +14,10 @@ pub mod ssp;
 pub mod target;
 pub mod turn;
 
-pub use backend::{Backend, Closing, Event};
+pub use backend::{Backend, Closing};
 pub use drivers::websocket::{Frame, Socket};
 pub use error::ConnectError;
+pub use event::Event;
 pub use proxy::Proxies;
 pub use reconnect::{Cause, Reconnect};
 pub use room::RoomClient;

@@ -54,13 +54,11 @@ pub enum Cause {
     Refused,
     /// The server dismissed this client: close code 1008 (RFC 6455, 7.4.1), or `rtc:stop`.
     Dismissed,
-    /// An error of the client that does not concern the server.
-    Own,
 }
 
 impl Cause {
     /// All causes, for tables and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Settings,
         Self::Unreachable,
         Self::Proxy,
@@ -75,7 +73,6 @@ impl Cause {
         Self::Closed,
         Self::Refused,
         Self::Dismissed,
-        Self::Own,
     ];
 }
 
@@ -97,12 +94,12 @@ pub enum Verdict {
     Retry,
 }
 
-/// Decides between ending and another attempt. After the first success, only an expired token, a dismissal and the
-/// client's own errors end the client.
+/// Decides between ending and another attempt. After the first success, only an expired token and a dismissal end the
+/// client.
 pub fn verdict(cause: Cause, stage: Stage) -> Verdict {
     match (stage, cause) {
         (Stage::BeforeFirstSuccess, _) => Verdict::End,
-        (Stage::AfterFirstSuccess, Cause::TokenEnded | Cause::Dismissed | Cause::Own) => Verdict::End,
+        (Stage::AfterFirstSuccess, Cause::TokenEnded | Cause::Dismissed) => Verdict::End,
         (
             Stage::AfterFirstSuccess,
             Cause::Settings
@@ -207,7 +204,7 @@ mod tests {
         let ends = |stage| Cause::ALL.into_iter().filter(move |cause| verdict(*cause, stage) == Verdict::End);
         assert_eq!(ends(Stage::BeforeFirstSuccess).count(), Cause::ALL.len());
         let after: Vec<Cause> = ends(Stage::AfterFirstSuccess).collect();
-        assert_eq!(after, [Cause::TokenEnded, Cause::Dismissed, Cause::Own]);
+        assert_eq!(after, [Cause::TokenEnded, Cause::Dismissed]);
         // The table in the documentation has one row per cause.
         let page = include_str!("../../docs/reconnect.md");
         for cause in Cause::ALL {

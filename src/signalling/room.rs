@@ -1,8 +1,9 @@
 //! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
 
-use super::backend::{Backend, Closing, Event, foreign};
-use crate::protocol::room::{ClientMessage, ServerMessage};
-use crate::protocol::{PeerId, PeerMessage, RoomId};
+use super::backend::{Backend, Closing, foreign};
+use super::event::Event;
+use crate::protocol::room::{ClientMessage, ServerMessage, refusal};
+use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId};
 
 /// Where the conversation with the server stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,13 +63,13 @@ impl Backend for RoomClient {
         })
     }
 
-    fn handle_text(&mut self, line: &str) -> Event {
+    fn handle_text(&mut self, line: &str) -> Option<Event> {
         // What is relayed can look like anything, the server's own words too: in a session it is the
         // peer's, and only JSON and OFFER_REQUEST mean something there.
         if self.phase == Phase::Session {
-            return peer_message(line);
+            return Some(peer_message(line));
         }
-        match (ServerMessage::parse(line), self.phase) {
+        Some(match (ServerMessage::parse(line), self.phase) {
             (Ok(ServerMessage::IceServers(servers)), _) => Event::IceServers(servers),
             (Ok(ServerMessage::Hello), Phase::Registering) => {
                 self.phase = if self.has_dialled { Phase::Dialling } else { Phase::Lobby };
@@ -87,11 +88,11 @@ impl Backend for RoomClient {
                     self.phase = Phase::Lobby;
                     self.has_dialled = false;
                 }
-                Event::Refused(text)
+                Event::Refused(refusal(text))
             }
             (Ok(ServerMessage::RoomOk(peers)), Phase::Joining) => {
                 self.phase = Phase::Room;
-                Event::Joined { peers, me: None, descriptions: vec![] }
+                Event::Joined { me: None, peers, descriptions: vec![] }
             }
             (Ok(ServerMessage::RoomPeerJoined(peer)), Phase::Room) => Event::PeerJoined(peer),
             (Ok(ServerMessage::RoomPeerLeft(peer)), Phase::Room) => Event::PeerLeft(peer),
@@ -102,7 +103,7 @@ impl Backend for RoomClient {
                 Ok(message) => Event::From(from, message),
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
-            (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(text),
+            (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(refusal(text)),
             (Err(_), Phase::Registering) if is_of_pools(line) => foreign(line),
             // The first word of a caller, whom the server did not announce.
             (_, Phase::Lobby) => {
@@ -112,7 +113,7 @@ impl Backend for RoomClient {
             (_, Phase::Registering | Phase::Dialling | Phase::Session | Phase::Joining | Phase::Room) => {
                 Event::Junk("something that is not part of the protocol here".to_owned())
             }
-        }
+        })
     }
 
     fn is_free(&self) -> bool {
@@ -123,9 +124,10 @@ impl Backend for RoomClient {
         match reason {
             "" => Closing::Silent,
             "invalid peer uid" => {
-                Closing::Refused("the id is taken or invalid (invalid peer uid)".to_owned())
+                let why = "the id is taken or invalid (invalid peer uid)";
+                Closing::Refused(Refusal::Other(why.to_owned()))
             }
-            reason => Closing::Refused(reason.to_owned()),
+            reason => Closing::Refused(refusal(reason.to_owned())),
         }
     }
 }
@@ -154,7 +156,7 @@ mod tests {
     fn registered() -> RoomClient {
         let mut client = RoomClient::new(&"ann".parse().unwrap());
         assert_eq!(client.hello().as_deref(), Some("HELLO ann"));
-        assert_eq!(client.handle_text("HELLO"), Event::Registered);
+        assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
         client
     }
 
@@ -162,9 +164,12 @@ mod tests {
     fn a_call_is_dialled_and_then_everything_is_the_peers() {
         let mut client = registered();
         assert_eq!(client.dial(&"bob".parse().unwrap()).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
-        assert_eq!(client.handle_text("ERROR forged"), Event::Junk("a message that is not JSON".into()));
-        assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+        assert_eq!(client.handle_text("SESSION_OK"), Some(Event::Accepted));
+        assert_eq!(
+            client.handle_text("ERROR forged"),
+            Some(Event::Junk("a message that is not JSON".into()))
+        );
+        assert_eq!(client.handle_text("OFFER_REQUEST"), Some(Event::Peer(PeerMessage::OfferRequest)));
     }
 
     #[test]
@@ -172,22 +177,25 @@ mod tests {
         let bob: PeerId = "bob".parse().unwrap();
         let mut client = RoomClient::new(&"ann".parse().unwrap());
         assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("HELLO"), Event::Registered);
+        assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
         // It is said already.
         assert!(client.dial(&bob).is_none() && !client.is_free());
-        assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
+        assert_eq!(
+            client.handle_text("ERROR peer 'bob' busy"),
+            Some(Event::Refused(Refusal::PeerBusy("peer 'bob' busy".into())))
+        );
         assert!(client.is_free());
         assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("SESSION_OK"), Event::Accepted);
+        assert_eq!(client.handle_text("SESSION_OK"), Some(Event::Accepted));
     }
 
     #[test]
     fn a_call_is_taken_with_and_without_the_callers_name() {
         let mut client = registered();
-        assert_eq!(client.handle_text("SESSION_FROM bob"), Event::Caller("bob".parse().unwrap()));
-        assert!(matches!(client.handle_text("SESSION_FROM eve"), Event::Junk(_)), "forged");
+        assert_eq!(client.handle_text("SESSION_FROM bob"), Some(Event::Caller("bob".parse().unwrap())));
+        assert!(matches!(client.handle_text("SESSION_FROM eve"), Some(Event::Junk(_))), "forged");
         let mut client = registered();
-        assert_eq!(client.handle_text("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+        assert_eq!(client.handle_text("OFFER_REQUEST"), Some(Event::Peer(PeerMessage::OfferRequest)));
     }
 
     #[test]
@@ -197,13 +205,13 @@ mod tests {
         assert_eq!(client.join(&"attic".parse().unwrap()), "ROOM attic");
         assert_eq!(
             client.handle_text("ROOM_OK bob cat"),
-            Event::Joined { peers: vec![id("bob"), id("cat")], me: None, descriptions: vec![] }
+            Some(Event::Joined { me: None, peers: vec![id("bob"), id("cat")], descriptions: vec![] })
         );
-        assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Event::PeerJoined(id("dan")));
-        assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Event::PeerLeft(id("bob")));
+        assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Some(Event::PeerJoined(id("dan"))));
+        assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Some(Event::PeerLeft(id("bob"))));
         let from = client.handle_text("ROOM_PEER_MSG cat OFFER_REQUEST");
-        assert_eq!(from, Event::From(id("cat"), PeerMessage::OfferRequest));
-        assert!(matches!(client.handle_text("ROOM_PEER_MSG cat junk"), Event::JunkFrom(..)));
+        assert_eq!(from, Some(Event::From(id("cat"), PeerMessage::OfferRequest)));
+        assert!(matches!(client.handle_text("ROOM_PEER_MSG cat junk"), Some(Event::JunkFrom(..))));
         let line = client.address(Some(&id("cat")), &PeerMessage::OfferRequest);
         assert_eq!(line.as_deref(), Some("ROOM_PEER_MSG cat OFFER_REQUEST"));
     }
@@ -212,15 +220,20 @@ mod tests {
     fn refusals_are_told() {
         let mut client = registered();
         client.dial(&"bob".parse().unwrap());
-        assert_eq!(client.handle_text("ERROR peer 'bob' busy"), Event::Refused("peer 'bob' busy".into()));
+        assert_eq!(
+            client.handle_text("ERROR peer 'bob' busy"),
+            Some(Event::Refused(Refusal::PeerBusy("peer 'bob' busy".into())))
+        );
         let mut client = RoomClient::new(&"ann".parse().unwrap());
         let closing = client.handle_close(1002, "invalid peer uid");
-        assert!(matches!(closing, Closing::Refused(why) if why.contains("taken")));
+        assert!(matches!(closing, Closing::Refused(why) if why.to_string().contains("taken")));
         assert_eq!(client.handle_close(1001, ""), Closing::Silent);
         // The answer of an ssp server to HELLO.
         let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
-        assert!(matches!(client.handle_text("{}"), Event::Junk(_)));
-        assert!(matches!(client.handle_text(error), Event::Foreign(words) if words.contains("rtc:error")));
+        assert!(matches!(client.handle_text("{}"), Some(Event::Junk(_))));
+        assert!(
+            matches!(client.handle_text(error), Some(Event::Foreign(words)) if words.contains("rtc:error"))
+        );
     }
 
     proptest! {

@@ -4,15 +4,21 @@
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use super::backend::{Backend, Closing, Event, foreign};
+use super::backend::{Backend, Closing, foreign};
+use super::error::ConnectError;
+use super::event::Event;
+use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, Version};
-use crate::protocol::{PeerId, PeerMessage, RoomId, SdpKind};
+use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId, SdpKind};
 
 /// What the server says to one that speaks version 2, if it does not.
 const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
 
 /// Close code "protocol error" (RFC 6455, 7.4.1).
 const PROTOCOL_ERROR: u16 = 1002;
+
+/// The reason given to the user when the server closed the pool.
+const CLOSED_POOL: &str = "it closed the pool";
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug, Default)]
@@ -33,12 +39,12 @@ impl SspClient {
     }
 
     /// What we call an endpoint.
-    fn id(&mut self, text: &str) -> Option<PeerId> {
-        let id = PeerId::from_foreign(text).ok()?;
+    fn id(&mut self, text: &str) -> Result<PeerId, IdError> {
+        let id = PeerId::from_foreign(text)?;
         if id.as_str() != text && self.odd.len() < MAX_ODD {
             self.odd.insert(id.clone(), text.to_owned());
         }
-        Some(id)
+        Ok(id)
     }
 
     /// The server's words are those of this version; false where it was known to speak the other one, and says
@@ -50,16 +56,21 @@ impl SspClient {
         self.version == version
     }
 
-    fn event(&mut self, event: ServerEvent) -> Option<Event> {
-        Some(match event {
+    /// Returns the event for a message of the server: none if the message is a repetition in the other version's words.
+    ///
+    /// # Errors
+    ///
+    /// [`IdError`] if the message names an endpoint whose id is not one.
+    fn event(&mut self, event: ServerEvent) -> Result<Option<Event>, IdError> {
+        Ok(Some(match event {
             ServerEvent::Joined { id: me, peers, descriptions, .. } => {
                 self.is_in = true;
                 let described = descriptions.into_iter().filter(|(_, description)| !description.is_null());
                 Event::Joined {
-                    peers: peers.iter().filter_map(|peer| self.id(peer)).collect(),
-                    me: self.id(&me),
+                    me: self.id(&me).ok(),
+                    peers: peers.iter().filter_map(|peer| self.id(peer).ok()).collect(),
                     descriptions: described
-                        .filter_map(|(peer, what)| Some((self.id(&peer)?, what)))
+                        .filter_map(|(peer, what)| Some((self.id(&peer).ok()?, what)))
                         .collect(),
                 }
             }
@@ -69,14 +80,14 @@ impl SspClient {
             }
             ServerEvent::Close(peer) => Event::PeerLeft(self.id(&peer)?),
             ServerEvent::Describe(peer, description) => Event::Described(self.id(&peer)?, description),
-            ServerEvent::Stop => Event::Stopped,
+            ServerEvent::Stop => Event::Ended(ConnectError::Dismissed(CLOSED_POOL.to_owned())),
             ServerEvent::Error { message, .. } if message == NOT_TWO && self.speaks(Version::One) => {
-                Event::Nothing
+                return Ok(None);
             }
-            ServerEvent::Error { message, reason } => Event::Refused(match reason {
+            ServerEvent::Error { message, reason } => Event::Refused(Refusal::Other(match reason {
                 Some(reason) => format!("{message} ({reason})"),
                 None => message,
-            }),
+            })),
             ServerEvent::Sdp(from, description) if self.speaks(Version::Two) => {
                 Event::From(self.id(&from)?, PeerMessage::Description(description))
             }
@@ -92,8 +103,8 @@ impl SspClient {
             | ServerEvent::RequestOffers(_)
             | ServerEvent::Sdp(..)
             | ServerEvent::Offer(..)
-            | ServerEvent::Answer(..) => Event::Nothing,
-        })
+            | ServerEvent::Answer(..) => return Ok(None),
+        }))
     }
 }
 
@@ -102,12 +113,13 @@ impl Backend for SspClient {
         None
     }
 
-    fn handle_text(&mut self, text: &str) -> Event {
-        match ServerEvent::parse(text) {
-            Ok(event) => self.event(event).unwrap_or_else(|| Event::Junk("an id that is none".to_owned())),
+    fn handle_text(&mut self, text: &str) -> Option<Event> {
+        match ServerEvent::parse(text).map(|event| self.event(event)) {
+            Ok(Ok(event)) => event,
+            Ok(Err(_)) => Some(Event::Junk("an id that is none".to_owned())),
             // Every ssp message is JSON; other text belongs to another protocol.
-            Err(_) if !self.is_in && !text.trim_start().starts_with('{') => foreign(text),
-            Err(_) => Event::Junk("something that is not part of the protocol".to_owned()),
+            Err(_) if !self.is_in && !text.trim_start().starts_with('{') => Some(foreign(text)),
+            Err(_) => Some(Event::Junk("something that is not part of the protocol".to_owned())),
         }
     }
 
@@ -152,7 +164,7 @@ impl Backend for SspClient {
             // HELLO.
             (PROTOCOL_ERROR, reason) => Closing::Foreign(format!("{code} {reason}")),
             (_, "") => Closing::Silent,
-            (_, reason) => Closing::Refused(reason.to_owned()),
+            (_, reason) => Closing::Refused(Refusal::Other(reason.to_owned())),
         }
     }
 }
@@ -177,22 +189,25 @@ mod tests {
         let odd = id("an odd\none");
         assert_eq!(
             client.handle_text(&joined.to_string()),
-            Event::Joined { peers: vec![odd.clone()], me: Some(id("me")), descriptions: vec![] }
+            Some(Event::Joined { me: Some(id("me")), peers: vec![odd.clone()], descriptions: vec![] })
         );
         assert_eq!(
             client.handle_text(&ServerEvent::Peer("bob".into()).to_string()),
-            Event::PeerJoined(id("bob"))
+            Some(Event::PeerJoined(id("bob")))
         );
-        assert_eq!(client.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()), Event::Nothing);
+        assert_eq!(client.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()), None);
         assert_eq!(
             client.handle_text(&ServerEvent::Close("bob".into()).to_string()),
-            Event::PeerLeft(id("bob"))
+            Some(Event::PeerLeft(id("bob")))
         );
-        assert_eq!(client.handle_text(&ServerEvent::Stop.to_string()), Event::Stopped);
+        assert_eq!(
+            client.handle_text(&ServerEvent::Stop.to_string()),
+            Some(Event::Ended(ConnectError::Dismissed(CLOSED_POOL.into())))
+        );
         let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
         let sdp = ServerEvent::Sdp("an odd\none".into(), offer.clone()).to_string();
         let message = PeerMessage::Description(offer);
-        assert_eq!(client.handle_text(&sdp), Event::From(odd.clone(), message.clone()));
+        assert_eq!(client.handle_text(&sdp), Some(Event::From(odd.clone(), message.clone())));
         let line = client.address(Some(&odd), &message).unwrap();
         assert!(line.contains(r#""to":"an odd\none""#), "{line}");
         assert_eq!(client.address(Some(&odd), &PeerMessage::OfferRequest), None);
@@ -210,9 +225,9 @@ mod tests {
         let mut client = SspClient::new(Version::Auto);
         assert_eq!(
             client.handle_text("ERROR unknown command"),
-            Event::Foreign("ERROR unknown command".into())
+            Some(Event::Foreign("ERROR unknown command".into()))
         );
-        assert!(matches!(client.handle_text(r#"{"type": 1}"#), Event::Junk(_)));
+        assert!(matches!(client.handle_text(r#"{"type": 1}"#), Some(Event::Junk(_))));
         let closing = client.handle_close(1002, "invalid protocol");
         assert_eq!(closing, Closing::Foreign("1002 invalid protocol".into()));
         assert_eq!(client.handle_close(1006, ""), Closing::Silent);
@@ -228,25 +243,25 @@ mod tests {
         let said = |client: &SspClient| client.address(Some(&bob), &message).unwrap();
         // One that speaks both says everything twice.
         let mut both = SspClient::new(Version::Auto);
-        assert_eq!(both.handle_text(&sdp()), Event::From(bob.clone(), message.clone()));
-        assert_eq!(both.handle_text(&of_one()), Event::Nothing);
+        assert_eq!(both.handle_text(&sdp()), Some(Event::From(bob.clone(), message.clone())));
+        assert_eq!(both.handle_text(&of_one()), None);
         assert!(said(&both).contains("rtc:sdp"));
         // One of age shows it by its own words, or by not understanding ours.
         let mut old = SspClient::new(Version::Auto);
         assert_eq!(
             old.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()),
-            Event::PeerJoined(bob.clone())
+            Some(Event::PeerJoined(bob.clone()))
         );
         assert!(said(&old).contains("rtc:offers"));
-        assert_eq!(old.handle_text(&of_one()), Event::From(bob.clone(), message.clone()));
+        assert_eq!(old.handle_text(&of_one()), Some(Event::From(bob.clone(), message.clone())));
         let mut deaf = SspClient::new(Version::Auto);
         let error = ServerEvent::Error { message: NOT_TWO.into(), reason: None };
-        assert_eq!(deaf.handle_text(&error.to_string()), Event::Nothing);
+        assert_eq!(deaf.handle_text(&error.to_string()), None);
         let answer = PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: "v=0".into() });
         assert!(deaf.address(Some(&bob), &answer).unwrap().contains("rtc:answer"));
         // Who chose is not talked out of it.
         let mut chosen = SspClient::new(Version::Two);
-        assert_eq!(chosen.handle_text(&of_one()), Event::Nothing);
+        assert_eq!(chosen.handle_text(&of_one()), None);
         assert!(said(&chosen).contains("rtc:sdp"));
     }
 }

@@ -18,7 +18,7 @@ async fn register(target: Target) {
     let mut client = RoomClient::new(&id);
     socket.send(client.hello().unwrap()).await.unwrap();
     let Frame::Text(line) = socket.receive().await else { panic!("closed") };
-    assert_eq!(client.handle_text(&line), Event::Registered);
+    assert_eq!(client.handle_text(&line), Some(Event::Registered));
     socket.close().await;
 }
 

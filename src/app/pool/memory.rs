@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
-use super::channel::{Boxed, Signal, SignallingChannel};
+use super::channel::{Boxed, SignallingChannel};
 use crate::protocol::{PeerId, PeerMessage};
+use crate::signalling::Event;
 
 /// Where the channels of a pool meet.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    members: Arc<Mutex<BTreeMap<PeerId, Sender<Signal>>>>,
+    members: Arc<Mutex<BTreeMap<PeerId, Sender<Event>>>>,
 }
 
 /// One endpoint's channel; dropped, it is out.
@@ -20,13 +21,13 @@ pub struct MemoryChannel {
     me: PeerId,
     pool: Memory,
     /// By which it is told from one after it under the same id.
-    own: Sender<Signal>,
+    own: Sender<Event>,
     // As much as the endpoints of this process say to each other.
-    signals: Receiver<Signal>,
+    signals: Receiver<Event>,
 }
 
 impl Memory {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Sender<Signal>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Sender<Event>>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,9 +37,9 @@ impl Memory {
         let mut members = self.lock();
         leave(&mut members, &me);
         let peers = members.keys().cloned().collect();
-        let _ = sender.try_send(Signal::Joined { me: Some(me.clone()), peers, descriptions: vec![] });
+        let _ = sender.try_send(Event::Joined { me: Some(me.clone()), peers, descriptions: vec![] });
         for other in members.values() {
-            let _ = other.try_send(Signal::PeerJoined(me.clone()));
+            let _ = other.try_send(Event::PeerJoined(me.clone()));
         }
         members.insert(me.clone(), sender.clone());
         drop(members);
@@ -46,10 +47,10 @@ impl Memory {
     }
 }
 
-fn leave(members: &mut BTreeMap<PeerId, Sender<Signal>>, me: &PeerId) {
+fn leave(members: &mut BTreeMap<PeerId, Sender<Event>>, me: &PeerId) {
     if members.remove(me).is_some() {
         for other in members.values() {
-            let _ = other.try_send(Signal::PeerLeft(me.clone()));
+            let _ = other.try_send(Event::PeerLeft(me.clone()));
         }
     }
 }
@@ -64,7 +65,7 @@ impl Drop for MemoryChannel {
 }
 
 impl SignallingChannel for MemoryChannel {
-    fn next(&mut self) -> Boxed<'_, Signal> {
+    fn next(&mut self) -> Boxed<'_, Event> {
         Box::pin(async {
             match self.signals.recv().await {
                 Ok(signal) => signal,
@@ -76,7 +77,7 @@ impl SignallingChannel for MemoryChannel {
     fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()> {
         Box::pin(async move {
             if let Some(other) = self.pool.lock().get(to) {
-                let _ = other.try_send(Signal::From(self.me.clone(), message.clone()));
+                let _ = other.try_send(Event::From(self.me.clone(), message.clone()));
             }
         })
     }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded};
 
-pub use self::channel::{Boxed, Signal, SignallingChannel};
+pub use self::channel::{Boxed, SignallingChannel};
 pub use self::memory::{Memory, MemoryChannel};
 use self::run::{Order, Run};
 pub use self::server::ServerChannel;

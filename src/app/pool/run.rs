@@ -7,7 +7,7 @@ use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::{or, pending};
 
-use super::channel::{Signal, SignallingChannel};
+use super::channel::SignallingChannel;
 use super::{PoolEvent, PoolOptions};
 use crate::app::line::{Funnel, Happened, Line};
 use crate::media::channel::ChannelConfig;
@@ -16,6 +16,7 @@ use crate::media::{PeerEvent, Stream};
 use crate::protocol::PeerId;
 use crate::session::room::{Input, Output, Room};
 use crate::session::{ConnectionState, Effect, Terms, link};
+use crate::signalling::{ConnectError, Event};
 
 /// What the user wants; of all peers where none is named.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ pub(super) struct Run {
 }
 
 enum Next {
-    Signal(Signal),
+    Signal(Event),
     Happened(u64, Happened),
     Order(Order),
     Timer,
@@ -103,7 +104,11 @@ impl Run {
             let order = async { Next::Order(orders.recv().await.unwrap_or(Order::Leave)) };
             match or(timer, or(or(order, signal), happened)).await {
                 Next::Timer => self.room.handle_timeout(Instant::now()),
-                Next::Signal(Signal::Over(why)) => {
+                Next::Signal(Event::Ended(error)) => {
+                    let why = match error {
+                        ConnectError::Dismissed(why) => why,
+                        error => error.to_string(),
+                    };
                     self.tell(PoolEvent::Stop(why)).await;
                     break;
                 }
@@ -121,29 +126,35 @@ impl Run {
         }
     }
 
-    async fn signal(&mut self, signal: Signal) {
+    async fn signal(&mut self, signal: Event) {
         let now = Instant::now();
         let input = match signal {
-            Signal::Joined { me, peers, descriptions } => {
+            Event::Joined { me, peers, descriptions } => {
                 self.tell(PoolEvent::Join { me, peers: peers.clone() }).await;
                 for (peer, description) in descriptions {
                     self.tell(PoolEvent::Describe(peer, description)).await;
                 }
                 Input::Joined(peers)
             }
-            Signal::PeerJoined(peer) => Input::PeerJoined(peer),
-            Signal::PeerLeft(peer) => Input::PeerLeft(peer),
-            Signal::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
-            Signal::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
-            Signal::Described(peer, what) => return self.tell(PoolEvent::Describe(peer, what)).await,
-            Signal::Application(kind, data) => return self.tell(PoolEvent::Application(kind, data)).await,
-            Signal::Warning(text) => return self.tell(PoolEvent::Warning(text)).await,
-            Signal::IceServers(servers) => return self.options.ice.take(servers).await,
-            Signal::Gone => {
+            Event::PeerJoined(peer) => Input::PeerJoined(peer),
+            Event::PeerLeft(peer) => Input::PeerLeft(peer),
+            Event::From(peer, message) => Input::Link(peer, link::Input::Peer(message)),
+            Event::JunkFrom(peer, why) => Input::Link(peer, link::Input::Junk(why)),
+            Event::Described(peer, what) => return self.tell(PoolEvent::Describe(peer, what)).await,
+            Event::Application(kind, data) => return self.tell(PoolEvent::Application(kind, data)).await,
+            Event::Refused(refusal) => return self.tell(PoolEvent::Warning(refusal.to_string())).await,
+            Event::Junk(text) | Event::Retrying(text) => return self.tell(PoolEvent::Warning(text)).await,
+            Event::IceServers(servers) => return self.options.ice.take(servers).await,
+            Event::Lost { .. } => {
                 self.tell(PoolEvent::Gone).await;
                 Input::ServerGone
             }
-            Signal::Over(_) => return,
+            Event::Ended(_)
+            | Event::Registered
+            | Event::Foreign(_)
+            | Event::Accepted
+            | Event::Caller(_)
+            | Event::Peer(_) => return,
         };
         self.room.handle_input(now, input);
     }

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::channel::{Boxed, Signal, SignallingChannel};
-use crate::app::client::{CLOSED_POOL, ClientError, Registration};
-use crate::app::wire::{Wire, Wired};
+use super::channel::{Boxed, SignallingChannel};
+use crate::app::client::{ClientError, Registration};
+use crate::app::wire::Wire;
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 use crate::signalling::Event;
 use crate::signalling::reconnect::Ended;
@@ -27,49 +27,16 @@ impl ServerChannel {
         let registration = Registration { room: Some(room.clone()), ..registration };
         Ok(Self { wire: Wire::open(registration).await?, room })
     }
-
-    /// What the server's words mean to the pool; nothing where they mean nothing.
-    fn signal(event: Event) -> Option<Signal> {
-        Some(match event {
-            Event::Joined { peers, me, descriptions } => Signal::Joined { me, peers, descriptions },
-            Event::PeerJoined(peer) => Signal::PeerJoined(peer),
-            Event::PeerLeft(peer) => Signal::PeerLeft(peer),
-            Event::From(peer, message) => Signal::From(peer, message),
-            Event::JunkFrom(peer, why) => Signal::JunkFrom(peer, why),
-            Event::Described(peer, description) => Signal::Described(peer, description),
-            Event::IceServers(servers) => Signal::IceServers(servers),
-            Event::Application(kind, data) => Signal::Application(kind, data),
-            Event::Refused(text) | Event::Junk(text) => Signal::Warning(text),
-            Event::Stopped => Signal::Over(CLOSED_POOL.to_owned()),
-            Event::Nothing
-            | Event::Foreign(_)
-            | Event::Registered
-            | Event::Accepted
-            | Event::Caller(_)
-            | Event::Peer(_) => return None,
-        })
-    }
 }
 
 impl SignallingChannel for ServerChannel {
-    fn next(&mut self) -> Boxed<'_, Signal> {
+    fn next(&mut self) -> Boxed<'_, Event> {
         Box::pin(async {
-            loop {
-                match self.wire.next().await {
-                    Wired::Said(event) => match Self::signal(event) {
-                        Some(signal) => return signal,
-                        None => continue,
-                    },
-                    Wired::Lost { .. } => {
-                        self.wire.come_back(Ended::Failed(None));
-                        return Signal::Gone;
-                    }
-                    Wired::Back => {}
-                    Wired::NotYet(why) => return Signal::Warning(why),
-                    Wired::Dismissed(why) => return Signal::Over(why),
-                    Wired::Refused(error) => return Signal::Over(error.to_string()),
-                }
+            let event = self.wire.next().await;
+            if let Event::Lost { .. } = event {
+                self.wire.come_back(Ended::Failed(None));
             }
+            event
         })
     }
 

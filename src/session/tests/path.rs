@@ -131,7 +131,10 @@ fn media_outlives_the_server_and_a_new_session_is_dialled() {
     a.timeout(later);
     assert_eq!(last(&a), "dial callee");
     // It is not there yet.
-    a.call_input(later, CallInput::Refused("peer 'callee' not found".into()));
+    a.call_input(
+        later,
+        CallInput::Refused(crate::protocol::Refusal::PeerNotFound("peer 'callee' not found".into())),
+    );
     assert_eq!(a.ended, None);
     a.input(later, Input::Heard(true));
     let later = a.call.poll_timeout().unwrap();

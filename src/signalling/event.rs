@@ -1,0 +1,58 @@
+//! The events of signalling: those that a back end decodes from a server's messages, and those of the connection to the
+//! server itself. Event loops handle this one type.
+
+use super::error::ConnectError;
+use crate::protocol::{IceServer, PeerId, PeerMessage, Refusal};
+
+/// An event of the connection to a server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// The client is registered, for the first time or again.
+    Registered,
+    /// The connection to the server ended. Peers that are connected stay connected.
+    Lost {
+        /// The server closed the connection in order (code 1000), as it does when the peer of a 1-1 call is gone.
+        in_order: bool,
+    },
+    /// An attempt to register again failed for this reason, and another attempt follows. Reported only when the reason
+    /// changes.
+    Retrying(String),
+    /// The connection ended for good: the client does not register again. No event follows.
+    Ended(ConnectError),
+    /// The STUN and TURN servers to use from now on.
+    IceServers(Vec<IceServer>),
+    /// The server refused a request of the client.
+    Refused(Refusal),
+    /// A message of the server or of the other peer of a call is useless, for this reason.
+    Junk(String),
+    /// The server speaks another protocol; contains the beginning of the server's message.
+    Foreign(String),
+    /// The server accepted the client's call.
+    Accepted,
+    /// This peer calls the client. Not every server names the caller.
+    Caller(PeerId),
+    /// A message of the other peer of a call.
+    Peer(PeerMessage),
+    /// The client is in the room, for the first time or again after [`Event::Lost`].
+    Joined {
+        /// The id that the server gave the client, if any.
+        me: Option<PeerId>,
+        /// The peers that joined before the client. The client offers to them and is the polite side.
+        peers: Vec<PeerId>,
+        /// Descriptions of some of the peers, from the application behind the server.
+        descriptions: Vec<(PeerId, serde_json::Value)>,
+    },
+    /// A peer joined the room.
+    PeerJoined(PeerId),
+    /// A peer left the room.
+    PeerLeft(PeerId),
+    /// A message of a peer of the room.
+    From(PeerId, PeerMessage),
+    /// A message of a peer of the room is useless, for this reason.
+    JunkFrom(PeerId, String),
+    /// The application behind the server describes a peer; null removes the description.
+    Described(PeerId, serde_json::Value),
+    /// An event of the application behind the server: the name and the data.
+    Application(String, serde_json::Value),
+}
