@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use roomtone::app::channel::BridgeConfig;
 use roomtone::base::{files, text as plain};
-use roomtone::cli::command::parse;
+use roomtone::cli::input::lines::parse;
 use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
 use roomtone::protocol::room::{ClientMessage, ServerMessage};
 use roomtone::protocol::socketio::{self, Packet};

@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::CliError;
+use crate::cli::CliError;
 use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::server::ice::{Credentials, IceServers};
 
 /// STUN and TURN servers: a client uses them, a server tells its clients of them.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "STUN and TURN")]
-pub struct RelayArgs {
+pub(crate) struct RelayArgs {
     /// A STUN server, for paths out of a home network: stun:HOST; may be repeated
     #[arg(long, value_name = "URL", env = "ROOMTONE_STUN", value_delimiter = ',')]
     pub stun: Option<Vec<String>>,
@@ -36,7 +36,7 @@ pub struct RelayArgs {
 
 impl RelayArgs {
     /// The servers, checked.
-    pub(super) fn servers(self) -> Result<IceServers, CliError> {
+    pub(in crate::cli) fn servers(self) -> Result<IceServers, CliError> {
         let check =
             |urls: Option<Vec<String>>, option: &str, is_stun: bool| -> Result<Vec<String>, CliError> {
                 let urls = urls.unwrap_or_default();
@@ -77,7 +77,7 @@ impl RelayArgs {
 }
 
 #[cfg(feature = "media")]
-pub use path::PathArgs;
+pub(crate) use path::PathArgs;
 
 #[cfg(feature = "media")]
 mod path {
@@ -91,7 +91,7 @@ mod path {
     /// What paths to peers are tried.
     #[derive(Debug, Clone, Default, Args)]
     #[command(next_help_heading = "STUN and TURN")]
-    pub struct PathArgs {
+    pub(crate) struct PathArgs {
         /// By way of TURN servers alone: the peer does not learn our address
         #[arg(long, env = "ROOMTONE_RELAY_ONLY", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
         pub relay_only: Option<bool>,

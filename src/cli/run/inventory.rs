@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::CliError;
-use super::output::{json_line, result_line};
+use crate::cli::CliError;
+use crate::cli::output::json::json_line;
+use crate::cli::output::result_line;
 use crate::media;
 use crate::media::inventory::{self, PARTS};
 use crate::media::launch::{self, Folder};

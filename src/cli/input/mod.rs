@@ -1,13 +1,17 @@
 //! Commands on stdin while a client runs: words for people, JSON lines for programs.
 
+mod keys;
+pub mod lines;
+pub(super) mod terminal;
+
 use std::io::{BufRead, Read, Write};
 
 use smol::channel::Sender;
 
-use super::command::parse;
-use super::keys::{self, Keys};
+use self::keys::Keys;
+use self::lines::parse;
+use self::terminal::Source;
 use super::output::human;
-use super::terminal::{self, Source};
 use crate::app::Command;
 
 /// The longest line taken, in bytes.

@@ -1,37 +1,10 @@
-//! What people read on stderr, and what programs read on stdout.
+//! Events as lines of text, for people.
 
-use std::io::{IsTerminal, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use serde_json::Value;
-
-use crate::app::{Event, PeerState, Sink};
-use crate::base::text::{brief, escape_json, shown, shown_lines};
-
-/// Most characters of the error that ends the program: its text may come from a server.
-const MAX_ERROR: usize = 1000;
-
-/// A number of bytes for people.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    let scaled = |power: i32| count as f64 / 1000_f64.powi(power);
-    let unit = (1..=4).rev().find(|power| scaled(*power) >= 1.0);
-    unit.map_or_else(|| format!("{count} bytes"), |p| format!("{:.1} {}", scaled(p), UNITS[p as usize - 1]))
-}
-
-/// An event as one line of JSON, `event` and `time` (RFC 3339, UTC) among its fields.
-pub fn json_line(event: &impl serde::Serialize, time: time::OffsetDateTime) -> String {
-    let mut value = serde_json::to_value(event).unwrap_or_default();
-    if let Value::Object(fields) = &mut value {
-        let time = time.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
-        fields.insert("time".to_owned(), Value::String(time));
-    }
-    escape_json(&value.to_string())
-}
+use crate::app::{Event, PeerState};
+use crate::base::text::{brief, shown};
 
 /// An event as a line for people; none where it says nothing to them.
-pub fn human_line(event: &Event) -> Option<String> {
+pub(super) fn human_line(event: &Event) -> Option<String> {
     let because =
         |reason: &Option<String>| reason.as_ref().map(|r| format!(": {}", brief(r))).unwrap_or_default();
     Some(match event {
@@ -124,79 +97,22 @@ pub fn human_line(event: &Event) -> Option<String> {
     })
 }
 
-#[cfg(feature = "media")]
-/// What comes over a data channel is written to stdout: nothing else is, from now on.
-pub(super) fn leave_stdout() {
-    STDOUT_IS_TAKEN.store(true, Ordering::Relaxed);
-}
-
-static STDOUT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
-
-/// A line on stdout, or stderr where stdout is for other things. A reader that went away is no error of ours.
-pub(super) fn result_line(line: &str) {
-    if STDOUT_IS_TAKEN.load(Ordering::Relaxed) {
-        return human(line);
-    }
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{}", shown_lines(line)).and_then(|()| out.flush());
-}
-
-/// Writes a line, or several, to stderr. The caller has escaped the line ends in texts of other people.
-pub(super) fn human(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{}", shown_lines(line));
-}
-
-/// Writes the error that ends a program to stderr.
-pub fn fatal(program: &str, error: &str) {
-    let mut error = shown(error);
-    if let Some((at, _)) = error.char_indices().nth(MAX_ERROR) {
-        error.truncate(at);
-        error.push('…');
-    }
-    human(&format!("{program}: {error}"));
-}
-
-/// Returns whether stderr is a terminal whose user did not turn colours off (no-color.org).
-pub(super) fn has_colours() -> bool {
-    colours(std::io::stderr().is_terminal(), std::env::var_os("NO_COLOR").as_deref())
-}
-
-fn colours(is_terminal: bool, no_colour: Option<&std::ffi::OsStr>) -> bool {
-    is_terminal && no_colour.is_none_or(std::ffi::OsStr::is_empty)
-}
-
-/// The sink of the programs.
-pub(super) fn sink(json: bool) -> Sink {
-    Arc::new(move |event| {
-        if json {
-            result_line(&json_line(event, time::OffsetDateTime::now_utc()));
-        } else if let Some(line) = human_line(event) {
-            human(&line);
-        }
-    })
-}
-
-#[cfg(feature = "media")]
-/// A QR code for phones, where a person looks at a terminal.
-pub(super) fn qr(url: &str) {
-    use qrcode::QrCode;
-    use qrcode::render::unicode::Dense1x2;
-
-    if std::io::stderr().is_terminal()
-        && let Ok(code) = QrCode::new(url)
-    {
-        // Dark terminals are the rule: light modules drawn, with a quiet zone.
-        let mut picture = code.render::<Dense1x2>();
-        picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).quiet_zone(true);
-        human(&picture.build());
-    }
+/// A number of bytes for people.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    let scaled = |power: i32| count as f64 / 1000_f64.powi(power);
+    let unit = (1..=4).rev().find(|power| scaled(*power) >= 1.0);
+    unit.map_or_else(|| format!("{count} bytes"), |p| format!("{:.1} {}", scaled(p), UNITS[p as usize - 1]))
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use serde_json::Value;
+
     use super::*;
+    use crate::cli::output::json::json_line;
 
     #[test]
     fn what_others_say_does_not_reach_the_terminal_raw() {
@@ -268,49 +184,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn colours_are_for_terminals_whose_user_wants_them() {
-        assert!(colours(true, None) && colours(true, Some("".as_ref())));
-        assert!(!colours(true, Some("1".as_ref())) && !colours(false, None));
-    }
-
-    #[test]
-    fn json_lines_are_as_documented() {
-        let time = time::OffsetDateTime::UNIX_EPOCH;
-        let lines = [
-            json_line(&Event::Listening { url: "http://127.0.0.1:8443/".into(), fingerprint: None }, time),
-            json_line(&Event::Registered { id: "ann".into(), server: "ws://127.0.0.1:8443".into() }, time),
-            json_line(
-                &Event::Peer { peer: "bob".into(), state: PeerState::Left, reason: Some("hung up".into()) },
-                time,
-            ),
-            json_line(
-                &Event::Media {
-                    peer: "bob".into(),
-                    kind: "video",
-                    direction: "receive",
-                    codec: "VP8".into(),
-                    width: Some(640),
-                    height: Some(480),
-                    first_frame_ms: 120,
-                },
-                time,
-            ),
-            json_line(
-                &Event::Message { peer: "bob".into(), channel: "chat".into(), text: "hi".into() },
-                time,
-            ),
-            json_line(&Event::Ended { reason: "hung up".into() }, time),
-        ];
-        insta::assert_snapshot!(lines.join("\n"), @r#"
-        {"event":"listening","time":"1970-01-01T00:00:00Z","url":"http://127.0.0.1:8443/"}
-        {"event":"registered","id":"ann","server":"ws://127.0.0.1:8443","time":"1970-01-01T00:00:00Z"}
-        {"event":"peer","peer":"bob","reason":"hung up","state":"left","time":"1970-01-01T00:00:00Z"}
-        {"codec":"VP8","direction":"receive","event":"media","first_frame_ms":120,"height":480,"kind":"video","peer":"bob","time":"1970-01-01T00:00:00Z","width":640}
-        {"channel":"chat","event":"message","peer":"bob","text":"hi","time":"1970-01-01T00:00:00Z"}
-        {"event":"ended","reason":"hung up","time":"1970-01-01T00:00:00Z"}
-        "#);
     }
 }

@@ -46,7 +46,7 @@ fn single_keys(stdin: &Stdin) -> rustix::io::Result<()> {
 }
 
 /// Leaves the terminal as it was found. To be called at every end of the program.
-pub(super) fn restore() {
+pub(in crate::cli) fn restore() {
     let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
     if let Some(before) = before {
         let _ = termios::tcsetattr(stdin(), OptionalActions::Now, &before);

@@ -9,7 +9,7 @@ const SAME: Duration = Duration::from_secs(1);
 
 /// Request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Wish {
+enum Wish {
     /// Orderly end: recordings are completed, and the peer is informed.
     End,
     /// Repetition of the first signal: nothing more to do.
@@ -20,13 +20,13 @@ pub(super) enum Wish {
 
 /// State of the signals received so far.
 #[derive(Debug, Default)]
-pub(super) struct Signals {
+struct Signals {
     first: Option<Instant>,
 }
 
 impl Signals {
     /// Records a signal received `now`, and returns its request.
-    pub(super) fn take(&mut self, now: Instant) -> Wish {
+    fn take(&mut self, now: Instant) -> Wish {
         match self.first {
             None => {
                 self.first = Some(now);
@@ -35,6 +35,24 @@ impl Signals {
             Some(first) if now.saturating_duration_since(first) < SAME => Wish::Same,
             Some(_) => Wish::EndNow,
         }
+    }
+}
+
+/// Calls `on_signal` at the first Ctrl-C or SIGTERM. A second signal ends the program at once, if it comes a second
+/// or more after the first.
+pub(super) fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
+    let mut signals = Signals::default();
+    let handler = move || match signals.take(Instant::now()) {
+        Wish::End => on_signal(),
+        Wish::Same => {}
+        Wish::EndNow => {
+            #[cfg(feature = "media")]
+            crate::cli::input::terminal::restore();
+            std::process::exit(130);
+        }
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        tracing::warn!("signals end the program at once: {error}");
     }
 }
 

@@ -1,0 +1,72 @@
+//! From arguments to a running program.
+
+#[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
+mod arenas;
+#[cfg(feature = "media")]
+mod client;
+#[cfg(feature = "media")]
+mod host;
+#[cfg(feature = "media")]
+mod inventory;
+mod log;
+mod serve;
+mod signals;
+
+use clap::CommandFactory;
+
+use super::args::{Cli, Command};
+use super::{CliError, config, output};
+use crate::app::Event;
+
+/// When the program began.
+#[cfg(feature = "media")]
+pub(super) static BEGAN: std::sync::LazyLock<std::time::Instant> =
+    std::sync::LazyLock::new(std::time::Instant::now);
+
+/// Runs the program `roomtone` to its end.
+pub fn run() -> Result<(), CliError> {
+    #[cfg(feature = "media")]
+    let _ = *BEGAN;
+    let cli = Cli::read()?;
+    #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
+    if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
+        arenas::have_few();
+    }
+    log::start(cli.verbose);
+    tell_unknown_variables(cli.json);
+    let result = match &cli.command {
+        Command::Serve(args) => serve::serve(args, cli.json),
+        #[cfg(feature = "media")]
+        Command::Host(args) => host::host(args, cli.json),
+        #[cfg(feature = "media")]
+        Command::Call(args) => client::call(args, cli.json),
+        #[cfg(feature = "media")]
+        Command::Answer(args) => client::answer(args, cli.json),
+        #[cfg(feature = "media")]
+        Command::Join(args) => client::join(args, cli.json),
+        #[cfg(feature = "media")]
+        Command::Devices => return inventory::devices(cli.json),
+        #[cfg(feature = "media")]
+        Command::Codecs => return inventory::codecs(cli.json),
+        #[cfg(feature = "media")]
+        Command::Doctor => return inventory::doctor(cli.json),
+    };
+    #[cfg(feature = "media")]
+    super::input::terminal::restore();
+    if cli.json {
+        let reason = result.as_ref().err().map_or_else(|| "normally".to_owned(), ToString::to_string);
+        output::sink(true)(&Event::Ended { reason });
+    }
+    #[cfg(feature = "media")]
+    crate::media::finish();
+    result
+}
+
+/// Warns of environment variables that have the program's prefix but belong to no option: most likely misspelt.
+fn tell_unknown_variables(json: bool) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let sink = output::sink(json);
+    for text in config::unknown_variables(names, &Cli::command()) {
+        sink(&Event::Warning { text });
+    }
+}
