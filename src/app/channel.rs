@@ -1,4 +1,6 @@
 //! What a user says of a data channel: `LABEL[:OPTION]…`.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::path::PathBuf;
 use std::str::FromStr;

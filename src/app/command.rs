@@ -1,4 +1,6 @@
 //! Commands that a user or a program gives to a running client.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use crate::protocol::PeerId;
 use crate::sdp::Kind;

@@ -1,4 +1,6 @@
 //! Growing, jittered pauses between attempts.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::Duration;
 

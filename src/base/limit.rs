@@ -1,4 +1,6 @@
 //! A token bucket that limits a rate. Pure: time comes in as an argument.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Rules for addresses: whether an address is this machine, and which addresses belong to the same owner.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

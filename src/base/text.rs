@@ -3,6 +3,8 @@
 //! Control characters move the cursor of a terminal; format characters reverse the direction of a line or have no
 //! width. Text from a peer, a server or a file passes [`shown`] or [`Shown`] before it is printed for people, and
 //! [`escape_json`] before it is printed for programs.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 /// The longest foreign text in a field of a line for people, in characters: error texts and descriptions of a server
 /// have no limit of their own.

@@ -3,6 +3,8 @@
 //! It takes [`Input`]s and gives [`Output`]s. It knows connections by the number that the server
 //! gave them; a connection has a name once it registered, and then is in the lobby, in a call with
 //! one other connection, or in a room. Nothing here depends on the protocol that a peer speaks.
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

@@ -1,4 +1,6 @@
 //! Wire text to typed messages and back: one file per protocol. Sizes and bad input end here.
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

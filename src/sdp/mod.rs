@@ -2,6 +2,8 @@
 //!
 //! A description is kept as lines, so that what roomtone does not know passes through untouched.
 //! Nothing reaches webrtcbin that was not read and normalised here ([`normalise()`]).
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

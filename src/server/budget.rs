@@ -4,6 +4,8 @@
 //! wait, or is refused. Half of the space is shared by all senders, up to [`PAIR`] bytes each; the other half is
 //! reserved for the first message of senders with an empty share, to keep a few fast senders from blocking the others.
 //! A message longer than [`PAIR`] is queued only while its sender has no other. Senders without space wait in line.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::VecDeque;
 

@@ -3,6 +3,8 @@
 //! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the talk with one
 //! peer around it; [`call`] is a 1-1 call, from the dialling to its end, and [`room`] a room. An effect carries an id,
 //! its result comes back with that id, and a result whose id is no longer waited for is ignored.
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
 // A new message must make the compiler ask what to do with it.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

@@ -1,4 +1,6 @@
-//! The client's side of a signalling protocol: text in, [`Event`]s and text out. Pure; the drivers own the sockets.
+//! The client's side of a signalling protocol: text in, [`Event`]s and text out. The drivers own the sockets.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use super::event::Event;
 use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId};

@@ -1,4 +1,6 @@
 //! Errors of a connection attempt to a server.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::Duration;
 

@@ -1,5 +1,7 @@
 //! The events of signalling: those that a back end decodes from a server's messages, and those of the connection to the
 //! server itself. Event loops handle this one type.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use super::error::ConnectError;
 use crate::protocol::{IceServer, PeerId, PeerMessage, Refusal};

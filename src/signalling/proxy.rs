@@ -3,6 +3,8 @@
 //!
 //! As in curl, servers on this machine are no exception unless `NO_PROXY=localhost,127.0.0.1` names them, and
 //! `HTTP_PROXY` in capitals is ignored (a web server sets the variable from a request's `Proxy` header).
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::net::IpAddr;
 

@@ -2,6 +2,8 @@
 //! chance come in as arguments.
 //!
 //! docs/reconnect.md contains the table of [`verdict`] and the measurements.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant, UNIX_EPOCH};
 

@@ -1,4 +1,6 @@
 //! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use super::backend::{Backend, Closing, foreign};
 use super::event::Event;

@@ -1,5 +1,7 @@
 //! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out. RTCPool and
 //! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -1,5 +1,7 @@
 //! Scripts of several peers: what each sends and what each must receive. Pure. `docs/scripts.md` is
 //! the language's page.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! Keys of a terminal: one key for what is wanted often, and a line for the rest. Pure.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 /// What is told when the keys are first read, and at a key that is none.
 pub(super) const HELP: &str =

@@ -1,4 +1,6 @@
 //! What is done to an estimate beside the estimator; and an estimate where there is none.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant};
 

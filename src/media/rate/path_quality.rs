@@ -1,4 +1,6 @@
 //! What transport-wide feedback tells of the way to a peer.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -1,4 +1,6 @@
 //! What is sent again.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::Instant;
 

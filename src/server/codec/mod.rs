@@ -1,4 +1,6 @@
 //! What a connection speaks, between its text and the hub. Pure.
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
 pub(super) mod descriptions;
 pub(super) mod framing;

@@ -1,4 +1,6 @@
 //! Where the pictures of a room stand in one window.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 /// A place in the window, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,6 @@
 //! Which peers share an encode: at most [`RUNGS`], each at the rate of the slowest on it.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,6 @@
 //! Whether a peer is sent an encoded source as it is.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant};
 

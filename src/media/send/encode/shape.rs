@@ -1,4 +1,6 @@
 //! What a picture is made like at a bitrate: as large and as often as it can be made well.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 /// Bits for each pixel that a picture takes to look well; less, and it is made less often, then smaller.
 const BITS_PER_PIXEL: f64 = 0.03;
