@@ -1,6 +1,6 @@
 //! Errors of the media layer.
 
-use super::inventory;
+use super::packages;
 use crate::sdp::Kind;
 
 /// What went wrong in the media layer.
@@ -11,7 +11,7 @@ pub enum MediaError {
     #[error("GStreamer does not start: {0}")]
     Init(String),
     /// An element is not installed.
-    #[error("the GStreamer element '{element}' is missing; {}", inventory::advice(.element))]
+    #[error("the GStreamer element '{element}' is missing; {}", packages::advice(.element))]
     MissingElement {
         /// Its name.
         element: String,

@@ -1,11 +1,13 @@
 //! GStreamer's ground: its start and end, pipelines and their texts, elements and devices of this machine.
 
+pub(crate) mod elements;
 pub mod error;
 mod init;
 pub mod inventory;
 pub(crate) mod isolated_bin;
 pub mod launch;
 pub mod level;
+pub mod packages;
 pub mod pipeline;
 pub(crate) mod rtp;
 

@@ -66,20 +66,17 @@ pub(crate) fn wait_for_all(patience: Duration) -> usize {
     RUNNING.wait(patience)
 }
 
-/// What is not shown or played yet waits in a pipeline's source, which lets the oldest go where it is too much: as long as
-/// the pipeline's latency, and so much more, for what waited for a packet that was lost comes all at once.
-const SPARE: gst::ClockTime =
-    gst::ClockTime::from_mseconds(crate::media::receive::playout_delay::REPAIR_MOST.as_millis() as u64);
-
-/// Lets all wait in that source that is to wait, whatever the latency becomes. See [`SPARE`].
-pub(crate) fn hold_for_latency(source: &gst_app::AppSrc) {
+/// Lets `source` hold media for the pipeline's latency, whatever the latency becomes, and for `spare` more: packets that
+/// waited for a lost one arrive all at once. Older media is dropped.
+pub(crate) fn hold_for_latency(source: &gst_app::AppSrc, spare: Duration) {
+    let spare = gst::ClockTime::try_from(spare).unwrap_or(gst::ClockTime::MAX);
     let Some(pad) = source.static_pad("src") else { return };
     let weak = source.downgrade();
     pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
         if let Some(gst::EventView::Latency(event)) = info.event().map(|event| event.view())
             && let Some(source) = weak.upgrade()
         {
-            source.set_max_time(event.latency() + SPARE);
+            source.set_max_time(event.latency() + spare);
         }
         gst::PadProbeReturn::Ok
     });

@@ -121,3 +121,15 @@ pub(crate) fn depayloader(codec: Codec) -> &'static str {
         Codec::Pcma => "rtppcmadepay",
     }
 }
+
+/// Returns the first byte of a packet, which distinguishes DTLS, RTP and STUN on one path (RFC 7983, 7).
+pub(crate) fn first_byte(packet: &gst::BufferRef) -> Option<u8> {
+    let mut first = [0];
+    packet.copy_to_slice(0, &mut first).is_ok().then_some(first[0])
+}
+
+/// Returns the retransmission request (NACK) at a probe, if the probed event is one; its `seqnum` names the packet.
+pub(crate) fn retransmission_request<'a>(info: &'a gst::PadProbeInfo<'_>) -> Option<&'a gst::StructureRef> {
+    let request = info.event().and_then(|event| event.structure());
+    request.filter(|request| request.name() == "GstRTPRetransmissionRequest")
+}

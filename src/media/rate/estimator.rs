@@ -10,6 +10,7 @@ use gst::prelude::*;
 use super::correction::{ByLoss, Correction};
 use super::path_quality::{Passed, Seen, Way};
 use super::retransmissions::Repeats;
+use crate::media::gst::{elements, rtp};
 
 /// Between two looks at the estimate.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
@@ -186,12 +187,12 @@ impl Congestion {
         /// What is lost is often lost together.
         const APART: Duration = Duration::from_millis(3);
         let own = Arc::downgrade(self);
-        crate::media::webrtc::transport::with_each(webrtc, &["rtprtxsend"], move |element| {
+        elements::on_added(webrtc, &["rtprtxsend"], move |element| {
             let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
             let Some(pad) = element.static_pad("src") else { return };
             pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
                 let (Some(own), Some(request)) =
-                    (own.upgrade(), crate::media::webrtc::transport::repeat_request(info))
+                    (own.upgrade(), rtp::retransmission_request(info))
                 else {
                     return gst::PadProbeReturn::Ok;
                 };

@@ -4,13 +4,13 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::playout_delay::{Delays, Late, Sample};
+use super::playout_delay::{Delays, Late, Latency, Playout, Sample};
 use crate::media::gst::pipeline::running_time;
-use crate::media::webrtc::transport::repeat_request;
+use crate::media::gst::rtp;
 
 /// One of them.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl Buffer {
         });
         let buffer = self.clone();
         sink.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-            if let Some(Ok(number)) = repeat_request(info).map(|request| request.get::<u32>("seqnum")) {
+            if let Some(Ok(number)) = rtp::retransmission_request(info).map(|request| request.get::<u32>("seqnum")) {
                 buffer.requests().ask(running_time().into(), number as u16);
             }
             gst::PadProbeReturn::Ok
@@ -118,13 +118,17 @@ impl Requests {
 #[derive(Debug)]
 pub(crate) struct JitterBuffers {
     all: Mutex<Vec<Arc<Buffer>>>,
+    /// Delays that the buffers have now.
     delays: Mutex<Delays>,
+    playout: Mutex<Playout>,
 }
 
 impl JitterBuffers {
     /// Those that this webrtcbin makes from now on.
-    pub(crate) fn of(webrtc: &gst::Element, delays: Delays) -> Arc<Self> {
-        let buffers = Arc::new(Self { all: Mutex::default(), delays: Mutex::new(delays) });
+    pub(crate) fn of(webrtc: &gst::Element, latency: Latency) -> Arc<Self> {
+        let playout = Playout::new(latency);
+        let delays = Mutex::new(playout.delays());
+        let buffers = Arc::new(Self { all: Mutex::default(), delays, playout: Mutex::new(playout) });
         let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
         if let Some(rtpbin) = rtpbin {
             let made = buffers.clone();
@@ -163,9 +167,16 @@ impl JitterBuffers {
         self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
     }
 
-    /// Returns whether any jitter buffer exists, that is, whether media was received.
-    pub(crate) fn is_any(&self) -> bool {
-        !self.all().is_empty()
+    /// Reads the statistics of the buffers, and sets the delays that follow from them and from the `round_trip`.
+    pub(crate) fn follow(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
+        let sample = self.sample(round_trip);
+        let mut playout = self.playout.lock().unwrap_or_else(PoisonError::into_inner);
+        self.set(webrtc, playout.update(Instant::now(), sample));
+    }
+
+    /// Returns the playout delay in ms; `None` before media is received.
+    pub(crate) fn playout_ms(&self) -> Option<u32> {
+        (!self.all().is_empty()).then(|| self.delays().playout.as_millis() as u32)
     }
 
     /// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
@@ -189,7 +200,7 @@ impl JitterBuffers {
     }
 
     /// From now on they wait so long.
-    pub(crate) fn set(&self, webrtc: &gst::Element, delays: Delays) {
+    fn set(&self, webrtc: &gst::Element, delays: Delays) {
         let before = {
             let mut now = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
             std::mem::replace(&mut *now, delays)
@@ -203,7 +214,7 @@ impl JitterBuffers {
     }
 
     /// How long they wait.
-    pub(crate) fn delays(&self) -> Delays {
+    fn delays(&self) -> Delays {
         *self.delays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -224,7 +235,7 @@ impl JitterBuffers {
     }
 
     /// What they tell by now.
-    pub(crate) fn sample(&self, round_trip: Option<Duration>) -> Sample {
+    fn sample(&self, round_trip: Option<Duration>) -> Sample {
         let mut all = Sample { round_trip, ..Sample::default() };
         for (buffer, element) in self.all() {
             let stats = element.property::<gst::Structure>("stats");
@@ -293,7 +304,8 @@ mod tests {
         let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
         let ms = Duration::from_millis;
         let delays = |playout, repair| Delays { playout: ms(playout), repair: ms(repair), retry: ms(145) };
-        let buffers = JitterBuffers::of(&webrtc, delays(10, 360));
+        let buffers = JitterBuffers::of(&webrtc, Latency::Auto);
+        buffers.set(&webrtc, delays(10, 360));
         let make = || gst::ElementFactory::make("rtpjitterbuffer").build().unwrap();
         let (pictures, sound) = (make(), make());
         buffers.add(&pictures, 1);

@@ -262,7 +262,7 @@ fn play(
         })
         .detach();
     });
-    pipeline::hold_for_latency(&appsrc);
+    pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
     if setting.kind == Kind::Video {
         show_first_at_once(&appsrc);
     }

@@ -3,11 +3,7 @@
 //! only where that is often is all the rest made to wait for it.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-use super::jitter_buffers::JitterBuffers;
-use crate::media::webrtc::stats::Stats;
 
 /// What comes begins to wait, and the least that it does: packets of one picture come one after another.
 pub const LEAST: Duration = Duration::from_millis(10);
@@ -150,6 +146,11 @@ impl Playout {
         Self { delays, fixed, window: VecDeque::new(), too_late: 0, shorten: None, grown: None }
     }
 
+    /// Returns the delays as they are now.
+    pub fn delays(&self) -> Delays {
+        self.delays
+    }
+
     /// Takes what the jitter buffers tell by now; the delays to set.
     pub fn update(&mut self, now: Instant, sample: Sample) -> Delays {
         if self.fixed.is_none() {
@@ -199,40 +200,6 @@ impl Playout {
             self.delays.playout -= STEP.max(eighth).min(delay - wanted);
             self.shorten = Some(now + PAUSE);
         }
-    }
-}
-
-/// The delays of one webrtcbin.
-#[derive(Debug)]
-pub(crate) struct Delay {
-    buffers: Arc<JitterBuffers>,
-    playout: Mutex<Playout>,
-}
-
-impl Delay {
-    pub(crate) fn of(webrtc: &gst::Element, latency: Latency) -> Self {
-        let playout = Playout::new(latency);
-        let buffers = JitterBuffers::of(webrtc, playout.delays);
-        Self { buffers, playout: Mutex::new(playout) }
-    }
-
-    /// The jitter buffers.
-    pub(crate) fn buffers(&self) -> &Arc<JitterBuffers> {
-        &self.buffers
-    }
-
-    /// Looks at the jitter buffers, and sets how long they wait.
-    pub(crate) fn follow(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
-        let sample = self.buffers.sample(round_trip);
-        let mut playout = self.playout.lock().unwrap_or_else(PoisonError::into_inner);
-        self.buffers.set(webrtc, playout.update(Instant::now(), sample));
-    }
-
-    /// What was asked for again, and what came; and how long what comes waits.
-    pub(crate) fn add_to(&self, stats: &mut Stats) {
-        (stats.packets_requested, stats.packets_recovered) = self.buffers.repaired();
-        let delay = self.buffers.delays().playout.as_millis() as u32;
-        stats.delay_ms = self.buffers.is_any().then_some(delay);
     }
 }
 

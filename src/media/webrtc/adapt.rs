@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::state::{State, lock};
 use super::stats::Reports;
 use crate::media::rate::estimator::{Congestion, LOOK, Shares};
-use crate::media::receive::playout_delay::Delay;
+use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::send::stream::Stream;
 use crate::sdp::Kind;
 
@@ -26,7 +26,7 @@ pub(super) async fn run(
     state: Weak<Mutex<State>>,
     webrtc: gst::glib::WeakRef<gst::Element>,
     congestion: Arc<Congestion>,
-    (delay, fec): (Arc<Delay>, bool),
+    (buffers, fec): (Arc<JitterBuffers>, bool),
 ) {
     loop {
         smol::Timer::after(LOOK).await;
@@ -36,7 +36,7 @@ pub(super) async fn run(
         }
         let reports = Reports::of(&webrtc);
         let lost = reports.lost;
-        delay.follow(&webrtc, reports.round_trip());
+        buffers.follow(&webrtc, reports.round_trip());
         let mut state = lock(&state);
         // Each estimator hears of all that the connection sends.
         let found =

@@ -1,12 +1,10 @@
-//! What a connection is to carry, and what happens to it.
+//! Media, data channels and paths that a connection is opened with.
 
-use super::data_channel::{Channel, ChannelConfig};
-use super::transport::IceConfig;
+use super::data_channel::ChannelConfig;
+use super::transport::ice::IceConfig;
 use crate::media::receive::playout_delay::Latency;
-use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;
 use crate::sdp::{Codec, Kind};
-use crate::session::ConnectionState;
 
 /// What a connection is to carry.
 #[derive(Debug, Clone, Default)]
@@ -42,36 +40,4 @@ impl PeerConfig {
         let sends = |kind| self.streams.iter().any(|stream| stream.has(kind));
         Kind::ALL.into_iter().filter(|kind| sends(*kind) || self.receives(*kind)).collect()
     }
-}
-
-/// What happens to a connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PeerEvent {
-    /// A candidate of ours: the m-line's index and the attribute.
-    LocalCandidate(u32, String),
-    /// The connection's state changed.
-    Connection(ConnectionState),
-    /// The peer sends a stream, for the first time or again.
-    Track(Track),
-    /// The peer no longer sends this stream.
-    TrackEnded(Track),
-    /// The first frame of a stream came.
-    FirstFrame {
-        /// Its codec.
-        codec: Codec,
-        /// Width and height of a picture.
-        size: Option<(u32, u32)>,
-        /// Since the connection was opened.
-        after: std::time::Duration,
-    },
-    /// A stream of this codec contains data that cannot be read; the data is left out and the rest continues. Sent once
-    /// for each stream.
-    Broken(Codec),
-    /// A data channel can be written to.
-    Channel(Channel),
-    /// The peer's certificate is not the one that its description names: somebody sits between.
-    Forged,
-    /// The pipeline failed; the call cannot go on.
-    Failed(String),
 }

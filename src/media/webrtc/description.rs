@@ -3,8 +3,10 @@
 use gst::prelude::*;
 use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 
-use super::peer::{Peer, PeerEvent, lock, report_of_peer};
-use super::{data_channel, transceivers};
+use super::events::PeerEvent;
+use super::peer::Peer;
+use super::state::{lock, report_of_peer};
+use super::{channels, transceivers};
 use crate::media::gst::error::MediaError;
 use crate::media::receive::track;
 use crate::media::send::stream::Stream;
@@ -47,7 +49,7 @@ impl Peer {
         })?;
         if first {
             for config in self.config.chat.iter().chain(&wanted) {
-                data_channel::open(&self.webrtc, &self.state, &self.events, config)?;
+                channels::open(&self.webrtc, &self.state, &self.events, config)?;
             }
         }
         Ok(())

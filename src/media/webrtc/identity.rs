@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 use gst::glib::WeakRef;
 use smol::channel::Sender as EventSender;
 
-use super::peer::PeerEvent;
+use super::events::PeerEvent;
 use super::state::{State, lock, report};
-use super::transport::{self, DataGate, Identity};
+use super::stats;
+use super::transport::data_gate::DataGate;
+use super::transport::dtls::{self, Identity};
 use crate::session::ConnectionState;
 
 /// Interval of the checks for a certificate.
@@ -29,11 +31,11 @@ pub(super) async fn connected(
         let (Some(webrtc), Some(shared)) = (webrtc.upgrade(), state.upgrade()) else { return };
         let named = lock(&shared).fingerprints.clone();
         // webrtcbin (before 1.28.5) accepts any certificate.
-        match transport::identify(&webrtc, &named) {
+        match dtls::identify(&webrtc, &named) {
             Identity::Named => {
                 welcome(&shared, &data, &events);
                 drop(shared);
-                let path = super::stats::candidate_types(&webrtc).await;
+                let path = stats::candidate_types(&webrtc).await;
                 if let Some(state) = state.upgrade() {
                     lock(&state).path = path;
                 }

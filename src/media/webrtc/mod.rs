@@ -1,9 +1,11 @@
 //! Connections with peers, each around a webrtcbin of its own.
 
 mod adapt;
+mod channels;
 mod config;
 pub mod data_channel;
 mod description;
+mod events;
 mod identity;
 pub mod peer;
 mod state;

@@ -10,18 +10,20 @@ use gst_webrtc::{
 };
 use smol::channel::Sender as EventSender;
 
-pub use super::config::{PeerConfig, PeerEvent};
-use super::data_channel;
-use super::data_channel::ChannelConfig;
-use super::state::report;
-pub(super) use super::state::{State, lock, report_of_peer};
+pub use super::config::PeerConfig;
+pub use super::events::PeerEvent;
+use super::data_channel::{self, ChannelConfig};
+use super::state::{State, lock, report, report_of_peer};
+use super::{adapt, channels, identity};
+use super::stats::Reports;
 pub use super::stats::Stats;
 use super::transport::certificate::Certificate;
-use super::transport::{self, handshake, source_limit};
+use super::transport::data_gate::DataGate;
+use super::transport::{dtls, handshake, ice, rtp_session, shutdown, source_limit};
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::media::rate::estimator::Congestion;
-use crate::media::receive::playout_delay::Delay;
+use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::receive::track;
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
@@ -41,7 +43,7 @@ pub struct Peer {
     pub(super) certificate: Certificate,
     pub(super) events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
-    delay: Arc<Delay>,
+    buffers: Arc<JitterBuffers>,
     congestion: Arc<Congestion>,
     _adapts: smol::Task<()>,
     pub(super) owned: Owned,
@@ -55,9 +57,9 @@ impl Peer {
         let missing = |_| MediaError::MissingElement { element: "webrtcbin".to_owned() };
         let webrtc = gst::ElementFactory::make("webrtcbin").build().map_err(missing)?;
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
-        transport::set_up_ice(&webrtc, &config.ice);
-        transport::set_up_rtp(&webrtc);
-        let delay = Arc::new(Delay::of(&webrtc, config.latency));
+        ice::set_up(&webrtc, &config.ice);
+        rtp_session::set_up(&webrtc);
+        let buffers = JitterBuffers::of(&webrtc, config.latency);
         pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
@@ -71,27 +73,27 @@ impl Peer {
                 report(&bus_events, PeerEvent::Failed(format!("{reason} ({element})")));
             }
         });
-        let owned = owned.with_end(transport::close_dtls, transport::finish_work);
+        let owned = owned.with_end(shutdown::close_dtls, shutdown::finish_work);
         handshake::send_again(&webrtc);
         source_limit::bound(&webrtc);
-        let packets = transport::count_packets(&webrtc);
-        let data = transport::DataGate::before(&webrtc);
-        data_channel::Elements::watch(&webrtc);
+        let packets = rtp_session::count_packets(&webrtc);
+        let data = DataGate::before(&webrtc);
+        data_channel::Teardown::watch(&webrtc);
         let certificate = Certificate::make()?;
         certificate.give_to(&webrtc);
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
-        let (start, most) = super::adapt::rates(&config.streams);
+        let (start, most) = adapt::rates(&config.streams);
         let congestion = Arc::new(Congestion::of(start, most));
         congestion.limit_repeats(&webrtc);
-        let _adapts = smol::spawn(super::adapt::run(
+        let _adapts = smol::spawn(adapt::run(
             Arc::downgrade(&state),
             webrtc.downgrade(),
             congestion.clone(),
-            (delay.clone(), config.fec),
+            (buffers.clone(), config.fec),
         ));
         let peer =
-            Self { state, webrtc, config, certificate, events, packets, delay, congestion, _adapts, owned };
+            Self { state, webrtc, config, certificate, events, packets, buffers, congestion, _adapts, owned };
         peer.listen(data);
         peer.owned.play()?;
         Ok(peer)
@@ -141,7 +143,7 @@ impl Peer {
 
     /// Opens a data channel; whether it takes an offer of ours first.
     pub fn open_channel(&self, config: &ChannelConfig) -> Result<bool, MediaError> {
-        data_channel::open(&self.webrtc, &self.state, &self.events, config)?;
+        channels::open(&self.webrtc, &self.state, &self.events, config)?;
         Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
     }
 
@@ -236,15 +238,16 @@ impl Peer {
         }
         (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
-        let reports = super::stats::Reports::of(&self.webrtc);
+        let reports = Reports::of(&self.webrtc);
         (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
         stats.network_kbps = stats.video_kbps.and(self.congestion.known()).map(|rate| rate / 1000);
-        self.delay.add_to(&mut stats);
-        stats.packets_repaired = transport::repaired(&self.webrtc);
+        (stats.packets_requested, stats.packets_recovered) = self.buffers.repaired();
+        stats.delay_ms = self.buffers.playout_ms();
+        stats.packets_repaired = rtp_session::repaired(&self.webrtc);
         stats
     }
 
-    fn listen(&self, data: Arc<transport::DataGate>) {
+    fn listen(&self, data: Arc<DataGate>) {
         let events = self.events.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
@@ -267,7 +270,7 @@ impl Peer {
                     let (webrtc, of, data, events) =
                         (webrtc.downgrade(), of.clone(), data.clone(), events.clone());
                     drop(state);
-                    smol::spawn(super::identity::connected(webrtc, of, data, events)).detach();
+                    smol::spawn(identity::connected(webrtc, of, data, events)).detach();
                 }
                 WebRTCPeerConnectionState::Failed => {
                     report(&events, PeerEvent::Connection(ConnectionState::Failed));
@@ -282,7 +285,7 @@ impl Peer {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         let (config, pipeline, opened) =
             (self.config.clone(), self.owned.pipeline().downgrade(), Instant::now());
-        let buffers = self.delay.buffers().clone();
+        let buffers = self.buffers.clone();
         self.webrtc.connect_pad_added(move |_, pad| {
             let (Some(pipeline), Some(state)) = (pipeline.upgrade(), state.upgrade()) else { return };
             if pad.direction() != gst::PadDirection::Src {
@@ -292,7 +295,7 @@ impl Peer {
             buffers.tell_playout(pad);
             let (first, of) = (events.clone(), Arc::downgrade(&state));
             let (faults, faulty) = (events.clone(), Arc::downgrade(&state));
-            let has_room = lock(&state).tracks.len() < transport::MAX_STREAMS;
+            let has_room = lock(&state).tracks.len() < rtp_session::MAX_STREAMS;
             let linked = track::link(
                 &pipeline,
                 pad,
@@ -332,7 +335,7 @@ impl Peer {
             let webrtc = args.first()?.get::<gst::Element>().ok()?;
             let channel = args.get(1)?.get::<WebRTCDataChannel>().ok()?;
             if let Some(state) = state.upgrade() {
-                data_channel::adopt(&webrtc, &state, &events, channel);
+                channels::adopt(&webrtc, &state, &events, channel);
             }
             None
         });
@@ -340,7 +343,7 @@ impl Peer {
 
     /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
     pub(super) fn watch_dtls(&self) {
-        for transport in transport::dtls(&self.webrtc) {
+        for transport in dtls::transports(&self.webrtc) {
             let mut state = lock(&self.state);
             if state.watched.iter().any(|watched| watched.upgrade().as_ref() == Some(&transport)) {
                 continue;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use smol::channel::{Receiver, Sender as EventSender, bounded};
 
 use super::data_channel::{Channel, ChannelConfig, MAX_CHANNELS};
-use super::peer::PeerEvent;
+use super::events::PeerEvent;
 use super::transceivers::Sender;
 use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;

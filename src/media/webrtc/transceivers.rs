@@ -3,7 +3,7 @@
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
-use super::peer::PeerConfig;
+use super::config::PeerConfig;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::{launch, rtp};
 use crate::media::rate::estimator::{Estimator, Found};

@@ -10,7 +10,7 @@ use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::Sender;
 
-use super::concealment;
+use super::{concealment, playout_delay};
 use super::output::Output;
 use super::recorder::{Input as RecordInput, Recorded, Recorder};
 use super::track::Track;
@@ -176,7 +176,7 @@ impl Mixer {
             let counters = track.counters.clone();
             level::watch(&pad, move |samples| counters.meter.take(samples));
         }
-        pipeline::hold_for_latency(&appsrc);
+        pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
         let pipeline = self.owned.pipeline();
         let mut inputs = self.lock();
         pipeline.add(&bin).map_err(|_| failed("add"))?;

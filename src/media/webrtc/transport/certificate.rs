@@ -1,6 +1,7 @@
 //! The certificate of one connection, of P-256: that takes less than a millisecond to make, where webrtcbin's own of RSA
 //! takes 100 to 350. (Its DTLS elements make one of those in any case, once in a process: see [`crate::media::gst::warm_up`].)
 
+use crate::media::gst::elements;
 use crate::media::gst::error::MediaError;
 use crate::sdp::fingerprint::{Fingerprint, Hash};
 
@@ -35,7 +36,7 @@ impl Certificate {
         use gst::prelude::*;
         let pem = self.pem.clone();
         let kinds = &["dtlsdec", "dtlssrtpdec"];
-        super::with_each(webrtc, kinds, move |element| element.set_property("pem", &pem));
+        elements::on_added(webrtc, kinds, move |element| element.set_property("pem", &pem));
     }
 
     /// The description that webrtcbin made, with this fingerprint: its own (1.22) hashes the key, too.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use crate::media::webrtc::transport;
+use crate::media::gst::{elements, rtp};
 
 /// When a datagram is sent again, after it was sent; then it is OpenSSL's turn. Who has it already drops it as a replay
 /// (RFC 6347, 4.1.2.6), so that nothing but the repeat is in vain.
@@ -44,12 +44,12 @@ fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
 
 /// Whether a datagram is of a handshake: handshake and change_cipher_spec (RFC 6347, 4.1), nothing else.
 fn is_handshake(buffer: &gst::BufferRef) -> bool {
-    matches!(transport::first_byte(buffer), Some(20 | 22))
+    matches!(rtp::first_byte(buffer), Some(20 | 22))
 }
 
 /// Sends the handshakes of a webrtcbin again, where they leave it.
 pub(crate) fn send_again(webrtc: &gst::Element) {
-    transport::with_each(webrtc, &["nicesink"], |element| {
+    elements::on_added(webrtc, &["nicesink"], |element| {
         element.static_pad("sink").iter().for_each(repeat);
     });
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use super::with_each;
+use crate::media::gst::elements;
 use crate::media::gst::pipeline::running_time;
 
 /// Maximum number of sources at a time; a stream and its retransmissions have one each.
@@ -79,14 +79,14 @@ pub(crate) fn bound(webrtc: &gst::Element) {
     };
     let admits = Arc::new(admits);
     let reports = admits.clone();
-    with_each(webrtc, &["nicesrc"], move |element| {
+    elements::on_added(webrtc, &["nicesrc"], move |element| {
         if let Some(pad) = element.static_pad("src") {
             let admits = admits.clone();
             filter(&pad, move |bytes| admits(of_encrypted(bytes)));
         }
     });
     // SSRCs inside RTCP reports are encrypted up to this element.
-    with_each(webrtc, &["srtpdec"], move |element| {
+    elements::on_added(webrtc, &["srtpdec"], move |element| {
         if let Some(pad) = element.static_pad("rtcp_src") {
             let admits = reports.clone();
             filter(&pad, move |bytes| admits(of_reports(bytes)));

@@ -12,7 +12,7 @@ use gst::glib::WeakRef;
 use gst::prelude::*;
 use gst_webrtc::WebRTCDataChannel;
 
-use crate::media::webrtc::transport;
+use crate::media::gst::elements;
 
 /// How long after its end webrtcbin may still have something to do with a channel.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -21,10 +21,10 @@ const BIN: &str = "WebRTCErrorIgnoreBin";
 
 /// The channels of a webrtcbin with their elements.
 #[derive(Debug)]
-pub(crate) struct Elements {
+pub(crate) struct Teardown {
     webrtc: WeakRef<gst::Element>,
     channels: Mutex<Vec<OfChannel>>,
-    /// Elements are taken out one after another: the pool of threads for that keeps as many as it once needed.
+    /// Teardown are taken out one after another: the pool of threads for that keeps as many as it once needed.
     turn: smol::lock::Mutex<()>,
 }
 
@@ -39,15 +39,15 @@ struct OfChannel {
     stream: Arc<Mutex<WeakRef<gst::Pad>>>,
 }
 
-impl Elements {
+impl Teardown {
     /// For the data channels that this webrtcbin will have.
     pub(crate) fn watch(webrtc: &gst::Element) {
-        let elements = Arc::new(Self {
+        let own = Arc::new(Self {
             webrtc: webrtc.downgrade(),
             channels: Mutex::default(),
             turn: Default::default(),
         });
-        let held = elements.clone();
+        let held = own.clone();
         webrtc.connect("prepare-data-channel", false, move |args| {
             held.hold(args.get(1)?.get::<WebRTCDataChannel>().ok()?);
             None
@@ -56,11 +56,11 @@ impl Elements {
         webrtc.connect("element-added", false, move |args| {
             let element = args.get(1)?.get::<gst::Element>().ok()?;
             if element.type_().name() == BIN {
-                elements.add(element);
+                own.add(element);
             }
             None
         });
-        transport::with_each(webrtc, &["sctpdec"], |decoder| {
+        elements::on_added(webrtc, &["sctpdec"], |decoder| {
             decoder.connect_pad_added(|_, pad| drop_what_nobody_takes(pad));
         });
     }
@@ -132,7 +132,7 @@ impl OfChannel {
         let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
         let left = stream.filter(|pad| !pad.is_linked()).and_then(|pad| Some((pad.parent_element()?, pad)));
         let other = || {
-            let encoder = transport::elements(&webrtc.upgrade()?, "sctpenc").into_iter().next()?;
+            let encoder = elements::all_of(&webrtc.upgrade()?, "sctpenc").into_iter().next()?;
             let pad = encoder.request_pad_simple(&format!("sink_{}", self.channel.id()))?;
             Some((encoder, pad))
         };
@@ -253,8 +253,8 @@ mod tests {
         }
         smol::block_on(async {
             let (ours, peer) = (End::new(), Arc::new(End::new()));
-            Elements::watch(&ours.1);
-            Elements::watch(&peer.1);
+            Teardown::watch(&ours.1);
+            Teardown::watch(&peer.1);
             ours.gives_candidates_to(&peer);
             peer.gives_candidates_to(&ours);
             let (said, heard) = unbounded();

@@ -1,0 +1,244 @@
+//! One data channel: messages out, as fast as the network accepts them, and messages in, with a bound on their size in
+//! memory.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gst::glib;
+use gst::prelude::*;
+use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
+use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::future::or;
+
+use crate::media::gst::elements;
+
+/// The most that waits to be read, in bytes, each message counted a little longer than it is.
+const MAX_WAITING: usize = 32 * 1024 * 1024;
+const MESSAGE_COST: usize = 64;
+/// Senders wait while more than `HIGH` bytes are on their way, until no more than `LOW` are.
+const HIGH: u64 = 1024 * 1024;
+const LOW: u64 = 256 * 1024;
+/// How long a peer has to take what is on its way when a channel ends.
+const DELIVERY: Duration = Duration::from_secs(10);
+/// For so long after a channel was closed its connection must stand: one that ends takes its channels with
+/// it, and closes them in the same way, whatever was still to be sent.
+const STANDS: Duration = Duration::from_millis(500);
+/// How often it is looked whether all is sent.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// What goes over a data channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Message {
+    /// UTF-8.
+    Text(String),
+    /// Bytes.
+    Binary(Vec<u8>),
+}
+
+impl Message {
+    /// The message's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    fn cost(&self) -> usize {
+        self.as_bytes().len() + MESSAGE_COST
+    }
+}
+
+/// A data channel with a peer. Clones are the same channel.
+#[derive(Debug, Clone)]
+pub struct Channel {
+    inner: WebRTCDataChannel,
+    webrtc: glib::WeakRef<gst::Element>,
+    inbox: Receiver<Message>,
+    arriving: Sender<Message>,
+    waiting: Arc<AtomicUsize>,
+    /// Closed when the channel is.
+    closed: Receiver<()>,
+    closing: Sender<()>,
+    /// The peer, or both sides, closed it.
+    in_order: Arc<AtomicBool>,
+    low: Receiver<()>,
+    /// Closed when the connection is over.
+    over: Receiver<()>,
+    /// Our side sends nothing more.
+    finishing: Arc<AtomicBool>,
+}
+
+impl Channel {
+    pub(crate) fn new(webrtc: &gst::Element, inner: WebRTCDataChannel, over: Receiver<()>) -> Self {
+        let (arriving, inbox) = unbounded();
+        let (closing, closed) = bounded(1);
+        let (is_low, low) = bounded(1);
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let in_order = Arc::new(AtomicBool::new(false));
+        let takes = {
+            let (arriving, waiting) = (arriving.clone(), waiting.clone());
+            // Nothing here can make the peer slower: what nobody reads has to end somewhere.
+            move |channel: &WebRTCDataChannel, message: Message| {
+                let cost = message.cost();
+                if waiting.fetch_add(cost, Ordering::Relaxed) + cost > MAX_WAITING {
+                    tracing::warn!("a data channel is closed: nobody reads what comes over it");
+                    arriving.close();
+                    channel.close();
+                } else {
+                    let _ = arriving.try_send(message);
+                }
+            }
+        };
+        let on_text = takes.clone();
+        inner.connect_on_message_string(move |channel, text| {
+            on_text(channel, Message::Text(text.unwrap_or_default().to_owned()));
+        });
+        inner.connect_on_message_data(move |channel, bytes| {
+            takes(channel, Message::Binary(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default()));
+        });
+        inner.set_buffered_amount_low_threshold(LOW);
+        inner.connect_on_buffered_amount_low(move |_| {
+            let _ = is_low.try_send(());
+        });
+        let (ends, signals, orderly) = (arriving.clone(), closing.clone(), in_order.clone());
+        inner.connect_on_close(move |_| {
+            orderly.store(true, Ordering::Relaxed);
+            ends.close();
+            signals.close();
+        });
+        Self {
+            inner,
+            webrtc: webrtc.downgrade(),
+            inbox,
+            arriving,
+            waiting,
+            closed,
+            closing,
+            in_order,
+            low,
+            over,
+            finishing: Arc::default(),
+        }
+    }
+
+    /// Returns whether this is webrtcbin's channel `inner`.
+    pub(crate) fn is(&self, inner: &WebRTCDataChannel) -> bool {
+        self.inner == *inner
+    }
+
+    /// Its name.
+    pub fn label(&self) -> String {
+        self.inner.label().map(|label| label.to_string()).unwrap_or_default()
+    }
+
+    /// Messages can be sent.
+    pub fn is_open(&self) -> bool {
+        self.inner.ready_state() == ChannelState::Open
+            && !self.closed.is_closed()
+            && !self.finishing.load(Ordering::Relaxed)
+    }
+
+    /// Sends a message at once, however much waits; false where the channel is not open.
+    pub fn try_send(&self, message: &Message) -> bool {
+        self.is_open()
+            && match message {
+                Message::Text(text) => self.inner.send_string_full(Some(text)).is_ok(),
+                Message::Binary(bytes) => self.inner.send_data_full(Some(&glib::Bytes::from(bytes))).is_ok(),
+            }
+    }
+
+    /// Sends a message as soon as not too much is on its way; false where the channel is not open.
+    pub async fn send(&self, message: &Message) -> bool {
+        while self.inner.buffered_amount() > HIGH && self.is_open() {
+            or(
+                async {
+                    let _ = self.low.recv().await;
+                },
+                self.wait_for_end(),
+            )
+            .await;
+        }
+        self.try_send(message)
+    }
+
+    /// The next message; none when the channel is closed and all was read.
+    pub async fn receive(&self) -> Option<Message> {
+        let message = self.inbox.recv().await.ok()?;
+        self.waiting.fetch_sub(message.cost(), Ordering::Relaxed);
+        Some(message)
+    }
+
+    /// Done when the channel is closed.
+    pub async fn wait_for_end(&self) {
+        let _ = self.closed.recv().await;
+    }
+
+    /// Whether it was closed as one closes a channel, and not lost with the connection. Takes a moment.
+    pub async fn ended_in_order(&self) -> bool {
+        let stands = async {
+            smol::Timer::after(STANDS).await;
+            true
+        };
+        let ends = async {
+            let _ = self.over.recv().await;
+            false
+        };
+        self.in_order.load(Ordering::Relaxed) && or(stands, ends).await
+    }
+
+    /// Closes the channel when all is sent; whether the peer has it all by then. Its SCTP says so by
+    /// closing the other direction, which comes after the last message (RFC 6525, 5.2.2).
+    pub async fn finish(&self) -> bool {
+        let late = async {
+            smol::Timer::after(DELIVERY).await;
+            // webrtcbin (1.22) may, now and then, close a channel without the peer's hearing of it. Our side is done,
+            // and who waits for that does not wait for ever; whether the peer has it all is not known.
+            self.in_order.store(self.inner.buffered_amount() == 0, Ordering::Relaxed);
+            self.end();
+            false
+        };
+        let delivered = async {
+            self.finishing.store(true, Ordering::Relaxed);
+            while self.inner.buffered_amount() > 0 && !self.closed.is_closed() {
+                smol::Timer::after(LOOK).await;
+            }
+            self.settle().await;
+            self.inner.close();
+            self.wait_for_end().await;
+            self.in_order.load(Ordering::Relaxed)
+        };
+        or(delivered, late).await
+    }
+
+    /// Waits until SCTP has what left the channel's queue. webrtcbin counts a message as sent when it begins to hand it
+    /// over, which waits for room; and closing takes the way from under it.
+    async fn settle(&self) {
+        // Between the count and the beginning of the way lies a moment: it is looked twice.
+        for _ in 0..2 {
+            smol::Timer::after(LOOK).await;
+            let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| way(&webrtc, self.inner.id())) else {
+                return;
+            };
+            let (idle, is_idle) = bounded(1);
+            pad.add_probe(gst::PadProbeType::IDLE, move |_, _| {
+                let _ = idle.try_send(());
+                gst::PadProbeReturn::Remove
+            });
+            or(async { is_idle.recv().await.unwrap_or_default() }, self.wait_for_end()).await;
+        }
+    }
+
+    /// Nothing more comes: its connection is over.
+    pub(crate) fn end(&self) {
+        self.arriving.close();
+        self.closing.close();
+    }
+}
+
+/// Where the messages of the channel of that number leave for SCTP.
+fn way(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
+    let mut encoders = elements::all_of(webrtc, "sctpenc").into_iter();
+    encoders.find_map(|encoder| encoder.static_pad(&format!("sink_{id}")))?.peer()
+}

@@ -1,0 +1,43 @@
+//! The orderly end of a connection.
+
+use gst::prelude::*;
+
+use crate::media::gst::elements;
+
+/// Whether a `dtlsenc` has a connection that can be closed.
+fn is_connected(encoder: &gst::Element) -> bool {
+    let state = encoder.property_value("connection-state");
+    gst::glib::EnumValue::from_value(&state).is_some_and(|(_, state)| state.nick() == "connected")
+}
+
+/// Sends DTLS's close_notify, by which the peer knows at once that we are gone; webrtcbin does not.
+pub(crate) fn close_dtls(pipeline: &gst::Pipeline) {
+    /// For the few bytes to leave.
+    const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
+    let mut said = false;
+    for encoder in elements::all_of(pipeline.upcast_ref(), "dtlsenc").into_iter().filter(is_connected) {
+        for pad in encoder.sink_pads() {
+            said |= pad.send_event(gst::event::Eos::new());
+        }
+    }
+    if said {
+        std::thread::sleep(LINGER);
+    }
+}
+
+/// Waits until webrtcbin has done what it was told, on its own thread: what it does while it stops, it leaves
+/// behind.
+pub(crate) fn finish_work(pipeline: &gst::Pipeline) {
+    const AT_MOST: std::time::Duration = std::time::Duration::from_secs(2);
+    let is_webrtc = |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "webrtcbin");
+    for webrtc in pipeline.iterate_elements().into_iter().filter_map(Result::ok).filter(is_webrtc) {
+        let (done, wait) = std::sync::mpsc::channel();
+        let promise = gst::Promise::with_change_func(move |_| {
+            let _ = done.send(());
+        });
+        webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
+        if wait.recv_timeout(AT_MOST).is_err() {
+            tracing::debug!("webrtcbin does not come to rest");
+        }
+    }
+}
