@@ -71,7 +71,7 @@ fn media_code(error: &crate::media::MediaError) -> u8 {
     use crate::media::MediaError;
     match error {
         MediaError::UnknownName { .. } | MediaError::Parameter(_) | MediaError::Text { .. } => 2,
-        MediaError::WebRtc(_) => 6,
+        MediaError::NothingToSend(_) | MediaError::NoEncoder { .. } | MediaError::WebRtc(_) => 6,
         MediaError::Init(_)
         | MediaError::MissingElement { .. }
         | MediaError::Source { .. }

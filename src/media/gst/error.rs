@@ -1,7 +1,7 @@
 //! Errors of the media layer.
 
 use super::packages;
-use crate::sdp::Kind;
+use crate::sdp::{Codec, Kind};
 
 /// What went wrong in the media layer.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,17 @@ pub enum MediaError {
         path: String,
         /// Reason of the failure.
         reason: String,
+    },
+    /// No source of this kind is there to be sent.
+    #[error("there is no {0} to send")]
+    NothingToSend(Kind),
+    /// Every installed encoder of a codec has failed.
+    #[error("no encoder of {codec} works here; these failed: {}", .failed.join(", "))]
+    NoEncoder {
+        /// The codec.
+        codec: Codec,
+        /// GStreamer's names of the encoders.
+        failed: Vec<&'static str>,
     },
     /// webrtcbin refused something.
     #[error("{0}")]

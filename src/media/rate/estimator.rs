@@ -191,9 +191,7 @@ impl Congestion {
             let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
             let Some(pad) = element.static_pad("src") else { return };
             pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
-                let (Some(own), Some(request)) =
-                    (own.upgrade(), rtp::retransmission_request(info))
-                else {
+                let (Some(own), Some(request)) = (own.upgrade(), rtp::retransmission_request(info)) else {
                     return gst::PadProbeReturn::Ok;
                 };
                 let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);

@@ -61,7 +61,9 @@ impl Buffer {
         });
         let buffer = self.clone();
         sink.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
-            if let Some(Ok(number)) = rtp::retransmission_request(info).map(|request| request.get::<u32>("seqnum")) {
+            if let Some(Ok(number)) =
+                rtp::retransmission_request(info).map(|request| request.get::<u32>("seqnum"))
+            {
                 buffer.requests().ask(running_time().into(), number as u16);
             }
             gst::PadProbeReturn::Ok

@@ -12,10 +12,10 @@ use crate::sdp::Codec;
 
 /// Connection of a sender to the encoder that feeds it.
 #[derive(Debug)]
-pub(crate) struct Feed {
+pub(crate) struct EncoderLink {
     link: Arc<Mutex<ConsumptionLink>>,
     encoder: Arc<Encoder>,
-    seat: Seat,
+    seat: Arc<Seat>,
     next: Option<Next>,
 }
 
@@ -33,14 +33,14 @@ impl Drop for Next {
     }
 }
 
-impl Feed {
+impl EncoderLink {
     /// Connects an appsrc to an encoder of this codec. Frames are discarded until [`Self::flow`] is called.
     pub(crate) fn start(stream: &Stream, codec: Codec, appsrc: &gst_app::AppSrc) -> Result<Self, MediaError> {
         let (seat, encoder) = stream.encoders.sit(codec)?;
         let link = encoder.producer().add_consumer(appsrc);
         let link = link.map_err(|error| MediaError::WebRtc(format!("{codec} cannot be sent: {error}")))?;
         link.set_discard(true);
-        Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat, next: None })
+        Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat: Arc::new(seat), next: None })
     }
 
     fn link(&self) -> MutexGuard<'_, ConsumptionLink> {
@@ -70,13 +70,16 @@ impl Feed {
         }
     }
 
-    /// Adapts to the bandwidth estimate (`allowed`, bit/s) and the loss (`lost`, percent), which may select another
-    /// encoder.
-    pub(crate) fn follow(&mut self, stream: &Stream, allowed: u32, lost: u32) -> Result<(), MediaError> {
+    /// Returns the sender's seat, by which [`super::encode::Encoders::follow`] finds the encoder that suits the sender.
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        self.seat.clone()
+    }
+
+    /// Changes to this encoder: at once if the encoder can make a key frame, otherwise at the source's next key frame.
+    pub(crate) fn change_to(&mut self, encoder: Arc<Encoder>) -> Result<(), MediaError> {
         if let Some(next) = self.next.take_if(|next| next.is_done.load(Ordering::Relaxed)) {
             self.encoder = next.encoder.clone();
         }
-        let encoder = stream.encoders.follow(&self.seat, allowed, lost)?;
         if Arc::ptr_eq(&encoder, &self.encoder) {
             self.next = None;
         } else if !encoder.passes() {

@@ -30,33 +30,45 @@ pub(super) async fn run(
 ) {
     loop {
         smol::Timer::after(LOOK).await;
-        let (Some(state), Some(webrtc)) = (state.upgrade(), webrtc.upgrade()) else { return };
-        if lock(&state).connected.is_none() {
+        let (Some(shared), Some(webrtc)) = (state.upgrade(), webrtc.upgrade()) else { return };
+        if lock(&shared).connected.is_none() {
             continue;
         }
         let reports = Reports::of(&webrtc);
-        let lost = reports.lost;
         buffers.follow(&webrtc, reports.round_trip());
-        let mut state = lock(&state);
+        let state = lock(&shared);
         // Each estimator hears of all that the connection sends.
         let found =
             state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
         if found.is_some() || reports.has_answer {
             congestion.hear();
         }
-        let (estimate, other) = congestion.look(found, lost);
+        let (estimate, other) = congestion.look(found, reports.lost);
         if let Some(other) = other {
             state.senders.iter().for_each(|sender| sender.go_on_from(other));
         }
         let count = |kind| state.senders.iter().filter(|s| s.kind() == kind && s.bitrate().is_some()).count();
         let (sounds, pictures) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
         let shares = Shares::of(estimate, sounds, pictures, crate::media::send::encode::SOUND);
-        for sender in &mut state.senders {
+        let lost = u32::from(reports.lost) * 100 / 256;
+        let mut served = vec![];
+        for sender in &state.senders {
             let share = if sender.kind() == Kind::Audio { shares.sound } else { shares.pictures };
             if fec && sender.kind() == Kind::Video {
-                sender.protect(u32::from(lost) * 100 / 256);
+                sender.protect(lost);
             }
-            if let Err(error) = sender.follow(share, u32::from(lost) * 100 / 256) {
+            served.extend(sender.seat().map(|(stream, seat)| (stream, seat, share)));
+        }
+        drop(state);
+        for (stream, seat, share) in served {
+            // May start an encoder, so that the state is not locked.
+            let changed = stream.encoders.follow(&seat, share, lost).and_then(|encoder| {
+                lock(&shared)
+                    .senders
+                    .iter_mut()
+                    .try_for_each(|sender| sender.change_to(&seat, encoder.clone()))
+            });
+            if let Err(error) = changed {
                 tracing::debug!("{error}");
             }
         }

@@ -11,15 +11,15 @@ use gst_webrtc::{
 use smol::channel::Sender as EventSender;
 
 pub use super::config::PeerConfig;
-pub use super::events::PeerEvent;
 use super::data_channel::{self, ChannelConfig};
+pub use super::events::PeerEvent;
 use super::state::{State, lock, report, report_of_peer};
-use super::{adapt, channels, identity};
 use super::stats::Reports;
 pub use super::stats::Stats;
 use super::transport::certificate::Certificate;
 use super::transport::data_gate::DataGate;
 use super::transport::{dtls, handshake, ice, rtp_session, shutdown, source_limit};
+use super::{adapt, channels, identity};
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::media::rate::estimator::Congestion;

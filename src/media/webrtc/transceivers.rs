@@ -1,5 +1,7 @@
 //! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
 
+use std::sync::Arc;
+
 use gst::prelude::*;
 use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Direction};
 
@@ -7,7 +9,8 @@ use super::config::PeerConfig;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::{launch, rtp};
 use crate::media::rate::estimator::{Estimator, Found};
-use crate::media::send::encoder_link::Feed;
+use crate::media::send::encode::{Encoder, Seat};
+use crate::media::send::encoder_link::EncoderLink;
 use crate::media::send::stream::Stream;
 use crate::sdp::codec::{Payload, usable};
 use crate::sdp::{Codec, Kind, Sdp};
@@ -27,7 +30,7 @@ pub(crate) struct Sender {
     stream: Option<Stream>,
     /// What makes RTP of it, once a codec is agreed.
     way: Option<(Codec, gst_app::AppSrc)>,
-    feed: Option<Feed>,
+    link: Option<EncoderLink>,
     estimator: Option<Estimator>,
     /// Frames of what was sent over it before.
     before: u64,
@@ -58,7 +61,7 @@ impl Sender {
 
     /// Frames sent so far.
     pub(crate) fn pushed(&self) -> u64 {
-        self.before + self.feed.as_ref().map_or(0, |feed| feed.pushed())
+        self.before + self.link.as_ref().map_or(0, EncoderLink::pushed)
     }
 
     /// What was found of the way to the peer, where that is known.
@@ -73,8 +76,8 @@ impl Sender {
 
     /// What is encoded for it, in bit/s; none as long as nothing flows.
     pub(crate) fn bitrate(&self) -> Option<u32> {
-        let feed = self.feed.as_ref().filter(|feed| feed.flows());
-        feed.map(Feed::bitrate)
+        let link = self.link.as_ref().filter(|link| link.flows());
+        link.map(EncoderLink::bitrate)
     }
 
     /// Sends this from now on, or as soon as a codec is agreed.
@@ -83,7 +86,7 @@ impl Sender {
             self.pad.set_property("msid", &stream.id);
         }
         self.stream = Some(stream.clone());
-        self.feed()
+        self.connect()
     }
 
     /// A codec is agreed: puts what makes RTP of it before webrtcbin's pad, and the stream before that.
@@ -110,19 +113,27 @@ impl Sender {
             .send_event(gst::event::Caps::new(&rtp::caps(std::slice::from_ref(payload), Some(self.ssrc))));
         bin.sync_state_with_parent().map_err(|_| failed("state"))?;
         self.way = Some((payload.codec, appsrc));
-        self.feed()
+        self.connect()
     }
 
-    fn feed(&mut self) -> Result<(), MediaError> {
+    /// Connects the stream to its encoder if the sender has a stream and an agreed codec.
+    fn connect(&mut self) -> Result<(), MediaError> {
         let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.way) else { return Ok(()) };
-        self.feed = Some(Feed::start(stream, *codec, appsrc)?);
+        self.link = Some(EncoderLink::start(stream, *codec, appsrc)?);
         Ok(())
     }
 
-    /// The network allows so much (bit/s) and loses so many percent: another encode may suit better.
-    pub(crate) fn follow(&mut self, allowed: u32, lost: u32) -> Result<(), MediaError> {
-        let (Some(stream), Some(feed)) = (&self.stream, &mut self.feed) else { return Ok(()) };
-        feed.follow(stream, allowed, lost)
+    /// Returns the stream that is sent, and the seat of this sender among the receivers of its encoders.
+    pub(crate) fn seat(&self) -> Option<(Stream, Arc<Seat>)> {
+        Some((self.stream.clone()?, self.link.as_ref()?.seat()))
+    }
+
+    /// Sends from this encoder if the sender still has this seat.
+    pub(crate) fn change_to(&mut self, seat: &Arc<Seat>, encoder: Arc<Encoder>) -> Result<(), MediaError> {
+        match self.link.as_mut().filter(|link| Arc::ptr_eq(&link.seat(), seat)) {
+            Some(link) => link.change_to(encoder),
+            None => Ok(()),
+        }
     }
 
     /// The packets that are sent for others to be repaired with (RFC 5109): as the peer loses, in percent.
@@ -134,22 +145,22 @@ impl Sender {
     /// Sends nothing from now on.
     pub(crate) fn stop(&mut self) {
         self.before = self.pushed();
-        (self.feed, self.stream) = (None, None);
+        (self.link, self.stream) = (None, None);
     }
 
     /// Stops encoding for an m-line that the peer rejected. Its stream still counts as offered, so that it gets no new
     /// m-line.
     fn reject(&mut self) {
         self.before = self.pushed();
-        (self.feed, self.is_rejected) = (None, true);
+        (self.link, self.is_rejected) = (None, true);
     }
 
     /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
     /// peer wants it.
     pub(crate) fn flow(&self, connected: bool) {
         let on = connected && self.is_wanted;
-        if let Some(feed) = self.feed.as_ref().filter(|feed| on != feed.flows()) {
-            feed.flow(on);
+        if let Some(link) = self.link.as_ref().filter(|link| on != link.flows()) {
+            link.flow(on);
         }
     }
 }
@@ -397,7 +408,7 @@ fn attach(
         ssrc: fastrand::u32(1..),
         stream: None,
         way: None,
-        feed: None,
+        link: None,
         estimator: None,
         before: 0,
         is_rejected: false,

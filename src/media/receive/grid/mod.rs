@@ -10,10 +10,10 @@ use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::Sender;
 
-use super::{concealment, playout_delay};
 use super::output::Output;
 use super::recorder::{Input as RecordInput, Recorded, Recorder};
 use super::track::Track;
+use super::{concealment, playout_delay};
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
 use crate::media::gst::{inventory, isolated_bin, launch, level};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use smol::channel::Receiver;
 
 use super::encoder::{Encoder, Raw};
-use super::{Encoders, PASSED, State};
+use super::encoders::{Encoders, PASSED, Turn};
 use crate::media::gst::error::MediaError;
 use crate::media::send::capture::{Capture, End, Frames, SourceConfig};
 use crate::sdp::{Codec, Kind};
@@ -21,20 +21,23 @@ impl Encoders {
     /// Decodes an encoded source until it is proven to allow passthrough, then replaces the encoders that run without
     /// peers by passthrough. The caller repeats the call at intervals and hands back the value returned last.
     pub(crate) fn prove(&self, held: Option<Proof>) -> Option<Proof> {
-        let mut state = self.lock();
-        let (source, encoded) =
-            state.encoded(Kind::Video).map(|(capture, encoded)| (capture.id(), encoded.clone()))?;
+        let turn = self.turn();
+        let (source, encoded, encoding) = {
+            let state = self.lock();
+            let (capture, encoded) = state.encoded(Kind::Video)?;
+            let encodes = |(codec, encoder): (&Codec, &Arc<Encoder>)| {
+                (*codec == encoded.codec && !encoder.passes()).then_some(*codec)
+            };
+            (capture.id(), encoded.clone(), state.kept.iter().find_map(encodes))
+        };
         if !encoded.is_proven() {
             return held.filter(|proof| proof.source == source).or_else(|| {
-                let _raw = self.raw(&mut state, Kind::Video).ok()?;
+                let _raw = self.raw(&turn, Kind::Video).ok()?;
                 Some(Proof { source, _raw })
             });
         }
-        let encodes = |(codec, encoder): (&Codec, &Arc<Encoder>)| {
-            (*codec == encoded.codec && !encoder.passes()).then_some(*codec)
-        };
-        if let Some(codec) = state.kept.iter().find_map(encodes)
-            && let Err(error) = self.keep_in(&mut state, codec)
+        if let Some(codec) = encoding
+            && let Err(error) = self.keep_in(&turn, codec)
         {
             tracing::debug!("{error}");
         }
@@ -55,12 +58,12 @@ impl Encoders {
 
     /// Whether silence or black is sent of that kind.
     pub fn is_muted(&self, kind: Kind) -> bool {
-        self.lock().captures.get(&kind).is_some_and(Capture::is_muted)
+        self.lock().captures.get(&kind).is_some_and(|capture| capture.is_muted())
     }
 
     /// How loud the sound that is sent is (see [`crate::media::gst::level`]); none where none is.
     pub fn level(&self) -> Option<u8> {
-        self.lock().captures.get(&Kind::Audio).and_then(Capture::level)
+        self.lock().captures.get(&Kind::Audio).and_then(|capture| capture.level())
     }
 
     /// Another source in place of the one of its kind, for all peers at once; false where nothing of the
@@ -71,36 +74,43 @@ impl Encoders {
 
     /// Replaces the source of its kind as [`Self::replace`] does, but only if the current source has the number `id`.
     pub(crate) fn replace_if(&self, capture: Capture, id: Option<u64>) -> Result<bool, MediaError> {
-        let mut state = self.lock();
+        let turn = self.turn();
         let kind = capture.kind();
-        let Some(old) = state.captures.get(&kind).filter(|old| id.is_none_or(|id| old.id() == id)) else {
-            return Ok(false);
+        let (old, encoding, kept) = {
+            let mut state = self.lock();
+            let Some(old) = state.captures.get(&kind).filter(|old| id.is_none_or(|id| old.id() == id)) else {
+                return Ok(false);
+            };
+            capture.set_muted(old.is_muted());
+            let old = (state.captures.insert(kind, Arc::new(capture)), state.decoded.remove(&kind));
+            let running: Vec<Arc<Encoder>> = state.running.values().filter_map(Weak::upgrade).collect();
+            let (passing, encoding): (Vec<_>, Vec<_>) = running
+                .into_iter()
+                .filter(|encoder| encoder.kind() == kind)
+                .partition(|encoder| encoder.passes());
+            // Peers that got the old source's own frames get another encoder within 200 ms.
+            state.running.retain(|(codec, rung), _| codec.kind() != kind || *rung != PASSED);
+            let is_passing = |encoder: &Arc<Encoder>| passing.iter().any(|other| Arc::ptr_eq(other, encoder));
+            let kept = state.kept.iter().filter(|(_, encoder)| is_passing(encoder)).map(|(codec, _)| *codec);
+            (old, encoding, kept.collect::<Vec<Codec>>())
         };
-        capture.set_muted(old.is_muted());
-        // What runs goes over to it before the old one ends.
-        let _old = (state.captures.insert(kind, capture), state.decoded.remove(&kind));
-        let running: Vec<Arc<Encoder>> = state.running.values().filter_map(Weak::upgrade).collect();
-        let (passing, encoding): (Vec<_>, Vec<_>) = running
-            .into_iter()
-            .filter(|encoder| encoder.kind() == kind)
-            .partition(|encoder| encoder.passes());
         for encoder in encoding {
-            encoder.take(self.raw(&mut state, kind)?)?;
+            encoder.take(self.raw(&turn, kind)?)?;
         }
-        // Who was passed the old source gets another encoder soon.
-        state.running.retain(|(codec, rung), _| codec.kind() != kind || *rung != PASSED);
-        let is_passing = |encoder: &Arc<Encoder>| passing.iter().any(|other| Arc::ptr_eq(other, encoder));
-        let kept: Vec<Codec> =
-            state.kept.iter().filter(|(_, encoder)| is_passing(encoder)).map(|(codec, _)| *codec).collect();
-        kept.into_iter().try_for_each(|codec| self.keep_in(&mut state, codec))?;
+        kept.into_iter().try_for_each(|codec| self.keep_in(&turn, codec))?;
+        // The old source ends only now, when nothing uses its frames any more.
+        drop(old);
         Ok(true)
     }
 
-    /// The raw frames of a kind: the source's own, or those that its encoded ones are decoded to.
-    pub(super) fn raw(&self, state: &mut State, kind: Kind) -> Result<Raw, MediaError> {
-        let nothing = || MediaError::WebRtc(format!("no {kind} to send"));
-        let State { captures, decoded, .. } = state;
-        let capture = captures.get(&kind).ok_or_else(nothing)?;
+    /// Returns the raw frames of a kind: the source's own, or those decoded from an encoded source, whose decoder is
+    /// started if it does not run.
+    pub(super) fn raw(&self, _: &Turn<'_>, kind: Kind) -> Result<Raw, MediaError> {
+        let (capture, running) = {
+            let state = self.lock();
+            let capture = state.captures.get(&kind).ok_or(MediaError::NothingToSend(kind))?.clone();
+            (capture, state.decoded.get(&kind).and_then(Weak::upgrade))
+        };
         let fps = capture.fps();
         let encoded = match capture.frames() {
             Frames::Raw(producer) => {
@@ -108,13 +118,12 @@ impl Encoders {
             }
             Frames::Encoded(encoded) => encoded,
         };
-        let running = decoded.get(&kind).and_then(Weak::upgrade);
         let running = match running {
             Some(running) => running,
             None => Arc::new(capture.decoded(encoded, self.failures.clone())?),
         };
-        decoded.insert(kind, Arc::downgrade(&running));
-        let Frames::Raw(producer) = running.frames() else { return Err(nothing()) };
+        self.lock().decoded.insert(kind, Arc::downgrade(&running));
+        let Frames::Raw(producer) = running.frames() else { return Err(MediaError::NothingToSend(kind)) };
         Ok(Raw { kind, fps, producer: producer.clone(), _decoded: Some(running) })
     }
 }

@@ -1,8 +1,8 @@
 //! One data channel: messages out, as fast as the network accepts them, and messages in, with a bound on their size in
 //! memory.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use gst::glib;

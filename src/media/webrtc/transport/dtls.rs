@@ -41,8 +41,11 @@ pub(crate) enum Identity {
 /// Compares the certificates that the peer showed in DTLS, on any transport, with the fingerprints in its description;
 /// a single certificate without a fingerprint there fails the comparison.
 pub(crate) fn identify(webrtc: &gst::Element, named: &[Fingerprint]) -> Identity {
-    let shown: Vec<String> =
-        transports(webrtc).iter().filter_map(|transport| transport.remote_certificate()).map(Into::into).collect();
+    let shown: Vec<String> = transports(webrtc)
+        .iter()
+        .filter_map(|transport| transport.remote_certificate())
+        .map(Into::into)
+        .collect();
     identity(shown.iter().map(String::as_str), named)
 }
 

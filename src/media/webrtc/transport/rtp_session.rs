@@ -42,8 +42,9 @@ pub(crate) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
         let (counter, Some(pad)) = (counter.clone(), element.static_pad("src")) else { return };
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
         pad.add_probe(kinds, move |_, info| {
-            let is_rtp =
-                |buffer: &gst::BufferRef| rtp::first_byte(buffer).is_some_and(|first| (128..192).contains(&first));
+            let is_rtp = |buffer: &gst::BufferRef| {
+                rtp::first_byte(buffer).is_some_and(|first| (128..192).contains(&first))
+            };
             let alone = info.buffer().is_some_and(|buffer| is_rtp(buffer));
             if alone || info.buffer_list().is_some_and(|list| list.iter().any(is_rtp)) {
                 counter.fetch_add(1, Ordering::Relaxed);
