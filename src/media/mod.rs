@@ -8,6 +8,8 @@ pub mod gst;
 mod rate;
 pub mod receive;
 pub mod send;
+#[cfg(test)]
+mod test_media;
 pub mod webrtc;
 
 pub use self::gst::error::MediaError;

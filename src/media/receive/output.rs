@@ -1,7 +1,7 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -248,19 +248,7 @@ fn play(
                 (vec![this.clone()], REST)
             }
         };
-        // The link knows the current producer of the track, which may have changed.
-        let (weak, again) = (weak.clone(), again.clone());
-        smol::spawn(async move {
-            smol::Timer::after(rest).await;
-            let Some(place) = weak.upgrade() else { return };
-            let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
-            let Some(producer) = producer else { return };
-            let (kind, failures) = (again.kind, again.failures.clone());
-            if let Err(error) = start(&place, &producer, ways, again) {
-                let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
-            }
-        })
-        .detach();
+        restart(weak.clone(), ways, again.clone(), rest).detach();
     });
     pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
     if setting.kind == Kind::Video {
@@ -270,6 +258,26 @@ fn play(
     let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
     owned.play()?;
     Ok(Running { link, _pipeline: owned })
+}
+
+/// Replaces the elements of an output after a pause, unless the output is gone by then.
+fn restart(
+    place: Weak<Mutex<Option<Running>>>,
+    ways: Vec<Way>,
+    setting: Setting,
+    pause: Duration,
+) -> smol::Task<()> {
+    smol::spawn(async move {
+        smol::Timer::after(pause).await;
+        let Some(place) = place.upgrade() else { return };
+        // The link knows the current producer of the track, which may have changed.
+        let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
+        let Some(producer) = producer else { return };
+        let (kind, failures) = (setting.kind, setting.failures.clone());
+        if let Err(error) = start(&place, &producer, ways, setting) {
+            let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
+        }
+    })
 }
 
 fn fell_back(decoder: &'static str, next: &str, error: &str) {
@@ -283,18 +291,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::send::capture::{Capture, SourceConfig};
-    use crate::media::send::encode::{Encoders, Rates};
+    use crate::media::send::encode::Encoders;
+    use crate::media::test_media;
     use crate::sdp::Codec;
+
+    fn setting(encoders: &Encoders) -> Setting {
+        let failures = encoders.failures().clone();
+        Setting { kind: Kind::Video, meter: None, reference: None, failures, has_told: Arc::default() }
+    }
 
     #[test]
     fn a_decoder_that_fails_gives_way_to_the_next() {
-        crate::media::gst::init().unwrap();
         smol::block_on(async {
-            let (failures, failed) = smol::channel::bounded(16);
-            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
-            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
-            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (encoders, failed) = test_media::pictures().await;
             let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
             let way = |decoder: &str, name| Way {
                 text: text(Kind::Video, decoder, "identity name=shown ! fakesink sync=false", "peer")
@@ -306,14 +315,7 @@ mod tests {
                 way("identity name=failing error-after=20 ! vp8dec", "failing"),
                 way("vp8dec", "vp8dec"),
             ];
-            let setting = Setting {
-                kind: Kind::Video,
-                meter: None,
-                reference: None,
-                failures,
-                has_told: Arc::default(),
-            };
-            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let output = Output::run(encoder.producer(), ways, setting(&encoders)).unwrap();
             let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
             let first = playing().unwrap();
             // Another one by and by, and pictures come out of it.
@@ -331,24 +333,13 @@ mod tests {
 
     #[test]
     fn the_last_decoder_is_tried_again_and_told_of_once() {
-        crate::media::gst::init().unwrap();
         smol::block_on(async {
-            let (failures, failed) = smol::channel::bounded(16);
-            let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
-            let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
-            let encoders = Encoders::new(vec![capture], Rates::fixed(200_000), failures.clone());
+            let (encoders, failed) = test_media::pictures().await;
             let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
             let decoder = "identity name=failing error-after=5 ! vp8dec";
             let text = text(Kind::Video, decoder, "fakesink sync=false", "peer").unwrap();
             let ways = vec![Way { text, decoder: "failing" }];
-            let setting = Setting {
-                kind: Kind::Video,
-                meter: None,
-                reference: None,
-                failures,
-                has_told: Arc::default(),
-            };
-            let output = Output::run(encoder.producer(), ways, setting).unwrap();
+            let output = Output::run(encoder.producer(), ways, setting(&encoders)).unwrap();
             let mut seen = Vec::new();
             while seen.len() < 3 {
                 smol::Timer::after(Duration::from_millis(20)).await;

@@ -145,6 +145,8 @@ mod tests {
     use std::cell::{Cell, RefCell};
     use std::rc::Rc;
 
+    use crate::media::test_media;
+
     /// A receiver that records the times (ms) of its frames, and reports a set number of queued bytes.
     #[derive(Clone, Default)]
     struct Taken(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
@@ -160,14 +162,11 @@ mod tests {
     }
 
     fn sample(ms: u64, bytes: usize) -> gst::Sample {
-        let mut buffer = gst::Buffer::with_size(bytes).unwrap();
-        buffer.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(ms));
-        gst::Sample::builder().buffer(&buffer).build()
+        gst::Sample::builder().buffer(&test_media::frame(ms, bytes)).build()
     }
 
     #[test]
     fn who_comes_in_between_is_given_all_since_the_key_frame_and_what_follows() {
-        gst::init().unwrap();
         let (mut gop, early, late) = (Gop::new(), Taken::default(), Taken::default());
         assert_eq!(gop.join(early.clone()).1, None);
         for ms in [0, 1, 2, 3, 4] {
@@ -181,7 +180,6 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_what_waits_is_bounded() {
-        gst::init().unwrap();
         let (mut gop, slow) = (Gop::new(), Taken::default());
         gop.push(sample(0, 10), true);
         gop.join(slow.clone());

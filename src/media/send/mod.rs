@@ -4,6 +4,7 @@ pub mod capture;
 pub mod encode;
 pub mod encoded_source;
 pub(crate) mod encoder_link;
+mod frame_time;
 mod gop;
 mod last_frame;
 pub mod stream;

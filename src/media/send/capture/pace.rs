@@ -7,46 +7,13 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 use smol::channel::Sender;
 
-use super::Fault;
+use super::end::Fault;
 use crate::media::gst::pipeline;
-
-/// Mapping from a source's time to the common time.
-#[derive(Debug, Default)]
-struct Pace {
-    segment: gst::FormattedSegment<gst::ClockTime>,
-    /// Offset from the source's running time to the common time; absent before the first frame, whose time then becomes
-    /// now.
-    shift: Option<gst::ClockTime>,
-    /// Common time of the last frame.
-    last: Option<gst::ClockTime>,
-}
-
-impl Pace {
-    /// A step back by more than this re-anchors the source at the current time: encoders accept no frame older than the
-    /// last one.
-    const ANEW: gst::ClockTime = gst::ClockTime::from_seconds(1);
-
-    /// Returns the common time of a frame, given the current common time. A frame without a timestamp gets the current
-    /// time. Returns `None` for a frame outside its segment, which must not be shown.
-    fn time(&mut self, pts: Option<gst::ClockTime>, now: gst::ClockTime) -> Option<gst::ClockTime> {
-        let Some(pts) = pts else {
-            self.last = Some(now);
-            return Some(now);
-        };
-        let running = self.segment.to_running_time(pts)?;
-        let shift = *self.shift.get_or_insert_with(|| now.saturating_sub(running));
-        let mut time = running.saturating_add(shift);
-        if self.last.is_some_and(|last| time.saturating_add(Self::ANEW) < last) {
-            (self.shift, time) = (Some(now.saturating_sub(running)), now);
-        }
-        self.last = Some(time);
-        Some(time)
-    }
-}
+use crate::media::send::frame_time::SourceTime;
 
 #[derive(Debug, Default)]
 struct State {
-    pace: Pace,
+    time: SourceTime,
     /// Whether frames are held back until their time; absent before the first frame, unless the source is a file.
     waits: Option<bool>,
     frames: u64,
@@ -94,7 +61,7 @@ impl Pacer {
     /// Restarts the timing of the source: its next frame gets the current time.
     pub(super) fn begin_again(&self) {
         let mut state = self.lock();
-        (state.pace.shift, state.frames) = (None, 0);
+        (state.time.shift, state.frames) = (None, 0);
     }
 
     /// Ends all waits for good, so that the source's thread is free when its pipeline stops.
@@ -112,10 +79,10 @@ impl Pacer {
         let mut state = self.lock();
         if state.waits.is_none() {
             state.waits = Some(waits);
-            state.pace.shift = (!waits).then_some(self.live_shift);
+            state.time.shift = (!waits).then_some(self.live_shift);
         }
         let now = pipeline::running_time();
-        let time = state.pace.time(pts, now)?;
+        let time = state.time.time(pts, now)?;
         (state.frames, state.came) = (state.frames + 1, Some(Instant::now()));
         if waits {
             let wait = Duration::from(time.saturating_sub(now));
@@ -139,7 +106,7 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
         match info.event().map(|event| event.view()) {
             Some(gst::EventView::Segment(new)) => {
                 if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
-                    pacer.lock().pace.segment = new.clone();
+                    pacer.lock().time.segment = new.clone();
                 }
                 let endless = gst::FormattedSegment::<gst::ClockTime>::new();
                 info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));
@@ -245,30 +212,6 @@ mod tests {
     }
 
     #[test]
-    fn a_source_whose_time_goes_back_goes_on_now() {
-        crate::media::gst::init().unwrap();
-        let mut pace = Pace { shift: Some(ms(0)), ..Pace::default() };
-        let mut time = |at, now| pace.time(Some(ms(at)), ms(now)).unwrap();
-        // Times may lie an hour ahead, and small steps back are kept.
-        assert_eq!(
-            [3_600_000, 3_599_900, 3_600_033].map(|at| time(at, 5)),
-            [3_600_000, 3_599_900, 3_600_033].map(ms)
-        );
-        assert_eq!([time(0, 7), time(33, 40)], [ms(7), ms(40)]);
-    }
-
-    #[test]
-    fn frames_without_a_time_are_of_now_and_those_outside_their_segment_of_no_time() {
-        crate::media::gst::init().unwrap();
-        let mut pace = Pace::default();
-        assert_eq!(pace.time(None, ms(70)), Some(ms(70)));
-        pace.segment.set_start(ms(1000));
-        assert_eq!(pace.time(Some(ms(10)), ms(80)), None);
-        assert_eq!(pace.time(Some(ms(1000)), ms(90)), Some(ms(90)), "the first one is of now");
-        assert_eq!(pace.time(Some(ms(1040)), ms(91)), Some(ms(130)));
-    }
-
-    #[test]
     fn no_more_frames_than_wanted_and_all_where_there_are_fewer() {
         let passed = |fps, every: u64, count: u64| {
             let mut thin = Thin::new(fps);
@@ -298,10 +241,10 @@ mod tests {
         #[test]
         fn any_times(times in prop::collection::vec(any::<u64>(), 0..100), fps: u32) {
             let mut thin = Thin::new(fps);
-            let mut pace = Pace::default();
+            let mut source = SourceTime::default();
             for time in times {
                 let time = gst::ClockTime::from_nseconds(time.min(u64::MAX - 1));
-                let _ = (thin.take(time), pace.time(Some(time), ms(1)));
+                let _ = (thin.take(time), source.time(Some(time), ms(1)));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use smol::channel::Sender;
 
-use super::End;
+use super::end::End;
 use super::pace::Pacer;
 
 /// Silence of a live source after which the first report is sent.

@@ -1,6 +1,7 @@
 //! Tests sources of many kinds: the process survives, and frames leave an encoder. No network except loopback.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::media::send::encode::{Encoder, Rates, Seat};

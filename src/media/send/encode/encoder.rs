@@ -15,7 +15,7 @@ use crate::media::gst::launch;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::media::send::capture::Capture;
 use crate::media::send::encoded_source::{self, Encoded};
-use crate::media::send::last_frame::Again;
+use crate::media::send::last_frame::LastFrame;
 use crate::sdp::{Codec, Kind};
 
 /// A change smaller than that is not worth it.
@@ -49,7 +49,7 @@ pub struct Encoder {
     /// When a key frame was asked for last.
     forced: Arc<Mutex<Option<Instant>>>,
     /// The last picture.
-    again: Option<Again>,
+    last_frame: Option<LastFrame>,
 }
 
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Encoder {
         if let Some(pad) = parts.appsrc.static_pad("src") {
             threads::follow(parts.owned.pipeline(), &pad);
         }
-        let again = parts.owned.pipeline().by_name("rate").and_then(|rate| Again::after(&rate));
+        let last_frame = parts.owned.pipeline().by_name("rate").and_then(|rate| LastFrame::after(&rate));
         let rate = rate_property(text).and_then(|(name, unit)| {
             let elements = parts.owned.pipeline().iterate_elements().into_iter().filter_map(Result::ok);
             let encodes = |element: &gst::Element| {
@@ -125,7 +125,7 @@ impl Encoder {
         }
         let (producer, fps) = (raw.producer.clone(), raw.fps);
         let encoder = Self::run(codec, parts, From::Raw { _held: raw }, &producer, settings)?;
-        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, again, ..encoder })
+        Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, last_frame, ..encoder })
     }
 
     /// Passes on what is encoded already, unless that is muted.
@@ -176,7 +176,7 @@ impl Encoder {
             fps: 0,
             is_broken: parts.is_broken,
             forced: parts.forced,
-            again: None,
+            last_frame: None,
         })
     }
 
@@ -225,7 +225,7 @@ impl Encoder {
             pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
         }
         if before != *lock(&self.forced) {
-            self.again.iter().for_each(Again::show);
+            self.last_frame.iter().for_each(LastFrame::repeat);
         }
     }
 

@@ -371,20 +371,15 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::media::send::capture::SourceConfig;
+    use crate::media::test_media;
 
     /// GStreamer logs each element that it creates and each state that an element reaches, in the thread that does the
     /// work: there the state must not be locked, neither by that thread nor for its sake.
     #[test]
     fn the_state_is_not_locked_while_an_encoder_starts() {
-        crate::media::gst::init().unwrap();
-        let (failures, _failed) = smol::channel::bounded(4);
-        let config = SourceConfig::named("smpte");
-        let capture = Capture::start(Kind::Video, &config, failures.clone());
-        let encoders =
-            Arc::new(Encoders::new(vec![smol::block_on(capture).unwrap()], Rates::fixed(300_000), failures));
+        let (encoders, _failed) = smol::block_on(test_media::pictures());
         let (seen, steps) = mpsc::channel();
-        let (of, thread) = (encoders.clone(), std::thread::current().id());
+        let (state, thread) = (encoders.state.clone(), std::thread::current().id());
         for category in ["GST_ELEMENT_FACTORY", "GST_STATES"] {
             gst::log::set_threshold_for_name(category, gst::DebugLevel::Info);
         }
@@ -392,7 +387,7 @@ mod tests {
         let log = gst::log::add_log_function(move |_, _, _, _, _, _, message| {
             if std::thread::current().id() == thread {
                 let text = message.get().map(|text| text.to_string()).unwrap_or_default();
-                let _ = seen.send((of.state.try_lock().is_ok(), text));
+                let _ = seen.send((state.try_lock().is_ok(), text));
             }
         });
         let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
