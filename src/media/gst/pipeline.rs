@@ -6,7 +6,7 @@ use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use gst::prelude::*;
-use smol::channel::bounded;
+use smol::channel::{Receiver, Sender, bounded};
 use smol::stream::StreamExt;
 
 use super::error::MediaError;
@@ -107,6 +107,68 @@ fn is_in(object: &gst::Object, pipeline: &gst::Pipeline) -> bool {
     object == pipeline.upcast_ref::<gst::Object>() || object.has_as_ancestor(pipeline)
 }
 
+/// Recalculates a pipeline's latency after each message. The recalculation queries every element, so that it runs once
+/// for all messages that wait, and on a blocking worker.
+fn follow_latency(pipeline: &gst::Pipeline, is_stale: Receiver<()>) -> smol::Task<()> {
+    let weak = pipeline.downgrade();
+    smol::spawn(async move {
+        while is_stale.recv().await.is_ok() {
+            let Some(pipeline) = weak.upgrade() else { break };
+            let _ = smol::unblock(move || pipeline.recalculate_latency()).await;
+        }
+    })
+}
+
+/// Reads a pipeline's bus: calls `on_event` for errors and the end of the stream, and notes in `stale` that the latency
+/// may have changed.
+fn read_bus(
+    pipeline: &gst::Pipeline,
+    stale: Sender<()>,
+    on_event: impl Fn(&gst::Pipeline, BusEvent) + Send + 'static,
+) -> Option<smol::Task<()>> {
+    use gst::MessageType::{Element, Eos, Error, Latency};
+    let mut messages = pipeline.bus()?.stream_filtered(&[Error, Element, Eos, Latency]);
+    let weak = pipeline.downgrade();
+    Some(smol::spawn(async move {
+        let mut missing = None;
+        while let Some(message) = messages.next().await {
+            let Some(pipeline) = weak.upgrade() else { break };
+            match message.view() {
+                gst::MessageView::Error(error) => {
+                    tracing::debug!(debug = ?error.debug(), "{}", error.error());
+                    on_event(&pipeline, failure(&pipeline, &message, &error.error(), missing.take()));
+                }
+                gst::MessageView::Element(element) => {
+                    missing = missing_plugin(element.structure()).or(missing);
+                }
+                gst::MessageView::Eos(_) => on_event(&pipeline, BusEvent::Eos),
+                gst::MessageView::Latency(_) => {
+                    let _ = stale.try_send(());
+                }
+                _ => {}
+            }
+        }
+    }))
+}
+
+/// Returns the event for an error message. An element outside the pipeline belonged to a part whose elements have been
+/// replaced.
+fn failure(
+    pipeline: &gst::Pipeline,
+    message: &gst::Message,
+    error: &gst::glib::Error,
+    missing: Option<String>,
+) -> BusEvent {
+    let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
+    let words = words(error, missing);
+    let is_gone = message.src().is_some_and(|src| !is_in(src, pipeline));
+    match message.src().and_then(isolated_bin::of) {
+        Some(part) => BusEvent::Part(part, words),
+        None if is_gone => BusEvent::Part(source, words),
+        None => BusEvent::Error(source, words),
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Owned {
@@ -131,54 +193,8 @@ impl Owned {
         pipeline.set_start_time(gst::ClockTime::NONE);
         pipeline.set_base_time(epoch);
         let (stale, is_stale) = bounded(1);
-        let weak = pipeline.downgrade();
-        // It asks each element, which takes long where there are many: once for all that wait for it, and beside the rest.
-        let latency = smol::spawn(async move {
-            while is_stale.recv().await.is_ok() {
-                let Some(pipeline) = weak.upgrade() else { break };
-                let _ = smol::unblock(move || pipeline.recalculate_latency()).await;
-            }
-        });
-        let bus = pipeline.bus().map(|bus| {
-            let weak = pipeline.downgrade();
-            smol::spawn(async move {
-                let mut missing = None;
-                let mut messages = bus.stream_filtered(&[
-                    gst::MessageType::Error,
-                    gst::MessageType::Element,
-                    gst::MessageType::Eos,
-                    gst::MessageType::Latency,
-                ]);
-                while let Some(message) = messages.next().await {
-                    let Some(pipeline) = weak.upgrade() else { break };
-                    let event = match message.view() {
-                        gst::MessageView::Error(error) => {
-                            let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
-                            tracing::debug!(source, debug = ?error.debug(), "{}", error.error());
-                            let words = words(&error.error(), missing.take());
-                            // An element outside the pipeline belonged to a part whose elements have been replaced.
-                            let is_gone = message.src().is_some_and(|src| !is_in(src, &pipeline));
-                            match message.src().and_then(isolated_bin::of) {
-                                Some(part) => BusEvent::Part(part, words),
-                                None if is_gone => BusEvent::Part(source, words),
-                                None => BusEvent::Error(source, words),
-                            }
-                        }
-                        gst::MessageView::Element(element) => {
-                            missing = missing_plugin(element.structure()).or(missing);
-                            continue;
-                        }
-                        gst::MessageView::Eos(_) => BusEvent::Eos,
-                        gst::MessageView::Latency(_) => {
-                            let _ = stale.try_send(());
-                            continue;
-                        }
-                        _ => continue,
-                    };
-                    on_event(&pipeline, event);
-                }
-            })
-        });
+        let latency = follow_latency(&pipeline, is_stale);
+        let bus = read_bus(&pipeline, stale, on_event);
         RUNNING.change(|number| *number += 1);
         let tasks = bus.into_iter().chain([latency]).collect();
         Self { pipeline, tasks, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }

@@ -4,133 +4,32 @@
 //! therefore collects tracks until [`Recorder::begin`], and leaves out a track that stops for long. If it lacks a track
 //! that starts or resumes later ([`Recorder::lacks`]), its owner starts another file.
 
+mod stream;
+
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
-use gst_utils::streamproducer::ConsumerSettings;
-use gst_utils::{ConsumptionLink, StreamProducer};
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::playout_delay;
-use super::track::{Counters, Track};
+pub(crate) use self::stream::Input;
+use self::stream::{Clock, LeftOut, Stream, leave_out};
+use super::track::Track;
 use crate::base::files;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
-use crate::media::gst::pipeline::{BusEvent, Owned, running_time};
-use crate::sdp::{Codec, Kind};
+use crate::media::gst::pipeline::{BusEvent, Owned};
+use crate::sdp::Kind;
 
 /// How long a file's end may take to be written, while nothing more gets into the file.
 const FINISH: Duration = Duration::from_secs(5);
 
-/// Nothing that comes has waited longer than that.
-const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::REPAIR_MOST.as_millis() as u64);
-
 /// Interval of the checks for silent streams.
 const LOOK: Duration = Duration::from_millis(500);
-
-/// Silence after which a stream is left out of the rest of the file, because the muxer makes the others wait for it;
-/// less than [`QUEUE`].
-const QUIET: gst::ClockTime = gst::ClockTime::from_seconds(5);
-
-/// Maximum length of a stream that is queued while it waits for the others, in ns.
-const QUEUE: u64 = 20_000_000_000;
-
-/// Maximum time until the first frame of a stream, which is a key frame, is in the file; less than [`QUEUE`].
-const FIRST: Duration = Duration::from_secs(15);
-
-/// One stream of a recording.
-pub(crate) struct Input {
-    pub(crate) producer: StreamProducer,
-    pub(crate) kind: Kind,
-    /// Counters of the peer's track; absent for other streams.
-    pub(crate) counters: Option<Arc<Counters>>,
-    /// What it goes through, in gst-launch words.
-    pub(crate) through: String,
-    /// What may wait for it at most. Encoded frames are small and none can be spared; pictures that are yet to
-    /// be encoded are neither, and a machine that cannot keep up is to leave some out.
-    pub(crate) most: gst::ClockTime,
-}
-
-impl Input {
-    fn of(track: &Track) -> Self {
-        // The muxer accepts H.264 as stored in MP4, with the parameter sets in the caps. For codecs without a parser,
-        // the caps select the muxer's pad.
-        let parse = match track.codec {
-            Codec::H264 => "h264parse ! video/x-h264,stream-format=avc,alignment=au",
-            Codec::H265 => "h265parse ! video/x-h265,stream-format=hvc1,alignment=au",
-            Codec::Av1 => "av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
-            Codec::Vp9 => "vp9parse ! video/x-vp9,alignment=super-frame",
-            Codec::Opus => "opusparse",
-            Codec::Vp8 | Codec::Pcmu | Codec::Pcma => "identity",
-        };
-        let most = gst::ClockTime::from_seconds(10);
-        let (producer, counters) = (track.producer.clone(), Some(track.counters.clone()));
-        Self { producer, kind: track.kind(), counters, through: parse.to_owned(), most }
-    }
-}
-
-/// Elements of one stream, up to the muxer.
-#[derive(Debug)]
-struct Stream {
-    producer: StreamProducer,
-    link: ConsumptionLink,
-    kind: Kind,
-    source: gst_app::AppSrc,
-    /// Pad that leads to the muxer; blocked until the recording begins.
-    end: gst::Pad,
-    hold: Option<gst::PadProbeId>,
-    /// Arrival time of the last frame, in ns of the running time; 0 before the first frame.
-    last: Arc<AtomicU64>,
-    counters: Option<Arc<Counters>>,
-    left_out: Option<LeftOut>,
-}
-
-/// Reason why a stream is left out of the rest of the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum LeftOut {
-    /// No key frame arrived in time.
-    NeverBegan,
-    /// The stream stopped after this many frames.
-    Stopped(u64),
-}
-
-impl Stream {
-    fn frames(&self) -> u64 {
-        self.counters.as_ref().map_or(0, |counters| counters.frames.load(Ordering::Relaxed))
-    }
-
-    /// Returns the reason to leave out the stream if it holds up the others; `since` is the time since the recording
-    /// began.
-    fn is_missed(&self, since: Duration) -> Option<LeftOut> {
-        let last = self.last.load(Ordering::Relaxed);
-        let is_quiet = || running_time() >= gst::ClockTime::from_nseconds(last) + QUIET;
-        match (self.left_out, last) {
-            (Some(_), _) => None,
-            (None, 0) => (since >= FIRST).then_some(LeftOut::NeverBegan),
-            (None, _) => is_quiet().then(|| LeftOut::Stopped(self.frames())),
-        }
-    }
-}
-
-/// Timeline of a file: zero is the first recorded frame, not the start of the process. The start of the recording would
-/// be wrong too: frames that arrive then bear times from before their wait in the jitter buffer, and would be lost as
-/// older than the file.
-#[derive(Debug)]
-struct Clock {
-    origin: OnceLock<gst::ClockTime>,
-    earliest: gst::ClockTime,
-}
-
-impl Clock {
-    fn in_file(&self, pts: gst::ClockTime) -> gst::ClockTime {
-        pts.saturating_sub(*self.origin.get_or_init(|| pts.max(self.earliest)))
-    }
-}
 
 /// A running recording. [`Recorder::finish`] ends it in order.
 #[derive(Debug)]
@@ -191,14 +90,12 @@ impl Recorder {
             let _ = end.try_send(());
         });
         owned.play().map_err(|_| failed("the file cannot be written".into()))?;
-        let earliest = running_time().saturating_sub(MOST);
-        let clock = Arc::new(Clock { origin: OnceLock::new(), earliest });
         Ok(Self {
             path,
             file,
             mux,
             streams: Arc::default(),
-            clock,
+            clock: Clock::new(),
             has_begun: false,
             failure,
             failures,
@@ -220,30 +117,13 @@ impl Recorder {
 
     /// Adds any stream, as [`Self::add`] does for tracks.
     pub(crate) fn add_input(&mut self, input: &Input) -> Result<(), MediaError> {
-        let failed = |reason: String| MediaError::Record { path: self.path.display().to_string(), reason };
-        let text = format!(
-            "appsrc name=in ! {} ! identity name=same ! \
-             queue name=end max-size-time={QUEUE} max-size-buffers=0 max-size-bytes=0",
-            input.through
-        );
-        let bin = launch::parse_bin_ending(&text, "end")?;
-        let source: gst_app::AppSrc = launch::by_name(&bin, "in")?;
-        let same: gst::Element = launch::by_name(&bin, "same")?;
-        let last = Arc::new(AtomicU64::new(0));
-        from_zero(&source, self.clock.clone(), last.clone());
-        same.static_pad("src").iter().for_each(keep_first_caps);
-        let end = bin.static_pad("src").ok_or_else(|| failed("a stream has no end".into()))?;
-        let hold = end.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| gst::PadProbeReturn::Ok);
-        self.owned.pipeline().add(&bin).map_err(|error| failed(error.to_string()))?;
-        // The appsrc must be live and have its format set before it starts.
-        let settings = ConsumerSettings { max_time: input.most, ..Default::default() };
-        StreamProducer::configure_consumer_with(&source, settings.clone());
-        bin.sync_state_with_parent().map_err(|error| failed(error.to_string()))?;
-        let link = input.producer.add_consumer_with(&source, settings);
-        let link = link.map_err(|error| failed(error.to_string()))?;
-        let (producer, counters, kind) = (input.producer.clone(), input.counters.clone(), input.kind);
-        self.lock().push(Stream { producer, link, kind, source, end, hold, last, counters, left_out: None });
+        let stream = Stream::start(input, self.owned.pipeline(), self.clock.clone());
+        self.lock().push(stream.map_err(|error| self.failed(&error))?);
         Ok(())
+    }
+
+    fn failed(&self, reason: &dyn std::fmt::Display) -> MediaError {
+        MediaError::Record { path: self.path.display().to_string(), reason: reason.to_string() }
     }
 
     /// Returns whether a track delivers frames that do not go into the file.
@@ -273,14 +153,13 @@ impl Recorder {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
         }
-        let failed =
-            |what: &str| MediaError::Record { path: self.path.display().to_string(), reason: what.into() };
         let mut streams = self.lock();
         // The muxer must know all streams before the first frame.
         for stream in streams.iter() {
             let template = if stream.kind == Kind::Video { "video_%u" } else { "audio_%u" };
-            let pad = self.mux.request_pad_simple(template).ok_or_else(|| failed("the muxer has no pad"))?;
-            stream.end.link(&pad).map_err(|_| failed("the muxer does not take a stream"))?;
+            let pad =
+                self.mux.request_pad_simple(template).ok_or_else(|| self.failed(&"the muxer has no pad"))?;
+            stream.end.link(&pad).map_err(|_| self.failed(&"the muxer rejects a stream"))?;
         }
         for stream in streams.iter_mut() {
             stream.hold.take().into_iter().for_each(|hold| stream.end.remove_probe(hold));
@@ -326,8 +205,7 @@ impl Recorder {
         }
         self.watch = None;
         for stream in self.lock().iter_mut() {
-            stream.link.disconnect();
-            let _ = stream.source.end_of_stream();
+            stream.end();
         }
         let path = self.path.clone();
         let size = || std::fs::metadata(&path).map(|file| file.len()).ok();
@@ -358,54 +236,11 @@ fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
     streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Leaves out the streams that hold up the others. Returns the kinds of the streams without any frame in the file.
-fn leave_out(streams: &mut [Stream], since: Duration) -> Vec<Kind> {
-    let mut empty = Vec::new();
-    for stream in streams {
-        let Some(why) = stream.is_missed(since) else { continue };
-        stream.left_out = Some(why);
-        stream.link.disconnect();
-        let _ = stream.source.end_of_stream();
-        if why == LeftOut::NeverBegan {
-            empty.push(stream.kind);
-        }
-    }
-    empty
-}
-
-fn from_zero(source: &gst_app::AppSrc, clock: Arc<Clock>, last: Arc<AtomicU64>) {
-    let Some(pad) = source.static_pad("src") else { return };
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        if let Some(buffer) = info.buffer_mut() {
-            last.store(running_time().nseconds(), Ordering::Relaxed);
-            let pts = buffer.pts().map(|pts| clock.in_file(pts));
-            let buffer = buffer.make_mut();
-            buffer.set_pts(pts);
-            buffer.set_dts(gst::ClockTime::NONE);
-        }
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Drops all caps but the first. Senders change their frame size with the bandwidth, and a mix changes its colorimetry
-/// with its inputs. Key frames contain all that decoders need (VP8 the size; H.264 and H.265 the parameter sets, sent
-/// in the stream), but the muxer would stop at new caps.
-fn keep_first_caps(pad: &gst::Pad) {
-    let seen = Arc::new(AtomicBool::new(false));
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let is_caps = info.event().is_some_and(|event| event.type_() == gst::EventType::Caps);
-        match is_caps && seen.swap(true, Ordering::Relaxed) {
-            true => gst::PadProbeReturn::Handled,
-            false => gst::PadProbeReturn::Ok,
-        }
-    });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::media::gst::pipeline::Owned;
-    use gst_utils::streamproducer::ProducerSettings;
+    use crate::media::test_media;
 
     #[test]
     fn no_peer_leads_out_of_the_folder_or_has_too_long_a_name() {
@@ -418,12 +253,7 @@ mod tests {
 
     /// Returns encoded test media that runs until dropped, and the recorder's input for it.
     fn source(text: &str, kind: Kind) -> (Owned, Input) {
-        let text = format!("{text} ! valve name=valve ! appsink name=out sync=false");
-        let pipeline = launch::parse(&text).unwrap();
-        let appsink: gst_app::AppSink = launch::by_name(&pipeline, "out").unwrap();
-        let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-        let owned = Owned::new(pipeline, |_, _| {});
-        owned.play().unwrap();
+        let (owned, producer) = test_media::produce(text);
         let through = "identity".to_owned();
         (owned, Input { producer, kind, counters: None, through, most: gst::ClockTime::from_seconds(10) })
     }
@@ -472,7 +302,6 @@ mod tests {
 
     #[test]
     fn sound_of_every_codec_is_in_the_file() {
-        crate::media::gst::init().unwrap();
         for (encoder, caps) in [("mulawenc", "audio/x-mulaw"), ("alawenc", "audio/x-alaw")] {
             smol::block_on(async {
                 let home = tempfile::tempdir().unwrap();
@@ -497,7 +326,6 @@ mod tests {
     /// Switches a camera off in the middle: without [`QUIET`], the muxer would wait for it and lose the audio.
     #[test]
     fn a_stream_that_stops_holds_up_no_other() {
-        crate::media::gst::init().unwrap();
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
             let (failures, failed) = bounded(16);
@@ -528,7 +356,6 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_written_is_told_once_and_not_complete() {
-        crate::media::gst::init().unwrap();
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
             let (failures, failed) = bounded(16);
