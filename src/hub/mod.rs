@@ -314,7 +314,7 @@ impl Hub {
                 Err(Refusal::InRoom)
             }
             (Command::Send { .. } | Command::ListRoom, Place::Lobby) => Err(Refusal::Outside),
-            // The server's edge sends a peer at the door away and relays all of a call's text, so
+            // The server's codec rejects a connection that is not registered and relays all text of a call, so
             // these are not to be met; they change nothing.
             (
                 Command::Call(_)

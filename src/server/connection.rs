@@ -16,7 +16,7 @@ use smol::future::{or, yield_now};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::Stream;
 
-use super::codec::Edge;
+use super::codec::Codec;
 use super::codec::framing::{Dialect, Heard};
 use super::codec::rejection::Rejection;
 use super::config::Timeouts;
@@ -100,11 +100,11 @@ pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
     (address, grant): (IpAddr, Grant),
-    edge: Edge,
+    codec: Codec,
     dialect: Dialect,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send {
-    let inbox = board.open(edge, address, grant, ws.get_ref().gauge().clone());
+    let inbox = board.open(codec, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
     async move { talk(ws, &inbox, &board, dialect, timeouts).await }
 }

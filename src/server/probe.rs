@@ -2,7 +2,7 @@
 
 use hyper::Request;
 
-use super::codec::Edge;
+use super::codec::Codec;
 use super::http;
 use super::names::{self, Names};
 use super::token::{self, Tokens};
@@ -32,7 +32,7 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     }
     let _ = (
         http::Query::parse(query).is_known(),
-        Edge::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
+        Codec::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
     );
     let token = token::shown(&request).ok_or("no token")?;
     Tokens::new(secret).read(&token).map_err(|error| error.to_string())

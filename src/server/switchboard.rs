@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::codec::Edge;
+use super::codec::Codec;
 use super::codec::descriptions::text_length;
 use super::codec::hello;
 use super::codec::rejection::Rejection;
@@ -25,7 +25,7 @@ use crate::protocol::{IceServer, PeerId};
 #[derive(Debug)]
 struct Connection {
     outbox: Outbox,
-    edge: Edge,
+    codec: Codec,
     /// The progress of the peer in reading.
     gauge: Arc<Gauge>,
     /// The time of the last probe.
@@ -109,7 +109,7 @@ impl Switchboard {
     }
 
     /// Registers a new connection with the hub; `gauge` measures whether the peer reads.
-    pub(super) fn open(&self, edge: Edge, address: IpAddr, grant: Grant, gauge: Arc<Gauge>) -> Inbox {
+    pub(super) fn open(&self, codec: Codec, address: IpAddr, grant: Grant, gauge: Arc<Gauge>) -> Inbox {
         let mut state = self.lock();
         state.next += 1;
         let id = ConnId(state.next);
@@ -117,7 +117,7 @@ impl Switchboard {
         if state.is_stopping {
             outbox.tell(STOPS);
         }
-        state.connections.insert(id, Connection { outbox, edge, gauge, probed: None });
+        state.connections.insert(id, Connection { outbox, codec, gauge, probed: None });
         state.hub.handle_input(Instant::now(), Input::Opened(id, address.into()));
         state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
         inbox
@@ -129,7 +129,7 @@ impl Switchboard {
         let phase = state.hub.phase(id);
         let mut taken = Taken::default();
         let Some(from) = state.connections.get_mut(&id) else { return Ok(taken) };
-        for command in from.edge.decode(phase, line)? {
+        for command in from.codec.decode(phase, line)? {
             let now = Instant::now();
             state.hub.handle_input(now, Input::Command(id, command));
             self.deliver(&mut state, now, Some((id, &mut taken)));
@@ -149,7 +149,7 @@ impl Switchboard {
 
     /// What becomes of a message of a peer that is not text.
     pub(super) fn binary(&self, id: ConnId) -> Option<Rejection> {
-        self.lock().connections.get_mut(&id).map(|from| from.edge.binary())
+        self.lock().connections.get_mut(&id).map(|from| from.codec.binary())
     }
 
     /// A sign of life of a peer, or its end.
@@ -283,7 +283,7 @@ impl Switchboard {
         cause: Option<&mut (ConnId, &mut Taken)>,
     ) -> bool {
         let State { hub, connections, .. } = &mut *state;
-        let Some(Connection { outbox, edge, .. }) = connections.get_mut(&id) else { return true };
+        let Some(Connection { outbox, codec, .. }) = connections.get_mut(&id) else { return true };
         let is_of_a_peer = matches!(notice, Notice::From { .. } | Notice::Relayed(_));
         // A peer can do without descriptions, so it is not dropped if they do not fit.
         let is_needed = !matches!(notice, Notice::Described(..));
@@ -291,8 +291,8 @@ impl Switchboard {
             Notice::PeerList(names) | Notice::RoomList(names) => Some(names.len()),
             _ => None,
         };
-        let ahead = if edge.is_extended() { self.ahead(&notice) } else { None };
-        let texts = edge.encode(notice, |peer: &PeerId| hub.description(peer));
+        let ahead = if codec.is_extended() { self.ahead(&notice) } else { None };
+        let texts = codec.encode(notice, |peer: &PeerId| hub.description(peer));
         match cause {
             Some((from, taken)) if is_of_a_peer => {
                 let before = taken.parked.iter_mut().find(|parked| parked.to == id);
@@ -359,8 +359,8 @@ impl Switchboard {
 fn tell_unread(state: &mut State, from: ConnId, to: ConnId) {
     let State { hub, connections, .. } = state;
     let Some(name) = hub.name(to) else { return };
-    let Some(Connection { outbox, edge, .. }) = connections.get_mut(&from) else { return };
-    let told = edge.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
+    let Some(Connection { outbox, codec, .. }) = connections.get_mut(&from) else { return };
+    let told = codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
     told.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
 }
 

@@ -1,4 +1,4 @@
-//! The room protocol at the server's edge: a peer's text to the hub's commands, and the hub's notices
+//! The room protocol at the server's codec: a peer's text to the hub's commands, and the hub's notices
 //! to text. Pure.
 
 use super::rejection::Rejection;

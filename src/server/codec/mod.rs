@@ -19,14 +19,14 @@ use crate::protocol::{PeerId, socketio};
 
 /// A connection's protocol, and where it stands in it.
 #[derive(Debug)]
-pub(in crate::server) enum Edge {
+pub(in crate::server) enum Codec {
     /// The room protocol; with roomtone's additions or without.
     Room { extended: bool },
     /// ssp.
     Ssp(Endpoint),
 }
 
-impl Edge {
+impl Codec {
     /// Returns the codec for a request path: ssp, with the endpoint id `id`, on its own paths, else the room protocol.
     pub(in crate::server) fn of(path: &str, extended: bool, id: PeerId) -> Self {
         match path.trim_end_matches('/') {
@@ -123,7 +123,7 @@ mod tests {
     /// A connection, and what RTCPool would know on it.
     struct Client {
         kind: Kind,
-        edge: Edge,
+        codec: Codec,
         name: String,
         known: BTreeSet<String>,
         described: BTreeSet<String>,
@@ -146,7 +146,7 @@ mod tests {
         fn say(&mut self, conn: ConnId, line: String) {
             let phase = self.hub.phase(conn);
             let client = self.clients.get_mut(&conn).unwrap();
-            let Ok(commands) = client.edge.decode(phase, line) else { return };
+            let Ok(commands) = client.codec.decode(phase, line) else { return };
             for command in commands {
                 if let Command::Enter(name, _) = &command {
                     client.name = name.to_string();
@@ -161,7 +161,7 @@ mod tests {
                     Output::Notify(conn, notice) => {
                         let Some(client) = self.clients.get_mut(&conn) else { continue };
                         let hub = &self.hub;
-                        for line in client.edge.encode(notice, |peer| hub.description(peer)) {
+                        for line in client.codec.encode(notice, |peer| hub.description(peer)) {
                             if client.kind != Kind::Room {
                                 client.hear(&line)?;
                             }
@@ -243,9 +243,9 @@ mod tests {
                         world.hub.handle_input(Instant::now(), Input::Opened(conn, Owner(1)));
                         let name = format!("peer{next}");
                         let path = if kind == Kind::Room { "/" } else { "/ssp" };
-                        let edge = Edge::of(path, next % 2 == 0, name.parse().unwrap());
+                        let codec = Codec::of(path, next % 2 == 0, name.parse().unwrap());
                         let (known, described) = Default::default();
-                        world.clients.insert(conn, Client { kind, edge, name: name.clone(), known, described });
+                        world.clients.insert(conn, Client { kind, codec, name: name.clone(), known, described });
                         if kind == Kind::Room {
                             world.say(conn, format!("HELLO {name}"));
                         }

@@ -1,4 +1,4 @@
-//! ssp at the server's edge: an endpoint's events to the hub's commands, and the hub's notices to events. A pool
+//! ssp at the server's codec: an endpoint's events to the hub's commands, and the hub's notices to events. A pool
 //! and a room of one name are one, so what goes between an endpoint and a room's peer is translated. Pure.
 
 use std::collections::BTreeMap;

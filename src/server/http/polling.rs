@@ -18,7 +18,7 @@ use crate::base::secret::Sealed;
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
-use crate::server::codec::Edge;
+use crate::server::codec::Codec;
 use crate::server::codec::framing::Dialect;
 use crate::server::codec::ssp::Endpoint;
 use crate::server::config::Timeouts;
@@ -184,7 +184,7 @@ fn open(
     let Some(counted) = shared.board.admit(address, shared.per_address) else {
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };
-    let inbox = shared.board.open(Edge::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());
+    let inbox = shared.board.open(Codec::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());
     let session = Session::new((sid, id), token, inbox, counted, (Instant::now(), &shared.timeouts));
     let session = Arc::new(session);
     shared.sessions.insert(session.clone());

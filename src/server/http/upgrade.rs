@@ -16,7 +16,7 @@ use super::reply::{Reply, text};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::room::{EXTENSION_QUERY, SERVER};
-use crate::server::codec::Edge;
+use crate::server::codec::Codec;
 use crate::server::codec::framing::{Dialect, SocketIo};
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
@@ -61,9 +61,9 @@ pub(super) fn upgrade(
         },
     };
     let id = endpoint_id(began.as_ref().err().unwrap_or(&Grant::default()))?;
-    let edge = Edge::of(request.uri().path(), extended, id);
+    let codec = Codec::of(request.uri().path(), extended, id);
     let dialect = match is_socketio {
-        false if edge.is_extended() => Dialect::Extended,
+        false if codec.is_extended() => Dialect::Extended,
         false => Dialect::Plain,
         true => {
             let greeting = polling::handshake(secret_id()?, &shared.timeouts, false);
@@ -87,7 +87,7 @@ pub(super) fn upgrade(
             Ok(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
             Err(grant) => {
                 let board = shared.board.clone();
-                connection::serve(&mut ws, board, (from, grant), edge, dialect, shared.timeouts).await;
+                connection::serve(&mut ws, board, (from, grant), codec, dialect, shared.timeouts).await;
             }
         }
         drop(guard);
