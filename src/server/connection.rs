@@ -17,7 +17,7 @@ use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::Stream;
 
 use super::codec::Codec;
-use super::codec::framing::{Dialect, Heard};
+use super::codec::framing::{Decoded, Framing};
 use super::codec::rejection::Rejection;
 use super::config::Timeouts;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
@@ -101,12 +101,12 @@ pub(super) fn serve(
     board: Arc<Switchboard>,
     (address, grant): (IpAddr, Grant),
     codec: Codec,
-    dialect: Dialect,
+    framing: Framing,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send {
     let inbox = board.open(codec, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
-    async move { talk(ws, &inbox, &board, dialect, timeouts).await }
+    async move { talk(ws, &inbox, &board, framing, timeouts).await }
 }
 
 /// The same for a connection that the switchboard knows already.
@@ -114,14 +114,14 @@ pub(super) async fn talk(
     ws: &mut WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
-    dialect: Dialect,
+    framing: Framing,
     timeouts: Timeouts,
 ) {
     let _talk = board.talk();
     let id = inbox.id;
-    let mut talk = Talk::new(ws, inbox, board, dialect, timeouts);
+    let mut talk = Talk::new(ws, inbox, board, framing, timeouts);
     let end = talk.converse().await;
-    let farewell = talk.dialect.farewell();
+    let farewell = talk.framing.disconnect();
     // Messages that wait for other peers are dropped with the connection.
     drop(talk);
     // Unregisters before the close handshake, which takes time: the name is free, and other peers are notified.
@@ -139,7 +139,7 @@ struct Talk<'a> {
     ws: &'a mut WebSocketStream<Io>,
     inbox: &'a Inbox,
     board: &'a Arc<Switchboard>,
-    dialect: Dialect,
+    framing: Framing,
     gauge: Arc<Gauge>,
     vigil: Vigil,
     /// The only timer of the connection: a timer per message would cost more than the message.
@@ -158,20 +158,20 @@ impl<'a> Talk<'a> {
         ws: &'a mut WebSocketStream<Io>,
         inbox: &'a Inbox,
         board: &'a Arc<Switchboard>,
-        dialect: Dialect,
+        framing: Framing,
         timeouts: Timeouts,
     ) -> Self {
         let gauge = ws.get_ref().gauge().clone();
         let vigil = Vigil::new(Instant::now(), timeouts);
         let armed = vigil.next(gauge.flow());
-        if let Some(greeting) = dialect.greeting() {
-            inbox.answer(Outgoing::Packet(greeting));
+        if let Some(handshake) = framing.handshake() {
+            inbox.answer(Outgoing::Packet(handshake));
         }
         Self {
             ws,
             inbox,
             board,
-            dialect,
+            framing,
             gauge,
             vigil,
             timer: smol::Timer::at(armed),
@@ -271,11 +271,11 @@ impl<'a> Talk<'a> {
                 Poll::Ready(Mail::Message(Outgoing::Close(code, words))) => {
                     return Some(Event::End(End::Close(code, words)));
                 }
-                Poll::Ready(Mail::Message(Outgoing::Text(text))) => Message::text(self.dialect.write(text)),
+                Poll::Ready(Mail::Message(Outgoing::Text(text))) => Message::text(self.framing.encode(text)),
                 Poll::Ready(Mail::Message(Outgoing::Packet(text))) => Message::text(text),
                 Poll::Ready(Mail::Message(Outgoing::Ping)) => {
                     is_probed = !self.may_read();
-                    self.dialect.ping()
+                    self.ping()
                 }
             };
             bytes += message.len() + 1;
@@ -298,8 +298,8 @@ impl<'a> Talk<'a> {
     /// Handles a message of the peer; returns how the connection ends, if the message ends it.
     fn take(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
         let rejection = match message {
-            Some(Ok(Message::Text(text))) => match self.dialect.read(text.as_str()) {
-                Heard::Line(line) => match self.board.line(self.inbox.id, line) {
+            Some(Ok(Message::Text(text))) => match self.framing.decode(text.as_str()) {
+                Decoded::Message(line) => match self.board.line(self.inbox.id, line) {
                     Ok(taken) => {
                         let now = Instant::now();
                         self.parked = taken.parked;
@@ -316,16 +316,16 @@ impl<'a> Talk<'a> {
                     }
                     Err(rejection) => Some(rejection),
                 },
-                Heard::Alive => {
+                Decoded::Alive => {
                     self.board.handle(Input::Alive(self.inbox.id));
                     None
                 }
-                Heard::Reply(text) => {
+                Decoded::Reply(text) => {
                     self.inbox.answer(Outgoing::Packet(text));
                     None
                 }
-                Heard::End => return Some(End::Close(1000, "closed by the peer")),
-                Heard::Nothing => None,
+                Decoded::Close => return Some(End::Close(1000, "closed by the peer")),
+                Decoded::Ignored => None,
             },
             Some(Ok(Message::Binary(_))) => self.board.binary(self.inbox.id),
             Some(Ok(Message::Pong(_))) => {
@@ -350,6 +350,10 @@ impl<'a> Talk<'a> {
         }
     }
 
+    fn ping(&self) -> Message {
+        self.framing.ping().map_or_else(|| Message::Ping(Default::default()), Message::text)
+    }
+
     fn tick(&mut self) -> Option<End> {
         let now = Instant::now();
         let due = self.vigil.due(now, self.gauge.flow());
@@ -357,7 +361,7 @@ impl<'a> Talk<'a> {
             Due::Nothing => None,
             Due::Ping => {
                 self.is_flushing = true;
-                match self.ws.start_send_unpin(self.dialect.ping()) {
+                match self.ws.start_send_unpin(self.ping()) {
                     Ok(()) => None,
                     Err(_) => Some(End::Gone("broken")),
                 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
-use super::codec::framing::{Heard, SocketIo};
+use super::codec::framing::{Decoded, SocketIo};
 use super::codec::rejection::Rejection;
 use super::config::Timeouts;
 use super::connection;
@@ -126,13 +126,13 @@ impl Session {
 
     /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.
     pub(super) async fn take(&self, packet: Packet, board: &Arc<Switchboard>, timeouts: &Timeouts) -> bool {
-        let heard = {
+        let decoded = {
             let mut state = self.lock();
             state.heard = Instant::now();
-            state.io.take(packet)
+            state.io.handle(packet)
         };
-        match heard {
-            Heard::Line(line) => match board.line(self.inbox.id, line) {
+        match decoded {
+            Decoded::Message(line) => match board.line(self.inbox.id, line) {
                 Ok(taken) => {
                     connection::settle(taken.parked, self.inbox.id, board, timeouts.held).await;
                     false
@@ -143,16 +143,16 @@ impl Session {
                 }
                 Err(Rejection::Close(..)) => true,
             },
-            Heard::Reply(text) => {
+            Decoded::Reply(text) => {
                 let reply = Packet::parse(&text).map(|packet| self.replies.0.try_send(packet));
                 !matches!(reply, Ok(Ok(())))
             }
-            Heard::Alive => {
+            Decoded::Alive => {
                 board.handle(Input::Alive(self.inbox.id));
                 false
             }
-            Heard::End => true,
-            Heard::Nothing => false,
+            Decoded::Close => true,
+            Decoded::Ignored => false,
         }
     }
 

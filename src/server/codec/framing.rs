@@ -1,78 +1,77 @@
-//! How a protocol's lines go over a WebSocket: as they are, or wrapped in the packets of socket.io. Pure.
-
-use async_tungstenite::tungstenite::Message;
+//! The framing of a protocol's messages on a WebSocket: as they are, or in the packets of socket.io. Pure.
 
 use crate::protocol::room::{PING, PONG};
 use crate::protocol::socketio::{Handshake, Packet};
 
 /// See the module.
 #[derive(Debug)]
-pub(in crate::server) enum Dialect {
-    /// A line is a message.
+pub(in crate::server) enum Framing {
+    /// Each text message is a message of the protocol.
     Plain,
-    /// Messages as in `Plain`, plus [`PING`], with which the client checks that the server is alive.
+    /// As `Plain`, and [`PING`] is answered here: the client checks with it that the server is alive.
     Extended,
     /// Packets of socket.io.
     SocketIo(SocketIo),
 }
 
-/// One client's side of socket.io.
+/// The server's state of one socket.io client.
 #[derive(Debug, Clone)]
 pub(in crate::server) struct SocketIo {
     /// The socket id that the client receives when it enters the namespace.
     id: String,
-    /// Said first, where nothing was said by HTTP.
-    greeting: Option<Handshake>,
-    /// It is in the namespace.
-    is_in: bool,
+    /// The handshake to send first; none if HTTP has carried it.
+    handshake: Option<Handshake>,
+    is_in_namespace: bool,
 }
 
-/// What a message was.
+/// The content of a received text message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::server) enum Heard {
-    /// A line of the protocol.
-    Line(String),
+pub(in crate::server) enum Decoded {
+    /// A message of the protocol.
+    Message(String),
     /// A sign of life.
     Alive,
-    /// Something to be answered with this.
+    /// A request that is answered with this text.
     Reply(String),
-    /// A goodbye.
-    End,
-    /// Nothing to us.
-    Nothing,
+    /// The client ends the connection.
+    Close,
+    Ignored,
 }
 
-impl Dialect {
-    pub(in crate::server) fn greeting(&self) -> Option<String> {
+impl Framing {
+    /// Returns the text to send first, if the framing begins with one.
+    pub(in crate::server) fn handshake(&self) -> Option<String> {
         match self {
             Self::Plain | Self::Extended => None,
-            Self::SocketIo(io) => io.greeting.clone().map(|handshake| Packet::Open(handshake).to_string()),
+            Self::SocketIo(io) => io.handshake.clone().map(|handshake| Packet::Open(handshake).to_string()),
         }
     }
 
-    pub(in crate::server) fn read(&mut self, text: &str) -> Heard {
+    pub(in crate::server) fn decode(&mut self, text: &str) -> Decoded {
         match self {
-            Self::Extended if text == PING => Heard::Reply(PONG.to_owned()),
-            Self::Plain | Self::Extended => Heard::Line(text.to_owned()),
-            Self::SocketIo(io) => Packet::parse(text).map_or(Heard::Nothing, |packet| io.take(packet)),
+            Self::Extended if text == PING => Decoded::Reply(PONG.to_owned()),
+            Self::Plain | Self::Extended => Decoded::Message(text.to_owned()),
+            Self::SocketIo(io) => Packet::parse(text).map_or(Decoded::Ignored, |packet| io.handle(packet)),
         }
     }
 
-    pub(in crate::server) fn write(&self, line: String) -> String {
+    pub(in crate::server) fn encode(&self, message: String) -> String {
         match self {
-            Self::Plain | Self::Extended => line,
-            Self::SocketIo(_) => Packet::Event(line).to_string(),
+            Self::Plain | Self::Extended => message,
+            Self::SocketIo(_) => Packet::Event(message).to_string(),
         }
     }
 
-    pub(in crate::server) fn ping(&self) -> Message {
+    /// Returns the text that asks for a sign of life; none where a ping of the WebSocket does.
+    pub(in crate::server) fn ping(&self) -> Option<String> {
         match self {
-            Self::Plain | Self::Extended => Message::Ping(Default::default()),
-            Self::SocketIo(_) => Message::text(Packet::Ping(String::new()).to_string()),
+            Self::Plain | Self::Extended => None,
+            Self::SocketIo(_) => Some(Packet::Ping(String::new()).to_string()),
         }
     }
 
-    pub(in crate::server) fn farewell(&self) -> Option<String> {
+    /// Returns the text to send before the server's close frame, if there is one.
+    pub(in crate::server) fn disconnect(&self) -> Option<String> {
         match self {
             Self::Plain | Self::Extended => None,
             Self::SocketIo(_) => Some(Packet::Disconnect.to_string()),
@@ -83,31 +82,31 @@ impl Dialect {
 impl SocketIo {
     /// Returns the state for a client whose handshake took place over HTTP; `id` is its socket id in the namespace.
     pub(in crate::server) fn new(id: String) -> Self {
-        Self { id, greeting: None, is_in: false }
+        Self { id, handshake: None, is_in_namespace: false }
     }
 
     /// Returns the state for a client whose handshake takes place on the WebSocket.
-    pub(in crate::server) fn greeted(id: String, greeting: Handshake) -> Self {
-        Self { greeting: Some(greeting), ..Self::new(id) }
+    pub(in crate::server) fn with_handshake(id: String, handshake: Handshake) -> Self {
+        Self { handshake: Some(handshake), ..Self::new(id) }
     }
 
-    /// What a packet means.
-    pub(in crate::server) fn take(&mut self, packet: Packet) -> Heard {
+    /// Handles a packet of the client. Events count only after the client has entered the namespace.
+    pub(in crate::server) fn handle(&mut self, packet: Packet) -> Decoded {
         match packet {
-            Packet::Event(line) if self.is_in => Heard::Line(line),
-            Packet::Connect(_) if !self.is_in => {
-                self.is_in = true;
-                Heard::Reply(Packet::Connect(Some(self.id.clone())).to_string())
+            Packet::Event(message) if self.is_in_namespace => Decoded::Message(message),
+            Packet::Connect(_) if !self.is_in_namespace => {
+                self.is_in_namespace = true;
+                Decoded::Reply(Packet::Connect(Some(self.id.clone())).to_string())
             }
-            Packet::Pong(_) => Heard::Alive,
-            Packet::Ping(data) => Heard::Reply(Packet::Pong(data).to_string()),
-            Packet::Disconnect | Packet::Close => Heard::End,
+            Packet::Pong(_) => Decoded::Alive,
+            Packet::Ping(data) => Decoded::Reply(Packet::Pong(data).to_string()),
+            Packet::Disconnect | Packet::Close => Decoded::Close,
             Packet::Event(_)
             | Packet::Connect(_)
             | Packet::Open(_)
             | Packet::Upgrade
             | Packet::Noop
-            | Packet::ConnectError(_) => Heard::Nothing,
+            | Packet::ConnectError(_) => Decoded::Ignored,
         }
     }
 }
@@ -118,17 +117,17 @@ mod tests {
 
     #[test]
     fn events_count_in_the_namespace_alone() {
-        let mut dialect = Dialect::SocketIo(SocketIo::new("abc".to_owned()));
+        let mut framing = Framing::SocketIo(SocketIo::new("abc".to_owned()));
         let join = r#"42["rtc:join",{"pool":"attic"}]"#;
-        assert_eq!(dialect.read(join), Heard::Nothing);
-        assert_eq!(dialect.read("40"), Heard::Reply(r#"40{"sid":"abc"}"#.to_owned()));
-        assert_eq!(dialect.read("40"), Heard::Nothing);
+        assert_eq!(framing.decode(join), Decoded::Ignored);
+        assert_eq!(framing.decode("40"), Decoded::Reply(r#"40{"sid":"abc"}"#.to_owned()));
+        assert_eq!(framing.decode("40"), Decoded::Ignored);
         let line = r#"{"data":{"pool":"attic"},"type":"rtc:join"}"#;
-        assert_eq!(dialect.read(join), Heard::Line(line.to_owned()));
-        assert_eq!(dialect.write(line.to_owned()), join);
-        assert_eq!(dialect.read("2probe"), Heard::Reply("3probe".to_owned()));
-        assert_eq!(dialect.read("3"), Heard::Alive);
-        assert_eq!(dialect.read("\u{1e}"), Heard::Nothing);
-        assert_eq!(dialect.read("41"), Heard::End);
+        assert_eq!(framing.decode(join), Decoded::Message(line.to_owned()));
+        assert_eq!(framing.encode(line.to_owned()), join);
+        assert_eq!(framing.decode("2probe"), Decoded::Reply("3probe".to_owned()));
+        assert_eq!(framing.decode("3"), Decoded::Alive);
+        assert_eq!(framing.decode("\u{1e}"), Decoded::Ignored);
+        assert_eq!(framing.decode("41"), Decoded::Close);
     }
 }

@@ -19,7 +19,7 @@ use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Codec;
-use crate::server::codec::framing::Dialect;
+use crate::server::codec::framing::Framing;
 use crate::server::codec::ssp::Endpoint;
 use crate::server::config::Timeouts;
 use crate::server::sessions::{LOOK, Session};
@@ -239,8 +239,8 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
             break;
         }
     }
-    let dialect = Dialect::SocketIo(session.socket_io());
-    connection::talk(&mut ws, &session.inbox, &shared.board, dialect, shared.timeouts).await;
+    let framing = Framing::SocketIo(session.socket_io());
+    connection::talk(&mut ws, &session.inbox, &shared.board, framing, shared.timeouts).await;
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
-use crate::server::codec::framing::{Dialect, SocketIo};
+use crate::server::codec::framing::{Framing, SocketIo};
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
 use crate::server::token::endpoint_id;
@@ -62,12 +62,12 @@ pub(super) fn upgrade(
     };
     let id = endpoint_id(began.as_ref().err().unwrap_or(&Grant::default()))?;
     let codec = Codec::of(request.uri().path(), extended, id);
-    let dialect = match is_socketio {
-        false if codec.is_extended() => Dialect::Extended,
-        false => Dialect::Plain,
+    let framing = match is_socketio {
+        false if codec.is_extended() => Framing::Extended,
+        false => Framing::Plain,
         true => {
-            let greeting = polling::handshake(secret_id()?, &shared.timeouts, false);
-            Dialect::SocketIo(SocketIo::greeted(secret_id()?, greeting))
+            let handshake = polling::handshake(secret_id()?, &shared.timeouts, false);
+            Framing::SocketIo(SocketIo::with_handshake(secret_id()?, handshake))
         }
     };
     let upgraded = hyper::upgrade::on(&mut request);
@@ -87,7 +87,7 @@ pub(super) fn upgrade(
             Ok(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
             Err(grant) => {
                 let board = shared.board.clone();
-                connection::serve(&mut ws, board, (from, grant), codec, dialect, shared.timeouts).await;
+                connection::serve(&mut ws, board, (from, grant), codec, framing, shared.timeouts).await;
             }
         }
         drop(guard);
