@@ -314,8 +314,8 @@ impl Hub {
                 Err(Refusal::InRoom)
             }
             (Command::Send { .. } | Command::ListRoom, Place::Lobby) => Err(Refusal::Outside),
-            // The server's codec rejects a connection that is not registered and relays all text of a call, so
-            // these are not to be met; they change nothing.
+            // The server's codec rejects a connection that is not registered and relays all text of a call: these
+            // combinations do not occur, and change nothing.
             (
                 Command::Call(_)
                 | Command::Join(_)

@@ -18,11 +18,10 @@ use smol::stream::Stream;
 
 use super::codec::Codec;
 use super::codec::framing::{Decoded, Framing};
-use super::codec::rejection::Rejection;
 use super::config::Timeouts;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
-use super::switchboard::Switchboard;
+use super::switchboard::{Outcome, Switchboard};
 use super::vigil::{Due, Vigil};
 use crate::base::limit::Bucket;
 use crate::hub::{ConnId, Grant, Input};
@@ -38,10 +37,10 @@ const TOGETHER: usize = 64 * 1024;
 /// After so much without a pause it is the turn of others, who share the thread.
 const TURN: usize = 16;
 
-/// The names that a peer may list at once, and the names regained per second (see [`Taken::listed`]); the server stops
+/// The names that a peer may list at once, and the names regained per second (see [`Outcome::listed`]); the server stops
 /// reading a peer that lists more until the debt is refilled.
 ///
-/// [`Taken::listed`]: super::switchboard::Taken::listed
+/// [`Outcome::listed`]: super::switchboard::Outcome::listed
 const LISTED: (u32, u32) = (4000, 400);
 
 /// Small buffers: a server holds many connections that are mostly idle.
@@ -196,7 +195,7 @@ impl<'a> Talk<'a> {
             let end = match poll_fn(|context| self.poll(context)).await {
                 Event::In(message) => {
                     self.vigil.hear(Instant::now());
-                    self.take(message)
+                    self.handle(message)
                 }
                 Event::Released => {
                     self.vigil.release(Instant::now());
@@ -296,58 +295,42 @@ impl<'a> Talk<'a> {
     }
 
     /// Handles a message of the peer; returns how the connection ends, if the message ends it.
-    fn take(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
-        let rejection = match message {
+    fn handle(&mut self, message: Option<Result<Message, Error>>) -> Option<End> {
+        let id = self.inbox.id;
+        match message {
             Some(Ok(Message::Text(text))) => match self.framing.decode(text.as_str()) {
-                Decoded::Message(line) => match self.board.line(self.inbox.id, line) {
-                    Ok(taken) => {
-                        let now = Instant::now();
-                        self.parked = taken.parked;
-                        if !self.parked.is_empty() {
-                            self.vigil.hold(now);
-                        }
-                        if taken.listed > 0 {
-                            let wait = self.lists.charge(now, taken.listed);
-                            if !wait.is_zero() {
-                                self.vigil.pause(now, wait);
-                            }
-                        }
-                        None
-                    }
-                    Err(rejection) => Some(rejection),
-                },
-                Decoded::Alive => {
-                    self.board.handle(Input::Alive(self.inbox.id));
-                    None
-                }
-                Decoded::Reply(text) => {
-                    self.inbox.answer(Outgoing::Packet(text));
-                    None
-                }
+                Decoded::Message(text) => return self.handle_text(text),
+                Decoded::Alive => self.board.handle(Input::Alive(id)),
+                Decoded::Reply(text) => self.inbox.answer(Outgoing::Packet(text)),
                 Decoded::Close => return Some(End::Close(1000, "closed by the peer")),
-                Decoded::Ignored => None,
+                Decoded::Ignored => {}
             },
-            Some(Ok(Message::Binary(_))) => self.board.binary(self.inbox.id),
-            Some(Ok(Message::Pong(_))) => {
-                self.board.handle(Input::Alive(self.inbox.id));
-                None
+            Some(Ok(Message::Binary(_))) => {
+                return self.board.handle_binary(id).map(|(code, reason)| End::Close(code, reason));
             }
-            Some(Ok(Message::Ping(_) | Message::Frame(_))) => {
-                // The library has queued the pong, which still has to be flushed.
-                self.is_flushing = true;
-                None
-            }
+            Some(Ok(Message::Pong(_))) => self.board.handle(Input::Alive(id)),
+            // The library has queued the pong, which still has to be flushed.
+            Some(Ok(Message::Ping(_) | Message::Frame(_))) => self.is_flushing = true,
             Some(Ok(Message::Close(_))) | None => return Some(End::Answer),
             Some(Err(error)) => return Some(End::of(&error)),
-        };
-        match rejection {
-            None => None,
-            Some(Rejection::Error(text)) => {
-                self.inbox.answer(Outgoing::Text(text));
-                None
-            }
-            Some(Rejection::Close(code, words)) => Some(End::Close(code, words)),
         }
+        None
+    }
+
+    fn handle_text(&mut self, text: String) -> Option<End> {
+        let Outcome { parked, listed, close } = self.board.handle_text(self.inbox.id, text);
+        let now = Instant::now();
+        self.parked = parked;
+        if !self.parked.is_empty() {
+            self.vigil.hold(now);
+        }
+        if listed > 0 {
+            let wait = self.lists.charge(now, listed);
+            if !wait.is_zero() {
+                self.vigil.pause(now, wait);
+            }
+        }
+        close.map(|(code, reason)| End::Close(code, reason))
     }
 
     fn ping(&self) -> Message {

@@ -9,7 +9,6 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
 use super::codec::framing::{Decoded, SocketIo};
-use super::codec::rejection::Rejection;
 use super::config::Timeouts;
 use super::connection;
 use super::mailbox::{Inbox, Mail, Outgoing};
@@ -125,24 +124,18 @@ impl Session {
     }
 
     /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.
-    pub(super) async fn take(&self, packet: Packet, board: &Arc<Switchboard>, timeouts: &Timeouts) -> bool {
+    pub(super) async fn handle(&self, packet: Packet, board: &Arc<Switchboard>, timeouts: &Timeouts) -> bool {
         let decoded = {
             let mut state = self.lock();
             state.heard = Instant::now();
             state.io.handle(packet)
         };
         match decoded {
-            Decoded::Message(line) => match board.line(self.inbox.id, line) {
-                Ok(taken) => {
-                    connection::settle(taken.parked, self.inbox.id, board, timeouts.held).await;
-                    false
-                }
-                Err(Rejection::Error(text)) => {
-                    let _ = self.replies.0.try_send(Packet::Event(text));
-                    false
-                }
-                Err(Rejection::Close(..)) => true,
-            },
+            Decoded::Message(text) => {
+                let outcome = board.handle_text(self.inbox.id, text);
+                connection::settle(outcome.parked, self.inbox.id, board, timeouts.held).await;
+                outcome.close.is_some()
+            }
             Decoded::Reply(text) => {
                 let reply = Packet::parse(&text).map(|packet| self.replies.0.try_send(packet));
                 !matches!(reply, Ok(Ok(())))

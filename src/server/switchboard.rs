@@ -32,13 +32,28 @@ struct Connection {
     probed: Option<Instant>,
 }
 
-/// The consequences of a peer's message.
+impl Connection {
+    /// Answers a rejected message; returns the close code and reason if the rejection ends the connection.
+    fn reject(&self, rejection: Rejection) -> Option<(u16, &'static str)> {
+        match rejection {
+            Rejection::Error(text) => {
+                self.outbox.answer(Outgoing::Text(text));
+                None
+            }
+            Rejection::Close(code, reason) => Some((code, reason)),
+        }
+    }
+}
+
+/// The consequences of a peer's message. Its answers are in the peer's mailbox already.
 #[derive(Debug, Default)]
-pub(super) struct Taken {
+pub(super) struct Outcome {
     /// Messages that the receivers have no space for; the peer must not be read until they are accepted.
     pub(super) parked: Vec<Parked>,
     /// The number of names listed for the peer at its request, plus [`LIST`] per list.
     pub(super) listed: u32,
+    /// The close code and reason, if the message ends the connection.
+    pub(super) close: Option<(u16, &'static str)>,
 }
 
 /// The fixed cost of a list, in names, since every list scans all names.
@@ -123,18 +138,31 @@ impl Switchboard {
         inbox
     }
 
-    /// A line of a peer; the words to answer with where it is none for the hub.
-    pub(super) fn line(self: &Arc<Self>, id: ConnId, line: String) -> Result<Taken, Rejection> {
+    /// Handles a text message of a peer.
+    pub(super) fn handle_text(self: &Arc<Self>, id: ConnId, text: String) -> Outcome {
         let mut state = self.lock();
         let phase = state.hub.phase(id);
-        let mut taken = Taken::default();
-        let Some(from) = state.connections.get_mut(&id) else { return Ok(taken) };
-        for command in from.codec.decode(phase, line)? {
-            let now = Instant::now();
-            state.hub.handle_input(now, Input::Command(id, command));
-            self.deliver(&mut state, now, Some((id, &mut taken)));
+        let mut outcome = Outcome::default();
+        let Some(from) = state.connections.get_mut(&id) else { return outcome };
+        match from.codec.decode(phase, text) {
+            Ok(commands) => {
+                for command in commands {
+                    let now = Instant::now();
+                    state.hub.handle_input(now, Input::Command(id, command));
+                    self.deliver(&mut state, now, Some((id, &mut outcome)));
+                }
+            }
+            Err(rejection) => outcome.close = from.reject(rejection),
         }
-        Ok(taken)
+        outcome
+    }
+
+    /// Rejects a binary message of a peer; returns the close code and reason if the message ends the connection.
+    pub(super) fn handle_binary(&self, id: ConnId) -> Option<(u16, &'static str)> {
+        let mut state = self.lock();
+        let from = state.connections.get_mut(&id)?;
+        let rejection = from.codec.reject_binary();
+        from.reject(rejection)
     }
 
     /// Drops messages that their receivers did not accept in time, and reports the loss to the sender.
@@ -145,11 +173,6 @@ impl Switchboard {
             one.refuse();
             tell_unread(&mut state, id, to);
         }
-    }
-
-    /// What becomes of a message of a peer that is not text.
-    pub(super) fn binary(&self, id: ConnId) -> Option<Rejection> {
-        self.lock().connections.get_mut(&id).map(|from| from.codec.binary())
     }
 
     /// A sign of life of a peer, or its end.
@@ -246,7 +269,7 @@ impl Switchboard {
     }
 
     /// Sends the hub's outputs to the connections. `cause` is the peer whose message led to them, if any.
-    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Taken)>) {
+    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Outcome)>) {
         while let Some(output) = state.hub.poll_output() {
             let (id, fits) = match output {
                 Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
@@ -280,7 +303,7 @@ impl Switchboard {
         state: &mut State,
         id: ConnId,
         notice: Notice,
-        cause: Option<&mut (ConnId, &mut Taken)>,
+        cause: Option<&mut (ConnId, &mut Outcome)>,
     ) -> bool {
         let State { hub, connections, .. } = &mut *state;
         let Some(Connection { outbox, codec, .. }) = connections.get_mut(&id) else { return true };
@@ -294,21 +317,22 @@ impl Switchboard {
         let ahead = if codec.is_extended() { self.ahead(&notice) } else { None };
         let texts = codec.encode(notice, |peer: &PeerId| hub.description(peer));
         match cause {
-            Some((from, taken)) if is_of_a_peer => {
-                let before = taken.parked.iter_mut().find(|parked| parked.to == id);
+            Some((from, outcome)) if is_of_a_peer => {
+                let before = outcome.parked.iter_mut().find(|parked| parked.to == id);
                 match before {
                     Some(parked) => parked.add(texts),
                     None => match outbox.pass((*from, id), texts) {
                         Passed::In => {}
-                        Passed::Waits(parked) => taken.parked.push(parked),
+                        Passed::Waits(parked) => outcome.parked.push(parked),
                         Passed::Refused => tell_unread(state, *from, id),
                     },
                 }
                 true
             }
-            Some((from, taken)) if *from == id => {
+            Some((from, outcome)) if *from == id => {
                 let names = listed.map_or(0, |names| u32::try_from(names).unwrap_or(u32::MAX));
-                taken.listed = taken.listed.saturating_add(if listed.is_some() { LIST + names } else { 0 });
+                outcome.listed =
+                    outcome.listed.saturating_add(if listed.is_some() { LIST + names } else { 0 });
                 ahead
                     .into_iter()
                     .chain(texts.into_iter().map(Outgoing::Text))

@@ -1,5 +1,5 @@
-//! The room protocol at the server's codec: a peer's text to the hub's commands, and the hub's notices
-//! to text. Pure.
+//! The codec of the HELLO/SESSION/ROOM protocol: a peer's text to the hub's commands, and the hub's notices to text.
+//! Pure.
 
 use super::rejection::Rejection;
 use crate::hub::{Command, Notice, Phase, Reason};

@@ -1,4 +1,4 @@
-//! What a connection speaks, between its text and the hub. Pure.
+//! The codecs: a connection's text to the hub's commands, and the hub's notices to text.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
@@ -17,10 +17,10 @@ use ssp::Endpoint;
 use crate::hub::{Command, Notice, Phase};
 use crate::protocol::{PeerId, socketio};
 
-/// A connection's protocol, and where it stands in it.
+/// The protocol of a connection, and the connection's state in it.
 #[derive(Debug)]
 pub(in crate::server) enum Codec {
-    /// The room protocol; with roomtone's additions or without.
+    /// The HELLO/SESSION/ROOM protocol, with or without roomtone's extensions.
     Room { extended: bool },
     /// ssp.
     Ssp(Endpoint),
@@ -35,7 +35,7 @@ impl Codec {
         }
     }
 
-    /// The client asked for what only roomtone says.
+    /// Returns whether the client asked for roomtone's extensions.
     pub(in crate::server) fn is_extended(&self) -> bool {
         matches!(self, Self::Room { extended: true })
     }
@@ -51,13 +51,13 @@ impl Codec {
         }
     }
 
-    /// What becomes of a message that is not text.
-    pub(in crate::server) fn binary(&mut self) -> Rejection {
+    /// Rejects a binary message.
+    pub(in crate::server) fn reject_binary(&mut self) -> Rejection {
         match self {
             Self::Room { .. } => {
                 Rejection::Error("ERROR binary messages are not part of this protocol".to_owned())
             }
-            // No text at all is no JSON.
+            // Handled like text that is not JSON.
             Self::Ssp(endpoint) => match endpoint.decode("") {
                 Err(rejection) => rejection,
                 Ok(_) => Rejection::Close(1003, "text only"),
@@ -65,7 +65,7 @@ impl Codec {
         }
     }
 
-    /// What the peer is told, and of whom it is told what the back end says.
+    /// Encodes a notice as messages of the peer's protocol. `describe` returns the back end's description of a peer.
     pub(in crate::server) fn encode(
         &mut self,
         notice: Notice,

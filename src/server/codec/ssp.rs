@@ -1,5 +1,5 @@
-//! ssp at the server's codec: an endpoint's events to the hub's commands, and the hub's notices to events. A pool
-//! and a room of one name are one, so what goes between an endpoint and a room's peer is translated. Pure.
+//! The codec of ssp: an endpoint's events to the hub's commands, and the hub's notices to events. A pool is the room of
+//! its name, so messages between an endpoint and a peer of the HELLO protocol are translated. Pure.
 
 use std::collections::BTreeMap;
 

@@ -159,7 +159,7 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
             };
             for packet in socketio::split(&body) {
                 let Ok(packet) = packet else { continue };
-                if session.take(packet, &shared.board, &shared.timeouts).await {
+                if session.handle(packet, &shared.board, &shared.timeouts).await {
                     end(shared, session);
                     let _ = session.replies.0.try_send(Packet::Close);
                     break;
