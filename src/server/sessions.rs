@@ -131,6 +131,8 @@ impl Session {
             state.io.handle(packet)
         };
         match decoded {
+            // Requests that the client makes without fetching the answers would use memory without bound.
+            Decoded::Message(_) if self.inbox.is_full_of_answers() => true,
             Decoded::Message(text) => {
                 let outcome = board.handle_text(self.inbox.id, text);
                 connection::settle(outcome.parked, self.inbox.id, board, timeouts.held).await;
@@ -203,5 +205,39 @@ fn packet(outgoing: Outgoing) -> Packet {
         Outgoing::Text(line) => Packet::Event(line),
         Outgoing::Ping => Packet::Ping(String::new()),
         Outgoing::Close(..) => Packet::Close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::*;
+    use crate::hub::{Grant, Limits};
+    use crate::server::codec::Codec;
+    use crate::server::codec::ssp::Endpoint;
+    use crate::server::ice::IceServers;
+
+    #[test]
+    fn a_client_that_fetches_no_answers_is_ended() {
+        smol::block_on(async {
+            let board = Switchboard::new(Limits::default(), Duration::from_secs(20), IceServers::default());
+            let (timeouts, address) = (Timeouts::default(), IpAddr::from([192, 0, 2, 1]));
+            let counted = board.admit(address, 1).unwrap();
+            let codec = Codec::Ssp(Endpoint::new("e1".parse().unwrap()));
+            let inbox = board.open(codec, address, Grant::default(), Arc::default());
+            let ids = ("sid".to_owned(), "id".to_owned());
+            let session = Session::new(ids, None, inbox, counted, (Instant::now(), &timeouts));
+            assert!(!session.handle(Packet::Connect(None), &board, &timeouts).await);
+            let wrong = || Packet::Event(r#"{"type":"rtc:dance","data":{}}"#.to_owned());
+            let mut handled = 0;
+            while !session.handle(wrong(), &board, &timeouts).await {
+                handled += 1;
+                assert!(handled < 1000, "answers are not bounded");
+            }
+            assert!(handled > 100, "ended after {handled} requests");
+            while session.inbox.try_next().is_some() {}
+            assert!(!session.handle(wrong(), &board, &timeouts).await, "fetched answers make room");
+        });
     }
 }
