@@ -1,4 +1,5 @@
-//! The life of one WebSocket: lines in, queue out, pings between, and time-outs.
+//! The driver of one WebSocket: passes received messages to the switchboard, sends the mailbox, pings, and ends the
+//! connection when a timer says so.
 
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -28,14 +29,14 @@ use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
 /// The most bytes that the server reads from a peer before the peer has registered.
-pub(super) const MAX_UNKNOWN: usize = 8 * 1024;
+pub(super) const MAX_UNREGISTERED: usize = 8 * 1024;
 /// The buffer for reading and dropping the rest of a closed connection, in bytes.
-const DROPPED: usize = 4 * 1024;
+const DROP_BUFFER: usize = 4 * 1024;
 
 /// The bytes that the driver sends before it checks for incoming messages.
-const TOGETHER: usize = 64 * 1024;
-/// After so much without a pause it is the turn of others, who share the thread.
-const TURN: usize = 16;
+const SENT_PER_TURN: usize = 64 * 1024;
+/// The events handled before the task yields to the other tasks of its thread.
+const EVENTS_PER_TURN: usize = 16;
 
 /// The names that a peer may list at once, and the names regained per second (see [`Outcome::listed`]); the server stops
 /// reading a peer that lists more until the debt is refilled.
@@ -43,7 +44,7 @@ const TURN: usize = 16;
 /// [`Outcome::listed`]: super::switchboard::Outcome::listed
 const LISTED: (u32, u32) = (4000, 400);
 
-/// Small buffers: a server holds many connections that are mostly idle.
+/// Returns the limits of a WebSocket. The buffers are small: a server holds many connections that are mostly idle.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(2 * 1024)
@@ -64,9 +65,9 @@ enum End {
 }
 
 impl End {
-    fn words(self) -> &'static str {
+    fn reason(self) -> &'static str {
         match self {
-            Self::Gone(words) | Self::Close(_, words) => words,
+            Self::Gone(reason) | Self::Close(_, reason) => reason,
             Self::Answer => "closed by the peer",
         }
     }
@@ -94,7 +95,7 @@ enum Event {
     End(End),
 }
 
-/// Serves a WebSocket until it ends, and tells the switchboard of its end.
+/// Opens a connection for a WebSocket and serves it until it ends.
 pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
@@ -105,36 +106,36 @@ pub(super) fn serve(
 ) -> impl Future<Output = ()> + Send {
     let inbox = board.open(codec, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
-    async move { talk(ws, &inbox, &board, framing, timeouts).await }
+    async move { drive(ws, &inbox, &board, framing, timeouts).await }
 }
 
-/// The same for a connection that the switchboard knows already.
-pub(super) async fn talk(
+/// Serves a connection that the switchboard has opened until it ends, then reports the end to the switchboard.
+pub(super) async fn drive(
     ws: &mut WebSocketStream<Io>,
     inbox: &Inbox,
     board: &Arc<Switchboard>,
     framing: Framing,
     timeouts: Timeouts,
 ) {
-    let _talk = board.talk();
+    let _serving = board.serving();
     let id = inbox.id;
-    let mut talk = Talk::new(ws, inbox, board, framing, timeouts);
-    let end = talk.converse().await;
-    let farewell = talk.framing.disconnect();
+    let mut driver = Driver::new(ws, inbox, board, framing, timeouts);
+    let end = driver.run().await;
+    let disconnect = driver.framing.disconnect();
     // Messages that wait for other peers are dropped with the connection.
-    drop(talk);
+    drop(driver);
     // Unregisters before the close handshake, which takes time: the name is free, and other peers are notified.
     board.handle(Input::Closed(id));
-    tracing::debug!(conn = id.0, reason = end.words(), "closes");
+    tracing::debug!(conn = id.0, reason = end.reason(), "closes");
     match end {
         End::Gone(_) => {}
         End::Answer => close(ws, None, None, timeouts.closing).await,
-        End::Close(code, words) => close(ws, farewell, Some((code, words)), timeouts.closing).await,
+        End::Close(code, reason) => close(ws, disconnect, Some((code, reason)), timeouts.closing).await,
     }
 }
 
 /// The driver of one open WebSocket.
-struct Talk<'a> {
+struct Driver<'a> {
     ws: &'a mut WebSocketStream<Io>,
     inbox: &'a Inbox,
     board: &'a Arc<Switchboard>,
@@ -152,7 +153,7 @@ struct Talk<'a> {
     is_flushing: bool,
 }
 
-impl<'a> Talk<'a> {
+impl<'a> Driver<'a> {
     fn new(
         ws: &'a mut WebSocketStream<Io>,
         inbox: &'a Inbox,
@@ -181,7 +182,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    async fn converse(&mut self) -> End {
+    async fn run(&mut self) -> End {
         let mut done = 0;
         loop {
             if !self.vigil.is_known() && self.board.is_registered(self.inbox.id) {
@@ -189,7 +190,7 @@ impl<'a> Talk<'a> {
                 self.ws.get_mut().allow(None);
             }
             done += 1;
-            if done % TURN == 0 {
+            if done % EVENTS_PER_TURN == 0 {
                 yield_now().await;
             }
             let end = match poll_fn(|context| self.poll(context)).await {
@@ -259,7 +260,7 @@ impl<'a> Talk<'a> {
                     Poll::Pending => break,
                 },
             }
-            if bytes >= TOGETHER {
+            if bytes >= SENT_PER_TURN {
                 context.waker().wake_by_ref();
                 break;
             }
@@ -267,8 +268,8 @@ impl<'a> Talk<'a> {
                 Poll::Pending => break,
                 Poll::Ready(Mail::Killed) => return Some(Event::End(End::Gone("too slow"))),
                 Poll::Ready(Mail::Ended) => return Some(Event::End(End::Gone("ended by the hub"))),
-                Poll::Ready(Mail::Message(Outgoing::Close(code, words))) => {
-                    return Some(Event::End(End::Close(code, words)));
+                Poll::Ready(Mail::Message(Outgoing::Close(code, reason))) => {
+                    return Some(Event::End(End::Close(code, reason)));
                 }
                 Poll::Ready(Mail::Message(Outgoing::Text(text))) => Message::text(self.framing.encode(text)),
                 Poll::Ready(Mail::Message(Outgoing::Packet(text))) => Message::text(text),
@@ -365,44 +366,44 @@ impl<'a> Talk<'a> {
 
 /// Waits until the receivers accept all messages of a peer; refuses the rest after `time`.
 pub(super) async fn settle(mut parked: Vec<Parked>, id: ConnId, board: &Switchboard, time: Duration) {
-    let taken = poll_fn(|context| {
+    let accepted = poll_fn(|context| {
         parked.retain_mut(|one| one.poll(context).is_pending());
         if parked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    or(taken, after(time)).await;
+    or(accepted, after(time)).await;
     board.refuse(id, parked);
 }
 
-/// What is rarely under way has memory of its own: within the connection's task all that are idle would hold it, too.
-type Apart<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+/// A future with memory of its own: within the connection's task every idle connection would reserve that memory.
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 async fn after(time: Duration) {
     smol::Timer::after(time).await;
 }
 
-/// Closes the connection: sends a close frame if `frame` is given, or else the answer to the peer's, then FIN at once
+/// Closes the connection: sends `disconnect`, then a close frame if `frame` is given, or else the answer to the peer's, then FIN at once
 /// (RFC 6455, 7.1.1: the server closes TCP first). Reads and drops the peer's data for at most `time`: closing a socket
 /// with unread bytes would send a reset, and the peer could lose the close frame. Yields after each read, since a peer
 /// may send without end.
 pub(super) fn close<'a>(
     ws: &'a mut WebSocketStream<Io>,
-    farewell: Option<String>,
+    disconnect: Option<String>,
     frame: Option<(u16, &'static str)>,
     time: Duration,
-) -> Apart<'a, ()> {
+) -> Boxed<'a, ()> {
     let handshake = async move {
-        if let Some(farewell) = farewell {
-            let _ = ws.send(Message::text(farewell)).await;
+        if let Some(text) = disconnect {
+            let _ = ws.send(Message::text(text)).await;
         }
-        if let Some((code, words)) = frame {
-            let _ = ws.close(Some(CloseFrame { code: code.into(), reason: words.into() })).await;
+        if let Some((code, reason)) = frame {
+            let _ = ws.close(Some(CloseFrame { code: code.into(), reason: reason.into() })).await;
         }
         // If the peer closed first, the answer to its close frame is still queued.
         let _ = ws.flush().await;
         let io = ws.get_mut();
         io.allow(None);
         if io.close().await.is_ok() {
-            let mut dropped = vec![0; DROPPED];
+            let mut dropped = vec![0; DROP_BUFFER];
             while let Ok(1..) = io.read(&mut dropped).await {
                 yield_now().await;
             }
@@ -451,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn who_sends_without_end_is_closed_all_the_same() {
+    fn a_peer_that_sends_without_end_is_closed() {
         let (ended, end) = mpsc::channel();
         std::thread::spawn(move || {
             smol::block_on(async {

@@ -66,7 +66,7 @@ struct State {
     per_owner: HashMap<Owner, usize>,
     next: u64,
     /// The number of WebSockets being served, including those that are closing and no longer known to the hub.
-    talks: usize,
+    served: usize,
     /// Limits the rate of room listings.
     listings: Option<Bucket>,
     /// The server is stopping: new connections are closed at once.
@@ -251,15 +251,15 @@ impl Switchboard {
     }
 
     /// Counts a WebSocket as served until the returned guard is dropped, after its last close frame.
-    pub(super) fn talk(self: &Arc<Self>) -> Talk {
-        self.lock().talks += 1;
-        Talk(self.clone())
+    pub(super) fn serving(self: &Arc<Self>) -> Serving {
+        self.lock().served += 1;
+        Serving(self.clone())
     }
 
     /// Returns whether the hub knows no connection and no WebSocket is being served or closed.
     pub(super) fn is_quiet(&self) -> bool {
         let state = self.lock();
-        state.talks == 0 && state.hub.counts().0 == 0
+        state.served == 0 && state.hub.counts().0 == 0
     }
 
     fn input(self: &Arc<Self>, state: &mut State, input: Input) {
@@ -419,13 +419,13 @@ impl Drop for Counted {
     }
 }
 
-/// The guard that [`Switchboard::talk`] returns.
+/// The guard that [`Switchboard::serving`] returns.
 #[derive(Debug)]
-pub(super) struct Talk(Arc<Switchboard>);
+pub(super) struct Serving(Arc<Switchboard>);
 
-impl Drop for Talk {
+impl Drop for Serving {
     fn drop(&mut self) {
-        self.0.lock().talks -= 1;
+        self.0.lock().served -= 1;
     }
 }
 

@@ -147,7 +147,7 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
                 return error(3, "Bad request");
             };
             let is_known = shared.board.is_registered(session.inbox.id);
-            let most = if is_known { MAX_MESSAGE } else { connection::MAX_UNKNOWN };
+            let most = if is_known { MAX_MESSAGE } else { connection::MAX_UNREGISTERED };
             let body = async { Ok(read_body(request.into_body(), most).await) };
             let late = async { Err(too_slow(shared.timeouts.body).await) };
             let body = match or(body, late).await {
@@ -240,7 +240,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
         }
     }
     let framing = Framing::SocketIo(session.socket_io());
-    connection::talk(&mut ws, &session.inbox, &shared.board, framing, shared.timeouts).await;
+    connection::drive(&mut ws, &session.inbox, &shared.board, framing, shared.timeouts).await;
 }
 
 #[cfg(test)]

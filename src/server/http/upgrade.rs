@@ -75,7 +75,7 @@ pub(super) fn upgrade(
         let Ok(upgraded) = upgraded.await else { return };
         let Ok(parts) = upgraded.downcast::<FuturesIo<Io>>() else { return };
         let (mut io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-        io.allow(Some(connection::MAX_UNKNOWN));
+        io.allow(Some(connection::MAX_UNREGISTERED));
         // The rest of hyper's buffer goes: the connection may last for days.
         drop(parts.read_buf);
         let config = Some(connection::config());
