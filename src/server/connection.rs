@@ -23,7 +23,7 @@ use super::config::Timeouts;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::{Outcome, Switchboard};
-use super::vigil::{Due, Vigil};
+use super::timers::{Due, Timers};
 use crate::base::limit::Bucket;
 use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
@@ -141,7 +141,7 @@ struct Driver<'a> {
     board: &'a Arc<Switchboard>,
     framing: Framing,
     gauge: Arc<Gauge>,
-    vigil: Vigil,
+    timers: Timers,
     /// The only timer of the connection: a timer per message would cost more than the message.
     timer: smol::Timer,
     /// The time for which the timer is set.
@@ -162,8 +162,8 @@ impl<'a> Driver<'a> {
         timeouts: Timeouts,
     ) -> Self {
         let gauge = ws.get_ref().gauge().clone();
-        let vigil = Vigil::new(Instant::now(), timeouts);
-        let armed = vigil.next(gauge.flow());
+        let timers = Timers::new(Instant::now(), timeouts);
+        let armed = timers.next(gauge.flow());
         if let Some(handshake) = framing.handshake() {
             inbox.answer(Outgoing::Packet(handshake));
         }
@@ -173,7 +173,7 @@ impl<'a> Driver<'a> {
             board,
             framing,
             gauge,
-            vigil,
+            timers,
             timer: smol::Timer::at(armed),
             armed,
             parked: vec![],
@@ -185,8 +185,8 @@ impl<'a> Driver<'a> {
     async fn run(&mut self) -> End {
         let mut done = 0;
         loop {
-            if !self.vigil.is_known() && self.board.is_registered(self.inbox.id) {
-                self.vigil.know();
+            if !self.timers.is_registered() && self.board.is_registered(self.inbox.id) {
+                self.timers.register();
                 self.ws.get_mut().allow(None);
             }
             done += 1;
@@ -195,11 +195,11 @@ impl<'a> Driver<'a> {
             }
             let end = match poll_fn(|context| self.poll(context)).await {
                 Event::In(message) => {
-                    self.vigil.hear(Instant::now());
+                    self.timers.receive(Instant::now());
                     self.handle(message)
                 }
                 Event::Released => {
-                    self.vigil.release(Instant::now());
+                    self.timers.release(Instant::now());
                     None
                 }
                 Event::Probed => {
@@ -231,7 +231,7 @@ impl<'a> Driver<'a> {
                 return Poll::Ready(Event::Released);
             }
         }
-        let next = self.vigil.next(self.gauge.flow());
+        let next = self.timers.next(self.gauge.flow());
         if next < self.armed {
             self.arm(next);
         }
@@ -244,7 +244,7 @@ impl<'a> Driver<'a> {
     }
 
     fn may_read(&self) -> bool {
-        self.vigil.may_read() && !self.inbox.is_full_of_answers()
+        self.timers.may_read() && !self.inbox.is_full_of_answers()
     }
 
     /// Sends pending messages as far as the socket accepts them, many per write.
@@ -323,12 +323,12 @@ impl<'a> Driver<'a> {
         let now = Instant::now();
         self.parked = parked;
         if !self.parked.is_empty() {
-            self.vigil.hold(now);
+            self.timers.hold(now);
         }
         if listed > 0 {
             let wait = self.lists.charge(now, listed);
             if !wait.is_zero() {
-                self.vigil.pause(now, wait);
+                self.timers.pause(now, wait);
             }
         }
         close.map(|(code, reason)| End::Close(code, reason))
@@ -340,7 +340,7 @@ impl<'a> Driver<'a> {
 
     fn tick(&mut self) -> Option<End> {
         let now = Instant::now();
-        let due = self.vigil.due(now, self.gauge.flow());
+        let due = self.timers.due(now, self.gauge.flow());
         let end = match due {
             Due::Nothing => None,
             Due::Ping => {
@@ -350,16 +350,16 @@ impl<'a> Driver<'a> {
                     Err(_) => Some(End::Gone("broken")),
                 }
             }
-            Due::Refusal => {
+            Due::Refuse => {
                 self.board.refuse(self.inbox.id, std::mem::take(&mut self.parked));
-                self.vigil.release(now);
+                self.timers.release(now);
                 None
             }
             Due::Unread => Some(End::Gone("it reads nothing")),
             Due::Silent => Some(End::Close(1001, "no answer to pings")),
-            Due::Unknown => Some(End::Close(1002, "invalid protocol")),
+            Due::Unregistered => Some(End::Close(1002, "invalid protocol")),
         };
-        self.arm(self.vigil.next(self.gauge.flow()));
+        self.arm(self.timers.next(self.gauge.flow()));
         end
     }
 }

@@ -12,7 +12,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::config::Config;
 use super::error::{LEAST_SECRET, ServerError};
-use super::guesses::Guard;
+use super::guess_limit::GuessLimit;
 use super::http;
 use super::names::Names;
 use super::sessions::Sessions;
@@ -62,10 +62,10 @@ impl Server {
             per_address: config.per_address,
             timeouts: config.timeouts,
             api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
-            api_guard: Guard::of("secrets for the API"),
+            api_guesses: GuessLimit::new("secrets for the API"),
             api_remote: config.api_remote,
             tokens: tokens.map(Tokens::new),
-            token_guard: Guard::of("tokens"),
+            token_guesses: GuessLimit::new("tokens"),
             sessions: Sessions::default(),
         };
         Ok(Self { listener, shared: Arc::new(shared) })

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::config::Timeouts;
-use super::guesses::Guard;
+use super::guess_limit::GuessLimit;
 use super::names::Names;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
@@ -24,10 +24,10 @@ pub(super) struct Shared {
     pub(super) per_address: usize,
     pub(super) timeouts: Timeouts,
     pub(super) api_secret: Option<Sealed>,
-    pub(super) api_guard: Guard,
+    pub(super) api_guesses: GuessLimit,
     pub(super) api_remote: bool,
     pub(super) tokens: Option<Tokens>,
-    pub(super) token_guard: Guard,
+    pub(super) token_guesses: GuessLimit,
     pub(super) sessions: Sessions,
 }
 
@@ -36,7 +36,7 @@ impl Shared {
     pub(super) fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
         let Some(tokens) = &self.tokens else { return Ok(Grant::default()) };
         let token = token::shown(request).ok_or(TokenError::Missing)?;
-        let wait = self.token_guard.wait(from.into());
+        let wait = self.token_guesses.wait(from.into());
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
         // others.
         if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
@@ -44,7 +44,7 @@ impl Shared {
         }
         let grant = tokens.read(&token);
         if let Err(TokenError::Forged(_)) = grant {
-            self.token_guard.wrong(from.into());
+            self.token_guesses.record(from.into());
             if let Some(wait) = wait {
                 return Err(Denied::Later(wait));
             }

@@ -14,7 +14,7 @@ use super::codec::rejection::Rejection;
 use super::ice::IceServers;
 use super::mailbox::{Inbox, Outbox, Outgoing, Parked, Passed, mailbox};
 use super::stream::Gauge;
-use super::vigil::{self, Probed};
+use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
 use crate::base::net::is_this_machine;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
@@ -368,7 +368,7 @@ impl Switchboard {
         for id in state.hub.overdue(now) {
             let Some(holder) = state.connections.get(&id) else { continue };
             let probed = holder.probed.unwrap_or(now);
-            match vigil::judge(holder.gauge.flow(), probed, now, self.unread) {
+            match timers::judge(holder.gauge.flow(), probed, now, self.unread) {
                 Probed::Alive => state.hub.handle_input(now, Input::Alive(id)),
                 Probed::Later => state.hub.handle_input(now, Input::Late(id)),
                 Probed::Dead => {}

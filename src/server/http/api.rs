@@ -103,12 +103,12 @@ fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<
     };
     let wanted = || text(StatusCode::UNAUTHORIZED, "Authorization: Bearer SECRET is wanted\n");
     let Some(given) = token::bearer(request) else { return Some(wanted()) };
-    if let Some(wait) = shared.api_guard.wait(from.into()) {
+    if let Some(wait) = shared.api_guesses.wait(from.into()) {
         return Some(Denied::Later(wait).into());
     }
     if secret.is(given) {
         return None;
     }
-    shared.api_guard.wrong(from.into());
+    shared.api_guesses.record(from.into());
     Some(wanted())
 }

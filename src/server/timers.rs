@@ -17,13 +17,13 @@ pub(super) enum Due {
     /// Send a ping.
     Ping,
     /// Refuse the peer's messages, which have waited too long for their receiver.
-    Refusal,
+    Refuse,
     /// Drop the peer, which reads nothing.
     Unread,
     /// Close the connection: the peer gave no sign of life.
     Silent,
     /// Close the connection: the peer has not registered.
-    Unknown,
+    Unregistered,
 }
 
 /// The verdict on a peer that has not answered a probe.
@@ -38,11 +38,11 @@ pub(super) enum Probed {
 
 /// Tracks the timeouts of one connection.
 #[derive(Debug)]
-pub(super) struct Vigil {
+pub(super) struct Timers {
     timeouts: Timeouts,
     /// The deadline for the registration; none once registered.
-    hello: Option<Instant>,
-    heard: Instant,
+    register_by: Option<Instant>,
+    received: Instant,
     ping_at: Instant,
     /// The time since when the peer is not read because a receiver has no space for its messages.
     held: Option<Instant>,
@@ -50,33 +50,33 @@ pub(super) struct Vigil {
     paused: Option<Instant>,
 }
 
-impl Vigil {
+impl Timers {
     pub(super) fn new(now: Instant, timeouts: Timeouts) -> Self {
         Self {
             timeouts,
-            hello: Some(now + timeouts.hello),
-            heard: now,
+            register_by: Some(now + timeouts.hello),
+            received: now,
             ping_at: now + timeouts.ping,
             held: None,
             paused: None,
         }
     }
 
-    pub(super) fn is_known(&self) -> bool {
-        self.hello.is_none()
+    pub(super) fn is_registered(&self) -> bool {
+        self.register_by.is_none()
     }
 
     /// Records that the peer has registered.
-    pub(super) fn know(&mut self) {
-        self.hello = None;
+    pub(super) fn register(&mut self) {
+        self.register_by = None;
     }
 
     /// Records that data of the peer arrived.
-    pub(super) fn hear(&mut self, now: Instant) {
-        self.heard = now;
+    pub(super) fn receive(&mut self, now: Instant) {
+        self.received = now;
     }
 
-    /// Stops reading the peer until [`Vigil::release`].
+    /// Stops reading the peer until [`Timers::release`].
     pub(super) fn hold(&mut self, now: Instant) {
         self.held = Some(now);
     }
@@ -84,7 +84,7 @@ impl Vigil {
     pub(super) fn release(&mut self, now: Instant) {
         self.held = None;
         // Data that arrived meanwhile is still unread, so the silence starts anew.
-        self.heard = now;
+        self.received = now;
     }
 
     /// Stops reading the peer for `time`.
@@ -100,38 +100,38 @@ impl Vigil {
     pub(super) fn due(&mut self, now: Instant, flow: Flow) -> Due {
         if self.paused.is_some_and(|until| until <= now) {
             self.paused = None;
-            self.heard = now;
+            self.received = now;
         }
         if is_over(flow.blocked, self.timeouts.unread, now) {
             return Due::Unread;
         }
-        if self.hello.is_some_and(|until| until <= now) {
-            return Due::Unknown;
+        if self.register_by.is_some_and(|until| until <= now) {
+            return Due::Unregistered;
         }
         if is_over(self.held, self.timeouts.held, now) {
-            return Due::Refusal;
+            return Due::Refuse;
         }
         // A peer that reads is alive, although its answers to pings wait behind the data sent to it.
-        let sign = flow.relieved.map_or(self.heard, |at| at.max(self.heard));
+        let sign = flow.relieved.map_or(self.received, |at| at.max(self.received));
         if self.may_read() && is_over(Some(sign), self.timeouts.silence, now) {
             return Due::Silent;
         }
-        if self.is_known() && self.ping_at <= now {
+        if self.is_registered() && self.ping_at <= now {
             self.ping_at = now + self.timeouts.ping;
             return Due::Ping;
         }
         Due::Nothing
     }
 
-    /// Returns the time at which to call [`Vigil::due`] again.
+    /// Returns the time at which to call [`Timers::due`] again.
     pub(super) fn next(&self, flow: Flow) -> Instant {
         let waits = [
             self.paused,
-            self.hello,
+            self.register_by,
             flow.blocked.map(|since| since + self.timeouts.unread),
             self.held.map(|since| since + self.timeouts.held),
         ];
-        let ping = if self.is_known() { self.ping_at } else { self.heard + self.timeouts.silence };
+        let ping = if self.is_registered() { self.ping_at } else { self.received + self.timeouts.silence };
         waits.into_iter().flatten().fold(ping, Instant::min)
     }
 }
@@ -167,32 +167,32 @@ mod tests {
     }
 
     #[test]
-    fn each_time_has_its_consequence() {
+    fn each_timeout_has_its_action() {
         let (start, timeouts) = (Instant::now(), Timeouts::default());
-        let mut vigil = Vigil::new(start, timeouts);
-        assert_eq!(vigil.next(FREE), start + timeouts.hello);
-        assert_eq!(vigil.due(start + timeouts.hello, FREE), Due::Unknown);
-        vigil.know();
-        assert_eq!(vigil.next(FREE), start + timeouts.ping);
-        assert_eq!(vigil.due(start + timeouts.ping, FREE), Due::Ping);
-        assert_eq!(vigil.due(start + timeouts.ping, FREE), Due::Nothing, "one ping at a time");
-        assert_eq!(vigil.due(start + timeouts.silence, FREE), Due::Silent);
+        let mut timers = Timers::new(start, timeouts);
+        assert_eq!(timers.next(FREE), start + timeouts.hello);
+        assert_eq!(timers.due(start + timeouts.hello, FREE), Due::Unregistered);
+        timers.register();
+        assert_eq!(timers.next(FREE), start + timeouts.ping);
+        assert_eq!(timers.due(start + timeouts.ping, FREE), Due::Ping);
+        assert_eq!(timers.due(start + timeouts.ping, FREE), Due::Nothing, "one ping at a time");
+        assert_eq!(timers.due(start + timeouts.silence, FREE), Due::Silent);
 
         // A peer that is not read cannot show signs of life.
-        vigil.hold(start);
-        assert_eq!(vigil.next(FREE), start + timeouts.held);
-        assert_eq!(vigil.due(start + timeouts.held, FREE), Due::Refusal);
-        vigil.release(start + timeouts.silence);
-        assert_eq!(vigil.due(start + timeouts.silence, FREE), Due::Ping);
-        vigil.pause(start + timeouts.silence, seconds(3));
-        assert!(!vigil.may_read());
-        assert_eq!(vigil.next(FREE), start + timeouts.silence + seconds(3));
-        vigil.due(start + timeouts.silence + seconds(3), FREE);
-        assert!(vigil.may_read());
+        timers.hold(start);
+        assert_eq!(timers.next(FREE), start + timeouts.held);
+        assert_eq!(timers.due(start + timeouts.held, FREE), Due::Refuse);
+        timers.release(start + timeouts.silence);
+        assert_eq!(timers.due(start + timeouts.silence, FREE), Due::Ping);
+        timers.pause(start + timeouts.silence, seconds(3));
+        assert!(!timers.may_read());
+        assert_eq!(timers.next(FREE), start + timeouts.silence + seconds(3));
+        timers.due(start + timeouts.silence + seconds(3), FREE);
+        assert!(timers.may_read());
     }
 
     #[test]
-    fn a_probe_is_judged_by_what_the_peer_takes() {
+    fn a_probe_is_judged_by_the_progress_of_the_socket() {
         let (start, unread) = (Instant::now(), seconds(20));
         let now = start + seconds(2);
         let judge = |flow: Flow| judge(flow, start, now, unread);
@@ -208,17 +208,17 @@ mod tests {
         /// A peer that reads now and then stays, however much is sent and however late its answers are; a peer that
         /// reads nothing goes after `unread`.
         #[test]
-        fn only_a_peer_that_takes_nothing_goes(pauses in prop::collection::vec(0..19_500_u64, 1..40)) {
+        fn only_a_peer_that_reads_nothing_is_dropped(pauses in prop::collection::vec(0..19_500_u64, 1..40)) {
             let timeouts = Timeouts::default();
             let mut now = Instant::now();
-            let mut vigil = Vigil::new(now, timeouts);
-            vigil.know();
+            let mut timers = Timers::new(now, timeouts);
+            timers.register();
             let mut flow = Flow { blocked: Some(now), relieved: None };
             for pause in pauses {
                 let relief = now + Duration::from_millis(pause);
-                while vigil.next(flow) <= relief {
-                    now = vigil.next(flow);
-                    let due = vigil.due(now, flow);
+                while timers.next(flow) <= relief {
+                    now = timers.next(flow);
+                    let due = timers.due(now, flow);
                     prop_assert!(matches!(due, Due::Nothing | Due::Ping), "{due:?}");
                     prop_assert_ne!(judge(flow, now, now, timeouts.unread), Probed::Dead);
                 }
@@ -227,8 +227,8 @@ mod tests {
             }
             let until = now + timeouts.unread;
             while now < until {
-                now = vigil.next(flow);
-                let due = vigil.due(now, flow);
+                now = timers.next(flow);
+                let due = timers.due(now, flow);
                 prop_assert_eq!(due == Due::Unread, now >= until);
             }
             prop_assert_eq!(judge(flow, now, now, timeouts.unread), Probed::Dead);

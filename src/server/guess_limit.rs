@@ -12,7 +12,7 @@ const BURST: u32 = 10;
 /// The time to regain one attempt.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The shortest time between two log lines about one owner.
-const TOLD: Duration = Duration::from_secs(60);
+const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// The most owners that are remembered; the longest inactive owner is removed first.
 const OWNERS: usize = 4096;
 
@@ -24,9 +24,9 @@ struct Guesses(HashMap<Owner, Guesser>);
 struct Guesser {
     bucket: Bucket,
     last: Instant,
-    /// The time of the last log line about this owner; `untold` counts the guesses since then.
-    told: Option<Instant>,
-    untold: u64,
+    /// The time of the last log line about this owner; `unlogged` counts the guesses since then.
+    logged: Option<Instant>,
+    unlogged: u64,
 }
 
 impl Guesses {
@@ -37,20 +37,20 @@ impl Guesses {
     }
 
     /// Counts a wrong secret; returns the number of guesses to log now, if any.
-    fn wrong(&mut self, now: Instant, owner: Owner) -> Option<u64> {
+    fn record(&mut self, now: Instant, owner: Owner) -> Option<u64> {
         if self.0.len() >= OWNERS && !self.0.contains_key(&owner) {
             self.make_room(now);
         }
-        let new = || Guesser { bucket: Bucket::every(BURST, PAUSE), last: now, told: None, untold: 0 };
+        let new = || Guesser { bucket: Bucket::every(BURST, PAUSE), last: now, logged: None, unlogged: 0 };
         let guesser = self.0.entry(owner).or_insert_with(new);
         guesser.bucket.take(now);
         guesser.last = now;
-        guesser.untold += 1;
-        if guesser.told.is_some_and(|told| now.saturating_duration_since(told) < TOLD) {
+        guesser.unlogged += 1;
+        if guesser.logged.is_some_and(|at| now.saturating_duration_since(at) < LOG_PAUSE) {
             return None;
         }
-        guesser.told = Some(now);
-        Some(std::mem::take(&mut guesser.untold))
+        guesser.logged = Some(now);
+        Some(std::mem::take(&mut guesser.unlogged))
     }
 
     fn make_room(&mut self, now: Instant) {
@@ -65,14 +65,14 @@ impl Guesses {
 
 /// Counts wrong secrets of one kind (tokens, or the secret of the API).
 #[derive(Debug)]
-pub(super) struct Guard {
+pub(super) struct GuessLimit {
     what: &'static str,
     guesses: Mutex<Guesses>,
 }
 
-impl Guard {
-    /// Returns a guard; `what` names the kind of secret in the log.
-    pub(super) fn of(what: &'static str) -> Self {
+impl GuessLimit {
+    /// Returns a limit; `what` names the kind of secret in the log.
+    pub(super) fn new(what: &'static str) -> Self {
         Self { what, guesses: Mutex::default() }
     }
 
@@ -82,10 +82,10 @@ impl Guard {
     }
 
     /// Counts a wrong secret of an owner, and logs it at a limited rate.
-    pub(super) fn wrong(&self, owner: Owner) {
+    pub(super) fn record(&self, owner: Owner) {
         let now = Instant::now();
-        let told = self.guesses.lock().unwrap_or_else(PoisonError::into_inner).wrong(now, owner);
-        if let Some(count) = told {
+        let to_log = self.guesses.lock().unwrap_or_else(PoisonError::into_inner).record(now, owner);
+        if let Some(count) = to_log {
             tracing::warn!("{count} wrong {} from {owner}", self.what);
         }
     }
@@ -96,22 +96,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn guesses_are_slowed_for_their_owner_alone_and_told_once_a_minute() {
+    fn guesses_are_slowed_for_their_owner_alone_and_logged_once_a_minute() {
         let (mut guesses, now) = (Guesses::default(), Instant::now());
         let (bad, good) = (Owner(1), Owner(2));
-        let told: Vec<_> = (0..BURST).map(|_| guesses.wrong(now, bad)).collect();
-        assert_eq!(told.iter().flatten().collect::<Vec<_>>(), [&1]);
+        let logged: Vec<_> = (0..BURST).map(|_| guesses.record(now, bad)).collect();
+        assert_eq!(logged.iter().flatten().collect::<Vec<_>>(), [&1]);
         let wait = guesses.wait(now, bad).unwrap();
         assert!(wait > PAUSE / 2 && wait <= PAUSE, "{wait:?}");
         assert_eq!(guesses.wait(now, good), None);
         // After a minute the remaining guesses are logged; in the long run, one guess per [`PAUSE`] is allowed.
         let mut at = now;
         let mut seen = 0;
-        while at < now + TOLD * 10 {
+        while at < now + LOG_PAUSE * 10 {
             at += Duration::from_millis(100);
             if guesses.wait(at, bad).is_none() {
                 seen += 1;
-                guesses.wrong(at, bad);
+                guesses.record(at, bad);
             }
         }
         assert!((110..=130).contains(&seen), "{seen} in ten minutes");
@@ -119,21 +119,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_told_is_told_together() {
+    fn guesses_since_the_last_log_line_are_logged_together() {
         let (mut guesses, now) = (Guesses::default(), Instant::now());
-        assert_eq!(guesses.wrong(now, Owner(1)), Some(1));
-        assert_eq!((0..5).filter_map(|_| guesses.wrong(now, Owner(1))).count(), 0);
-        assert_eq!(guesses.wrong(now + TOLD, Owner(1)), Some(6));
+        assert_eq!(guesses.record(now, Owner(1)), Some(1));
+        assert_eq!((0..5).filter_map(|_| guesses.record(now, Owner(1))).count(), 0);
+        assert_eq!(guesses.record(now + LOG_PAUSE, Owner(1)), Some(6));
     }
 
     #[test]
-    fn the_table_is_bounded_and_forgets_the_quietest() {
+    fn the_table_is_bounded_and_forgets_the_least_active() {
         let (mut guesses, now) = (Guesses::default(), Instant::now());
         let most = OWNERS as u128 + 50;
         for n in 0..most {
             let at = now + Duration::from_micros(n as u64);
             for _ in 0..BURST {
-                let _ = guesses.wrong(at, Owner(n));
+                let _ = guesses.record(at, Owner(n));
             }
         }
         assert_eq!(guesses.0.len(), OWNERS);
