@@ -3,7 +3,7 @@
 //! A peer on a slow connection is not dropped for the messages of others: a sender that exceeds the peer's speed has to
 //! wait, or is refused. Half of the space is shared by all senders, up to [`PAIR`] bytes each; the other half is
 //! reserved for the first message of senders with an empty share, to keep a few fast senders from blocking the others.
-//! A message longer than [`PAIR`] is queued only while its sender has no other. Senders without space wait in line.
+//! A message longer than [`PAIR`] is queued only while its sender has no other. Senders without space wait in order.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
@@ -27,7 +27,7 @@ const COMMON: usize = MOST / 2;
 pub(super) enum Verdict {
     /// The message fits; its bytes are now counted.
     Fits,
-    /// The sender is in line, and asks again later.
+    /// The sender is in the queue, and asks again later.
     Waits,
     /// The sender was refused before, and more than half of [`PAIR`] of its bytes still wait.
     Refused,
@@ -47,8 +47,8 @@ pub(super) struct Budget {
     total: usize,
     /// An entry for each sender with queued bytes; usually few.
     shares: Vec<Share>,
-    /// The senders in line, with the bytes that each wants to queue.
-    line: VecDeque<(ConnId, usize)>,
+    /// The waiting senders in order, with the bytes that each wants to queue.
+    waiting: VecDeque<(ConnId, usize)>,
 }
 
 impl Budget {
@@ -67,14 +67,14 @@ impl Budget {
         (is_room && is_within(share, bytes)) || self.is_first(share, bytes)
     }
 
-    /// Returns the first sender in line that is within its own limit, with its queued bytes and the bytes it wants to
+    /// Returns the first sender in the queue that is within its own limit, with its queued bytes and the bytes it wants to
     /// queue.
     fn first(&self) -> Option<(ConnId, usize, usize)> {
-        let line = self
-            .line
+        let waiting = self
+            .waiting
             .iter()
             .map(|(sender, bytes)| (*sender, self.share(*sender).map_or(0, |share| share.bytes), *bytes));
-        line.into_iter().find(|(_, share, bytes)| is_within(*share, *bytes))
+        waiting.into_iter().find(|(_, share, bytes)| is_within(*share, *bytes))
     }
 
     /// Decides about `bytes` more bytes of `sender`, and counts them if they fit. A first message that fits the
@@ -90,8 +90,8 @@ impl Budget {
             self.count(sender, bytes);
             return Verdict::Fits;
         }
-        if !self.line.iter().any(|(other, _)| *other == sender) {
-            self.line.push_back((sender, bytes));
+        if !self.waiting.iter().any(|(other, _)| *other == sender) {
+            self.waiting.push_back((sender, bytes));
         }
         Verdict::Waits
     }
@@ -122,7 +122,7 @@ impl Budget {
 
     /// Removes the sender from the line.
     pub(super) fn leave(&mut self, sender: ConnId) {
-        self.line.retain(|(other, _)| *other != sender);
+        self.waiting.retain(|(other, _)| *other != sender);
     }
 
     /// Refuses a sender that waited too long, until at most half of [`PAIR`] of its bytes still wait.
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn one_sender_takes_its_part_and_leaves_room_for_others() {
+    fn a_sender_gets_its_share_and_leaves_space_for_others() {
         let mut budget = Budget::default();
         assert_eq!(flood(&mut budget, FLOODER, 1024), PAIR / 1024);
         assert_eq!(budget.turn(), None);
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_message_gets_in_as_the_only_one_of_its_sender() {
+    fn a_long_message_is_queued_alone() {
         let mut budget = Budget::default();
         assert_eq!(budget.ask(FLOODER, 2 * MOST), Verdict::Fits);
         assert_eq!(budget.ask(FLOODER, 1), Verdict::Waits);
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waited_too_long_is_refused_until_half_is_gone() {
+    fn a_refused_sender_waits_until_half_is_received() {
         let mut budget = Budget::default();
         flood(&mut budget, FLOODER, 1024);
         budget.refuse(FLOODER);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn forty_flooders_leave_room_for_the_message_of_another() {
+    fn forty_flooders_leave_space_for_a_first_message() {
         for bytes in [200, 10_000, 60_000, MOST / 2] {
             let mut budget = Budget::default();
             for n in 0..40 {
@@ -221,17 +221,17 @@ mod tests {
     }
 
     proptest! {
-        /// For any order of sending and receiving, the limits hold, and every sender in line gets its turn, in order,
+        /// For any order of sending and receiving, the limits hold, and every sender in the queue gets its turn, in order,
         /// once enough was received.
         #[test]
-        fn the_bounds_hold_and_everybody_has_a_turn(steps in prop::collection::vec(step(), 0..600)) {
+        fn the_bounds_hold_and_every_sender_gets_its_turn(steps in prop::collection::vec(step(), 0..600)) {
             let mut budget = Budget::default();
             let mut queue: VecDeque<(ConnId, usize)> = VecDeque::new();
             for step in steps {
                 match step {
                     Step::Send(sender, bytes) => {
                         let sender = ConnId(sender);
-                        if budget.line.iter().any(|(other, _)| *other == sender) {
+                        if budget.waiting.iter().any(|(other, _)| *other == sender) {
                             continue; // It is not read while it waits.
                         }
                         if budget.ask(sender, bytes) == Verdict::Fits {
@@ -245,7 +245,7 @@ mod tests {
                     Step::TooLong(sender) => budget.refuse(ConnId(sender)),
                 }
                 while let Some(sender) = budget.turn() {
-                    let (_, bytes) = *budget.line.iter().find(|(other, _)| *other == sender).unwrap();
+                    let (_, bytes) = *budget.waiting.iter().find(|(other, _)| *other == sender).unwrap();
                     prop_assert_eq!(budget.ask(sender, bytes), Verdict::Fits);
                     queue.push_back((sender, bytes));
                 }
@@ -262,12 +262,12 @@ mod tests {
             while let Some((sender, bytes)) = queue.pop_front() {
                 budget.give_back(sender, bytes);
                 while let Some(sender) = budget.turn() {
-                    let (_, bytes) = *budget.line.iter().find(|(other, _)| *other == sender).unwrap();
+                    let (_, bytes) = *budget.waiting.iter().find(|(other, _)| *other == sender).unwrap();
                     prop_assert_eq!(budget.ask(sender, bytes), Verdict::Fits);
                     queue.push_back((sender, bytes));
                 }
             }
-            prop_assert!(budget.line.is_empty(), "somebody waits for ever");
+            prop_assert!(budget.waiting.is_empty(), "somebody waits for ever");
             prop_assert!(budget.total == 0 && budget.shares.is_empty());
         }
     }

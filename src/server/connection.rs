@@ -255,7 +255,7 @@ impl<'a> Driver<'a> {
             match self.ws.poll_ready_unpin(context) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return broken(),
-                Poll::Pending => match self.inbox.poll_killed(context) {
+                Poll::Pending => match self.inbox.poll_aborted(context) {
                     Poll::Ready(()) => return Some(Event::End(End::Gone("too slow"))),
                     Poll::Pending => break,
                 },
@@ -266,7 +266,7 @@ impl<'a> Driver<'a> {
             }
             let message = match self.inbox.poll_next(context) {
                 Poll::Pending => break,
-                Poll::Ready(Mail::Killed) => return Some(Event::End(End::Gone("too slow"))),
+                Poll::Ready(Mail::Aborted) => return Some(Event::End(End::Gone("too slow"))),
                 Poll::Ready(Mail::Ended) => return Some(Event::End(End::Gone("ended by the hub"))),
                 Poll::Ready(Mail::Message(Outgoing::Close(code, reason))) => {
                     return Some(Event::End(End::Close(code, reason)));

@@ -18,10 +18,10 @@ use crate::hub::ConnId;
 const NOTICES: usize = 4 << 20;
 /// The bytes of waiting answers above which the server stops reading the peer.
 const ANSWERS: usize = 64 * 1024;
-/// An empty queue keeps room for no more than so many.
+/// The most messages for which an empty queue keeps its memory.
 const KEPT: usize = 64;
 
-/// What a connection is to do.
+/// An action for the connection.
 #[derive(Debug)]
 pub(super) enum Outgoing {
     /// A message of the protocol.
@@ -30,7 +30,7 @@ pub(super) enum Outgoing {
     Packet(String),
     /// A ping that asks for a sign of life.
     Ping,
-    /// The code and the words of a close frame.
+    /// Ends the connection with this close code and reason.
     Close(u16, &'static str),
 }
 
@@ -55,14 +55,14 @@ enum Account {
     Server,
 }
 
-/// What a connection finds in its [`Inbox`].
+/// An item that a connection receives from its [`Inbox`].
 #[derive(Debug)]
 pub(super) enum Mail {
     Message(Outgoing),
-    /// There was all that there is.
+    /// All messages were received, and no more will follow.
     Ended,
-    /// It is to end at once, with nothing more to be sent.
-    Killed,
+    /// The connection has to end at once, without sending anything.
+    Aborted,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -70,7 +70,7 @@ enum End {
     #[default]
     Open,
     Ended,
-    Killed,
+    Aborted,
 }
 
 #[derive(Debug, Default)]
@@ -96,12 +96,12 @@ impl State {
         if self.queue.is_empty() {
             self.queue.shrink_to(KEPT);
         }
-        self.call_next();
+        self.wake_next_sender();
         Some(message)
     }
 
     /// Wakes the sender whose turn it is.
-    fn call_next(&mut self) {
+    fn wake_next_sender(&mut self) {
         if self.waiting.is_empty() {
             return;
         }
@@ -112,12 +112,12 @@ impl State {
     }
 
     /// Queues the messages of a sender if all of them fit.
-    fn pass(&mut self, from: ConnId, texts: &mut Vec<String>) -> Verdict {
+    fn forward(&mut self, from: ConnId, texts: &mut Vec<String>) -> Verdict {
         let bytes = texts.iter().map(|text| text.len() + OVERHEAD).sum();
         let verdict = self.budget.ask(from, bytes);
         if verdict == Verdict::Fits {
             self.queue.extend(texts.drain(..).map(|text| (Account::Sender(from), Outgoing::Text(text))));
-            self.call_next();
+            self.wake_next_sender();
         }
         verdict
     }
@@ -140,7 +140,7 @@ impl Mailbox {
     }
 }
 
-/// Wakes who waits, without the lock.
+/// Releases the lock, then wakes the waiting receiver.
 fn wake(mut state: MutexGuard<'_, State>) {
     let waker = state.waker.take();
     drop(state);
@@ -149,11 +149,11 @@ fn wake(mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// The end that is written to. Without it the mailbox ends; what is in it is still sent.
+/// The sending end. When it is dropped the mailbox ends; queued messages are still sent.
 #[derive(Debug)]
 pub(super) struct Outbox(Arc<Mailbox>);
 
-/// A connection's own end. One task waits at it at a time.
+/// The receiving end, owned by the connection. Only one task may wait at a time.
 #[derive(Debug)]
 pub(super) struct Inbox {
     pub(super) id: ConnId,
@@ -168,8 +168,8 @@ pub(super) fn mailbox(id: ConnId) -> (Outbox, Inbox) {
 
 /// The outcome of forwarding a peer's messages to another peer.
 #[derive(Debug)]
-pub(super) enum Passed {
-    In,
+pub(super) enum Forwarded {
+    Queued,
     /// The messages wait for space, and the sender is not read meanwhile.
     Waits(Parked),
     Refused,
@@ -177,7 +177,7 @@ pub(super) enum Passed {
 
 impl Outbox {
     /// Queues a notice of the server; returns false if too many bytes of notices wait.
-    pub(super) fn tell(&self, message: Outgoing) -> bool {
+    pub(super) fn notify(&self, message: Outgoing) -> bool {
         let mut state = self.0.lock();
         if state.notices + message.bytes() > NOTICES {
             return false;
@@ -200,22 +200,22 @@ impl Outbox {
     }
 
     /// Forwards messages of the peer `from` to the peer `to`, in order.
-    pub(super) fn pass(&self, (from, to): (ConnId, ConnId), mut texts: Vec<String>) -> Passed {
+    pub(super) fn forward(&self, (from, to): (ConnId, ConnId), mut texts: Vec<String>) -> Forwarded {
         let mut state = self.0.lock();
-        match state.pass(from, &mut texts) {
+        match state.forward(from, &mut texts) {
             Verdict::Fits => {
                 wake(state);
-                Passed::In
+                Forwarded::Queued
             }
-            Verdict::Waits => Passed::Waits(Parked { mailbox: self.0.clone(), from, to, texts }),
-            Verdict::Refused => Passed::Refused,
+            Verdict::Waits => Forwarded::Waits(Parked { mailbox: self.0.clone(), from, to, texts }),
+            Verdict::Refused => Forwarded::Refused,
         }
     }
 
     /// Ends the connection at once.
-    pub(super) fn kill(self) {
+    pub(super) fn abort(self) {
         let mut state = self.0.lock();
-        state.end(End::Killed);
+        state.end(End::Aborted);
         wake(state);
     }
 }
@@ -254,7 +254,7 @@ impl Parked {
     /// Ready once the messages are queued at the receiver, or the receiver is gone.
     pub(super) fn poll(&mut self, context: &Context<'_>) -> Poll<()> {
         let mut state = self.mailbox.lock();
-        if state.end != End::Open || state.pass(self.from, &mut self.texts) == Verdict::Fits {
+        if state.end != End::Open || state.forward(self.from, &mut self.texts) == Verdict::Fits {
             wake(state);
             return Poll::Ready(());
         }
@@ -277,12 +277,12 @@ impl Drop for Parked {
         let mut state = self.mailbox.lock();
         state.budget.leave(self.from);
         state.waiting.retain(|(sender, _)| *sender != self.from);
-        state.call_next();
+        state.wake_next_sender();
     }
 }
 
 impl Inbox {
-    /// What is next, when there is something.
+    /// Waits for the next item.
     pub(super) async fn next(&self) -> Mail {
         poll_fn(|context| self.poll_next(context)).await
     }
@@ -291,7 +291,7 @@ impl Inbox {
         self.poll(context, |state| state.take().map(Mail::Message))
     }
 
-    /// What is there already.
+    /// Returns the next message without waiting, if there is one.
     pub(super) fn try_next(&self) -> Option<Outgoing> {
         self.mailbox.lock().take()
     }
@@ -312,17 +312,17 @@ impl Inbox {
     }
 
     /// Ready once the connection has to end at once.
-    pub(super) fn poll_killed(&self, context: &Context<'_>) -> Poll<()> {
+    pub(super) fn poll_aborted(&self, context: &Context<'_>) -> Poll<()> {
         match self.poll(context, |_| None) {
-            Poll::Ready(Mail::Killed) => Poll::Ready(()),
+            Poll::Ready(Mail::Aborted) => Poll::Ready(()),
             Poll::Ready(Mail::Message(_) | Mail::Ended) | Poll::Pending => Poll::Pending,
         }
     }
 
     fn poll(&self, context: &Context<'_>, look: impl Fn(&mut State) -> Option<Mail>) -> Poll<Mail> {
         let mut state = self.mailbox.lock();
-        if state.end == End::Killed {
-            return Poll::Ready(Mail::Killed);
+        if state.end == End::Aborted {
+            return Poll::Ready(Mail::Aborted);
         }
         if let Some(mail) = look(&mut state) {
             return Poll::Ready(mail);
@@ -354,8 +354,8 @@ mod tests {
         Outgoing::Text("x".repeat(length))
     }
 
-    fn pass(outbox: &Outbox, from: ConnId, text: &str) -> Passed {
-        outbox.pass((from, ME), vec![text.to_owned()])
+    fn forward(outbox: &Outbox, from: ConnId, text: &str) -> Forwarded {
+        outbox.forward((from, ME), vec![text.to_owned()])
     }
 
     fn next(inbox: &Inbox) -> String {
@@ -366,9 +366,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_it_comes_before_its_end_and_a_ping_before_all() {
+    fn queued_messages_precede_the_end_and_a_ping_precedes_them() {
         let (outbox, inbox) = mailbox(ME);
-        assert!(outbox.tell(text(3)) && outbox.tell(Outgoing::Ping));
+        assert!(outbox.notify(text(3)) && outbox.notify(Outgoing::Ping));
         drop(outbox);
         assert!(matches!(inbox.try_next(), Some(Outgoing::Ping)));
         assert!(matches!(block_on(inbox.next()), Mail::Message(Outgoing::Text(text)) if text == "xxx"));
@@ -377,24 +377,24 @@ mod tests {
     }
 
     #[test]
-    fn the_word_to_end_at_once_comes_before_what_is_in_it() {
+    fn an_abort_precedes_queued_messages() {
         let (outbox, inbox) = mailbox(ME);
-        assert!(outbox.tell(text(3)));
-        outbox.kill();
-        block_on(poll_fn(|context| inbox.poll_killed(context)));
-        assert!(matches!(block_on(inbox.next()), Mail::Killed));
+        assert!(outbox.notify(text(3)));
+        outbox.abort();
+        block_on(poll_fn(|context| inbox.poll_aborted(context)));
+        assert!(matches!(block_on(inbox.next()), Mail::Aborted));
     }
 
     #[test]
-    fn who_waits_is_woken() {
+    fn a_waiting_receiver_is_woken() {
         for what in ["a message", "the end", "at once"] {
             let (outbox, inbox) = mailbox(ME);
             let late = std::thread::spawn(move || {
                 std::thread::sleep(Duration::from_millis(50));
                 match what {
-                    "a message" => assert!(outbox.tell(text(1))),
+                    "a message" => assert!(outbox.notify(text(1))),
                     "the end" => drop(outbox),
-                    _ => outbox.kill(),
+                    _ => outbox.abort(),
                 }
             });
             let mail = block_on(or(inbox.next(), async {
@@ -406,7 +406,7 @@ mod tests {
                 // Dropped in the thread's end, after the message.
                 "a message" => matches!(mail, Mail::Message(Outgoing::Text(_))),
                 "the end" => matches!(mail, Mail::Ended),
-                _ => matches!(mail, Mail::Killed),
+                _ => matches!(mail, Mail::Aborted),
             };
             assert!(fits, "{what}: {mail:?}");
         }
@@ -416,16 +416,16 @@ mod tests {
     fn fill(outbox: &Outbox, from: ConnId) -> Parked {
         let message = "x".repeat(1024);
         loop {
-            match pass(outbox, from, &message) {
-                Passed::In => {}
-                Passed::Waits(parked) => return parked,
-                Passed::Refused => panic!("refused"),
+            match forward(outbox, from, &message) {
+                Forwarded::Queued => {}
+                Forwarded::Waits(parked) => return parked,
+                Forwarded::Refused => panic!("refused"),
             }
         }
     }
 
     #[test]
-    fn a_sender_waits_until_the_receiver_took_enough_and_others_do_not() {
+    fn a_sender_waits_for_space_and_others_do_not() {
         let (outbox, inbox) = mailbox(ME);
         let mut parked = fill(&outbox, ANN);
         let waits = std::thread::spawn(move || {
@@ -434,8 +434,8 @@ mod tests {
                 panic!("nobody woke the sender");
             }));
         });
-        assert!(matches!(pass(&outbox, BOB, "from another"), Passed::In));
-        assert!(outbox.tell(text(1)), "the server can always tell something");
+        assert!(matches!(forward(&outbox, BOB, "from another"), Forwarded::Queued));
+        assert!(outbox.notify(text(1)), "the server can always tell something");
         let count = PAIR / (1024 + OVERHEAD);
         assert!((0..count).all(|_| next(&inbox).len() == 1024));
         waits.join().unwrap();
@@ -446,13 +446,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waited_too_long_is_refused_and_whoever_goes_waits_no_more() {
+    fn a_sender_that_waited_too_long_is_refused() {
         let (outbox, inbox) = mailbox(ME);
         fill(&outbox, ANN).refuse();
-        assert!(matches!(pass(&outbox, ANN, "x"), Passed::Refused));
+        assert!(matches!(forward(&outbox, ANN, "x"), Forwarded::Refused));
         drop(fill(&outbox, BOB));
         while inbox.try_next().is_some() {}
-        assert!(matches!(pass(&outbox, ANN, "x"), Passed::In));
+        assert!(matches!(forward(&outbox, ANN, "x"), Forwarded::Queued));
         // A sender does not wait for a receiver that is gone.
         let mut parked = fill(&outbox, BOB);
         drop(outbox);
@@ -460,15 +460,15 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_tells_is_bounded_and_answers_are_told_of() {
+    fn notices_are_bounded_and_waiting_answers_are_counted() {
         let (outbox, inbox) = mailbox(ME);
-        assert!(outbox.tell(text(NOTICES - OVERHEAD)));
-        assert!(!outbox.tell(text(1)));
-        assert!(outbox.tell(Outgoing::Ping));
+        assert!(outbox.notify(text(NOTICES - OVERHEAD)));
+        assert!(!outbox.notify(text(1)));
+        assert!(outbox.notify(Outgoing::Ping));
         assert!(!inbox.is_full_of_answers());
         outbox.answer(text(ANSWERS));
         assert!(inbox.is_full_of_answers());
         while inbox.try_next().is_some() {}
-        assert!(!inbox.is_full_of_answers() && outbox.tell(text(1)));
+        assert!(!inbox.is_full_of_answers() && outbox.notify(text(1)));
     }
 }

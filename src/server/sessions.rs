@@ -163,7 +163,7 @@ impl Session {
         let mail = async {
             match self.inbox.next().await {
                 Mail::Message(outgoing) => Some(packet(outgoing)),
-                Mail::Ended | Mail::Killed => None,
+                Mail::Ended | Mail::Aborted => None,
             }
         };
         let first = or(or(reply, mail), ping).await;

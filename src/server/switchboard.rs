@@ -12,7 +12,7 @@ use super::codec::descriptions::text_length;
 use super::codec::hello;
 use super::codec::rejection::Rejection;
 use super::ice::IceServers;
-use super::mailbox::{Inbox, Outbox, Outgoing, Parked, Passed, mailbox};
+use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
@@ -92,7 +92,7 @@ impl Switchboard {
 
     /// What a client is told ahead of a notice, if it asked for additions: at the start of a talk, the
     /// servers that help it to find a path.
-    fn ahead(&self, notice: &Notice) -> Option<Outgoing> {
+    fn ice_servers_before(&self, notice: &Notice) -> Option<Outgoing> {
         let begins = matches!(
             notice,
             Notice::Registered | Notice::CallStarted | Notice::CalledBy(_) | Notice::Joined(_)
@@ -130,7 +130,7 @@ impl Switchboard {
         let id = ConnId(state.next);
         let (outbox, inbox) = mailbox(id);
         if state.is_stopping {
-            outbox.tell(STOPS);
+            outbox.notify(STOPS);
         }
         state.connections.insert(id, Connection { outbox, codec, gauge, probed: None });
         state.hub.handle_input(Instant::now(), Input::Opened(id, address.into()));
@@ -171,7 +171,7 @@ impl Switchboard {
         for one in parked {
             let to = one.to;
             one.refuse();
-            tell_unread(&mut state, id, to);
+            report_unread(&mut state, id, to);
         }
     }
 
@@ -216,21 +216,21 @@ impl Switchboard {
             peers.sort_by_key(PeerId::to_string);
             // The room that ended the previous page contributes only its remaining peers.
             let is_rest = name == after.room;
-            let mut told = vec![];
+            let mut page_peers = vec![];
             for id in peers.into_iter().filter(|id| !is_rest || id.to_string() > after.peer) {
                 let peer = json!({"description": state.hub.description(&id), "id": id.to_string()});
                 bytes += text_length(&peer);
-                if bytes > PAGE && !(rooms.is_empty() && told.is_empty()) {
-                    if !told.is_empty() {
-                        rooms.push(json!({"room": name, "peers": told}));
+                if bytes > PAGE && !(rooms.is_empty() && page_peers.is_empty()) {
+                    if !page_peers.is_empty() {
+                        rooms.push(json!({"room": name, "peers": page_peers}));
                     }
                     return Some((rooms.into(), Some(last)));
                 }
                 last = After { room: name.clone(), peer: id.to_string() };
-                told.push(peer);
+                page_peers.push(peer);
             }
-            if !told.is_empty() {
-                rooms.push(json!({"room": name, "peers": told}));
+            if !page_peers.is_empty() {
+                rooms.push(json!({"room": name, "peers": page_peers}));
             }
         }
         Some((rooms.into(), None))
@@ -246,7 +246,7 @@ impl Switchboard {
         let mut state = self.lock();
         state.is_stopping = true;
         for connection in state.connections.values() {
-            connection.outbox.tell(STOPS);
+            connection.outbox.notify(STOPS);
         }
     }
 
@@ -276,7 +276,7 @@ impl Switchboard {
                 Output::Close(id, reason) => {
                     let Some(gone) = state.connections.remove(&id) else { continue };
                     let (code, words) = hello::close(reason);
-                    gone.outbox.tell(Outgoing::Close(code, words));
+                    gone.outbox.notify(Outgoing::Close(code, words));
                     // The queue ends here; what is in it is still sent.
                     continue;
                 }
@@ -284,13 +284,13 @@ impl Switchboard {
                     self.time_probe(id);
                     let Some(holder) = state.connections.get_mut(&id) else { continue };
                     holder.probed = Some(now);
-                    (id, holder.outbox.tell(Outgoing::Ping))
+                    (id, holder.outbox.notify(Outgoing::Ping))
                 }
             };
             if !fits {
                 tracing::info!(conn = id.0, "a peer that does not read is dropped");
                 if let Some(gone) = state.connections.remove(&id) {
-                    gone.outbox.kill();
+                    gone.outbox.abort();
                 }
                 state.hub.handle_input(now, Input::Closed(id));
             }
@@ -314,17 +314,17 @@ impl Switchboard {
             Notice::PeerList(names) | Notice::RoomList(names) => Some(names.len()),
             _ => None,
         };
-        let ahead = if codec.is_extended() { self.ahead(&notice) } else { None };
+        let ahead = if codec.is_extended() { self.ice_servers_before(&notice) } else { None };
         let texts = codec.encode(notice, |peer: &PeerId| hub.description(peer));
         match cause {
             Some((from, outcome)) if is_of_a_peer => {
                 let before = outcome.parked.iter_mut().find(|parked| parked.to == id);
                 match before {
                     Some(parked) => parked.add(texts),
-                    None => match outbox.pass((*from, id), texts) {
-                        Passed::In => {}
-                        Passed::Waits(parked) => outcome.parked.push(parked),
-                        Passed::Refused => tell_unread(state, *from, id),
+                    None => match outbox.forward((*from, id), texts) {
+                        Forwarded::Queued => {}
+                        Forwarded::Waits(parked) => outcome.parked.push(parked),
+                        Forwarded::Refused => report_unread(state, *from, id),
                     },
                 }
                 true
@@ -341,7 +341,7 @@ impl Switchboard {
             }
             Some(_) | None => {
                 let mut all = ahead.into_iter().chain(texts.into_iter().map(Outgoing::Text));
-                all.all(|message| outbox.tell(message)) || !is_needed
+                all.all(|message| outbox.notify(message)) || !is_needed
             }
         }
     }
@@ -380,12 +380,12 @@ impl Switchboard {
 }
 
 /// Reports to a sender that the receiver does not read its messages.
-fn tell_unread(state: &mut State, from: ConnId, to: ConnId) {
+fn report_unread(state: &mut State, from: ConnId, to: ConnId) {
     let State { hub, connections, .. } = state;
     let Some(name) = hub.name(to) else { return };
     let Some(Connection { outbox, codec, .. }) = connections.get_mut(&from) else { return };
-    let told = codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
-    told.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
+    let texts = codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
+    texts.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
 }
 
 /// The most bytes of peers in one page of rooms, except for a page with a single peer.

@@ -83,7 +83,7 @@ impl Endpoint {
         }
     }
 
-    /// What the endpoint is told, and of whom it is told what the back end says.
+    /// What the endpoint is texts, and of whom it is texts what the back end says.
     pub fn encode(&mut self, notice: Notice, describe: impl Fn(&PeerId) -> Value) -> Vec<String> {
         let one = |event: ServerEvent| vec![event.to_string()];
         match notice {
@@ -101,25 +101,25 @@ impl Endpoint {
                 };
                 let rest = described.iter().position(|one| !fits(one)).unwrap_or(described.len());
                 let later = described.split_off(rest);
-                let mut told = one(ServerEvent::Joined {
+                let mut texts = one(ServerEvent::Joined {
                     id: self.id.to_string(),
                     pool: pool.clone(),
                     descriptions: described.into_iter().map(|(id, what)| (id.to_string(), what)).collect(),
                     peers: peers.iter().map(PeerId::to_string).collect(),
                 });
                 let later = later.into_iter().filter(|(_, what)| !what.is_null());
-                told.extend(later.map(|(id, what)| ServerEvent::Describe(id.to_string(), what).to_string()));
-                told
+                texts.extend(later.map(|(id, what)| ServerEvent::Describe(id.to_string(), what).to_string()));
+                texts
             }
             Notice::PeerJoined(peer) => {
                 let id = peer.to_string();
                 self.early.insert(peer, vec![]);
-                let mut told = one(ServerEvent::Peer(id.clone()));
+                let mut texts = one(ServerEvent::Peer(id.clone()));
                 // Each generation ignores the other's word for it.
                 if self.version != Version::Two {
-                    told.push(ServerEvent::RequestOffers(id).to_string());
+                    texts.push(ServerEvent::RequestOffers(id).to_string());
                 }
-                told
+                texts
             }
             Notice::Described(peer, description) => one(ServerEvent::Describe(peer.to_string(), description)),
             Notice::Stopped => one(ServerEvent::Stop),
@@ -151,13 +151,13 @@ impl Endpoint {
             (Ok(PeerMessage::Description(sdp)), _) => {
                 let of_one = || in_version_1(id.clone(), sdp.clone()).to_string();
                 let of_two = || ServerEvent::Sdp(id.clone(), sdp.clone()).to_string();
-                let mut told = match self.version {
+                let mut texts = match self.version {
                     Version::One => vec![of_one()],
                     Version::Two => vec![of_two()],
                     Version::Auto => vec![of_two(), of_one()],
                 };
-                told.extend(self.early.remove(from).into_iter().flatten().map(candidate));
-                told
+                texts.extend(self.early.remove(from).into_iter().flatten().map(candidate));
+                texts
             }
             (Ok(found @ (PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates)), early) => match early {
                 None => vec![candidate(found)],
@@ -202,9 +202,9 @@ mod tests {
         let join = ClientEvent::Join("the attic".into()).to_string();
         let room = RoomId::from_foreign("the attic").unwrap();
         assert_eq!(say(&mut endpoint, &join), Ok(vec![Command::Enter(id("e1"), room)]));
-        let told = endpoint.encode(Notice::Joined(vec![id("ann")]), nothing);
-        let Ok(ServerEvent::Joined { id, pool, peers, descriptions }) = ServerEvent::parse(&told[0]) else {
-            panic!("{told:?}")
+        let texts = endpoint.encode(Notice::Joined(vec![id("ann")]), nothing);
+        let Ok(ServerEvent::Joined { id, pool, peers, descriptions }) = ServerEvent::parse(&texts[0]) else {
+            panic!("{texts:?}")
         };
         assert_eq!((id.as_str(), pool.as_str(), peers), ("e1", "the attic", vec!["ann".to_owned()]));
         assert_eq!(descriptions.len(), 2, "of us, too");
@@ -223,8 +223,8 @@ mod tests {
         // An endpoint that was refused may try again.
         let mut endpoint = Endpoint::new(id("e1"));
         say(&mut endpoint, &again).unwrap();
-        let told = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
-        assert!(told[0].contains("Could not join pool.") && told[0].contains("no room for more rooms"));
+        let texts = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
+        assert!(texts[0].contains("Could not join pool.") && texts[0].contains("no room for more rooms"));
         assert!(say(&mut endpoint, &again).is_ok());
     }
 
@@ -232,8 +232,8 @@ mod tests {
     fn a_rooms_peer_is_called_what_it_is_called() {
         let mut endpoint = joined();
         for name in ["100%", "%41", "späti"] {
-            let told = endpoint.encode(Notice::PeerJoined(id(name)), nothing);
-            assert!(told[0].contains(&format!(r#""id":"{name}""#)), "{told:?}");
+            let texts = endpoint.encode(Notice::PeerJoined(id(name)), nothing);
+            assert!(texts[0].contains(&format!(r#""id":"{name}""#)), "{texts:?}");
             let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
             let body = PeerMessage::Description(offer.clone()).to_string();
             let said = say(&mut endpoint, &ClientEvent::Sdp(name.into(), offer).to_string());
