@@ -1,39 +1,39 @@
-//! What a back end may do: say who somebody is, send somebody away, close a room.
+//! Requests of a back end: describe a peer, remove a peer, close a room.
 
 use serde_json::Value;
 
-use super::{ConnId, Hub, Notice, Output, Place, Reason};
+use super::{ConnId, Hub, Notice, Output, Reason, State};
 use crate::protocol::{PeerId, RoomId};
 
-/// What a back end wants.
+/// A request of a back end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admin {
-    /// This is said of that peer from now on; null: nothing any more.
+    /// Sets the description of a peer; null removes it.
     Describe(PeerId, Value),
-    /// That peer goes.
+    /// Removes a peer.
     Remove(PeerId),
-    /// That room goes, and everybody in it.
+    /// Closes a room and removes its members.
     Close(RoomId),
 }
 
 impl Hub {
-    /// What the back end says of a peer; null where nothing.
+    /// Returns the description of a peer; null if there is none.
     pub fn description(&self, peer: &PeerId) -> Value {
         let conn = self.names.get(peer).and_then(|conn| self.conns.get(conn));
         conn.map_or(Value::Null, |conn| conn.description.clone())
     }
 
-    /// Whether somebody of that name is registered.
+    /// Returns whether a peer of that name is registered.
     pub fn has_peer(&self, peer: &PeerId) -> bool {
         self.names.contains_key(peer)
     }
 
-    /// Whether there is a room of that name.
+    /// Returns whether a room of that name exists.
     pub fn has_room(&self, room: &RoomId) -> bool {
         self.rooms.contains_key(room)
     }
 
-    /// The rooms, and who is in them in the order in which they came.
+    /// Returns the rooms with their members in the order in which they joined.
     pub fn rooms(&self) -> impl Iterator<Item = (&RoomId, Vec<PeerId>)> {
         self.rooms.iter().map(|(name, room)| {
             let members = room.members.iter().filter_map(|member| self.name(*member));
@@ -47,8 +47,8 @@ impl Hub {
                 let Some(conn) = self.names.get(&peer).copied() else { return };
                 let Some(state) = self.conns.get_mut(&conn) else { return };
                 state.description = description.clone();
-                if let Place::Room(room) = state.place.clone() {
-                    self.tell_room(&room, conn, Notice::Described(peer, description));
+                if let State::Room(room) = state.state.clone() {
+                    self.notify_room(&room, conn, Notice::Described(peer, description));
                 }
             }
             Admin::Remove(peer) => {
@@ -59,10 +59,10 @@ impl Hub {
             }
             Admin::Close(room) => {
                 let members: Vec<ConnId> = self.rooms.get(&room).map_or(vec![], |room| room.members.clone());
-                // First the room, so that nobody hears of the others' leaving.
+                // The room is removed first: no member is notified of the others' leaving.
                 self.forget_room(&room);
                 for member in members {
-                    self.set_place(member, Place::Lobby);
+                    self.set_state(member, State::Idle);
                     self.notify(member, Notice::Stopped);
                     self.outputs.push_back(Output::Close(member, Reason::RoomClosed));
                     self.leave(member);

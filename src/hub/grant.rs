@@ -1,4 +1,4 @@
-//! What a connection may do, as whoever admitted it says.
+//! The permissions of a connection, as the server read them from its token.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,15 @@ use serde_json::Value;
 
 use crate::protocol::{PeerId, RoomId};
 
-/// See the module. By default everything, and nothing is said of it.
+/// See the module. The default permits everything and has no description.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grant {
-    /// The only name that it may take.
+    /// The only name that the connection may register; any if none.
     pub name: Option<PeerId>,
-    /// The only rooms that it may enter. With some it makes and takes no calls.
+    /// The only rooms that the connection may join; any if none. A connection limited to rooms neither calls nor is
+    /// called.
     pub rooms: Option<BTreeSet<RoomId>>,
-    /// What is said of it from the start.
+    /// The description of the peer from the start.
     pub description: Value,
 }
 

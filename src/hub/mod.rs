@@ -1,12 +1,12 @@
 //! The server's peers, calls and rooms as one pure state machine, without text, sockets or a clock.
 //!
-//! It takes [`Input`]s and gives [`Output`]s. It knows connections by the number that the server
-//! gave them; a connection has a name once it registered, and then is in the lobby, in a call with
-//! one other connection, or in a room. Nothing here depends on the protocol that a peer speaks.
+//! The hub handles [`Input`]s and returns [`Output`]s. A connection is identified by the number that the server assigned.
+//! It has a name once it has registered, and then is idle, in a call with one other connection, or in a room. Nothing
+//! here depends on the protocol that a peer speaks.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
-// A new message must make the compiler ask what to do with it.
+// A new variant must be handled everywhere: the compiler reports each place.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 mod admin;
@@ -28,22 +28,22 @@ use serde_json::Value;
 pub use crate::base::net::Owner;
 use crate::protocol::{PeerId, RoomId};
 
-/// A connection's number, never used again.
+/// The number of a connection, never assigned again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnId(pub u64);
 
-/// Bounds of one hub.
+/// The bounds of one hub.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most rooms at a time.
     pub rooms: usize,
-    /// The most rooms at a time that one address made.
+    /// The most rooms at a time that connections of one owner of addresses created.
     pub rooms_per_owner: usize,
     /// The most peers in one room.
     pub room_size: usize,
     /// The most names in an answer to [`Command::ListPeers`].
     pub listed: usize,
-    /// How long the holder of an id has to show that it is alive when another asks for the id.
+    /// The time in which the holder of an id has to give a sign of life when another connection asks for the id.
     pub probe: Duration,
 }
 
@@ -59,118 +59,118 @@ impl Default for Limits {
     }
 }
 
-/// What a peer asks for.
+/// A request of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
-    /// To be known by this name.
+    /// Registers this name.
     Register(PeerId),
-    /// A 1-1 call.
+    /// Calls this peer.
     Call(PeerId),
-    /// To come into a room.
+    /// Joins a room, which is created if it does not exist.
     Join(RoomId),
-    /// To be known by this name, and come into a room.
+    /// Registers this name and joins a room, or does neither.
     Enter(PeerId, RoomId),
-    /// A message to one peer of the room.
+    /// Sends a message to one peer of the room.
     Send {
-        /// Who gets it.
+        /// The receiver.
         to: PeerId,
-        /// What.
+        /// The text.
         body: String,
     },
-    /// A message to the other side of the call.
+    /// Sends a text to the other side of the call.
     Relay(String),
-    /// Who else is in the room?
+    /// Lists the other peers of the room.
     ListRoom,
-    /// Who can be called?
+    /// Lists the peers that can be called.
     ListPeers,
 }
 
-/// What happens to the hub.
+/// An event that the hub handles.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// A connection was made.
+    /// A connection was opened, from an address of this owner.
     Opened(ConnId, Owner),
-    /// What that connection may do.
+    /// The permissions of a connection.
     Granted(ConnId, Grant),
-    /// A connection asks for something.
+    /// A request of a connection.
     Command(ConnId, Command),
     /// A connection answered a [`Output::Probe`].
     Alive(ConnId),
     /// The answer of a connection to an [`Output::Probe`] may still be under way: the deadline moves by one more probe
     /// time.
     Late(ConnId),
-    /// A connection is gone.
+    /// A connection has ended.
     Closed(ConnId),
-    /// The back end wants something.
+    /// A request of the back end.
     Admin(Admin),
 }
 
-/// What a peer is told.
+/// A message to a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Notice {
-    /// The name is yours.
+    /// The peer is registered.
     Registered,
-    /// The call stands; what you send goes to the peer.
+    /// The call is established: the peer's text goes to the other side.
     CallStarted,
-    /// That peer called you; what you send goes to it.
+    /// The named peer calls: the peer's text goes to the caller.
     CalledBy(PeerId),
-    /// You are in the room, with these before you.
+    /// The peer is in the room, which had these members.
     Joined(Vec<PeerId>),
-    /// A peer came into your room.
+    /// Another peer joined the room.
     PeerJoined(PeerId),
-    /// A peer left your room.
+    /// Another peer left the room.
     PeerLeft(PeerId),
-    /// Who else is in your room.
+    /// The other peers of the room.
     RoomList(Vec<PeerId>),
-    /// Who can be called.
+    /// The peers that can be called.
     PeerList(Vec<PeerId>),
-    /// From a peer of your room.
+    /// A message from a peer of the room.
     From {
-        /// Who sent it.
+        /// The sender.
         from: PeerId,
-        /// What.
+        /// The text.
         body: String,
     },
-    /// From the other side of your call.
+    /// A text from the other side of the call.
     Relayed(String),
-    /// What the back end says of a peer of your room; null where nothing any more.
+    /// The back end's description of a peer of the room; null once removed.
     Described(PeerId, Value),
-    /// Your room is closed.
+    /// The room was closed.
     Stopped,
-    /// That cannot be; nothing changed.
+    /// A request failed, and changed nothing.
     Refused(Refusal),
 }
 
-/// What the server is to do.
+/// An action for the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Tell a connection.
+    /// Send a notice to a connection.
     Notify(ConnId, Notice),
-    /// End a connection; the hub has forgotten it.
+    /// Close a connection, which the hub no longer knows.
     Close(ConnId, Reason),
-    /// Ask a connection for a sign of life (a ping), to be given as [`Input::Alive`].
+    /// Request a sign of life (a ping) from a connection, to be reported as [`Input::Alive`].
     Probe(ConnId),
 }
 
-/// Where a connection stands.
+/// The state of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Place {
-    /// Not registered.
-    Door,
-    /// Registered and free.
-    Lobby,
+enum State {
+    /// The connection has no name.
+    Unregistered,
+    /// Registered, and neither in a call nor in a room.
+    Idle,
     Call(ConnId),
     Room(RoomId),
 }
 
-/// What kind of words a connection may say now.
+/// The kind of text that a connection may send now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Only its name.
+    /// A registration.
     Unregistered,
     /// Commands.
     Commands,
-    /// In a call: everything is for the other side.
+    /// Any text: it goes to the other side of the call.
     Relay,
 }
 
@@ -179,18 +179,18 @@ struct Conn {
     name: Option<PeerId>,
     /// The server generated the name for this connection: no other connection can claim the name.
     is_assigned: bool,
-    place: Place,
+    state: State,
     owner: Owner,
     grant: Grant,
-    /// What the back end says of it.
+    /// The back end's description; null if there is none.
     description: Value,
 }
 
 #[derive(Debug)]
 struct Room {
-    /// Who made it.
+    /// The owner of the address from which the room was created.
     owner: Owner,
-    /// In the order in which they came.
+    /// The members in the order in which they joined.
     members: Vec<ConnId>,
 }
 
@@ -201,27 +201,34 @@ pub struct Hub {
     conns: HashMap<ConnId, Conn>,
     names: HashMap<PeerId, ConnId>,
     rooms: HashMap<RoomId, Room>,
-    /// How many rooms each owner made that are still there.
-    rooms_of: HashMap<Owner, usize>,
-    /// Holders being asked for a sign of life, until when, and who wants the name.
+    /// The number of existing rooms that each owner created.
+    rooms_by_owner: HashMap<Owner, usize>,
+    /// The holders of names that were asked for a sign of life, each with its deadline and the claims for the name.
     probes: HashMap<ConnId, (Instant, VecDeque<Claim>)>,
     outputs: VecDeque<Output>,
 }
 
 impl Hub {
-    /// An empty hub.
+    /// Returns an empty hub.
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// Takes one input; its outputs are then waiting in [`Hub::poll_output`].
+    /// Handles one input; [`Hub::poll_output`] returns the outputs.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Opened(conn, owner) => {
                 let (grant, description) = Default::default();
                 self.conns.insert(
                     conn,
-                    Conn { name: None, is_assigned: false, place: Place::Door, owner, grant, description },
+                    Conn {
+                        name: None,
+                        is_assigned: false,
+                        state: State::Unregistered,
+                        owner,
+                        grant,
+                        description,
+                    },
                 );
             }
             Input::Granted(conn, grant) => {
@@ -235,69 +242,69 @@ impl Hub {
             Input::Closed(conn) => self.leave(conn),
             Input::Admin(admin) => self.admin(admin),
             Input::Command(conn, command) => {
-                let Some(place) = self.conns.get(&conn).map(|c| c.place.clone()) else { return };
-                if let Err(refusal) = self.command(now, conn, place, command) {
+                let Some(state) = self.conns.get(&conn).map(|c| c.state.clone()) else { return };
+                if let Err(refusal) = self.command(now, conn, state, command) {
                     self.notify(conn, Notice::Refused(refusal));
                 }
             }
         }
     }
 
-    /// The next thing to do.
+    /// Returns the next output, if there is one.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Hub::handle_timeout`] wants to be called.
+    /// Returns the time at which to call [`Hub::handle_timeout`], if any.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.probes.values().map(|(deadline, _)| *deadline).min()
     }
 
-    /// What that connection may say now.
+    /// Returns the kind of text that a connection may send now.
     pub fn phase(&self, conn: ConnId) -> Phase {
-        match self.conns.get(&conn).map(|c| &c.place) {
-            None | Some(Place::Door) => Phase::Unregistered,
-            Some(Place::Call(_)) => Phase::Relay,
-            Some(Place::Lobby | Place::Room(_)) => Phase::Commands,
+        match self.conns.get(&conn).map(|c| &c.state) {
+            None | Some(State::Unregistered) => Phase::Unregistered,
+            Some(State::Call(_)) => Phase::Relay,
+            Some(State::Idle | State::Room(_)) => Phase::Commands,
         }
     }
 
-    /// How many connections, registered peers and rooms there are.
+    /// Returns the numbers of connections, registered peers and rooms.
     pub fn counts(&self) -> (usize, usize, usize) {
         (self.conns.len(), self.names.len(), self.rooms.len())
     }
 
-    fn command(&mut self, now: Instant, conn: ConnId, place: Place, command: Command) -> Result<(), Refusal> {
-        match (command, place) {
-            (Command::Register(name) | Command::Enter(name, _), Place::Door)
+    fn command(&mut self, now: Instant, conn: ConnId, state: State, command: Command) -> Result<(), Refusal> {
+        match (command, state) {
+            (Command::Register(name) | Command::Enter(name, _), State::Unregistered)
                 if !self.may(conn, |grant| grant.allows_name(&name)) =>
             {
                 self.outputs.push_back(Output::Close(conn, Reason::NotGranted));
                 self.leave(conn);
                 Ok(())
             }
-            (Command::Register(name), Place::Door) if !self.is_waiting(conn) => {
+            (Command::Register(name), State::Unregistered) if !self.is_waiting(conn) => {
                 self.register(now, conn, name);
                 Ok(())
             }
-            (Command::Relay(text), Place::Call(other)) => {
+            (Command::Relay(text), State::Call(other)) => {
                 self.notify(other, Notice::Relayed(text));
                 Ok(())
             }
-            (Command::Call(to), Place::Lobby) => self.call(conn, &to),
-            (Command::Join(room), Place::Lobby) => self.join(conn, room),
-            (Command::Enter(name, room), Place::Door) if !self.is_waiting(conn) => {
+            (Command::Call(to), State::Idle) => self.call(conn, &to),
+            (Command::Join(room), State::Idle) => self.join(conn, room),
+            (Command::Enter(name, room), State::Unregistered) if !self.is_waiting(conn) => {
                 self.enter(now, conn, name, room)
             }
-            (Command::Send { to, body }, Place::Room(room)) => self.send(conn, &room, &to, body),
-            (Command::ListRoom, Place::Room(room)) => {
+            (Command::Send { to, body }, State::Room(room)) => self.send(conn, &room, &to, body),
+            (Command::ListRoom, State::Room(room)) => {
                 let others = self.others(&room, conn);
                 self.notify(conn, Notice::RoomList(others));
                 Ok(())
             }
-            (Command::ListPeers, Place::Lobby) => {
+            (Command::ListPeers, State::Idle) => {
                 let free = |(_, id): &(&PeerId, &ConnId)| {
-                    let is_free = |other: &Conn| other.place == Place::Lobby && other.grant.allows_calls();
+                    let is_free = |other: &Conn| other.state == State::Idle && other.grant.allows_calls();
                     **id != conn && self.conns.get(id).is_some_and(is_free)
                 };
                 // A connection that may not call gets an empty list of peers.
@@ -310,10 +317,10 @@ impl Hub {
             }
             (Command::Register(_) | Command::Enter(..), _) => Err(Refusal::Registered),
             (Command::Relay(_), _) => Err(Refusal::NoCall),
-            (Command::Call(_) | Command::Join(_) | Command::ListPeers, Place::Room(_)) => {
+            (Command::Call(_) | Command::Join(_) | Command::ListPeers, State::Room(_)) => {
                 Err(Refusal::InRoom)
             }
-            (Command::Send { .. } | Command::ListRoom, Place::Lobby) => Err(Refusal::Outside),
+            (Command::Send { .. } | Command::ListRoom, State::Idle) => Err(Refusal::Outside),
             // The server's codec rejects a connection that is not registered and relays all text of a call: these
             // combinations do not occur, and change nothing.
             (
@@ -322,7 +329,7 @@ impl Hub {
                 | Command::ListPeers
                 | Command::Send { .. }
                 | Command::ListRoom,
-                Place::Door | Place::Call(_),
+                State::Unregistered | State::Call(_),
             ) => Err(Refusal::Outside),
         }
     }
@@ -343,11 +350,11 @@ impl Hub {
         // A peer without permission for calls cannot be called, and is visible only to the peers in its room.
         let other = self.names.get(to).copied().filter(|other| self.may_call(*other));
         let other = other.ok_or_else(|| Refusal::NotFound(to.clone()))?;
-        if other == conn || self.conns.get(&other).is_none_or(|c| c.place != Place::Lobby) {
+        if other == conn || self.conns.get(&other).is_none_or(|c| c.state != State::Idle) {
             return Err(Refusal::Busy(to.clone()));
         }
-        self.set_place(conn, Place::Call(other));
-        self.set_place(other, Place::Call(conn));
+        self.set_state(conn, State::Call(other));
+        self.set_state(other, State::Call(conn));
         if let Some(caller) = self.name(conn) {
             self.notify(other, Notice::CalledBy(caller));
         }
@@ -369,7 +376,7 @@ impl Hub {
             }
             Some(there) => there.members.push(conn),
             None => {
-                let made = self.rooms_of.entry(owner).or_default();
+                let made = self.rooms_by_owner.entry(owner).or_default();
                 if self.rooms.len() >= self.limits.rooms || *made >= self.limits.rooms_per_owner {
                     return Err(Refusal::TooManyRooms);
                 }
@@ -379,14 +386,14 @@ impl Hub {
         }
         let others = self.others(&room, conn);
         self.notify(conn, Notice::Joined(others));
-        self.tell_room(&room, conn, Notice::PeerJoined(name));
-        self.set_place(conn, Place::Room(room));
+        self.notify_room(&room, conn, Notice::PeerJoined(name));
+        self.set_state(conn, State::Room(room));
         Ok(())
     }
 
     fn send(&mut self, conn: ConnId, room: &RoomId, to: &PeerId, body: String) -> Result<(), Refusal> {
-        let here = Place::Room(room.clone());
-        let is_here = |id: &&ConnId| **id != conn && self.conns.get(id).is_some_and(|c| c.place == here);
+        let here = State::Room(room.clone());
+        let is_here = |id: &&ConnId| **id != conn && self.conns.get(id).is_some_and(|c| c.state == here);
         match (self.names.get(to).filter(is_here).copied(), self.name(conn)) {
             (Some(other), Some(from)) => {
                 self.notify(other, Notice::From { from, body });
@@ -398,25 +405,25 @@ impl Hub {
         }
     }
 
-    /// Forgets a connection, and tells those whom it concerns.
+    /// Removes a connection, and notifies its room or ends its call.
     fn leave(&mut self, conn: ConnId) {
         for (_, waiting) in self.probes.values_mut() {
             waiting.retain(|other| other.conn != conn);
         }
         self.probes.retain(|holder, (_, waiting)| *holder == conn || !waiting.is_empty());
-        let Some(Conn { name, place, .. }) = self.conns.remove(&conn) else { return };
+        let Some(Conn { name, state, .. }) = self.conns.remove(&conn) else { return };
         if let Some(name) = &name {
             self.names.remove(name);
         }
-        match place {
-            Place::Door | Place::Lobby => {}
-            Place::Call(other) => {
+        match state {
+            State::Unregistered | State::Idle => {}
+            State::Call(other) => {
                 self.outputs.push_back(Output::Close(other, Reason::CallOver));
-                // It is no longer in the call: its own leaving ends no other connection.
-                self.set_place(other, Place::Lobby);
+                // Idle, so that its own removal ends no further connection.
+                self.set_state(other, State::Idle);
                 self.leave(other);
             }
-            Place::Room(room) => {
+            State::Room(room) => {
                 self.leave_room(conn, &room, name.as_ref());
             }
         }
@@ -428,7 +435,7 @@ impl Hub {
         there.members.retain(|member| *member != conn);
         if !there.members.is_empty() {
             if let Some(name) = name {
-                self.tell_room(room, conn, Notice::PeerLeft(name.clone()));
+                self.notify_room(room, conn, Notice::PeerLeft(name.clone()));
             }
             return;
         }
@@ -437,10 +444,10 @@ impl Hub {
 
     fn forget_room(&mut self, room: &RoomId) {
         let Some(Room { owner, .. }) = self.rooms.remove(room) else { return };
-        if let Some(made) = self.rooms_of.get_mut(&owner) {
+        if let Some(made) = self.rooms_by_owner.get_mut(&owner) {
             *made -= 1;
             if *made == 0 {
-                self.rooms_of.remove(&owner);
+                self.rooms_by_owner.remove(&owner);
             }
         }
     }
@@ -450,9 +457,9 @@ impl Hub {
         self.conns.get(&conn)?.name.clone()
     }
 
-    fn set_place(&mut self, conn: ConnId, place: Place) {
+    fn set_state(&mut self, conn: ConnId, state: State) {
         if let Some(conn) = self.conns.get_mut(&conn) {
-            conn.place = place;
+            conn.state = state;
         }
     }
 
@@ -461,10 +468,10 @@ impl Hub {
         members.filter(|member| **member != conn).filter_map(|member| self.name(*member)).collect()
     }
 
-    fn tell_room(&mut self, room: &RoomId, but: ConnId, notice: Notice) {
+    fn notify_room(&mut self, room: &RoomId, but: ConnId, notice: Notice) {
         let members = self.rooms.get(room).map_or(&[][..], |room| &room.members).iter();
-        let told = members.filter(|member| **member != but);
-        self.outputs.extend(told.map(|member| Output::Notify(*member, notice.clone())));
+        let others = members.filter(|member| **member != but);
+        self.outputs.extend(others.map(|member| Output::Notify(*member, notice.clone())));
     }
 
     fn notify(&mut self, conn: ConnId, notice: Notice) {

@@ -1,62 +1,62 @@
-//! What the hub says no to, and why it ends connections.
+//! Reasons for which the hub refuses requests and closes connections.
 
 use crate::protocol::{PeerId, RoomId};
 
-/// Why something cannot be.
+/// The reason why a request fails. The texts are part of the protocols.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Nobody registered has that name.
+    /// No registered peer has that name.
     #[error("peer '{0}' not found")]
     NotFound(PeerId),
-    /// It is in a call or a room.
+    /// The peer is in a call or a room.
     #[error("peer '{0}' busy")]
     Busy(PeerId),
-    /// It is not in the sender's room.
+    /// The peer is not in the sender's room.
     #[error("peer '{0}' is not in the room")]
     NotInRoom(PeerId),
-    /// The command is not for somebody in a room.
+    /// The command is not allowed in a room.
     #[error("invalid msg, already in room")]
     InRoom,
-    /// The command is for somebody in a room.
+    /// The command is allowed in a room only.
     #[error("invalid msg, not in a room")]
     Outside,
     /// The connection that holds the id is alive.
     #[error("the id is in use")]
     IdTaken,
-    /// The command is not for somebody who is registered already.
+    /// The connection is registered already.
     #[error("invalid msg, already registered")]
     Registered,
-    /// Relaying needs a call.
+    /// Relaying requires a call.
     #[error("invalid msg, not in a session")]
     NoCall,
-    /// It may not enter that room, or not call.
+    /// The connection's permissions exclude this room, or calls.
     #[error("not for you: {0}")]
     NotGranted(&'static str),
     /// The peer has not read enough of the sender's earlier messages.
     #[error("peer '{0}' does not read what it is sent: this message is dropped")]
     Unread(PeerId),
-    /// Too many rooms.
+    /// The server, or the owner of the address, has the most rooms already.
     #[error("no room for more rooms on this server")]
     TooManyRooms,
-    /// Too many peers in that room.
+    /// The room has the most peers already.
     #[error("room '{0}' is full")]
     RoomFull(RoomId),
 }
 
-/// Why the hub ends a connection.
+/// The reason why the hub closes a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The name it asks for has a living holder.
+    /// The requested name has a holder that is alive.
     IdTaken,
-    /// Its name went to another, since it did not answer.
+    /// The connection gave no sign of life, and its name went to another connection.
     Replaced,
-    /// The other side of its call is gone.
+    /// The other side of the call has ended.
     CallOver,
-    /// It may not have the name that it asks for.
+    /// The connection's permissions exclude the requested name.
     NotGranted,
-    /// The back end does not want it.
+    /// The back end removed the peer.
     Removed,
-    /// The back end closed its room.
+    /// The back end closed the room.
     RoomClosed,
 }

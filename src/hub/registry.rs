@@ -1,10 +1,10 @@
-//! Who holds which name. A name with a living holder is refused; a holder that gives no sign of
-//! life when asked loses it, so that a peer comes back while its old socket is half-dead.
+//! Registration of names. A name whose holder is alive is refused. A holder that gives no sign of life within the probe
+//! time loses its name: a peer can register again while its old socket is half-dead.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{ConnId, Grant, Hub, Notice, Output, Place, Reason, Refusal};
+use super::{ConnId, Grant, Hub, Notice, Output, Reason, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
 
 /// A request for a name that another connection holds.
@@ -47,7 +47,7 @@ impl Hub {
 
     fn probe(&mut self, now: Instant, holder: ConnId, claim: Claim) {
         if self.conns.get(&holder).is_some_and(|holder| holder.is_assigned) {
-            return self.send_away(claim);
+            return self.refuse_claim(claim);
         }
         let deadline = now + self.limits.probe;
         let (_, waiting) = self.probes.entry(holder).or_insert_with(|| (deadline, VecDeque::new()));
@@ -57,7 +57,7 @@ impl Hub {
         }
     }
 
-    /// It has asked for a name already, whose holder is being probed.
+    /// Returns whether a connection has a claim for a name whose holder is being probed.
     pub(super) fn is_waiting(&self, conn: ConnId) -> bool {
         self.probes.values().any(|(_, waiting)| waiting.iter().any(|claim| claim.conn == conn))
     }
@@ -65,7 +65,7 @@ impl Hub {
     fn admit(&mut self, conn: ConnId, name: PeerId) {
         if let Some(state) = self.conns.get_mut(&conn) {
             state.name = Some(name.clone());
-            state.place = Place::Lobby;
+            state.state = State::Idle;
             self.names.insert(name, conn);
             self.notify(conn, Notice::Registered);
         }
@@ -75,22 +75,22 @@ impl Hub {
     fn admit_to(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
         let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
         state.is_assigned = state.grant.name.is_none();
-        (state.name, state.place) = (Some(name.clone()), Place::Lobby);
+        (state.name, state.state) = (Some(name.clone()), State::Idle);
         self.names.insert(name.clone(), conn);
         let joined = self.join(conn, room);
         if joined.is_err() {
             self.names.remove(&name);
             if let Some(state) = self.conns.get_mut(&conn) {
-                (state.name, state.place, state.is_assigned) = (None, Place::Door, false);
+                (state.name, state.state, state.is_assigned) = (None, State::Unregistered, false);
             }
         }
         joined
     }
 
-    /// The holder lives: those who wanted its name go.
+    /// Handles a sign of life of a holder: refuses the claims for its name.
     pub(super) fn alive(&mut self, conn: ConnId) {
         if let Some((_, waiting)) = self.probes.remove(&conn) {
-            waiting.into_iter().for_each(|claim| self.send_away(claim));
+            waiting.into_iter().for_each(|claim| self.refuse_claim(claim));
         }
     }
 
@@ -118,12 +118,12 @@ impl Hub {
                 Some(refusal) => self.notify(conn, Notice::Refused(refusal)),
             }
         }
-        waiting.into_iter().for_each(|claim| self.send_away(claim));
+        waiting.into_iter().for_each(|claim| self.refuse_claim(claim));
     }
 
     /// Refuses a claim. A claim without a room also closes the claimant's connection, as the server of the GStreamer
     /// demos does.
-    fn send_away(&mut self, claim: Claim) {
+    fn refuse_claim(&mut self, claim: Claim) {
         if claim.room.is_some() {
             return self.notify(claim.conn, Notice::Refused(Refusal::IdTaken));
         }
@@ -141,12 +141,12 @@ impl Hub {
         self.probes.contains_key(&conn)
     }
 
-    /// Holders that gave no sign of life in time lose their names and their connections.
+    /// Closes the connections of holders that gave no sign of life in time, and passes their names on.
     pub fn handle_timeout(&mut self, now: Instant) {
         let dead = self.overdue(now);
         for holder in dead {
             if !self.conns.contains_key(&holder) {
-                continue; // It was in a call with another of them, and went with it.
+                continue; // The holder was in a call with another one, and was removed with it.
             }
             self.outputs.push_back(Output::Close(holder, Reason::Replaced));
             self.leave(holder);

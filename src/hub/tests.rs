@@ -328,27 +328,27 @@ fn check(hub: &Hub, open: &BTreeMap<ConnId, View>) -> Result<(), TestCaseError> 
     }
     for (conn, state) in &hub.conns {
         let view = &open[conn];
-        match &state.place {
-            Place::Door => prop_assert!(state.name.is_none()),
-            Place::Lobby => prop_assert!(state.name.is_some()),
-            Place::Call(other) => {
+        match &state.state {
+            State::Unregistered => prop_assert!(state.name.is_none()),
+            State::Idle => prop_assert!(state.name.is_some()),
+            State::Call(other) => {
                 prop_assert!(view.in_call);
-                prop_assert_eq!(&hub.conns[other].place, &Place::Call(*conn));
+                prop_assert_eq!(&hub.conns[other].state, &State::Call(*conn));
             }
-            Place::Room(room) => {
+            State::Room(room) => {
                 let others: BTreeSet<PeerId> = hub.others(room, *conn).into_iter().collect();
                 prop_assert_eq!(view.room.as_ref(), Some(&others), "what it was told is what is");
             }
         }
     }
-    let made: usize = hub.rooms_of.values().sum();
+    let made: usize = hub.rooms_by_owner.values().sum();
     prop_assert_eq!(made, hub.rooms.len());
     for room in hub.rooms.values() {
         prop_assert!(!room.members.is_empty());
     }
     for (holder, (_, waiting)) in &hub.probes {
         prop_assert!(hub.conns[holder].name.is_some() && !waiting.is_empty());
-        prop_assert!(waiting.iter().all(|claim| hub.conns[&claim.conn].place == Place::Door));
+        prop_assert!(waiting.iter().all(|claim| hub.conns[&claim.conn].state == State::Unregistered));
     }
     Ok(())
 }
