@@ -19,9 +19,9 @@ const isChosen = wantedId !== null && !whyNot;
 
 const signalling = new Signalling(isChosen ? wantedId : anyId());
 const app = { call: null, room: null, signalling, home, end };
-// The call or the room, whichever there is.
-const talk = () => app.call ?? app.room;
-app.camera = new Camera((stream) => talk()?.send(stream));
+// Returns the call or the room, if there is one.
+const current = () => app.call ?? app.room;
+app.camera = new Camera((stream) => current()?.send(stream));
 const calls = new Calls(app);
 const rooms = new Rooms(app);
 // For the console.
@@ -60,7 +60,7 @@ async function start(name) {
 
 // Ends the call or the room, and returns to the first screen.
 function end(text) {
-  talk()?.close();
+  current()?.close();
   app.call = app.room = null;
   calls.clear();
   app.camera.turnOff();
@@ -68,7 +68,7 @@ function end(text) {
 }
 
 function hangUp() {
-  if (!talk()) return;
+  if (!current()) return;
   end(app.room ? "You left the room" : "The call is over");
   signalling.hangUp(true);
 }
@@ -83,7 +83,7 @@ signalling.addEventListener("registered", () => {
   signalling.listPeers();
 });
 signalling.addEventListener("offline", () => {
-  if (talk()) return talk().wait?.();
+  if (current()) return current().wait?.();
   if (isState("lobby")) state("offline");
   status(navigator.onLine ? "The server does not answer; trying again…" : "This device is offline; trying again…");
 });
@@ -104,7 +104,7 @@ signalling.addEventListener("locked", ({ detail }) => {
   };
   notice(detail, { label: "Try again", run });
   if (app.call?.wasUp || app.room?.isEntered) return;
-  if (talk()) end();
+  if (current()) end();
   state("locked");
   status("Not let in");
 });
@@ -120,10 +120,10 @@ setInterval(() => document.visibilityState === "visible" && signalling.listPeers
 let order = Promise.resolve();
 for (const kind of ["description", "candidate", "offer-request"]) {
   signalling.addEventListener(kind, ({ detail }) => {
-    const before = talk();
-    const taker = app.room ?? calls;
-    order = order.then(() => taker.take(kind, detail)).catch((error) => {
-      if (before === talk()) notice(`The peers do not agree: ${error.message}`);
+    const before = current();
+    const receiver = app.room ?? calls;
+    order = order.then(() => receiver.handle(kind, detail)).catch((error) => {
+      if (before === current()) notice(`The negotiation with the peer failed: ${error.message}`);
     });
   });
 }
@@ -131,18 +131,18 @@ for (const kind of ["description", "candidate", "offer-request"]) {
 // Buttons and keys
 
 onLobby({ dial: (peer) => calls.dial(peer), join: (name) => rooms.join(name) });
-onSay((text) => talk()?.say(text));
+onSay((text) => current()?.say(text));
 onStats(() => (app.call ? [app.call] : [...(app.room?.calls.values() ?? [])]), () => Boolean(app.room));
 setInterval(() => app.room?.listen(), 1000);
 $("media").onclick = () => app.camera.turnOn();
 $("hang-up").onclick = hangUp;
 document.addEventListener("keydown", (event) => {
-  if (!talk() || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+  if (!current() || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
   const button = { m: "mute", c: "blind", s: "show-stats", Escape: "hang-up" }[event.key];
   if (button) $(button).click();
 });
 addEventListener("pagehide", () => {
-  talk()?.close();
+  current()?.close();
   signalling.close();
 });
 // A browser may restore the page from its cache after the page left: it starts again then.

@@ -1,10 +1,10 @@
-// A talk with one peer: an RTCPeerConnection and its negotiation. In a call of two this side is the impolite one:
-// in a collision its offer stands, for the native peer gives way. In a room the newcomer is polite. A path that
-// breaks is mended by a fresh RTCPeerConnection in place of the old one, first by the side that called or came later.
+// A connection with one peer: an RTCPeerConnection and its negotiation. In a call of two this side is impolite: in a
+// collision its offer stands, because the native peer gives way. In a room the newcomer is polite. A fresh
+// RTCPeerConnection replaces a broken path; the side that called or entered the room later makes it first.
 
 import { isRelayOnly } from "./address.js";
 
-// How long the side that does not mend waits for the other, and until a broken path is given up, in ms.
+// Pause before the other side makes a fresh connection, and time after which a broken path is given up, in ms.
 const OTHER_SIDE = 8000;
 const GIVE_UP = 30000;
 
@@ -16,7 +16,7 @@ function connection(config) {
   try {
     return new RTCPeerConnection(config);
   } catch (error) {
-    console.warn("the server's ICE servers are not taken:", error.message);
+    console.warn("the browser rejects the server's ICE servers:", error.message);
     return new RTCPeerConnection({ ...config, iceServers: [] });
   }
 }
@@ -30,19 +30,19 @@ export class Call extends EventTarget {
   #channel;
   #senders = new Map();
   #polite;
-  #mends;
-  // Since when the path is broken, and the timer of the next attempt.
+  #reconnectsFirst;
+  // Time since which the path is broken, and the timer of the next attempt.
   #broken;
   #timer;
   #isClosed = false;
-  // Connections that were replaced: a goodbye of theirs would end the call on the other side.
+  // Replaced connections, closed later: closing one would end the call on the other side.
   #old = [];
 
-  constructor(signalling, peer, { polite = false, mends = false } = {}) {
+  constructor(signalling, peer, { polite = false, reconnectsFirst = false } = {}) {
     super();
     this.#signalling = signalling;
     this.#polite = polite;
-    this.#mends = mends;
+    this.#reconnectsFirst = reconnectsFirst;
     this.peer = peer;
     this.remote = new MediaStream();
     this.wasUp = false;
@@ -54,7 +54,7 @@ export class Call extends EventTarget {
   }
 
   #connect() {
-    // A list that the browser does not take leaves the call without it.
+    // If the browser rejects the list of ICE servers, the call goes on without it.
     const pc = connection({ bundlePolicy: "max-bundle", iceServers: this.#signalling.iceServers, iceTransportPolicy });
     this.pc = pc;
     pc.onicecandidate = ({ candidate }) => candidate && this.signal({ ice: candidate.toJSON() });
@@ -64,14 +64,14 @@ export class Call extends EventTarget {
         for (const old of before) this.remote.removeTrack(old);
         this.remote.addTrack(track);
       };
-      // The picture of a connection before stays until the new one comes.
+      // The last frame of the previous connection stays until the new one has video.
       if (before.length && track.muted) track.addEventListener("unmute", show, { once: true });
       else show();
-      this.#tell("track", track);
+      this.#emit("track", track);
     };
     pc.ondatachannel = ({ channel }) => this.#adopt(channel);
     pc.onconnectionstatechange = () => pc === this.pc && this.#changed(pc.connectionState);
-    // Before the first description only `offer` or the peer's offer begins.
+    // The first exchange begins with `offer` or the peer's offer alone.
     pc.onnegotiationneeded = () => (pc.remoteDescription || this.#makingOffer) && this.negotiate();
   }
 
@@ -85,19 +85,19 @@ export class Call extends EventTarget {
     } else if (this.wasUp && (state === "disconnected" || state === "failed")) {
       if (!this.#broken) {
         this.#broken = Date.now();
-        this.#later(this.#mends ? 0 : OTHER_SIDE);
+        this.#later(this.#reconnectsFirst ? 0 : OTHER_SIDE);
       } else if (state === "failed") {
         this.#later(1000);
       }
       state = "reconnecting";
     }
-    this.#tell("state", state);
+    this.#emit("state", state);
   }
 
-  // A peer that hangs up closes its DTLS connection, of which the connection's own state says nothing.
+  // Watches the DTLS transport: a peer that hangs up closes it, and `connectionState` does not show that.
   #watch(pc) {
     const dtls = pc.sctp?.transport ?? pc.getReceivers()[0]?.transport;
-    const check = () => dtls?.state === "closed" && pc === this.pc && this.#tell("closed");
+    const check = () => dtls?.state === "closed" && pc === this.pc && this.#emit("closed");
     dtls?.addEventListener("statechange", check);
     check();
   }
@@ -106,7 +106,7 @@ export class Call extends EventTarget {
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => {
       if (!this.#broken) return;
-      if (Date.now() - this.#broken > GIVE_UP) return this.#tell("lost");
+      if (Date.now() - this.#broken > GIVE_UP) return this.#emit("lost");
       this.#later(10000);
       this.renew();
       this.offer();
@@ -117,7 +117,7 @@ export class Call extends EventTarget {
     for (const pc of this.#old.splice(0)) pc.close();
   }
 
-  // Begins with a fresh connection.
+  // Begins again with a fresh connection.
   renew() {
     this.#old.push(this.pc);
     this.#broken ??= this.wasUp ? Date.now() : undefined;
@@ -148,19 +148,19 @@ export class Call extends EventTarget {
     }
   }
 
-  #tell(type, detail) {
+  #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
   #adopt(channel) {
     this.#channel ??= channel;
-    channel.onopen = () => this.#tell("channel", channel.label);
-    channel.onmessage = ({ data }) => typeof data === "string" && this.#tell("message", data);
-    if (channel.readyState === "open") this.#tell("channel", channel.label);
+    channel.onopen = () => this.#emit("channel", channel.label);
+    channel.onmessage = ({ data }) => typeof data === "string" && this.#emit("message", data);
+    if (channel.readyState === "open") this.#emit("channel", channel.label);
   }
 
-  // Makes the first offer: a chat channel, sound and picture both ways (or to receive, where there is
-  // nothing to send yet).
+  // Makes the first offer: a chat channel, audio and video in both directions, or to receive only if there is nothing
+  // to send yet.
   async offer() {
     this.#adopt(this.pc.createDataChannel("chat"));
     for (const kind of ["audio", "video"]) {
@@ -174,7 +174,7 @@ export class Call extends EventTarget {
     await this.negotiate();
   }
 
-  // Offers what there is now, unless an exchange is under way.
+  // Makes an offer of the current media, unless an exchange is under way.
   async negotiate() {
     if (this.#makingOffer || this.pc.signalingState !== "stable") return;
     this.#makingOffer = true;
@@ -187,19 +187,19 @@ export class Call extends EventTarget {
   }
 
   async description(description) {
-    if (this.#isAnew(description)) {
+    if (this.#isFresh(description)) {
       this.renew();
-      this.#tell("state", "reconnecting");
+      this.#emit("state", "reconnecting");
     }
     const { pc } = this;
     const collision = description.type === "offer" && (this.#makingOffer || pc.signalingState !== "stable");
     this.#ignoring = collision && !this.#polite;
     if (this.#ignoring) return;
-    // An answer to an offer that was forgotten.
+    // An answer to an offer that was given up is ignored.
     if (description.type === "answer" && pc.signalingState !== "have-local-offer") return;
-    // An answer that takes nothing says why in its i= line.
+    // An answer that rejects every m-line has the reason in its i= line.
     if (description.type === "answer" && !/^m=\w+ (?!0 )/m.test(description.sdp)) {
-      this.#tell("declined", /^i=(.*)$/m.exec(description.sdp)?.[1].trim() ?? "no reason was given");
+      this.#emit("declined", /^i=(.*)$/m.exec(description.sdp)?.[1].trim() ?? "no reason was given");
       return;
     }
     await pc.setRemoteDescription(description);
@@ -212,7 +212,7 @@ export class Call extends EventTarget {
   }
 
   async candidate(candidate) {
-    // Of a re-offer that is ignored, they are of the transport that stands.
+    // Candidates of an ignored later offer belong to the current transport.
     if (this.pc.remoteDescription) await this.#add(candidate);
     else if (this.#ignoring) return;
     else if (this.#waiting.length < 256) this.#waiting.push(candidate);
@@ -222,11 +222,11 @@ export class Call extends EventTarget {
     try {
       await this.pc.addIceCandidate(candidate);
     } catch (error) {
-      console.warn("a candidate was not taken:", error.message);
+      console.warn("a candidate was rejected:", error.message);
     }
   }
 
-  // What is sent from now on. A kind that was not sent before is negotiated.
+  // Sends this stream from now on. A kind that was not sent before is negotiated.
   async send(stream) {
     this.#stream = stream;
     await this.#attach();
@@ -251,7 +251,7 @@ export class Call extends EventTarget {
     }
   }
 
-  // Tells the peer something by way of the server.
+  // Sends the peer a message through the server.
   signal(message) {
     this.#signalling.send(message, this.peer);
   }
@@ -262,8 +262,8 @@ export class Call extends EventTarget {
     return true;
   }
 
-  // Whether that description is of another transport than the one before: its author began anew.
-  #isAnew({ type, sdp }) {
+  // Returns whether an offer belongs to another transport than the one before: the peer has a fresh connection.
+  #isFresh({ type, sdp }) {
     const ufrag = (text) => /^a=ice-ufrag:(.*)$/m.exec(text)?.[1].trim();
     const before = this.pc.remoteDescription;
     return type === "offer" && before !== null && ufrag(before.sdp) !== ufrag(sdp);

@@ -78,7 +78,7 @@ export class Calls {
     if ($("auto").checked) await app.camera.turnOn();
   }
 
-  async take(kind, { message }) {
+  async handle(kind, { message }) {
     const app = this.#app;
     // The server did not announce this caller.
     if (!app.call) {
@@ -117,7 +117,7 @@ export class Calls {
     if (this.#app.call !== call) return;
     if (detail === "connected") {
       status(`In a call with ${shown(call.peer)}`);
-      this.#app.signalling.stands();
+      this.#app.signalling.established();
     } else if (detail === "reconnecting") {
       status("The connection broke; looking for a new path…");
     } else if (detail === "failed") {
@@ -175,8 +175,8 @@ export class Calls {
     const why = words.includes("busy")
       ? `${shown(call.peer)} is in another call.`
       : words.includes("not found")
-        ? `Nobody of the id ${shown(call.peer)} is here.`
-        : `The server does not take this call: ${shown(words, 300)}`;
+        ? `No peer with the id ${shown(call.peer)} is here.`
+        : `The server refused this call: ${shown(words, 300)}`;
     this.#stop(call, why);
   }
 

@@ -1,9 +1,9 @@
-// A room: a connection with each peer, and a grid of their pictures.
+// A room: a connection with each peer, and a grid of their videos.
 
 import { Call } from "./call.js";
 import { shown } from "./names.js";
 
-// The most pictures in the grid.
+// The most videos in the grid.
 const MOST = 12;
 // Time without packets after which a peer counts as gone, in ms, once the server reported that it left.
 const SILENCE = 2000;
@@ -23,11 +23,11 @@ export class Room extends EventTarget {
     this.name = name;
   }
 
-  #tell(type, detail) {
+  #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
-  // We came in: we offer to everybody who is here. With whom a connection stands, it stays.
+  // Handles the entry into the room: offers to all members. An established connection stays.
   entered(peers) {
     for (const peer of this.calls.keys()) if (!peers.includes(peer)) this.left(peer);
     for (const peer of peers) if (!this.#isBack(peer)) this.#open(peer, true).offer();
@@ -58,7 +58,7 @@ export class Room extends EventTarget {
     if (call === this.calls.get(peer)) this.#remove(peer);
   }
 
-  // What the server's back end says of a peer: a name, if anything, stands under its picture.
+  // Shows the description of a peer by the server's back end: its `name` under the video.
   described({ peer, description }) {
     const name = this.#tile(peer)?.querySelector("figcaption");
     if (!name) return;
@@ -71,17 +71,17 @@ export class Room extends EventTarget {
     this.calls.delete(peer);
     this.#tile(peer)?.remove();
     this.#arrange();
-    this.#tell("changed");
+    this.#emit("changed");
   }
 
   #open(peer, polite) {
-    const call = new Call(this.#signalling, peer, { polite, mends: polite });
+    const call = new Call(this.#signalling, peer, { polite, reconnectsFirst: polite });
     this.calls.get(peer)?.close();
     this.calls.set(peer, call);
     const tile = this.#tile(peer) ?? this.#newTile(peer);
     const video = tile.querySelector("video");
     video.srcObject = call.remote;
-    call.addEventListener("track", () => this.#tell("play", video));
+    call.addEventListener("track", () => this.#emit("play", video));
     call.addEventListener("state", ({ detail }) => (tile.dataset.state = detail));
     for (const end of ["closed", "lost"]) {
       call.addEventListener(end, () => {
@@ -90,18 +90,18 @@ export class Room extends EventTarget {
     }
     call.addEventListener("declined", ({ detail }) => {
       tile.dataset.state = "declined";
-      this.#tell("declined", { peer, text: detail });
+      this.#emit("declined", { peer, text: detail });
     });
-    call.addEventListener("channel", () => this.#tell("channel"));
-    call.addEventListener("message", ({ detail }) => this.#tell("message", { peer, text: detail }));
+    call.addEventListener("channel", () => this.#emit("channel"));
+    call.addEventListener("message", ({ detail }) => this.#emit("message", { peer, text: detail }));
     if (this.#stream) call.ready = call.send(this.#stream);
     this.#arrange();
-    this.#tell("changed");
+    this.#emit("changed");
     return call;
   }
 
-  // One message after another, so that candidates do not overtake their description.
-  async take(kind, { from, message }) {
+  // Handles a message of a peer. The caller waits for each one, so that candidates do not overtake their description.
+  async handle(kind, { from, message }) {
     const call = this.calls.get(from) ?? (kind === "description" ? this.#open(from, false) : null);
     if (!call) return;
     await call.ready;
@@ -115,7 +115,7 @@ export class Room extends EventTarget {
     await Promise.all([...this.calls.values()].map((call) => call.send(stream)));
   }
 
-  // Who is silent: of a microphone that is on, some noise always comes.
+  // Marks silent peers: a microphone that is on always picks up some noise.
   async listen() {
     for (const [peer, { pc }] of this.calls) {
       let level;
@@ -155,7 +155,7 @@ export class Room extends EventTarget {
     return tile;
   }
 
-  // 1, 2, 4, 6, 9, 12 pictures: as square as the screen lets them be.
+  // Arranges 1, 2, 4, 6, 9 or 12 videos as squarely as the screen allows.
   #arrange() {
     const tiles = [...this.#grid.querySelectorAll(".tile[data-peer]")];
     tiles.forEach((tile, i) => (tile.hidden = i >= MOST));

@@ -1,4 +1,4 @@
-// The room protocol over a WebSocket to the server of this page. The server closes the socket after a call: this
+// The HELLO/SESSION/ROOM protocol over a WebSocket to the server of this page. The server closes the socket after a call: this
 // class registers again by itself, with a backoff after failures.
 
 import { admission } from "./admission.js";
@@ -32,7 +32,7 @@ export class Signalling extends EventTarget {
   // Whether the server admitted this page before.
   #wasIn = false;
   // Whether a call was established over this connection.
-  #talked = false;
+  #hadCall = false;
   #askedWhy = -Infinity;
   #listed = 0;
   // STUN and TURN servers, as the server names them.
@@ -55,7 +55,7 @@ export class Signalling extends EventTarget {
     clearTimeout(this.#timer);
     this.#due = Infinity;
     this.#seconds = 0;
-    this.#talked = false;
+    this.#hadCall = false;
     this.#phase = "opening";
     this.#watch.heard();
     this.#backoff.began(performance.now());
@@ -67,22 +67,22 @@ export class Signalling extends EventTarget {
       this.#phase = "registering";
       socket.send(`HELLO ${this.id}`);
     };
-    socket.onmessage = ({ data }) => isCurrent() && this.#line(String(data));
+    socket.onmessage = ({ data }) => isCurrent() && this.#message(String(data));
     socket.onclose = ({ code, reason }) => isCurrent() && this.#closed(code, reason);
   }
 
   #closed(code, reason) {
-    // "Policy violation": a back end does not want us, and to come again is no use.
+    // "Policy violation": the server sent the page away, and refuses it again.
     if (code === 1008) {
       this.#leave("out");
-      return this.#tell("dismissed", reason);
+      return this.#emit("dismissed", reason);
     }
     const phase = this.#leave("closed");
     this.#later();
-    if (phase === "registering" && reason === "invalid peer uid") this.#tell("taken");
+    if (phase === "registering" && reason === "invalid peer uid") this.#emit("taken");
     // The server closes with 1000 if the other side of the call is gone.
-    else if (phase === "session" || phase === "room") this.#tell("gone", { byPeer: code === 1000 });
-    else this.#tell("offline");
+    else if (phase === "session" || phase === "room") this.#emit("gone", { byPeer: code === 1000 });
+    else this.#emit("offline");
     if (phase === "opening") this.#why();
   }
 
@@ -90,7 +90,7 @@ export class Signalling extends EventTarget {
   #leave(phase) {
     const before = this.#phase;
     if (this.#registered !== undefined) this.#backoff.ended(performance.now() - this.#registered);
-    if (this.#talked) this.#backoff.reset();
+    if (this.#hadCall) this.#backoff.reset();
     this.#registered = this.#socket = undefined;
     this.#phase = phase;
     clearTimeout(this.#timer);
@@ -148,7 +148,7 @@ export class Signalling extends EventTarget {
     if (!refused || (this.#wasIn && !isFinal)) return;
     this.#socket?.close();
     this.#leave("out");
-    this.#tell("locked", words);
+    this.#emit("locked", words);
   }
 
   async #renew() {
@@ -164,7 +164,7 @@ export class Signalling extends EventTarget {
     this.#listed = Date.now();
   }
 
-  #line(line) {
+  #message(line) {
     this.#watch.heard();
     if (line === "PONG") return;
     const [word] = line.split(" ", 1);
@@ -178,51 +178,51 @@ export class Signalling extends EventTarget {
       this.#phase = "lobby";
       this.#wasIn = true;
       this.#registered = performance.now();
-      return this.#tell("registered");
+      return this.#emit("registered");
     }
     if (this.#phase === "session") return this.#peer(line);
     switch (word) {
       case "SESSION_OK":
         this.#phase = "session";
-        return this.#tell("accepted");
+        return this.#emit("accepted");
       case "SESSION_FROM":
         this.#phase = "session";
-        return this.#tell("called", rest);
+        return this.#emit("called", rest);
       case "ROOM_OK":
         this.#phase = "room";
-        return this.#tell("room", rest.split(" ").filter(Boolean));
+        return this.#emit("room", rest.split(" ").filter(Boolean));
       case "ROOM_PEER_JOINED":
-        return this.#tell("joined", rest);
+        return this.#emit("joined", rest);
       case "ROOM_PEER_LEFT":
-        return this.#tell("left", rest);
+        return this.#emit("left", rest);
       case "ROOM_PEER_DESCRIBED": {
         const [peer] = rest.split(" ", 1);
-        return this.#tell("described", { peer, description: parsed(rest.slice(peer.length + 1)) });
+        return this.#emit("described", { peer, description: parsed(rest.slice(peer.length + 1)) });
       }
       case "ROOM_PEER_MSG": {
         const [from] = rest.split(" ", 1);
         return this.#peer(rest.slice(from.length + 1), from);
       }
       case "PEER_LIST":
-        return this.#tell("peers", rest.split(" ").filter(Boolean));
+        return this.#emit("peers", rest.split(" ").filter(Boolean));
       case "ERROR":
         if (this.#phase !== "dialling" && this.#phase !== "joining") return console.warn("the server:", rest);
         this.#phase = "lobby";
-        return this.#tell("refused", rest);
+        return this.#emit("refused", rest);
       default:
-        return console.warn("not understood:", line);
+        return console.warn("unknown message:", line);
     }
   }
 
-  // What a peer says; in a room it has a name.
+  // Handles a message of a peer, which is named in a room.
   #peer(line, from) {
-    if (line === "OFFER_REQUEST") return this.#tell("offer-request", { from });
+    if (line === "OFFER_REQUEST") return this.#emit("offer-request", { from });
     const { sdp, ice } = parsed(line) ?? {};
-    if (sdp?.type) this.#tell("description", { from, message: sdp });
-    else if (ice) this.#tell("candidate", { from, message: ice });
+    if (sdp?.type) this.#emit("description", { from, message: sdp });
+    else if (ice) this.#emit("candidate", { from, message: ice });
   }
 
-  #tell(type, detail) {
+  #emit(type, detail) {
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
@@ -246,8 +246,8 @@ export class Signalling extends EventTarget {
   }
 
   // Records that a call over this connection was established: its end is no failure of the server.
-  stands() {
-    this.#talked = true;
+  established() {
+    this.#hadCall = true;
   }
 
   // Ends the call by closing the socket; the server informs the peer. The page registers again without waiting for
@@ -284,7 +284,7 @@ function parsed(json) {
   try {
     return JSON.parse(json);
   } catch {
-    console.warn("something that is not JSON");
+    console.warn("a message is not JSON");
     return undefined;
   }
 }

@@ -1,4 +1,4 @@
-// Statistics over the video, renewed every second while they are shown.
+// Statistics over the video, updated every second while they are shown.
 
 import { shown } from "./names.js";
 import { $ } from "./view.js";
