@@ -8,16 +8,16 @@ use super::tls::Identity;
 use crate::hub::Limits;
 use crate::protocol::Secret;
 
-/// How long a client may take.
+/// The time limits for clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For TLS, and for its HTTP request.
+    /// For the TLS handshake, and again for the head of each HTTP request.
     pub handshake: Duration,
-    /// To say who it is.
+    /// For the registration.
     pub hello: Duration,
-    /// Between pings.
+    /// The interval between pings.
     pub ping: Duration,
-    /// Without any sign of life, answers to pings counted.
+    /// The longest time without a sign of life, such as the answer to a ping.
     pub silence: Duration,
     /// For the body of an HTTP request to arrive.
     pub body: Duration,
@@ -47,14 +47,14 @@ impl Default for Timeouts {
     }
 }
 
-/// How a server is set up.
+/// The settings of a server.
 #[derive(Debug)]
 pub struct Config {
-    /// Where it listens.
+    /// The address to listen on.
     pub listen: SocketAddr,
-    /// Its certificate; none for a server that speaks no TLS at all.
+    /// The certificate; none for a server without TLS.
     pub identity: Option<Identity>,
-    /// Plain connections of other machines are served (behind a proxy).
+    /// Whether plain connections of other machines are served (behind a proxy).
     pub plain: bool,
     /// Origins, besides its own, whose pages may connect; `*` for all.
     pub allowed_origins: Vec<String>,
@@ -65,20 +65,20 @@ pub struct Config {
     pub per_address: usize,
     /// The hub's bounds.
     pub limits: Limits,
-    /// How patient it is.
+    /// The time limits for clients.
     pub timeouts: Timeouts,
-    /// The STUN and TURN servers that clients are told of.
+    /// The STUN and TURN servers that clients receive.
     pub ice: ice::IceServers,
     /// The secret that authorizes a back end, of 32 bytes at least; none disables the API.
     pub api_secret: Option<Secret>,
-    /// A back end may give them from other machines too.
+    /// Whether a back end may use the API from other machines.
     pub api_remote: bool,
     /// The key that signs tokens, of 32 bytes at least; if set, every client needs a token.
     pub token_secret: Option<Secret>,
 }
 
 impl Config {
-    /// A server without TLS at that address, everything else by default.
+    /// Returns the settings of a server without TLS at this address, with defaults for everything else.
     pub fn plain(listen: SocketAddr) -> Self {
         Self {
             listen,

@@ -53,7 +53,7 @@ pub(super) fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
-/// How a connection ends.
+/// The way in which a connection ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
     /// The connection is lost, or the peer stopped reading: nothing more can be sent.
@@ -355,7 +355,7 @@ impl<'a> Driver<'a> {
                 self.timers.release(now);
                 None
             }
-            Due::Unread => Some(End::Gone("it reads nothing")),
+            Due::Unread => Some(End::Gone("the peer reads nothing")),
             Due::Silent => Some(End::Close(1001, "no answer to pings")),
             Due::Unregistered => Some(End::Close(1002, "invalid protocol")),
         };

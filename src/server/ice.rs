@@ -1,5 +1,5 @@
-//! The STUN and TURN servers that clients are told of, with fresh credentials where a secret is shared
-//! with the TURN server (the "REST API" of coturn's `use-auth-secret`, draft-uberti-behave-turn-rest).
+//! The STUN and TURN servers that clients receive, with fresh credentials if the TURN server shares a secret (the "REST
+//! API" of coturn's `use-auth-secret`, draft-uberti-behave-turn-rest).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,33 +8,33 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::protocol::{IceServer, Secret};
 
-/// How long credentials made here hold.
+/// The lifetime of the credentials.
 pub const VALID: Duration = Duration::from_secs(24 * 3600);
 
-/// How clients prove themselves to a TURN server.
+/// The way in which clients authenticate to a TURN server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Credentials {
-    /// They do not.
+    /// No authentication.
     #[default]
     None,
-    /// A user and a password for all.
+    /// One user and password for all clients.
     Fixed(String, Secret),
-    /// Made for each, from a secret that the TURN server has too.
+    /// Credentials for each client, derived from a secret that the TURN server shares.
     Shared(Secret),
 }
 
-/// What clients are told.
+/// The STUN and TURN servers for clients.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IceServers {
     /// `stun:` URIs.
     pub stun: Vec<String>,
     /// `turn:` and `turns:` URIs.
     pub turn: Vec<String>,
-    /// For the TURN servers.
+    /// The credentials for the TURN servers.
     pub credentials: Credentials,
 }
 
-/// A user name that ends at that time, in seconds since 1970, and its password.
+/// Returns a user name that expires at `until`, in seconds since 1970, and its password.
 pub fn time_limited(secret: &Secret, until: u64) -> (String, Secret) {
     let user = format!("{until}:roomtone");
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret.0.as_bytes());
@@ -43,7 +43,7 @@ pub fn time_limited(secret: &Secret, until: u64) -> (String, Secret) {
 }
 
 impl IceServers {
-    /// The list as it holds from now on.
+    /// Returns the list for a client, with credentials that are valid from `now`.
     pub fn list(&self, now: SystemTime) -> Vec<IceServer> {
         let mut list = Vec::new();
         if !self.stun.is_empty() {
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_those_of_the_turn_server() {
+    fn credentials_match_those_of_the_turn_server() {
         // openssl: printf 86400:roomtone | openssl dgst -sha1 -hmac north -binary | base64
         let (user, password) = time_limited(&Secret("north".into()), 86400);
         assert_eq!((user.as_str(), password.0.as_str()), ("86400:roomtone", "QXoBxzpuPi6qdi0tYdDYw0/zxds="));

@@ -32,10 +32,10 @@ const REQUESTS: (u32, u32) = (200, 50);
 /// The send buffer of each socket, in bytes; Linux doubles the value. By default Linux may buffer several MB, and the
 /// progress of a slow peer would show only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long a graceful stop waits for the peers' goodbyes.
+/// The longest wait of a graceful stop for the peers' close frames.
 const STOP: Duration = Duration::from_secs(2);
 
-/// A server that listens; [`Server::run`] serves.
+/// A listening server; [`Server::run`] serves its connections.
 #[derive(Debug)]
 pub struct Server {
     listener: Async<TcpListener>,
@@ -43,11 +43,15 @@ pub struct Server {
 }
 
 impl Server {
-    /// Takes the address.
+    /// Binds the address.
+    ///
+    /// # Errors
+    ///
+    /// [`ServerError`] if the address is not available or a setting cannot be used.
     pub async fn bind(config: Config) -> Result<Self, ServerError> {
         let listener = Async::<TcpListener>::bind(config.listen);
         let listener = listener.map_err(|error| ServerError::Listen(config.listen, error))?;
-        // The default of 128 makes all but the first of many that come at once try again after a second.
+        // With the default of 128, clients beyond it that connect at once would try again only after a second.
         let _ = rustix::net::listen(&listener, BACKLOG);
         // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
@@ -71,12 +75,12 @@ impl Server {
         Ok(Self { listener, shared: Arc::new(shared) })
     }
 
-    /// The address it has, with the port that the system chose where none was asked for.
+    /// Returns the bound address, with the port that the system chose if the settings named none.
     pub fn address(&self) -> SocketAddr {
         self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// The certificate's fingerprint.
+    /// Returns the certificate's SHA-256 fingerprint, if the server has a certificate.
     pub fn fingerprint(&self) -> Option<&str> {
         self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
     }
@@ -91,7 +95,7 @@ impl Server {
                         let shared = self.shared.clone();
                         smol::spawn(serve(stream, canonical(from), shared)).detach();
                     }
-                    // Out of descriptors, most likely: some will come back.
+                    // Most likely the process has no descriptor left: it waits until some are closed.
                     Err(error) => {
                         tracing::warn!("a connection cannot be accepted: {error}");
                         smol::Timer::after(Duration::from_millis(100)).await;
@@ -125,7 +129,7 @@ fn strong<'a>(secret: Option<&'a Secret>, which: &'static str) -> Result<Option<
 async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) {
     let _ = stream.get_ref().set_nodelay(true);
     let Some(_counted) = shared.board.admit(from.ip(), shared.per_address) else {
-        tracing::info!("an address with too many connections is refused one more");
+        tracing::info!("a connection is refused: its address has the most connections already");
         return;
     };
     let handshake = async { secure(stream, &shared).await };
@@ -167,14 +171,14 @@ async fn unread(gauge: Arc<Gauge>, most: Duration) {
     loop {
         let left = gauge.flow().blocked.map_or(most, |since| most.saturating_sub(since.elapsed()));
         if left.is_zero() {
-            tracing::debug!("an HTTP answer is not read");
+            tracing::debug!("an HTTP connection is closed: the client does not read the response");
             return;
         }
         smol::Timer::after(left).await;
     }
 }
 
-/// Finds out by the first byte whether the client speaks TLS, and does its handshake.
+/// Performs the TLS handshake if the client's first byte begins one; returns the connection, and whether it uses TLS.
 async fn secure(stream: Async<TcpStream>, shared: &Shared) -> Option<(Io, bool)> {
     const TLS_HANDSHAKE: u8 = 0x16;
     let mut first = [0];

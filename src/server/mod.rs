@@ -1,7 +1,7 @@
-//! The signalling server: sockets, TLS, HTTP and the page, limits; it feeds the hub.
+//! The signalling server: sockets, TLS, HTTP, the page and the bounds around the hub.
 //!
-//! One port takes TLS and plain connections, told apart by their first byte. Plain ones are for this
-//! machine, or for a proxy in front ([`Config::plain`]).
+//! One port accepts TLS and plain connections; the first byte distinguishes them. Plain connections are for this machine,
+//! or for a proxy in front ([`Config::plain`]).
 
 mod budget;
 pub mod codec;

@@ -9,13 +9,13 @@ use url::Host;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum WrongHost {
     /// The number of `Host` headers is not one (RFC 9112, 3.2).
-    #[error("a request needs one 'Host' header: this one has {0}")]
+    #[error("a request must have one 'Host' header: this one has {0}")]
     Count(usize),
-    #[error("the 'Host' header of this request names no host, or another one than its address")]
+    #[error("the 'Host' header of this request is not a host name, or differs from the request's address")]
     Malformed,
     #[error(
         "this server does not answer to the name '{0}'. If it is a name of this server (in the DNS, or of a proxy \
-         in front of it), start the server with --allow-host {0}"
+         in front of it), add it to the server's setting allow-host"
     )]
     Foreign(String),
 }

@@ -17,16 +17,16 @@ use crate::base::secret::Sealed;
 use crate::hub::Input;
 use crate::protocol::socketio::Packet;
 
-/// The most packets of one answer.
+/// The most packets in one response.
 const BATCH: usize = 64;
 /// The bytes above which no packet is added to a response.
 const BATCH_BYTES: usize = 128 * 1024;
-/// The most answers of our own that wait for one client.
+/// The most replies of the server itself that wait for one client.
 const REPLIES: usize = 64;
-/// How often it is looked whether a client is still there.
+/// The interval at which a session is checked for its end.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
-/// The sessions that began by HTTP.
+/// The sessions that began over HTTP, by session id.
 #[derive(Debug, Default)]
 pub(super) struct Sessions {
     all: Mutex<HashMap<String, Arc<Session>>>,
@@ -39,13 +39,13 @@ pub(super) struct Session {
     token: Option<Sealed>,
     pub(super) inbox: Inbox,
     state: Mutex<State>,
-    /// Our own answers.
+    /// Replies of the server itself: pongs, and packets that change the transport.
     pub(super) replies: (Sender<Packet>, Receiver<Packet>),
-    /// One request waits at a time.
+    /// The lock of the one request at a time that waits for packets.
     pub(super) turn: smol::lock::Mutex<()>,
     /// The lock of the one request at a time that delivers packets.
     pub(super) post: smol::lock::Mutex<()>,
-    /// It is on a WebSocket, or over.
+    /// The session has moved to a WebSocket, or has ended.
     pub(super) is_done: AtomicBool,
     _counted: Counted,
 }
@@ -151,7 +151,7 @@ impl Session {
         }
     }
 
-    /// What there is for the client, as soon as there is something.
+    /// Waits for packets for the client, and returns at least one.
     pub(super) async fn next(&self, timeouts: &Timeouts) -> Vec<Packet> {
         let ping_at = self.lock().ping_at;
         let ping = async {

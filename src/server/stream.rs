@@ -110,7 +110,7 @@ impl AsyncWrite for Tcp {
 
 /// The error of reading more than [`Io::allow`] permits.
 #[derive(Debug, thiserror::Error)]
-#[error("too much of a peer that has not registered")]
+#[error("too many bytes from a peer that has not registered")]
 struct TooMuch;
 
 /// Returns whether reading failed because of the limit set by [`Io::allow`].
@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_is_read_than_is_allowed() {
+    fn reading_stops_at_the_allowance() {
         smol::block_on(async {
             let mut io = Io::new(Cursor::new(vec![7; 100]), Arc::default());
             io.allow(Some(10));
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gauge_tells_since_when_nothing_is_taken() {
+    fn a_gauge_shows_since_when_the_socket_accepts_nothing() {
         let gauge = Gauge::default();
         gauge.note(&Poll::Ready(Ok(1)));
         assert_eq!(gauge.flow(), Flow::default());

@@ -1,4 +1,4 @@
-//! The hub behind a lock, with a mailbox for every connection. Nobody waits for anybody.
+//! The hub behind a lock, with a mailbox for each connection. No call waits for a peer.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner
 use crate::protocol::room::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
 
-/// How a connection is reached, and what it speaks.
+/// The mailbox and the codec of a connection.
 #[derive(Debug)]
 struct Connection {
     outbox: Outbox,
@@ -90,8 +90,8 @@ impl Switchboard {
         Arc::new(Self { state: Mutex::new(state), probe: limits.probe, unread, ice })
     }
 
-    /// What a client is told ahead of a notice, if it asked for additions: at the start of a talk, the
-    /// servers that help it to find a path.
+    /// Returns the STUN and TURN servers that a client with extensions receives before this notice, if the notice begins
+    /// a call or a stay in a room.
     fn ice_servers_before(&self, notice: &Notice) -> Option<Outgoing> {
         let begins = matches!(
             notice,
@@ -115,7 +115,7 @@ impl Switchboard {
     pub(super) fn admit(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
         let mut state = self.lock();
         let count = state.per_owner.entry(address.into()).or_default();
-        // A proxy or a test on this machine is many peers.
+        // A proxy or a test on this machine stands for many peers.
         if *count >= most && !is_this_machine(address) {
             return None;
         }
@@ -175,7 +175,7 @@ impl Switchboard {
         }
     }
 
-    /// A sign of life of a peer, or its end.
+    /// Handles a sign of life of a peer, or its end.
     pub(super) fn handle(self: &Arc<Self>, input: Input) {
         let mut state = self.lock();
         if let Input::Closed(id) = input {
@@ -184,12 +184,12 @@ impl Switchboard {
         self.input(&mut state, input);
     }
 
-    /// Whether the peer is registered by now.
+    /// Returns whether the peer is registered.
     pub(super) fn is_registered(&self, id: ConnId) -> bool {
         self.lock().hub.phase(id) != Phase::Unregistered
     }
 
-    /// What the back end wants done; false where there is none of that name.
+    /// Executes a request of the back end; returns false if no peer or room has that name.
     pub(super) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
         let mut state = self.lock();
         let found = match &admin {
@@ -236,7 +236,7 @@ impl Switchboard {
         Some((rooms.into(), None))
     }
 
-    /// Connections, registered peers and rooms.
+    /// Returns the numbers of connections, registered peers and rooms.
     pub(super) fn counts(&self) -> (usize, usize, usize) {
         self.lock().hub.counts()
     }
@@ -288,7 +288,7 @@ impl Switchboard {
                 }
             };
             if !fits {
-                tracing::info!(conn = id.0, "a peer that does not read is dropped");
+                tracing::info!(conn = id.0, "a peer is dropped: it does not read the server's notices");
                 if let Some(gone) = state.connections.remove(&id) {
                     gone.outbox.abort();
                 }

@@ -1,5 +1,5 @@
-//! The server's certificate: given as files and read again when they change, or made here once and
-//! kept, so that a browser's exception for it lasts.
+//! The server's certificate: files that are read again when they change, or a self-signed certificate that is created once
+//! and kept, so that a browser's exception for it lasts.
 
 use std::io;
 use std::net::IpAddr;
@@ -14,15 +14,15 @@ use futures_rustls::rustls::server::ParsedCertificate;
 
 use super::error::ServerError;
 
-/// How often the files are looked at, at most.
+/// The shortest interval between two checks of the files.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A certificate's files.
+/// The files of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Files {
-    /// The certificate and its chain, PEM.
+    /// The certificate and its chain, in PEM.
     pub cert: PathBuf,
-    /// Its private key, PEM.
+    /// The private key, in PEM.
     pub key: PathBuf,
 }
 
@@ -34,11 +34,11 @@ struct Loaded {
     looked: Instant,
 }
 
-/// What new connections are accepted with.
+/// The certificate and key for new connections.
 #[derive(Debug)]
 pub struct Identity {
     files: Files,
-    /// SHA-256 of the certificate, in the form in which browsers show it.
+    /// The SHA-256 fingerprint of the certificate, as browsers show it.
     pub fingerprint: String,
     /// The server generated the certificate: browsers trust it only by an exception.
     is_own: bool,
@@ -46,7 +46,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads a certificate.
+    /// Reads a certificate and its key.
     pub fn load(files: Files) -> Result<Self, ServerError> {
         let (config, certificate) = read(&files)?;
         let fingerprint = fingerprint(&certificate);
@@ -55,7 +55,7 @@ impl Identity {
         Ok(Self { files, fingerprint, is_own: false, loaded })
     }
 
-    /// The certificate made here, in `folder`; made now if there is none that fits.
+    /// Returns the self-signed certificate in `folder`, which is created if it is absent or lacks a name of this machine.
     pub fn own(folder: &Path) -> Result<Self, ServerError> {
         let files = Files { cert: folder.join("cert.pem"), key: folder.join("key.pem") };
         let names = names();
@@ -84,8 +84,8 @@ impl Identity {
         parsed.is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
     }
 
-    /// The configuration for the next connection; files that changed are read again, and kept out
-    /// when they are wrong.
+    /// Returns the configuration for the next connection. Reads files that changed, and keeps the current certificate if
+    /// they cannot be used.
     pub fn config(&self) -> Arc<ServerConfig> {
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         if loaded.looked.elapsed() > LOOK {
@@ -100,7 +100,9 @@ impl Identity {
                         loaded.certificate = certificate;
                         loaded.changed = changed;
                     }
-                    Err(error) => tracing::warn!("the new certificate is not taken: {error}"),
+                    Err(error) => tracing::warn!(
+                        "the changed certificate cannot be used, the previous one stays: {error}"
+                    ),
                 }
             }
         }
@@ -117,7 +119,7 @@ fn read(files: &Files) -> Result<(Arc<ServerConfig>, CertificateDer<'static>), S
     let wrong = |path: &Path, error: String| ServerError::Certificate(path.display().to_string(), error);
     let chain = crate::tls::read_certificates(&files.cert)?;
     let first = chain.first().cloned();
-    let first = first.ok_or_else(|| wrong(&files.cert, "there is no certificate in it".to_owned()))?;
+    let first = first.ok_or_else(|| wrong(&files.cert, "it contains no certificate".to_owned()))?;
     let key = crate::tls::read_key(&files.key)?;
     let mut config = ServerConfig::builder_with_provider(crate::tls::provider())
         .with_safe_default_protocol_versions()
@@ -132,7 +134,7 @@ fn fingerprint(certificate: &CertificateDer<'_>) -> String {
     digest.as_ref().iter().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(":")
 }
 
-/// This machine's addresses other than loopback and link-local ones, IPv4 first.
+/// Returns this machine's addresses other than loopback and link-local ones, IPv4 first.
 pub fn addresses() -> Vec<IpAddr> {
     let interfaces = if_addrs::get_if_addrs().unwrap_or_default();
     let usable = interfaces.into_iter().filter(|i| !i.is_loopback() && !i.is_link_local()).map(|i| i.ip());
@@ -141,7 +143,7 @@ pub fn addresses() -> Vec<IpAddr> {
     addresses
 }
 
-/// The names and addresses under which this machine can be reached.
+/// Returns the names and addresses under which this machine can be reached.
 fn names() -> Vec<String> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = host.trim().to_owned();
@@ -182,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_certificate_is_made_once_kept_and_private() {
+    fn a_certificate_is_created_once_and_its_key_is_private() {
         let folder = tempfile::tempdir().unwrap();
         let first = Identity::own(folder.path()).unwrap().fingerprint;
         assert_eq!(first, Identity::own(folder.path()).unwrap().fingerprint);
@@ -193,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn changed_files_are_read_again_and_wrong_ones_kept_out() {
+    fn changed_files_are_read_again_and_unusable_ones_ignored() {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::own(folder.path()).unwrap();
         let expire = || identity.loaded.lock().unwrap().looked = Instant::now() - LOOK - LOOK;
@@ -205,7 +207,7 @@ mod tests {
         std::fs::write(&identity.files.cert, "nonsense").unwrap();
         touch(60);
         expire();
-        assert!(Arc::ptr_eq(&first, &identity.config()), "nonsense is kept out");
+        assert!(Arc::ptr_eq(&first, &identity.config()), "an unusable file is ignored");
         make(folder.path(), &identity.files, &names()).unwrap();
         touch(120);
         expire();
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_holds_for_its_names_alone() {
+    fn a_certificate_is_valid_for_its_names_only() {
         let folder = tempfile::tempdir().unwrap();
         let own = Identity::own(folder.path()).unwrap();
         assert!(own.is_own() && own.holds_for("localhost") && !own.holds_for("evil.example"));
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_file_is_said() {
+    fn errors_name_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let files = Files { cert: folder.path().join("no.pem"), key: folder.path().join("no.key") };
         assert!(Identity::load(files).unwrap_err().to_string().contains("no.pem"));

@@ -1,5 +1,5 @@
-//! Tokens (JSON Web Tokens, RFC 7519, signed with HS256) by which a back end says who may come in, for how long,
-//! under which name, into which rooms, and who it is.
+//! Tokens (JSON Web Tokens, RFC 7519, signed with HS256): a back end grants a client access, for a time, under a name and
+//! to rooms, and describes the client.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,7 +43,7 @@ pub(super) enum Denied {
     Later(Duration),
 }
 
-/// Reads tokens.
+/// Verifies tokens.
 pub(super) struct Tokens {
     key: DecodingKey,
     rules: Validation,
@@ -58,11 +58,11 @@ impl std::fmt::Debug for Tokens {
 /// The claims of a token other than its times (`exp`, which is required, `nbf` and `iat`).
 #[derive(Debug, Deserialize)]
 struct Claims {
-    /// The only id.
+    /// The only id that the client may register.
     sub: Option<String>,
-    /// The only rooms, or pools.
+    /// The only rooms or pools that the client may join.
     rooms: Option<Vec<String>>,
-    /// Who it is.
+    /// The description that other members of the room receive.
     #[serde(default)]
     description: Value,
 }
@@ -129,7 +129,7 @@ fn grant(claims: Value) -> Result<Grant, String> {
     for key in ["exp", "nbf", "iat"] {
         let is_time = |time: &Value| time.as_f64().is_some_and(|time| (0.0..=LATEST).contains(&time));
         if claims.get(key).is_some_and(|time| !is_time(time)) {
-            return Err(format!("its {key} is no time: a number of seconds since 1970 is wanted"));
+            return Err(format!("its {key} is not a time: a number of seconds since 1970 is required"));
         }
     }
     let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_good_token_grants_what_it_says() {
+    fn a_valid_token_grants_its_claims() {
         let tokens = Tokens::new(&Secret(SECRET.into()));
         let read = |claims: Value| tokens.read(&token(&claims, SECRET, Algorithm::HS256));
         let far = 4_000_000_000_u64;
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_that_is_none_is_refused_and_not_passed_over() {
+    fn an_invalid_time_is_refused() {
         let tokens = Tokens::new(&Secret(SECRET.into()));
         let far = 4_000_000_000_u64;
         for wrong in [json!("4000000000"), json!("soon"), json!(null), json!(-1), json!(1e300), json!(true)] {

@@ -8,14 +8,14 @@ use crate::protocol::room::{ClientMessage, RoomError, ServerMessage};
 
 /// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
 const PROTOCOL_ERROR: u16 = 1002;
-/// Close code "policy violation" (RFC 6455, 7.4.1): to come again is no use.
+/// Close code "policy violation" (RFC 6455, 7.4.1): the client should not return.
 const POLICY: u16 = 1008;
 const ROOM_CLOSED: &str = "the room was closed";
 const INVISIBLE: Rejection =
     Rejection::Close(PROTOCOL_ERROR, "invalid peer uid: it holds an invisible character");
 const INVALID_ID: Rejection = Rejection::Close(PROTOCOL_ERROR, "invalid peer uid");
 
-/// Reads a line of a peer that stands in that phase.
+/// Converts a text of a peer in this phase to a command.
 pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
     match phase {
         Phase::Relay => Ok(Command::Relay(line)),
@@ -43,7 +43,7 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
     }
 }
 
-/// What a peer is sent; nothing where it did not ask for roomtone's additions.
+/// Converts a notice to a text; none if the notice is an extension that the client did not ask for.
 pub fn encode(notice: Notice, extended: bool) -> Option<String> {
     let message = match notice {
         Notice::Relayed(text) => return Some(text),
@@ -64,7 +64,7 @@ pub fn encode(notice: Notice, extended: bool) -> Option<String> {
     Some(message.to_string())
 }
 
-/// The close code and words of an end that the hub decided.
+/// Returns the close code and reason for a connection that the hub closes.
 pub fn close(reason: Reason) -> (u16, &'static str) {
     match reason {
         Reason::IdTaken => (PROTOCOL_ERROR, "invalid peer uid"),
@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_hello_is_closed_as_the_demos_expect() {
+    fn a_bad_hello_closes_as_the_demos_expect() {
         let close = |line: &str| match decode(Phase::Unregistered, line.into()) {
             Err(Rejection::Close(1002, words)) => words,
             other => panic!("{line:?}: {other:?}"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_command_gets_an_error_and_a_call_relays_anything() {
+    fn a_malformed_command_is_an_error_and_a_call_relays_any_text() {
         let error = |line: &str| decode(Phase::Commands, line.into()).unwrap_err();
         assert_eq!(error("SESSION"), Rejection::Error("ERROR 'SESSION' needs the id of a peer".into()));
         assert_eq!(error("nonsense"), Rejection::Error("ERROR unknown command".into()));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn additions_reach_only_those_who_asked() {
+    fn extensions_reach_only_clients_that_asked() {
         let called = || Notice::CalledBy("ann".parse().unwrap());
         assert_eq!(encode(called(), false), None);
         assert_eq!(encode(called(), true).as_deref(), Some("SESSION_FROM ann"));

@@ -80,8 +80,8 @@ impl Codec {
                     _ => vec![],
                 };
                 // Each description is a message of its own: together they could exceed the longest message.
-                let told = come.into_iter().filter(|(_, description)| !description.is_null());
-                let described = told.map(|(peer, description)| Notice::Described(peer, description));
+                let come = come.into_iter().filter(|(_, description)| !description.is_null());
+                let described = come.map(|(peer, description)| Notice::Described(peer, description));
                 let all = std::iter::once(notice).chain(described);
                 all.filter_map(|notice| hello::encode(notice, *extended)).collect()
             }
@@ -120,7 +120,7 @@ mod tests {
         Room,
     }
 
-    /// A connection, and what RTCPool would know on it.
+    /// A connection, and the state that RTCPool would have.
     struct Client {
         kind: Kind,
         codec: Codec,
@@ -180,7 +180,7 @@ mod tests {
     impl Client {
         fn is_known(&self, id: &str) -> Result<(), TestCaseError> {
             prop_assert!(id != self.name, "about itself");
-            prop_assert!(self.known.contains(id), "of somebody unknown");
+            prop_assert!(self.known.contains(id), "an unknown endpoint");
             Ok(())
         }
 
@@ -192,7 +192,10 @@ mod tests {
                     self.known = peers.into_iter().collect();
                 }
                 ServerEvent::Peer(id) => {
-                    prop_assert!(id != self.name && self.known.insert(id), "told of twice, or of itself");
+                    prop_assert!(
+                        id != self.name && self.known.insert(id),
+                        "an endpoint joined twice, or is the receiver"
+                    );
                 }
                 ServerEvent::Close(id) => {
                     self.is_known(&id)?;
@@ -228,11 +231,10 @@ mod tests {
     }
 
     proptest! {
-        /// Endpoints of both versions and peers of rooms, in any order of joins, leaves, descriptions and
-        /// messages: nobody hears of somebody it was not told of, or of itself, or a candidate before a
-        /// description.
+        /// Endpoints of both versions and peers of rooms, in any order of joins, leaves, descriptions and messages: no event
+        /// names an unknown endpoint or the receiver itself, and no candidate precedes a description.
         #[test]
-        fn what_rtcpool_demands_is_kept(steps in prop::collection::vec(step(), 0..100)) {
+        fn events_meet_the_requirements_of_rtcpool(steps in prop::collection::vec(step(), 0..100)) {
             let mut world = World { hub: Hub::new(Limits::default()), clients: BTreeMap::new() };
             let mut next = 0;
             for step in steps {

@@ -3,8 +3,8 @@
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rejection {
-    /// The peer is told, and the connection stays.
+    /// The peer receives this text, and the connection stays.
     Error(String),
-    /// The connection ends with this code and these words.
+    /// The connection is closed with this code and reason.
     Close(u16, &'static str),
 }

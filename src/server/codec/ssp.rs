@@ -14,23 +14,23 @@ use crate::protocol::{PeerId, PeerMessage, RoomId};
 
 const NO_ENTRY: &str = "Could not join pool.";
 
-/// One connection's side of the protocol.
+/// The server's state of one endpoint.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The endpoint's id in a pool.
     id: PeerId,
-    /// As far as its words tell.
+    /// The version that the endpoint's events have shown.
     version: Version,
     /// The pool that the endpoint is in or asked to join.
     pool: Option<String>,
     is_in: bool,
-    /// Candidates of those of whom it has no description yet, which RTCPool does not keep; none of the others.
+    /// The early candidates of peers whose description the endpoint has not received; RTCPool would drop them.
     early: BTreeMap<PeerId, Vec<PeerMessage>>,
 }
 
 /// The most bytes of descriptions in one event.
 const MAX_DESCRIPTIONS: usize = 256 * 1024;
-/// The most candidates that are kept of one peer.
+/// The most early candidates that are kept for one peer.
 const MAX_EARLY: usize = 64;
 
 fn error(message: impl ToString, reason: Option<String>) -> String {
@@ -83,7 +83,7 @@ impl Endpoint {
         }
     }
 
-    /// What the endpoint is texts, and of whom it is texts what the back end says.
+    /// Converts a notice to events. `describe` returns the back end's description of a peer.
     pub fn encode(&mut self, notice: Notice, describe: impl Fn(&PeerId) -> Value) -> Vec<String> {
         let one = |event: ServerEvent| vec![event.to_string()];
         match notice {
@@ -115,7 +115,7 @@ impl Endpoint {
                 let id = peer.to_string();
                 self.early.insert(peer, vec![]);
                 let mut texts = one(ServerEvent::Peer(id.clone()));
-                // Each generation ignores the other's word for it.
+                // Each version ignores the event of the other one.
                 if self.version != Version::Two {
                     texts.push(ServerEvent::RequestOffers(id).to_string());
                 }
@@ -133,7 +133,7 @@ impl Endpoint {
                 self.pool = None;
                 vec![error(NO_ENTRY, Some(why.to_string()))]
             }
-            // An endpoint is never in a call of two, and asks for no lists.
+            // An endpoint is never in a 1-1 call, and requests no lists.
             Notice::Registered
             | Notice::CallStarted
             | Notice::CalledBy(_)
@@ -143,7 +143,7 @@ impl Endpoint {
         }
     }
 
-    /// What a peer says, in words of the endpoint's version; what ssp has no words for is left out.
+    /// Converts a peer's message to events of the endpoint's version; a message without such an event is left out.
     fn relayed(&mut self, from: &PeerId, body: &str) -> Vec<String> {
         let id = from.to_string();
         let candidate = |candidate| ServerEvent::Candidate(id.clone(), candidate).to_string();
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_not_in_a_pool_can_only_join_one() {
+    fn an_endpoint_outside_a_pool_can_only_join_one() {
         let mut endpoint = Endpoint::new(id("e1"));
         let early = ClientEvent::Candidate("x".into(), PeerMessage::EndOfCandidates).to_string();
         assert_eq!(say(&mut endpoint, &early), Err("Please specify a pool to join.".into()));
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rooms_peer_is_called_what_it_is_called() {
+    fn peers_of_rooms_keep_their_ids() {
         let mut endpoint = joined();
         for name in ["100%", "%41", "späti"] {
             let texts = endpoint.encode(Notice::PeerJoined(id(name)), nothing);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn each_is_spoken_to_in_its_own_version() {
+    fn each_endpoint_receives_its_own_version() {
         let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
         let from =
             || Notice::From { from: id("ann"), body: PeerMessage::Description(offer.clone()).to_string() };

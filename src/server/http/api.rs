@@ -1,5 +1,4 @@
-//! What a back end may ask of the server over HTTP, with a secret: who is in which room, to say who somebody is,
-//! to send somebody away, to close a room.
+//! The API for back ends over HTTP, with a secret: list rooms and peers, describe a peer, remove a peer, close a room.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -17,7 +16,7 @@ use crate::server::shared::Shared;
 use crate::server::switchboard::{After, Switchboard};
 use crate::server::token::{self, Denied};
 
-/// Where it begins.
+/// The prefix of all paths of the API.
 pub(in crate::server) const PREFIX: &str = "/api/";
 /// The largest description, in bytes.
 const MAX_DESCRIPTION: usize = 64 * 1024;
@@ -42,10 +41,10 @@ pub(in crate::server) async fn handle(request: Request<Incoming>, shared: &Share
         (&Method::DELETE, ["peers", peer]) => peer.parse().ok().map(Admin::Remove),
         (&Method::PUT, ["peers", peer, "description"]) => {
             let Some(body) = read_body(body, MAX_DESCRIPTION).await else {
-                return text(StatusCode::PAYLOAD_TOO_LARGE, "a description holds 64 KiB at most\n");
+                return text(StatusCode::PAYLOAD_TOO_LARGE, "a description may have at most 64 KiB\n");
             };
             let Ok(description) = serde_json::from_slice::<Value>(&body) else {
-                return text(StatusCode::BAD_REQUEST, "a description is JSON\n");
+                return text(StatusCode::BAD_REQUEST, "a description has to be JSON\n");
             };
             peer.parse().ok().map(|peer| Admin::Describe(peer, description))
         }
@@ -58,7 +57,7 @@ pub(in crate::server) async fn handle(request: Request<Incoming>, shared: &Share
     };
     match done.is_some_and(|admin| board.admin(admin)) {
         true => text(StatusCode::NO_CONTENT, ""),
-        false => text(StatusCode::NOT_FOUND, "there is none of that name\n"),
+        false => text(StatusCode::NOT_FOUND, "no peer or room has this name\n"),
     }
 }
 
@@ -95,13 +94,15 @@ fn rooms(board: &Switchboard, query: &str) -> Reply {
 /// Returns the error response to a request that is not authorized; none if the request is authorized.
 fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<Reply> {
     if !shared.api_remote && !is_this_machine(from) {
-        let words = "orders are taken of this machine alone (--api-remote)\n";
-        return Some(text(StatusCode::FORBIDDEN, words));
+        return Some(text(
+            StatusCode::FORBIDDEN,
+            "the API is open to this machine only (setting api-remote)\n",
+        ));
     }
     let Some(secret) = &shared.api_secret else {
-        return Some(text(StatusCode::NOT_FOUND, "this server takes no orders (--api-secret)\n"));
+        return Some(text(StatusCode::NOT_FOUND, "this server has no API (setting api-secret)\n"));
     };
-    let wanted = || text(StatusCode::UNAUTHORIZED, "Authorization: Bearer SECRET is wanted\n");
+    let wanted = || text(StatusCode::UNAUTHORIZED, "the header 'Authorization: Bearer SECRET' is required\n");
     let Some(given) = token::bearer(request) else { return Some(wanted()) };
     if let Some(wait) = shared.api_guesses.wait(from.into()) {
         return Some(Denied::Later(wait).into());

@@ -55,7 +55,7 @@ pub(super) async fn handle(
 
 /// Answers a request whose `Host` is valid.
 async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr, secure: bool) -> Reply {
-    // Without TLS only this machine is served, unless the user chose so: others are shown the way.
+    // Without TLS only this machine is served, unless the operator allows more: others are redirected.
     if !secure && !shared.plain && !is_this_machine(from.ip()) {
         return to_https(&request);
     }
@@ -82,14 +82,14 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
         return reply;
     }
     if !is_read(request.method()) {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
+        return text(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed\n");
     }
     // Beside any path, since a WebSocket may have any path.
     if path.rsplit('/').next() == Some(ADMISSION) {
         return admission(&request, &shared, from.ip());
     }
     page::file(path)
-        .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "there is nothing here; the page is at /\n"))
+        .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "nothing is at this path; the page is at /\n"))
 }
 
 fn is_read(method: &Method) -> bool {
@@ -144,7 +144,7 @@ fn to_https(request: &Request<Incoming>) -> Reply {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
     let location = HeaderValue::try_from(format!("https://{host}{path}"));
-    let mut reply = text(StatusCode::PERMANENT_REDIRECT, "this server speaks TLS to other machines\n");
+    let mut reply = text(StatusCode::PERMANENT_REDIRECT, "this server requires TLS from other machines\n");
     if let Ok(location) = location {
         reply.headers_mut().insert(header::LOCATION, location);
     }
@@ -157,8 +157,8 @@ fn foreign_origin(request: &Request<Incoming>) -> Reply {
     text(
         StatusCode::FORBIDDEN,
         format!(
-            "pages of the origin '{origin}' may not come in here, at '{host}': start the server with \
-             --allow-origin {origin}, or let the proxy in front pass the Host header on\n"
+            "pages of the origin '{origin}' are not allowed at '{host}': add the origin to the server's setting \
+             allow-origin, or let the proxy in front of the server forward the Host header\n"
         ),
     )
 }

@@ -1,4 +1,4 @@
-//! The page: its files are part of the program.
+//! The files of the page, which are part of the program.
 
 use hyper::StatusCode;
 
@@ -15,7 +15,7 @@ macro_rules! script {
     };
 }
 
-/// The page's files: path, type, content.
+/// The files: path, content type and content.
 const FILES: [(&str, &str, &str); 23] = [
     ("/", "text/html; charset=utf-8", include_str!("../page/index.html")),
     ("/style.css", "text/css; charset=utf-8", include_str!("../page/style.css")),

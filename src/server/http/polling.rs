@@ -28,10 +28,10 @@ use crate::server::stream::Io;
 use crate::server::token::endpoint_id;
 use crate::server::{connection, token};
 
-/// How long the change to a WebSocket may take.
+/// The time limit for the change to a WebSocket.
 const UPGRADE: Duration = Duration::from_secs(10);
 
-/// What a client asks for, as its query says it.
+/// The parameters in the query of a request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(in crate::server) struct Query {
     version: Option<String>,
@@ -56,7 +56,7 @@ impl Query {
     }
 }
 
-/// Whether a path is socket.io's.
+/// Returns whether a path is socket.io's.
 pub(in crate::server) fn is_path(path: &str) -> bool {
     path.trim_end_matches('/') == socketio::PATH
 }
@@ -72,12 +72,12 @@ pub(super) fn handshake(sid: String, timeouts: &Timeouts, upgrades: bool) -> Han
     }
 }
 
-/// An error as clients of socket.io know them (engine.io's codes).
+/// Returns an error response with a code of engine.io.
 pub(super) fn error(code: u8, words: &str) -> Reply {
     text(StatusCode::BAD_REQUEST, serde_json::json!({"code": code, "message": words}).to_string())
 }
 
-/// A request that is cut off while it waits for something is the end of its client.
+/// Ends the session if the request that holds this guard is dropped before it is answered: the client has gone.
 struct Waiting<'a> {
     shared: &'a Shared,
     session: &'a Session,
@@ -92,7 +92,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Ends a session and tells the hub.
+/// Ends a session and reports the end to the hub.
 fn end(shared: &Shared, session: &Session) {
     if !session.is_done.swap(true, Ordering::Relaxed) {
         shared.board.handle(Input::Closed(session.inbox.id));
@@ -191,7 +191,7 @@ fn open(
     let open = Packet::Open(handshake(session.sid.clone(), &shared.timeouts, true));
     let shared = shared.clone();
     smol::spawn(async move {
-        // Not a moment longer than it is in use.
+        // The loop keeps the session alive only while it is in use.
         while !session.is_done.load(Ordering::Relaxed) && !session.is_over(&shared.board, &shared.timeouts) {
             smol::Timer::after(LOOK).await;
         }
@@ -212,7 +212,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
                     if ws.send(Message::text(Packet::Pong(data).to_string())).await.is_err() {
                         return false;
                     }
-                    // The request that waits ends, so that the client can change over.
+                    // Completes the waiting request, so that the client can change to the WebSocket.
                     let _ = session.replies.0.try_send(Packet::Noop);
                 }
                 Ok(Packet::Upgrade) => return true,
@@ -233,7 +233,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
     shared.sessions.remove(&session.sid);
     let _ = session.replies.0.try_send(Packet::Noop);
     let _turn = session.turn.lock().await;
-    // What was answered to the last request and not fetched.
+    // Replies that the client has not fetched.
     while let Ok(packet) = session.replies.1.try_recv() {
         if packet != Packet::Noop && ws.send(Message::text(packet.to_string())).await.is_err() {
             break;
@@ -248,7 +248,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_query_says_who_asks() {
+    fn queries_are_parsed() {
         let query = Query::parse("EIO=4&transport=polling&t=abc&sid=1%2B2");
         assert!(query.is_known());
         assert_eq!(query.sid.as_deref(), Some("1+2"));

@@ -10,7 +10,7 @@ use hyper::{Response, StatusCode};
 use crate::base::random::NoRandomness;
 use crate::server::token::{Denied, TokenError};
 
-/// Nothing from elsewhere, nothing inline, no frames around it.
+/// The content security policy: nothing from other origins, nothing inline, and no frame around the page.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     media-src 'self' blob: mediastream:; connect-src 'self'; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'";
@@ -109,5 +109,5 @@ pub(in crate::server) fn too_often() -> Reply {
 /// Returns, after the time `after`, the response to a request whose body is incomplete.
 pub(super) async fn too_slow(after: Duration) -> Reply {
     smol::Timer::after(after).await;
-    text(StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n")
+    text(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time\n")
 }
