@@ -1,8 +1,8 @@
 //! Why the program ends, and the exit code that says so.
 
-use crate::server::ServerError;
+use crate::server::{SecretKind, ServerError};
 
-/// Any error that ends the program. The exit codes are documented in the README.
+/// Any error that ends the program. docs/commands.md lists the exit codes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
@@ -10,7 +10,7 @@ pub enum CliError {
     #[error("{0}")]
     Usage(String),
     /// The server cannot start.
-    #[error(transparent)]
+    #[error("{error}{advice}", error = .0, advice = server_advice(.0))]
     Server(#[from] ServerError),
     /// The client ended in an error.
     #[cfg(feature = "media")]
@@ -41,6 +41,20 @@ impl CliError {
             Self::Incomplete => 7,
             Self::Interrupted => 130,
         }
+    }
+}
+
+/// Returns what to do about an error of the server's settings; empty if the error says all.
+fn server_advice(error: &ServerError) -> &'static str {
+    match error {
+        ServerError::ShortSecret(SecretKind::Token) => {
+            "; give --token-secret a longer one: 'openssl rand -hex 32' makes one"
+        }
+        ServerError::ShortSecret(SecretKind::Api) => {
+            "; give --api-secret a longer one: 'openssl rand -hex 32' makes one"
+        }
+        ServerError::AllowedHost(_) => "; --allow-host takes a name alone, such as call.example.org",
+        _ => "",
     }
 }
 

@@ -18,8 +18,6 @@ pub use admin::Admin;
 pub use grant::Grant;
 pub use refusal::{Reason, Refusal};
 
-use registry::Claim;
-
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
@@ -184,6 +182,15 @@ struct Conn {
     grant: Grant,
     /// The back end's description; null if there is none.
     description: Value,
+}
+
+/// A request for a name that another connection holds.
+#[derive(Debug)]
+struct Claim {
+    /// The connection that requests the name.
+    conn: ConnId,
+    /// The room to join under the name; none for a registration alone.
+    room: Option<RoomId>,
 }
 
 #[derive(Debug)]

@@ -4,17 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{ConnId, Grant, Hub, Notice, Output, Reason, Refusal, State};
+use super::{Claim, ConnId, Grant, Hub, Notice, Output, Reason, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
-
-/// A request for a name that another connection holds.
-#[derive(Debug)]
-pub(super) struct Claim {
-    /// The connection that asks for the name.
-    pub(super) conn: ConnId,
-    /// The room to join under the name; none to stay in the lobby.
-    room: Option<RoomId>,
-}
 
 impl Hub {
     pub(super) fn register(&mut self, now: Instant, conn: ConnId, name: PeerId) {

@@ -1,5 +1,6 @@
 //! The reasons why a server does not start.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
@@ -22,15 +23,32 @@ pub enum ServerError {
     #[error("the certificate in {0} cannot be used: {1}")]
     Certificate(String, String),
     /// A secret is so short that it could be guessed.
-    #[error(
-        "the secret {0} is too short: {LEAST_SECRET} bytes at least, so that it cannot be guessed; \
-         'openssl rand -hex 32' makes one"
-    )]
-    ShortSecret(&'static str),
+    #[error("the secret {0} has fewer than {LEAST_SECRET} bytes and could be guessed")]
+    ShortSecret(SecretKind),
     /// An entry of [`Config::allowed_hosts`] is not a host name.
-    #[error("'{0}' is no host name: --allow-host takes a name alone, as in --allow-host call.example.org")]
+    ///
+    /// [`Config::allowed_hosts`]: super::Config::allowed_hosts
+    #[error("'{0}' is not a host name")]
     AllowedHost(String),
     /// The operating system returned no random bytes, which are needed to store a secret.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),
+}
+
+/// A secret in the settings of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SecretKind {
+    /// The key that signs tokens.
+    Token,
+    /// The secret of the API for back ends.
+    Api,
+}
+
+impl fmt::Display for SecretKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Token => "that signs tokens",
+            Self::Api => "of the API",
+        })
+    }
 }

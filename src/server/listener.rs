@@ -11,7 +11,7 @@ use smol::future::or;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::config::Config;
-use super::error::{LEAST_SECRET, ServerError};
+use super::error::{LEAST_SECRET, SecretKind, ServerError};
 use super::guess_limit::GuessLimit;
 use super::http;
 use super::names::Names;
@@ -55,8 +55,8 @@ impl Server {
         let _ = rustix::net::listen(&listener, BACKLOG);
         // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
-        let tokens = strong(config.token_secret.as_ref(), "that tokens are signed with (--token-secret)")?;
-        let api = strong(config.api_secret.as_ref(), "of the API (--api-secret)")?;
+        let tokens = strong(config.token_secret.as_ref(), SecretKind::Token)?;
+        let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
         let shared = Shared {
             board: Switchboard::new(config.limits, config.timeouts.unread, config.ice),
             identity: config.identity,
@@ -119,9 +119,9 @@ impl Server {
 }
 
 /// Returns the secret, or an error if it is too short.
-fn strong<'a>(secret: Option<&'a Secret>, which: &'static str) -> Result<Option<&'a Secret>, ServerError> {
+fn strong<'a>(secret: Option<&'a Secret>, kind: SecretKind) -> Result<Option<&'a Secret>, ServerError> {
     match secret {
-        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(which)),
+        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(kind)),
         secret => Ok(secret),
     }
 }

@@ -24,7 +24,7 @@ pub mod tls;
 mod token;
 
 pub use config::{Config, Timeouts};
-pub use error::ServerError;
+pub use error::{SecretKind, ServerError};
 pub use listener::Server;
 pub use request_head::read_head;
 pub use tls::{Files, Identity};

@@ -1,5 +1,6 @@
-//! Decides which action is due on one connection, and when. Pure: the time and the socket's progress come in as
-//! arguments.
+//! The timers of one connection: which action is due, and when. The time and the socket's progress are arguments.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant};
 

@@ -53,9 +53,12 @@ fn wrong_arguments_are_usage_errors() {
     assert_eq!(fails(&["serve", "--cert", "x.pem"]).0, 2);
     let serve = ["serve", "--listen", "127.0.0.1:0", "--plain"];
     for (option, words) in [
-        (["--api-secret", "guess"], "(--api-secret) is too short: 32 bytes at least"),
-        (["--token-secret", "guess"], "(--token-secret) is too short: 32 bytes at least"),
-        (["--allow-host", "https://example.org"], "'https://example.org' is no host name"),
+        (["--api-secret", "guess"], "has fewer than 32 bytes and could be guessed; give --api-secret"),
+        (["--token-secret", "guess"], "has fewer than 32 bytes and could be guessed; give --token-secret"),
+        (
+            ["--allow-host", "https://example.org"],
+            "'https://example.org' is not a host name; --allow-host takes",
+        ),
     ] {
         let (code, error) = fails(&[&serve[..], &option].concat());
         assert_eq!((code, error.contains(words)), (2, true), "{error}");

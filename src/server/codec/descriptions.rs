@@ -1,4 +1,4 @@
-//! The descriptions of peers that a peer gets when it joins a room, within bounds. Pure.
+//! The descriptions of peers that a peer gets when it joins a room, within bounds.
 
 use serde_json::Value;
 

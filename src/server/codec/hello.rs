@@ -1,5 +1,4 @@
 //! The codec of the HELLO/SESSION/ROOM protocol: a peer's text to the hub's commands, and the hub's notices to text.
-//! Pure.
 
 use super::rejection::Rejection;
 use crate::hub::{Command, Notice, Phase, Reason};

@@ -1,4 +1,4 @@
-//! The answer to a message that is no command for the hub. Pure.
+//! The answer to a message that is no command for the hub.
 
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq)]

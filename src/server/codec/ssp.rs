@@ -1,5 +1,5 @@
 //! The codec of ssp: an endpoint's events to the hub's commands, and the hub's notices to events. A pool is the room of
-//! its name, so messages between an endpoint and a peer of the HELLO protocol are translated. Pure.
+//! its name, so messages between an endpoint and a peer of the HELLO protocol are translated.
 
 use std::collections::BTreeMap;
 

@@ -8,6 +8,7 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::protocol::Role;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
@@ -18,6 +19,7 @@ use crate::hub::Grant;
 use crate::protocol::room::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
+use crate::server::sessions::Session;
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
 use crate::server::token::endpoint_id;
@@ -32,6 +34,15 @@ pub(in crate::server) fn is_upgrade(headers: &HeaderMap) -> bool {
     holds(headers, header::UPGRADE, "websocket") && holds(headers, header::CONNECTION, "upgrade")
 }
 
+/// The client of a new WebSocket.
+enum Client {
+    /// A session that began over HTTP moves to the WebSocket.
+    Session(Arc<Session>),
+    /// A new client with these permissions.
+    New(Grant),
+}
+
+/// Answers a request for a WebSocket, and serves the WebSocket in a task of its own.
 pub(super) fn upgrade(
     mut request: Request<Incoming>,
     shared: Arc<Shared>,
@@ -42,27 +53,19 @@ pub(super) fn upgrade(
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
-    let accept = HeaderValue::try_from(derive_accept_key(key.as_bytes()));
-    let extended = request.uri().query().unwrap_or_default().split('&').any(|part| part == EXTENSION_QUERY);
-    let query = polling::Query::parse(request.uri().query().unwrap_or_default());
-    let is_socketio = polling::is_path(request.uri().path());
-    if is_socketio && !query.is_known() {
-        return Ok(polling::error(5, "Unsupported protocol version"));
-    }
-    // Either a session that began over HTTP moves to this WebSocket, or a new client connects.
-    let began = match query.sid.filter(|_| is_socketio) {
-        Some(sid) => match shared.sessions.find(&sid, token::shown(&request).as_deref()) {
-            Some(session) => Ok(session),
-            None => return Ok(polling::error(1, "Session ID unknown")),
-        },
-        None => match shared.grant(&request, from) {
-            Ok(grant) => Err(grant),
-            Err(denied) => return Ok(denied.into()),
-        },
+    let reply = switching_protocols(derive_accept_key(key.as_bytes()));
+    let client = match client(&request, &shared, from) {
+        Ok(client) => client,
+        Err(refusal) => return Ok(refusal),
     };
-    let id = endpoint_id(began.as_ref().err().unwrap_or(&Grant::default()))?;
+    let id = match &client {
+        Client::New(grant) => endpoint_id(grant)?,
+        Client::Session(_) => endpoint_id(&Grant::default())?,
+    };
+    let query = request.uri().query().unwrap_or_default();
+    let extended = query.split('&').any(|part| part == EXTENSION_QUERY);
     let codec = Codec::of(request.uri().path(), extended, id);
-    let framing = match is_socketio {
+    let framing = match polling::is_path(request.uri().path()) {
         false if codec.is_extended() => Framing::Extended,
         false => Framing::Plain,
         true => {
@@ -72,20 +75,13 @@ pub(super) fn upgrade(
     };
     let upgraded = hyper::upgrade::on(&mut request);
     smol::spawn(async move {
-        let Ok(upgraded) = upgraded.await else { return };
-        let Ok(parts) = upgraded.downcast::<FuturesIo<Io>>() else { return };
-        let (mut io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
-        io.allow(Some(connection::MAX_UNREGISTERED));
-        // The rest of hyper's buffer goes: the connection may last for days.
-        drop(parts.read_buf);
-        let config = Some(connection::config());
-        let mut ws = WebSocketStream::from_partially_read(io, read, Role::Server, config).await;
+        let Some(mut ws) = web_socket(upgraded).await else { return };
         // The connection outlives its HTTP half: it is counted anew, without a bound.
         let guard = shared.board.admit(from, usize::MAX);
-        match began {
+        match client {
             // Boxed, because this future is larger than all others in the same task.
-            Ok(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
-            Err(grant) => {
+            Client::Session(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
+            Client::New(grant) => {
                 let board = shared.board.clone();
                 connection::serve(&mut ws, board, (from, grant), codec, framing, shared.timeouts).await;
             }
@@ -93,14 +89,44 @@ pub(super) fn upgrade(
         drop(guard);
     })
     .detach();
+    Ok(reply)
+}
+
+/// Returns the client that a request names, or the response that refuses it.
+fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Client, Reply> {
+    if polling::is_path(request.uri().path()) {
+        let query = polling::Query::parse(request.uri().query().unwrap_or_default());
+        if !query.is_known() {
+            return Err(polling::error(5, "Unsupported protocol version"));
+        }
+        if let Some(sid) = query.sid {
+            let session = shared.sessions.find(&sid, token::shown(request).as_deref());
+            return session.map(Client::Session).ok_or_else(|| polling::error(1, "Session ID unknown"));
+        }
+    }
+    shared.grant(request, from).map(Client::New).map_err(Reply::from)
+}
+
+/// Returns the WebSocket of an upgraded connection, which may read little until its peer has registered.
+async fn web_socket(upgraded: OnUpgrade) -> Option<WebSocketStream<Io>> {
+    let parts = upgraded.await.ok()?.downcast::<FuturesIo<Io>>().ok()?;
+    let (mut io, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+    io.allow(Some(connection::MAX_UNREGISTERED));
+    // Frees the rest of hyper's buffer: the connection may last for days.
+    drop(parts.read_buf);
+    let config = Some(connection::config());
+    Some(WebSocketStream::from_partially_read(io, read, Role::Server, config).await)
+}
+
+fn switching_protocols(accept: String) -> Reply {
     let mut reply = text(StatusCode::SWITCHING_PROTOCOLS, "");
     let headers = reply.headers_mut();
     headers.clear();
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::SERVER, HeaderValue::from_static(SERVER));
-    if let Ok(accept) = accept {
+    if let Ok(accept) = HeaderValue::try_from(accept) {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     }
-    Ok(reply)
+    reply
 }
