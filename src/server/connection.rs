@@ -19,10 +19,10 @@ use smol::stream::Stream;
 
 use super::codec::Codec;
 use super::codec::framing::{Decoded, Framing};
-use super::config::Timeouts;
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::{Outcome, Switchboard};
+use super::timeouts::Timeouts;
 use super::timers::{Due, Timers};
 use crate::base::limit::Bucket;
 use crate::hub::{ConnId, Grant, Input};

@@ -19,12 +19,14 @@ mod sessions;
 mod shared;
 mod stream;
 mod switchboard;
+mod timeouts;
 mod timers;
 pub mod tls;
 mod token;
 
-pub use config::{Config, Timeouts};
+pub use config::Config;
 pub use error::{SecretKind, ServerError};
 pub use listener::Server;
 pub use request_head::read_head;
+pub use timeouts::Timeouts;
 pub use tls::{Files, Identity};

@@ -1,7 +1,5 @@
 //! The host names of this server, as a defence against DNS rebinding: if a foreign name resolves to this machine,
 //! browsers treat that page and this server as one origin, and only the `Host` header differs.
-//!
-//! Pure: no clock, chance, socket or GStreamer.
 
 use hyper::Request;
 use hyper::header::{self, HeaderMap};

@@ -9,10 +9,10 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
 use super::codec::framing::{Decoded, SocketIo};
-use super::config::Timeouts;
 use super::connection;
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::switchboard::{Counted, Switchboard};
+use super::timeouts::Timeouts;
 use crate::base::secret::Sealed;
 use crate::hub::Input;
 use crate::protocol::socketio::Packet;

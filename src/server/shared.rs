@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::config::Timeouts;
 use super::guess_limit::GuessLimit;
 use super::names::Names;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
+use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::{self, Denied, TokenError, Tokens};
 use crate::base::net::is_this_machine;

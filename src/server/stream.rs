@@ -11,18 +11,11 @@ use std::time::Instant;
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
+use super::timers::Flow;
+
 /// A bidirectional byte stream.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
-
-/// The progress of a peer in reading the data sent to it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Flow {
-    /// The time since when the socket has accepted no more data.
-    pub(super) blocked: Option<Instant>,
-    /// The last time at which the socket accepted data again after having been blocked.
-    pub(super) relieved: Option<Instant>,
-}
 
 /// Shares the [`Flow`] of one socket between its users.
 #[derive(Debug, Default)]

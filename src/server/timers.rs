@@ -4,8 +4,16 @@
 
 use std::time::{Duration, Instant};
 
-use super::config::Timeouts;
-use super::stream::Flow;
+use super::timeouts::Timeouts;
+
+/// The progress of a peer in reading the data sent to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Flow {
+    /// The time since when the socket has accepted no more data.
+    pub(super) blocked: Option<Instant>,
+    /// The last time at which the socket accepted data again after having been blocked.
+    pub(super) relieved: Option<Instant>,
+}
 
 /// The time after the socket's last progress in which an answer to a probe may still be under way: the peer first reads
 /// the data that the operating system holds for it.

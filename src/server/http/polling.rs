@@ -21,10 +21,10 @@ use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::Framing;
 use crate::server::codec::ssp::Endpoint;
-use crate::server::config::Timeouts;
 use crate::server::sessions::{LOOK, Session};
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
+use crate::server::timeouts::Timeouts;
 use crate::server::token::endpoint_id;
 use crate::server::{connection, token};
 
