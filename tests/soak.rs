@@ -205,7 +205,7 @@ fn a_long_call_over_a_network_that_loses() {
     const MS: Duration = Duration::from_millis(1);
     let minutes = number("MINUTES", 60);
     let bad = Impairment { delay: 30 * MS, jitter: 10 * MS, loss: 0.02, ..Impairment::default() };
-    let Some(mut setting) = call_over(bad) else { return };
+    let mut setting = call_over(bad);
     let started = Instant::now();
     let mut before = setting.bob.stats();
     let mut shown_before = setting.received.pictures();

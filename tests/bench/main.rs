@@ -20,7 +20,7 @@ mod timecode;
 
 use std::time::Duration;
 
-use common::{Impaired, Impairment, Program};
+use common::{Impaired, Impairment, Program, needs};
 use report::{Comparison, Report};
 use serde_json::Value;
 use timecode::{Camera, Screen, Shown};
@@ -153,11 +153,12 @@ fn ages(shown: &[Shown], after: Duration) -> (Vec<f64>, f64) {
 #[test]
 #[ignore = "a measurement"]
 fn latency() {
+    needs!(Networks);
     let (time, home) = (Duration::from_secs(number("SECONDS_EACH", 20)), tempfile::tempdir().unwrap());
     // Long enough for a delay that follows to come to rest.
     let after = Duration::from_secs(number("SECONDS_BEFORE", 8));
     let over = |impairment: Impairment, name: &str, latency: &str| -> Option<(Vec<f64>, f64)> {
-        let network = Impaired::new(impairment)?;
+        let network = Impaired::new(impairment);
         let (camera, screen) = (
             Camera::start(home.path(), &format!("{name}-in")),
             Screen::start(home.path(), &format!("{name}-out")),
@@ -177,7 +178,7 @@ fn latency() {
     };
     let theirs = |impairment: Impairment, name: &str| -> Option<(Vec<f64>, f64)> {
         peers::Theirs::program()?;
-        let network = Impaired::new(impairment)?;
+        let network = Impaired::new(impairment);
         let (camera, screen) = (
             Camera::start(home.path(), &format!("{name}-in")),
             Screen::start(home.path(), &format!("{name}-out")),

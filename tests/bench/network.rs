@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::common::impaired::{LEFT, RIGHT};
-use super::common::{Impaired, Impairment, Program, namespace};
+use super::common::{Impaired, Impairment, Program, needs};
 use super::number;
 use super::peers::Theirs;
 use super::report::{Comparison, Course, Report, percentile};
@@ -111,13 +111,13 @@ fn watch(case: &Case, scale: f64, network: &Impaired, screens: &[Screen], ear: &
 }
 
 /// The start of the network, before the case's own settings.
-fn fresh(case: &Case) -> Option<Impaired> {
+fn fresh(case: &Case) -> Impaired {
     let rate = case.capacity[0].first().map(|(_, rate)| *rate);
     Impaired::new(Impairment { delay: Duration::from_millis(50), rate, ..Impairment::default() })
 }
 
-fn ours(case: &Case, scale: f64) -> Option<Seen> {
-    let (network, home) = (fresh(case)?, tempfile::tempdir().unwrap());
+fn ours(case: &Case, scale: f64) -> Seen {
+    let (network, home) = (fresh(case), tempfile::tempdir().unwrap());
     let _server = Program::serve_in(&network.left, home.path());
     let url = format!("ws://{LEFT}:7000");
     let (mut programs, mut cameras, mut screens) = (vec![], vec![], vec![]);
@@ -161,12 +161,12 @@ fn ours(case: &Case, scale: f64) -> Option<Seen> {
     for screen in &screens {
         screen.first();
     }
-    Some(watch(case, scale, &network, &screens, &ear))
+    watch(case, scale, &network, &screens, &ear)
 }
 
 fn theirs(case: &Case, scale: f64) -> Option<Seen> {
     Theirs::program()?;
-    let (network, home) = (fresh(case)?, tempfile::tempdir().unwrap());
+    let (network, home) = (fresh(case), tempfile::tempdir().unwrap());
     let ear = Ear::start(home.path(), "ear");
     let (mut cameras, mut screens, mut running) = (vec![], vec![], vec![]);
     let there = (&network.left, &network.right, LEFT);
@@ -200,11 +200,12 @@ fn frozen(shown: &[Shown]) -> f64 {
 #[test]
 #[ignore = "a measurement"]
 fn network() {
+    needs!(Networks);
     // So much of the time that the cases have.
     let scale = number("PERCENT", 50) as f64 / 100.0;
     let (mut comparisons, mut courses) = (vec![], vec![]);
     for case in CASES.iter().take(number("CASES", 4) as usize).skip(number("FIRST", 0) as usize) {
-        let Some(own) = ours(case, scale) else { return namespace::skipped() };
+        let own = ours(case, scale);
         let mut all = vec![("roomtone".to_owned(), own)];
         all.extend(theirs(case, scale).map(|seen| ("webrtcsink".to_owned(), seen)));
         let mut compare = |what: &str, unit, of: &dyn Fn(&Seen) -> Vec<f64>| {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{Namespace, Program, Received, SMALL, namespace, strings};
+use super::{Namespace, Program, Received, SMALL, strings};
 
 /// What is done to the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -107,10 +107,10 @@ pub const LEFT: &str = "10.79.1.1";
 pub const RIGHT: &str = "10.79.1.2";
 
 impl Impaired {
-    /// Both directions alike; none where this user may not make networks.
-    pub fn new(impairment: Impairment) -> Option<Self> {
-        let (left, right) = (Namespace::new()?, Namespace::new()?);
-        let devices = [device(&left, LEFT)?, device(&right, RIGHT)?].map(Arc::new);
+    /// Both directions alike.
+    pub fn new(impairment: Impairment) -> Self {
+        let (left, right) = (Namespace::new(), Namespace::new());
+        let devices = [device(&left, LEFT), device(&right, RIGHT)].map(Arc::new);
         // What is lost is the same in each run; when it comes is not.
         let directions = [1, 2].map(|seed| Arc::new(Mutex::new(Direction::new(impairment, seed))));
         for (n, direction) in directions.iter().enumerate() {
@@ -120,7 +120,7 @@ impl Impaired {
             std::thread::spawn(move || read(&from, &direction, &queue));
             std::thread::spawn(move || write(&to, &due));
         }
-        Some(Self { left, right, directions })
+        Self { left, right, directions }
     }
 
     /// From now on this is done to the packets of both directions.
@@ -140,12 +140,12 @@ impl Impaired {
 }
 
 /// A TUN device in that namespace, with that address; it stays there when the thread that made it is gone.
-fn device(namespace: &Namespace, address: &str) -> Option<SyncDevice> {
-    let file = File::open(namespace.path()).ok()?;
+fn device(namespace: &Namespace, address: &str) -> SyncDevice {
+    let file = File::open(namespace.path()).unwrap();
     let address: std::net::Ipv4Addr = address.parse().unwrap();
     let made = std::thread::spawn(move || {
-        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).ok()?;
-        DeviceBuilder::new().name("bad").ipv4(address, 24, None).mtu(1500).build_sync().ok()
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+        DeviceBuilder::new().name("bad").ipv4(address, 24, None).mtu(1500).build_sync().unwrap()
     });
     made.join().unwrap()
 }
@@ -192,19 +192,16 @@ pub struct Setting {
     _home: tempfile::TempDir,
 }
 
-/// None where this user may not make networks.
-pub fn call_over(impairment: Impairment) -> Option<Setting> {
-    let mut setting = call_of(impairment, &SMALL, &SMALL)?;
+/// A call that sends video and audio both ways.
+pub fn call_over(impairment: Impairment) -> Setting {
+    let mut setting = call_of(impairment, &SMALL, &SMALL);
     setting.ann.expect("media", &[("kind", "video")]);
-    Some(setting)
+    setting
 }
 
 /// The same with these options of what each side sends.
-pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -> Option<Setting> {
-    let Some(network) = Impaired::new(impairment) else {
-        namespace::skipped();
-        return None;
-    };
+pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -> Setting {
+    let network = Impaired::new(impairment);
     let home = tempfile::tempdir().unwrap();
     let server = Program::serve_in(&network.left, home.path());
     let received = Received::new();
@@ -217,5 +214,5 @@ pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -
     let ann = ["call", "bob", "--server", &url, "--headless"];
     let mut ann = Program::start_in(&network.right, home.path(), &[&ann, ann_sends].concat());
     ann.expect("peer", &[("state", "connected")]);
-    Some(Setting { network, received, bob, ann, _server: server, _home: home })
+    Setting { network, received, bob, ann, _server: server, _home: home }
 }

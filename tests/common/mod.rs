@@ -1,11 +1,18 @@
 //! The harness: programs as users run them, a real browser, and what was received, measured.
-#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    unused_macros,
+    reason = "each test program uses a part of it"
+)]
 
 pub mod browser;
 pub mod hostile;
 pub mod impaired;
 pub mod moody;
 pub mod namespace;
+pub mod needs;
 pub mod proxy;
 pub mod pulse;
 #[cfg(feature = "media")]
@@ -16,6 +23,7 @@ pub mod websocket;
 pub use impaired::{Impaired, Impairment};
 pub use moody::{Mood, Moody};
 pub use namespace::Namespace;
+pub(crate) use needs::needs;
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
 pub use websocket::WebSocket;

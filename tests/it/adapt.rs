@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, call_of};
 use crate::common::{
-    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, namespace, strings, wait_for,
+    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, needs, strings, wait_for,
 };
 use serde_json::Value;
 
@@ -42,9 +42,10 @@ fn follow(sender: &mut Program, receiver: &mut Program, time: Duration) -> (Vec<
 
 #[test]
 fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
+    needs!(Networks);
     let _alone = alone();
     let narrow = Impairment { delay: 20 * MS, rate: Some(500_000), ..Impairment::default() };
-    let Some(mut setting) = call_of(narrow, &SMALL, &BUSY) else { return };
+    let mut setting = call_of(narrow, &SMALL, &BUSY);
     let (ann, bob) = (&mut setting.ann, &mut setting.bob);
     wait_for("less than the bottleneck takes", || (kbps(&ann.stats()) < 450).then_some(()));
     follow(ann, bob, Duration::from_secs(8));
@@ -65,9 +66,10 @@ fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
 
 #[test]
 fn losses_without_a_full_network_do_not_slow_a_call() {
+    needs!(Networks);
     let _alone = alone();
     let noisy = Impairment { delay: 20 * MS, loss: 0.1, ..Impairment::default() };
-    let Some(mut setting) = call_of(noisy, &SMALL, &BUSY) else { return };
+    let mut setting = call_of(noisy, &SMALL, &BUSY);
     // What is lost of the handshake takes its time.
     setting.bob.expect("media", &[("kind", "video")]);
     follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(12));
@@ -78,11 +80,12 @@ fn losses_without_a_full_network_do_not_slow_a_call() {
 
 #[test]
 fn the_bounds_of_the_bitrate_hold() {
+    needs!(Networks);
     let _alone = alone();
     let narrow = Impairment { rate: Some(300_000), ..Impairment::default() };
     let mut options = BUSY.to_vec();
     options.extend(["--min-bitrate", "400", "--max-bitrate", "1600"]);
-    let Some(mut setting) = call_of(narrow, &SMALL, &options) else { return };
+    let mut setting = call_of(narrow, &SMALL, &options);
     wait_for("the least", || (kbps(&setting.ann.stats()) == 400).then_some(()));
     setting.network.set(Impairment::default());
     wait_for("the most", || (kbps(&setting.ann.stats()) >= 1550).then_some(()));
@@ -91,9 +94,10 @@ fn the_bounds_of_the_bitrate_hold() {
 
 #[test]
 fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
+    needs!(Networks);
     let _alone = alone();
     let narrow = Impairment { delay: 10 * MS, rate: Some(400_000), ..Impairment::default() };
-    let Some(network) = Impaired::new(narrow) else { return namespace::skipped() };
+    let network = Impaired::new(narrow);
     let home = tempfile::tempdir().unwrap();
     let _server = Program::serve_in(&network.left, home.path());
     let join = |at: &Namespace, id: &str, server: &str, more: &[&str]| {
@@ -134,12 +138,8 @@ fn frames(program: &mut Program) -> u64 {
 }
 
 /// A call on this machine with these options of each side; the codecs of what each received.
-fn codecs_of(caller: &[&str], callee: &[&str]) -> Option<[Vec<String>; 2]> {
+fn codecs_of(caller: &[&str], callee: &[&str]) -> [Vec<String>; 2] {
     let network = Impaired::new(Impairment::default());
-    let Some(network) = network else {
-        namespace::skipped();
-        return None;
-    };
     let home = tempfile::tempdir().unwrap();
     let _server = Program::serve_in(&network.left, home.path());
     let url = format!("ws://{LEFT}:7000");
@@ -160,11 +160,12 @@ fn codecs_of(caller: &[&str], callee: &[&str]) -> Option<[Vec<String>; 2]> {
     };
     let found = [seen(&mut ann), seen(&mut bob)];
     received.expect_moving_and_audible((0, 0), 20);
-    Some(found)
+    found
 }
 
 #[test]
 fn every_codec_carries_a_call() {
+    needs!(Networks);
     let _alone = alone();
     for (video, audio, names) in [
         ("vp9", "opus", ["VP9", "Opus"]),
@@ -173,7 +174,7 @@ fn every_codec_carries_a_call() {
         ("h264,vp8", "opus", ["H.264", "Opus"]),
     ] {
         let options = ["--video-codec", video, "--audio-codec", audio];
-        let Some(found) = codecs_of(&options, &[]) else { return };
+        let found = codecs_of(&options, &[]);
         assert_eq!(found, [names, names], "{video}");
     }
 }

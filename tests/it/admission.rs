@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::common::browser::Browser;
-use crate::common::{Program, SMALL, ws};
+use crate::common::{Program, SMALL, needs, ws};
 use serde_json::json;
 
 fn server(home: &Path) -> (Program, String, String) {
@@ -19,6 +19,7 @@ fn start(home: &Path, args: &[&str]) -> Program {
 
 #[test]
 fn a_call_waits_for_a_yes_and_a_no_is_told() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, link, url) = server(home.path());
     let mut bob = start(home.path(), &["answer", "--id", "bob", "--ask", "--server", &url]);
@@ -82,6 +83,7 @@ fn only_the_chosen_may_call() {
 
 #[test]
 fn who_is_one_too_many_in_a_room_is_told_so() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, link, url) = server(home.path());
     let join = |name: &str, more: &[&str]| {
@@ -117,6 +119,7 @@ fn who_is_one_too_many_in_a_room_is_told_so() {
 
 #[test]
 fn a_page_that_knows_nothing_of_it_takes_an_answer_that_declines() {
+    needs!(Browser);
     let browser = Browser::start();
     let offer = browser.run(
         "window.pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' }); pc.createDataChannel('x'); \

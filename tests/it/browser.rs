@@ -1,7 +1,9 @@
 //! Calls between the programs and a real Chromium on the page: both ways, in every role.
 
 use crate::common::browser::{Browser, foreign_page};
-use crate::common::{Behind, Program, Proxy, Received, SMALL, WebSocket, duration_and_frames, probe, ws};
+use crate::common::{
+    Behind, Program, Proxy, Received, SMALL, WebSocket, duration_and_frames, needs, probe, ws,
+};
 use serde_json::json;
 
 fn args<'a>(first: &[&'a str], rest: &'a [String]) -> Vec<&'a str> {
@@ -19,6 +21,7 @@ fn chat_both_ways(browser: &Browser, program: &mut Program) {
 
 #[test]
 fn whoever_opens_the_link_is_in_the_call_again_and_again() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -92,21 +95,25 @@ fn the_client_calls_the_page(codec: &[&str], extra: &[&str], expected: &str) {
 
 #[test]
 fn the_client_calls_the_page_in_vp8() {
+    needs!(Browser);
     the_client_calls_the_page(&["--video-codec", "vp8"], &[], "VP8");
 }
 
 #[test]
 fn the_client_calls_the_page_in_h264() {
+    needs!(Browser);
     the_client_calls_the_page(&["--video-codec", "h264"], &[], "H.264");
 }
 
 #[test]
 fn the_client_lets_the_page_make_the_offer_and_prefers_h264_in_its_answer() {
+    needs!(Browser);
     the_client_calls_the_page(&["--video-codec", "h264"], &["--request-offer"], "H.264");
 }
 
 #[test]
 fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let (_server, link, browser) = server_and_page(home.path(), "");
     let server = ws(&link);
@@ -125,6 +132,7 @@ fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
 
 #[test]
 fn a_page_offers_a_data_channel_first_and_sound_and_picture_second() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -180,6 +188,7 @@ const FOREIGN_PAGE: &str = "
 
 #[test]
 fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
+    needs!(Browser);
     for (kind, calls) in [("video", true), ("audio", false)] {
         let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
         let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
@@ -220,6 +229,7 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
 
 #[test]
 fn what_a_page_sends_is_recorded_as_it_came() {
+    needs!(Browser);
     let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let folder_name = folder.path().to_str().unwrap().to_owned();
     for (codec, name) in [("vp8", "vp8"), ("h264", "h264")] {
@@ -247,6 +257,7 @@ fn what_a_page_sends_is_recorded_as_it_came() {
 
 #[test]
 fn over_tls_with_the_certificate_made_here() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -265,6 +276,7 @@ fn over_tls_with_the_certificate_made_here() {
 
 #[test]
 fn a_tab_that_closes_ends_the_call_within_two_seconds() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -280,6 +292,7 @@ fn a_tab_that_closes_ends_the_call_within_two_seconds() {
 
 #[test]
 fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut host =
         Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0", "--headless"], &[]));
@@ -296,10 +309,8 @@ fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
 
 #[test]
 fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
-    let Some(own) = roomtone::server::tls::addresses().into_iter().find(std::net::IpAddr::is_ipv4) else {
-        eprintln!("SKIPPED: this machine has no address but loopback");
-        return;
-    };
+    needs!(Browser, Address);
+    let own = roomtone::server::tls::addresses().into_iter().find(std::net::IpAddr::is_ipv4).unwrap();
     let home = tempfile::tempdir().unwrap();
     let mut host =
         Program::start(home.path(), &args(&["host", "--plain", "--listen", "0.0.0.0:0", "--headless"], &[]));
@@ -314,6 +325,7 @@ fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
 
 #[test]
 fn the_page_mutes_and_shows_who_is_there() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let options = received.options();
     let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
@@ -353,6 +365,7 @@ fn host_and_page() -> (tempfile::TempDir, Program, Browser, Received) {
 
 #[test]
 fn a_hundred_collisions_end_well() {
+    needs!(Browser);
     let (_home, mut host, browser, received) = host_and_page();
     // Both offer in the same moment: the page while its request for an offer of ours is on the way.
     browser.run(
@@ -398,6 +411,7 @@ fn a_hundred_collisions_end_well() {
 
 #[test]
 fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
+    needs!(Browser);
     let (_home, mut host, browser, received) = host_and_page();
     browser.wait("!document.querySelector('#text').disabled");
     browser.run(
@@ -416,6 +430,7 @@ fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
 
 #[test]
 fn channels_that_come_and_go_leave_nothing_behind() {
+    needs!(Browser);
     let (_home, mut host, browser, received) = host_and_page();
     browser.wait("!document.querySelector('#text').disabled");
     received.expect_moving_and_audible((0, 0), 30);
@@ -464,6 +479,7 @@ fn peer(link: &str, id: &str) -> WebSocket {
 
 #[test]
 fn a_link_turns_nothing_on_before_a_click() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, link, browser) = server_and_page(home.path(), "");
     browser.before_pages(COUNT_CAPTURES);
@@ -497,6 +513,7 @@ fn a_link_turns_nothing_on_before_a_click() {
 
 #[test]
 fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, link, browser) = server_and_page(home.path(), "");
     let text =
@@ -538,6 +555,7 @@ fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
 
 #[test]
 fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let secret = "as long as a secret has to be, and longer";
     let serve = ["serve", "--listen", "127.0.0.1:0"];
@@ -581,6 +599,7 @@ const HURRY: &str = "globalThis.Worker = undefined;
 
 #[test]
 fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
+    needs!(Browser);
     let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let link = server.link();
@@ -608,6 +627,7 @@ fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
 
 #[test]
 fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_ever() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let link = server.link();
@@ -654,6 +674,7 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
 
 #[test]
 fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let address = address_of(&server.link());
@@ -674,6 +695,7 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
 
 #[test]
 fn the_page_and_the_server_take_the_same_ids() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, _, browser) = server_and_page(home.path(), "");
     let refused = browser.run(
@@ -696,6 +718,7 @@ fn the_page_and_the_server_take_the_same_ids() {
 /// Tests the page's pure modules on virtual time.
 #[test]
 fn the_pages_rules_hold_on_any_time_and_chance() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, _, browser) = server_and_page(home.path(), "");
     let worst = browser.run(BACKOFF_RUNS);
@@ -748,6 +771,7 @@ const BACKOFF_RUNS: &str = "
 
 #[test]
 fn who_hangs_up_is_back_at_once_and_calls_somebody_else() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, link, browser) = server_and_page(home.path(), "");
     let is_offer = |line: Option<String>| line.is_some_and(|line| line.contains("offer"));

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::common::browser::Browser;
-use crate::common::{Program, SMALL, wait_for, ws};
+use crate::common::{Program, SMALL, needs, wait_for, ws};
 use serde_json::json;
 
 /// A call of nothing but channels.
@@ -281,6 +281,7 @@ fn a_reader_that_stands_still_makes_the_sender_wait() {
 
 #[test]
 fn a_page_talks_to_a_port_over_a_channel_of_its_own() {
+    needs!(Browser);
     let stage = Stage::new();
     let echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = format!("robot:lines:tcp={}", echo.local_addr().unwrap().port());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, arrivals, call_of, call_over};
-use crate::common::{Impaired, Impairment, Program, Received, SMALL, namespace, strings, wait_for};
+use crate::common::{Impaired, Impairment, Program, Received, SMALL, needs, strings, wait_for};
 
 /// Options of one that sends no media.
 const ONLY_TAKES: [&str; 4] = ["--video", "none", "--audio", "none"];
@@ -35,8 +35,9 @@ fn the_bad_network_is_as_bad_as_it_says() {
 
 #[test]
 fn a_call_lives_with_delay_jitter_and_loss() {
+    needs!(Networks);
     let bad = Impairment { delay: 30 * MS, jitter: 10 * MS, loss: 0.02, ..Impairment::default() };
-    let Some(mut setting) = call_over(bad) else { return };
+    let mut setting = call_over(bad);
     let received = &setting.received;
     received.expect_moving_and_audible((0, 0), 150);
     // The network was what it should be, and the call says so itself.
@@ -53,10 +54,11 @@ fn a_call_lives_with_delay_jitter_and_loss() {
 
 #[test]
 fn what_is_lost_is_repaired_with_error_correction() {
+    needs!(Networks);
     // Too far for what is lost to come again in time.
     let bad = Impairment { delay: 500 * MS, loss: 0.05, ..Impairment::default() };
     let options = [&SMALL[..], &["--fec"]].concat();
-    let Some(mut setting) = call_of(bad, &options, &options) else { return };
+    let mut setting = call_of(bad, &options, &options);
     setting.received.expect_moving_and_audible((0, 0), 60);
     wait_for("repaired packets", || {
         let repaired =
@@ -67,9 +69,10 @@ fn what_is_lost_is_repaired_with_error_correction() {
 
 #[test]
 fn a_mix_waits_for_those_who_are_far_away() {
+    needs!(Networks);
     // So much that most pictures wait for one that is lost.
     let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.1, ..Impairment::default() };
-    let Some(network) = Impaired::new(far) else { return namespace::skipped() };
+    let network = Impaired::new(far);
     let home = tempfile::tempdir().unwrap();
     let _server = Program::serve_in(&network.left, home.path());
     let received = Received::new();
@@ -89,8 +92,9 @@ fn a_mix_waits_for_those_who_are_far_away() {
 
 #[test]
 fn a_call_goes_on_through_a_network_that_was_away() {
+    needs!(Networks);
     let fine = Impairment { delay: 10 * MS, ..Impairment::default() };
-    let Some(mut setting) = call_over(fine) else { return };
+    let mut setting = call_over(fine);
     setting.received.expect_moving_and_audible((0, 0), 20);
     setting.network.set(Impairment { cut: true, ..fine });
     setting.bob.expect("peer", &[("state", "reconnecting")]);
@@ -104,7 +108,8 @@ fn a_call_goes_on_through_a_network_that_was_away() {
 
 #[test]
 fn who_sends_no_media_is_missed_as_soon() {
-    let Some(mut setting) = call_of(Impairment::default(), &SMALL, &ONLY_TAKES) else { return };
+    needs!(Networks);
+    let mut setting = call_of(Impairment::default(), &SMALL, &ONLY_TAKES);
     setting.ann.expect("channel", &[]);
     // For them to learn how often they hear of each other; longer than what breaks a path if they do not.
     std::thread::sleep(Duration::from_secs(15));

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::impaired::call_of;
-use crate::common::{Impairment, Program, Received, strings, wait_for};
+use crate::common::{Impairment, Program, Received, needs, strings, wait_for};
 
 /// Ten seconds of moving pictures, encoded by that, in a Matroska file.
 fn file(folder: &Path, name: &str, encoder: &str) -> PathBuf {
@@ -216,13 +216,14 @@ fn who_mutes_it_sends_black_and_then_the_source_again() {
 
 #[test]
 fn a_network_that_does_not_take_its_rate_gets_less_and_then_all_again() {
+    needs!(Networks);
     let folder = tempfile::tempdir().unwrap();
     let source = file(folder.path(), "a.mkv", VP8);
     let narrow =
         Impairment { delay: Duration::from_millis(20), rate: Some(300_000), ..Impairment::default() };
     let nothing = ["--video", "none", "--audio", "none"];
     let sends = ["--video", "file", "--device", source.to_str().unwrap(), "--audio", "none"];
-    let Some(mut setting) = call_of(narrow, &nothing, &sends) else { return };
+    let mut setting = call_of(narrow, &nothing, &sends);
     let ann = &mut setting.ann;
     wait_for("less", || (1..250).contains(&ann.stats()["video_kbps"].as_u64()?).then_some(()));
     setting.received.expect_moving(setting.received.mark(), 30);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::browser::Browser;
-use crate::common::{Program, Received, SMALL, alone, beside_others, strings, wait_for, ws};
+use crate::common::{Program, Received, SMALL, alone, beside_others, needs, strings, wait_for, ws};
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -16,12 +16,8 @@ use roomtone::signalling::Target;
 use roomtone::tls::Trust;
 use serde_json::json;
 
-fn installed(what: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what);
-    if !path.exists() {
-        eprintln!("SKIPPED: {} is not there; scripts/test installs it", path.display());
-    }
-    path.exists().then_some(path)
+fn installed(what: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what)
 }
 
 /// PyRTC, which makes every pool that is asked for.
@@ -31,8 +27,8 @@ struct PyRtc {
 }
 
 impl PyRtc {
-    fn start() -> Option<Self> {
-        let python = installed("venv/bin/python")?;
+    fn start() -> Self {
+        let python = installed("venv/bin/python");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // It forgets to import what it uses when a socket is full.
         let program = format!(
@@ -44,7 +40,7 @@ impl PyRtc {
         wait_for("PyRTC", || {
             std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listens).then_some(())
         });
-        Some(Self { child, url: format!("ws://127.0.0.1:{port}") })
+        Self { child, url: format!("ws://127.0.0.1:{port}") }
     }
 
     /// It takes no more to kill it than one client's fault: it must have seen none.
@@ -68,8 +64,8 @@ fn our_server(home: &Path) -> (Program, String) {
 }
 
 /// Serves the page of RTCPool for as long as the test runs; its address.
-fn pages() -> Option<String> {
-    let script = std::fs::read(installed("bundle.js")?).unwrap();
+fn pages() -> String {
+    let script = std::fs::read(installed("bundle.js")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -77,7 +73,7 @@ fn pages() -> Option<String> {
             let _ = serve(&mut stream, &script);
         }
     });
-    Some(format!("http://{address}"))
+    format!("http://{address}")
 }
 
 fn serve(stream: &mut TcpStream, script: &[u8]) -> std::io::Result<()> {
@@ -124,8 +120,9 @@ fn join(home: &Path, server: &str, more: &[&str]) -> (Program, String) {
 
 #[test]
 fn two_clients_meet_on_pyrtc() {
+    needs!(Pools);
     let _cores = beside_others();
-    let Some(mut server) = PyRtc::start() else { return };
+    let mut server = PyRtc::start();
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
     let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));
@@ -143,8 +140,9 @@ fn two_clients_meet_on_pyrtc() {
 
 #[test]
 fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
+    needs!(Browser, Pools);
     let _cores = beside_others();
-    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let (mut server, pages) = (PyRtc::start(), pages());
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
 
@@ -184,8 +182,9 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
 
 #[test]
 fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
+    needs!(Browser, Pools);
     let _cores = alone();
-    let Some(pages) = pages() else { return };
+    let pages = pages();
     let home = tempfile::tempdir().unwrap();
     let options = [
         "serve",
@@ -238,8 +237,9 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
 
 #[test]
 fn a_page_that_brings_a_channel_alone_is_talked_to() {
+    needs!(Browser, Pools);
     let _cores = beside_others();
-    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let (mut server, pages) = (PyRtc::start(), pages());
     let home = tempfile::tempdir().unwrap();
     let page = tab(&pages, &server.url, "channel");
     let its = id_of(&page);
@@ -257,8 +257,9 @@ fn a_page_that_brings_a_channel_alone_is_talked_to() {
 
 #[test]
 fn both_come_at_once_and_find_each_other() {
+    needs!(Browser, Pools);
     let _cores = beside_others();
-    let (Some(mut server), Some(pages)) = (PyRtc::start(), pages()) else { return };
+    let (mut server, pages) = (PyRtc::start(), pages());
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
     let url = server.url.clone();
@@ -278,8 +279,9 @@ fn both_come_at_once_and_find_each_other() {
 
 #[test]
 fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
+    needs!(Browser, Pools);
     let _cores = alone();
-    let Some(pages) = pages() else { return };
+    let pages = pages();
     let home = tempfile::tempdir().unwrap();
     let (_server, url) = our_server(home.path());
     let received = Received::of_each();
@@ -294,8 +296,9 @@ fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
 
 #[test]
 fn a_collision_by_force_ends_well() {
+    needs!(Browser, Pools);
     let _cores = beside_others();
-    let Some(pages) = pages() else { return };
+    let pages = pages();
     let home = tempfile::tempdir().unwrap();
     let (_server, url) = our_server(home.path());
     let pool = format!("{url}/ssp");
@@ -353,8 +356,9 @@ fn a_collision_by_force_ends_well() {
 
 #[test]
 fn pages_of_rtcpool_come_by_socket_io_too() {
+    needs!(Browser, Pools);
     let _cores = alone();
-    let Some(pages) = pages() else { return };
+    let pages = pages();
     let home = tempfile::tempdir().unwrap();
     let (_server, url) = our_server(home.path());
     let http = url.replace("ws://", "http://");
@@ -393,9 +397,8 @@ struct SocketIoServer {
 }
 
 impl SocketIoServer {
-    fn start() -> Option<Self> {
-        installed("node_modules/socket.io")?;
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+    fn start() -> Self {
+        let folder = installed("");
         let mut child = Command::new("node")
             .arg("server.js")
             .current_dir(folder)
@@ -405,7 +408,7 @@ impl SocketIoServer {
             .unwrap();
         let mut port = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        Some(Self { child, url: format!("http://127.0.0.1:{}", port.trim()) })
+        Self { child, url: format!("http://127.0.0.1:{}", port.trim()) }
     }
 }
 
@@ -418,8 +421,9 @@ impl Drop for SocketIoServer {
 
 #[test]
 fn clients_meet_on_a_server_of_socket_io() {
+    needs!(Pools);
     let _cores = beside_others();
-    let Some(server) = SocketIoServer::start() else { return };
+    let server = SocketIoServer::start();
     let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
     let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));

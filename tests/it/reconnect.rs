@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::browser::Browser;
 use crate::common::{
-    Mood, Moody, Namespace, Program, Received, SMALL, duration_and_frames, namespace, probe, strings,
-    wait_for, ws,
+    Mood, Moody, Namespace, Program, Received, SMALL, duration_and_frames, needs, probe, strings, wait_for,
+    ws,
 };
 use serde_json::json;
 
@@ -177,7 +177,8 @@ fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_no
 
 #[test]
 fn a_machine_that_changes_its_network_is_found_again() {
-    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    needs!(Networks);
+    let [hub, left, right] = Namespace::around_a_hub();
     // The server is reached by cables of its own; the two talk over another.
     left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
     let home = tempfile::tempdir().unwrap();
@@ -221,6 +222,7 @@ fn page_and_client(home: &Path, port: u16) -> (Program, Program, Browser, Receiv
 
 #[test]
 fn a_page_and_a_client_find_new_paths_to_each_other() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
     for side in ["client", "page"] {
@@ -244,6 +246,7 @@ fn a_page_and_a_client_find_new_paths_to_each_other() {
 /// m-lines that differs from ours.
 #[test]
 fn a_page_that_knows_nothing_of_us_is_found_again() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let link = server.link();
@@ -277,6 +280,7 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
 
 #[test]
 fn a_page_of_another_make_restarts_its_ice() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
     // What a page does that keeps its connection: new credentials and candidates, the old certificate.
@@ -296,6 +300,7 @@ fn a_page_of_another_make_restarts_its_ice() {
 
 #[test]
 fn a_call_with_a_page_outlives_the_server() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (mut server, mut bob, browser, received) = page_and_client(home.path(), 0);
     let port = port_of(&mut server);
@@ -319,6 +324,7 @@ fn a_call_with_a_page_outlives_the_server() {
 
 #[test]
 fn a_room_of_pages_and_clients_outlives_the_server() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let link = server.link();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use crate::common::browser::Browser;
-use crate::common::{Namespace, Program, Received, SMALL, namespace, strings, wait_for, ws};
+use crate::common::{Namespace, Program, Received, SMALL, needs, strings, wait_for, ws};
 
 const SECRET: &str = "north/of+here";
 
@@ -77,6 +77,7 @@ fn server(home: &Path, more: &[&str]) -> (Program, String, String) {
 
 #[test]
 fn a_call_that_can_only_go_through_the_relay_goes() {
+    needs!(TurnServer);
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), false);
     let (_server, _, url) = server(home.path(), &[]);
@@ -112,6 +113,7 @@ fn a_call_that_can_only_go_through_the_relay_goes() {
 
 #[test]
 fn a_relay_that_is_refused_says_why() {
+    needs!(TurnServer);
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
@@ -135,6 +137,7 @@ fn a_relay_that_is_refused_says_why() {
 
 #[test]
 fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
+    needs!(Browser, TurnServer);
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
@@ -173,7 +176,8 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
 
 #[test]
 fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
-    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    needs!(Networks, TurnServer);
+    let [hub, left, right] = Namespace::around_a_hub();
     assert!(left.ip("route add default via 10.78.1.1") && right.ip("route add default via 10.78.2.1"));
     let home = tempfile::tempdir().unwrap();
     let mut command = Command::new("ip");
@@ -200,8 +204,8 @@ fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
 }
 
 /// A router between a network of its own and the world, which lets nothing in that was not asked for.
-fn router(world: &Namespace, home: &Namespace, n: u8) -> Option<Namespace> {
-    let router = Namespace::new()?;
+fn router(world: &Namespace, home: &Namespace, n: u8) -> Namespace {
+    let router = Namespace::new();
     let (cable, inside) = (format!("world{n}"), format!("home{n}"));
     world.join(&router, &cable, &format!("10.81.{n}.1"), &format!("10.81.{n}.2"));
     router.join(home, &inside, &format!("192.168.{n}.1"), &format!("192.168.{n}.2"));
@@ -211,18 +215,15 @@ fn router(world: &Namespace, home: &Namespace, n: u8) -> Option<Namespace> {
         "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {cable}x masquerade; }}; }}; \
          table ip guard {{ chain in {{ type filter hook input priority 0; iifname {cable}x ip protocol udp drop; }}; }}"
     );
-    (router.forwards() && router.filters(&rules)).then_some(router)
+    assert!(router.forwards() && router.filters(&rules));
+    router
 }
 
 #[test]
 fn two_behind_routers_find_each_other_by_stun() {
-    let namespaces = (Namespace::new(), Namespace::new(), Namespace::new());
-    let (Some(world), Some(left), Some(right)) = namespaces else {
-        return namespace::skipped();
-    };
-    let (Some(_one), Some(_two)) = (router(&world, &left, 1), router(&world, &right, 2)) else {
-        return namespace::skipped();
-    };
+    needs!(Routers, TurnServer);
+    let (world, left, right) = (Namespace::new(), Namespace::new(), Namespace::new());
+    let _routers = (router(&world, &left, 1), router(&world, &right, 2));
     assert!(world.forwards());
     let home = tempfile::tempdir().unwrap();
     let [program, prefix @ ..] = world.prefix();
@@ -248,9 +249,8 @@ fn two_behind_routers_find_each_other_by_stun() {
 
 #[test]
 fn only_the_interface_that_is_named_is_used() {
-    let (Some(left), Some(right)) = (Namespace::new(), Namespace::new()) else {
-        return namespace::skipped();
-    };
+    needs!(Networks);
+    let (left, right) = (Namespace::new(), Namespace::new());
     left.join(&right, "one", "10.82.1.1", "10.82.1.2");
     left.join(&right, "two", "10.82.2.1", "10.82.2.2");
     let home = tempfile::tempdir().unwrap();
@@ -271,7 +271,8 @@ fn only_the_interface_that_is_named_is_used() {
 
 #[test]
 fn no_way_at_all_says_what_was_tried() {
-    let Some([hub, left, right]) = Namespace::around_a_hub() else { return namespace::skipped() };
+    needs!(Networks);
+    let [hub, left, right] = Namespace::around_a_hub();
     let home = tempfile::tempdir().unwrap();
     let _server = Program::serve_in(&hub, home.path());
     let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000", "--headless"];
@@ -305,6 +306,7 @@ fn no_way_at_all_says_what_was_tried() {
 
 #[test]
 fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
+    needs!(TurnServer);
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);

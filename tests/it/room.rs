@@ -1,7 +1,7 @@
 //! A room of browsers and native clients: everybody sees and hears everybody.
 
 use crate::common::browser::Browser;
-use crate::common::{Program, Received, SMALL, duration_and_frames, probe, strings, wait_for, ws};
+use crate::common::{Program, Received, SMALL, duration_and_frames, needs, probe, strings, wait_for, ws};
 use serde_json::json;
 
 const SECRET: &str = "only the back end of this test knows it";
@@ -14,6 +14,7 @@ fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Progra
 
 #[test]
 fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (by_host, by_bob) = (Received::of_each(), Received::of_each());
     let mut host = client(home.path(), &["host", "--room", "attic", "--listen", "127.0.0.1:0"], &by_host);
@@ -102,6 +103,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
 
 #[test]
 fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let serve = ["serve", "--listen", "127.0.0.1:0"];
     let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
@@ -131,6 +133,7 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
 
 #[test]
 fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
+    needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
     let link = server.link();
