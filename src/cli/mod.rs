@@ -3,7 +3,6 @@
 mod args;
 mod config;
 mod error;
-#[cfg(feature = "media")]
 pub mod input;
 pub mod output;
 mod room_client;

@@ -23,7 +23,7 @@ pub(super) fn commands(json: bool, options: &MediaOptions) -> Receiver<app::Comm
         let _ = interrupt.try_send(app::Command::Interrupt);
     });
     if !options.channels.iter().any(|one| one.end == End::Stdio) {
-        input::listen(command, json);
+        input::stdin::listen(command, json);
     }
     commands
 }
