@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let target = Target::parse(&server, Trust::System)?;
         let pool = Pool::join(target, "example".parse()?, room.parse()?, PoolOptions::default()).await?;
 
-        // What is added once goes to all, those who come later too.
+        // A stream that is added once goes to all peers, also to those that join later.
         let sources =
             [(Kind::Video, SourceConfig::named("test")), (Kind::Audio, SourceConfig::named("tone"))];
         let (failed, _failures) = smol::channel::bounded(16);

@@ -1,6 +1,6 @@
-//! What is fuzzed: everything that reads what a peer, a server or a file says. Each takes any bytes and
-//! asserts what must hold whatever they are. `fuzz_targets/` hands them to libFuzzer, `tests/it/corpus.rs` runs
-//! all that was found so far through them.
+//! The fuzz targets: everything that reads the input of a peer, a server or a file. Each accepts any bytes and asserts
+//! the properties that must hold. `fuzz_targets/` runs them with libFuzzer, `tests/it/corpus.rs` with all inputs found so
+//! far.
 
 use std::path::Path;
 use std::time::Instant;

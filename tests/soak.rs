@@ -27,7 +27,7 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect(variable))
 }
 
-/// One who stays, and the server that all the others come by.
+/// A client that stays, and the server through which the visitors come.
 struct Hall {
     home: tempfile::TempDir,
     _server: Program,
@@ -71,7 +71,7 @@ impl Hall {
         (stranger, "ROOM_PEER_MSG desk ")
     }
 
-    /// One of every kind in turn, or of the one that KIND says; most of them in good order.
+    /// Lets a visitor of the next kind come, or of the kind that KIND names; most kinds are well-behaved.
     fn visit(&mut self, n: u64) {
         let registered = self.stayer.count("registered", &[]);
         match number("KIND", n % 20) {
@@ -118,7 +118,7 @@ impl Hall {
                     leave(visitor);
                 }
             }
-            // Who calls meanwhile, or has the same name, is refused.
+            // A caller meanwhile, or with the same name, is refused.
             7 => {
                 let mut visitor = self.visitor(n, &self.url);
                 visitor.expect("media", VIDEO);
@@ -173,7 +173,7 @@ fn leave(mut visitor: Program) {
     assert_eq!(visitor.end().0, 0);
 }
 
-/// What it holds once those are gone that were not in good order: no more than before, or what it is after a while.
+/// Returns the resources once broken visitors are gone: no more than before, or those after a while.
 fn rest(pid: u32, before: Option<Holds>) -> Holds {
     let until = Instant::now() + Duration::from_secs(20);
     std::thread::sleep(Duration::from_secs(4));

@@ -103,7 +103,7 @@ const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("tester", "peer"),
 ];
 
-/// What pure files do without: clocks, chance, sockets, runtimes, files, threads, processes and GStreamer.
+/// Words that pure files may not contain: clocks, chance, sockets, runtimes, files, threads, processes and GStreamer.
 const IMPURE: [&str; 23] = [
     "Instant::now",
     "SystemTime",

@@ -35,7 +35,7 @@ fn samples() -> usize {
     number("SAMPLES", 30) as usize
 }
 
-/// What a list of numbers of somebody else's holds.
+/// Returns the numbers of a JSON list of another program.
 fn numbers(values: &Value, at: Option<usize>) -> Vec<f64> {
     let all = values.as_array().into_iter().flatten();
     all.filter_map(|value| at.map_or(value, |at| &value[at]).as_f64()).collect()
@@ -64,7 +64,7 @@ fn setup() {
             if n > 0 {
                 warm.push(took);
             }
-            // So that the key frame of the one before does not stand in the way of the next one's.
+            // The key frame of the previous call must not delay that of the next one.
             smol::Timer::after(Duration::from_millis(400)).await;
         }
     });
@@ -102,7 +102,7 @@ fn setup() {
     let start =
         |id: &[&str], more: &[&str]| Program::start(home.path(), &[id, &["--server", &url], more].concat());
     for n in 0..count.min(number("COLD", 15) as usize) {
-        // Who waits sends, who calls shows; and the other way round.
+        // The callee sends and the caller displays; then the other way round.
         for (turn, found) in [(0, &mut ours), (1, &mut calls)] {
             let (camera, screen) = (
                 Camera::start(home.path(), &format!("cold{n}{turn}")),

@@ -1,4 +1,4 @@
-//! What becomes of a call when its network changes: RFC 8867, 5.1 to 5.3, and a loss of 10 %.
+//! Measures a call while its network changes: RFC 8867, 5.1 to 5.3, and a loss of 10 %.
 
 use std::time::{Duration, Instant};
 
@@ -53,7 +53,7 @@ const CASES: [Case; 4] = [
     Case { name: "a loss of 10 %", capacity: [WIDE, WIDE], seconds: 60.0, loss: 0.1, calls: 1, both: false },
 ];
 
-/// What was seen of one call.
+/// The measurements of one call.
 struct Seen {
     /// Seconds and kbit/s through the bottleneck; seconds and ms that a packet waited there.
     rates: Vec<(f64, f64)>,
@@ -201,7 +201,7 @@ fn frozen(shown: &[Shown]) -> f64 {
 #[ignore = "a measurement"]
 fn network() {
     needs!(Networks);
-    // So much of the time that the cases have.
+    // The share of the cases' original times.
     let scale = number("PERCENT", 50) as f64 / 100.0;
     let (mut comparisons, mut courses) = (vec![], vec![]);
     for case in CASES.iter().take(number("CASES", 4) as usize).skip(number("FIRST", 0) as usize) {

@@ -1,4 +1,4 @@
-//! Those that are measured: roomtone as users run it and as a library, and what people would pick instead.
+//! The measured programs: roomtone as a program and as a library, and its alternatives.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ impl Theirs {
         }
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new(program);
-        // What it tells of each connection would cost it time.
+        // Logging each connection would slow the server down.
         command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
         command.env("WEBRTCSINK_SIGNALLING_SERVER_LOG", "warn");
         if tls {
@@ -115,7 +115,7 @@ impl Drop for Theirs {
     }
 }
 
-/// So many connections of one page with itself, and how old the pictures of the last one are, for some seconds.
+/// Measures connections of a page with itself, and for some seconds the age of the frames of the last one.
 pub fn chromium(samples: usize, seconds: u64) -> Value {
     let browser = Browser::start();
     browser.open("data:text/html,<!doctype html><body>");
@@ -132,7 +132,7 @@ pub fn chromium(samples: usize, seconds: u64) -> Value {
     }
 }
 
-/// What aiortc measures of itself; none where it is not installed: `scripts/bench` does that.
+/// Returns aiortc's own measurements; none if it is not installed (`scripts/bench` installs it).
 pub fn aiortc(samples: usize, seconds: u64) -> Option<Value> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bench/aiortc");
     let python = folder.join("venv/bin/python");
@@ -144,7 +144,7 @@ pub fn aiortc(samples: usize, seconds: u64) -> Option<Value> {
     })
 }
 
-/// One end of a connection within this process.
+/// An end of a connection within this process.
 struct End {
     negotiation: Negotiation,
     config: PeerConfig,

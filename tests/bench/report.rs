@@ -1,4 +1,4 @@
-//! What was measured, as a table in the terminal, as JSON, and as one HTML file with pictures.
+//! Reports of the measurements: a table in the terminal, JSON, and one HTML file with charts.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub struct Course {
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
-/// One run.
+/// The report of a run.
 pub struct Report {
     pub name: &'static str,
     pub about: String,
@@ -133,7 +133,7 @@ fn strip(page: &mut String, Comparison { what, unit, samples }: &Comparison) {
     page.push_str("</svg>");
 }
 
-/// One line for each over time.
+/// Draws a line for each series over time.
 fn lines(page: &mut String, Course { what, unit, lines }: &Course) {
     let points = || lines.iter().flat_map(|(_, line)| line.iter().copied());
     let most = points().map(|(_, y)| y).fold(0.0, f64::max).max(1e-9) * 1.05;

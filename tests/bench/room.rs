@@ -1,4 +1,5 @@
-//! What one stream costs its sender with more and more receivers: one encode for all (ours), an encoder each (webrtcsink).
+//! Measures the cost of a stream with a growing number of receivers: one encode for all (roomtone), an encoder each
+//! (webrtcsink).
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn shares(pid: u32, seconds: u64) -> Vec<f64> {
     (0..seconds).map(second).collect()
 }
 
-/// Of the line that lies closest to the points.
+/// Returns the slope of the line that lies closest to the points.
 fn slope(points: &[(f64, f64)]) -> f64 {
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / points.len() as f64;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));
@@ -65,7 +66,7 @@ pub fn measure() {
             receivers.push(receiver);
         }
         let mut samples = vec![("roomtone".to_owned(), shares(ours.pid(), seconds))];
-        // One after the other: two senders at once would take each other's cores. Theirs come and go.
+        // The senders run one after the other: two at once would compete for the cores.
         if let Some(theirs) = &theirs {
             let start = |_| {
                 let receiver = Theirs::play(None, &receives);

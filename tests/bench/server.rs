@@ -1,5 +1,5 @@
-//! What a signalling server takes of its machine, and how soon it answers: ours, and gst-webrtc-signalling-server, whose
-//! JSON says the same as the room protocol. Both are talked to over the same sockets.
+//! Measures the resources and the response times of signalling servers: roomtone's, and gst-webrtc-signalling-server,
+//! whose JSON has the same content as the HELLO protocol. Both are tested over the same sockets.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -132,7 +132,7 @@ impl Server {
         ([a, b], message.to_string())
     }
 
-    /// What each of so many who do nothing holds of its memory, in KB.
+    /// Returns the memory that the server uses for each of `peers` idle connections, in KB.
     async fn memory(&self, peers: usize) -> f64 {
         let before = Holds::of(self.pid()).resident;
         let mut all = vec![];

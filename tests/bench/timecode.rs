@@ -91,8 +91,8 @@ impl Camera {
         Self { path, goes_on }
     }
 
-    /// What reads it, in gst-launch words. (Without the queue filesrc is asked whether it can seek, and opens the pipe
-    /// twice, the second time in the middle of a frame.)
+    /// Returns the pipeline that reads the file, in gst-launch syntax. (Without the queue filesrc checks whether it can
+    /// seek, and opens the pipe twice, the second time in the middle of a frame.)
     pub fn source(&self) -> String {
         let size = WIDTH * HEIGHT * 3 / 2;
         format!(
@@ -139,7 +139,7 @@ impl Screen {
         Self { path, shown }
     }
 
-    /// What writes it, in gst-launch words: a frame when its time has come, as in a window.
+    /// Returns the pipeline that writes the file, in gst-launch syntax: each frame at its time, as in a window.
     pub fn sink(&self) -> String {
         format!(
             "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width={WIDTH},height={HEIGHT} ! \
@@ -168,7 +168,7 @@ pub struct Ear {
 }
 
 impl Ear {
-    /// What is listened to at once: samples, and how long they last.
+    /// The analysed block: its samples, and its duration.
     const SAMPLES: usize = 160;
     const LASTS: Duration = Duration::from_millis(20);
 
@@ -193,7 +193,7 @@ impl Ear {
         "audiotestsrc is-live=true wave=sine freq=440 volume=0.3 samplesperbuffer=480"
     }
 
-    /// What writes it, in gst-launch words: sound when its time has come, as from a speaker.
+    /// Returns the pipeline that writes the file, in gst-launch syntax: audio at its time, as from a speaker.
     pub fn sink(&self) -> String {
         format!(
             "audioconvert ! audioresample ! audio/x-raw,format=S16LE,channels=1,rate=8000 ! \
@@ -215,7 +215,7 @@ impl Ear {
                 *count += 1;
             }
         }
-        // One that is a little early or late counts to the moment beside it.
+        // A block that is a little early or late counts for the neighbouring moment.
         let all: u32 = counts.iter().map(|count| (*count).min(MOMENT + 1)).sum();
         (1.0 - f64::from(all) / f64::from(MOMENT * moments.max(1) as u32)).max(0.0) * 100.0
     }

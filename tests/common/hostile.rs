@@ -18,7 +18,7 @@ pub fn description(kind: &str, sdp: &str) -> String {
     json!({"sdp": {"type": kind, "sdp": sdp}}).to_string()
 }
 
-/// What peers say that want to do harm, or cannot do better: one talk each.
+/// Messages of malicious or broken peers: a list for each call.
 pub fn junk() -> Vec<Vec<String>> {
     let big_candidates = OFFER.to_owned() + &"a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\n".repeat(20_000);
     let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
@@ -49,7 +49,7 @@ pub fn junk() -> Vec<Vec<String>> {
     ]
 }
 
-/// One who calls that peer, and can say what it likes.
+/// Calls a peer over a bare WebSocket, which may then send any text.
 pub fn caller(url: &str, id: &str, peer: &str) -> WebSocket {
     let mut caller = WebSocket::connect(url);
     caller.say(&format!("HELLO {id}"));
@@ -115,7 +115,7 @@ fn pass_on(stream: TcpStream, server: &str, said: impl Fn(&str) -> String, heard
     while carry(&mut peer, &mut upstream, &said) && carry(&mut upstream, &mut peer, &heard) {}
 }
 
-/// One message, if there is one; false where either is gone.
+/// Forwards one message, if there is one; returns false if either side is gone.
 fn carry(from: &mut Socket<TcpStream>, to: &mut Socket<TcpStream>, change: impl Fn(&str) -> String) -> bool {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
     match from.read() {

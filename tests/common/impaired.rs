@@ -12,11 +12,11 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::{Namespace, Program, Received, SMALL, strings};
 
-/// What is done to the packets of one direction.
+/// The impairment of the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Impairment {
     pub delay: Duration,
-    /// At most so much more, evenly spread; packets keep their order.
+    /// The most additional delay, evenly distributed; packets keep their order.
     pub jitter: Duration,
     /// The share that is lost, from 0 to 1.
     pub loss: f64,
@@ -35,7 +35,7 @@ impl Default for Impairment {
     }
 }
 
-/// What became of the packets of one direction.
+/// Counters of the packets of one direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Count {
     pub passed: u64,
@@ -43,13 +43,13 @@ pub struct Count {
     pub lost: u64,
     /// Because the bottleneck's queue was full.
     pub overflowed: u64,
-    /// Of those that passed.
+    /// The bytes of the packets that passed.
     pub bytes: u64,
     /// How long the last one waited at the bottleneck.
     pub waited: Duration,
 }
 
-/// One direction: what is done, and what became of it.
+/// A direction of the path: its impairment and its counters.
 #[derive(Debug)]
 pub struct Direction {
     pub impairment: Impairment,
@@ -111,7 +111,7 @@ impl Impaired {
     pub fn new(impairment: Impairment) -> Self {
         let (left, right) = (Namespace::new(), Namespace::new());
         let devices = [device(&left, LEFT), device(&right, RIGHT)].map(Arc::new);
-        // What is lost is the same in each run; when it comes is not.
+        // The lost packets are the same in each run, their times are not.
         let directions = [1, 2].map(|seed| Arc::new(Mutex::new(Direction::new(impairment, seed))));
         for (n, direction) in directions.iter().enumerate() {
             let (from, to) = (devices[n].clone(), devices[1 - n].clone());
@@ -133,7 +133,7 @@ impl Impaired {
         self.directions[direction].lock().unwrap().impairment = impairment;
     }
 
-    /// What became of the packets from the left to the right, and of those back.
+    /// Returns the counters from the left to the right, and back.
     pub fn counts(&self) -> [Count; 2] {
         self.directions.each_ref().map(|direction| direction.lock().unwrap().count)
     }

@@ -287,7 +287,7 @@ impl Drop for Program {
     }
 }
 
-/// What a process holds: its threads, its descriptors, and its resident memory in KiB.
+/// The resources of a process: threads, descriptors, and resident memory in KiB.
 #[derive(Debug, Clone, Copy)]
 pub struct Holds {
     pub threads: usize,
@@ -305,7 +305,7 @@ impl Holds {
     }
 }
 
-/// What a process has used of processors since its start.
+/// Returns the processor time that a process has used since its start.
 pub fn cpu(pid: u32) -> Duration {
     let said = Command::new("getconf").arg("CLK_TCK").output().unwrap().stdout;
     let a_second: f64 = String::from_utf8_lossy(&said).trim().parse().unwrap();
@@ -339,7 +339,7 @@ pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What ffprobe finds in a media file; it must find no fault.
+/// Returns ffprobe's report on a media file; fails if ffprobe reports an error.
 pub fn probe(file: &str) -> Value {
     let what = "format=duration:stream=codec_name,width,height,nb_read_frames";
     let probe = Command::new("ffprobe")

@@ -42,7 +42,7 @@ impl Namespace {
         output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(what))
     }
 
-    /// What stands for it in the file system.
+    /// Path of the namespace in the file system.
     pub fn path(&self) -> std::path::PathBuf {
         std::path::Path::new("/run/netns").join(&self.name)
     }

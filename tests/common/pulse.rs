@@ -12,7 +12,7 @@ pub struct Pulse {
     address: String,
 }
 
-/// What hears the speaker.
+/// The source that records the speaker.
 pub const MICROPHONE: &str = "room.monitor";
 
 impl Pulse {
@@ -37,7 +37,7 @@ impl Pulse {
         pulse
     }
 
-    /// What programs that are to use it have in their environment.
+    /// Environment variables for programs that use this sound server.
     pub fn variables(&self) -> [(&str, &str); 1] {
         [("PULSE_SERVER", &self.address)]
     }

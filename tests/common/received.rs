@@ -1,11 +1,11 @@
-//! What a client received, measured.
+//! Measurements of the media that a client received.
 
 use super::wait_for;
 
 /// Received pictures and sound, as outputs write them into files: small grey pictures, and samples.
 pub struct Received {
     folder: std::sync::Arc<tempfile::TempDir>,
-    /// What the files' names end in: nothing, or a peer's id.
+    /// The suffix of the files' names: empty, or a peer's id.
     of: String,
     /// Whether the outputs wait until it is time, as a window and a speaker do.
     in_time: bool,
@@ -33,7 +33,7 @@ impl Received {
         Self { of: "{peer}".into(), ..Self::new() }
     }
 
-    /// What came from that peer.
+    /// Returns the media received from that peer.
     pub fn from(&self, peer: &str) -> Self {
         Self { folder: self.folder.clone(), of: peer.into(), in_time: self.in_time }
     }

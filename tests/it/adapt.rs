@@ -1,4 +1,4 @@
-//! What is sent follows what the network takes and what the peer can: bitrates, rungs of a room, codecs, encoders.
+//! Adaptation to the network and the peer: bitrates, encodes of a room, codecs, encoders.
 
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ fn losses_without_a_full_network_do_not_slow_a_call() {
     let _alone = alone();
     let noisy = Impairment { delay: 20 * MS, loss: 0.1, ..Impairment::default() };
     let mut setting = call_of(noisy, &SMALL, &BUSY);
-    // What is lost of the handshake takes its time.
+    // Lost packets of the handshake delay the start.
     setting.bob.expect("media", &[("kind", "video")]);
     follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(12));
     let (rates, frames) = follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(6));

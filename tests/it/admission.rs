@@ -71,7 +71,7 @@ fn only_the_chosen_may_call() {
         let (code, error) = eve.end();
         let expected = match request {
             [] => (5, "the peer declined: only chosen peers may call here"),
-            // Who asks for an offer sees the call end.
+            // A caller that requested the offer sees the call end.
             _ => (6, "the peer hung up"),
         };
         assert!(code == expected.0 && error.contains(expected.1), "{code}: {error}");

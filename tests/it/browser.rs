@@ -152,7 +152,7 @@ fn a_page_offers_a_data_channel_first_and_sound_and_picture_second() {
     host.expect("peer", &[("state", "left")]);
 }
 
-/// What the demos' page does with its defaults, in short.
+/// The demos' page with its defaults, shortened.
 const FOREIGN_PAGE: &str = "
     document.body.innerHTML = '<video id=remote autoplay playsinline></video>';
     const pc = new RTCPeerConnection();
@@ -435,7 +435,7 @@ fn channels_that_come_and_go_leave_nothing_behind() {
     browser.wait("!document.querySelector('#text').disabled");
     received.expect_moving_and_audible((0, 0), 30);
     let pid = host.pid();
-    // Those of channels; the pool for what blocks keeps as many as it once needed.
+    // Counts the threads of channels only: the pool for blocking work keeps its threads.
     let threads = || {
         let all = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
         let names = all.filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok());

@@ -259,7 +259,7 @@ fn a_file_begins_again_over_a_new_path() {
 #[test]
 fn a_reader_that_stands_still_makes_the_sender_wait() {
     let stage = Stage::new();
-    // Nobody reads what comes out of the port: first its buffers fill, then the channel's.
+    // Nothing reads the port: its buffers fill first, then the channel's.
     let sink = TcpListener::bind("127.0.0.1:0").unwrap();
     std::fs::write(stage.path("endless"), noise(400_000_000)).unwrap();
     let tcp = format!("file:tcp={}", sink.local_addr().unwrap().port());

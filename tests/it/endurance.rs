@@ -1,4 +1,4 @@
-//! What one peer suffers the others do not see, and what came goes again.
+//! A peer's troubles stay with it, and resources of peers that left are freed.
 
 use crate::common::{Holds, Program, WebSocket, wait_for, ws};
 use serde_json::json;

@@ -30,7 +30,7 @@ fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
         let mut peer = caller(&url, &id, "host");
         messages.iter().for_each(|message| peer.say(message));
         host.expect("peer", &[("peer", &id), ("state", "connecting")]);
-        // What was sent is worked on in order; a chat of text is the last word.
+        // Messages are handled in order, so the last one shows that all were.
         drop(peer);
         host.expect("peer", &[("peer", &id)]);
         host.expect("registered", &[]);
@@ -186,7 +186,7 @@ fn a_room_goes_on_whatever_its_peers_and_its_server_say() {
         }
         let declined = std::iter::from_fn(|| ws.hear()).find(|line| line.starts_with("ROOM_PEER_MSG p7 "));
         assert!(declined.unwrap().contains("connected with 2 peers already"));
-        // One goes: its place is free, and the offer is taken.
+        // A peer leaves: its place is free, and the offer is accepted.
         ws.say("ROOM_PEER_LEFT p0");
         ws.say(&format!("ROOM_PEER_MSG p7 {offer}"));
         let answer = std::iter::from_fn(|| ws.hear())
@@ -266,7 +266,7 @@ fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
     }
     assert!(!host.has_seen("media", &[]) && !host.has_seen("channel", &[]));
     assert_eq!(received.mark(), (0, 0), "nothing is shown");
-    // Who is honest is talked to.
+    // An honest peer gets its call.
     let call = ["call", "host", "--server", &url, "--headless"];
     let _caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
     received.expect_moving_and_audible((0, 0), 20);

@@ -195,14 +195,14 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
         ann.peer(&id("dan")).renew().await;
         moves(&track(&dan, Kind::Video).await.1).await;
         assert!(ann.peer(&id("dan")).stats().await.unwrap().video_frames_sent > 0);
-        // Who leaves is gone for the others.
+        // A member that leaves is gone for the others.
         cat.pool.leave().await;
         let gone = |event: &PoolEvent| matches!(event, PoolEvent::Close(peer, _) if *peer == id("cat"));
         for other in [&ann, &bob] {
             expect(other, "the end of cat", |event| gone(event).then_some(())).await;
         }
         assert!(ann.peer(&id("cat")).stats().await.is_none());
-        // Who is dropped too; who comes under a name in use takes it over.
+        // A pool that is dropped leaves, too; a client that registers a name in use takes it over.
         drop(dan);
         let gone = |event: &PoolEvent| matches!(event, PoolEvent::Close(peer, _) if *peer == id("dan"));
         expect(&ann, "the end of dan", |event| gone(event).then_some(())).await;
@@ -222,7 +222,7 @@ fn streams_added_by_all_at_once_come_to_all() {
             expect(pool, "a connection", |event| matches!(event, PoolEvent::Connected(_)).then_some(()))
                 .await;
         }
-        // Of different kinds, so that nothing but the right m-line will do.
+        // The streams have different kinds, so that only the right m-line fits each.
         let streams = [stream(&[Kind::Video]).await, stream(&[Kind::Audio]).await, stream(&Kind::ALL).await];
         for (pool, stream) in pools.iter().zip(&streams) {
             pool.add_stream(stream).await;

@@ -311,7 +311,7 @@ fn streams_and_channels_come_and_go_while_the_connection_stands() {
         let all = pair.a.tracks.iter().chain(&pair.b.tracks).cloned().collect();
         pair.until_they_move("all streams", all).await;
 
-        // One goes, the others stay.
+        // A stream is removed, the others stay.
         pair.a.peer.as_ref().unwrap().remove_stream(&first.id);
         pair.a.negotiation.request_offer(Instant::now());
         pair.until("the end of the first", |_, b| b.ended.len() == 1).await;

@@ -20,7 +20,7 @@ const OFFERS: [(&str, &str); 5] = [
 ];
 const EACH: u64 = 200;
 
-/// One to four changes of the kinds that bugs and malice make.
+/// Makes between one and four changes of the kinds that bugs and attackers make.
 fn mutate(offer: &str, chance: &mut fastrand::Rng) -> String {
     let mut lines: Vec<String> = offer.lines().map(str::to_owned).collect();
     for _ in 0..chance.usize(1..5) {
@@ -61,7 +61,7 @@ fn mutate(offer: &str, chance: &mut fastrand::Rng) -> String {
     lines.join("\r\n") + "\r\n"
 }
 
-/// What webrtcbin makes of it.
+/// Returns webrtcbin's reaction.
 async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
     let (event, events) = bounded(512);
     let peer = Peer::open(config.clone(), event).unwrap();
@@ -100,7 +100,7 @@ fn whatever_the_normaliser_lets_through_webrtcbin_survives() {
             let healthy = sdp::normalise(Sdp::parse(offer).unwrap()).unwrap();
             assert_eq!(offered(&config, healthy).await, "answered", "{name} itself");
             for seed in 0..EACH {
-                // What kills the process is found again by its seed.
+                // The seed identifies a mutant that kills the process.
                 let mutant = mutate(offer, &mut fastrand::Rng::with_seed(seed));
                 let outcome = match Sdp::parse(&mutant).and_then(sdp::normalise) {
                     Ok(sdp) => offered(&config, sdp).await,

@@ -221,7 +221,7 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
     ann.say(&json!({"command": "say", "to": "cat", "text": "to one"}));
     cat.expect("message", &[("text", "to one")]);
 
-    // One goes and comes back under its name.
+    // A peer leaves and returns under its name.
     bob.say(&json!({"command": "quit"}));
     assert_eq!(bob.end().0, 0);
     for program in [&mut ann, &mut cat] {

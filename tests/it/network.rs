@@ -45,7 +45,7 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
     let trip = wait_for("a round trip", || setting.ann.stats()["round_trip_ms"].as_f64());
     assert!((60.0..200.0).contains(&trip), "{trip} ms");
-    // What was lost comes again, and nothing else waits for that long.
+    // Lost packets are retransmitted, and no other packet waits as long.
     wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
     let delay = setting.bob.stats()["delay_ms"].as_u64().unwrap();
     assert!((10..120).contains(&delay), "{delay} ms");
@@ -70,7 +70,7 @@ fn what_is_lost_is_repaired_with_error_correction() {
 #[test]
 fn a_mix_waits_for_those_who_are_far_away() {
     needs!(Networks);
-    // So much that most pictures wait for one that is lost.
+    // With this loss most frames wait for a lost packet.
     let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.1, ..Impairment::default() };
     let network = Impaired::new(far);
     let home = tempfile::tempdir().unwrap();

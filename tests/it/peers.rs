@@ -376,7 +376,7 @@ fn pages_of_rtcpool_come_by_socket_io_too() {
     let me = client.expect("registered", &[])["id"].as_str().unwrap().to_owned();
     received.from(&its).expect_moving_and_audible((0, 0), 20);
     expect_in(&page, &me);
-    // One without socket.io is in the same pool, and one that only polls.
+    // Endpoints without socket.io, and with polling alone, are in the same pool.
     let other = tab(&pages, &format!("{url}/ssp"), "");
     expect_in(&other, &me);
     let polling = tab(&pages, &http, "media&polling");

@@ -77,7 +77,7 @@ fn a_pool_and_a_room_of_one_name_are_one() {
     let (mut two, peers) = Endpoint::join(server, "attic");
     assert_eq!(peers, ["ann".to_owned(), one.id.clone()]);
     ann.expect(&format!("ROOM_PEER_JOINED {}", two.id));
-    // Nobody knows yet which version it speaks: each ignores the other's word.
+    // The server does not know the version yet: each version ignores the event of the other.
     assert_eq!(one.expect("rtc:peer")["id"], *two.id);
     assert_eq!(one.expect("rtc:request_offers")["for"], *two.id);
 
@@ -101,7 +101,7 @@ fn a_pool_and_a_room_of_one_name_are_one() {
         one.id
     ));
     ann.say(&format!(r#"ROOM_PEER_MSG {} {{"ice":null}}"#, one.id));
-    // What ssp has no words for is left out.
+    // A message without an event in ssp is left out.
     ann.say(&format!("ROOM_PEER_MSG {} OFFER_REQUEST", one.id));
     let sdp = one.expect("rtc:sdp");
     assert_eq!((&sdp["peer"], &sdp["description"]["type"]), (&json!("ann"), &json!("answer")));
@@ -170,7 +170,7 @@ fn what_is_wrong_gets_its_error_and_nobody_else_notices() {
     endpoint.expect_error("RTC action 'dance' not recognized.");
     endpoint.say("rtc:candidate", json!({"candidate": null}));
     endpoint.expect_error("Please specify a candidate recipient in the 'for' field.");
-    // Nobody of that id; and one of another pool, whom PyRTC would let be reached.
+    // An unknown id, and an endpoint of another pool, which PyRTC would reach.
     for to in ["nobody".to_owned(), elsewhere.id.clone()] {
         endpoint.say("rtc:sdp", json!({"to": to, "description": {"type": "offer", "sdp": "v=0"}}));
         endpoint.expect_error("Please specify a valid answer target.");
@@ -224,7 +224,7 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
     assert_eq!(order("PUT", "peers/ann/description", &named("Ann")).0, 204);
     let described = one.expect("rtc:describe");
     assert_eq!((&described["id"], &described["description"]["name"]), (&json!("ann"), &json!("Ann")));
-    // Who comes later is told of both.
+    // An endpoint that joins later gets both descriptions.
     let mut two = Endpoint::connect(server);
     two.say("rtc:join", json!({"pool": "attic"}));
     let joined = two.expect("rtc:joined");
@@ -240,7 +240,7 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
     one.expect("rtc:peer");
     one.expect("rtc:request_offers");
 
-    // What is too big, no JSON, or of nobody, changes nothing.
+    // A request that is too big, no JSON, or for an unknown peer changes nothing.
     let big = format!("\"{}\"", "x".repeat(1 << 20));
     assert_eq!(order("PUT", "peers/ann/description", &big).0, 413);
     assert_eq!(order("PUT", "peers/ann/description", "{").0, 400);
@@ -376,7 +376,7 @@ mod clients {
         assert_eq!(client.end().0, 0);
     }
 
-    /// Who is in the pool of a server of version 1, and what is to be said to each.
+    /// The endpoints in the pool of a server of version 1, with the queue of events for each.
     type Pool = std::sync::Mutex<std::collections::BTreeMap<String, std::sync::mpsc::Sender<String>>>;
 
     /// A server as PyRTC 1 was: it asks those who are there to offer to the newcomer, and knows no `rtc:sdp`.

@@ -134,7 +134,7 @@ fn a_room_outlives_its_server() {
         let from = received.from(peer);
         from.expect_moving_and_audible(from.mark(), 60);
     }
-    // Nobody was renegotiated, and who comes now is connected with all.
+    // No connection was renegotiated, and a newcomer is connected with all.
     for side in [&mut ann, &mut bob, &mut cat] {
         assert!(!side.has_seen("peer", &[RECONNECTING]) && !side.has_seen("peer", &[("state", "left")]));
     }
@@ -283,7 +283,7 @@ fn a_page_of_another_make_restarts_its_ice() {
     needs!(Browser);
     let home = tempfile::tempdir().unwrap();
     let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
-    // What a page does that keeps its connection: new credentials and candidates, the old certificate.
+    // A page that keeps its connection has new credentials and candidates, and the old certificate.
     browser.run(
         "const { pc } = roomtone.call; pc.onnegotiationneeded = null; pc.restartIce(); \
          return pc.setLocalDescription().then(() => roomtone.call.signal({ sdp: pc.localDescription }))",
@@ -357,7 +357,7 @@ fn a_room_of_pages_and_clients_outlives_the_server() {
     tabs[1].expect_of_peer("ann");
     assert!(!ann.has_seen("peer", &[RECONNECTING]) && !ann.has_seen("peer", &[("state", "left")]));
 
-    // Who leaves is gone at once, with the server and without.
+    // A peer that leaves is gone at once, with the server and without.
     tabs[1].click("hang-up");
     ann.expect("peer", &[("peer", "tab2"), ("state", "left")]);
     tabs[0].wait("!document.querySelector('.tile[data-peer=tab2]')");

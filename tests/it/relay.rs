@@ -162,7 +162,7 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     );
     browser.wait("user() !== first && roomtone.call.isInSession");
 
-    // Nobody who did not ask is told.
+    // A client that did not ask for extensions gets no list.
     let mut old = crate::common::WebSocket::connect(&url);
     old.say("HELLO old");
     old.expect("HELLO");
@@ -320,7 +320,7 @@ fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
     let ann = ["call", "bob", "--server", &url, "--headless"];
     let mut ann = Program::start_with(home.path(), &[&ann, &SMALL[..]].concat(), &log);
     ann.expect("media", &[("kind", "video")]);
-    // What a peer says that is of no use is told, too.
+    // A useless message of a peer is reported, too.
     let mut eve = crate::common::WebSocket::connect(&url);
     eve.say("HELLO eve");
     eve.expect("HELLO");

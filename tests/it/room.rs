@@ -58,7 +58,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
         "[...document.querySelectorAll('#messages .theirs')].some((m) => m.textContent === 'tab1to all')",
     );
 
-    // Who is muted is shown to all.
+    // The page marks a muted peer.
     bob.say(&json!({"command": "mute"}));
     tabs[1].wait("document.querySelector('.tile[data-peer=bob][data-silent]')");
     bob.say(&json!({"command": "unmute"}));

@@ -19,7 +19,7 @@ struct Connection {
     local: Option<SdpKind>,
     remote: Option<SdpKind>,
     pending: bool,
-    /// Of this connection, and of the one that the peer described.
+    /// The ICE user fragment of this connection, and that of the connection that the peer described.
     ufrag: String,
     theirs: String,
     /// ICE and DTLS are through.
@@ -66,7 +66,7 @@ struct Client {
     room: Room,
     connections: BTreeMap<PeerId, Connection>,
     results: VecDeque<(PeerId, EffectId, EffectResult)>,
-    /// What is on its way from the server to it, and from it to the server.
+    /// The messages under way from the server to the client, and from the client to the server.
     down: VecDeque<Notice>,
     up: VecDeque<Command>,
     warnings: Vec<String>,
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// What the connections find out by themselves: that both ends mean each other, that one is closed.
+    /// Passes on what connections detect by themselves: both ends mean each other, or one end closed.
     fn network(&mut self) {
         let ends: Vec<(PeerId, PeerId, String, String)> = self
             .clients
@@ -424,7 +424,7 @@ fn what_a_room_shrugs_off() {
     assert_eq!(count(|o| matches!(o, Output::Connecting(_))), 2);
     let told = "not connected to 'p2' and 997 more: 2 peers are the most (--max-peers)";
     assert_eq!(outputs.last(), Some(&Output::Warning(told.into())));
-    // One of them that offers is told, too.
+    // A peer beyond the limit that offers gets the reason, too.
     let declined = all(Input::Link(id("p5"), offer()));
     let [Output::Link(_, From::Send(PeerMessage::Description(answer)))] = &declined[..] else {
         panic!("{declined:?}")
@@ -436,7 +436,7 @@ fn what_a_room_shrugs_off() {
     assert_eq!(outputs, [Output::Warning("a message from 'eve', who is not in the room".into())]);
     assert_eq!(all(Input::Link(id("eve"), Of::Connection(ConnectionState::Connected))), []);
     assert_eq!(all(Input::PeerLeft(id("eve"))), []);
-    // One that left is gone; who was there first may offer all the same, once there is room.
+    // A member left, so there is room: a peer that was there first may offer now.
     let outputs = all(Input::PeerLeft(id("p0")));
     assert!(matches!(outputs.last(), Some(Output::Left(peer)) if *peer == id("p0")));
     let outputs = all(Input::Link(id("p7"), offer()));

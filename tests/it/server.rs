@@ -163,7 +163,7 @@ fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
     let most = "x".repeat(1 << 20);
     ann.say(&most);
     assert_eq!(bob.hear().unwrap().len(), 1 << 20);
-    // So much that the server closes long before all is sent: the sender can finish, and hears why.
+    // The server closes long before all of this is sent: the sender can finish, and gets the reason.
     ann.say(&most.repeat(8));
     ann.expect_close(1009, "message too big");
     bob.expect_close(1000, "");

@@ -162,7 +162,7 @@ fn whatever_carries_the_events_all_are_in_one_pool() {
     raw.say(&json!({"type": "rtc:sdp", "data": {"to": first, "description": offer()}}).to_string());
     assert_eq!(polls.hear("rtc:sdp")["peer"], third);
 
-    // Who leaves by saying so, and who just goes.
+    // An endpoint leaves with a packet, and another one just disconnects.
     socket.say("41");
     while socket.hear().is_some() {}
     assert_eq!(polls.hear("rtc:close")["uid"], second);
@@ -218,12 +218,12 @@ fn what_is_wrong_is_answered_and_disturbs_nobody() {
     complain(r#"42["rtc:join"]"#, "Please specify a pool to join.");
     complain(r#"42["rtc:sdp",{}]"#, "Please specify a valid answer target.");
     complain(r#"42["rtc:dance",{}]"#, "RTC action 'dance' not recognized.");
-    // What is no packet at all is passed over, also between others.
+    // Text that is no packet is ignored, also between packets.
     let body = "\u{1e}junk\u{1e}42{}\u{1e}451-[\"x\"]\u{1e}42[\"rtc:join\",{\"pool\":\"attic\"}]";
     assert_eq!(polls.post(body).0, 200);
     polls.expect("rtc:joined");
     assert_eq!(polls.post(&"4".repeat(1 << 21)).0, 413);
-    // One request waits at a time: of two, one is refused, and the other gets what comes.
+    // Only one request may wait: of two, one is refused, and the other gets the packets.
     let (answer, answers) = std::sync::mpsc::channel();
     for _ in 0..2 {
         let (answer, url) = (answer.clone(), polls.url());

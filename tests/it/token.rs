@@ -1,4 +1,4 @@
-//! Who comes in with a token, as whom, and where to.
+//! Tokens: admission, ids and rooms.
 
 use std::net::SocketAddr;
 

@@ -37,7 +37,7 @@ fn call(options: &[&str]) -> [f64; 2] {
     let mut ann = Program::start(home.path(), &[&ann[..], &[far.to_str().unwrap()], &output[..]].concat());
     ann.expect("media", &[("kind", "audio")]);
     bob.expect("media", &[("kind", "audio")]);
-    // What there is to learn of the room is learnt.
+    // The echo canceller adapts to the room meanwhile.
     std::thread::sleep(Duration::from_secs(5));
     let alone = heard(&received);
     let _speaks = pulse.speak(&near);
