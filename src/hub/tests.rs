@@ -61,7 +61,7 @@ fn a_call_relays_both_ways_and_ends_with_either() {
 }
 
 #[test]
-fn a_room_tells_of_joins_and_leaves() {
+fn a_room_reports_joins_and_leaves() {
     let mut bench = Bench::registered(&["ann", "bob", "cat"]);
     let room: RoomId = "attic".parse().unwrap();
     assert_eq!(bench.say(1, Command::Join(room.clone())), [notify(1, Notice::Joined(vec![]))]);
@@ -84,7 +84,7 @@ fn a_room_tells_of_joins_and_leaves() {
 }
 
 #[test]
-fn a_name_is_refused_while_its_holder_lives_and_taken_over_when_it_does_not() {
+fn a_name_is_refused_while_its_holder_is_alive() {
     let mut bench = Bench::registered(&["ann", "bob"]);
     bench.input(Input::Opened(ConnId(8), Owner(8 % 2)));
     assert_eq!(bench.say(8, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
@@ -102,7 +102,7 @@ fn a_name_is_refused_while_its_holder_lives_and_taken_over_when_it_does_not() {
 }
 
 #[test]
-fn an_id_of_a_token_is_entered_with_by_its_bearer_alone_and_taken_over_from_the_dead() {
+fn an_id_of_a_token_is_for_its_bearer_and_is_inherited_from_a_dead_holder() {
     let mut bench = Bench::registered(&["ann"]);
     let room: RoomId = "attic".parse().unwrap();
     let enter = |name: &str| Command::Enter(id(name), "attic".parse().unwrap());
@@ -130,7 +130,7 @@ fn an_id_of_a_token_is_entered_with_by_its_bearer_alone_and_taken_over_from_the_
 }
 
 #[test]
-fn one_for_rooms_alone_learns_of_nobody_elsewhere() {
+fn a_connection_limited_to_rooms_sees_nobody_elsewhere() {
     let mut bench = Bench::registered(&["ann", "bob", "cat"]);
     let rooms = Some(["attic".parse().unwrap()].into());
     let granted = bench.input(Input::Granted(ConnId(1), Grant { rooms, ..Grant::default() }));
@@ -201,7 +201,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 #[test]
-fn a_name_that_was_made_for_its_holder_is_not_taken_over() {
+fn an_assigned_name_cannot_be_claimed() {
     let mut bench = Bench::new();
     let room: RoomId = "attic".parse().unwrap();
     bench.input(Input::Opened(ConnId(1), Owner(1)));
@@ -212,7 +212,7 @@ fn a_name_that_was_made_for_its_holder_is_not_taken_over() {
 }
 
 #[test]
-fn an_answer_that_may_be_under_way_is_waited_for() {
+fn a_probe_waits_for_a_late_answer() {
     let mut bench = Bench::registered(&["ann"]);
     bench.input(Input::Opened(ConnId(2), Owner(1)));
     assert_eq!(bench.say(2, Command::Register(id("ann"))), [Output::Probe(ConnId(1))]);
@@ -227,7 +227,7 @@ fn an_answer_that_may_be_under_way_is_waited_for() {
     assert!(!bench.hub.is_probed(ConnId(1)));
 }
 
-/// What a client knows from what it was told alone.
+/// The state of a client according to its notices.
 #[derive(Debug, Default)]
 struct View {
     room: Option<BTreeSet<PeerId>>,
@@ -235,8 +235,8 @@ struct View {
 }
 
 proptest! {
-    /// Any interleaving of messages and disconnects: no ghost, no half-session, and everyone in a
-    /// room is told of every join and leave once, in order.
+    /// Any interleaving of messages and disconnects leaves no ghost and no half-session, and every member of a room is
+    /// notified of every join and leave once, in order.
     #[test]
     fn no_ghosts(steps in prop::collection::vec(step(), 0..120)) {
         let mut bench = Bench::new();
@@ -279,14 +279,14 @@ proptest! {
                     Output::Probe(conn) => prop_assert!(open.contains_key(&conn)),
                     Output::Close(conn, _) => prop_assert!(open.remove(&conn).is_some(), "closed twice"),
                     Output::Notify(conn, notice) => {
-                        let view = open.get_mut(&conn).expect("only the living are told");
+                        let view = open.get_mut(&conn).expect("only open connections are notified");
                         match notice {
                             Notice::Joined(peers) => {
                                 let peers: BTreeSet<PeerId> = peers.into_iter().collect();
                                 prop_assert!(view.room.replace(peers).is_none());
                             }
                             Notice::PeerJoined(peer) => {
-                                prop_assert!(view.room.as_mut().unwrap().insert(peer), "told twice");
+                                prop_assert!(view.room.as_mut().unwrap().insert(peer), "a peer joined twice");
                             }
                             Notice::PeerLeft(peer) => {
                                 prop_assert!(view.room.as_mut().unwrap().remove(&peer), "left twice");
@@ -337,7 +337,7 @@ fn check(hub: &Hub, open: &BTreeMap<ConnId, View>) -> Result<(), TestCaseError> 
             }
             State::Room(room) => {
                 let others: BTreeSet<PeerId> = hub.others(room, *conn).into_iter().collect();
-                prop_assert_eq!(view.room.as_ref(), Some(&others), "what it was told is what is");
+                prop_assert_eq!(view.room.as_ref(), Some(&others), "the notices match the state");
             }
         }
     }

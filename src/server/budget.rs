@@ -1,4 +1,4 @@
-//! Limits how many bytes each sender may queue in one peer's mailbox. Pure.
+//! Limits the bytes that each sender may queue in one peer's mailbox.
 //!
 //! A peer on a slow connection is not dropped for the messages of others: a sender that exceeds the peer's speed has to
 //! wait, or is refused. Half of the space is shared by all senders, up to [`PAIR`] bytes each; the other half is
@@ -27,7 +27,7 @@ const COMMON: usize = MOST / 2;
 pub(super) enum Verdict {
     /// The message fits; its bytes are now counted.
     Fits,
-    /// The sender is in the queue, and asks again later.
+    /// The sender waits for its turn, and asks again later.
     Waits,
     /// The sender was refused before, and more than half of [`PAIR`] of its bytes still wait.
     Refused,
@@ -67,7 +67,7 @@ impl Budget {
         (is_room && is_within(share, bytes)) || self.is_first(share, bytes)
     }
 
-    /// Returns the first sender in the queue that is within its own limit, with its queued bytes and the bytes it wants to
+    /// Returns the first waiting sender that is within its own limit, with its queued bytes and the bytes it wants to
     /// queue.
     fn first(&self) -> Option<(ConnId, usize, usize)> {
         let waiting = self
@@ -120,7 +120,7 @@ impl Budget {
         }
     }
 
-    /// Removes the sender from the line.
+    /// Removes the sender from the waiting senders.
     pub(super) fn leave(&mut self, sender: ConnId) {
         self.waiting.retain(|(other, _)| *other != sender);
     }
@@ -221,7 +221,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any order of sending and receiving, the limits hold, and every sender in the queue gets its turn, in order,
+        /// For any order of sending and receiving, the limits hold, and every waiting sender gets its turn, in order,
         /// once enough was received.
         #[test]
         fn the_bounds_hold_and_every_sender_gets_its_turn(steps in prop::collection::vec(step(), 0..600)) {

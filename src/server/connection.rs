@@ -381,10 +381,10 @@ async fn after(time: Duration) {
     smol::Timer::after(time).await;
 }
 
-/// Closes the connection: sends `disconnect`, then a close frame if `frame` is given, or else the answer to the peer's, then FIN at once
-/// (RFC 6455, 7.1.1: the server closes TCP first). Reads and drops the peer's data for at most `time`: closing a socket
-/// with unread bytes would send a reset, and the peer could lose the close frame. Yields after each read, since a peer
-/// may send without end.
+/// Closes the connection: sends `disconnect`, then a close frame if `frame` is given, or else the answer to the peer's,
+/// then FIN at once (RFC 6455, 7.1.1: the server closes TCP first). Reads and drops the peer's data for at most `time`:
+/// closing a socket with unread bytes would send a reset, and the peer could lose the close frame. Yields after each
+/// read, since a peer may send without end.
 pub(super) fn close<'a>(
     ws: &'a mut WebSocketStream<Io>,
     disconnect: Option<String>,
@@ -423,7 +423,7 @@ mod tests {
 
     use super::*;
 
-    /// A peer that sends empty messages (RFC 6455, 5.2) faster than they are read, and takes everything.
+    /// A peer that sends empty messages (RFC 6455, 5.2) faster than they are read, and accepts everything.
     struct Endless(usize);
 
     impl AsyncRead for Endless {

@@ -16,7 +16,7 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 /// The most owners that are remembered; the longest inactive owner is removed first.
 const OWNERS: usize = 4096;
 
-/// The wrong secrets of each owner of addresses. Pure.
+/// The wrong secrets of each owner of addresses.
 #[derive(Debug, Default)]
 struct Guesses(HashMap<Owner, Guesser>);
 

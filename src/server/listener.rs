@@ -1,4 +1,4 @@
-//! The listening socket: accepts connections, tells TLS from plain HTTP by the first byte, and serves HTTP.
+//! The listening socket: accepts connections, detects TLS by the first byte, and serves HTTP.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};

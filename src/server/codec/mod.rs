@@ -22,12 +22,12 @@ use crate::protocol::{PeerId, socketio};
 pub(in crate::server) enum Codec {
     /// The HELLO/SESSION/ROOM protocol, with or without roomtone's extensions.
     Room { extended: bool },
-    /// ssp.
+    /// ssp, the protocol of pools.
     Ssp(Endpoint),
 }
 
 impl Codec {
-    /// Returns the codec for a request path: ssp, with the endpoint id `id`, on its own paths, else the room protocol.
+    /// Returns the codec for a request path: ssp, with the endpoint id `id`, on its own paths, else the HELLO protocol.
     pub(in crate::server) fn of(path: &str, extended: bool, id: PeerId) -> Self {
         match path.trim_end_matches('/') {
             "/ssp" | socketio::PATH => Self::Ssp(Endpoint::new(id)),
