@@ -54,8 +54,8 @@ impl Trace {
 pub(super) fn words(effect: &Effect) -> &'static str {
     match effect {
         Effect::Open => "the connection is opened",
-        Effect::CreateOffer(..) => "our offer is made",
-        Effect::CreateAnswer(_) => "our answer is made",
+        Effect::CreateOffer { .. } => "our offer is made",
+        Effect::CreateAnswer { .. } => "our answer is made",
         Effect::ApplyLocal(_, SdpKind::Offer, _) => "our offer is applied",
         Effect::ApplyLocal(_, SdpKind::Answer, _) => "our answer is applied",
         Effect::ApplyRemote(_, SdpKind::Offer, _) => "the peer's offer is applied",

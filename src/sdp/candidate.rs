@@ -116,6 +116,17 @@ pub fn preferred(candidate: &str, generation: u32) -> String {
     words.join(" ")
 }
 
+/// Returns a candidate of a transport that the peer gave up, with the lowest priority. libnice makes no pair of lower
+/// priority than the selected one, not even for a check that the peer sends before it names the candidate. The other
+/// foundation makes libnice take the priority for the selected pair too.
+pub fn demoted(candidate: &str) -> String {
+    let mut words: Vec<&str> = candidate.split(' ').collect();
+    if let [foundation, _, _, priority, ..] = &mut words[..] {
+        (*foundation, *priority) = ("candidate:stale", "1");
+    }
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,11 +171,18 @@ mod tests {
         assert_eq!(preferred("nonsense", 3), "nonsense");
     }
 
+    #[test]
+    fn a_candidate_of_an_earlier_transport_keeps_its_address_alone() {
+        let line = demoted("candidate:842163049 1 udp 2130706431 192.0.2.1 9 typ host");
+        assert_eq!(line, "candidate:stale 1 udp 1 192.0.2.1 9 typ host");
+        assert_eq!(demoted("nonsense"), "nonsense");
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_or_refused(text in "(a=)?(candidate:)?([a-z0-9.:]{1,12} ){0,12}\\PC{0,10}") {
             let _ = CandidateLine::parse(&text);
-            let _ = preferred(&text, 1);
+            let _ = (preferred(&text, 1), demoted(&text));
         }
     }
 }

@@ -19,6 +19,7 @@ pub mod payload;
 pub mod reach;
 pub mod setup;
 pub mod source;
+pub mod webrtcbin;
 
 pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
@@ -72,6 +73,20 @@ pub enum SdpError {
     /// No `fingerprint`.
     #[error("the SDP has no DTLS fingerprint")]
     NoFingerprint,
+}
+
+/// Value of the session attribute `tool` (RFC 8866, 6.4) in descriptions of roomtone.
+const TOOL: &str = "roomtone";
+
+/// Names roomtone as the author of a description.
+pub fn sign(sdp: &mut Sdp) {
+    sdp.set_attribute("tool", TOOL);
+}
+
+/// Returns whether a description names roomtone as its author. Its page and its native client replace their connection
+/// when the peer does; other peers may keep their DTLS connection for the whole call.
+pub fn is_of_roomtone(sdp: &Sdp) -> bool {
+    sdp.attribute("tool") == Some(TOOL)
 }
 
 /// One line, `x=value`.

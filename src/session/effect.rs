@@ -12,10 +12,22 @@ pub struct EffectId(pub u64);
 pub enum Effect {
     /// Begin with a fresh connection, in place of the one before.
     Open,
-    /// Creates an offer with at least the m-lines of these kinds, which the peer already has.
-    CreateOffer(EffectId, Vec<Kind>),
-    /// Make an answer to the offer applied last.
-    CreateAnswer(EffectId),
+    /// Creates an offer.
+    CreateOffer {
+        /// Identifies the result.
+        id: EffectId,
+        /// Kinds of m-lines that the peer already has: the offer has at least one of each.
+        kinds: Vec<Kind>,
+        /// Whether the offer has new ICE credentials (RFC 8445, 9).
+        restarts_ice: bool,
+    },
+    /// Creates an answer to the offer applied last.
+    CreateAnswer {
+        /// Identifies the result.
+        id: EffectId,
+        /// Whether the answer has new ICE credentials, because the offer has.
+        restarts_ice: bool,
+    },
     /// Take this as the local description.
     ApplyLocal(EffectId, SdpKind, String),
     /// Take this as the remote description.

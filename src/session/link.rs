@@ -18,6 +18,13 @@ pub const CONNECT: Duration = Duration::from_secs(20);
 /// How long a peer that need not offer has to do so, until we do.
 pub const TURN: Duration = Duration::from_secs(1);
 
+/// Time in which a peer has to answer an offer that restarts ICE and media has to come again, until a fresh connection is
+/// tried.
+pub const RESTART: Duration = Duration::from_secs(5);
+/// The same from the answer of a peer that restarted its ICE: it would not get over a fresh connection if it keeps its
+/// DTLS connection, and the network may need time.
+pub const RESTARTED: Duration = Duration::from_secs(10);
+
 /// What is told of the junk of one peer: so much at once, and so much a second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
@@ -145,6 +152,8 @@ enum Wait {
     Turn,
     /// ICE and DTLS.
     Path,
+    /// Media, after an ICE restart on the connection that stands.
+    Media,
 }
 
 /// The machine of one link.
@@ -155,6 +164,12 @@ pub struct Link {
     tried: Tried,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
+    /// When our side last restarted ICE.
+    restarted: Option<Instant>,
+    /// Whether ICE restarted on the connection that stands, over which media may come again.
+    revives: bool,
+    /// Whether the local network changed and nothing was heard of the peer since: the sockets may be gone.
+    has_moved: bool,
     /// An offer of ours is due after the peer's first.
     owes: bool,
     /// What is told of the peer's junk, which it may send without end.
@@ -174,6 +189,9 @@ impl Link {
             ring,
             tried: Tried::default(),
             waiting: None,
+            restarted: None,
+            revives: false,
+            has_moved: false,
             owes: false,
             warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
             left_out: false,
@@ -259,20 +277,27 @@ impl Link {
             }
             Input::Connection(ConnectionState::Connected) => {
                 self.negotiation.handle_connected(now);
-                if !self.watch.is_up() {
-                    self.watch.connected();
-                    self.waiting = None;
-                    self.outputs.push_back(Output::Connected);
-                }
+                self.connected();
             }
+            // The path before an ICE restart may fail after it.
+            Input::Connection(ConnectionState::Failed) if matches!(self.waiting, Some((_, Wait::Media))) => {}
             Input::Connection(ConnectionState::Failed) if self.watch.was_connected() => self.broken(now),
             Input::Connection(ConnectionState::Failed) => self.no_path(),
             Input::Connection(ConnectionState::Forged) => self.end(EndReason::Forged),
             Input::Connection(ConnectionState::Closed) => self.end(EndReason::PeerHungUp),
-            Input::Heard(media) => self.watch.heard(now, media),
-            Input::NetworkChanged => self.watch.network_changed(now),
+            Input::Heard(media) => {
+                self.has_moved = false;
+                if std::mem::take(&mut self.revives) {
+                    self.connected();
+                }
+                self.watch.heard(now, media);
+            }
+            Input::NetworkChanged => {
+                self.has_moved = true;
+                self.watch.network_changed(now);
+            }
             // The peer's first offer may be enough: it is waited for.
-            Input::Negotiate if self.waiting.is_some_and(|(_, wait)| wait != Wait::Path) => self.owes = true,
+            Input::Negotiate if matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) => self.owes = true,
             Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew if !self.watch.is_reachable() => {
                 self.warn_ours("a new path takes the server, which is gone for now");
@@ -305,6 +330,10 @@ impl Link {
                 self.negotiation.request_offer(now);
             }
             Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
+            Some((at, Wait::Media)) if at <= now => {
+                self.waiting = None;
+                self.negotiation.renew(now);
+            }
             Some((at, Wait::Path)) if at <= now => self.no_path(),
             Some(_) | None => {}
         }
@@ -330,10 +359,24 @@ impl Link {
         }
     }
 
-    /// Makes a new path: webrtcbin cannot restart its ICE, so all begins anew.
+    fn connected(&mut self) {
+        if !self.watch.is_up() {
+            self.watch.connected();
+            self.waiting = None;
+            self.outputs.push_back(Output::Connected);
+        }
+    }
+
+    /// Makes a new path: by an ICE restart, which keeps the connection, or else over a fresh connection.
     fn mend(&mut self, now: Instant) {
         self.watch.mending();
-        self.negotiation.renew(now);
+        let is_again = self.restarted.is_some_and(|at| now < at + RESTARTED);
+        if !is_again && !self.has_moved && self.negotiation.restart_ice(now) {
+            self.restarted = Some(now);
+            self.waiting = Some((now + RESTART, Wait::Media));
+        } else {
+            self.negotiation.renew(now);
+        }
     }
 
     /// A description that was no use leaves us where we were: still waiting for one.
@@ -354,9 +397,21 @@ impl Link {
                 self.negotiation.request_offer(now);
             }
             match output {
-                negotiation::Output::Effect(effect) => self.outputs.push_back(Output::Effect(effect)),
+                negotiation::Output::Effect(effect) => {
+                    if effect == Effect::Open {
+                        (self.revives, self.has_moved) = (false, false);
+                    }
+                    self.outputs.push_back(Output::Effect(effect));
+                }
                 negotiation::Output::Send(message) => self.outputs.push_back(Output::Send(message)),
                 negotiation::Output::Negotiated if self.watch.is_up() => {}
+                negotiation::Output::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
+                negotiation::Output::IceRestarted if self.watch.is_broken() => {
+                    self.watch.mending();
+                    self.revives = true;
+                    self.waiting = Some((now + RESTARTED, Wait::Media));
+                }
+                negotiation::Output::IceRestarted => {}
                 negotiation::Output::Restarted => {
                     if self.watch.was_connected() {
                         self.broken(now);

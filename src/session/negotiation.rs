@@ -41,6 +41,8 @@ pub enum Output {
     Negotiated,
     /// The peer began anew, over another transport: so did we.
     Restarted,
+    /// Both sides have new ICE credentials on the connection that stands.
+    IceRestarted,
     /// Something of the peer was not taken; the negotiation goes on.
     Warning(String),
     /// The end: the peer's answer takes nothing, for this reason.
@@ -58,6 +60,8 @@ pub struct Negotiation {
     next_id: u64,
     /// An offer of ours is owed as soon as the state is stable.
     offer_owed: bool,
+    /// Whether the next offer of ours restarts ICE on the connection that stands.
+    restart_owed: bool,
     /// When to offer what the peer's offer left out.
     complete_at: Option<Instant>,
     inbox: VecDeque<PeerMessage>,
@@ -83,6 +87,8 @@ pub struct Negotiation {
     ours: Vec<(u32, String)>,
     /// User fragment and candidates of the peer's current transport, for a fresh connection to the same transport.
     theirs: (Option<String>, Vec<Candidate>),
+    /// Candidates of the peer that the connection has.
+    added: Vec<(u32, String)>,
     /// Number of the peer's ICE restarts since the connection was opened.
     generation: u32,
     /// Whether the offer that is being answered restarts the peer's ICE.
@@ -105,6 +111,7 @@ impl Negotiation {
             deadline: None,
             next_id: 0,
             offer_owed: false,
+            restart_owed: false,
             complete_at: None,
             inbox: VecDeque::new(),
             remote: None,
@@ -119,6 +126,7 @@ impl Negotiation {
             filter,
             ours: Vec::new(),
             theirs: (None, Vec::new()),
+            added: Vec::new(),
             generation: 0,
             restarts_ice: false,
             offers: Bucket::new(OFFERS.0, OFFERS.1),
@@ -188,6 +196,20 @@ impl Negotiation {
         self.proceed(now);
     }
 
+    /// Restarts ICE on the connection that stands, with an offer of ours that has new credentials; DTLS, media and data
+    /// channels stay as they are. Returns false, and does nothing, if this is not the way to a new path: before the
+    /// connection stood, during another exchange, or with a peer that runs roomtone, which takes a fresh connection.
+    pub fn restart_ice(&mut self, now: Instant) -> bool {
+        let stands = self.connected && self.is_established() && self.state == State::Stable;
+        let is_ours = self.remote.as_ref().is_some_and(|remote| sdp::is_of_roomtone(&remote.sdp));
+        if !stands || is_ours {
+            return false;
+        }
+        self.restart_owed = true;
+        self.request_offer(now);
+        true
+    }
+
     /// Begins anew over a fresh connection, with an offer of ours.
     pub fn renew(&mut self, now: Instant) {
         self.reopen(now);
@@ -234,11 +256,13 @@ impl Negotiation {
                 let step = state.step().unwrap_or("a description");
                 self.fail(step, reason);
             }
-            (EffectResult::Created(sdp), State::CreatingOffer(_)) if waited_for => self.offer(now, sdp),
+            (EffectResult::Created(sdp), State::CreatingOffer(_, restarts_ice)) if waited_for => {
+                self.offer(now, sdp, restarts_ice);
+            }
             (EffectResult::Created(sdp), State::CreatingAnswer(_)) if waited_for => self.answer(now, sdp),
             (EffectResult::Applied, State::ApplyingOffer(_)) if waited_for => {
                 let id = self.id();
-                self.effect(Effect::CreateAnswer(id));
+                self.effect(Effect::CreateAnswer { id, restarts_ice: self.restarts_ice });
                 self.enter(now, State::CreatingAnswer(id));
             }
             (EffectResult::Applied, State::ApplyingAnswer(_) | State::ApplyingLocal(_)) if waited_for => {
@@ -278,7 +302,7 @@ impl Negotiation {
             match self.inbox.pop_front() {
                 Some(PeerMessage::Description(description)) => self.description(now, description),
                 Some(PeerMessage::Candidate(candidate)) => {
-                    if self.remote.is_none() && !self.ignoring {
+                    if self.is_early(&candidate) {
                         // Candidates before the description wait for it, behind what came after them.
                         if !self.inbox.iter().any(|m| matches!(m, PeerMessage::Description(_))) {
                             self.inbox.push_front(PeerMessage::Candidate(candidate));
@@ -300,15 +324,23 @@ impl Negotiation {
         }
     }
 
-    fn begin_offer(&mut self, now: Instant) {
-        self.offer_owed = false;
-        self.complete_at = None;
-        let id = self.id();
-        self.effect(Effect::CreateOffer(id, self.layout.awaited()));
-        self.enter(now, State::CreatingOffer(id));
+    /// Returns whether a candidate belongs to a description that has not arrived.
+    fn is_early(&self, candidate: &Candidate) -> bool {
+        let Some(remote) = &self.remote else { return !self.ignoring };
+        let is_other = candidate.ufrag.is_some() && candidate.ufrag.as_deref() != remote.sdp.ufrag();
+        matches!(self.state, State::Offered { restarts_ice: true, .. }) && is_other
     }
 
-    fn offer(&mut self, now: Instant, sdp: String) {
+    fn begin_offer(&mut self, now: Instant) {
+        self.offer_owed = false;
+        let restarts_ice = std::mem::take(&mut self.restart_owed);
+        self.complete_at = None;
+        let id = self.id();
+        self.effect(Effect::CreateOffer { id, kinds: self.layout.awaited(), restarts_ice });
+        self.enter(now, State::CreatingOffer(id, restarts_ice));
+    }
+
+    fn offer(&mut self, now: Instant, sdp: String, restarts_ice: bool) {
         let mut parsed = match Sdp::parse(&sdp) {
             Ok(parsed) => parsed,
             Err(error) => return self.fail("our offer to be made", error.to_string()),
@@ -319,7 +351,8 @@ impl Negotiation {
         }
         Setup::leave_open(&mut parsed);
         let sdp = parsed.to_string();
-        let (layout, told) = self.layout.tell_offer(&parsed);
+        let (layout, mut told) = self.layout.tell_offer(&parsed);
+        sdp::sign(&mut told);
         // The first offer can be answered by a fresh start, so it need not wait to be applied.
         let deferred = self.terms.polite && self.is_established();
         self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: told.to_string() }));
@@ -327,7 +360,11 @@ impl Negotiation {
             let id = self.id();
             self.effect(Effect::ApplyLocal(id, SdpKind::Offer, sdp.clone()));
         }
-        self.enter(now, State::Offered { sdp, deferred, layout });
+        self.enter(now, State::Offered { sdp, deferred, layout, restarts_ice });
+        if restarts_ice {
+            self.demote_candidates();
+            self.repeat_candidates();
+        }
     }
 
     fn answer(&mut self, now: Instant, sdp: String) {
@@ -345,13 +382,13 @@ impl Negotiation {
                 if let Some(remote) = &self.remote {
                     direction::narrow_answer(&mut answer, &remote.flows);
                 }
-                let told = self.layout.tell_answer(&answer).to_string();
-                self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: told }));
-                // A peer that restarts ICE forgets our candidates (RFC 8445, 9). Ours stay valid, and are sent again.
+                let mut told = self.layout.tell_answer(&answer);
+                sdp::sign(&mut told);
+                let sdp_told = told.to_string();
+                self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: sdp_told }));
                 if std::mem::take(&mut self.restarts_ice) {
-                    for (mline, candidate) in self.ours.clone() {
-                        self.tell_candidate(mline, candidate);
-                    }
+                    self.repeat_candidates();
+                    self.outputs.push_back(Output::IceRestarted);
                 }
                 let id = self.id();
                 self.effect(Effect::ApplyLocal(id, SdpKind::Answer, sdp));
@@ -411,6 +448,9 @@ impl Negotiation {
                 // connection to forget it.
                 let again = matches!(state, State::Offered { deferred: true, .. });
                 self.offer_owed |= again;
+                // If the peer's offer restarts ICE, the answer gives our side new credentials too.
+                self.restart_owed = matches!(state, State::Offered { deferred: true, restarts_ice: true, .. })
+                    && self.is_of_standing_transport(&sdp);
                 let begins = matches!(state, State::Offered { deferred: false, .. });
                 let is_other = self.is_of_another_transport(&sdp);
                 if begins || is_other {
@@ -423,7 +463,14 @@ impl Negotiation {
                 self.gave_way = again;
                 self.take_offer(now, sdp);
             }
-            (SdpKind::Answer, State::Offered { sdp: offer, deferred, layout }) => {
+            // The peer did not restart ICE, or replaced its connection: a fresh one of ours can meet it.
+            (SdpKind::Answer, State::Offered { restarts_ice: true, .. })
+                if self.is_of_another_peer(&sdp) || self.is_of_standing_transport(&sdp) =>
+            {
+                self.outputs.push_back(Output::Restarted);
+                self.renew(now);
+            }
+            (SdpKind::Answer, State::Offered { sdp: offer, deferred, layout, restarts_ice }) => {
                 let shown = Sdp::parse(&offer).and_then(|ours| Ok((layout.show_answer(&sdp, &ours)?, ours)));
                 let (mut shown, ours) = match shown {
                     Ok(shown) => shown,
@@ -436,6 +483,10 @@ impl Negotiation {
                 self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
                 direction::widen_answer(&mut shown.sdp, &ours);
                 self.local = Some(ours);
+                self.count_generation(&shown.sdp);
+                if restarts_ice {
+                    self.outputs.push_back(Output::IceRestarted);
+                }
                 self.prefer(&mut shown.sdp);
                 let remote = self.take(shown);
                 if deferred {
@@ -485,6 +536,11 @@ impl Negotiation {
         })
     }
 
+    /// Returns whether a description has the ICE credentials of the peer's current one.
+    fn is_of_standing_transport(&self, sdp: &Sdp) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.sdp.ufrag() == sdp.ufrag())
+    }
+
     /// Another certificate is that of one who began anew.
     fn is_of_another_peer(&self, sdp: &Sdp) -> bool {
         let before = self.remote.as_ref().map(|remote| &remote.sdp);
@@ -516,11 +572,9 @@ impl Negotiation {
         if let Some(role) = self.role {
             role.opposite().write(&mut shown.sdp);
         }
-        let before = self.remote.as_ref().map(|remote| remote.sdp.ufrag());
-        self.restarts_ice = before.is_some_and(|before| before != shown.sdp.ufrag());
+        self.restarts_ice = self.count_generation(&shown.sdp);
         if self.restarts_ice {
-            self.generation = self.generation.saturating_add(1);
-            self.candidates = 0;
+            self.demote_candidates();
         }
         self.prefer(&mut shown.sdp);
         let remote = self.take(shown);
@@ -565,8 +619,10 @@ impl Negotiation {
         self.passed_over = None;
         self.candidates = 0;
         self.ours.clear();
+        self.added.clear();
         self.generation = 0;
         self.restarts_ice = false;
+        self.restart_owed = false;
         self.connected = false;
         self.effect(Effect::Open);
     }

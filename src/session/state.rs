@@ -7,13 +7,16 @@ use crate::sdp::Layout;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum State {
     Stable,
-    CreatingOffer(EffectId),
+    /// An offer is being made; whether it restarts ICE on the connection that stands.
+    CreatingOffer(EffectId, bool),
     /// Our offer is with the peer; deferred: not yet applied on our side.
     Offered {
         sdp: String,
         deferred: bool,
         /// Mapping of the m-lines once the offer is answered.
         layout: Layout,
+        /// Whether the offer restarts ICE on the connection that stands.
+        restarts_ice: bool,
     },
     ApplyingAnswer(EffectId),
     ApplyingOffer(EffectId),
@@ -26,7 +29,7 @@ impl State {
     /// The effect whose end is waited for.
     pub(super) fn effect(&self) -> Option<EffectId> {
         match self {
-            Self::CreatingOffer(id)
+            Self::CreatingOffer(id, _)
             | Self::ApplyingAnswer(id)
             | Self::ApplyingOffer(id)
             | Self::CreatingAnswer(id)
@@ -39,7 +42,7 @@ impl State {
     pub(super) fn step(&self) -> Option<&'static str> {
         match self {
             Self::Stable | Self::Ended => None,
-            Self::CreatingOffer(_) => Some("our offer to be made"),
+            Self::CreatingOffer(..) => Some("our offer to be made"),
             Self::Offered { .. } => Some("the peer's answer"),
             Self::ApplyingAnswer(_) => Some("the peer's answer to be applied"),
             Self::ApplyingOffer(_) => Some("the peer's offer to be applied"),

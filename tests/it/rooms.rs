@@ -40,8 +40,8 @@ impl Connection {
                 *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
                 return None;
             }
-            Effect::CreateOffer(id, _) => (*id, EffectResult::Created(sdp)),
-            Effect::CreateAnswer(id) => (*id, EffectResult::Created(sdp.replace("actpass", "active"))),
+            Effect::CreateOffer { id, .. } => (*id, EffectResult::Created(sdp)),
+            Effect::CreateAnswer { id, .. } => (*id, EffectResult::Created(sdp.replace("actpass", "active"))),
             Effect::ApplyLocal(id, kind, _) => {
                 self.pending = *kind == SdpKind::Offer;
                 self.local = Some(*kind);

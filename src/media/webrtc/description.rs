@@ -7,6 +7,7 @@ use super::events::PeerEvent;
 use super::peer::Peer;
 use super::state::{lock, report_of_peer};
 use super::{channels, transceivers};
+use crate::base::random::secret_id;
 use crate::media::gst::error::MediaError;
 use crate::media::receive::track;
 use crate::media::send::stream::Stream;
@@ -14,11 +15,12 @@ use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
+use crate::sdp::webrtcbin::Credentials;
 use crate::sdp::{Codec, Kind, Sdp, direction};
 use crate::session::{EffectResult, Remote};
 
 impl Peer {
-    pub(super) async fn create(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
+    pub(super) async fn create(&self, kind: SdpKind, restarts_ice: bool) -> Result<EffectResult, MediaError> {
         let (promise, reply) = gst::Promise::new_future();
         let signal = match kind {
             SdpKind::Offer => "create-offer",
@@ -29,6 +31,15 @@ impl Peer {
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
         let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
+        let credentials =
+            if restarts_ice { Some(fresh_credentials()?) } else { lock(&self.state).credentials.clone() };
+        let text = match credentials {
+            Some(credentials) => credentials.write_into(&text).map_err(|error| {
+                MediaError::WebRtc(format!("webrtcbin made a description that cannot be read: {error}"))
+            })?,
+            None => text,
+        };
         let text =
             direction::silence(&self.certificate.name_in(&text), &self.mlines(|sender| sender.is_idle()));
         tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
@@ -86,6 +97,7 @@ impl Peer {
     pub(super) async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
         let sdp = direction::unsilence(sdp, &self.mlines(|_| true));
         self.apply("set-local-description", kind, &sdp).await?;
+        lock(&self.state).credentials = Sdp::parse(&sdp).ok().and_then(|sdp| Credentials::of(&sdp));
         self.send_what_is_wanted();
         self.watch_dtls();
         Ok(EffectResult::Applied)
@@ -167,6 +179,11 @@ impl Peer {
             sender.flow(connected);
         }
     }
+}
+
+fn fresh_credentials() -> Result<Credentials, MediaError> {
+    let fresh = || secret_id().map_err(|error| MediaError::WebRtc(error.to_string()));
+    Ok(Credentials { ufrag: fresh()?, password: fresh()? })
 }
 
 fn text_summary(sdp: &str) -> String {

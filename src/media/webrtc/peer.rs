@@ -107,14 +107,16 @@ impl Peer {
         };
         match effect {
             Effect::Open => None,
-            Effect::CreateOffer(id, kinds) => {
+            Effect::CreateOffer { id, kinds, restarts_ice } => {
                 let made = match self.prepare_offer(&kinds) {
-                    Ok(()) => self.create(SdpKind::Offer).await,
+                    Ok(()) => self.create(SdpKind::Offer, restarts_ice).await,
                     Err(error) => Err(error),
                 };
                 Some((id, result(made)))
             }
-            Effect::CreateAnswer(id) => Some((id, result(self.create(SdpKind::Answer).await))),
+            Effect::CreateAnswer { id, restarts_ice } => {
+                Some((id, result(self.create(SdpKind::Answer, restarts_ice).await)))
+            }
             Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
             Effect::ApplyRemote(id, kind, remote) => {
                 Some((id, result(self.apply_remote(kind, &remote).await)))

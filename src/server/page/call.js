@@ -180,10 +180,16 @@ export class Call extends EventTarget {
     this.#makingOffer = true;
     try {
       await this.pc.setLocalDescription();
-      this.signal({ sdp: this.pc.localDescription });
+      this.#signalDescription();
     } finally {
       this.#makingOffer = false;
     }
+  }
+
+  // Sends our description, which names roomtone as its author: this page replaces its connection when the peer does.
+  #signalDescription() {
+    const { type, sdp } = this.pc.localDescription;
+    this.signal({ sdp: { type, sdp: sdp.replace(/^t=.*\r\n/m, "$&a=tool:roomtone\r\n") } });
   }
 
   async description(description) {
@@ -207,7 +213,7 @@ export class Call extends EventTarget {
     if (description.type === "offer") {
       await this.#attach();
       await pc.setLocalDescription();
-      this.signal({ sdp: pc.localDescription });
+      this.#signalDescription();
     }
   }
 

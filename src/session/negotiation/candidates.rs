@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{MAX_CANDIDATES, Negotiation, State};
 use crate::protocol::{Candidate, PeerMessage};
-use crate::sdp::{self, CandidateLine, Sdp};
+use crate::sdp::{self, CandidateLine, Sdp, Section};
 use crate::session::effect::Effect;
 
 impl Negotiation {
@@ -14,6 +14,43 @@ impl Negotiation {
             self.ours.push((mline, candidate.clone()));
         }
         self.tell_candidate(mline, candidate);
+    }
+
+    /// Sends our candidates once more after an ICE restart, in which the peer forgets them (RFC 8445, 9). They stay
+    /// valid, because libnice keeps its sockets.
+    pub(super) fn repeat_candidates(&mut self) {
+        for (mline, candidate) in self.ours.clone() {
+            self.tell_candidate(mline, candidate);
+        }
+    }
+
+    fn add_candidate(&mut self, mline: u32, candidate: String) {
+        self.added.push((mline, candidate.clone()));
+        self.effect(Effect::AddCandidate(mline, candidate));
+    }
+
+    /// Gives the candidates of the peer's transport up to now the lowest priority, so that each path to its next one is
+    /// better.
+    pub(super) fn demote_candidates(&mut self) {
+        let described = self.remote.iter().flat_map(|remote| remote.sdp.media.first());
+        let described = described.flat_map(|media| media.attributes("candidate"));
+        let mut all: Vec<_> = described.map(|value| (0, format!("candidate:{value}"))).collect();
+        all.append(&mut self.added);
+        for (mline, candidate) in all {
+            self.effect(Effect::AddCandidate(mline, sdp::candidate::demoted(&candidate)));
+        }
+    }
+
+    /// Counts an ICE restart of the peer, if this description of the connection that stands is one; returns whether it
+    /// is.
+    pub(super) fn count_generation(&mut self, theirs: &Sdp) -> bool {
+        let before = self.remote.as_ref().map(|remote| remote.sdp.ufrag());
+        let restarts = before.is_some_and(|before| before != theirs.ufrag());
+        if restarts {
+            self.generation = self.generation.saturating_add(1);
+            self.candidates = 0;
+        }
+        restarts
     }
 
     pub(super) fn tell_candidate(&mut self, mline: u32, candidate: String) {
@@ -69,12 +106,12 @@ impl Negotiation {
         match (line, mline) {
             (Err(sdp::CandidateError::Mdns), Some(mline)) if self.terms.mdns => {
                 let candidate = sdp::candidate::preferred(&candidate.candidate, self.generation);
-                self.effect(Effect::AddCandidate(mline, candidate));
+                self.add_candidate(mline, candidate);
             }
             (Ok(line), Some(mline)) => {
                 if self.filter.takes(now, &line) {
                     let candidate = sdp::candidate::preferred(&line.text, self.generation);
-                    self.effect(Effect::AddCandidate(mline, candidate));
+                    self.add_candidate(mline, candidate);
                 }
             }
             (Ok(_), None) => self.warn("a candidate for an m-line that is not there"),

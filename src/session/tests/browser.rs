@@ -7,26 +7,28 @@ use crate::session::negotiation::{Negotiation, Output};
 
 /// Behaviour of a page.
 #[derive(Debug, Clone)]
-struct Page {
-    polite: bool,
+pub(super) struct Page {
+    pub(super) polite: bool,
     /// Whether the page does not know roomtone: it keeps its `RTCPeerConnection` when our side starts another
     /// transport.
-    keeps: bool,
+    pub(super) keeps: bool,
+    /// Whether it keeps its DTLS connection for the life of the `RTCPeerConnection`, as Firefox and Pion do.
+    pub(super) keeps_dtls: bool,
     /// Kinds that the page sends, in the order of its m-lines, and how many of them its first offer has.
-    brings: Vec<&'static str>,
-    first: usize,
+    pub(super) brings: Vec<&'static str>,
+    pub(super) first: usize,
 }
 
 /// An `RTCPeerConnection` and the page around it.
 #[derive(Debug)]
-struct Browser {
+pub(super) struct Browser {
     page: Page,
     /// Kinds and mids of the m-lines that were agreed on, and of an offer that is in flight. Order and mids stay in
     /// every later description (RFC 8829, 5.2.2 and 5.10).
     lines: Vec<(String, String)>,
     offered: Vec<(String, String)>,
     mids: usize,
-    signalling: Signalling,
+    pub(super) signalling: Signalling,
     making_offer: bool,
     ignoring: bool,
     needs_negotiation: bool,
@@ -38,19 +40,21 @@ struct Browser {
     /// What was agreed, by their marks: our description and the peer's.
     agreed: Option<(usize, usize)>,
     /// The peer's transport.
-    theirs: Option<String>,
+    pub(super) theirs: Option<String>,
     certificate_of_peer: Option<String>,
     /// ICE and DTLS are through.
-    connected: bool,
+    pub(super) connected: bool,
+    /// The peer began a DTLS connection that this side refuses.
+    pub(super) failed: bool,
     candidates: Vec<Candidate>,
     waiting: Vec<Candidate>,
     /// The candidates of each transport.
     sent: Vec<(usize, String)>,
-    outbox: VecDeque<PeerMessage>,
+    pub(super) outbox: VecDeque<PeerMessage>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Signalling {
+pub(super) enum Signalling {
     Stable,
     /// The offer's mark, and the transport that stands if it is rolled back.
     HaveLocalOffer(usize, usize),
@@ -65,7 +69,7 @@ fn value(sdp: &str, name: &str) -> String {
 }
 
 impl Browser {
-    fn new(page: Page) -> Self {
+    pub(super) fn new(page: Page) -> Self {
         Self {
             page,
             lines: vec![],
@@ -83,6 +87,7 @@ impl Browser {
             theirs: None,
             certificate_of_peer: None,
             connected: false,
+            failed: false,
             candidates: vec![],
             waiting: vec![],
             sent: vec![],
@@ -90,7 +95,7 @@ impl Browser {
         }
     }
 
-    fn ufrag(&self) -> String {
+    pub(super) fn ufrag(&self) -> String {
         format!("web{}", self.generation)
     }
 
@@ -118,12 +123,13 @@ impl Browser {
         let sdp = described(lines, setup, self.descriptions)
             .replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()))
             .replace("sha-256 AA", &format!("sha-256 B{}", self.certificate));
+        let sdp = if self.page.keeps { sdp } else { sdp.replace("t=0 0", "t=0 0\r\na=tool:roomtone") };
         self.outbox.push_back(PeerMessage::Description(Description { kind, sdp }));
         self.descriptions
     }
 
     /// `negotiationneeded`: `setLocalDescription()` begins, and takes its time.
-    fn want_offer(&mut self) {
+    pub(super) fn want_offer(&mut self) {
         if self.making_offer || self.signalling != Signalling::Stable {
             self.needs_negotiation = true;
         } else {
@@ -132,7 +138,7 @@ impl Browser {
     }
 
     /// `setLocalDescription()` comes to its end.
-    fn work(&mut self, restarts_ice: bool) -> bool {
+    pub(super) fn work(&mut self, restarts_ice: bool) -> bool {
         if !std::mem::replace(&mut self.making_offer, false) {
             return false;
         }
@@ -173,7 +179,7 @@ impl Browser {
         }
     }
 
-    fn hear(&mut self, message: PeerMessage) {
+    pub(super) fn hear(&mut self, message: PeerMessage) {
         match message {
             PeerMessage::Description(Description { kind, sdp }) => self.description(kind, &sdp),
             PeerMessage::Candidate(candidate) if self.theirs.is_some() => self.add(candidate),
@@ -190,7 +196,8 @@ impl Browser {
             return;
         }
         let of = candidate.candidate.split(' ').nth(5).unwrap().parse::<usize>().unwrap() - FIRST_PORT;
-        assert_eq!(self.theirs, Some(format!("ufrag{of}")), "a candidate of another transport");
+        let connection = self.theirs.as_ref().unwrap().split('.').next();
+        assert_eq!(connection, Some(&*format!("ufrag{of}")), "a candidate of another transport");
         self.candidates.push(candidate);
     }
 
@@ -253,6 +260,7 @@ impl Browser {
         // another transport begins a new DTLS connection (RFC 8842, 5.5).
         let is_same = self.certificate_of_peer.as_ref() == Some(&certificate);
         assert!(!self.connected || is_same || self.theirs.as_ref() != Some(&theirs));
+        self.failed |= self.page.keeps_dtls && self.connected && !is_same;
         self.connected &= is_same;
         if self.theirs.as_ref() != Some(&theirs) {
             self.candidates.clear();
@@ -313,7 +321,7 @@ impl Native {
                     }
                     self.outbox.push_back(message);
                 }
-                Output::Negotiated | Output::Restarted | Output::Warning(_) => {}
+                Output::Negotiated | Output::Restarted | Output::IceRestarted | Output::Warning(_) => {}
                 Output::Declined(reason) | Output::Failed(_, reason) => self.failed = Some(reason),
             }
         }
@@ -337,6 +345,8 @@ enum Step {
     /// The browser's work is done; whether it restarts its ICE.
     Work(bool),
     NativeOffers,
+    /// The native restarts ICE, if it can.
+    NativeRestarts,
     BrowserOffers,
     NativeGathers,
     BrowserGathers,
@@ -377,6 +387,7 @@ impl Pair {
                 native.negotiation.request_offer(*now);
                 true
             }
+            Step::NativeRestarts => native.negotiation.restart_ice(*now),
             Step::BrowserOffers => {
                 browser.want_offer();
                 true
@@ -514,7 +525,7 @@ proptest! {
         steps in prop::collection::vec(prop_oneof![
             6 => Just(Step::Result), 6 => Just(Step::ToNative), 6 => Just(Step::ToBrowser),
             4 => Just(Step::Work(false)), 1 => Just(Step::Work(true)),
-            1 => Just(Step::NativeOffers), 1 => Just(Step::BrowserOffers),
+            1 => Just(Step::NativeOffers), 1 => Just(Step::NativeRestarts), 1 => Just(Step::BrowserOffers),
             2 => Just(Step::NativeGathers), 2 => Just(Step::BrowserGathers), 1 => Just(Step::Twice),
             1 => any::<bool>().prop_map(Step::Lost),
         ], 0..80)
@@ -528,6 +539,7 @@ fn pages() -> impl Strategy<Value = Page> {
     (any::<bool>(), any::<bool>(), brings, 1..4_usize).prop_map(|(polite, keeps, brings, first)| Page {
         polite,
         keeps,
+        keeps_dtls: false,
         brings,
         first,
     })
@@ -540,6 +552,6 @@ fn an_offer_that_came_to_who_began_anew_is_told_from_the_next() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};
     let stands = [NativeOffers, Result, ToBrowser, ToNative, Result, Result];
     let begins_anew = [Lost(false), Work(false), NativeOffers, ToNative, NativeOffers, Result];
-    let page = Page { polite: true, keeps: false, brings: vec!["video"], first: 1 };
+    let page = Page { polite: true, keeps: false, keeps_dtls: false, brings: vec!["video"], first: 1 };
     agree(false, true, &page, &[stands, begins_anew].concat()).unwrap();
 }

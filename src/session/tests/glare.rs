@@ -32,7 +32,7 @@ impl Side {
                 }
                 Output::Send(message) => self.out.push_back(message),
                 Output::Restarted => self.restarted += 1,
-                Output::Negotiated => {}
+                Output::Negotiated | Output::IceRestarted => {}
                 Output::Warning(text) | Output::Declined(text) => panic!("{text}"),
                 Output::Failed(step, why) => panic!("{step}: {why}"),
             }

@@ -4,6 +4,7 @@ mod admission;
 mod browser;
 mod glare;
 mod path;
+mod restart;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ struct Connection {
     offers: usize,
     /// The user fragment of the peer's description.
     theirs: String,
+    /// Number of descriptions with new ICE credentials, and the user fragment that was applied last.
+    restarts: usize,
+    applied: Option<String>,
 }
 
 fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
@@ -71,11 +75,11 @@ fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
 impl Connection {
     /// Each connection has ICE credentials of its own.
     fn sdp(&self, setup: &str, mark: usize) -> String {
-        self.describe(&self.lines, setup, mark)
+        self.describe(&self.lines, setup, mark, &self.ufrag())
     }
 
-    fn describe(&self, lines: &[(String, String)], setup: &str, mark: usize) -> String {
-        let sdp = described(lines, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag()));
+    fn describe(&self, lines: &[(String, String)], setup: &str, mark: usize, ufrag: &str) -> String {
+        let sdp = described(lines, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{ufrag}"));
         sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
     }
 
@@ -105,7 +109,17 @@ impl Connection {
     }
 
     fn ufrag(&self) -> String {
-        format!("ufrag{}", self.opened)
+        self.applied.clone().unwrap_or_else(|| format!("ufrag{}", self.opened))
+    }
+
+    /// Returns the user fragment of the next description.
+    fn next_ufrag(&mut self, restarts_ice: bool) -> String {
+        if !restarts_ice {
+            return self.ufrag();
+        }
+        assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
+        self.restarts += 1;
+        format!("ufrag{}.{}", self.opened, self.restarts)
     }
 
     fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
@@ -119,17 +133,20 @@ impl Connection {
                 };
                 None
             }
-            Effect::CreateOffer(id, _) => {
+            Effect::CreateOffer { id, restarts_ice, .. } => {
                 self.offers += 1;
                 self.offered = self.next_lines();
-                let sdp = self.describe(&self.offered, "actpass", self.offers);
+                let ufrag = self.next_ufrag(*restarts_ice);
+                let sdp = self.describe(&self.offered, "actpass", self.offers, &ufrag);
                 Some((*id, EffectResult::Created(sdp)))
             }
-            Effect::CreateAnswer(id) => {
+            Effect::CreateAnswer { id, restarts_ice } => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
-                Some((*id, EffectResult::Created(self.sdp("active", 0))))
+                let ufrag = self.next_ufrag(*restarts_ice);
+                Some((*id, EffectResult::Created(self.describe(&self.lines, "active", 0, &ufrag))))
             }
-            Effect::ApplyLocal(id, kind, _) => {
+            Effect::ApplyLocal(id, kind, sdp) => {
+                self.applied = Sdp::parse(sdp).unwrap().ufrag().map(str::to_owned);
                 match kind {
                     SdpKind::Offer => {
                         assert!(!self.pending_offer, "webrtcbin is not stable");
@@ -160,6 +177,9 @@ impl Connection {
             }
             Effect::AddCandidate(_, candidate) => {
                 assert!(self.remote.is_some(), "a candidate before the description");
+                if candidate.starts_with("candidate:stale ") {
+                    return None;
+                }
                 self.candidates.push(candidate.clone());
                 None
             }

@@ -1,0 +1,123 @@
+//! Paths renewed with a peer that does not know roomtone: it keeps its `RTCPeerConnection` and the DTLS connection.
+
+use super::browser::{Browser, Page, Signalling};
+use super::*;
+
+struct Pair {
+    now: Instant,
+    native: Side,
+    browser: Browser,
+    /// Transports over which ICE and DTLS are known to stand.
+    connected: (String, String),
+}
+
+impl Pair {
+    /// A call that stands, in which the native side renews paths.
+    fn connected(keeps_dtls: bool) -> Self {
+        let page = Page { polite: true, keeps: true, keeps_dtls, brings: vec!["video"], first: 1 };
+        let now = Instant::now();
+        let native = Side::caller(now, false);
+        let mut pair = Self { now, native, browser: Browser::new(page), connected: Default::default() };
+        pair.native.call_input(now, CallInput::Accepted);
+        pair.settle();
+        assert!(pair.is_connected());
+        pair
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let mut moved = self.native.result(self.now) | self.browser.work(false);
+            if let Some(message) = self.native.outbox.pop_front() {
+                self.browser.hear(PeerMessage::parse(&message.to_string()).unwrap());
+                moved = true;
+            }
+            if let Some(message) = self.browser.outbox.pop_front() {
+                self.native.input(self.now, Input::Peer(PeerMessage::parse(&message.to_string()).unwrap()));
+                moved = true;
+            }
+            self.connect();
+            if !moved {
+                return;
+            }
+        }
+        panic!("they never come to rest");
+    }
+
+    /// Lets media pass where both sides mean each other's transports.
+    fn connect(&mut self) {
+        let pair = (self.native.connection.ufrag(), self.browser.ufrag());
+        let agreed = self.browser.theirs.as_ref() == Some(&pair.0)
+            && self.native.connection.theirs == pair.1
+            && self.browser.signalling == Signalling::Stable
+            && self.native.is_stable();
+        if agreed && !self.browser.failed && self.connected != pair {
+            if !std::mem::replace(&mut self.browser.connected, true) {
+                self.native.input(self.now, Input::Connection(ConnectionState::Connected));
+            }
+            self.native.input(self.now, Input::Heard(true));
+            self.connected = pair;
+        }
+    }
+
+    fn is_connected(&self) -> bool {
+        self.native.events.last().is_some_and(|event| event == "connected") && !self.browser.failed
+    }
+}
+
+#[test]
+fn a_peer_that_keeps_its_dtls_connection_gets_an_ice_restart() {
+    let mut pair = Pair::connected(true);
+    let before = pair.connected.clone();
+    pair.native.input(pair.now, Input::Renew);
+    pair.settle();
+    assert!(!pair.browser.failed, "it refuses another DTLS connection");
+    assert_eq!(pair.native.connection.opened, 1, "the connection stays");
+    assert!(pair.connected.0 != before.0 && pair.connected.1 != before.1, "each side has new credentials");
+    assert!(pair.is_connected());
+}
+
+/// The peer's answer to an ICE restart is lost, or no media comes over the path: a fresh connection is tried.
+#[test]
+fn an_ice_restart_without_media_is_followed_by_a_fresh_connection() {
+    for lost in [false, true] {
+        let mut pair = Pair::connected(false);
+        pair.native.input(pair.now, Input::Renew);
+        while pair.native.result(pair.now) {}
+        if lost {
+            pair.native.outbox.clear();
+        } else {
+            // Both sides agree, and nothing comes.
+            let offer = pair.native.outbox.pop_front().unwrap();
+            pair.browser.hear(PeerMessage::parse(&offer.to_string()).unwrap());
+            let answer = pair.browser.outbox.pop_front().unwrap();
+            pair.native.input(pair.now, Input::Peer(PeerMessage::parse(&answer.to_string()).unwrap()));
+            while pair.native.result(pair.now) {}
+        }
+        assert_eq!((pair.native.connection.opened, pair.native.events.last().unwrap().as_str()), (1, "reconnecting"));
+        let wait = if lost { crate::session::link::RESTART } else { crate::session::link::RESTARTED };
+        pair.now += wait - Duration::from_millis(1);
+        pair.native.timeout(pair.now);
+        assert_eq!(pair.native.connection.opened, 1);
+        pair.now += Duration::from_millis(1);
+        pair.native.timeout(pair.now);
+        assert_eq!(pair.native.connection.opened, 2);
+        pair.settle();
+        assert!(pair.is_connected(), "{lost} {:?}", pair.native.events);
+    }
+}
+
+/// A changed network may have taken the sockets away, without which ICE cannot restart.
+#[test]
+fn a_changed_network_takes_a_fresh_connection_unless_the_path_outlives_it() {
+    for outlives in [false, true] {
+        let mut pair = Pair::connected(false);
+        pair.native.input(pair.now, Input::NetworkChanged);
+        if outlives {
+            pair.native.input(pair.now, Input::Heard(true));
+        }
+        pair.native.input(pair.now, Input::Renew);
+        pair.settle();
+        assert_eq!(pair.native.connection.opened, if outlives { 1 } else { 2 });
+        assert!(pair.is_connected());
+    }
+}
