@@ -21,8 +21,8 @@ pub const TURN: Duration = Duration::from_secs(1);
 /// Time in which a peer has to answer an offer that restarts ICE and media has to come again, until a fresh connection is
 /// tried.
 pub const RESTART: Duration = Duration::from_secs(5);
-/// The same from the answer of a peer that restarted its ICE: it would not get over a fresh connection if it keeps its
-/// DTLS connection, and the network may need time.
+/// Time from the answer of a peer that restarted its ICE and nominates paths: it would not get over a fresh connection if
+/// it keeps its DTLS connection, and the network may need time.
 pub const RESTARTED: Duration = Duration::from_secs(10);
 
 /// What is told of the junk of one peer: so much at once, and so much a second in the long run.
@@ -409,7 +409,8 @@ impl Link {
                 negotiation::Output::IceRestarted if self.watch.is_broken() => {
                     self.watch.mending();
                     self.revives = true;
-                    self.waiting = Some((now + RESTARTED, Wait::Media));
+                    let wait = if self.negotiation.controls_ice() { RESTART } else { RESTARTED };
+                    self.waiting = Some((now + wait, Wait::Media));
                 }
                 negotiation::Output::IceRestarted => {}
                 negotiation::Output::Restarted => {

@@ -97,6 +97,8 @@ pub struct Negotiation {
     flooded: bool,
     overflowed: bool,
     role: Option<Setup>,
+    /// Whether the first offer of the connection was ours, which gives this side the controlling role in ICE.
+    controls: bool,
     connected: bool,
     outputs: VecDeque<Output>,
 }
@@ -133,6 +135,7 @@ impl Negotiation {
             flooded: false,
             overflowed: false,
             role: None,
+            controls: false,
             connected: false,
             outputs: VecDeque::new(),
         };
@@ -164,6 +167,12 @@ impl Negotiation {
     /// Whether descriptions were exchanged at least once.
     pub fn is_established(&self) -> bool {
         self.remote.is_some() && self.local.is_some()
+    }
+
+    /// Returns whether this side nominates paths (RFC 8445, 8.1.1): it made the first offer of the connection. libnice then
+    /// nominates one path for the life of the connection, which an ICE restart finds again or not.
+    pub fn controls_ice(&self) -> bool {
+        self.controls
     }
 
     /// The peer offered more often than anybody needs to.
@@ -483,6 +492,7 @@ impl Negotiation {
                 self.role = self.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
                 direction::widen_answer(&mut shown.sdp, &ours);
                 self.local = Some(ours);
+                self.controls |= self.remote.is_none();
                 self.count_generation(&shown.sdp);
                 if restarts_ice {
                     self.outputs.push_back(Output::IceRestarted);
@@ -614,6 +624,7 @@ impl Negotiation {
         let layout = if let State::Offered { layout, .. } = &self.state { layout } else { &self.layout };
         self.layout = layout.standing();
         self.role = None;
+        self.controls = false;
         self.forgotten = false;
         self.gave_way = false;
         self.passed_over = None;

@@ -94,8 +94,7 @@ fn an_ice_restart_without_media_is_followed_by_a_fresh_connection() {
             while pair.native.result(pair.now) {}
         }
         assert_eq!((pair.native.connection.opened, pair.native.events.last().unwrap().as_str()), (1, "reconnecting"));
-        let wait = if lost { crate::session::link::RESTART } else { crate::session::link::RESTARTED };
-        pair.now += wait - Duration::from_millis(1);
+        pair.now += crate::session::link::RESTART - Duration::from_millis(1);
         pair.native.timeout(pair.now);
         assert_eq!(pair.native.connection.opened, 1);
         pair.now += Duration::from_millis(1);
@@ -118,6 +117,26 @@ fn a_changed_network_takes_a_fresh_connection_unless_the_path_outlives_it() {
         pair.native.input(pair.now, Input::Renew);
         pair.settle();
         assert_eq!(pair.native.connection.opened, if outlives { 1 } else { 2 });
+        assert!(pair.is_connected());
+    }
+}
+
+/// Both sides restart ICE in turn, as often as they like, and the connection stays.
+#[test]
+fn ice_restarts_of_both_sides_keep_the_connection() {
+    let mut pair = Pair::connected(true);
+    for restarts_of_peer in [true, false, true, true, false] {
+        pair.now += 2 * crate::session::link::RESTARTED;
+        if restarts_of_peer {
+            pair.browser.want_offer();
+            assert!(pair.browser.work(true));
+        } else {
+            pair.native.input(pair.now, Input::Renew);
+        }
+        let before = pair.connected.clone();
+        pair.settle();
+        assert!(pair.connected.0 != before.0 && pair.connected.1 != before.1, "each side has new credentials");
+        assert_eq!(pair.native.connection.opened, 1);
         assert!(pair.is_connected());
     }
 }
