@@ -134,6 +134,9 @@ impl Layout {
     /// that has no m-line of webrtcbin, or is appended; standing m-lines that are not offered are rejected.
     pub fn tell_offer(&self, ours: &Sdp) -> (Self, Sdp) {
         let mut next = self.clone();
+        // webrtcbin leaves out its last m-line, that of data channels, if all of them are closed.
+        next.own.truncate(ours.media.len());
+        next.slots.iter_mut().filter(|slot| slot.own >= Some(next.own.len())).for_each(|slot| slot.own = None);
         for (own, media) in ours.media.iter().enumerate().skip(self.own.len()) {
             let mid = media.mid().unwrap_or_default().to_owned();
             let open = |slot: &&mut Slot| slot.own.is_none() && !slot.is_rejected && slot.kind == media.kind;
@@ -627,6 +630,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Tests an offer after all data channels were closed: webrtcbin has no m-line for them any more.
+    #[test]
+    fn an_m_line_that_webrtcbin_leaves_out_is_rejected() {
+        let own = |kinds: &[&str]| kinds.iter().map(|kind| ((*kind).to_owned(), format!("{kind}0"))).collect();
+        let both: Vec<(String, String)> = own(&["video", "application"]);
+        let (layout, told) = Layout::default().tell_offer(&ours(&both, "actpass"));
+        let answer = |told: &Sdp| {
+            let of = |(n, media): (usize, &Media)| (["video", "application"][n], media.mid().unwrap().to_owned(), !media.is_rejected());
+            normalise(theirs(&told.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true)).unwrap()
+        };
+        let layout = layout.show_answer(&answer(&told), &ours(&both, "actpass")).unwrap().layout;
+        let left = ours(&both[..1], "actpass");
+        let (layout, told) = layout.tell_offer(&left);
+        assert_eq!((told.media.len(), told.media[1].is_rejected()), (2, true));
+        let shown = layout.show_answer(&answer(&told), &left).unwrap();
+        assert_eq!(lines(&shown.sdp), both[..1]);
+        // A channel that is opened later gets a new m-line.
+        let (_, told) = shown.layout.tell_offer(&ours(&both, "actpass"));
+        assert_eq!(told.media.iter().map(Media::is_rejected).collect::<Vec<_>>(), [false, true, false]);
     }
 
     /// Tests that the page's order is kept over a fresh webrtcbin, which has its own.

@@ -164,7 +164,7 @@ pub struct Link {
     tried: Tried,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
-    /// When our side last restarted ICE.
+    /// When our side last restarted ICE: a path that breaks soon after takes a fresh connection.
     restarted: Option<Instant>,
     /// Whether ICE restarted on the connection that stands, over which media may come again.
     revives: bool,
@@ -303,6 +303,9 @@ impl Link {
                 self.warn_ours("a new path takes the server, which is gone for now");
             }
             Input::Renew if self.watch.was_connected() => {
+                if self.watch.is_up() {
+                    self.restarted = None;
+                }
                 self.broken(now);
                 self.mend(now);
             }

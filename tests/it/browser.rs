@@ -227,6 +227,46 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
     }
 }
 
+/// A page that does not know roomtone keeps its connection, DTLS included, while either side renews the path.
+#[test]
+fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
+    let (link, options) = (server.link(), received.options());
+    let url = ws(&link);
+    let browser = Browser::start();
+    browser.open(&format!("{link}health"));
+    let mut bob = Program::start(home.path(), &args(&["answer", "--id", "bob", "--server", &url], &options));
+    bob.expect("registered", &[]);
+    browser.run(&foreign_page(&["video", "audio"], Some("bob")));
+    bob.expect("media", &[("kind", "video")]);
+    let transport = "const all = (name) => pc.currentRemoteDescription.sdp.match(new RegExp(`^a=${name}:(.*)$`, 'm'))[1]; \
+                     return [all('ice-ufrag'), all('fingerprint')];";
+    let in_page = "let n = 0; (await pc.getStats()).forEach((r) => { if (r.type === 'inbound-rtp') n += r.packetsReceived; }); return n;";
+    let mut before = browser.run(transport);
+    for renewed_by_page in [false, true, false] {
+        if renewed_by_page {
+            browser.run("await pc.setLocalDescription(await pc.createOffer({ iceRestart: true })); tell();");
+        } else {
+            bob.say(&json!({"command": "reconnect"}));
+        }
+        let now = crate::common::wait_for("new ICE credentials of the native side", || {
+            let now = browser.run(transport);
+            (now[0] != before[0]).then_some(now)
+        });
+        assert_eq!(now[1], before[1], "the certificate stays");
+        before = now;
+        let received = |bob: &mut Program| bob.stats()["video_frames_received"].as_u64().unwrap();
+        let start = (received(&mut bob), browser.run(in_page).as_u64().unwrap());
+        crate::common::wait_for("media at both ends", || {
+            let now = (received(&mut bob), browser.run(in_page).as_u64().unwrap());
+            (now.0 > start.0 + 20 && now.1 > start.1 + 20).then_some(())
+        });
+    }
+    assert!(bob.all("peer", &[("state", "failed")]).is_empty());
+    assert_eq!(browser.run("return errors"), json!([]));
+}
+
 #[test]
 fn what_a_page_sends_is_recorded_as_it_came() {
     needs!(Browser);

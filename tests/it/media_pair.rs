@@ -90,7 +90,7 @@ impl Side {
                     }
                 }
                 Output::Send(message) => to.push_back(message),
-                Output::Negotiated | Output::Restarted => {}
+                Output::Negotiated | Output::Restarted | Output::IceRestarted => {}
                 Output::Warning(text) => panic!("{}: {text}", self.name),
                 Output::Declined(reason) => panic!("{}: {reason}", self.name),
                 Output::Failed(step, reason) => panic!("{}: {step}: {reason}", self.name),

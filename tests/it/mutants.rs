@@ -71,7 +71,7 @@ async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
     let answer = async {
         let applied = peer.execute(Effect::ApplyRemote(EffectId(1), SdpKind::Offer, remote)).await;
         let Some((_, EffectResult::Applied)) = applied else { return "refused" };
-        match peer.execute(Effect::CreateAnswer(EffectId(2))).await {
+        match peer.execute(Effect::CreateAnswer { id: EffectId(2), restarts_ice: false }).await {
             Some((_, EffectResult::Created(_))) => "answered",
             _ => "not answered",
         }

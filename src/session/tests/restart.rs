@@ -126,7 +126,6 @@ fn a_changed_network_takes_a_fresh_connection_unless_the_path_outlives_it() {
 fn ice_restarts_of_both_sides_keep_the_connection() {
     let mut pair = Pair::connected(true);
     for restarts_of_peer in [true, false, true, true, false] {
-        pair.now += 2 * crate::session::link::RESTARTED;
         if restarts_of_peer {
             pair.browser.want_offer();
             assert!(pair.browser.work(true));
