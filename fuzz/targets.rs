@@ -72,9 +72,9 @@ pub(crate) fn negotiation(bytes: &[u8]) {
             assert!(steps < 5000, "it does not come to rest");
             use effect::{Effect, EffectResult};
             let done = match output {
-                negotiation::Output::Effect(Effect::CreateOffer { id, .. } | Effect::CreateAnswer { id, .. }) => {
-                    (id, EffectResult::Failed("none".into()))
-                }
+                negotiation::Output::Effect(
+                    Effect::CreateOffer { id, .. } | Effect::CreateAnswer { id, .. },
+                ) => (id, EffectResult::Failed("none".into())),
                 negotiation::Output::Effect(Effect::ApplyLocal(id, ..) | Effect::ApplyRemote(id, ..)) => {
                     (id, EffectResult::Applied)
                 }

@@ -136,7 +136,10 @@ impl Layout {
         let mut next = self.clone();
         // webrtcbin leaves out its last m-line, that of data channels, if all of them are closed.
         next.own.truncate(ours.media.len());
-        next.slots.iter_mut().filter(|slot| slot.own >= Some(next.own.len())).for_each(|slot| slot.own = None);
+        next.slots
+            .iter_mut()
+            .filter(|slot| slot.own >= Some(next.own.len()))
+            .for_each(|slot| slot.own = None);
         for (own, media) in ours.media.iter().enumerate().skip(self.own.len()) {
             let mid = media.mid().unwrap_or_default().to_owned();
             let open = |slot: &&mut Slot| slot.own.is_none() && !slot.is_rejected && slot.kind == media.kind;
@@ -635,12 +638,16 @@ mod tests {
     /// Tests an offer after all data channels were closed: webrtcbin has no m-line for them any more.
     #[test]
     fn an_m_line_that_webrtcbin_leaves_out_is_rejected() {
-        let own = |kinds: &[&str]| kinds.iter().map(|kind| ((*kind).to_owned(), format!("{kind}0"))).collect();
+        let own =
+            |kinds: &[&str]| kinds.iter().map(|kind| ((*kind).to_owned(), format!("{kind}0"))).collect();
         let both: Vec<(String, String)> = own(&["video", "application"]);
         let (layout, told) = Layout::default().tell_offer(&ours(&both, "actpass"));
         let answer = |told: &Sdp| {
-            let of = |(n, media): (usize, &Media)| (["video", "application"][n], media.mid().unwrap().to_owned(), !media.is_rejected());
-            normalise(theirs(&told.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true)).unwrap()
+            let of = |(n, media): (usize, &Media)| {
+                (["video", "application"][n], media.mid().unwrap().to_owned(), !media.is_rejected())
+            };
+            normalise(theirs(&told.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true))
+                .unwrap()
         };
         let layout = layout.show_answer(&answer(&told), &ours(&both, "actpass")).unwrap().layout;
         let left = ours(&both[..1], "actpass");

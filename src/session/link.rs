@@ -297,7 +297,9 @@ impl Link {
                 self.watch.network_changed(now);
             }
             // The peer's first offer may be enough: it is waited for.
-            Input::Negotiate if matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) => self.owes = true,
+            Input::Negotiate if matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) => {
+                self.owes = true
+            }
             Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew if !self.watch.is_reachable() => {
                 self.warn_ours("a new path takes the server, which is gone for now");

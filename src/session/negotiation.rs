@@ -458,8 +458,9 @@ impl Negotiation {
                 let again = matches!(state, State::Offered { deferred: true, .. });
                 self.offer_owed |= again;
                 // If the peer's offer restarts ICE, the answer gives our side new credentials too.
-                self.restart_owed = matches!(state, State::Offered { deferred: true, restarts_ice: true, .. })
-                    && self.is_of_standing_transport(&sdp);
+                self.restart_owed =
+                    matches!(state, State::Offered { deferred: true, restarts_ice: true, .. })
+                        && self.is_of_standing_transport(&sdp);
                 let begins = matches!(state, State::Offered { deferred: false, .. });
                 let is_other = self.is_of_another_transport(&sdp);
                 if begins || is_other {

@@ -93,7 +93,10 @@ fn an_ice_restart_without_media_is_followed_by_a_fresh_connection() {
             pair.native.input(pair.now, Input::Peer(PeerMessage::parse(&answer.to_string()).unwrap()));
             while pair.native.result(pair.now) {}
         }
-        assert_eq!((pair.native.connection.opened, pair.native.events.last().unwrap().as_str()), (1, "reconnecting"));
+        assert_eq!(
+            (pair.native.connection.opened, pair.native.events.last().unwrap().as_str()),
+            (1, "reconnecting")
+        );
         pair.now += crate::session::link::RESTART - Duration::from_millis(1);
         pair.native.timeout(pair.now);
         assert_eq!(pair.native.connection.opened, 1);
@@ -134,7 +137,10 @@ fn ice_restarts_of_both_sides_keep_the_connection() {
         }
         let before = pair.connected.clone();
         pair.settle();
-        assert!(pair.connected.0 != before.0 && pair.connected.1 != before.1, "each side has new credentials");
+        assert!(
+            pair.connected.0 != before.0 && pair.connected.1 != before.1,
+            "each side has new credentials"
+        );
         assert_eq!(pair.native.connection.opened, 1);
         assert!(pair.is_connected());
     }
