@@ -2,17 +2,22 @@
 
 use std::time::{Duration, Instant};
 
-use super::client::{Client, ClientError, Happening};
+use smol::future::or;
+
+use super::PeerState;
+use super::client::{Client, Happening};
 use super::command::Command;
-use super::connection::Connection;
-use super::line::Funnel;
+use super::driver::Outcome;
+use super::error::ClientError;
+use super::peers::Peers;
+use super::presentation::Presentation;
+use super::report::Report;
 use super::wire::Wire;
-use super::{Event, PeerState};
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{Call, Input, Output};
-use crate::session::{Admission, Effect, EndReason, Terms, link};
+use crate::session::{Admission, EndReason, Terms, link};
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{self, ConnectError, Protocol};
+use crate::signalling::{ConnectError, Event, Protocol};
 
 /// How a call's loop came to its end.
 enum End {
@@ -35,7 +40,7 @@ impl Client {
         let mut wire = self.wire(Some(peer), None).await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
-        let end = self.converse(&mut wire, call, Some(peer.to_string())).await;
+        let end = self.converse(&mut wire, call, Some(peer)).await;
         wire.close().await;
         match end? {
             End::Quit => Ok(()),
@@ -94,249 +99,230 @@ impl Client {
         Terms { polite: true, mends: false, ..self.plan.terms() }
     }
 
-    /// One call, from the waiting for it to its end.
-    async fn converse(
-        &self,
-        wire: &mut Wire,
-        mut call: Call,
-        peer: Option<String>,
-    ) -> Result<End, ClientError> {
+    /// One call, from waiting for it to its end. `peer` is the peer that is called.
+    async fn converse(&self, wire: &mut Wire, call: Call, peer: Option<&PeerId>) -> Result<End, ClientError> {
+        let plan = &self.plan;
         let mut talk = Talk {
-            name: peer,
-            connection: None,
-            funnel: Funnel::new(self.plan.trace.is_some()),
-            stats_at: None,
+            client: self,
+            peer: peer.cloned().unwrap_or_else(PeerId::caller),
+            call,
+            peers: Peers::new(plan.peer.clone(), plan.ice.clone(), plan.trace.clone()),
+            presentation: Presentation::new(plan, &self.sink),
             was_connected: false,
         };
-        let end = loop {
-            match self.act(wire, &mut call, &mut talk).await {
-                Ok(None) => {}
-                Ok(Some(reason)) => {
-                    let next = call.next(Instant::now()).map(Box::new);
-                    break Ok(End::Call(reason, talk.was_connected, next));
-                }
-                Err(error) => break Err(error),
+        let end = talk.run(wire).await;
+        talk.close(&end).await;
+        end.map(|reason| match reason {
+            Some(reason) => {
+                let next = talk.call.next(Instant::now()).map(Box::new);
+                End::Call(reason, talk.was_connected, next)
             }
-            let record_at = talk.connection.as_ref().and_then(Connection::record_at);
-            let deadline = call.poll_timeout().into_iter().chain(talk.stats_at).chain(record_at).min();
-            let input = match self.next(wire, &talk.funnel, deadline).await {
-                Happening::Timer => {
-                    self.timer(&mut call, &mut talk);
-                    continue;
-                }
-                Happening::Wire(event) => match event {
-                    signalling::Event::Registered => Input::Registered,
-                    signalling::Event::Accepted => Input::Accepted,
-                    signalling::Event::Caller(peer) => Input::Caller(peer),
-                    signalling::Event::Refused(reason) => Input::Refused(reason),
-                    signalling::Event::Peer(message) => Input::Link(link::Input::Peer(message)),
-                    signalling::Event::Junk(why) => Input::Link(link::Input::Junk(why)),
-                    signalling::Event::IceServers(servers) => {
-                        self.plan.ice.take(servers).await;
-                        continue;
-                    }
-                    signalling::Event::Lost { in_order } => match self.lost(wire, &call, in_order) {
-                        Some(input) => Input::Link(input),
-                        None => continue,
-                    },
-                    signalling::Event::Retrying(why) => {
-                        self.warn(&why);
-                        continue;
-                    }
-                    signalling::Event::Ended(error @ ConnectError::Dismissed(_)) => break Err(error.into()),
-                    signalling::Event::Ended(error) if call.was_connected() => {
-                        self.warn(&error.to_string());
-                        continue;
-                    }
-                    signalling::Event::Ended(error) => break Err(error.into()),
-                    signalling::Event::Foreign(_)
-                    | signalling::Event::Described(..)
-                    | signalling::Event::Application(..)
-                    | signalling::Event::Joined { .. }
-                    | signalling::Event::PeerJoined(_)
-                    | signalling::Event::PeerLeft(_)
-                    | signalling::Event::From(..)
-                    | signalling::Event::JunkFrom(..) => continue,
-                },
-                Happening::Connection(number, happened) => {
-                    let connection =
-                        talk.connection.as_mut().filter(|connection| connection.number == number);
-                    match connection
-                        .and_then(|connection| connection.handle(happened, &self.plan, &self.sink))
-                    {
-                        Some(input) => Input::Link(input),
-                        None => continue,
-                    }
-                }
-                Happening::Failure(text) => {
-                    self.warn(&text);
-                    continue;
-                }
-                Happening::Command(Command::Quit) => break Ok(End::Quit),
-                Happening::Command(Command::Interrupt) => break Err(ClientError::Interrupted),
-                Happening::Command(Command::Decide(taken)) => Input::Decision(taken),
-                Happening::Command(Command::HangUp(_)) if !call.is_waiting() => {
-                    Input::Link(link::Input::HangUp)
-                }
-                Happening::Command(Command::Reconnect(_)) => Input::Link(link::Input::Renew),
-                Happening::Command(command) => {
-                    self.command_in_call(command, &talk).await;
-                    continue;
-                }
+            None => End::Quit,
+        })
+    }
+}
+
+/// A 1-1 call under way.
+struct Talk<'a> {
+    client: &'a Client,
+    peer: PeerId,
+    call: Call,
+    peers: Peers,
+    presentation: Presentation<'a>,
+    was_connected: bool,
+}
+
+/// Something that the loop waits for, apart from commands and timers.
+enum Incoming {
+    Signal(Event),
+    Outcome(Outcome),
+}
+
+impl Talk<'_> {
+    /// Runs until the call ends, for this reason, or the user ends the program (no reason).
+    async fn run(&mut self, wire: &mut Wire) -> Result<Option<EndReason>, ClientError> {
+        loop {
+            if let Some(reason) = self.act(wire).await? {
+                return Ok(Some(reason));
+            }
+            let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
+            let incoming = {
+                let (peers, wire) = (&self.peers, &mut *wire);
+                let signal = async { Incoming::Signal(wire.next().await) };
+                let outcome = async { Incoming::Outcome(peers.next().await.1) };
+                or(signal, outcome)
             };
-            call.handle_input(Instant::now(), input);
-        };
-        if let Ok(End::Call(EndReason::NoPath(_), ..)) = end {
-            self.plan.ice.explain(&self.sink).await;
-        }
-        let name = talk.name().to_owned();
-        let was_talking = talk.connection.is_some();
-        if let Some(connection) = talk.connection.take() {
-            let is_there = !matches!(&end, Ok(End::Call(reason, ..)) if *reason != EndReason::HungUp);
-            connection.close(is_there, &self.sink).await;
-        }
-        match &end {
-            Ok(End::Call(reason @ (EndReason::HungUp | EndReason::PeerHungUp), ..)) => {
-                self.tell(&name, PeerState::Left, Some(reason.to_string()));
+            let input = match self.client.next(incoming, &self.presentation, deadline).await {
+                Happening::Timer => {
+                    let now = Instant::now();
+                    self.call.handle_timeout(now);
+                    self.presentation.handle_timeout(now, &self.peers);
+                    None
+                }
+                Happening::Outside(Incoming::Signal(event)) => self.signal(event, wire).await?,
+                Happening::Outside(Incoming::Outcome(Outcome::Link(input))) => Some(Input::Link(input)),
+                Happening::Outside(Incoming::Outcome(Outcome::Report(report))) => {
+                    self.present(report);
+                    None
+                }
+                Happening::Notice(notice) => {
+                    let done = self.presentation.handle_notice(notice, &mut self.peers);
+                    done.map(|_| Input::Link(link::Input::HangUp))
+                }
+                Happening::Command(Command::Quit) => return Ok(None),
+                Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
+                Happening::Command(command) => self.obey(command).await,
+            };
+            if let Some(input) = input {
+                self.call.handle_input(Instant::now(), input);
             }
-            Ok(End::Call(EndReason::NotTaken(reason), ..)) => {
-                self.tell(&name, PeerState::Declined, Some(reason.clone()));
-            }
-            Ok(End::Call(reason, ..)) => self.tell(&name, PeerState::Failed, Some(reason.to_string())),
-            Ok(End::Quit) | Err(ClientError::Interrupted) if was_talking => {
-                self.tell(&name, PeerState::Left, Some(EndReason::HungUp.to_string()));
-            }
-            _ => {}
         }
-        end
+    }
+
+    /// Handles an event of the connection to the server.
+    async fn signal(&mut self, event: Event, wire: &mut Wire) -> Result<Option<Input>, ClientError> {
+        Ok(Some(match event {
+            Event::Registered => Input::Registered,
+            Event::Accepted => Input::Accepted,
+            Event::Caller(peer) => Input::Caller(peer),
+            Event::Refused(reason) => Input::Refused(reason),
+            Event::Peer(message) => Input::Link(link::Input::Peer(message)),
+            Event::Junk(why) => Input::Link(link::Input::Junk(why)),
+            Event::Lost { in_order } => return Ok(self.lost(wire, in_order).map(Input::Link)),
+            Event::IceServers(servers) => {
+                self.client.plan.ice.take(servers).await;
+                return Ok(None);
+            }
+            Event::Retrying(why) => {
+                self.client.warn(&why);
+                return Ok(None);
+            }
+            Event::Ended(error) => {
+                if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() {
+                    return Err(error.into());
+                }
+                self.client.warn(&error.to_string());
+                return Ok(None);
+            }
+            Event::Foreign(_)
+            | Event::Described(..)
+            | Event::Application(..)
+            | Event::Joined { .. }
+            | Event::PeerJoined(_)
+            | Event::PeerLeft(_)
+            | Event::From(..)
+            | Event::JunkFrom(..) => return Ok(None),
+        }))
     }
 
     /// Handles the end of the connection to the server: reconnects where the call can use a new connection, and returns
     /// the input of the call, if any.
-    fn lost(&self, wire: &mut Wire, call: &Call, in_order: bool) -> Option<link::Input> {
-        if call.is_waiting() {
-            self.warn("the server is gone; trying again");
+    fn lost(&self, wire: &mut Wire, in_order: bool) -> Option<link::Input> {
+        if self.call.is_waiting() {
+            self.client.warn("the server is gone; trying again");
             wire.come_back(if in_order { Ended::InOrder } else { Ended::Failed(None) });
             return None;
         }
-        // Who cannot be found again would have to be believed by its word alone.
-        if call.was_connected() && call.can_resume() {
+        // A peer that cannot be found again would have to be believed by its word alone.
+        if self.call.was_connected() && self.call.can_resume() {
             wire.come_back(if in_order { Ended::CallOver } else { Ended::Failed(None) });
         }
-        // In order is how a server ends the session of a peer that is gone.
-        if call.was_connected() && !in_order {
-            self.warn("the server is gone; the call goes on");
+        // A server ends the session of a peer that is gone in order.
+        if self.call.was_connected() && !in_order {
+            self.client.warn("the server is gone; the call goes on");
             return Some(link::Input::Reachable(false));
         }
         Some(link::Input::PeerGone)
     }
 
-    /// Does what the call wants; its reason when it is over.
-    async fn act(
-        &self,
-        wire: &mut Wire,
-        call: &mut Call,
-        talk: &mut Talk,
-    ) -> Result<Option<EndReason>, ClientError> {
-        while let Some(output) = call.poll_output() {
+    /// Carries out what the call wants; returns its reason when it is over.
+    async fn act(&mut self, wire: &mut Wire) -> Result<Option<EndReason>, ClientError> {
+        while let Some(output) = self.call.poll_output() {
             match output {
                 Output::Dial(peer) => wire.say(|backend| backend.dial(&peer)).await,
                 Output::Send(message) => wire.say(|backend| backend.address(None, &message)).await,
-                Output::Effect(Effect::Open) => match &mut talk.connection {
-                    Some(connection) => connection.reopen(&self.plan, &mut talk.funnel)?,
-                    None => {
-                        let name = talk.name().to_owned();
-                        talk.connection = Some(Connection::open(&self.plan, name, &mut talk.funnel)?);
-                    }
-                },
                 Output::Effect(effect) => {
-                    if let Some(connection) = &talk.connection {
-                        connection.execute(effect);
+                    if self.peers.execute(&self.peer, effect)? {
+                        self.present(Report::Opened(self.peer.clone()));
                     }
                 }
-                Output::Caller(peer) => talk.name = Some(peer.to_string()),
-                Output::Ask => self.tell(talk.name(), PeerState::Calling, None),
-                Output::Connecting => self.tell(talk.name(), PeerState::Connecting, None),
+                Output::Caller(peer) => self.peer = peer,
+                Output::Ask => self.tell(PeerState::Calling, None),
+                Output::Connecting => self.tell(PeerState::Connecting, None),
                 Output::Connected => {
-                    talk.was_connected = true;
-                    talk.stats_at = self.plan.stats.map(|every| Instant::now() + every);
-                    self.tell(talk.name(), PeerState::Connected, None);
+                    self.was_connected = true;
+                    self.presentation.start_stats(Instant::now());
+                    self.tell(PeerState::Connected, None);
                 }
-                Output::Reconnecting => self.tell(talk.name(), PeerState::Reconnecting, None),
+                Output::Reconnecting => self.tell(PeerState::Reconnecting, None),
                 // Its session ends with our connection to the server.
                 Output::Busy => {
                     wire.come_back(Ended::InOrder);
                 }
-                Output::Warning(text) => self.warn(&text),
+                Output::Warning(text) => self.client.warn(&text),
                 Output::Ended(reason) => return Ok(Some(reason)),
             }
         }
         Ok(None)
     }
 
-    fn timer(&self, call: &mut Call, talk: &mut Talk) {
-        let now = Instant::now();
-        call.handle_timeout(now);
-        if let Some(connection) = &mut talk.connection
-            && connection.record_at().is_some_and(|at| at <= now)
-        {
-            connection.go_on_recording(&self.plan, &self.sink);
-        }
-        if talk.stats_at.is_some_and(|at| at <= now) {
-            talk.stats_at = self.plan.stats.map(|every| now + every.max(Duration::from_millis(100)));
-            self.tell_stats(talk);
-        }
+    fn present(&mut self, report: Report) {
+        self.presentation.handle_report(report, &self.peers, PeerId::to_string);
     }
 
-    fn tell_stats(&self, talk: &Talk) {
-        if let Some(connection) = &talk.connection {
-            (self.sink)(&Event::Stats { peer: talk.name().to_owned(), stats: connection.stats() });
-        }
+    fn tell(&self, state: PeerState, reason: Option<String>) {
+        self.client.tell(self.peer.as_str(), state, reason);
     }
 
-    async fn command_in_call(&self, command: Command, talk: &Talk) {
-        match (command, &talk.connection) {
-            (Command::Say { text, .. }, Some(connection)) => {
-                if !connection.say(&text) {
-                    self.warn("not sent: no data channel is open");
+    async fn obey(&self, command: Command) -> Option<Input> {
+        let (client, is_idle) = (self.client, self.peers.is_empty());
+        match command {
+            Command::Decide(accepted) => return Some(Input::Decision(accepted)),
+            Command::HangUp(_) if !self.call.is_waiting() => return Some(Input::Link(link::Input::HangUp)),
+            Command::Reconnect(_) => return Some(Input::Link(link::Input::Renew)),
+            Command::Say { .. } | Command::Stats | Command::HangUp(_) if is_idle => {
+                client.warn("there is no call now");
+            }
+            Command::Say { text, .. } => {
+                if self.presentation.say(None, &text) == 0 {
+                    client.warn("not sent: no data channel is open");
                 }
             }
-            (Command::Stats, Some(_)) => self.tell_stats(talk),
-            (Command::Say { .. } | Command::Stats | Command::HangUp(_), None) => {
-                self.warn("there is no call now")
-            }
-            (Command::Peers, _) => {
-                let state = if talk.was_connected { PeerState::Connected } else { PeerState::Connecting };
-                if talk.connection.is_some() {
-                    self.tell(talk.name(), state, None);
-                }
-            }
-            (Command::Tell(..), _) => self.warn("there is no application behind this server"),
-            (Command::Send(change), _) => self.change(change).await,
-            (
-                Command::HangUp(_)
-                | Command::Decide(_)
-                | Command::Reconnect(_)
-                | Command::Quit
-                | Command::Interrupt,
-                _,
-            ) => {}
+            Command::Stats => self.presentation.report_stats(&self.peers),
+            Command::Peers if is_idle => {}
+            Command::Peers if self.was_connected => self.tell(PeerState::Connected, None),
+            Command::Peers => self.tell(PeerState::Connecting, None),
+            Command::Tell(..) => client.warn("there is no application behind this server"),
+            Command::Send(change) => client.change(change).await,
+            Command::HangUp(_) | Command::Quit | Command::Interrupt => {}
         }
+        None
     }
-}
 
-/// What the loop knows of the call under way.
-struct Talk {
-    name: Option<String>,
-    connection: Option<Connection>,
-    funnel: Funnel,
-    stats_at: Option<Instant>,
-    was_connected: bool,
-}
-
-impl Talk {
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or("caller")
+    /// Closes the connection, and reports how the call ended.
+    async fn close(&mut self, end: &Result<Option<EndReason>, ClientError>) {
+        if let Ok(Some(EndReason::NoPath(_))) = end {
+            self.client.plan.ice.explain(&self.client.sink).await;
+        }
+        let was_talking = !self.peers.is_empty();
+        // A peer that ended the call receives nothing more.
+        if matches!(end, Ok(None | Some(EndReason::HungUp)) | Err(_)) {
+            self.presentation.finish(None).await;
+        }
+        self.peers.close_all().await;
+        self.presentation.close(&self.peer).await;
+        let (state, reason) = match end {
+            Ok(Some(reason @ (EndReason::HungUp | EndReason::PeerHungUp))) => {
+                (PeerState::Left, reason.to_string())
+            }
+            Ok(Some(EndReason::NotTaken(reason))) => (PeerState::Declined, reason.clone()),
+            Ok(Some(reason)) => (PeerState::Failed, reason.to_string()),
+            Ok(None) | Err(ClientError::Interrupted) if was_talking => {
+                (PeerState::Left, EndReason::HungUp.to_string())
+            }
+            Ok(None) | Err(_) => return,
+        };
+        self.tell(state, Some(reason));
     }
 }
 

@@ -8,15 +8,14 @@ use smol::channel::Receiver;
 use smol::future::{or, pending};
 
 use super::command::{Change, Command};
+use super::error::ClientError;
 use super::ice::Ice;
-use super::line::{Funnel, Happened};
 use super::plan::{ALL, MediaPlan};
-use super::wire::{POLICY, Wire};
+use super::presentation::{Notice, Presentation};
+use super::wire::POLICY;
 use super::{Event, PeerState, Sink};
-use crate::media::MediaError;
 use crate::protocol::room::ADMISSION;
 use crate::protocol::{IceServer, PeerId, RoomId};
-use crate::session::EndReason;
 use crate::signalling::drivers::http;
 use crate::signalling::reconnect::ATTEMPT;
 use crate::signalling::{
@@ -28,50 +27,12 @@ const ABNORMAL: u16 = 1006;
 /// Maximum number of application events kept until the client has joined the pool; further events are dropped.
 const MAX_CAME: usize = 64;
 
-/// Why a client ends, other than in order.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ClientError {
-    /// The server cannot be reached, refused the client or dismissed it.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The peer is not there, or in another call.
-    #[error("{0}")]
-    Unavailable(String),
-    /// The call failed.
-    #[error("the call failed: {0}")]
-    Failed(EndReason),
-    /// Somebody sits between us and the peer.
-    #[error("the call was ended: {0}")]
-    Forged(EndReason),
-    /// The server's protocol has none.
-    #[error("a server of pools (ssp) knows no calls of two: `roomtone join POOL` enters a pool")]
-    NoCalls,
-    /// The media layer failed.
-    #[error(transparent)]
-    Media(#[from] MediaError),
-    /// A signal ended the program.
-    #[error("interrupted")]
-    Interrupted,
-}
-
-/// The time now, in UTC, as RFC 3339.
-pub(super) fn timestamp() -> String {
-    let now = time::OffsetDateTime::now_utc();
-    now.replace_nanosecond(0)
-        .unwrap_or(now)
-        .format(&time::format_description::well_known::Rfc3339)
-        .unwrap_or_default()
-}
-
-/// What the loops wait for.
-pub(super) enum Happening {
-    Wire(signalling::Event),
-    /// Of the connection with that number.
-    Connection(u64, Happened),
+/// Something that the loops wait for.
+pub(super) enum Happening<T> {
+    /// From the conference or the call.
+    Outside(T),
     Command(Command),
-    /// A source or an encoder stopped.
-    Failure(String),
+    Notice(Notice),
     Timer,
 }
 
@@ -151,8 +112,13 @@ impl Client {
         }
     }
 
-    /// The first of all that can happen, until that time.
-    pub(super) async fn next(&self, wire: &mut Wire, funnel: &Funnel, until: Option<Instant>) -> Happening {
+    /// Waits for the first of `outside`, a command, a notice of the presentation, and the time `until`.
+    pub(super) async fn next<T>(
+        &self,
+        outside: impl Future<Output = T>,
+        presentation: &Presentation<'_>,
+        until: Option<Instant>,
+    ) -> Happening<T> {
         let timer = async {
             match until {
                 Some(time) => smol::Timer::at(time).await,
@@ -160,24 +126,12 @@ impl Client {
             };
             Happening::Timer
         };
-        let connection = async {
-            let (number, happened) = funnel.next().await;
-            Happening::Connection(number, happened)
-        };
-        let wired = async { Happening::Wire(wire.next().await) };
+        let outside = async { Happening::Outside(outside.await) };
         let command = async { Happening::Command(self.command().await) };
-        let failure = async { Happening::Failure(self.failure().await) };
-        // None starves another: the server's lines pause, commands and failures are few, and the timer is
-        // looked at each time.
-        or(timer, or(or(command, wired), or(connection, failure))).await
-    }
-
-    /// Sources and encoders that stopped; for ever where none does.
-    async fn failure(&self) -> String {
-        match self.plan.failures.recv().await {
-            Ok(text) => text,
-            Err(_) => pending().await,
-        }
+        let notice = async { Happening::Notice(presentation.next().await) };
+        // No source starves another: the server's messages pause, commands and notices are few, and the timer is
+        // checked each time.
+        or(timer, or(command, or(outside, notice))).await
     }
 
     /// What it takes to register.

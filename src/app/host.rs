@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::Sink;
-use super::client::{Client, ClientError};
+use super::client::Client;
 use super::command::Command;
+use super::error::ClientError;
 use super::plan::MediaPlan;
 use crate::base::net::is_this_machine;
 use crate::protocol::{PeerId, RoomId};

@@ -14,21 +14,29 @@ mod channels;
 pub mod client;
 pub mod command;
 #[cfg(feature = "media")]
-mod connection;
+mod conference;
+#[cfg(feature = "media")]
+mod driver;
+#[cfg(feature = "media")]
+mod error;
 pub mod event;
 #[cfg(feature = "media")]
 pub mod host;
 #[cfg(feature = "media")]
 pub mod ice;
 #[cfg(feature = "media")]
-mod line;
+mod join;
 mod links;
+#[cfg(feature = "media")]
+mod peers;
 #[cfg(feature = "media")]
 pub mod plan;
 #[cfg(feature = "media")]
 pub mod pool;
 #[cfg(feature = "media")]
-mod room;
+mod presentation;
+#[cfg(feature = "media")]
+mod report;
 #[cfg(feature = "media")]
 pub mod trace;
 #[cfg(feature = "media")]
@@ -36,8 +44,10 @@ mod wire;
 
 pub use crate::session::{Admission, Patience};
 #[cfg(feature = "media")]
-pub use client::{Client, ClientError};
+pub use client::Client;
 pub use command::{Change, Command};
+#[cfg(feature = "media")]
+pub use error::ClientError;
 pub use event::{Event, PeerState, Sink};
 pub use links::links;
 #[cfg(feature = "media")]

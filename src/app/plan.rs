@@ -91,7 +91,7 @@ pub struct MediaPlan {
     pub(super) peer: PeerConfig,
     encoders: Arc<Encoders>,
     pub(super) bridges: Vec<Arc<Bridge>>,
-    pub(super) trace: Option<Trace>,
+    pub(super) trace: Option<Arc<Trace>>,
     /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
     show: Option<String>,
     play: Option<String>,
@@ -113,7 +113,7 @@ pub struct MediaPlan {
 impl MediaPlan {
     /// Starts the sources, and refuses what cannot work before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
-        let trace = options.trace.map(|began| Trace::new(began, sink.clone()));
+        let trace = options.trace.map(|began| Arc::new(Trace::new(began, sink.clone())));
         let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
         crate::media::init()?;
         crate::media::warm_up();
@@ -232,11 +232,6 @@ impl MediaPlan {
         let terms = Terms::new(true, self.peer.wanted());
         let forgets = crate::media::forgets_offers();
         Terms { mdns: self.ice.mdns(), reach: self.ice.reach(), patience: self.patience, forgets, ..terms }
-    }
-
-    /// For a connection that is opened now.
-    pub(super) fn peer_config(&self) -> PeerConfig {
-        PeerConfig { ice: self.ice.config(), ..self.peer.clone() }
     }
 
     /// Completes the mixed recording of all peers; returns `None` if there is none.

@@ -5,8 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Event, Sink};
+use crate::media::PeerEvent;
 use crate::protocol::SdpKind;
-use crate::session::Effect;
+use crate::session::{ConnectionState, Effect};
 
 /// See the module. Copies share what was told already.
 pub struct Trace {
@@ -42,8 +43,39 @@ impl Trace {
         });
     }
 
-    /// The same, the first time alone.
-    pub(super) fn first(&self, peer: &str, step: &'static str) {
+    /// Reports an effect of the connection with `peer` that ended, and how long it took. Of the effects that add a
+    /// candidate only the first is reported.
+    pub(super) fn effect(&self, peer: &str, words: &'static str, took: Duration) {
+        match words.contains("candidate") {
+            true => self.first(peer, words),
+            false => self.step(Some(peer), words, Some(took)),
+        }
+    }
+
+    /// Reports an event of the connection with `peer`, if it is a step of the setup.
+    pub(super) fn event(&self, peer: &str, event: &PeerEvent) {
+        match event {
+            PeerEvent::LocalCandidate(..) => self.first(peer, "our first candidate is found"),
+            PeerEvent::Connection(ConnectionState::Connected) => {
+                self.step(Some(peer), "ICE and DTLS are through", None);
+            }
+            PeerEvent::Track(track) => {
+                self.step(Some(peer), &format!("the first packet of {} came", track.kind()), None);
+            }
+            PeerEvent::FirstFrame { codec, .. } => {
+                self.step(Some(peer), &format!("the first frame of {} came", codec.kind()), None);
+            }
+            PeerEvent::Connection(_)
+            | PeerEvent::TrackEnded(_)
+            | PeerEvent::Channel(_)
+            | PeerEvent::Broken(_)
+            | PeerEvent::Forged
+            | PeerEvent::Failed(_) => {}
+        }
+    }
+
+    /// Reports a step with `peer`, the first time only.
+    fn first(&self, peer: &str, step: &'static str) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((peer.to_owned(), step)) {
             self.step(Some(peer), step, None);
         }

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use smol::future::{or, pending};
 
-use super::client::{Client, ClientError, Registered, Registration};
+use super::client::{Client, Registered, Registration};
+use super::error::ClientError;
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::reconnect::{Ended, Reconnect, Stage, Verdict, verdict};
 use crate::signalling::{Backend, ConnectError, Event, Frame, Socket};

@@ -129,6 +129,13 @@ id!(
     check
 );
 
+impl PeerId {
+    /// Returns the id that stands for a caller whose id the server does not tell.
+    pub fn caller() -> Self {
+        Self("caller".into())
+    }
+}
+
 id!(
     /// The name of a room.
     RoomId,

@@ -6,31 +6,31 @@
 //!
 //! `examples/pool.rs` is a whole program.
 
-mod channel;
-mod memory;
-mod run;
-mod server;
-
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded};
+use smol::future::{or, pending};
 
-pub use self::channel::{Boxed, SignallingChannel};
-pub use self::memory::{Memory, MemoryChannel};
-use self::run::{Order, Run};
-pub use self::server::ServerChannel;
-use super::client::{ClientError, Registration};
+pub use super::channels::memory::{Memory, MemoryChannel};
+pub use super::channels::server::ServerChannel;
+pub use super::channels::{Boxed, SignallingChannel};
+use super::client::Registration;
+use super::conference::{Conference, Happening, Order};
+use super::error::ClientError;
 use super::ice::Ice;
-use crate::media::channel::{Channel, ChannelConfig};
+use super::peers::Peers;
+pub use super::report::PoolEvent;
+use super::report::Report;
+use crate::media::channel::ChannelConfig;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::playout::Latency;
-use crate::media::receive::Track;
 use crate::media::{MediaError, Stream, inventory};
 use crate::protocol::{PeerId, RoomId};
 use crate::sdp::{Codec, Kind};
-use crate::session::{EndReason, Patience};
-use crate::signalling::Target;
+use crate::session::{Patience, Terms};
+use crate::signalling::{ConnectError, Target};
 
 /// The most events that wait to be read; the pool then waits too.
 const EVENTS: usize = 1024;
@@ -74,48 +74,10 @@ impl PoolOptions {
             codecs: self.codecs.clone(),
             preferred: self.codecs.clone(),
             fec: false,
-            ice: self.ice.config(),
             latency: self.latency,
             ..PeerConfig::default()
         }
     }
-}
-
-/// What happens in a pool.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum PoolEvent {
-    /// We are in, for the first time or again.
-    Join {
-        /// Our id, where we are given one.
-        me: Option<PeerId>,
-        /// Who is there.
-        peers: Vec<PeerId>,
-    },
-    /// A peer is there.
-    Peer(PeerId),
-    /// Media and messages flow between us and a peer, for the first time or again.
-    Connected(PeerId),
-    /// The path to a peer broke; a new one is looked for.
-    Reconnecting(PeerId),
-    /// A peer sends a stream, for the first time or again.
-    Track(PeerId, Track),
-    /// A peer no longer sends a stream.
-    TrackEnded(PeerId, Track),
-    /// A data channel with a peer is open, whoever opened it.
-    DataChannel(PeerId, Channel),
-    /// What the back end says of a peer from now on.
-    Describe(PeerId, Value),
-    /// A peer is gone, or the connection with it is over; why, where it is known.
-    Close(PeerId, Option<EndReason>),
-    /// An event of the application behind the server: its name and its data.
-    Application(String, Value),
-    /// The way to the server is interrupted. Who is connected stays so.
-    Gone,
-    /// Nobody can be reached any more; why. The last event.
-    Stop(String),
-    /// What people should know.
-    Warning(String),
 }
 
 /// A pool that we are in. Dropped, it is left.
@@ -169,7 +131,18 @@ impl Pool {
         }
         let (orders, ordered) = bounded(ORDERS);
         let (event, events) = bounded(EVENTS);
-        let task = smol::spawn(Run::new(options, pool, event).run(channel, ordered));
+        let peers = Peers::new(options.peer_config(), options.ice.clone(), None);
+        // No kind of media is waited for: the side that sends media offers it.
+        let terms = Terms {
+            pool,
+            patience: options.patience,
+            mdns: options.ice.mdns(),
+            reach: options.ice.reach(),
+            forgets: crate::media::forgets_offers(),
+            ..Terms::new(true, vec![])
+        };
+        let conference = Conference::new(channel, peers, options.ice.clone(), options.most, terms);
+        let task = smol::spawn(run(conference, ordered, event));
         Ok(Self { orders, events, task })
     }
 
@@ -185,23 +158,23 @@ impl Pool {
 
     /// Sends this to all peers, present and future.
     pub async fn add_stream(&self, stream: &Stream) {
-        self.order(Order::Add(None, stream.clone())).await;
+        self.order(Order::AddStream(None, stream.clone())).await;
     }
 
     /// Sends it no more.
     pub async fn remove_stream(&self, stream: &Stream) {
-        self.order(Order::Remove(None, stream.id.clone())).await;
+        self.order(Order::RemoveStream(None, stream.id.clone())).await;
     }
 
     /// Opens a data channel with each peer, present and future; one that the peer opens under the same label
     /// is taken for it.
     pub async fn open_channel(&self, config: ChannelConfig) {
-        self.order(Order::Open(None, config)).await;
+        self.order(Order::OpenChannel(None, config)).await;
     }
 
     /// Closes the channels of that label with all peers, when what was sent has arrived.
     pub async fn close_channel(&self, label: &str) {
-        self.order(Order::Close(None, label.to_owned())).await;
+        self.order(Order::CloseChannel(None, label.to_owned())).await;
     }
 
     /// The connection with one peer.
@@ -240,22 +213,22 @@ impl ManagedConnection {
 
     /// Sends this to the peer.
     pub async fn add_stream(&self, stream: &Stream) {
-        self.order(Order::Add(Some(self.id.clone()), stream.clone())).await;
+        self.order(Order::AddStream(Some(self.id.clone()), stream.clone())).await;
     }
 
     /// Sends it no more.
     pub async fn remove_stream(&self, stream: &Stream) {
-        self.order(Order::Remove(Some(self.id.clone()), stream.id.clone())).await;
+        self.order(Order::RemoveStream(Some(self.id.clone()), stream.id.clone())).await;
     }
 
     /// Opens a data channel with the peer.
     pub async fn open_channel(&self, config: ChannelConfig) {
-        self.order(Order::Open(Some(self.id.clone()), config)).await;
+        self.order(Order::OpenChannel(Some(self.id.clone()), config)).await;
     }
 
     /// Closes the channels of that label with the peer, when what was sent has arrived.
     pub async fn close_channel(&self, label: &str) {
-        self.order(Order::Close(Some(self.id.clone()), label.to_owned())).await;
+        self.order(Order::CloseChannel(Some(self.id.clone()), label.to_owned())).await;
     }
 
     /// Makes a new path to the peer.
@@ -274,4 +247,55 @@ impl ManagedConnection {
         self.order(Order::Stats(self.id.clone(), reply)).await;
         stats.recv().await.ok()
     }
+}
+
+/// Runs a conference until it is over, or left.
+async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender<PoolEvent>) {
+    enum Next {
+        Conference(Happening),
+        Order(Order),
+        Timer,
+    }
+    loop {
+        while let Some(report) = conference.poll_report().await {
+            let event = match report {
+                Report::Pool(event) => event,
+                Report::Stopped(error) => {
+                    let why = match error {
+                        ClientError::Connect(ConnectError::Dismissed(why)) => why,
+                        error => error.to_string(),
+                    };
+                    let _ = events.send(PoolEvent::Stop(why)).await;
+                    return leave(conference).await;
+                }
+                Report::Opened(_) | Report::Connecting(_) | Report::FirstFrame { .. } => continue,
+            };
+            // A pool whose events are not read any more is about to be left.
+            let _ = events.send(event).await;
+        }
+        let until = conference.poll_timeout();
+        let timer = async {
+            match until {
+                Some(time) => smol::Timer::at(time).await,
+                None => pending().await,
+            };
+            Next::Timer
+        };
+        let order = async { Next::Order(orders.recv().await.unwrap_or(Order::Leave)) };
+        let happening = async { Next::Conference(conference.next().await) };
+        match or(timer, or(order, happening)).await {
+            Next::Timer => conference.handle_timeout(Instant::now()),
+            Next::Conference(happening) => conference.handle(happening).await,
+            Next::Order(Order::Leave) => return leave(conference).await,
+            Next::Order(order) => conference.obey(order).await,
+        }
+    }
+}
+
+/// Leaves once all data that was sent over channels has arrived.
+async fn leave(conference: Conference) {
+    for (_, peer) in conference.peers.open_ones(None) {
+        peer.finish_channels(None).await;
+    }
+    conference.close().await;
 }

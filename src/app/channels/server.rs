@@ -1,9 +1,10 @@
-//! A pool, or a room, of a server, in whatever protocol that speaks: the way to it comes back by itself.
+//! Signalling channel over a server, which may speak any protocol. Reconnects by itself.
 
 use serde_json::Value;
 
-use super::channel::{Boxed, SignallingChannel};
-use crate::app::client::{ClientError, Registration};
+use super::{Boxed, SignallingChannel};
+use crate::app::client::Registration;
+use crate::app::error::ClientError;
 use crate::app::wire::Wire;
 use crate::protocol::{PeerId, PeerMessage, RoomId};
 use crate::signalling::Event;
@@ -22,10 +23,15 @@ impl std::fmt::Debug for ServerChannel {
 }
 
 impl ServerChannel {
-    /// Registers at a server, and enters.
-    pub(super) async fn join(registration: Registration, room: RoomId) -> Result<Self, ClientError> {
+    /// Registers at a server, and joins the room.
+    pub(in crate::app) async fn join(registration: Registration, room: RoomId) -> Result<Self, ClientError> {
         let registration = Registration { room: Some(room.clone()), ..registration };
-        Ok(Self { wire: Wire::open(registration).await?, room })
+        Ok(Self::over(Wire::open(registration).await?, room))
+    }
+
+    /// Uses a connection that is in the room already.
+    pub(in crate::app) fn over(wire: Wire, room: RoomId) -> Self {
+        Self { wire, room }
     }
 }
 

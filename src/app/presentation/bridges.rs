@@ -1,27 +1,28 @@
-//! The data channels of one connection: what the user joined to something is carried, the texts of all
-//! others are told.
+//! The data channels of one peer: channels with a bridge are forwarded to files, ports or stdio, and the texts of all
+//! others are reported.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
 use smol::future::or;
 
-use super::bridge::{Bridge, End, Progress};
-use super::line::Happened;
-use super::plan::MediaPlan;
-use super::{Event, Sink};
+use crate::app::bridge::{Bridge, End, Progress};
+use crate::app::plan::MediaPlan;
+use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
 use crate::media::channel::{Channel, Message};
+use crate::protocol::PeerId;
 
-/// The longest text that is told, in bytes.
+/// Maximum size of a text that is reported, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
-/// The texts told of a channel: so many at once, and so many a second in the long run.
+/// Rate limit for the texts of a channel: so many at once, and so many a second in the long run.
 const TEXTS: (u32, u32) = (200, 50);
-/// How long what came may take to be carried when the connection is over.
+/// How long received data may take to reach its file or port once the connection is closed.
 const CARRY: Duration = Duration::from_secs(5);
-/// How long the connection stands at least after a channel was closed: by then both sides know that all came.
+/// Minimum time that the connection stays open after a channel was closed: by then both sides know that all data
+/// arrived.
 const LEARN: Duration = Duration::from_secs(1);
 
 struct Held {
@@ -31,68 +32,71 @@ struct Held {
 }
 
 /// See the module.
-#[derive(Default)]
-pub(super) struct Channels {
+pub(super) struct Bridges {
+    peer: PeerId,
     held: Vec<Held>,
-    /// The labels of the bridges whose work with this peer is done.
-    done: Arc<Mutex<BTreeSet<String>>>,
+    /// Labels of the bridges that have done their work with this peer.
+    done: BTreeSet<String>,
+    /// Queue for the labels of bridges that are done.
+    finished: Sender<(PeerId, String)>,
 }
 
-impl Channels {
-    /// Takes a channel that is open; what comes of it is told under the connection's number.
-    pub(super) fn add(
-        &mut self,
-        channel: Channel,
-        (number, peer, out): (u64, &str, &Sender<(u64, Happened)>),
-        plan: &MediaPlan,
-        sink: &Sink,
-    ) {
+impl Bridges {
+    pub(super) fn new(peer: PeerId, finished: Sender<(PeerId, String)>) -> Self {
+        Self { peer, held: vec![], done: BTreeSet::new(), finished }
+    }
+
+    /// Accepts a channel that is open.
+    pub(super) fn add(&mut self, channel: Channel, plan: &MediaPlan, sink: &Sink) {
         self.held.retain(|held| !held.task.is_finished());
         let label = channel.label();
         let bridge = plan.bridges.iter().find(|bridge| bridge.channel().label == label);
         let is_bridged = bridge.is_some();
-        let (peer, out, over) = (peer.to_owned(), out.clone(), channel.clone());
+        let (peer, sink, over) = (self.peer.clone(), sink.clone(), channel.clone());
         let task = match bridge.cloned() {
             Some(bridge) => {
-                let (sink, done) = (sink.clone(), self.done.clone());
+                let finished = self.finished.clone();
                 smol::spawn(async move {
-                    carry(&bridge, &over, &peer, &sink).await;
+                    carry(&bridge, &over, peer.as_str(), &sink).await;
                     if over.ended_in_order().await {
                         smol::Timer::after(LEARN).await;
-                        done.lock().unwrap_or_else(PoisonError::into_inner).insert(label);
-                        let _ = out.send((number, Happened::ChannelDone)).await;
+                        let _ = finished.send((peer, label)).await;
                     }
                 })
             }
             None => {
-                sink(&Event::Channel { peer, channel: label.clone() });
-                smol::spawn(tell(over, label, number, out))
+                sink(&Event::Channel { peer: peer.to_string(), channel: label.clone() });
+                smol::spawn(report_texts(over, peer.to_string(), label, sink))
             }
         };
         self.held.push(Held { channel, is_bridged, task });
     }
 
-    /// Sends a text to the peer, over a channel that is joined to nothing; false where none is open.
+    /// Sends a text to the peer over an open channel without a bridge; returns false if there is no such channel.
     pub(super) fn say(&self, text: &str) -> bool {
         let mut free = self.held.iter().filter(|held| !held.is_bridged && held.channel.is_open());
         free.next().is_some_and(|held| held.channel.try_send(&Message::Text(text.to_owned())))
     }
 
-    /// The work of that bridge with this peer is done.
-    pub(super) fn is_done(&self, label: &str) -> bool {
-        self.done.lock().unwrap_or_else(PoisonError::into_inner).contains(label)
+    /// Notes that the bridge of that label is done. Returns whether the connection has done all its work: all bridges
+    /// are done, and no media is wanted.
+    pub(super) fn is_done(&mut self, label: String, plan: &MediaPlan) -> bool {
+        self.done.insert(label);
+        plan.peer.wanted().is_empty()
+            && plan.bridges.iter().all(|bridge| self.done.contains(&bridge.channel().label))
     }
 
-    /// Sends what is on its way, and closes all.
+    /// Closes all channels with a bridge once their data is sent.
     pub(super) async fn finish(&self) {
         let bridged = self.held.iter().filter(|held| held.is_bridged && held.channel.is_open());
+        let finish = |channel: Channel| async move { channel.finish().await };
         let all: Vec<_> = bridged.map(|held| smol::spawn(finish(held.channel.clone()))).collect();
-        for one in all {
-            one.await;
+        for task in all {
+            task.await;
         }
     }
 
-    /// Waits until all that came is where it goes to. The connection is over by now.
+    /// Waits until all received data has reached its file or port. The connection is closed by now.
     pub(super) async fn settle(self) {
         let all = async {
             for held in self.held.into_iter().filter(|held| held.is_bridged) {
@@ -106,11 +110,7 @@ impl Channels {
     }
 }
 
-async fn finish(channel: Channel) {
-    channel.finish().await;
-}
-
-/// Joins a channel to what the user wants, and tells how that goes.
+/// Forwards a channel to its bridge, and reports the progress.
 async fn carry(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
     let label = channel.label();
     let event = |progress: &Progress, finished| Event::Transfer {
@@ -135,8 +135,8 @@ async fn carry(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
     }
 }
 
-/// Tells the texts that come, as fast as a person or a program that types would.
-async fn tell(channel: Channel, label: String, number: u64, out: Sender<(u64, Happened)>) {
+/// Reports the texts of a channel, as fast as a person or a program that types would send them.
+async fn report_texts(channel: Channel, peer: String, label: String, sink: Sink) {
     let mut bucket = Bucket::new(TEXTS.0, TEXTS.1);
     while let Some(message) = channel.receive().await {
         let Message::Text(text) = message else { continue };
@@ -144,15 +144,15 @@ async fn tell(channel: Channel, label: String, number: u64, out: Sender<(u64, Ha
             tracing::debug!("a message of a flood is dropped");
         } else if text.is_empty() || text.len() > MAX_TEXT {
             tracing::warn!("a message that is too long or empty is dropped");
-        } else if out.send((number, Happened::Message(label.clone(), text))).await.is_err() {
-            return;
+        } else {
+            sink(&Event::Message { peer: peer.clone(), channel: label.clone(), text });
         }
     }
 }
 
 impl End {
-    /// A file is sent once.
-    pub(super) fn is_once(&self) -> bool {
+    /// Returns whether the work is done once for each peer: a file is sent once.
+    pub(in crate::app) fn is_once(&self) -> bool {
         match self {
             Self::Send(_) => true,
             Self::Stdio | Self::Save(_) | Self::Tcp(_) | Self::Listen(_) => false,

@@ -1,4 +1,7 @@
-//! How a pool's messages get from one endpoint to another: whatever can carry them.
+//! Signalling channels: they carry the messages between the endpoints of a pool or a room.
+
+pub(super) mod memory;
+pub(super) mod server;
 
 use std::pin::Pin;
 
@@ -10,15 +13,15 @@ use crate::signalling::Event;
 /// A future of a [`SignallingChannel`].
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// One endpoint's way to the others of its pool. Messages of one endpoint to another come in the order that
-/// they were sent in, or not at all.
+/// Channel of one endpoint to the others of its pool. Messages of one endpoint to another arrive in the order of
+/// sending, or not at all.
 pub trait SignallingChannel: Send {
     /// Returns the next event, the first of them [`Event::Joined`]; never completes after the last event. Cancel-safe:
     /// dropping the future loses no event.
     fn next(&mut self) -> Boxed<'_, Event>;
-    /// Takes a message to an endpoint, or loses it where that is gone.
+    /// Sends a message to an endpoint; the message is lost if that endpoint has left.
     fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()>;
-    /// Says something to the application behind the channel, where there is one.
+    /// Sends an event to the application behind the channel, if there is one.
     fn tell<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
         Box::pin(async {})
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
-use super::channel::{Boxed, SignallingChannel};
+use super::{Boxed, SignallingChannel};
 use crate::protocol::{PeerId, PeerMessage};
 use crate::signalling::Event;
 

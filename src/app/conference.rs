@@ -1,0 +1,264 @@
+//! The loop of a room or a pool: the room's machine, a signalling channel, and a connection with each peer.
+//!
+//! The command line presents its reports (`join.rs`), and [`Pool`](super::Pool) hands them to programs.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+use smol::channel::Sender;
+use smol::future::or;
+
+use super::channels::SignallingChannel;
+use super::driver::Outcome;
+use super::ice::Ice;
+use super::peers::Peers;
+use super::report::{PoolEvent, Report};
+use crate::base::limit::Bucket;
+use crate::media::channel::ChannelConfig;
+use crate::media::peer::Stats;
+use crate::media::{MediaError, Peer, Stream};
+use crate::protocol::PeerId;
+use crate::session::room::{Input, Output, Room};
+use crate::session::{Terms, link};
+use crate::signalling::{ConnectError, Event};
+
+/// An order of the application. An order without a peer is for all peers, present and future.
+#[derive(Debug)]
+pub(super) enum Order {
+    AddStream(Option<PeerId>, Stream),
+    RemoveStream(Option<PeerId>, String),
+    OpenChannel(Option<PeerId>, ChannelConfig),
+    CloseChannel(Option<PeerId>, String),
+    Renew(PeerId),
+    HangUp(PeerId),
+    Stats(PeerId, Sender<Stats>),
+    /// An event for the application behind the server: its name and its data.
+    Tell(String, Value),
+    Leave,
+}
+
+/// Something that the conference waits for.
+pub(super) enum Happening {
+    Signal(Event),
+    Outcome(PeerId, Outcome),
+}
+
+/// See the module.
+pub(super) struct Conference {
+    room: Room,
+    pub(super) peers: Peers,
+    channel: Box<dyn SignallingChannel>,
+    ice: Arc<Ice>,
+    reports: VecDeque<Report>,
+    /// Limits the warnings about messages that the server sends.
+    warnings: Bucket,
+    /// Reason why the signalling channel ended for good; the conference ends once the last peer has left.
+    ended: Option<ConnectError>,
+}
+
+impl Conference {
+    /// Joins through `channel`, with at most `most` connections.
+    pub(super) fn new(
+        channel: Box<dyn SignallingChannel>,
+        peers: Peers,
+        ice: Arc<Ice>,
+        most: usize,
+        terms: Terms,
+    ) -> Self {
+        let (room, warnings) = (Room::new(most, terms), Bucket::new(link::WARNINGS.0, link::WARNINGS.1));
+        Self { room, peers, channel, ice, reports: VecDeque::new(), warnings, ended: None }
+    }
+
+    /// Waits for the next thing that happens. May be dropped while it waits, without loss.
+    pub(super) async fn next(&mut self) -> Happening {
+        let (channel, peers) = (&mut self.channel, &self.peers);
+        let signal = async { Happening::Signal(channel.next().await) };
+        let outcome = async {
+            let (peer, outcome) = peers.next().await;
+            Happening::Outcome(peer, outcome)
+        };
+        or(signal, outcome).await
+    }
+
+    /// Returns the time at which [`Conference::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.room.poll_timeout()
+    }
+
+    /// Handles the passing of time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        self.room.handle_timeout(now);
+    }
+
+    /// Returns the peers that are present, and whether media can flow.
+    pub(super) fn present(&self) -> impl Iterator<Item = (&PeerId, bool)> {
+        self.room.peers()
+    }
+
+    /// Handles what happened; [`Conference::poll_report`] carries out the consequences.
+    pub(super) async fn handle(&mut self, happening: Happening) {
+        match happening {
+            Happening::Outcome(peer, Outcome::Link(input)) => self.input(Input::Link(peer, input)),
+            Happening::Outcome(_, Outcome::Report(report)) => self.reports.push_back(report),
+            Happening::Signal(event) => self.signal(event).await,
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        self.room.handle_input(Instant::now(), input);
+    }
+
+    fn report(&mut self, event: PoolEvent) {
+        self.reports.push_back(Report::Pool(event));
+    }
+
+    async fn signal(&mut self, event: Event) {
+        match event {
+            Event::Joined { me, peers, descriptions } => {
+                self.report(PoolEvent::Join { me, peers: peers.clone() });
+                for (peer, description) in descriptions {
+                    self.report(PoolEvent::Describe(peer, description));
+                }
+                self.input(Input::Joined(peers));
+            }
+            Event::PeerJoined(peer) => self.input(Input::PeerJoined(peer)),
+            Event::PeerLeft(peer) => self.input(Input::PeerLeft(peer)),
+            Event::From(peer, message) => self.input(Input::Link(peer, link::Input::Peer(message))),
+            Event::JunkFrom(peer, why) => self.input(Input::Link(peer, link::Input::Junk(why))),
+            Event::Described(peer, what) => self.report(PoolEvent::Describe(peer, what)),
+            Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
+            Event::Refused(refusal) => self.complain(refusal.to_string()),
+            Event::Junk(why) => self.complain(why),
+            Event::Retrying(why) => self.report(PoolEvent::Warning(why)),
+            Event::IceServers(servers) => self.ice.take(servers).await,
+            Event::Lost { .. } => {
+                self.report(PoolEvent::Gone);
+                self.input(Input::ServerGone);
+            }
+            Event::Ended(error @ ConnectError::Dismissed(_)) => {
+                self.reports.push_back(Report::Stopped(error.into()));
+            }
+            Event::Ended(error) => {
+                if !self.peers.is_empty() {
+                    self.report(PoolEvent::Warning(format!("{error}; those who are connected stay so")));
+                }
+                self.ended = Some(error);
+            }
+            Event::Registered | Event::Foreign(_) | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {}
+        }
+    }
+
+    /// Warns about a useless message of the server, at a limited rate.
+    fn complain(&mut self, text: String) {
+        if self.warnings.take(Instant::now()) {
+            self.report(PoolEvent::Warning(text));
+        }
+    }
+
+    /// Carries out what the room wants, up to the next report; returns `None` when nothing is left to do.
+    pub(super) async fn poll_report(&mut self) -> Option<Report> {
+        loop {
+            if let Some(report) = self.reports.pop_front() {
+                return Some(report);
+            }
+            let Some(output) = self.room.poll_output() else { break };
+            if let Some(report) = self.carry_out(output).await {
+                return Some(report);
+            }
+        }
+        self.ended.take_if(|_| self.peers.is_empty()).map(|error| Report::Stopped(error.into()))
+    }
+
+    async fn carry_out(&mut self, output: Output) -> Option<Report> {
+        Some(Report::Pool(match output {
+            Output::Joined(peer) => PoolEvent::Peer(peer),
+            Output::Left(peer) => {
+                self.peers.close(&peer).await;
+                PoolEvent::Close(peer, None)
+            }
+            Output::Connecting(peer) => return Some(Report::Connecting(peer)),
+            Output::Warning(text) => PoolEvent::Warning(text),
+            Output::Link(peer, output) => match output {
+                link::Output::Send(message) => {
+                    self.channel.send(&peer, &message).await;
+                    return None;
+                }
+                link::Output::Effect(effect) => match self.peers.execute(&peer, effect) {
+                    Ok(opened) => return opened.then_some(Report::Opened(peer)),
+                    // An element that is missing is missing for all peers.
+                    Err(error @ MediaError::MissingElement { .. }) => {
+                        return Some(Report::Stopped(error.into()));
+                    }
+                    Err(error) => PoolEvent::Warning(error.to_string()),
+                },
+                link::Output::Connected => PoolEvent::Connected(peer),
+                link::Output::Reconnecting => PoolEvent::Reconnecting(peer),
+                link::Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
+                link::Output::Ended(reason) => {
+                    self.peers.close(&peer).await;
+                    PoolEvent::Close(peer, Some(reason))
+                }
+            },
+        }))
+    }
+
+    /// Obeys an order; [`Order::Leave`] is the caller's matter: see [`Conference::close`].
+    pub(super) async fn obey(&mut self, order: Order) {
+        match order {
+            Order::AddStream(peer, stream) => {
+                self.peers.want(peer.as_ref(), |wanted| wanted.streams.push(stream.clone()));
+                self.change(peer.as_ref(), |peer| {
+                    peer.add_stream(stream.clone());
+                    Ok(true)
+                });
+            }
+            Order::RemoveStream(peer, id) => {
+                self.peers.want(peer.as_ref(), |wanted| wanted.streams.retain(|stream| stream.id != id));
+                self.change(peer.as_ref(), |peer| {
+                    peer.remove_stream(&id);
+                    Ok(true)
+                });
+            }
+            Order::OpenChannel(peer, config) => {
+                self.peers.want(peer.as_ref(), |wanted| wanted.open_channel(config.clone()));
+                self.change(peer.as_ref(), |peer| peer.want_channel(config.clone()));
+            }
+            Order::CloseChannel(peer, label) => {
+                self.peers.want(peer.as_ref(), |wanted| wanted.close_channel(&label));
+                for (_, peer) in self.peers.open_ones(peer.as_ref()) {
+                    let (peer, label) = (peer.clone(), label.clone());
+                    smol::spawn(async move { peer.finish_channels(Some(&label)).await }).detach();
+                }
+            }
+            Order::Renew(peer) => self.input(Input::Link(peer, link::Input::Renew)),
+            Order::HangUp(peer) => self.input(Input::Link(peer, link::Input::HangUp)),
+            Order::Stats(peer, reply) => {
+                if let Some(peer) = self.peers.peer(&peer) {
+                    let _ = reply.send(peer.stats()).await;
+                }
+            }
+            Order::Tell(kind, data) => self.channel.tell(&kind, &data).await,
+            Order::Leave => {}
+        }
+    }
+
+    /// Changes the open connections with `peer`, or with every peer, and negotiates where `change` returns true.
+    fn change(&mut self, peer: Option<&PeerId>, change: impl Fn(&Peer) -> Result<bool, MediaError>) {
+        let changes = self.peers.open_ones(peer).map(|(id, peer)| (id.clone(), change(peer)));
+        for (peer, changed) in changes.collect::<Vec<_>>() {
+            match changed {
+                Ok(true) => self.input(Input::Link(peer, link::Input::Negotiate)),
+                Ok(false) => {}
+                Err(error) => self.report(PoolEvent::Warning(error.to_string())),
+            }
+        }
+    }
+
+    /// Leaves: closes the signalling channel, then all connections; returns the peers whose connections it closed.
+    pub(super) async fn close(mut self) -> Vec<PeerId> {
+        self.channel.close().await;
+        self.peers.close_all().await
+    }
+}

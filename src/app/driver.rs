@@ -1,0 +1,168 @@
+//! Driver of one connection: executes effects one after another, and delivers their results and the connection's
+//! events to a queue that all connections share.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, bounded, unbounded};
+
+use super::report::{PoolEvent, Report};
+use super::trace::{self, Trace};
+use crate::media::peer::PeerConfig;
+use crate::media::{MediaError, Peer, PeerEvent};
+use crate::protocol::PeerId;
+use crate::session::{ConnectionState, Effect, link};
+
+/// Maximum number of events of one connection that wait for the queue.
+const EVENTS: usize = 512;
+/// Interval at which the connection is checked for received packets.
+const LISTEN: Duration = Duration::from_millis(500);
+
+/// An outcome of a connection.
+pub(super) enum Outcome {
+    /// An input for the link with the peer.
+    Link(link::Input),
+    /// A report for the application.
+    Report(Report),
+}
+
+/// The queue of all connections, as one of them uses it.
+#[derive(Clone)]
+pub(super) struct Outlet {
+    /// Number of the connection. It tells the connection from earlier ones with the same peer.
+    pub(super) number: u64,
+    pub(super) peer: PeerId,
+    pub(super) queue: Sender<(u64, Outcome)>,
+    pub(super) trace: Option<Arc<Trace>>,
+}
+
+impl Outlet {
+    /// Waits for room in the queue; returns false if nobody reads it any more.
+    async fn send(&self, outcome: Outcome) -> bool {
+        self.queue.send((self.number, outcome)).await.is_ok()
+    }
+
+    async fn link(&self, input: link::Input) -> bool {
+        self.send(Outcome::Link(input)).await
+    }
+
+    async fn pool(&self, event: PoolEvent) -> bool {
+        self.send(Outcome::Report(Report::Pool(event))).await
+    }
+
+    fn trace_effect(&self, words: &'static str, began: Instant) {
+        self.trace.iter().for_each(|trace| trace.effect(self.peer.as_str(), words, began.elapsed()));
+    }
+
+    /// Translates an event of the connection.
+    async fn event(&self, event: PeerEvent) -> bool {
+        let peer = self.peer.clone();
+        self.trace.iter().for_each(|trace| trace.event(peer.as_str(), &event));
+        match event {
+            PeerEvent::LocalCandidate(mline, candidate) => {
+                self.link(link::Input::LocalCandidate(mline, candidate)).await
+            }
+            PeerEvent::Connection(state) => self.link(link::Input::Connection(state)).await,
+            PeerEvent::Forged => self.link(link::Input::Connection(ConnectionState::Forged)).await,
+            PeerEvent::Failed(text) => {
+                self.pool(PoolEvent::Warning(text)).await
+                    && self.link(link::Input::Connection(ConnectionState::Failed)).await
+            }
+            PeerEvent::Track(track) => self.pool(PoolEvent::Track(peer, track)).await,
+            PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded(peer, track)).await,
+            PeerEvent::FirstFrame { codec, size, after } => {
+                self.send(Outcome::Report(Report::FirstFrame { peer, codec, size, after })).await
+            }
+            PeerEvent::Channel(channel) => self.pool(PoolEvent::DataChannel(peer, channel)).await,
+            PeerEvent::Broken(codec) => {
+                let text = format!("some of the {codec} of {peer} cannot be read and is left out");
+                self.pool(PoolEvent::Warning(text)).await
+            }
+        }
+    }
+}
+
+/// See the module. A driver that is dropped stops.
+pub(super) struct Driver {
+    pub(super) peer: Arc<Peer>,
+    effects: Sender<Effect>,
+    _tasks: [smol::Task<()>; 3],
+}
+
+impl Driver {
+    /// Opens a connection.
+    pub(super) fn open(config: PeerConfig, out: &Outlet) -> Result<Self, MediaError> {
+        let began = Instant::now();
+        let (event, events) = bounded(EVENTS);
+        let peer = Arc::new(Peer::open(config, event)?);
+        out.trace_effect(trace::words(&Effect::Open), began);
+        // Bounded by the negotiation's own inbox and candidate limits.
+        let (effects, pending) = unbounded::<Effect>();
+        let tasks = [
+            smol::spawn(execute_all(peer.clone(), pending, out.clone())),
+            smol::spawn(forward(events, out.clone())),
+            smol::spawn(listen(Arc::downgrade(&peer), out.clone())),
+        ];
+        Ok(Self { peer, effects, _tasks: tasks })
+    }
+
+    /// Executes an effect after all earlier ones.
+    pub(super) fn execute(&self, effect: Effect) {
+        let _ = self.effects.try_send(effect);
+    }
+}
+
+async fn execute_all(peer: Arc<Peer>, effects: Receiver<Effect>, out: Outlet) {
+    while let Ok(effect) = effects.recv().await {
+        let (words, began) = (trace::words(&effect), Instant::now());
+        let result = peer.execute(effect).await;
+        out.trace_effect(words, began);
+        if let Some((id, result)) = result
+            && !out.link(link::Input::Result(id, result)).await
+        {
+            return;
+        }
+    }
+}
+
+async fn forward(events: Receiver<PeerEvent>, out: Outlet) {
+    while let Ok(event) = events.recv().await {
+        if !out.event(event).await {
+            return;
+        }
+    }
+}
+
+/// Reports regularly whether packets arrived, and reports when this machine's addresses changed.
+async fn listen(peer: Weak<Peer>, out: Outlet) {
+    let own = || {
+        let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
+        all.filter(|one| !one.is_loopback()).map(|one| one.ip()).collect::<BTreeSet<_>>()
+    };
+    let (mut before, mut addresses) = ((0, 0), own());
+    loop {
+        smol::Timer::after(LISTEN).await;
+        let Some(peer) = peer.upgrade() else { return };
+        let now = peer.heard();
+        let missing = peer.open_missing();
+        drop(peer);
+        let mut goes_on = match missing {
+            Ok(true) => out.link(link::Input::Negotiate).await,
+            Ok(false) => true,
+            Err(error) => out.pool(PoolEvent::Warning(error.to_string())).await,
+        };
+        if now != before {
+            goes_on = out.link(link::Input::Heard(now.1 != before.1)).await;
+            before = now;
+        }
+        let there = own();
+        if there != addresses {
+            addresses = there;
+            goes_on = out.link(link::Input::NetworkChanged).await;
+        }
+        if !goes_on {
+            return;
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The connections of a call, a room or a pool: one for each peer. Executes the effects that links want.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::pending;
+
+use super::driver::{Driver, Outcome, Outlet};
+use super::ice::Ice;
+use super::trace::Trace;
+use crate::media::channel::ChannelConfig;
+use crate::media::peer::{PeerConfig, Stats};
+use crate::media::{MediaError, Peer, Stream};
+use crate::protocol::PeerId;
+use crate::session::Effect;
+
+/// Maximum number of outcomes that wait to be read. The queue is short on purpose: further outcomes wait with their
+/// connection, so that no connection can crowd out the others.
+const OUTCOMES: usize = 16;
+
+/// Streams and data channels for one peer, or for all peers.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) streams: Vec<Stream>,
+    channels: Vec<ChannelConfig>,
+    /// Labels of channels that are not opened with this peer, even if all others get them.
+    closed: BTreeSet<String>,
+}
+
+impl Wanted {
+    pub(super) fn open_channel(&mut self, config: ChannelConfig) {
+        self.closed.remove(&config.label);
+        self.channels.push(config);
+    }
+
+    pub(super) fn close_channel(&mut self, label: &str) {
+        self.channels.retain(|channel| channel.label != label);
+        self.closed.insert(label.to_owned());
+    }
+}
+
+struct Connection {
+    number: u64,
+    driver: Driver,
+    /// Streams and channels for this peer alone.
+    own: Wanted,
+}
+
+/// See the module.
+pub(super) struct Peers {
+    /// Configuration of every connection, apart from the STUN and TURN servers.
+    base: PeerConfig,
+    ice: Arc<Ice>,
+    trace: Option<Arc<Trace>>,
+    /// Streams and channels for all peers, present and future.
+    everyone: Wanted,
+    connections: BTreeMap<PeerId, Connection>,
+    /// Number of connections opened so far.
+    opened: u64,
+    queue: Sender<(u64, Outcome)>,
+    outcomes: Receiver<(u64, Outcome)>,
+}
+
+impl Peers {
+    pub(super) fn new(base: PeerConfig, ice: Arc<Ice>, trace: Option<Arc<Trace>>) -> Self {
+        let (queue, outcomes) = bounded(OUTCOMES);
+        let (everyone, connections) = (Wanted::default(), BTreeMap::new());
+        Self { base, ice, trace, everyone, connections, opened: 0, queue, outcomes }
+    }
+
+    /// Waits for the next outcome of a connection. May be dropped while it waits, without loss. Outcomes of connections
+    /// that were closed or replaced are left out.
+    pub(super) async fn next(&self) -> (PeerId, Outcome) {
+        while let Ok((number, outcome)) = self.outcomes.recv().await {
+            let mut all = self.connections.iter();
+            if let Some((peer, _)) = all.find(|(_, connection)| connection.number == number) {
+                return (peer.clone(), outcome);
+            }
+        }
+        pending().await
+    }
+
+    /// Executes an effect of the link with `peer`; returns whether a connection was opened by it.
+    pub(super) fn execute(&mut self, peer: &PeerId, effect: Effect) -> Result<bool, MediaError> {
+        if effect == Effect::Open {
+            return self.open(peer).map(|()| true);
+        }
+        if let Some(connection) = self.connections.get(peer) {
+            connection.driver.execute(effect);
+        }
+        Ok(false)
+    }
+
+    /// Opens a connection with `peer`, in place of the previous one if there is any.
+    fn open(&mut self, peer: &PeerId) -> Result<(), MediaError> {
+        let own = self.connections.remove(peer).map(|before| {
+            // A close_notify of the previous connection would end the call on the other side.
+            before.driver.peer.abandon();
+            before.own
+        });
+        let own = own.unwrap_or_default();
+        let mut config = PeerConfig { ice: self.ice.config(), ..self.base.clone() };
+        config.streams.extend(self.everyone.streams.iter().chain(&own.streams).cloned());
+        config.channels.extend(self.everyone.channels.iter().chain(&own.channels).cloned());
+        config.channels.retain(|channel| !own.closed.contains(&channel.label));
+        self.opened += 1;
+        let (peer, number) = (peer.clone(), self.opened);
+        let out = Outlet { number, peer: peer.clone(), queue: self.queue.clone(), trace: self.trace.clone() };
+        let driver = Driver::open(config, &out)?;
+        self.connections.insert(peer, Connection { number, driver, own });
+        Ok(())
+    }
+
+    /// Closes the connection with `peer`, with DTLS's close_notify.
+    pub(super) async fn close(&mut self, peer: &PeerId) {
+        if let Some(connection) = self.connections.remove(peer) {
+            connection.driver.peer.say_goodbye().await;
+        }
+    }
+
+    /// Closes all connections; returns the peers that they were with.
+    pub(super) async fn close_all(&mut self) -> Vec<PeerId> {
+        let ids: Vec<_> = self.connections.keys().cloned().collect();
+        for peer in &ids {
+            self.close(peer).await;
+        }
+        ids
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
+    /// Returns the peers that a connection is open with.
+    pub(super) fn ids(&self) -> Vec<PeerId> {
+        self.connections.keys().cloned().collect()
+    }
+
+    /// Returns the connection with `peer`.
+    pub(super) fn peer(&self, peer: &PeerId) -> Option<&Arc<Peer>> {
+        self.connections.get(peer).map(|connection| &connection.driver.peer)
+    }
+
+    /// Returns the counters of all connections.
+    pub(super) fn stats(&self) -> impl Iterator<Item = (&PeerId, Stats)> {
+        self.connections.iter().map(|(peer, connection)| (peer, connection.driver.peer.stats()))
+    }
+
+    /// Changes what `peer`, or every peer, gets over connections that are opened from now on.
+    pub(super) fn want(&mut self, peer: Option<&PeerId>, change: impl FnOnce(&mut Wanted)) {
+        match peer {
+            None => change(&mut self.everyone),
+            Some(peer) => {
+                if let Some(connection) = self.connections.get_mut(peer) {
+                    change(&mut connection.own);
+                }
+            }
+        }
+    }
+
+    /// Returns the open connections with `peer`, or with every peer.
+    pub(super) fn open_ones(&self, peer: Option<&PeerId>) -> impl Iterator<Item = (&PeerId, &Arc<Peer>)> {
+        self.connections
+            .iter()
+            .filter(move |(id, _)| peer.is_none_or(|peer| peer == *id))
+            .map(|(id, connection)| (id, &connection.driver.peer))
+    }
+}

@@ -1,0 +1,221 @@
+//! Presentation of a call or a room to the user: outputs, recordings, bridges of data channels, and statistics.
+
+mod bridges;
+mod outputs;
+mod recording;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use smol::channel::{Receiver, Sender, bounded, unbounded};
+use smol::future::{or, pending};
+
+use self::bridges::Bridges;
+use self::outputs::Outputs;
+use self::recording::Recording;
+use super::peers::Peers;
+use super::plan::MediaPlan;
+use super::report::{PoolEvent, Report};
+use super::{Event, Sink};
+use crate::media::receive::Track;
+use crate::protocol::PeerId;
+
+/// Minimum interval of the statistics.
+const MIN_STATS: Duration = Duration::from_millis(100);
+/// Maximum number of failures of outputs and recordings that wait to be reported.
+const FAILURES: usize = 16;
+
+/// An event of the presentation itself.
+pub(super) enum Notice {
+    /// An output, a recording, a source or an encoder stopped, for this reason.
+    Failure(String),
+    /// The bridge of that label has done its work with the peer.
+    Bridged(PeerId, String),
+}
+
+/// Presentation of one peer.
+struct Presented {
+    outputs: Outputs,
+    recording: Recording,
+    bridges: Bridges,
+}
+
+/// See the module.
+pub(super) struct Presentation<'a> {
+    plan: &'a MediaPlan,
+    sink: &'a Sink,
+    peers: BTreeMap<PeerId, Presented>,
+    stats_at: Option<Instant>,
+    failed: Sender<String>,
+    failures: Receiver<String>,
+    finished: Sender<(PeerId, String)>,
+    finishes: Receiver<(PeerId, String)>,
+}
+
+impl<'a> Presentation<'a> {
+    pub(super) fn new(plan: &'a MediaPlan, sink: &'a Sink) -> Self {
+        let (failed, failures) = bounded(FAILURES);
+        // Bounded by the channels: each is done once.
+        let (finished, finishes) = unbounded();
+        let peers = BTreeMap::new();
+        Self { plan, sink, peers, stats_at: None, failed, failures, finished, finishes }
+    }
+
+    /// Waits for the next notice. May be dropped while it waits, without loss.
+    pub(super) async fn next(&self) -> Notice {
+        let failure = async {
+            match or(self.failures.recv(), self.plan.failures.recv()).await {
+                Ok(text) => Notice::Failure(text),
+                Err(_) => pending().await,
+            }
+        };
+        let bridged = async {
+            match self.finishes.recv().await {
+                Ok((peer, label)) => Notice::Bridged(peer, label),
+                Err(_) => pending().await,
+            }
+        };
+        or(failure, bridged).await
+    }
+
+    /// Handles a notice; returns the peer whose connection has done all its work.
+    pub(super) fn handle_notice(&mut self, notice: Notice, peers: &mut Peers) -> Option<PeerId> {
+        match notice {
+            Notice::Failure(text) => {
+                (self.sink)(&Event::Warning { text });
+                None
+            }
+            Notice::Bridged(peer, label) => {
+                let mut bridges = self.plan.bridges.iter().filter(|bridge| bridge.channel().label == label);
+                if bridges.any(|bridge| bridge.is_once()) {
+                    peers.want(Some(&peer), |wanted| wanted.close_channel(&label));
+                }
+                let presented = self.peers.get_mut(&peer)?;
+                presented.bridges.is_done(label, self.plan).then_some(peer)
+            }
+        }
+    }
+
+    /// Presents a report of a connection; `label` returns the name that is shown under a peer's video.
+    pub(super) fn handle_report(&mut self, report: Report, peers: &Peers, label: impl Fn(&PeerId) -> String) {
+        match report {
+            Report::Opened(peer) => self.opened(peer, label),
+            Report::FirstFrame { peer, codec, size, after } => {
+                (self.sink)(&Event::Media {
+                    peer: peer.to_string(),
+                    kind: codec.kind().as_str(),
+                    direction: "receive",
+                    codec: codec.to_string(),
+                    width: size.map(|(width, _)| width),
+                    height: size.map(|(_, height)| height),
+                    first_frame_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
+                });
+                self.record(&peer, peers);
+            }
+            Report::Pool(PoolEvent::Track(peer, track)) => self.add_track(&peer, &track),
+            Report::Pool(PoolEvent::DataChannel(peer, channel)) => {
+                if let Some(presented) = self.peers.get_mut(&peer) {
+                    presented.bridges.add(channel, self.plan, self.sink);
+                }
+            }
+            Report::Pool(PoolEvent::Warning(text)) => (self.sink)(&Event::Warning { text }),
+            // A track that ends shows its last frame: it may go on later.
+            Report::Pool(_) | Report::Connecting(_) | Report::Stopped(_) => {}
+        }
+    }
+
+    fn opened(&mut self, peer: PeerId, label: impl Fn(&PeerId) -> String) {
+        if let Some(presented) = self.peers.get_mut(&peer) {
+            presented.outputs.replaced();
+            return;
+        }
+        let (name, label) = (peer.to_string(), label(&peer));
+        let presented = Presented {
+            outputs: Outputs::new(name.clone(), label),
+            recording: Recording::new(name, self.sink.clone()),
+            bridges: Bridges::new(peer.clone(), self.finished.clone()),
+        };
+        self.peers.insert(peer, presented);
+    }
+
+    fn add_track(&mut self, peer: &PeerId, track: &Track) {
+        let Some(presented) = self.peers.get_mut(peer) else { return };
+        if let Some(before) = presented.outputs.add(track, self.plan, &self.failed, self.sink) {
+            presented.recording.follow(&before, track);
+        }
+        // With a recording, the track's first frame is held back until the recorder is attached: the file begins with
+        // it.
+        if self.plan.record.is_none() {
+            track.flow();
+        }
+    }
+
+    fn record(&mut self, peer: &PeerId, peers: &Peers) {
+        let (Some(folder), Some(presented)) = (&self.plan.record, self.peers.get_mut(peer)) else { return };
+        let announced = peers.peer(peer).map_or(0, |peer| peer.expected_tracks());
+        presented.recording.update(&presented.outputs.live(), announced, folder, &self.failed);
+    }
+
+    /// Shows the label under the peer's video from now on.
+    pub(super) fn label(&mut self, peer: &PeerId, label: String) {
+        if let Some(presented) = self.peers.get_mut(peer) {
+            presented.outputs.label(label);
+        }
+    }
+
+    /// Sends a text to one peer or to all peers; returns the number of peers that have a channel for it.
+    pub(super) fn say(&self, to: Option<&PeerId>, text: &str) -> usize {
+        let meant = self.peers.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer));
+        meant.filter(|(_, presented)| presented.bridges.say(text)).count()
+    }
+
+    /// Reports the statistics for the first time one interval from now, if they are wanted.
+    pub(super) fn start_stats(&mut self, now: Instant) {
+        self.stats_at = self.plan.stats.map(|every| now + every);
+    }
+
+    /// Reports the counters of all connections now.
+    pub(super) fn report_stats(&self, peers: &Peers) {
+        for (peer, stats) in peers.stats() {
+            (self.sink)(&Event::Stats { peer: peer.to_string(), stats });
+        }
+    }
+
+    /// Returns the time at which [`Presentation::handle_timeout`] is due.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let recordings = self.peers.values().filter_map(|presented| presented.recording.poll_timeout());
+        recordings.chain(self.stats_at).min()
+    }
+
+    /// Handles the passing of time.
+    pub(super) fn handle_timeout(&mut self, now: Instant, peers: &Peers) {
+        let due = self.peers.iter_mut().filter_map(|(peer, presented)| {
+            let is_due = presented.recording.poll_timeout().is_some_and(|at| at <= now);
+            (is_due && presented.recording.handle_timeout()).then(|| peer.clone())
+        });
+        for peer in due.collect::<Vec<_>>() {
+            self.record(&peer, peers);
+        }
+        if self.stats_at.is_some_and(|at| at <= now) {
+            self.stats_at = self.plan.stats.map(|every| now + every.max(MIN_STATS));
+            self.report_stats(peers);
+        }
+    }
+
+    /// Closes the bridged channels with `peer`, or with every peer, once their data is sent.
+    pub(super) async fn finish(&self, peer: Option<&PeerId>) {
+        for (id, presented) in &self.peers {
+            if peer.is_none_or(|peer| peer == id) {
+                presented.bridges.finish().await;
+            }
+        }
+    }
+
+    /// Ends the presentation of a peer whose connection is closed; its recording is complete afterwards.
+    pub(super) async fn close(&mut self, peer: &PeerId) {
+        let Some(Presented { outputs, recording, bridges }) = self.peers.remove(peer) else { return };
+        drop(outputs);
+        bridges.settle().await;
+        recording.close().await;
+    }
+}

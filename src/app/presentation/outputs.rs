@@ -1,0 +1,94 @@
+//! The outputs of one peer: windows, speakers and places in the grid, and the tracks that they show and play.
+
+use smol::channel::Sender;
+
+use crate::app::plan::MediaPlan;
+use crate::app::{Event, Sink};
+use crate::media::MediaError;
+use crate::media::output::Output;
+use crate::media::receive::Track;
+use crate::media::stage::Seat;
+
+/// A track of the peer, and the output that it goes to.
+struct Received {
+    track: Track,
+    /// The connection of the track was replaced; a track of the new connection takes over the output.
+    is_replaced: bool,
+    output: Option<Output>,
+    seat: Option<Seat>,
+}
+
+/// See the module.
+pub(super) struct Outputs {
+    /// The peer's id.
+    name: String,
+    /// Text under the peer's video in a grid.
+    label: String,
+    received: Vec<Received>,
+}
+
+impl Outputs {
+    pub(super) fn new(name: String, label: String) -> Self {
+        Self { name, label, received: vec![] }
+    }
+
+    /// Shows the label under the peer's video from now on.
+    pub(super) fn label(&mut self, label: String) {
+        self.received.iter().filter_map(|one| one.seat.as_ref()).for_each(|seat| seat.label(&label));
+        self.label = label;
+    }
+
+    /// Notes that a new connection has taken the place of the one that all tracks so far came over.
+    pub(super) fn replaced(&mut self) {
+        self.received.iter_mut().for_each(|received| received.is_replaced = true);
+    }
+
+    /// Shows or plays a track. If it takes the place of a track of a replaced connection, returns that one; with the
+    /// same codec the output goes on without interruption.
+    pub(super) fn add(
+        &mut self,
+        track: &Track,
+        plan: &MediaPlan,
+        failed: &Sender<String>,
+        sink: &Sink,
+    ) -> Option<Track> {
+        let is_same = |received: &Received| !received.is_replaced && received.track.mline == track.mline;
+        if self.received.iter().any(is_same) {
+            return None;
+        }
+        let is_before = |received: &Received| received.is_replaced && received.track.kind() == track.kind();
+        let before = self.received.iter().position(is_before).map(|at| self.received.remove(at));
+        let (before, outputs) = match before {
+            Some(Received { track: before, mut output, seat, .. }) if before.codec == track.codec => {
+                output.iter_mut().for_each(|output| output.follow(track));
+                seat.iter().for_each(|seat| seat.follow(track));
+                (Some(before), (output, seat))
+            }
+            before => (before.map(|before| before.track), self.start(track, plan, failed, sink)),
+        };
+        let (track, (output, seat)) = (track.clone(), outputs);
+        self.received.push(Received { track, is_replaced: false, output, seat });
+        before
+    }
+
+    fn start(
+        &self,
+        track: &Track,
+        plan: &MediaPlan,
+        failed: &Sender<String>,
+        sink: &Sink,
+    ) -> (Option<Output>, Option<Seat>) {
+        let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
+        let seat = plan.stage.as_ref().map(|stage| stage.add(track, &self.label)).transpose();
+        let seat = seat.map_err(warn).ok().flatten().flatten();
+        let start =
+            |output| Output::start(track, output, &self.name, plan.reference.as_ref(), failed.clone());
+        let output = plan.own_output(track.kind()).map(start).transpose();
+        (output.map_err(warn).ok().flatten(), seat)
+    }
+
+    /// Returns the tracks that delivered a frame within the last five seconds.
+    pub(super) fn live(&self) -> Vec<Track> {
+        self.received.iter().map(|one| &one.track).filter(|track| track.is_live()).cloned().collect()
+    }
+}

@@ -1,0 +1,73 @@
+//! Reports of a conference and of its connections, for programs and for the presentation.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::error::ClientError;
+use crate::media::channel::Channel;
+use crate::media::receive::Track;
+use crate::protocol::PeerId;
+use crate::sdp::Codec;
+use crate::session::EndReason;
+
+/// An event of a pool.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum PoolEvent {
+    /// This endpoint joined the pool, for the first time or again.
+    Join {
+        /// The id of this endpoint, if the server assigned one.
+        me: Option<PeerId>,
+        /// The peers that were in the pool before.
+        peers: Vec<PeerId>,
+    },
+    /// A peer is in the pool.
+    Peer(PeerId),
+    /// Media and messages flow between this endpoint and a peer, for the first time or again.
+    Connected(PeerId),
+    /// The path to a peer is disconnected; a new path is being negotiated.
+    Reconnecting(PeerId),
+    /// A peer sends a stream, for the first time or again.
+    Track(PeerId, Track),
+    /// A peer no longer sends a stream.
+    TrackEnded(PeerId, Track),
+    /// A data channel with a peer is open, whichever side opened it.
+    DataChannel(PeerId, Channel),
+    /// The server's back end describes a peer anew.
+    Describe(PeerId, Value),
+    /// A peer left, or its connection ended; the reason, where it is known.
+    Close(PeerId, Option<EndReason>),
+    /// An event of the application behind the server: its name and its data.
+    Application(String, Value),
+    /// The connection to the server is lost and being restored. Connections with peers stay.
+    Gone,
+    /// No peer can be reached any more, for this reason. The last event.
+    Stop(String),
+    /// A problem that does not end the pool, in words.
+    Warning(String),
+}
+
+/// A report of a conference or of one of its connections.
+#[derive(Debug)]
+pub(super) enum Report {
+    /// An event that programs receive as well.
+    Pool(PoolEvent),
+    /// A connection with the peer was opened, in place of the previous one if there was any.
+    Opened(PeerId),
+    /// The exchange of descriptions with the peer begins.
+    Connecting(PeerId),
+    /// The first frame of a track arrived.
+    FirstFrame {
+        /// The sender.
+        peer: PeerId,
+        /// Codec of the track.
+        codec: Codec,
+        /// Width and height of a video frame, in pixels.
+        size: Option<(u32, u32)>,
+        /// Time since the connection was opened.
+        after: Duration,
+    },
+    /// The conference is over, for this reason. The last report.
+    Stopped(ClientError),
+}
