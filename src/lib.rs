@@ -1,19 +1,18 @@
-//! roomtone: the native end of a WebRTC call, on GStreamer's webrtcbin.
+//! roomtone: a WebRTC client for the command line on GStreamer's webrtcbin, with a signalling server.
 //!
-//! Data flows one way through the layers; each imports only what stands below it:
+//! Each layer imports only layers below it:
 //!
-//! | layer | what it is |
+//! | layer | content |
 //! |---|---|
-//! | [`cli`] | arguments to validated options, output, exit codes |
-//! | [`app`], [`tester`] | the event loops that join the layers below; `room-client` |
-//! | [`media`], [`signalling`], [`server`] | GStreamer; a client's way to a server; sockets of a server |
-//! | [`session`], [`hub`] | a client's call, and a server's peers, as pure state machines |
-//! | [`protocol`], [`sdp`] | wire text to typed messages; SDP read, checked and rewritten |
-//! | [`base`] | small things that every layer needs: random ids |
+//! | [`cli`] | options, output for people and programs, exit codes |
+//! | [`app`], [`tester`] | the loops that connect the layers below; `room-client` |
+//! | [`media`], [`signalling`], [`server`] | GStreamer; a client's connection to a server; the server's sockets |
+//! | [`session`], [`hub`] | a client's calls, and a server's peers, as state machines |
+//! | [`protocol`], [`sdp`] | wire text to typed messages; parsing and rewriting of SDP |
+//! | [`base`] | small parts for every layer |
 //!
-//! `protocol`, `sdp`, `session`, `hub` and the back ends of `signalling` are data in, data out: no
-//! sockets, no clock, no chance, no GStreamer. Only `media` knows GStreamer; without the feature `media`
-//! the crate builds without it, and is a server.
+//! `protocol`, `sdp`, `session`, `hub` and the back ends of `signalling` are pure: they have no sockets, no clock, no random
+//! numbers and no GStreamer. Only `media` uses GStreamer; without the feature `media` the crate is a server.
 
 pub mod app;
 pub mod base;
