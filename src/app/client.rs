@@ -333,7 +333,7 @@ async fn fresh_servers(target: &Target) -> Result<Vec<IceServer>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::app::ice::IceOptions;
+    use crate::app::options::PathOptions;
     use crate::server::ice::{Credentials, IceServers};
     use crate::server::{Config, Server};
     use crate::tls::Trust;
@@ -352,7 +352,7 @@ mod tests {
         let registration = Registration {
             target,
             id: "ann".parse().unwrap(),
-            ice: Arc::new(Ice::new(IceOptions::default())),
+            ice: Arc::new(Ice::new(PathOptions::default())),
             sink: Arc::new(|_: &Event| {}),
             calls: None,
             room: None,

@@ -7,48 +7,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use smol::future::pending;
 
+use super::options::PathOptions;
 use super::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::transport::IceConfig;
 use crate::protocol::{IceKind, IceServer, IceUrl};
 use crate::sdp::Reach;
-use crate::sdp::reach::{self, Network};
-use crate::server::ice::IceServers;
+use crate::sdp::reach;
 use crate::signalling::turn::{self, Tunnel, TurnError};
 use crate::tls::Trust;
-
-/// What the user wants of paths to peers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IceOptions {
-    /// The user's own servers.
-    pub servers: IceServers,
-    /// By TURN servers alone.
-    pub relay_only: bool,
-    /// Over TCP too.
-    pub tcp: bool,
-    /// From these addresses alone, where there are any.
-    pub addresses: Vec<IpAddr>,
-    /// Names of browsers in the same network are looked up.
-    pub mdns: bool,
-    /// Networks of peers' addresses that are tried in addition to those the rule allows ([`crate::sdp::reach`]).
-    pub allowed: Vec<Network>,
-    /// Of TURN servers behind TLS.
-    pub trust: Trust,
-}
-
-impl Default for IceOptions {
-    fn default() -> Self {
-        Self {
-            servers: IceServers::default(),
-            relay_only: false,
-            tcp: true,
-            addresses: vec![],
-            mdns: false,
-            allowed: vec![],
-            trust: Trust::System,
-        }
-    }
-}
 
 #[derive(Debug, Default)]
 struct State {
@@ -64,19 +31,22 @@ struct State {
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Ice {
-    options: IceOptions,
+    options: PathOptions,
+    /// Whether host names in candidates are looked up.
+    mdns: bool,
     state: Mutex<State>,
 }
 
 impl Ice {
     /// With these options, untried.
-    pub fn new(options: IceOptions) -> Self {
-        Self { options, state: Mutex::default() }
+    pub fn new(options: PathOptions) -> Self {
+        let mdns = options.mdns && looks_up_mdns();
+        Self { options, mdns, state: Mutex::default() }
     }
 
     /// Tries the user's TURN servers: what is wrong with one is told; with relays only, none that works
     /// is an error.
-    pub(super) async fn start(options: IceOptions, sink: &Sink) -> Result<Self, MediaError> {
+    pub(super) async fn start(options: PathOptions, sink: &Sink) -> Result<Self, MediaError> {
         let own = options.servers.list(SystemTime::now());
         let (relay_only, trust) = (options.relay_only, options.trust.clone());
         let ice = Self::new(options);
@@ -150,8 +120,8 @@ impl Ice {
         IceConfig {
             servers,
             relay_only: self.options.relay_only,
-            tcp: self.options.tcp,
-            addresses: self.options.addresses.clone(),
+            tcp: self.options.ice_tcp,
+            addresses: self.options.interface.as_ref().map(|one| one.0.clone()).unwrap_or_default(),
         }
     }
 
@@ -167,12 +137,12 @@ impl Ice {
 
     /// Returns the rule for the addresses of peers that are tried.
     pub(super) fn reach(&self) -> Reach {
-        Reach { local: self.lock().is_local, allowed: self.options.allowed.clone() }
+        Reach { local: self.lock().is_local, allowed: self.options.ice_allow.clone() }
     }
 
     /// Whether names of browsers are looked up.
     pub(super) fn mdns(&self) -> bool {
-        self.options.mdns
+        self.mdns
     }
 
     /// No path was found: tells what is wrong with the TURN servers, in words.
@@ -233,6 +203,12 @@ fn relays(servers: &[IceServer]) -> Vec<(IceUrl, IceServer)> {
         urls.filter(|url| url.kind != IceKind::Stun).map(|url| (url, server.clone())).collect()
     };
     servers.iter().flat_map(urls).collect()
+}
+
+/// Whether this machine's resolver knows mDNS: elsewhere the names would go to name servers.
+fn looks_up_mdns() -> bool {
+    let config = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    config.lines().any(|line| line.trim_start().starts_with("hosts:") && line.contains("mdns"))
 }
 
 /// Tries one, and tells what is wrong with it.

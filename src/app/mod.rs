@@ -28,6 +28,8 @@ pub mod ice;
 mod join;
 mod links;
 #[cfg(feature = "media")]
+pub mod options;
+#[cfg(feature = "media")]
 mod peers;
 #[cfg(feature = "media")]
 pub mod plan;
@@ -51,6 +53,8 @@ pub use error::ClientError;
 pub use event::{Event, PeerState, Sink};
 pub use links::links;
 #[cfg(feature = "media")]
-pub use plan::{MediaOptions, MediaPlan};
+pub use options::MediaOptions;
+#[cfg(feature = "media")]
+pub use plan::MediaPlan;
 #[cfg(feature = "media")]
 pub use pool::{Pool, PoolEvent, PoolOptions};

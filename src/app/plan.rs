@@ -3,87 +3,30 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use smol::channel::{Receiver, Sender, bounded};
 
-use super::bridge::{Bridge, BridgeConfig};
-use super::ice::{Ice, IceOptions};
+use super::bridge::Bridge;
+use super::ice::Ice;
+use super::options::{MediaOptions, NONE, SendOptions};
 use super::trace::Trace;
 use super::{Event, Sink};
 use crate::media::capture::{MICROPHONES, SourceConfig};
 use crate::media::channel::ChannelConfig;
 use crate::media::peer::PeerConfig;
-use crate::media::playout::Latency;
 use crate::media::record::Recorded;
 use crate::media::stage::{Stage, StageConfig};
 use crate::media::voice::{Reference, Voice};
-use crate::media::{Capture, Encoders, MediaError, Rates, Stream, inventory, output};
-use crate::sdp::{Codec, Kind};
+use crate::media::{Capture, Encoders, MediaError, Stream, inventory, output};
+use crate::sdp::Kind;
 use crate::session::{Patience, Terms};
-
-/// What the user wants of media. A source or an output is a name of `pipelines/`, a pipeline's text, or
-/// `none`; where nothing is said, what this machine has is taken.
-#[derive(Debug, Clone)]
-pub struct MediaOptions {
-    /// The source of pictures.
-    pub video: Option<String>,
-    /// The source of sound.
-    pub audio: Option<String>,
-    /// What stands for `{device}` in the source of pictures.
-    pub device: Option<String>,
-    /// What stands for `{device}` in the source of sound.
-    pub audio_device: Option<String>,
-    /// The codecs that are preferred, in their order; the others that work here come after them.
-    pub codecs: Vec<Codec>,
-    /// The element to encode with; else the best for the codec.
-    pub encoder: Option<String>,
-    /// Width and height in pixels.
-    pub size: Option<(u32, u32)>,
-    /// Frames a second.
-    pub fps: u32,
-    /// Of the pictures, in bit/s.
-    pub rates: Rates,
-    /// Error correction for pictures.
-    pub fec: bool,
-    /// What a microphone hears is sent as it is: with what the speaker plays, and with noise.
-    pub untreated: bool,
-    /// Where pictures go.
-    pub show: Option<String>,
-    /// Where sound goes.
-    pub play: Option<String>,
-    /// The folder that recordings go to.
-    pub record: Option<PathBuf>,
-    /// Send nothing.
-    pub receive_only: bool,
-    /// Take nothing.
-    pub send_only: bool,
-    /// The file that the room's grid and mixed sound go into.
-    pub record_mix: Option<PathBuf>,
-    /// All peers together in one window and one speaker, unless an output holds `{peer}`.
-    pub together: bool,
-    /// Counters every so often.
-    pub stats: Option<Duration>,
-    /// How paths to peers are looked for.
-    pub ice: IceOptions,
-    /// How long received media waits to be put in order.
-    pub latency: Latency,
-    /// When a path counts as broken, and as lost.
-    pub patience: Patience,
-    /// Data channels, and what they are joined to.
-    pub channels: Vec<BridgeConfig>,
-    /// When the process began, where the steps to a call are told.
-    pub trace: Option<Instant>,
-}
 
 /// The label of the data channel that carries the chat.
 const CHAT: &str = "chat";
 
 /// Peer name in the events of a recording that mixes all peers.
 pub(super) const ALL: &str = "all";
-
-/// The word for nothing.
-const NONE: &str = "none";
 
 /// Running media, ready for peers.
 #[derive(Debug)]
@@ -97,7 +40,7 @@ pub struct MediaPlan {
     play: Option<String>,
     /// What is played, for it to be taken out of what is sent.
     pub(super) reference: Option<Arc<Reference>>,
-    untreated: bool,
+    echo_cancel: bool,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
@@ -113,73 +56,71 @@ pub struct MediaPlan {
 impl MediaPlan {
     /// Starts the sources, and refuses what cannot work before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
-        let trace = options.trace.map(|began| Arc::new(Trace::new(began, sink.clone())));
+        let trace = options.connection.trace_setup.then(|| Arc::new(Trace::new(sink.clone())));
+        let MediaOptions { send, receive, connection, .. } = options;
+        let rates = send.rates().map_err(|error| MediaError::Parameter(error.to_string()))?;
         let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
         crate::media::init()?;
         crate::media::warm_up();
         inventory::check()?;
-        check_folders(options)?;
+        check_folders(receive.record.as_deref(), receive.record_mix.as_deref())?;
         step("GStreamer is loaded");
-        let ice = Ice::start(options.ice.clone(), sink).await?;
+        let ice = Ice::start(options.paths.clone(), sink).await?;
         let (failed, failures) = bounded(16);
-        let outputs = |said: &Option<String>| match options.send_only {
-            true => Some(NONE.to_owned()),
-            false => said.clone(),
-        };
         let show = chosen(
-            &outputs(&options.show),
+            receive.show(),
             "window",
             inventory::has_display,
             "no display: pictures are not shown",
             sink,
         );
         let play = chosen(
-            &outputs(&options.play),
+            receive.play(),
             "speaker",
             inventory::has_speaker,
             "no sound card: sound is not played",
             sink,
         );
         for (kind, output) in [(Kind::Video, &show), (Kind::Audio, &play)] {
-            if let Some(output) = output.as_ref().filter(|_| !options.send_only) {
+            if let Some(output) = output {
                 output::check(kind, output)?;
             }
         }
-        let hears = !options.untreated && !options.receive_only && play.is_some();
+        let hears = send.echo_cancel && !send.receive_only && play.is_some();
         let reference = if hears { Reference::start()? } else { None };
         let mut sources = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|_| !options.receive_only) {
-            if let Some(mut config) = source(kind, options, sink) {
-                config.voice = voice(&config.source, options.untreated, reference.as_deref());
+        for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only) {
+            if let Some(mut config) = source(kind, send, sink) {
+                config.voice = voice(&config.source, send.echo_cancel, reference.as_deref());
                 sources.push((kind, config));
             }
         }
         let captures = Stream::sources(&sources, &failed).await?;
         step("the sources run");
-        let encoders = Encoders::new(captures, options.rates, failed.clone());
-        let stream = Stream::new(encoders.with_element(options.encoder.clone()));
+        let encoders = Encoders::new(captures, rates, failed.clone());
+        let stream = Stream::new(encoders.with_element(send.encoder.clone()));
         let encoders = stream.encoders.clone();
         // What is encoded already is passed on, where nothing else is wanted.
-        let mut wanted = options.codecs.clone();
-        let is_free = options.encoder.is_none() && wanted.iter().all(|codec| codec.kind() != Kind::Video);
+        let mut wanted = send.codecs();
+        let is_free = send.encoder.is_none() && wanted.iter().all(|codec| codec.kind() != Kind::Video);
         wanted.extend(encoders.passed_codec(Kind::Video).filter(|_| is_free));
-        let codecs = inventory::codecs(&wanted, options.encoder.as_deref())?;
+        let codecs = inventory::codecs(&wanted, send.encoder.as_deref())?;
         // The encoders run before the first peer comes: its first frame need not wait for them.
         for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
             let first = codecs.all.iter().find(|codec| codec.kind() == kind);
             first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
         }
         step("the encoders run");
-        let receive = if options.send_only { vec![] } else { Kind::ALL.to_vec() };
+        let received = if receive.send_only { vec![] } else { Kind::ALL.to_vec() };
         let together = |output: &Option<String>| {
             output
                 .clone()
-                .filter(|output| options.together && !output.contains("{peer}") && !options.send_only)
+                .filter(|output| receive.together && !output.contains("{peer}") && !receive.send_only)
         };
         let stage = StageConfig {
             show: together(&show),
             play: together(&play),
-            record: options.record_mix.clone().filter(|_| !options.send_only),
+            record: receive.record_mix.clone().filter(|_| !receive.send_only),
         };
         let show = show.filter(|_| stage.show.is_none());
         let play = play.filter(|_| stage.play.is_none());
@@ -191,7 +132,7 @@ impl MediaPlan {
             sink(&Event::recording(ALL, &path));
         }
         let mut bridges = Vec::new();
-        for config in &options.channels {
+        for config in &options.channels.channel {
             bridges.push(Arc::new(Bridge::start(config.clone()).await?));
         }
         let wanted = bridges.iter().map(|bridge| bridge.channel().clone());
@@ -199,12 +140,12 @@ impl MediaPlan {
             streams: vec![stream],
             chat: Some(ChannelConfig::reliable(CHAT)),
             channels: wanted.collect(),
-            receive,
+            receive: received,
             codecs: codecs.all,
             preferred: codecs.preferred,
-            fec: options.fec,
+            fec: send.fec,
             ice: ice.config(),
-            latency: options.latency,
+            latency: receive.latency,
         };
         Ok(Self {
             peer,
@@ -214,14 +155,14 @@ impl MediaPlan {
             show,
             play,
             reference,
-            untreated: options.untreated,
-            record: options.record.clone(),
-            stats: options.stats,
+            echo_cancel: send.echo_cancel,
+            record: receive.record.clone(),
+            stats: connection.stats(),
             stage,
             ice: Arc::new(ice),
-            patience: options.patience,
-            size: options.size,
-            fps: options.fps,
+            patience: connection.patience(),
+            size: send.size,
+            fps: send.fps,
             failed,
             failures,
         })
@@ -270,7 +211,7 @@ impl MediaPlan {
         if !self.encoders.has(kind) {
             return Ok(false);
         }
-        let voice = voice(&source, self.untreated, self.reference.as_deref());
+        let voice = voice(&source, self.echo_cancel, self.reference.as_deref());
         let config = SourceConfig { source, device, size: self.size, fps: self.fps, voice };
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
@@ -278,10 +219,10 @@ impl MediaPlan {
 }
 
 /// Creates the folders of the recordings; fails before any call if a folder is not writable.
-fn check_folders(options: &MediaOptions) -> Result<(), MediaError> {
-    let mix = options.record_mix.as_deref().and_then(Path::parent);
+fn check_folders(record: Option<&Path>, mix: Option<&Path>) -> Result<(), MediaError> {
+    let mix = mix.and_then(Path::parent);
     let mix = mix.filter(|folder| !folder.as_os_str().is_empty());
-    for folder in options.record.as_deref().into_iter().chain(mix) {
+    for folder in record.into_iter().chain(mix) {
         let probe = folder.join(format!(".roomtone-{}", std::process::id()));
         let written = std::fs::create_dir_all(folder)
             .and_then(|()| File::options().write(true).create_new(true).open(&probe))
@@ -300,7 +241,7 @@ fn warn(sink: &Sink, text: &str) {
 
 /// The source of a kind; none where the user wants none. By default a camera or microphone, or else
 /// the test picture or tone, with a word about it.
-fn source(kind: Kind, options: &MediaOptions, sink: &Sink) -> Option<SourceConfig> {
+fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig> {
     let of = |source, device| SourceConfig {
         source,
         device,
@@ -339,8 +280,8 @@ fn source(kind: Kind, options: &MediaOptions, sink: &Sink) -> Option<SourceConfi
 }
 
 /// What becomes of the sound of a source.
-fn voice(source: &str, untreated: bool, reference: Option<&Reference>) -> Voice {
-    let is_treated = MICROPHONES.contains(&source) && !untreated && inventory::is_installed("webrtcdsp");
+fn voice(source: &str, echo_cancel: bool, reference: Option<&Reference>) -> Voice {
+    let is_treated = MICROPHONES.contains(&source) && echo_cancel && inventory::is_installed("webrtcdsp");
     match reference {
         _ if !is_treated => Voice::AsItIs,
         None => Voice::Clean,
@@ -350,13 +291,13 @@ fn voice(source: &str, untreated: bool, reference: Option<&Reference>) -> Voice 
 
 /// An output: what the user said, or the default where this machine has it.
 fn chosen(
-    said: &Option<String>,
+    said: Option<&str>,
     default: &str,
     is_there: impl FnOnce() -> bool,
     missing: &str,
     sink: &Sink,
 ) -> Option<String> {
-    match said.as_deref() {
+    match said {
         Some(NONE) => None,
         Some(said) => Some(said.to_owned()),
         None if is_there() => Some(default.to_owned()),

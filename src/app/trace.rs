@@ -1,13 +1,21 @@
 //! Where the time of a call's beginning goes: each step as it is taken, from the start of the process.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Event, Sink};
 use crate::media::PeerEvent;
 use crate::protocol::SdpKind;
 use crate::session::{ConnectionState, Effect};
+
+/// Start of the process.
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Marks the start of the process: traces count from the first call. Without a call they count from their own start.
+pub fn begin() {
+    let _ = *BEGAN;
+}
 
 /// See the module. Copies share what was told already.
 pub struct Trace {
@@ -28,9 +36,9 @@ fn ms(time: Duration) -> f64 {
 }
 
 impl Trace {
-    /// Of a process that began then.
-    pub fn new(began: Instant, sink: Sink) -> Self {
-        Self { began, sink, told: Mutex::default() }
+    /// Returns a trace of this process, which reports to `sink`.
+    pub fn new(sink: Sink) -> Self {
+        Self { began: *BEGAN, sink, told: Mutex::default() }
     }
 
     /// A step of our own, or with a peer, and how long that alone took where it is known.

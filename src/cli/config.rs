@@ -9,19 +9,22 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::CliError;
+use super::args::flags;
 
 /// Variable with the filter of the log, which has no option.
 const LOG: &str = "ROOMTONE_LOG";
 /// Prefix of all environment variables of the program.
 const PREFIX: &str = "ROOMTONE_";
 
-/// An option that the configuration file sets.
+/// A value of an option, other than by the option itself on the command line or by the environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     /// Long name of the option, without dashes.
     pub(super) key: String,
     /// Values in the form of the command line: several if the option takes a list.
     pub(super) texts: Vec<String>,
+    /// Whether the value overrides the environment: it comes from the command line, not from the file.
+    pub(super) over_environment: bool,
 }
 
 /// Reads the file `named`, or the default file if it exists, and checks each value with the parser of its option.
@@ -64,15 +67,17 @@ fn parse(file: &File<'_>, command: &Command) -> Result<Vec<Given>, CliError> {
         };
         let checked = texts(value).and_then(|texts| fits(option, value.get_ref(), &texts).map(|()| texts));
         let texts = checked.map_err(|why| file.wrong(value.span().start, &format!("{name}: {why}")))?;
-        given.push(Given { key: name.to_owned(), texts });
+        given.push(Given { key: name.to_owned(), texts, over_environment: false });
     }
     Ok(given)
 }
 
-/// Returns the options of all commands that the file may set: those with a long name, except `--config`.
+/// Returns the options of all commands that the file may set: those with a long name, except `--config` and the negatives
+/// of on/off options.
 fn options(command: &Command) -> Vec<&Arg> {
     let all = command.get_arguments().chain(command.get_subcommands().flat_map(Command::get_arguments));
-    all.filter(|option| option.get_long().is_some_and(|long| long != "config")).collect()
+    all.filter(|option| option.get_long().is_some_and(|long| long != "config") && !option.is_hide_set())
+        .collect()
 }
 
 /// Converts a value to its form on the command line, where a number is a text too.
@@ -102,10 +107,8 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
 fn fits(option: &Arg, value: &DeValue<'_>, texts: &[String]) -> Result<(), String> {
     let possible: Vec<String> =
         option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-    let is_flag = matches!(option.get_action(), ArgAction::SetTrue);
-    let takes_bool = is_flag || possible == ["true", "false"];
     match texts {
-        _ if takes_bool => match texts {
+        _ if flags::is_flag(option) => match texts {
             [text] if text == "true" || text == "false" => Ok(()),
             _ => Err(format!("true or false is wanted, not {}", value.type_str())),
         },
@@ -138,7 +141,11 @@ fn fits_alone(option: &Arg, text: &str, possible: &[String]) -> Result<(), Strin
 
 /// Returns the known name that is most similar, as the end of a sentence; an empty text if none is similar.
 fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
-    let all = known.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    // On/off options are named without the "no-" of the command line.
+    let bare = name.strip_prefix("no-").unwrap_or(name);
+    let distance =
+        |known| strsim::damerau_levenshtein(name, known).min(strsim::damerau_levenshtein(bare, known));
+    let all = known.map(|known| (distance(known), known));
     match all.min() {
         Some((distance, nearest)) if distance <= 2.max(name.len() / 4) => format!("; is '{nearest}' meant?"),
         _ => String::new(),
@@ -165,14 +172,12 @@ pub(super) fn unknown_variables(names: impl Iterator<Item = String>, command: &C
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
-    use crate::cli::args::Cli;
+    use crate::cli::args::command;
 
     fn given(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
         let file = File { path: "/x/config.toml".into(), text };
-        let given = parse(&file, &Cli::command()).map_err(|error| error.to_string())?;
+        let given = parse(&file, &command(&[])).map_err(|error| error.to_string())?;
         Ok(given.into_iter().map(|one| (one.key, one.texts)).collect())
     }
 
@@ -215,19 +220,20 @@ mod tests {
             ("servre = 'x'", "line 1: there is no option 'servre'"),
             ("max_rooms = 7", "line 1: there is no option 'max_rooms'; is 'max-rooms' meant?"),
             ("config = 'x'", "line 1: there is no option 'config'"),
+            ("no-plain = true", "line 1: there is no option 'no-plain'; is 'plain' meant?"),
         ] {
             let error = given(text).unwrap_err();
             assert!(error.starts_with("/x/config.toml, ") && error.contains(words), "{text}: {error}");
         }
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(Some(&folder.path().join("none")), &Cli::command()).is_err());
+        assert!(read(Some(&folder.path().join("none")), &command(&[])).is_err());
     }
 
     #[test]
     fn a_misspelt_variable_is_found() {
         let names =
             ["ROOMTONE_LISTN", "ROOMTONE_LISTEN", "ROOMTONE_LOG", "ROOMTONE_CONFIG", "HOME", "ROOMTONE"];
-        let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &Cli::command());
+        let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &command(&[]));
         let note = "the environment sets ROOMTONE_LISTN, which no option reads; is 'ROOMTONE_LISTEN' meant?";
         assert_eq!(notes, [note]);
     }

@@ -9,6 +9,10 @@ pub enum CliError {
     /// Wrong arguments, or a wrong configuration file.
     #[error("{0}")]
     Usage(String),
+    /// Options that contradict each other.
+    #[cfg(feature = "media")]
+    #[error(transparent)]
+    Options(#[from] crate::app::options::OptionError),
     /// The server cannot start.
     #[error("{error}{advice}", error = .0, advice = server_advice(.0))]
     Server(#[from] ServerError),
@@ -34,6 +38,8 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Server(ServerError::ShortSecret(_) | ServerError::AllowedHost(_)) => 2,
             Self::Server(_) => 1,
+            #[cfg(feature = "media")]
+            Self::Options(_) => 2,
             #[cfg(feature = "media")]
             Self::Client(error) => client_code(error),
             #[cfg(feature = "media")]

@@ -232,7 +232,7 @@ fn two_behind_routers_find_each_other_by_stun() {
     let stun = Turn::spawn(command, home.path(), "10.81.1.1".parse().unwrap(), false);
     let _server = Program::serve_in(&world, home.path());
     let stun = format!("stun:{}:{}", stun.at, stun.port);
-    let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--ice-tcp", "off"];
+    let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--no-ice-tcp"];
     let received = Received::new();
     let options = received.options();
     let options = strings(&options);
@@ -278,7 +278,7 @@ fn no_way_at_all_says_what_was_tried() {
     let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000", "--headless"];
     let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..]].concat());
     bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless", "--ice-tcp", "off"];
+    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless", "--no-ice-tcp"];
     let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
     // Whichever finds out first tells; to the other it hung up.
     let of_ann = ann.expect("ended", &[])["reason"].to_string();

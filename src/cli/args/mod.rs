@@ -3,14 +3,13 @@
 
 #[cfg(feature = "media")]
 pub(super) mod client;
-#[cfg(feature = "media")]
-pub(super) mod media;
+pub(super) mod flags;
 pub(super) mod paths;
 pub(super) mod server;
 
 use std::path::PathBuf;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
@@ -44,7 +43,7 @@ pub(crate) struct Cli {
     pub command: Command,
 
     /// One JSON object a line on stdout for everything that happens; commands as JSON lines on stdin
-    #[arg(long, global = true, env = "ROOMTONE_JSON")]
+    #[arg(long, global = true)]
     pub json: bool,
 
     /// Say more on stderr; twice for all there is
@@ -52,41 +51,53 @@ pub(crate) struct Cli {
     pub verbose: u8,
 
     /// The configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it is there]
-    #[arg(long, global = true, value_name = "FILE", env = "ROOMTONE_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 impl Cli {
     /// Reads the arguments, completed by the configuration file. Invalid arguments and `--help` end the program here.
     pub(super) fn read() -> Result<Self, CliError> {
-        let cli = Self::parse_with(&[]);
-        let given = config::read(cli.config.as_deref(), &Self::command())?;
-        Ok(if given.is_empty() { cli } else { Self::parse_with(&given) })
+        let typed = |matches| Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let matches = command(&[]).get_matches();
+        let mut given = given_off(&matches);
+        given.extend(config::read(typed(matches).config.as_deref(), &command(&[]))?);
+        Ok(typed(command(&given).get_matches()))
     }
+}
 
-    /// Reads the arguments, with the values of the configuration file as defaults.
-    fn parse_with(given: &[Given]) -> Self {
-        let complete = |argument: clap::Arg| {
-            // The help text states once that every option has a variable, not at each option.
-            let argument = argument.hide_env(true);
-            match given.iter().find(|one| argument.get_long() == Some(&one.key)) {
-                Some(one) => argument.default_values(one.texts.clone()),
-                None => argument,
-            }
-        };
-        let each = |command: clap::Command| command.mut_args(complete).after_help(HINT);
-        let mut command = each(Self::command()).after_help(EXAMPLES);
-        let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
-        for name in names {
-            command = command.mut_subcommand(name, each);
+/// Returns the on/off options that the command line turns off.
+fn given_off(matches: &ArgMatches) -> Vec<Given> {
+    let off = flags::turned_off(matches).into_iter();
+    off.map(|key| Given { key, texts: vec!["false".to_owned()], over_environment: true }).collect()
+}
+
+/// Returns the program's commands. Each option has its environment variable, and its first value in `given` as its
+/// default.
+pub(super) fn command(given: &[Given]) -> clap::Command {
+    let complete = |option: clap::Arg| {
+        let Some(long) = option.get_long().map(str::to_owned) else { return option };
+        // The help text states once that every option has a variable, not at each option.
+        let with_variable = |option: clap::Arg| option.env(variable(&long)).hide_env(true);
+        match given.iter().find(|one| one.key == long) {
+            Some(one) if one.over_environment => option.default_values(one.texts.clone()),
+            Some(one) => with_variable(option).default_values(one.texts.clone()),
+            None => with_variable(option),
         }
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
-    }
+    };
+    let each = |command: clap::Command| flags::add_negatives(command.mut_args(complete)).after_help(HINT);
+    each(Cli::command()).mut_subcommands(each).after_help(EXAMPLES)
+}
+
+/// Returns the environment variable of an option, given by its long name: `ROOMTONE_MAX_ROOMS` for `max-rooms`.
+fn variable(long: &str) -> String {
+    format!("ROOMTONE_{}", long.to_uppercase().replace('-', "_"))
 }
 
 const HINT: &str = "\
 Options can also stand in the environment (--bitrate as ROOMTONE_BITRATE) and in the configuration
-file (bitrate = 800). Flags win over the environment, the environment over the file.";
+file (bitrate = 800). Flags win over the environment, the environment over the file. --no-plain
+turns --plain off.";
 
 /// The commands.
 #[derive(Debug, Subcommand)]

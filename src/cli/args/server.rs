@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::paths::RelayArgs;
+use crate::cli::CliError;
+use crate::hub::Limits;
 use crate::protocol::Secret;
+use crate::server::ice::IceServers;
+use crate::server::{Config, Files, Identity};
 
 /// `serve`.
 #[derive(Debug, Args)]
@@ -14,18 +18,18 @@ pub(crate) struct ServeArgs {
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
-    /// What its clients are told.
-    #[command(flatten)]
-    pub relays: RelayArgs,
     /// Let in only those with a token that is signed with this, of 32 bytes at least (JWT, HS256: exp, and what it
     /// grants: sub, rooms, description) [default: everybody]; other users of this machine see it, unless it stands in
     /// ROOMTONE_TOKEN_SECRET
-    #[arg(long, value_name = "TEXT", env = "ROOMTONE_TOKEN_SECRET", hide_env_values = true)]
+    #[arg(long, value_name = "TEXT")]
     pub token_secret: Option<Secret>,
+    /// What its clients are told.
+    #[command(flatten)]
+    pub relays: RelayArgs,
 }
 
 /// Address and port on which a server listens by default.
-pub(in crate::cli) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 
 /// Reads `ADDR:PORT`; a missing part is taken from [`LISTEN`].
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
@@ -44,41 +48,80 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// Options of the server.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerOptions {
-    /// Where to listen; a port alone is one of all IPv4 addresses [default: 0.0.0.0:8443]
-    #[arg(long, value_name = "ADDR:PORT", env = "ROOMTONE_LISTEN", value_parser = listen_address)]
-    pub listen: Option<SocketAddr>,
+    /// Where to listen; a port alone is one of all IPv4 addresses
+    #[arg(long, value_name = "ADDR:PORT", default_value_t = LISTEN, value_parser = listen_address)]
+    pub listen: SocketAddr,
     /// The certificate (PEM), read again when it changes [default: one is made and kept]
-    #[arg(long, value_name = "FILE", env = "ROOMTONE_CERT", requires = "key")]
+    #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
     /// The certificate's private key (PEM)
-    #[arg(long, value_name = "FILE", env = "ROOMTONE_KEY", requires = "cert")]
+    #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// No TLS at all: for loopback, or behind a proxy that does it
-    #[arg(long, env = "ROOMTONE_PLAIN", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
-    pub plain: Option<bool>,
+    #[arg(long)]
+    pub plain: bool,
     /// A page's origin that may connect besides our own page's; '*' for all; may be repeated
-    #[arg(long, value_name = "ORIGIN", env = "ROOMTONE_ALLOW_ORIGIN", value_delimiter = ',')]
-    pub allow_origin: Option<Vec<String>>,
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
+    pub allow_origin: Vec<String>,
     /// A host name that the server answers to besides IP addresses, localhost and the names of its certificate, as
     /// behind a proxy; may be repeated
-    #[arg(long, value_name = "NAME", env = "ROOMTONE_ALLOW_HOST", value_delimiter = ',')]
-    pub allow_host: Option<Vec<String>>,
-    /// The most connections of one IPv4 address or IPv6 network (/64), loopback not counted [default: 256]
-    #[arg(long, value_name = "N", env = "ROOMTONE_MAX_PER_ADDRESS")]
-    pub max_per_address: Option<usize>,
-    /// The most rooms at a time [default: 10000]
-    #[arg(long, value_name = "N", env = "ROOMTONE_MAX_ROOMS")]
-    pub max_rooms: Option<usize>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub allow_host: Vec<String>,
+    /// The most connections of one IPv4 address or IPv6 network (/64), loopback not counted
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_per_address: usize,
+    /// The most rooms at a time
+    #[arg(long, value_name = "N", default_value_t = Limits::default().rooms)]
+    pub max_rooms: usize,
     /// What a back end says (Authorization: Bearer TEXT) to give orders under /api/, of 32 bytes at least [default:
     /// it cannot]; other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
-    #[arg(long, value_name = "TEXT", env = "ROOMTONE_API_SECRET", hide_env_values = true)]
+    #[arg(long, value_name = "TEXT")]
     pub api_secret: Option<Secret>,
     /// Take such orders from other machines too
-    #[arg(long, env = "ROOMTONE_API_REMOTE", num_args = 0..=1, require_equals = true, default_missing_value = "true", hide_possible_values = true, value_name = "BOOL")]
-    pub api_remote: Option<bool>,
+    #[arg(long)]
+    pub api_remote: bool,
+}
+
+impl ServerOptions {
+    /// Returns the server's configuration. Reads the certificate, and makes one where none is named.
+    pub(in crate::cli) fn config(
+        &self,
+        ice: IceServers,
+        token_secret: Option<Secret>,
+    ) -> Result<Config, CliError> {
+        Ok(Config {
+            identity: self.identity()?,
+            plain: self.plain,
+            allowed_origins: self.allow_origin.clone(),
+            allowed_hosts: self.allow_host.clone(),
+            per_address: self.max_per_address,
+            api_secret: self.api_secret.clone(),
+            api_remote: self.api_remote,
+            token_secret,
+            limits: Limits { rooms: self.max_rooms, ..Limits::default() },
+            ice,
+            ..Config::plain(self.listen)
+        })
+    }
+
+    fn identity(&self) -> Result<Option<Identity>, CliError> {
+        Ok(match (&self.cert, &self.key) {
+            _ if self.plain => None,
+            (Some(cert), Some(key)) => Some(Identity::load(Files { cert: cert.clone(), key: key.clone() })?),
+            (None, None) => {
+                let folder = crate::paths::state_dir().ok_or_else(|| {
+                    CliError::Usage("no HOME to keep a certificate in; give --cert and --key".into())
+                })?;
+                Some(Identity::own(&folder)?)
+            }
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(CliError::Usage("--cert and --key belong together".into()));
+            }
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,32 +1,25 @@
 //! `host`: a server, and a client on it.
 
-use super::client::{admission, commands, own_id, room_id};
+use super::client::commands;
 use super::serve::{bind, tell_fingerprint};
 use crate::app::host::Part;
 use crate::app::{self, Event, MediaPlan};
 use crate::cli::CliError;
 use crate::cli::args::client::HostArgs;
-use crate::cli::args::media::media_options;
 use crate::cli::output::{self, human};
-use crate::tls::Trust;
 
 pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
-    let servers = args.relays.clone().servers()?;
-    let ice = args.paths.clone().options(servers.clone(), Trust::System)?;
-    let mut options = media_options(&args.media, ice)?;
-    options.together = args.room.is_some();
-    let server_options = args.server.clone();
-    let id = own_id(&args.id)?;
-    let part = match args.room.as_deref().map(room_id).transpose()? {
-        Some(room) => Part::Room(room, args.max_peers),
-        None => Part::Calls { once: args.admission.once, admission: admission(&args.admission)? },
+    let options = args.media()?;
+    let part = match &args.room {
+        Some(room) => Part::Room(room.clone(), args.max_peers),
+        None => Part::Calls { once: args.admission.once, admission: args.admission.admission() },
     };
     let sink = output::sink(json);
     let commands = commands(json, &options);
     smol::block_on(async {
-        let (server, plain) = bind(server_options, servers, None).await?;
+        let server = bind(&args.server, options.paths.servers.clone(), None).await?;
         let plan = MediaPlan::start(&options, &sink).await?;
-        let links = app::links(&server, plain, &part.query(&id));
+        let links = app::links(&server, args.server.plain, &part.query(&args.id));
         if !json {
             human(match &part {
                 Part::Room(..) => "Open one of these links and press Join to be in the room:",
@@ -42,6 +35,6 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
         if let (false, Some(url)) = (json, for_phones) {
             output::qr(url);
         }
-        Ok(app::host::host(server, id, plan, commands, sink, part).await?)
+        Ok(app::host::host(server, args.id.clone(), plan, commands, sink, part).await?)
     })
 }

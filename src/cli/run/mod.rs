@@ -12,21 +12,14 @@ mod log;
 mod serve;
 mod signals;
 
-use clap::CommandFactory;
-
-use super::args::{Cli, Command};
+use super::args::{self, Cli, Command};
 use super::{CliError, config, output};
 use crate::app::Event;
-
-/// When the program began.
-#[cfg(feature = "media")]
-pub(super) static BEGAN: std::sync::LazyLock<std::time::Instant> =
-    std::sync::LazyLock::new(std::time::Instant::now);
 
 /// Runs the program `roomtone` to its end.
 pub fn run() -> Result<(), CliError> {
     #[cfg(feature = "media")]
-    let _ = *BEGAN;
+    crate::app::trace::begin();
     let cli = Cli::read()?;
     #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
     if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
@@ -66,7 +59,7 @@ pub fn run() -> Result<(), CliError> {
 fn tell_unknown_variables(json: bool) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let sink = output::sink(json);
-    for text in config::unknown_variables(names, &Cli::command()) {
+    for text in config::unknown_variables(names, &args::command(&[])) {
         sink(&Event::Warning { text });
     }
 }

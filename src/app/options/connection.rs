@@ -1,0 +1,42 @@
+//! Options that supervise a client's connections.
+
+use std::time::Duration;
+
+use crate::session::Patience;
+
+/// Supervision of a client's connections.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Media")]
+pub struct ConnectionOptions {
+    /// How many seconds nothing may come of a peer until a new path to it is looked for
+    #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub reconnect_after: u32,
+    /// How many seconds a path is looked for until the call ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub give_up_after: u32,
+    /// Tell the counters of the call every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub stats: Option<Duration>,
+    /// Tell each step on the way to a call, with the time since the start
+    #[arg(long)]
+    pub trace_setup: bool,
+}
+
+impl ConnectionOptions {
+    /// Returns the times after which a path counts as broken and as lost.
+    pub fn patience(&self) -> Patience {
+        let seconds = |number: u32| Duration::from_secs(number.into());
+        Patience { quiet: seconds(self.reconnect_after), give_up: seconds(self.give_up_after) }
+    }
+
+    /// Returns the interval between reports of the counters; `None` if they are off.
+    pub fn stats(&self) -> Option<Duration> {
+        self.stats.filter(|interval| !interval.is_zero())
+    }
+}
+
+/// Parses a number of seconds.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    number.ok_or_else(|| format!("'{text}' is no number of seconds, as in 5 or 0.5"))
+}

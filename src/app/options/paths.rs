@@ -1,0 +1,72 @@
+//! Options of the paths to peers.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use crate::sdp::reach::Network;
+use crate::server::ice::IceServers;
+use crate::tls::Trust;
+
+/// Paths to peers that a client tries.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+#[command(next_help_heading = "STUN and TURN")]
+pub struct PathOptions {
+    /// By way of TURN servers alone: the peer does not learn our address
+    #[arg(long)]
+    pub relay_only: bool,
+    /// Look up the names (….local) that browsers in the same network give
+    #[arg(long, default_value_t = true)]
+    pub mdns: bool,
+    /// Try TCP besides UDP
+    #[arg(long, default_value_t = true)]
+    pub ice_tcp: bool,
+    /// Try these addresses of peers too. Else only ports from 1024 on are tried, and 80 and 443 of public addresses; no
+    /// addresses of cloud metadata; and loopback and link-local ones where the signalling server has such an
+    /// address; may be repeated
+    #[arg(long, value_name = "ADDRESS/BITS", value_delimiter = ',')]
+    pub ice_allow: Vec<Network>,
+    /// The network interface whose addresses alone are used
+    #[arg(long, value_name = "NAME")]
+    pub interface: Option<Interface>,
+    /// The user's own STUN and TURN servers; the command line has them in another group, which servers share.
+    #[arg(skip)]
+    pub servers: IceServers,
+    /// Certificates that TURN servers over TLS may have: those that the signalling server may have.
+    #[arg(skip)]
+    pub trust: Trust,
+}
+
+impl Default for PathOptions {
+    fn default() -> Self {
+        Self {
+            relay_only: false,
+            mdns: true,
+            ice_tcp: true,
+            ice_allow: vec![],
+            interface: None,
+            servers: IceServers::default(),
+            trust: Trust::System,
+        }
+    }
+}
+
+/// A network interface, known by its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface(pub Vec<IpAddr>);
+
+impl FromStr for Interface {
+    type Err = String;
+
+    /// Looks up the addresses of the interface called `name`.
+    fn from_str(name: &str) -> Result<Self, String> {
+        let all = if_addrs::get_if_addrs().unwrap_or_default();
+        let found: Vec<IpAddr> =
+            all.iter().filter(|one| one.name == name).map(if_addrs::Interface::ip).collect();
+        if found.is_empty() {
+            let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
+            names.dedup();
+            return Err(format!("no interface '{name}' with an address; there are: {}", names.join(", ")));
+        }
+        Ok(Self(found))
+    }
+}

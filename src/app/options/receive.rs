@@ -1,0 +1,90 @@
+//! Options of the media that a client receives.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::media::playout::Latency;
+
+/// The word for no source or no output.
+pub const NONE: &str = "none";
+
+/// Longest fixed playout delay, in ms.
+const MAX_LATENCY: u64 = 5000;
+
+/// Use of the media that a client receives. An output is the name of a file in `pipelines/output`, the text of a
+/// pipeline, or [`NONE`].
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Media")]
+pub struct ReceiveOptions {
+    /// Where received pictures go [default: window; none without a display]
+    #[arg(long, value_name = "window|none|PIPELINE")]
+    pub show: Option<String>,
+    /// Where received sound goes [default: speaker; none without a sound card]
+    #[arg(long, value_name = "speaker|none|PIPELINE")]
+    pub play: Option<String>,
+    /// Show and play nothing
+    #[arg(long)]
+    pub headless: bool,
+    /// Record what each peer sends into a Matroska file in this folder, without encoding it again
+    #[arg(long, value_name = "DIR")]
+    pub record: Option<PathBuf>,
+    /// Record all together into this Matroska file: the grid of a room, and the mixed sound
+    #[arg(long, value_name = "FILE")]
+    pub record_mix: Option<PathBuf>,
+    /// How long what comes waits to be put in order: as the network wants it, or so many ms
+    #[arg(long, value_name = "auto|MS", default_value = "auto", value_parser = latency)]
+    pub latency: Latency,
+    /// Take nothing of the peer
+    #[arg(long, conflicts_with = "receive_only")]
+    pub send_only: bool,
+    /// Shows all peers in one window and plays them through one speaker, unless an output contains `{peer}`. Set by the
+    /// command: rooms do so, calls do not.
+    #[arg(skip)]
+    pub together: bool,
+}
+
+impl ReceiveOptions {
+    /// Returns the output of video; `None` selects the default.
+    pub fn show(&self) -> Option<&str> {
+        self.output(&self.show)
+    }
+
+    /// Returns the output of audio; `None` selects the default.
+    pub fn play(&self) -> Option<&str> {
+        self.output(&self.play)
+    }
+
+    fn output<'a>(&self, wanted: &'a Option<String>) -> Option<&'a str> {
+        match wanted.as_deref() {
+            _ if self.send_only => Some(NONE),
+            None if self.headless => Some(NONE),
+            wanted => wanted,
+        }
+    }
+}
+
+/// Parses a playout delay: `auto` or a number of ms.
+fn latency(text: &str) -> Result<Latency, String> {
+    let fixed = || text.parse().ok().filter(|ms| (0..=MAX_LATENCY).contains(ms));
+    match text {
+        "auto" => Ok(Latency::Auto),
+        _ => fixed()
+            .map(|ms| Latency::Fixed(Duration::from_millis(ms)))
+            .ok_or_else(|| format!("'{text}' is neither auto nor a number of ms up to {MAX_LATENCY}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_playout_delay_is_auto_or_a_number_of_ms() {
+        assert_eq!(latency("auto"), Ok(Latency::Auto));
+        assert_eq!(latency("0"), Ok(Latency::Fixed(Duration::ZERO)));
+        assert_eq!(latency("5000"), Ok(Latency::Fixed(Duration::from_secs(5))));
+        for wrong in ["", "5001", "-1", "1.5", "slow"] {
+            assert!(latency(wrong).is_err(), "{wrong}");
+        }
+    }
+}
