@@ -9,18 +9,19 @@ use smol::channel::{Receiver, Sender, bounded};
 
 use super::bridge::Bridge;
 use super::ice::Ice;
-use super::options::{MediaOptions, NONE, SendOptions};
+use super::options::{MediaOptions, NONE, ReceiveOptions, SendOptions};
 use super::trace::Trace;
 use super::{Event, Sink};
 use crate::media::capture::{MICROPHONES, SourceConfig};
 use crate::media::channel::ChannelConfig;
+use crate::media::inventory::Codecs;
 use crate::media::peer::PeerConfig;
 use crate::media::record::Recorded;
 use crate::media::stage::{Stage, StageConfig};
 use crate::media::voice::{Reference, Voice};
 use crate::media::{Capture, Encoders, MediaError, Stream, inventory, output};
 use crate::sdp::Kind;
-use crate::session::{Patience, Terms};
+use crate::session::Terms;
 
 /// The label of the data channel that carries the chat.
 const CHAT: &str = "chat";
@@ -28,106 +29,48 @@ const CHAT: &str = "chat";
 /// Peer name in the events of a recording that mixes all peers.
 pub(super) const ALL: &str = "all";
 
+/// Sources and encoders that stopped and are not reported yet.
+const MAX_FAILURES: usize = 16;
+
 /// Running media, ready for peers.
 #[derive(Debug)]
 pub struct MediaPlan {
+    options: MediaOptions,
     pub(super) peer: PeerConfig,
     encoders: Arc<Encoders>,
     pub(super) bridges: Vec<Arc<Bridge>>,
     pub(super) trace: Option<Arc<Trace>>,
-    /// Where the pictures of each peer go, where they do not go to the stage; and its sound.
-    show: Option<String>,
-    play: Option<String>,
-    /// What is played, for it to be taken out of what is sent.
+    /// Outputs of each peer's own media.
+    outputs: Outputs,
+    /// Played audio, which echo cancellation removes from the audio that is sent.
     pub(super) reference: Option<Arc<Reference>>,
-    echo_cancel: bool,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
     pub(super) stage: Option<Arc<Stage>>,
     pub(super) ice: Arc<Ice>,
-    patience: Patience,
-    size: Option<(u32, u32)>,
-    fps: u32,
     failed: Sender<String>,
     /// Sources and encoders that stopped.
     pub(super) failures: Receiver<String>,
 }
 
 impl MediaPlan {
-    /// Starts the sources, and refuses what cannot work before any call.
+    /// Starts sources, encoders and common outputs. Fails where an option cannot work, before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
-        let trace = options.connection.trace_setup.then(|| Arc::new(Trace::new(sink.clone())));
         let MediaOptions { send, receive, connection, .. } = options;
-        let rates = send.rates().map_err(|error| MediaError::Parameter(error.to_string()))?;
+        let trace = connection.trace_setup.then(|| Arc::new(Trace::new(sink.clone())));
         let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
-        crate::media::init()?;
-        crate::media::warm_up();
-        inventory::check()?;
-        check_folders(receive.record.as_deref(), receive.record_mix.as_deref())?;
+        prepare(receive)?;
         step("GStreamer is loaded");
         let ice = Ice::start(options.paths.clone(), sink).await?;
-        let (failed, failures) = bounded(16);
-        let show = chosen(
-            receive.show(),
-            "window",
-            inventory::has_display,
-            "no display: pictures are not shown",
-            sink,
-        );
-        let play = chosen(
-            receive.play(),
-            "speaker",
-            inventory::has_speaker,
-            "no sound card: sound is not played",
-            sink,
-        );
-        for (kind, output) in [(Kind::Video, &show), (Kind::Audio, &play)] {
-            if let Some(output) = output {
-                output::check(kind, output)?;
-            }
-        }
-        let hears = send.echo_cancel && !send.receive_only && play.is_some();
-        let reference = if hears { Reference::start()? } else { None };
-        let mut sources = Vec::new();
-        for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only) {
-            if let Some(mut config) = source(kind, send, sink) {
-                config.voice = voice(&config.source, send.echo_cancel, reference.as_deref());
-                sources.push((kind, config));
-            }
-        }
-        let captures = Stream::sources(&sources, &failed).await?;
+        let (failed, failures) = bounded(MAX_FAILURES);
+        let outputs = Outputs::new(receive, sink)?;
+        let reference = outputs.reference(send)?;
+        let stream = start_sources(send, reference.as_deref(), &failed, sink).await?;
         step("the sources run");
-        let encoders = Encoders::new(captures, rates, failed.clone());
-        let stream = Stream::new(encoders.with_element(send.encoder.clone()));
         let encoders = stream.encoders.clone();
-        // What is encoded already is passed on, where nothing else is wanted.
-        let mut wanted = send.codecs();
-        let is_free = send.encoder.is_none() && wanted.iter().all(|codec| codec.kind() != Kind::Video);
-        wanted.extend(encoders.passed_codec(Kind::Video).filter(|_| is_free));
-        let codecs = inventory::codecs(&wanted, send.encoder.as_deref())?;
-        // The encoders run before the first peer comes: its first frame need not wait for them.
-        for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
-            let first = codecs.all.iter().find(|codec| codec.kind() == kind);
-            first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
-        }
+        let codecs = start_encoders(send, &encoders)?;
         step("the encoders run");
-        let received = if receive.send_only { vec![] } else { Kind::ALL.to_vec() };
-        let together = |output: &Option<String>| {
-            output
-                .clone()
-                .filter(|output| receive.together && !output.contains("{peer}") && !receive.send_only)
-        };
-        let stage = StageConfig {
-            show: together(&show),
-            play: together(&play),
-            record: receive.record_mix.clone().filter(|_| !receive.send_only),
-        };
-        let show = show.filter(|_| stage.show.is_none());
-        let play = play.filter(|_| stage.play.is_none());
-        let stage = match stage == StageConfig::default() {
-            true => None,
-            false => Some(Arc::new(Stage::start(&stage, reference.as_ref(), &failed)?)),
-        };
+        let (stage, outputs) = outputs.start_stage(receive, reference.as_ref(), &failed)?;
         if let Some(path) = stage.as_ref().and_then(|stage| stage.recording()) {
             sink(&Event::recording(ALL, &path));
         }
@@ -135,12 +78,11 @@ impl MediaPlan {
         for config in &options.channels.channel {
             bridges.push(Arc::new(Bridge::start(config.clone()).await?));
         }
-        let wanted = bridges.iter().map(|bridge| bridge.channel().clone());
         let peer = PeerConfig {
             streams: vec![stream],
             chat: Some(ChannelConfig::reliable(CHAT)),
-            channels: wanted.collect(),
-            receive: received,
+            channels: bridges.iter().map(|bridge| bridge.channel().clone()).collect(),
+            receive: if receive.send_only { vec![] } else { Kind::ALL.to_vec() },
             codecs: codecs.all,
             preferred: codecs.preferred,
             fec: send.fec,
@@ -148,21 +90,17 @@ impl MediaPlan {
             latency: receive.latency,
         };
         Ok(Self {
+            options: options.clone(),
             peer,
             encoders,
             bridges,
             trace,
-            show,
-            play,
+            outputs,
             reference,
-            echo_cancel: send.echo_cancel,
             record: receive.record.clone(),
             stats: connection.stats(),
             stage,
             ice: Arc::new(ice),
-            patience: connection.patience(),
-            size: send.size,
-            fps: send.fps,
             failed,
             failures,
         })
@@ -172,7 +110,13 @@ impl MediaPlan {
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());
         let forgets = crate::media::forgets_offers();
-        Terms { mdns: self.ice.mdns(), reach: self.ice.reach(), patience: self.patience, forgets, ..terms }
+        Terms {
+            mdns: self.ice.mdns(),
+            reach: self.ice.reach(),
+            patience: self.options.connection.patience(),
+            forgets,
+            ..terms
+        }
     }
 
     /// Completes the mixed recording of all peers; returns `None` if there is none.
@@ -186,8 +130,8 @@ impl MediaPlan {
     /// The output of one peer alone, where not all are together.
     pub(super) fn own_output(&self, kind: Kind) -> Option<&str> {
         match kind {
-            Kind::Video => self.show.as_deref(),
-            Kind::Audio => self.play.as_deref(),
+            Kind::Video => self.outputs.show.as_deref(),
+            Kind::Audio => self.outputs.play.as_deref(),
         }
     }
 
@@ -211,11 +155,110 @@ impl MediaPlan {
         if !self.encoders.has(kind) {
             return Ok(false);
         }
-        let voice = voice(&source, self.echo_cancel, self.reference.as_deref());
-        let config = SourceConfig { source, device, size: self.size, fps: self.fps, voice };
+        let send = &self.options.send;
+        let voice = voice(&source, send.echo_cancel, self.reference.as_deref());
+        let config = SourceConfig { source, device, size: send.size, fps: send.fps, voice };
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
     }
+}
+
+/// Loads GStreamer, checks that it has what every call needs, and creates the folders of recordings.
+fn prepare(receive: &ReceiveOptions) -> Result<(), MediaError> {
+    crate::media::init()?;
+    crate::media::warm_up();
+    inventory::check()?;
+    check_folders(receive.record.as_deref(), receive.record_mix.as_deref())
+}
+
+/// Outputs of received media; absent if the kind is not output.
+#[derive(Debug)]
+struct Outputs {
+    show: Option<String>,
+    play: Option<String>,
+}
+
+impl Outputs {
+    /// Selects the outputs: those of the options, or the defaults where this machine has them. Fails if an output does
+    /// not exist.
+    fn new(receive: &ReceiveOptions, sink: &Sink) -> Result<Self, MediaError> {
+        let missing = "no display: pictures are not shown";
+        let show = chosen(receive.show(), "window", inventory::has_display, missing, sink);
+        let missing = "no sound card: sound is not played";
+        let play = chosen(receive.play(), "speaker", inventory::has_speaker, missing, sink);
+        for (kind, output) in [(Kind::Video, &show), (Kind::Audio, &play)] {
+            output.as_ref().map_or(Ok(()), |output| output::check(kind, output))?;
+        }
+        Ok(Self { show, play })
+    }
+
+    /// Starts to collect played audio, if it is to be removed from the audio that is sent.
+    fn reference(&self, send: &SendOptions) -> Result<Option<Arc<Reference>>, MediaError> {
+        match send.echo_cancel && !send.receive_only && self.play.is_some() {
+            true => Reference::start(),
+            false => Ok(None),
+        }
+    }
+
+    /// Starts the outputs and the recording of all peers together, if there are any. Returns them with the outputs that
+    /// remain for each peer.
+    fn start_stage(
+        self,
+        receive: &ReceiveOptions,
+        reference: Option<&Arc<Reference>>,
+        failed: &Sender<String>,
+    ) -> Result<(Option<Arc<Stage>>, Self), MediaError> {
+        let is_together = |output: &String| receive.together && !output.contains("{peer}");
+        let config = StageConfig {
+            show: self.show.clone().filter(is_together),
+            play: self.play.clone().filter(is_together),
+            record: receive.record_mix.clone().filter(|_| !receive.send_only),
+        };
+        let remaining = Self {
+            show: self.show.filter(|_| config.show.is_none()),
+            play: self.play.filter(|_| config.play.is_none()),
+        };
+        let stage = match config == StageConfig::default() {
+            true => None,
+            false => Some(Arc::new(Stage::start(&config, reference, failed)?)),
+        };
+        Ok((stage, remaining))
+    }
+}
+
+/// Starts the sources of the media that is sent.
+async fn start_sources(
+    send: &SendOptions,
+    reference: Option<&Reference>,
+    failed: &Sender<String>,
+    sink: &Sink,
+) -> Result<Stream, MediaError> {
+    let rates = send.rates().map_err(|error| MediaError::Parameter(error.to_string()))?;
+    let mut sources = Vec::new();
+    for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only) {
+        if let Some(mut config) = source(kind, send, sink) {
+            config.voice = voice(&config.source, send.echo_cancel, reference);
+            sources.push((kind, config));
+        }
+    }
+    let captures = Stream::sources(&sources, failed).await?;
+    let encoders = Encoders::new(captures, rates, failed.clone());
+    Ok(Stream::new(encoders.with_element(send.encoder.clone())))
+}
+
+/// Starts the preferred encoder of each kind before the first peer comes, so that its first frame does not wait for
+/// them. Returns the codecs that work here.
+fn start_encoders(send: &SendOptions, encoders: &Encoders) -> Result<Codecs, MediaError> {
+    // Media that is encoded already is passed on unless the options name a codec or an encoder.
+    let mut wanted = send.codecs();
+    let is_free = send.encoder.is_none() && send.video_codec.is_empty();
+    wanted.extend(encoders.passed_codec(Kind::Video).filter(|_| is_free));
+    let codecs = inventory::codecs(&wanted, send.encoder.as_deref())?;
+    for kind in Kind::ALL.into_iter().filter(|kind| encoders.has(*kind)) {
+        let first = codecs.all.iter().find(|codec| codec.kind() == kind);
+        first.map_or(Ok(()), |codec| encoders.keep(*codec))?;
+    }
+    Ok(codecs)
 }
 
 /// Creates the folders of the recordings; fails before any call if a folder is not writable.
