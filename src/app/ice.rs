@@ -66,7 +66,9 @@ impl Ice {
             works |= task.await;
         }
         match is_given && !works {
-            true => Err(MediaError::WebRtc("--relay-only, and no TURN server gives a relay".to_owned())),
+            true => Err(MediaError::WebRtc(
+                "only relayed paths are allowed, and no TURN server provides a relay".to_owned(),
+            )),
             false => Ok(ice),
         }
     }

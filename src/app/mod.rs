@@ -44,7 +44,7 @@ pub mod trace;
 #[cfg(feature = "media")]
 mod wire;
 
-pub use crate::session::{Admission, Patience};
+pub use crate::session::{Admission, EndReason, Patience};
 #[cfg(feature = "media")]
 pub use client::Client;
 pub use command::{Change, Command};

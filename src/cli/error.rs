@@ -1,6 +1,7 @@
 //! Why the program ends, and the exit code that says so.
 
-use crate::server::{SecretKind, ServerError};
+use super::advice;
+use crate::server::ServerError;
 
 /// Any error that ends the program. docs/commands.md lists the exit codes.
 #[derive(Debug, thiserror::Error)]
@@ -11,18 +12,18 @@ pub enum CliError {
     Usage(String),
     /// Options that contradict each other.
     #[cfg(feature = "media")]
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice::contradiction(.0))]
     Options(#[from] crate::app::options::OptionError),
     /// The server cannot start.
-    #[error("{error}{advice}", error = .0, advice = server_advice(.0))]
+    #[error("{0}{advice}", advice = advice::server(.0))]
     Server(#[from] ServerError),
     /// The client ended in an error.
     #[cfg(feature = "media")]
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice::client(.0))]
     Client(#[from] crate::app::ClientError),
     /// Media cannot start.
     #[cfg(feature = "media")]
-    #[error(transparent)]
+    #[error("{0}{advice}", advice = advice::media(.0))]
     Media(#[from] crate::media::MediaError),
     /// `doctor` found something wanting.
     #[error("something that every call needs is missing")]
@@ -47,20 +48,6 @@ impl CliError {
             Self::Incomplete => 7,
             Self::Interrupted => 130,
         }
-    }
-}
-
-/// Returns what to do about an error of the server's settings; empty if the error says all.
-fn server_advice(error: &ServerError) -> &'static str {
-    match error {
-        ServerError::ShortSecret(SecretKind::Token) => {
-            "; give --token-secret a longer one: 'openssl rand -hex 32' makes one"
-        }
-        ServerError::ShortSecret(SecretKind::Api) => {
-            "; give --api-secret a longer one: 'openssl rand -hex 32' makes one"
-        }
-        ServerError::AllowedHost(_) => "; --allow-host takes a name alone, such as call.example.org",
-        _ => "",
     }
 }
 
@@ -90,7 +77,10 @@ fn client_code(error: &crate::app::ClientError) -> u8 {
 fn media_code(error: &crate::media::MediaError) -> u8 {
     use crate::media::MediaError;
     match error {
-        MediaError::UnknownName { .. } | MediaError::Parameter(_) | MediaError::Text { .. } => 2,
+        MediaError::NoDevice
+        | MediaError::UnknownName { .. }
+        | MediaError::Parameter(_)
+        | MediaError::Text { .. } => 2,
         MediaError::NothingToSend(_) | MediaError::NoEncoder { .. } | MediaError::WebRtc(_) => 6,
         MediaError::Init(_)
         | MediaError::MissingElement { .. }

@@ -1,5 +1,6 @@
 //! The command line: arguments to validated options, output for people and programs, exit codes.
 
+mod advice;
 mod args;
 mod config;
 mod error;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use smol::future::or;
 
+use super::advice;
 use super::output::{human, result_line};
 use crate::base::text::{brief, escape_json, shown};
 use crate::protocol::PeerId;
@@ -113,7 +114,7 @@ fn unreachable(error: &ConnectError) -> Failed {
         ConnectError::Denied(..) | ConnectError::TokenEnded(..) => 4,
         _ => 3,
     };
-    (code, error.to_string())
+    (code, format!("{error}{}", advice::connect(error)))
 }
 
 fn target(server: &ServerArgs) -> Result<Target, Failed> {

@@ -88,7 +88,7 @@ impl Filter {
                 1 => "1 candidate".to_owned(),
                 n => format!("{n} candidates, the first of them"),
             };
-            format!("{count} {} (--ice-allow ADDRESS/BITS lets such addresses be tried)", self.first)
+            format!("{count} {} (such an address is tried only if the user allows it)", self.first)
         })
     }
 }

@@ -206,7 +206,7 @@ impl Room {
     fn tell_unconnected(&mut self, peers: &[PeerId]) {
         let (Some(first), most) = (peers.first(), self.most) else { return };
         let others = if peers.len() > 1 { format!(" and {} more", peers.len() - 1) } else { String::new() };
-        let text = format!("not connected to '{first}'{others}: {most} peers are the most (--max-peers)");
+        let text = format!("not connected to '{first}'{others}: the limit of {most} connections is reached");
         self.outputs.push_back(Output::Warning(text));
     }
 

@@ -48,7 +48,7 @@ impl fmt::Display for Tried {
             (true, ..) => "this machine found no address to offer: is it in a network, and does its TURN server work?",
             (_, true, _) => "the peer offered no address: its messages may not come through",
             (_, _, true) => "not even a relay connects the two: a firewall may block UDP (try turn:…?transport=tcp or turns:)",
-            _ => "a firewall between the two usually needs a TURN server (--turn)",
+            _ => "a firewall between the two usually needs a TURN server",
         })
     }
 }
@@ -70,6 +70,6 @@ mod tests {
         assert!(text.starts_with(
             "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 srflx;"
         ));
-        assert!(text.ends_with("(--turn)") && !text.contains("192.0.2"), "{text}");
+        assert!(text.ends_with("TURN server") && !text.contains("192.0.2"), "{text}");
     }
 }

@@ -30,6 +30,12 @@ pub enum ConnectError {
     /// The server's certificate is not trusted.
     #[error("the certificate of {0} is not trusted: {1}")]
     Certificate(String, String),
+    /// The server's certificate was issued by nobody whom the client trusts.
+    #[error("the certificate of {0} is not trusted: {1}")]
+    Issuer(String, String),
+    /// The server requires a certificate of the client, which has none.
+    #[error("no TLS with {0}: it requires a certificate of this client ({1})")]
+    ClientCertificate(String, String),
     /// TLS failed in another way.
     #[error("no TLS with {0}: {1}")]
     Tls(String, String),
@@ -76,8 +82,8 @@ impl ConnectError {
             Self::Url(_) | Self::File(_) => Cause::Settings,
             Self::Unreachable(..) => Cause::Unreachable,
             Self::Proxy(..) => Cause::Proxy,
-            Self::Certificate(..) => Cause::Certificate,
-            Self::Tls(..) => Cause::Tls,
+            Self::Certificate(..) | Self::Issuer(..) => Cause::Certificate,
+            Self::Tls(..) | Self::ClientCertificate(..) => Cause::Tls,
             Self::NotWebSocket(..) => Cause::NotWebSocket,
             Self::Overloaded { .. } => Cause::Overloaded,
             Self::Denied(..) => Cause::Denied,

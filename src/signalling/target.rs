@@ -179,14 +179,14 @@ impl Target {
         let name = self.name();
         match self.protocol {
             Protocol::Room if self.url.path().trim_end_matches('/').ends_with("/ssp") => {
-                format!("for the pools of this server: --server ssp+{name}")
+                format!("the URL of this server's pools is ssp+{name}")
             }
-            Protocol::Room => format!("if it is a server of pools: --server ssp+{name}"),
+            Protocol::Room => format!("the URL of a server of pools is ssp+{name}"),
             Protocol::Ssp(_) if self.is_socketio => "is it a server of pools behind socket.io?".to_owned(),
             Protocol::Ssp(_) if self.url.path() == "/" => format!(
-                "the pools of a roomtone server are at --server ssp+{name}/ssp; a server of rooms is --server {name}"
+                "the URL of a roomtone server's pools is ssp+{name}/ssp, and of a server of rooms {name}"
             ),
-            Protocol::Ssp(_) => format!("if it is a server of rooms: --server {name}"),
+            Protocol::Ssp(_) => format!("the URL of a server of rooms is {name}"),
         }
     }
 
@@ -287,8 +287,8 @@ mod tests {
 
     #[test]
     fn the_likely_address_is_suggested() {
-        assert!(target("ssp+ws://h:1").suggestion().contains("--server ssp+ws://h:1/ssp;"));
-        assert!(target("ws://h:1/ssp").suggestion().ends_with("--server ssp+ws://h:1/ssp"));
-        assert!(target("ssp+ws://h:1/x").suggestion().ends_with("--server ws://h:1/x"));
+        assert!(target("ssp+ws://h:1").suggestion().contains("is ssp+ws://h:1/ssp,"));
+        assert!(target("ws://h:1/ssp").suggestion().ends_with("is ssp+ws://h:1/ssp"));
+        assert!(target("ssp+ws://h:1/x").suggestion().ends_with("is ws://h:1/x"));
     }
 }

@@ -40,7 +40,7 @@ pub enum TurnError {
     #[error("it refuses: {1} ({0})")]
     Refused(u16, String),
     /// TURN without a user.
-    #[error("it wants a user and a password: --turn-user, --turn-password or --turn-secret")]
+    #[error("it requires a user name and a password, and none are given")]
     NoUser,
 }
 

@@ -11,21 +11,6 @@ const BUDGET: usize = 413;
 /// The same in `tests`, `examples` and `fuzz`.
 const BUDGET_IN_TESTS: usize = 100;
 
-/// Files below `cli` that name command-line options in their messages.
-const KNOWN_OPTIONS: &[&str] = &[
-    "app/ice.rs",
-    "app/plan.rs",
-    "media/gst/error.rs",
-    "media/gst/inventory.rs",
-    "media/send/capture/config.rs",
-    "session/filter.rs",
-    "session/room.rs",
-    "session/tried.rs",
-    "signalling/drivers/dial.rs",
-    "signalling/target.rs",
-    "signalling/turn.rs",
-];
-
 /// Comments of these folders that begin without a subject.
 fn without_subject(folders: &[&str]) -> Vec<String> {
     let mut found = vec![];
@@ -54,7 +39,7 @@ fn only_the_command_line_names_its_options() {
     };
     let mut wrong = vec![];
     for source in sources() {
-        if ["cli", "bin"].contains(&source.layer()) || KNOWN_OPTIONS.contains(&source.path.as_str()) {
+        if ["cli", "bin"].contains(&source.layer()) {
             continue;
         }
         let named = source.strings.iter().filter(|(_, text)| is_option(text));

@@ -99,7 +99,7 @@ fn who_is_one_too_many_in_a_room_is_told_so() {
         ("peer", &[("peer", "ann"), ("state", "failed"), ("reason", reason)]),
         ("peer", &[("peer", "bob"), ("state", "connected")]),
     ]);
-    ann.expect("warning", &[("text", "not connected to 'cat': 1 peers are the most (--max-peers)")]);
+    ann.expect("warning", &[("text", "not connected to 'cat': the limit of 1 connections is reached")]);
     // And a page, which goes on with the others.
     let browser = Browser::start();
     browser.enter(&format!("{link}?room=attic"));

@@ -201,7 +201,7 @@ mod media {
             "the pipeline breaks at 'videotestsrc patern=ball'",
         );
         check(&["--video", "test", "--device", "x"], 2, "the source 'test' takes no device");
-        check(&["--video", "file"], 2, "this source needs a --device");
+        check(&["--video", "file"], 2, "this source needs a device, a file or an address; --device gives it");
         check(
             &["--video", "file", "--device", "/nonexistent.mkv"],
             7,

@@ -444,9 +444,9 @@ fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
         Program::start(home.path(), &join).end()
     };
     let (code, error) = client(&format!("ssp+{url}"));
-    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+    assert_eq!((code, error.contains(&format!("is ssp+{url}/ssp"))), (3, true), "{error}");
     let (code, error) = client(&format!("{url}/ssp"));
-    assert_eq!((code, error.contains(&format!("--server ssp+{url}/ssp"))), (3, true), "{error}");
+    assert_eq!((code, error.contains(&format!("is ssp+{url}/ssp"))), (3, true), "{error}");
 }
 
 /// Counts connects for the table of docs/reconnect.md, and prints it:

@@ -422,7 +422,7 @@ fn what_a_room_shrugs_off() {
     let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
     assert_eq!(count(|o| matches!(o, Output::Joined(_))), 1000);
     assert_eq!(count(|o| matches!(o, Output::Connecting(_))), 2);
-    let told = "not connected to 'p2' and 997 more: 2 peers are the most (--max-peers)";
+    let told = "not connected to 'p2' and 997 more: the limit of 2 connections is reached";
     assert_eq!(outputs.last(), Some(&Output::Warning(told.into())));
     // A peer beyond the limit that offers gets the reason, too.
     let declined = all(Input::Link(id("p5"), offer()));

@@ -50,8 +50,7 @@ fn whom_a_client_trusts() {
     let target = |trust| Target::parse(&format!("wss://{address}"), trust).unwrap();
     smol::block_on(async {
         let error = Socket::connect(&target(Trust::System)).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Certificate(..)), "{error}");
-        assert!(error.to_string().contains("--ca FILE"), "{error}");
+        assert!(matches!(error, ConnectError::Issuer(..)), "{error}");
         register(target(Trust::File(folder.path().join("cert.pem")))).await;
         register(target(Trust::Anybody)).await;
         let error = Socket::connect(&target(Trust::File("nowhere.pem".into()))).await.unwrap_err();
@@ -81,7 +80,7 @@ fn a_self_signed_certificate_that_is_named_is_trusted() {
     smol::block_on(async {
         register(target(Trust::File(files.cert))).await;
         let error = Socket::connect(&target(Trust::System)).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Certificate(..)), "{error}");
+        assert!(matches!(error, ConnectError::Issuer(..)), "{error}");
     });
 }
 
@@ -278,8 +277,8 @@ fn a_server_that_asks_for_a_certificate_gets_ours() {
             assert_eq!(socket.receive().await, Frame::Text("HELLO".into()));
             let error =
                 async |own| Socket::connect(&target.clone().client_certificate(own)).await.unwrap_err();
-            let none = error(None).await.to_string();
-            assert!(none.contains("--client-cert FILE --client-key FILE"), "{version:?}: {none}");
+            let none = error(None).await;
+            assert!(matches!(none, ConnectError::ClientCertificate(..)), "{version:?}: {none}");
             let other = error(Some(eve.clone())).await.to_string();
             assert!(
                 other.contains("does not take the certificate in") && other.contains("eve-cert.pem"),

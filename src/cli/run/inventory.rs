@@ -33,8 +33,10 @@ pub(super) fn devices(json: bool) -> Result<(), CliError> {
             }
         }
         for device in of_kind {
-            let value = json!({"event": "device", "kind": kind.as_str(), "name": device.name, "options": device.options});
-            print(json, &value, &format!("  {:40}  {}", device.name, device.options));
+            let options = options(device);
+            let value =
+                json!({"event": "device", "kind": kind.as_str(), "name": device.name, "options": options});
+            print(json, &value, &format!("  {:40}  {options}", device.name));
         }
     }
     for (folder, title) in
@@ -50,6 +52,16 @@ pub(super) fn devices(json: bool) -> Result<(), CliError> {
         }
     }
     Ok(())
+}
+
+/// Returns the options that select a device.
+fn options(device: &inventory::Device) -> String {
+    let (source, place) = match device.kind {
+        Kind::Video => ("--video", "--device"),
+        Kind::Audio => ("--audio", "--audio-device"),
+    };
+    let place = device.device.as_ref().map(|name| format!(" {place} {name}")).unwrap_or_default();
+    format!("{source} {}{place}", device.source)
 }
 
 /// The codecs in the order of preference, and what encodes and decodes them here, the default first.

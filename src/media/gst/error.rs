@@ -29,6 +29,9 @@ pub enum MediaError {
     /// A parameter of a named pipeline is wanting or not wanted.
     #[error("{0}")]
     Parameter(String),
+    /// A named source needs a device, and none is given.
+    #[error("this source needs a device, a file or an address")]
+    NoDevice,
     /// A pipeline's text is wrong.
     #[error("the pipeline breaks at '{at}': {reason}")]
     Text {
@@ -57,7 +60,7 @@ pub enum MediaError {
     },
     /// A file to be sent cannot be read.
     #[error(
-        "the file {path} cannot be sent: {reason}; --device is a path or an address that begins with file:, http: or https:"
+        "the file {path} cannot be sent: {reason}; it is given by its path, or by an address that begins with file:, http: or https:"
     )]
     File {
         /// Path or address of the file.

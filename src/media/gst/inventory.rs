@@ -228,8 +228,10 @@ pub fn codecs(wanted: &[Codec], element: Option<&str>) -> Result<Codecs, MediaEr
 pub struct Device {
     /// Its name for people.
     pub name: String,
-    /// The options that choose it.
-    pub options: String,
+    /// Name of the source in `pipelines/source` that captures from it.
+    pub source: &'static str,
+    /// The device of that source, unless it is the default one.
+    pub device: Option<String>,
     /// Audio or video.
     pub kind: Kind,
 }
@@ -256,17 +258,17 @@ fn devices(classes: &[(&str, Kind)]) -> Vec<Device> {
         if monitor.add_filter(Some(class), None).is_none() || monitor.start().is_err() {
             continue;
         }
-        found.extend(monitor.devices().iter().map(|device| {
-            let properties = device.properties();
+        found.extend(monitor.devices().iter().map(|found| {
+            let properties = found.properties();
             let text = |key| properties.as_ref().and_then(|p| p.get::<String>(key).ok());
-            let options = match (kind, text("device.path"), text("node.name"), text("alsa.card")) {
-                (Kind::Video, Some(path), _, _) => format!("--video camera --device {path}"),
-                (Kind::Audio, _, Some(name), _) => format!("--audio pulse --audio-device {name}"),
-                (Kind::Audio, _, None, Some(card)) => format!("--audio alsa --audio-device hw:{card}"),
-                (Kind::Audio, ..) => "--audio microphone".to_owned(),
-                (Kind::Video, ..) => "--video camera".to_owned(),
+            let (source, device) = match (kind, text("device.path"), text("node.name"), text("alsa.card")) {
+                (Kind::Video, Some(path), _, _) => ("camera", Some(path)),
+                (Kind::Audio, _, Some(name), _) => ("pulse", Some(name)),
+                (Kind::Audio, _, None, Some(card)) => ("alsa", Some(format!("hw:{card}"))),
+                (Kind::Audio, ..) => ("microphone", None),
+                (Kind::Video, ..) => ("camera", None),
             };
-            Device { name: device.display_name().to_string(), options, kind: *kind }
+            Device { name: found.display_name().to_string(), source, device, kind: *kind }
         }));
         monitor.stop();
     }

@@ -136,7 +136,8 @@ pub fn fill(text: &str, values: &[(&str, Option<String>)]) -> Result<String, Med
         match values.iter().find(|(n, _)| *n == name) {
             Some((_, value)) => match value.clone().or(default) {
                 Some(value) => filled.push_str(&quote(&value)),
-                None => return Err(MediaError::Parameter(format!("this source needs a --{name}"))),
+                None if name == "device" => return Err(MediaError::NoDevice),
+                None => return Err(MediaError::Parameter(format!("this source needs a {name}"))),
             },
             // Not one of ours: GStreamer has braces of its own, for lists.
             None => filled.extend(["{", inside, "}"]),
@@ -301,6 +302,9 @@ mod tests {
         assert_eq!(fill("a d={device}", Some("/dev/video0")).unwrap(), "a d=/dev/video0");
         assert_eq!(fill("a d={device}", Some("x ! \"y\"")).unwrap(), "a d=\"x ! \\\"y\\\"\"");
         assert_eq!(fill("a caps={1,2}", None).unwrap(), "a caps={1,2}");
-        assert_eq!(fill("a d={device}", None).unwrap_err().to_string(), "this source needs a --device");
+        assert_eq!(
+            fill("a d={device}", None).unwrap_err().to_string(),
+            "this source needs a device, a file or an address"
+        );
     }
 }

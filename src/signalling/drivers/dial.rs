@@ -140,23 +140,27 @@ fn tls_error(target: &Target, error: &io::Error) -> ConnectError {
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     "the certificate has to name this address (subjectAltName)"
                 }
-                _ => "give its certificate with --ca FILE, or use --insecure to trust anybody",
+                _ => return ConnectError::Issuer(name, reason.to_string()),
             };
             ConnectError::Certificate(name, format!("{reason}; {advice}"))
         }
-        Some(TlsError::AlertReceived(alert)) => ConnectError::Tls(name, refused(target, *alert)),
+        Some(TlsError::AlertReceived(alert)) => refused(target, *alert),
         _ => ConnectError::Tls(name, format!("{error}; is it a ws:// server?")),
     }
 }
 
 /// Describes an alert with which the server ended TLS (RFC 8446, 6.2).
-fn refused(target: &Target, alert: AlertDescription) -> String {
+fn refused(target: &Target, alert: AlertDescription) -> ConnectError {
+    let name = target.name();
     match (alert, &target.own) {
         (AlertDescription::CertificateRequired, _) | (AlertDescription::HandshakeFailure, None) => {
-            format!("it wants a certificate of this client ({alert:?}): --client-cert FILE --client-key FILE")
+            ConnectError::ClientCertificate(name, format!("{alert:?}"))
         }
-        (_, Some(own)) => format!("it does not take the certificate in {} ({alert:?})", own.cert.display()),
-        (_, None) => format!("it refuses ({alert:?})"),
+        (_, Some(own)) => {
+            let why = format!("it does not take the certificate in {} ({alert:?})", own.cert.display());
+            ConnectError::Tls(name, why)
+        }
+        (_, None) => ConnectError::Tls(name, format!("it refuses ({alert:?})")),
     }
 }
 

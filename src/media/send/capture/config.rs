@@ -95,7 +95,12 @@ impl SourceConfig {
     pub(super) fn error(&self, kind: Kind, reason: String) -> MediaError {
         let devices = || {
             let there = inventory::sources().into_iter().filter(|device| device.kind == kind);
-            let there: Vec<String> = there.map(|device| device.options).collect();
+            let there: Vec<String> = there
+                .map(|one| match one.device {
+                    Some(device) => format!("{} {device}", one.source),
+                    None => one.source.to_owned(),
+                })
+                .collect();
             if there.is_empty() { "none".to_owned() } else { there.join(", ") }
         };
         let there = DEVICES.contains(&self.source.as_str()).then(devices);
@@ -115,7 +120,7 @@ impl SourceConfig {
             return Err(MediaError::Parameter(format!("the source '{name}' takes no device")));
         }
         if self.device.is_none() && source.contains("{uri}") {
-            return Err(MediaError::Parameter("this source needs a --device".to_owned()));
+            return Err(MediaError::NoDevice);
         }
         let (width, height) = self.size.unwrap_or(size::MOST);
         let (can_pass, encoded) = (source.contains("{encoded}"), encoded_source::caps());
