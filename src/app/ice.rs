@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use smol::future::pending;
 
 use super::options::PathOptions;
 use super::{Event, Sink};
+use crate::base::lock::lock;
 use crate::media::MediaError;
 use crate::media::transport::IceConfig;
 use crate::protocol::{IceKind, IceServer, IceUrl};
@@ -177,7 +178,7 @@ impl Ice {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Where the time of a call's beginning goes: each step as it is taken, from the start of the process.
 
 use std::collections::BTreeSet;
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use super::{Event, Sink};
+use crate::base::lock::lock;
 use crate::media::PeerEvent;
 use crate::protocol::SdpKind;
 use crate::session::{ConnectionState, Effect};
@@ -84,7 +85,7 @@ impl Trace {
 
     /// Reports a step with `peer`, the first time only.
     fn first(&self, peer: &str, step: &'static str) {
-        if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert((peer.to_owned(), step)) {
+        if lock(&self.told).insert((peer.to_owned(), step)) {
             self.step(Some(peer), step, None);
         }
     }

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod files;
 pub mod limit;
+pub mod lock;
 pub mod net;
 pub mod random;
 pub mod secret;

@@ -1,10 +1,11 @@
 //! Slows clients that guess secrets, and logs the guesses at a limited rate.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use crate::base::limit::Bucket;
+use crate::base::lock::lock;
 use crate::base::net::Owner;
 
 /// The number of wrong secrets that one owner of addresses may send in a burst.
@@ -78,13 +79,13 @@ impl GuessLimit {
 
     /// Returns the time until an owner that sent too many wrong secrets may try again; none if it may try now.
     pub(super) fn wait(&self, owner: Owner) -> Option<Duration> {
-        self.guesses.lock().unwrap_or_else(PoisonError::into_inner).wait(Instant::now(), owner)
+        lock(&self.guesses).wait(Instant::now(), owner)
     }
 
     /// Counts a wrong secret of an owner, and logs it at a limited rate.
     pub(super) fn record(&self, owner: Owner) {
         let now = Instant::now();
-        let to_log = self.guesses.lock().unwrap_or_else(PoisonError::into_inner).record(now, owner);
+        let to_log = lock(&self.guesses).record(now, owner);
         if let Some(count) = to_log {
             tracing::warn!("{count} wrong {} from {owner}", self.what);
         }

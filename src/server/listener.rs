@@ -1,7 +1,7 @@
 //! The listening socket: accepts connections, detects TLS by the first byte, and serves HTTP.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_rustls::TlsAcceptor;
@@ -21,6 +21,7 @@ use super::stream::{Gauge, Io, Tcp};
 use super::switchboard::Switchboard;
 use super::token::Tokens;
 use crate::base::limit::Bucket;
+use crate::base::lock::lock;
 use crate::base::net::canonical;
 use crate::base::secret::Sealed;
 use crate::protocol::Secret;
@@ -141,7 +142,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     let gauge = io.gauge().clone();
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let mut quota = quota.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut quota = lock(&quota);
         // Polling clients need one request per message.
         let is_allowed = http::is_polling(request.uri().path()) || quota.take(Instant::now());
         let shared = shared.clone();

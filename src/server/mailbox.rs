@@ -7,10 +7,11 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 
 use super::budget::{Budget, OVERHEAD, Verdict};
+use crate::base::lock::lock;
 use crate::hub::ConnId;
 
 /// The most bytes of the server's notices that may wait for a peer: a peer above the limit has not read for long, or
@@ -136,7 +137,7 @@ struct Mailbox(Mutex<State>);
 
 impl Mailbox {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
@@ -13,6 +13,7 @@ use super::connection;
 use super::mailbox::{Inbox, Mail, Outgoing};
 use super::switchboard::{Counted, Switchboard};
 use super::timeouts::Timeouts;
+use crate::base::lock::lock;
 use crate::base::secret::Sealed;
 use crate::hub::Input;
 use crate::protocol::socketio::Packet;
@@ -62,7 +63,7 @@ struct State {
 
 impl Sessions {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Session>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.all)
     }
 
     pub(super) fn insert(&self, session: Arc<Session>) {
@@ -120,7 +121,7 @@ impl Session {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Handles a packet of the client; returns true if the session ends. Waits until the receivers accept the messages.

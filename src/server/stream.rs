@@ -4,9 +4,11 @@
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
+
+use crate::base::lock::lock;
 
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
@@ -23,7 +25,7 @@ pub(super) struct Gauge(Mutex<Flow>);
 
 impl Gauge {
     fn lock(&self) -> MutexGuard<'_, Flow> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     pub(super) fn flow(&self) -> Flow {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
+use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::room::ServerMessage;
@@ -107,7 +108,7 @@ impl Switchboard {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Counts a connection of the owner of an address until the returned guard is dropped. Returns none if the owner

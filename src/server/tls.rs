@@ -4,8 +4,10 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use crate::base::lock::lock;
 
 use futures_rustls::rustls::ServerConfig;
 use futures_rustls::rustls::client::verify_server_name;
@@ -79,7 +81,7 @@ impl Identity {
     /// in the subject alone does not count.
     pub fn holds_for(&self, name: &str) -> bool {
         let Ok(name) = ServerName::try_from(name) else { return false };
-        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = lock(&self.loaded);
         let parsed = ParsedCertificate::try_from(&loaded.certificate);
         parsed.is_ok_and(|certificate| verify_server_name(&certificate, &name).is_ok())
     }
@@ -87,7 +89,7 @@ impl Identity {
     /// Returns the configuration for the next connection. Reads files that changed, and keeps the current certificate if
     /// they cannot be used.
     pub fn config(&self) -> Arc<ServerConfig> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut loaded = lock(&self.loaded);
         if loaded.looked.elapsed() > LOOK {
             loaded.looked = Instant::now();
             let changed = modified(&self.files);

@@ -1,10 +1,11 @@
 //! stdin, sent to all peers alike: read no faster than the slowest of them takes it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use smol::channel::{Sender, bounded};
 
 use super::Reader;
+use crate::base::lock::lock;
 use crate::media::channel::{Channel, Message};
 
 /// See the module.
@@ -13,10 +14,6 @@ pub(super) struct Stdin {
     takers: Arc<Mutex<Vec<Channel>>>,
     arrived: Sender<()>,
     _task: smol::Task<()>,
-}
-
-fn lock(takers: &Mutex<Vec<Channel>>) -> MutexGuard<'_, Vec<Channel>> {
-    takers.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stdin {

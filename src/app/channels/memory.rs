@@ -1,11 +1,12 @@
 //! A pool's messages within one process: for tests, and for endpoints that live in one program.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use smol::channel::{Receiver, Sender, unbounded};
 
 use super::{Boxed, SignallingChannel};
+use crate::base::lock::lock;
 use crate::protocol::{PeerId, PeerMessage};
 use crate::signalling::Event;
 
@@ -28,7 +29,7 @@ pub struct MemoryChannel {
 
 impl Memory {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<PeerId, Sender<Event>>> {
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.members)
     }
 
     /// Comes in under this id; whoever had it is out.

@@ -2,7 +2,7 @@
 //! others are reported.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
@@ -12,6 +12,7 @@ use crate::app::bridge::{Bridge, End, Progress};
 use crate::app::plan::MediaPlan;
 use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
+use crate::base::lock::lock;
 use crate::media::channel::{Channel, Message};
 use crate::protocol::PeerId;
 
@@ -125,11 +126,11 @@ async fn carry(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
     sink(&event(&Progress::default(), false));
     let last = Mutex::new(Progress::default());
     let tell = |progress: &Progress| {
-        *last.lock().unwrap_or_else(PoisonError::into_inner) = progress.clone();
+        *lock(&last) = progress.clone();
         sink(&event(progress, false));
     };
     let carried = bridge.carry(channel, peer, &tell).await;
-    sink(&event(&last.lock().unwrap_or_else(PoisonError::into_inner), true));
+    sink(&event(&lock(&last), true));
     if let Err(why) = carried {
         sink(&Event::Warning { text: format!("channel '{label}' with {peer}: {why}") });
     }

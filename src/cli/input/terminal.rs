@@ -3,6 +3,8 @@
 use std::io::{IsTerminal, Stdin, stdin};
 use std::sync::Mutex;
 
+use crate::base::lock::lock;
+
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// How the terminal was before.
@@ -41,13 +43,13 @@ fn single_keys(stdin: &Stdin) -> rustix::io::Result<()> {
     now.special_codes[SpecialCodeIndex::VMIN] = 1;
     now.special_codes[SpecialCodeIndex::VTIME] = 0;
     termios::tcsetattr(stdin, OptionalActions::Now, &now)?;
-    *BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(before);
+    *lock(&BEFORE) = Some(before);
     Ok(())
 }
 
 /// Leaves the terminal as it was found. To be called at every end of the program.
 pub(in crate::cli) fn restore() {
-    let before = BEFORE.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    let before = lock(&BEFORE).take();
     if let Some(before) = before {
         let _ = termios::tcsetattr(stdin(), OptionalActions::Now, &before);
     }

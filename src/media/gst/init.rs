@@ -1,9 +1,8 @@
 //! Start and end of GStreamer in this process.
 
-use std::sync::PoisonError;
-
 use super::error::MediaError;
 use super::pipeline;
+use crate::base::lock::lock;
 
 /// Starts GStreamer. To be called before anything else of this layer; again does nothing.
 pub fn init() -> Result<(), MediaError> {
@@ -46,7 +45,7 @@ pub fn warm_up() {
         for elements in [KEY, OTHERS] {
             let make = |element: &&str| drop(gst::ElementFactory::make(element).build());
             let thread = std::thread::spawn(move || elements.iter().for_each(make));
-            WARMING.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            lock(&WARMING).push(thread);
         }
     });
 }
@@ -54,7 +53,7 @@ pub fn warm_up() {
 /// Waits for what is done in the background, and for the pipelines that were let go, at most three seconds: at a process's
 /// end libraries clean up, OpenSSL among them, and whoever still works with them then takes the process down.
 pub fn finish() {
-    for thread in WARMING.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+    for thread in lock(&WARMING).drain(..) {
         let _ = thread.join();
     }
     let left = pipeline::wait_for_all(FINISH);

@@ -1,12 +1,13 @@
 //! What is installed here: devices, codecs, and what is missing with the package that brings it.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use gst::prelude::*;
 
 use super::error::MediaError;
 pub use super::packages::{PARTS, Part, advice, is_installed};
+use crate::base::lock::lock;
 use crate::sdp::{Codec, Kind};
 
 /// Refuses to go on when something that every call needs is missing.
@@ -142,14 +143,14 @@ static GIVEN_UP: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 /// A decoder failed: where it is one in hardware, it is not taken again.
 pub(crate) fn give_up(decoder: &'static str) {
     if DECODERS.iter().any(|choice| choice.hardware && choice.element == decoder) {
-        GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner).insert(decoder);
+        lock(&GIVEN_UP).insert(decoder);
     }
 }
 
 /// The decoders of a codec that are installed, the best first; none in hardware that failed, or whose rank says that it is
 /// not to be taken by itself.
 pub fn decoders(codec: Codec) -> Result<Vec<Choice>, MediaError> {
-    let given_up = GIVEN_UP.lock().unwrap_or_else(PoisonError::into_inner);
+    let given_up = lock(&GIVEN_UP);
     let mut found = installed(DECODERS, codec);
     found.retain(|(rank, choice)| *rank != Some(gst::Rank::NONE) && !given_up.contains(choice.element));
     some(found.into_iter().map(|(_, choice)| choice).collect(), DECODERS, codec)

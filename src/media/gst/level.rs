@@ -1,7 +1,9 @@
 //! How loud sound is, as RFC 6464 (3) has it: decibels below the loudest, from 0 to 127, which is silence.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use crate::base::lock::lock;
 
 use gst::prelude::*;
 
@@ -35,12 +37,12 @@ impl Meter {
     }
 
     fn at(&self, now: Instant) -> Option<u8> {
-        let measured = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let measured = *lock(&self.0);
         measured.filter(|(_, at)| now.saturating_duration_since(*at) < FRESH).map(|(level, _)| level)
     }
 
     fn set(&self, level: u8, now: Instant) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((level, now));
+        *lock(&self.0) = Some((level, now));
     }
 }
 

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::base::lock::lock;
+
 use gst::prelude::*;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::stream::StreamExt;
@@ -50,12 +52,12 @@ struct Running {
 
 impl Running {
     fn change(&self, change: impl FnOnce(&mut usize)) {
-        change(&mut self.number.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut lock(&self.number));
         self.changed.notify_all();
     }
 
     fn wait(&self, patience: Duration) -> usize {
-        let number = self.number.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = lock(&self.number);
         let waited = self.changed.wait_timeout_while(number, patience, |number| *number > 0);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }

@@ -2,7 +2,7 @@
 //! control), or from the losses that a peer reports which does not speak that.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -10,6 +10,7 @@ use gst::prelude::*;
 use super::correction::{ByLoss, Correction};
 use super::path_quality::{Passed, Seen, Way};
 use super::retransmissions::Repeats;
+use crate::base::lock::lock;
 use crate::media::gst::{elements, rtp};
 
 /// Between two looks at the estimate.
@@ -88,7 +89,7 @@ impl Estimator {
         pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
             let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
             if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
-                let mut way = of.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut way = lock(&of);
                 packets(event).into_iter().for_each(|packet| way.take(packet));
                 drop(way);
                 feed.send_event(event.to_owned());
@@ -106,7 +107,7 @@ impl Estimator {
     /// What it found; none before the first feedback.
     pub(crate) fn found(&self) -> Option<Found> {
         let estimate = || self.element.property("estimated-bitrate");
-        let seen = || self.way.lock().unwrap_or_else(PoisonError::into_inner).look();
+        let seen = || lock(&self.way).look();
         self.is_heard.load(Ordering::Relaxed).then(|| Found { estimate: estimate(), seen: seen() })
     }
 }
@@ -167,11 +168,11 @@ impl Congestion {
             Some(Found { estimate, seen }) => {
                 let (estimate, lost) =
                     if is_noisy { (self.last().max(*estimate), 0) } else { (*estimate, lost) };
-                let mut correction = self.correction.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut correction = lock(&self.correction);
                 correction.update(now, estimate, seen, lost, self.most).unwrap_or(estimate)
             }
             None => {
-                let mut by_loss = self.by_loss.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut by_loss = lock(&self.by_loss);
                 by_loss.update(now, lost, self.most)
             }
         };
@@ -194,7 +195,7 @@ impl Congestion {
                 let (Some(own), Some(request)) = (own.upgrade(), rtp::retransmission_request(info)) else {
                     return gst::PadProbeReturn::Ok;
                 };
-                let mut repeats = repeats.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut repeats = lock(&repeats);
                 if !repeats.allow(Instant::now(), own.last()) {
                     return gst::PadProbeReturn::Handled;
                 }

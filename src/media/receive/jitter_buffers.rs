@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
 use super::playout_delay::{Delays, Late, Latency, Playout, Sample};
+use crate::base::lock::lock;
 use crate::media::gst::pipeline::running_time;
 use crate::media::gst::rtp;
 
@@ -28,7 +29,7 @@ struct Buffer {
 
 impl Buffer {
     fn requests(&self) -> MutexGuard<'_, Requests> {
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.requests)
     }
 
     /// One that asks again waits as long as that takes, and others no longer than what comes waits anyway.
@@ -161,7 +162,7 @@ impl JitterBuffers {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Buffer>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.all)
     }
 
     /// Those that are still there. What is done with them is done without the lock: it may wait for one that is being made.
@@ -172,7 +173,7 @@ impl JitterBuffers {
     /// Reads the statistics of the buffers, and sets the delays that follow from them and from the `round_trip`.
     pub(crate) fn follow(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
         let sample = self.sample(round_trip);
-        let mut playout = self.playout.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut playout = lock(&self.playout);
         self.set(webrtc, playout.update(Instant::now(), sample));
     }
 
@@ -204,7 +205,7 @@ impl JitterBuffers {
     /// From now on they wait so long.
     fn set(&self, webrtc: &gst::Element, delays: Delays) {
         let before = {
-            let mut now = self.delays.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut now = lock(&self.delays);
             std::mem::replace(&mut *now, delays)
         };
         for (buffer, element) in self.all() {
@@ -217,7 +218,7 @@ impl JitterBuffers {
 
     /// How long they wait.
     fn delays(&self) -> Delays {
-        *self.delays.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.delays)
     }
 
     /// Whoever takes what comes out of that pad waits for [`Delays::playout`], not as long as is waited for what was

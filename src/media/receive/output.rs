@@ -1,7 +1,7 @@
 //! Where received media goes: a window, a speaker, or a pipeline of the user's.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -10,6 +10,7 @@ use smol::channel::Sender;
 
 use super::track::{Counters, Track};
 use super::{concealment, playout_delay};
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch::{self, Folder};
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
@@ -282,10 +283,6 @@ fn restart(
 
 fn fell_back(decoder: &'static str, next: &str, error: &str) {
     tracing::warn!("{decoder} does not decode: {error}; {next} takes its place");
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

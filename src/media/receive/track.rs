@@ -2,12 +2,13 @@
 //! nowhere, for an unlinked one stops all media of the bundle.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::level::Meter;
 use crate::media::gst::pipeline::running_time;
@@ -84,7 +85,7 @@ impl Gate {
     }
 
     fn open(&self) {
-        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let held = lock(&self.0).take();
         if let Some((pad, probe)) = held.and_then(|(pad, probe)| Some((pad.upgrade()?, probe))) {
             pad.remove_probe(probe);
         }

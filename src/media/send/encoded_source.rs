@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -11,6 +11,7 @@ use gst_utils::StreamProducer;
 
 pub(crate) use super::gop::Feed;
 use super::gop::Pictures;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::{inventory, launch};
 use crate::sdp::Codec;
@@ -193,7 +194,7 @@ impl Tap {
             let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
             pictures.push(buffer, &caps, is_key);
             if let Some(time) = buffer.pts() {
-                let mut watch = watch.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut watch = lock(&watch);
                 let found = watch.take(time.into(), buffer.size(), is_key);
                 let odd = is_key && !has_common_profile(&caps);
                 if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
@@ -245,7 +246,7 @@ impl Known {
 
     fn turn(&self, turn: &'static str) {
         if turn != UPRIGHT {
-            *self.turn.lock().unwrap_or_else(PoisonError::into_inner) = turn;
+            *lock(&self.turn) = turn;
             self.refuse(Obstacle::Turned);
         }
     }
@@ -277,7 +278,7 @@ impl Encoded {
 
     /// Returns the value of videoflip's `video-direction` that turns the video upright.
     pub(crate) fn turn(&self) -> &'static str {
-        *self.tap.known.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.tap.known.turn)
     }
 
     /// What it takes, in bit/s, once that is known.

@@ -1,12 +1,13 @@
 //! The path of encoded frames from an encoder to one sender, which changes encoders at key frames.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use gst_utils::ConsumptionLink;
 
 use super::encode::{Encoder, Seat};
 use super::stream::Stream;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::sdp::Codec;
 
@@ -44,7 +45,7 @@ impl EncoderLink {
     }
 
     fn link(&self) -> MutexGuard<'_, ConsumptionLink> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.link)
     }
 
     /// Returns the number of frames pushed so far.
@@ -101,7 +102,7 @@ impl EncoderLink {
             (Arc::downgrade(&self.link), is_done.clone(), encoder.producer().clone());
         encoder.at_key_frame(is_wanted.clone(), move || {
             let Some(link) = link.upgrade() else { return };
-            let mut link = link.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut link = lock(&link);
             if let Err(error) = link.change_producer(&producer, false) {
                 tracing::debug!("the source is not passed on: {error}");
             }

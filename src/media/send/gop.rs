@@ -1,6 +1,8 @@
 //! Keeps the encoded frames since the last key frame, which a decoder that starts in between receives first.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::base::lock::lock;
 
 use gst::prelude::*;
 
@@ -98,7 +100,7 @@ impl Pictures {
     }
 
     fn lock(&self) -> MutexGuard<'_, Gop<gst_app::AppSrc>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// Stores the next frame of the source, and passes it to all receivers.

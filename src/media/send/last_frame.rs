@@ -1,7 +1,9 @@
 //! The last frame of a link once more: a peer that joins sees it at once, instead of the camera's next one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::base::lock::lock;
 
 use gst::prelude::*;
 
@@ -54,7 +56,7 @@ impl LastFrame {
         // On the sink pad frames are in sequence; in front of the link two threads could still change their order. Handled
         // instead of Drop: after Drop on a sink pad, GStreamer frees a buffer that the binding has taken.
         pad.peer()?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            let mut last = kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut last = lock(&kept);
             let is_taken = info.buffer_mut().is_none_or(|buffer| last.accept(buffer));
             if is_taken { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
@@ -63,7 +65,7 @@ impl LastFrame {
 
     /// Returns the time since the last video frame arrived or was repeated; `None` before the first frame.
     pub(crate) fn age(&self) -> Option<Duration> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = lock(&self.last);
         last.frame.as_ref().map(|(_, at)| at.elapsed())
     }
 
@@ -72,7 +74,7 @@ impl LastFrame {
         let (pad, last, asked) = (self.pad.clone(), self.last.clone(), Instant::now());
         // The push returns when the frame is encoded.
         smol::unblock(move || {
-            let frame = last.lock().unwrap_or_else(PoisonError::into_inner).repeat(asked, Instant::now());
+            let frame = lock(&last).repeat(asked, Instant::now());
             if let Some(Err(error)) = frame.map(|buffer| pad.push(buffer)) {
                 tracing::debug!("the last frame is not repeated: {error}");
             }

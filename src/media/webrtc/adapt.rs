@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use super::state::{State, lock};
+use super::state::State;
 use super::stats::Reports;
+use crate::base::lock::lock;
 use crate::media::rate::estimator::{Congestion, LOOK, Shares};
 use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::send::stream::Stream;

@@ -10,7 +10,8 @@ use smol::channel::Sender;
 
 use super::data_channel::{Channel, ChannelConfig};
 use super::events::PeerEvent;
-use super::state::{State, lock, report_of_peer};
+use super::state::{State, report_of_peer};
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 
 /// Returns the options that webrtcbin's `create-data-channel` expects for a channel.

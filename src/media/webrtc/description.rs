@@ -5,8 +5,9 @@ use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 
 use super::events::PeerEvent;
 use super::peer::Peer;
-use super::state::{lock, report_of_peer};
+use super::state::report_of_peer;
 use super::{channels, transceivers};
+use crate::base::lock::lock;
 use crate::base::random::secret_id;
 use crate::media::gst::error::MediaError;
 use crate::media::receive::track;

@@ -7,10 +7,11 @@ use gst::glib::WeakRef;
 use smol::channel::Sender as EventSender;
 
 use super::events::PeerEvent;
-use super::state::{State, lock, report};
+use super::state::{State, report};
 use super::stats;
 use super::transport::data_gate::DataGate;
 use super::transport::dtls::{self, Identity};
+use crate::base::lock::lock;
 use crate::session::ConnectionState;
 
 /// Interval of the checks for a certificate.

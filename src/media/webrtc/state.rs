@@ -1,6 +1,6 @@
 //! What a connection knows of itself, shared with webrtcbin's callbacks.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use smol::channel::{Receiver, Sender as EventSender, bounded};
@@ -8,6 +8,7 @@ use smol::channel::{Receiver, Sender as EventSender, bounded};
 use super::data_channel::{Channel, ChannelConfig, MAX_CHANNELS};
 use super::events::PeerEvent;
 use super::transceivers::Sender;
+use crate::base::lock::lock;
 use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
@@ -102,10 +103,6 @@ impl State {
         let is_missing = |label: &String| !self.opened.contains(label) && !is_open(label);
         self.wanted.iter().filter(|config| is_missing(&config.label)).cloned().collect()
     }
-}
-
-pub(super) fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 pub(super) fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {

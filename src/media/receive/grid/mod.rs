@@ -4,7 +4,7 @@
 pub mod layout;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
@@ -14,6 +14,7 @@ use super::output::Output;
 use super::recorder::{Input as RecordInput, Recorded, Recorder};
 use super::track::Track;
 use super::{concealment, playout_delay};
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
 use crate::media::gst::{inventory, isolated_bin, launch, level};
@@ -134,7 +135,7 @@ impl Mixer {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inputs> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inputs)
     }
 
     /// Returns the input whose elements are in this part.
@@ -291,13 +292,13 @@ impl Stage {
 
     /// Returns the path of the file being recorded, if any.
     pub fn recording(&self) -> Option<PathBuf> {
-        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorder = lock(&self.recorder);
         recorder.as_ref().map(|recorder| recorder.path().to_owned())
     }
 
     /// Completes the recording, if there is any.
     pub async fn finish(&self) -> Option<Recorded> {
-        let recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let recorder = lock(&self.recorder).take();
         match recorder {
             Some(recorder) => Some(recorder.finish().await),
             None => None,

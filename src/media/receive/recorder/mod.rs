@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -20,6 +20,7 @@ pub(crate) use self::stream::Input;
 use self::stream::{Clock, LeftOut, Stream, leave_out};
 use super::track::Track;
 use crate::base::files;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::pipeline::{BusEvent, Owned};
@@ -230,10 +231,6 @@ impl Recorder {
         let error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
         Recorded { path: self.path, error }
     }
-}
-
-fn lock(streams: &Mutex<Vec<Stream>>) -> MutexGuard<'_, Vec<Stream>> {
-    streams.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! Timing of captured frames: maps the times of each source to the common base, holds back frames of sources that are
 //! not live until their time, and limits the frame rate.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 use smol::channel::Sender;
 
 use super::end::Fault;
+use crate::base::lock::lock;
 use crate::media::gst::pipeline;
 use crate::media::send::frame_time::SourceTime;
 
@@ -40,7 +41,7 @@ impl Pacer {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Returns the number of frames since the source started or restarted.
@@ -194,7 +195,7 @@ pub(super) fn thin(pad: &gst::Pad, fps: u32) {
             info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
         }
         let time = info.buffer().and_then(|buffer| buffer.pts());
-        let goes_on = |time| state.lock().unwrap_or_else(PoisonError::into_inner).take(time);
+        let goes_on = |time| lock(&state).take(time);
         if time.is_some_and(|time| !goes_on(time)) {
             return gst::PadProbeReturn::Handled;
         }

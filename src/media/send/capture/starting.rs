@@ -1,7 +1,7 @@
 //! A source's pipeline until its first frame.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -12,6 +12,7 @@ use super::config::SourceConfig;
 use super::end::{End, Fault};
 use super::pace::{self, Pacer};
 use super::raw_frames;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::level::{self, Meter};
@@ -145,7 +146,7 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
                 let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
                 let name = caps.as_ref().and_then(|caps| Some(caps.structure(0)?.name().to_string()));
                 if let Some(name) = name.filter(|name| name.starts_with(kind.as_str())) {
-                    *unknown.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
+                    *lock(&unknown) = Some(name);
                 }
                 None
             });
@@ -155,7 +156,7 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
             if element.src_pads().iter().any(|pad| pad.is_linked()) {
                 return;
             }
-            let unknown = unknown.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let unknown = lock(&unknown).take();
             let fault = unknown.map_or(Fault::Lacks, |name| {
                 Fault::Failed(format!(
                     "no decoder of {name} is installed; `roomtone doctor` tells what is missing"

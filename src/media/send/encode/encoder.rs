@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -10,6 +10,7 @@ use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSetting
 
 use super::shape::Shape;
 use super::threads;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::pipeline::{BusEvent, Owned};
@@ -293,10 +294,6 @@ impl Encoder {
         filter.set_property("caps", wanted.build());
         *shape = (new, size);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn connect(link: &mut ConsumptionLink, producer: &StreamProducer) -> Result<(), MediaError> {

@@ -1,7 +1,7 @@
 //! The encoders in use: each codec at up to three rates, stopped when the last peer that needs one leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use smol::channel::Sender;
@@ -9,6 +9,7 @@ use smol::channel::Sender;
 use super::encoder::Encoder;
 use super::ladder::{Ladder, RUNGS, Rates};
 use super::passthrough::Pass;
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::inventory;
 use crate::media::gst::launch::{self, Folder};
@@ -99,10 +100,6 @@ impl Drop for Seat {
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Encoders {
     /// Encoders over these sources, with the bounds of the pictures' bitrate.
     pub fn new(captures: Vec<Capture>, rates: Rates, failures: Sender<String>) -> Self {
@@ -124,7 +121,7 @@ impl Encoders {
 
     /// Waits for the turn. Never while the state is locked: its holder locks the state.
     pub(super) fn turn(&self) -> Turn<'_> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.turn)
     }
 
     /// Returns the sender of reports to the user about sources and encoders.

@@ -5,13 +5,14 @@
 //! tasks, what comes goes to that channel, which is freed meanwhile. So channels are held, and their elements taken out, here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use gst::glib::WeakRef;
 use gst::prelude::*;
 use gst_webrtc::WebRTCDataChannel;
 
+use crate::base::lock::lock;
 use crate::media::gst::elements;
 
 /// How long after its end webrtcbin may still have something to do with a channel.
@@ -66,7 +67,7 @@ impl Teardown {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<OfChannel>> {
-        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.channels)
     }
 
     fn hold(self: &Arc<Self>, channel: WebRTCDataChannel) {
@@ -89,7 +90,7 @@ impl Teardown {
         if let Some(way_out) = bin.static_pad("src") {
             let stream = last.stream.clone();
             way_out.connect_linked(move |_, pad| {
-                *stream.lock().unwrap_or_else(PoisonError::into_inner) = pad.downgrade();
+                *lock(&stream) = pad.downgrade();
             });
         }
         last.bins.push(bin);
@@ -129,7 +130,7 @@ impl OfChannel {
     /// Closes our direction of the SCTP stream, by which the peer takes its channel for closed (RFC 8831, 6.7): where
     /// webrtcbin left it open (1.26 does where the end of the number's last channel came late), or the peer has another there.
     fn close_stream(&self, webrtc: &WeakRef<gst::Element>, is_another: bool) {
-        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        let stream = lock(&self.stream).upgrade();
         let left = stream.filter(|pad| !pad.is_linked()).and_then(|pad| Some((pad.parent_element()?, pad)));
         let other = || {
             let encoder = elements::all_of(&webrtc.upgrade()?, "sctpenc").into_iter().next()?;

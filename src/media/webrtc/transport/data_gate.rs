@@ -1,9 +1,10 @@
 //! A gate for data channels, closed until the peer's certificate is verified.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use gst::prelude::*;
 
+use crate::base::lock::lock;
 use crate::media::gst::elements;
 
 /// Holds back what data channels send, their opening among it, until it is known who the peer is. Media has its own gate
@@ -29,7 +30,7 @@ impl DataGate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     fn hold(&self, pad: &gst::Pad) {

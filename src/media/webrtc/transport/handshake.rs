@@ -1,11 +1,12 @@
 //! What of DTLS's handshake may be lost is sent again soon. GStreamer's waits a second for an answer, then two, four and
 //! eight; whoever talks needs the connection before (RFC 6347, 4.2.4.1, and what browsers do: 50 ms).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
+use crate::base::lock::lock;
 use crate::media::gst::{elements, rtp};
 
 /// When a datagram is sent again, after it was sent; then it is OpenSSL's turn. Who has it already drops it as a replay
@@ -36,10 +37,6 @@ impl Flights {
         self.last = Some(now);
         self.number
     }
-}
-
-fn lock(flights: &Mutex<Flights>) -> MutexGuard<'_, Flights> {
-    flights.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a datagram is of a handshake: handshake and change_cipher_spec (RFC 6347, 4.1), nothing else.

@@ -6,11 +6,12 @@
 //! source is not encrypted in SRTP and SRTCP (RFC 3711, 3.1 and 3.4).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::prelude::*;
 
+use crate::base::lock::lock;
 use crate::media::gst::elements;
 use crate::media::gst::pipeline::running_time;
 
@@ -69,7 +70,7 @@ pub(crate) fn bound(webrtc: &gst::Element) {
     let admits = move |named: Option<Vec<u32>>| {
         let Some(named) = named else { return true };
         let now = Duration::from(running_time());
-        let is_admitted = sources.lock().unwrap_or_else(PoisonError::into_inner).admit_all(now, named);
+        let is_admitted = lock(&sources).admit_all(now, named);
         if !is_admitted && !has_told.swap(true, std::sync::atomic::Ordering::Relaxed) {
             tracing::warn!(
                 "a peer uses too many RTP sources (at most {MOST} at a time, {EVER} in all): packets of further ones are dropped"
