@@ -1,6 +1,6 @@
 //! The DTLS role in SDP (`a=setup`, RFC 8842), which must not change while a connection lives.
 
-use super::{Sdp, SdpError, Section};
+use super::{Sdp, Section};
 
 /// A role named by `a=setup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,13 +40,6 @@ impl Setup {
 
     /// Writes this role into every m-line that names one. webrtcbin answers `actpass` with
     /// `active` even where it has been the DTLS server of this connection from the start.
-    pub fn write_into(self, sdp: &str) -> Result<String, SdpError> {
-        let mut sdp = Sdp::parse(sdp)?;
-        self.write(&mut sdp);
-        Ok(sdp.to_string())
-    }
-
-    /// The same, of a description at hand.
     pub fn write(self, sdp: &mut Sdp) {
         set(sdp, self.as_str());
     }
@@ -74,8 +67,9 @@ mod tests {
     fn the_role_is_read_and_written() {
         let answer = "v=0\r\nm=audio 9 X 1\r\na=setup:active\r\nm=video 9 X 1\r\na=setup:active\r\n";
         assert_eq!(Setup::of_answer(&Sdp::parse(answer).unwrap()), Some(Setup::Active));
-        let kept = Setup::Active.opposite().write_into(answer).unwrap();
-        assert_eq!(kept, answer.replace("active", "passive"));
+        let mut kept = Sdp::parse(answer).unwrap();
+        Setup::Active.opposite().write(&mut kept);
+        assert_eq!(kept.to_string(), answer.replace("active", "passive"));
         let mut offer = Sdp::parse(answer).unwrap();
         Setup::leave_open(&mut offer);
         assert_eq!(offer.to_string(), answer.replace("active", "actpass"));

@@ -1,16 +1,16 @@
-//! What a session wants of a connection, and how that went.
+//! Tasks of a session for its connection, and their results.
 
 use crate::protocol::SdpKind;
 use crate::sdp::{Direction, Kind, Sdp};
 
-/// Numbers effects, so that a late result is told from the one waited for.
+/// Number of an effect, by which its result is matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EffectId(pub u64);
 
-/// What the connection is to do, strictly in this order.
+/// A task for the connection. Effects are executed one after another, in their order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// Begin with a fresh connection, in place of the one before.
+    /// Opens a fresh connection in place of the one before.
     Open,
     /// Creates an offer.
     CreateOffer {
@@ -28,32 +28,32 @@ pub enum Effect {
         /// Whether the answer has new ICE credentials, because the offer has.
         restarts_ice: bool,
     },
-    /// Take this as the local description.
-    ApplyLocal(EffectId, SdpKind, String),
-    /// Take this as the remote description.
+    /// Applies a description of our side.
+    ApplyLocal(EffectId, SdpKind, Sdp),
+    /// Applies a description of the peer.
     ApplyRemote(EffectId, SdpKind, Remote),
-    /// Take a candidate of the peer: its m-line's index and the attribute.
+    /// Adds a candidate of the peer: its m-line's index and the attribute.
     AddCandidate(u32, String),
 }
 
-/// A description of the peer, checked and made fit for webrtcbin.
+/// A description of the peer, checked, with the m-lines of our side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {
-    /// The description, with the widest directions: see [`crate::sdp::direction`].
+    /// The description.
     pub sdp: Sdp,
-    /// The peer's true directions, by m-line.
+    /// Its directions, by m-line; none on rejected m-lines.
     pub flows: Vec<Direction>,
     /// Indexes of the m-lines that the peer rejected: no media is set up for them.
     pub rejected: Vec<usize>,
 }
 
-/// How an effect with an id went.
+/// Result of an effect that has an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EffectResult {
-    /// The offer or the answer that was made.
-    Created(String),
+    /// The offer or answer that was made.
+    Created(Sdp),
     /// The description is applied.
     Applied,
-    /// It failed, for this reason.
+    /// The effect failed, for this reason.
     Failed(String),
 }

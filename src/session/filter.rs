@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use super::negotiation::MAX_CANDIDATES;
 use crate::sdp::reach::Refused;
 use crate::sdp::{CandidateError, CandidateLine, Reach, Sdp};
+
+/// Maximum number of candidates of the peer that one connection gets, and that are kept of one description.
+pub const MAX_CANDIDATES: usize = 256;
 
 /// Time from the first dropped candidate to the report, which counts them: most arrive together.
 pub const COUNT: Duration = Duration::from_secs(3);

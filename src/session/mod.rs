@@ -15,7 +15,6 @@ pub mod filter;
 pub mod link;
 pub mod negotiation;
 pub mod room;
-mod state;
 pub mod terms;
 pub mod tried;
 pub mod watch;

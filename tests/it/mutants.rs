@@ -66,8 +66,7 @@ async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
     let (event, events) = bounded(512);
     let peer = Peer::open(config.clone(), event).unwrap();
     let Ok(shown) = Layout::default().show_offer(&sdp, None) else { return "without an m-line" };
-    let mut remote = Remote { sdp: shown.sdp, flows: shown.flows, rejected: shown.rejected };
-    direction::widen_offer(&mut remote.sdp);
+    let remote = Remote { sdp: shown.sdp, flows: shown.flows, rejected: shown.rejected };
     let answer = async {
         let applied = peer.execute(Effect::ApplyRemote(EffectId(1), SdpKind::Offer, remote)).await;
         let Some((_, EffectResult::Applied)) = applied else { return "refused" };

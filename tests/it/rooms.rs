@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 use roomtone::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
 use roomtone::protocol::{PeerId, PeerMessage, SdpKind};
-use roomtone::sdp::Kind;
+use roomtone::sdp::{Kind, Sdp};
 use roomtone::session::link::{Input as Of, Output as From};
 use roomtone::session::room::{Input, Output, Room};
 use roomtone::session::{ConnectionState, Effect, EffectId, EffectResult, Terms};
@@ -40,8 +40,10 @@ impl Connection {
                 *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
                 return None;
             }
-            Effect::CreateOffer { id, .. } => (*id, EffectResult::Created(sdp)),
-            Effect::CreateAnswer { id, .. } => (*id, EffectResult::Created(sdp.replace("actpass", "active"))),
+            Effect::CreateOffer { id, .. } => (*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())),
+            Effect::CreateAnswer { id, .. } => {
+                (*id, EffectResult::Created(Sdp::parse(&sdp.replace("actpass", "active")).unwrap()))
+            }
             Effect::ApplyLocal(id, kind, _) => {
                 self.pending = *kind == SdpKind::Offer;
                 self.local = Some(*kind);

@@ -16,7 +16,7 @@ use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
-use crate::sdp::webrtcbin::Credentials;
+use crate::sdp::webrtcbin::{self, Credentials, directions};
 use crate::sdp::{Codec, Kind, Sdp, direction};
 use crate::session::{EffectResult, Remote};
 
@@ -32,20 +32,23 @@ impl Peer {
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
         let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        let mut sdp = Sdp::parse(&text).map_err(|error| {
+            MediaError::WebRtc(format!("webrtcbin made a description that cannot be read: {error}"))
+        })?;
+        webrtcbin::name_certificate(&mut sdp, self.certificate.fingerprint());
         // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
-        let credentials =
-            if restarts_ice { Some(fresh_credentials()?) } else { lock(&self.state).credentials.clone() };
-        let text = match credentials {
-            Some(credentials) => credentials.write_into(&text).map_err(|error| {
-                MediaError::WebRtc(format!("webrtcbin made a description that cannot be read: {error}"))
-            })?,
-            None => text,
+        let credentials = match restarts_ice {
+            true => Some(fresh_credentials()?),
+            false => lock(&self.state).local.as_ref().and_then(Credentials::of),
         };
-        let text =
-            direction::silence(&self.certificate.name_in(&text), &self.mlines(|sender| sender.is_idle()));
-        tracing::debug!(kind = kind.as_str(), "made: {}", text_summary(&text));
-        tracing::trace!("{text}");
-        Ok(EffectResult::Created(text))
+        credentials.into_iter().for_each(|credentials| credentials.write(&mut sdp));
+        if kind == SdpKind::Offer {
+            webrtcbin::complete_offer(&mut sdp);
+        }
+        directions::silence(&mut sdp, &self.mlines(|sender| sender.is_idle()));
+        tracing::debug!(kind = kind.as_str(), "made: {}", transceivers::summary(&sdp));
+        tracing::trace!("{sdp}");
+        Ok(EffectResult::Created(sdp))
     }
 
     /// Fits the transceivers to the media that this end sends and receives, with at least one m-line for each of
@@ -95,10 +98,10 @@ impl Peer {
             .collect()
     }
 
-    pub(super) async fn apply_local(&self, kind: SdpKind, sdp: &str) -> Result<EffectResult, MediaError> {
-        let sdp = direction::unsilence(sdp, &self.mlines(|_| true));
-        self.apply("set-local-description", kind, &sdp).await?;
-        lock(&self.state).credentials = Sdp::parse(&sdp).ok().and_then(|sdp| Credentials::of(&sdp));
+    pub(super) async fn apply_local(&self, kind: SdpKind, mut sdp: Sdp) -> Result<EffectResult, MediaError> {
+        directions::unsilence(&mut sdp, &self.mlines(|_| true));
+        self.apply("set-local-description", kind, &sdp.to_string()).await?;
+        lock(&self.state).local = Some(sdp);
         self.send_what_is_wanted();
         self.watch_dtls();
         Ok(EffectResult::Applied)
@@ -117,7 +120,12 @@ impl Peer {
             state.payloads = sdp.media.iter().flat_map(|media| usable(media, &Codec::ALL, &[])).collect();
         }
         let mut shown = sdp.clone();
-        direction::listen(&mut shown, &self.mlines(|_| true));
+        match (kind, &lock(&self.state).local) {
+            (SdpKind::Answer, Some(offer)) => directions::widen_answer(&mut shown, offer),
+            (SdpKind::Answer, None) => {}
+            (SdpKind::Offer, _) => directions::widen_offer(&mut shown),
+        }
+        directions::listen(&mut shown, &self.mlines(|_| true));
         let agreed = lock(&self.state).mlines;
         if kind == SdpKind::Answer {
             self.fit(|_, _, senders| {
@@ -185,10 +193,6 @@ impl Peer {
 fn fresh_credentials() -> Result<Credentials, MediaError> {
     let fresh = || secret_id().map_err(|error| MediaError::WebRtc(error.to_string()));
     Ok(Credentials { ufrag: fresh()?, password: fresh()? })
-}
-
-fn text_summary(sdp: &str) -> String {
-    Sdp::parse(sdp).map_or_else(|error| error.to_string(), |sdp| transceivers::summary(&sdp))
 }
 
 fn settle(

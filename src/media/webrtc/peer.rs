@@ -118,7 +118,7 @@ impl Peer {
             Effect::CreateAnswer { id, restarts_ice } => {
                 Some((id, result(self.create(SdpKind::Answer, restarts_ice).await)))
             }
-            Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, &sdp).await))),
+            Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, sdp).await))),
             Effect::ApplyRemote(id, kind, remote) => {
                 Some((id, result(self.apply_remote(kind, &remote).await)))
             }

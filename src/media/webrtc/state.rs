@@ -13,8 +13,7 @@ use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
-use crate::sdp::webrtcbin::Credentials;
-use crate::sdp::{Direction, Payload};
+use crate::sdp::{Direction, Payload, Sdp};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -39,8 +38,8 @@ pub(super) struct State {
     /// What the peer's m-lines name.
     pub(super) sources: Sources,
     pub(super) expected: usize,
-    /// ICE credentials of the local description.
-    pub(super) credentials: Option<Credentials>,
+    /// The local description as webrtcbin has it.
+    pub(super) local: Option<Sdp>,
     /// What the peer's certificate must be.
     pub(super) fingerprints: Vec<Fingerprint>,
     /// Since when ICE and DTLS are through, and the certificate is the one that was named.
@@ -69,7 +68,7 @@ impl State {
             payloads: vec![],
             sources: Sources::default(),
             expected: 0,
-            credentials: None,
+            local: None,
             fingerprints: vec![],
             connected: None,
             held: vec![],

@@ -2,7 +2,7 @@
 //! later one, and gives libnice those of each description that it applies: a description with other credentials
 //! restarts ICE.
 
-use crate::sdp::{Sdp, SdpError, Section};
+use crate::sdp::{Sdp, Section};
 
 /// The credentials of one ICE session. They are the same in all m-lines, which share one transport.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,17 +23,11 @@ impl Credentials {
     }
 
     /// Replaces the credentials in each m-line that has some.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Sdp::parse`].
-    pub fn write_into(&self, sdp: &str) -> Result<String, SdpError> {
-        let mut sdp = Sdp::parse(sdp)?;
+    pub fn write(&self, sdp: &mut Sdp) {
         for media in sdp.media.iter_mut().filter(|media| media.attribute("ice-ufrag").is_some()) {
             media.set_attribute("ice-ufrag", &self.ufrag);
             media.set_attribute("ice-pwd", &self.password);
         }
-        Ok(sdp.to_string())
     }
 }
 
@@ -58,9 +52,9 @@ mod tests {
             format!("v=0\r\n{}{rejected}{}", line("audio", ufrag, password), line("video", ufrag, password))
         };
         let fresh = Credentials { ufrag: "fresh".into(), password: "secret".into() };
-        let written = fresh.write_into(&of("old", "known")).unwrap();
-        assert_eq!(written, of("fresh", "secret"));
-        assert_eq!(Credentials::of(&Sdp::parse(&written).unwrap()), Some(fresh.clone()));
+        let mut sdp = Sdp::parse(&of("old", "known")).unwrap();
+        fresh.write(&mut sdp);
+        assert_eq!((sdp.to_string(), Credentials::of(&sdp)), (of("fresh", "secret"), Some(fresh.clone())));
         assert_eq!(Credentials::of(&Sdp::parse(&format!("v=0\r\n{rejected}")).unwrap()), None);
         assert!(!format!("{fresh:?}").contains("secret"));
     }

@@ -138,15 +138,16 @@ impl Connection {
                 self.offered = self.next_lines();
                 let ufrag = self.next_ufrag(*restarts_ice);
                 let sdp = self.describe(&self.offered, "actpass", self.offers, &ufrag);
-                Some((*id, EffectResult::Created(sdp)))
+                Some((*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())))
             }
             Effect::CreateAnswer { id, restarts_ice } => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
                 let ufrag = self.next_ufrag(*restarts_ice);
-                Some((*id, EffectResult::Created(self.describe(&self.lines, "active", 0, &ufrag))))
+                let sdp = self.describe(&self.lines, "active", 0, &ufrag);
+                Some((*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())))
             }
             Effect::ApplyLocal(id, kind, sdp) => {
-                self.applied = Sdp::parse(sdp).unwrap().ufrag().map(str::to_owned);
+                self.applied = sdp.ufrag().map(str::to_owned);
                 match kind {
                     SdpKind::Offer => {
                         assert!(!self.pending_offer, "webrtcbin is not stable");

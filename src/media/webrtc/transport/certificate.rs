@@ -39,15 +39,8 @@ impl Certificate {
         elements::on_added(webrtc, kinds, move |element| element.set_property("pem", &pem));
     }
 
-    /// The description that webrtcbin made, with this fingerprint: its own (1.22) hashes the key, too.
-    pub(crate) fn name_in(&self, sdp: &str) -> String {
-        use crate::sdp::{Sdp, Section};
-        let Ok(mut parsed) = Sdp::parse(sdp) else { return sdp.to_owned() };
-        for media in &mut parsed.media {
-            if media.attribute("fingerprint").is_some() {
-                media.set_attribute("fingerprint", &self.fingerprint);
-            }
-        }
-        parsed.to_string()
+    /// Returns the fingerprint as SDP has it.
+    pub(crate) fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
 }

@@ -1,0 +1,288 @@
+//! Descriptions of both sides: made, sent, checked and applied.
+
+use std::time::{Duration, Instant};
+
+use super::exchange::{Answering, Exchange, Offer};
+use super::{Negotiation, Output};
+use crate::protocol::{Description, PeerMessage, SdpKind};
+use crate::sdp::{self, Kind, Layout, Media, Sdp, SdpError, Setup, Shown, direction};
+use crate::session::effect::{Effect, EffectId, Remote};
+
+/// Time in which the peer has to offer the media that our side wants. The demos' page offers a data channel alone first,
+/// and audio and video as soon as that is answered.
+const COMPLETION: Duration = Duration::from_millis(1500);
+
+/// Time in which a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a
+/// collision keeps waiting for an answer to its own offer.
+const IGNORED: Duration = Duration::from_secs(2);
+
+impl Negotiation {
+    pub(super) fn begin_offer(&mut self, now: Instant) {
+        self.offer_owed = false;
+        let restarts_ice = std::mem::take(&mut self.restart_owed);
+        self.complete_at = None;
+        let id = self.id();
+        self.effect(Effect::CreateOffer { id, kinds: self.layout.awaited(), restarts_ice });
+        self.enter(now, Exchange::CreatingOffer { id, restarts_ice });
+    }
+
+    /// Sends an offer that webrtcbin made.
+    pub(super) fn offer(&mut self, now: Instant, sdp: Sdp, restarts_ice: bool) {
+        let (layout, mut told) = self.layout.tell_offer(&sdp);
+        sdp::sign(&mut told);
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: told.to_string() }));
+        // The first offer can be answered by a fresh start, so it need not wait to be applied.
+        let is_deferred = self.terms.polite && self.is_established();
+        let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer, sdp.clone()));
+        self.enter(now, Exchange::Offered(Offer { sdp, applying, layout, restarts_ice }));
+        if restarts_ice {
+            self.demote_candidates();
+        }
+        if restarts_ice || self.transport.generation > 0 {
+            self.repeat_candidates();
+        }
+    }
+
+    /// Sends an answer that webrtcbin made.
+    pub(super) fn answer(&mut self, now: Instant, mut answer: Sdp, restarts_ice: bool) {
+        let role = self.transport.role.or_else(|| Setup::of_answer(&answer));
+        role.into_iter().for_each(|role| role.write(&mut answer));
+        self.transport.role = role;
+        let held = self.layout.hold(&answer);
+        if let Some(remote) = &self.transport.remote {
+            direction::narrow_answer(&mut answer, &remote.flows);
+        }
+        let mut told = self.layout.tell_answer(&answer);
+        sdp::sign(&mut told);
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: told.to_string() }));
+        self.transport.local = Some(held.clone());
+        // After the first ICE restart each description may be the first with these credentials that the peer accepts: it
+        // ignores an answer if it gave up its offer.
+        if self.transport.generation > 0 {
+            self.repeat_candidates();
+        }
+        if restarts_ice {
+            self.outputs.push_back(Output::IceRestarted);
+        }
+        let id = self.apply_local(SdpKind::Answer, held);
+        self.enter(now, Exchange::ApplyingLocal(id));
+    }
+
+    fn apply_local(&mut self, kind: SdpKind, sdp: Sdp) -> EffectId {
+        let id = self.id();
+        self.effect(Effect::ApplyLocal(id, kind, sdp));
+        id
+    }
+
+    /// Handles a description of the peer, in [`Exchange::Stable`] or [`Exchange::Offered`].
+    pub(super) fn description(&mut self, now: Instant, Description { kind, sdp }: Description) {
+        if kind == SdpKind::Offer && !self.offers.take(now) {
+            self.flooded = true;
+            return self.fail("the peer to come to rest", "it offers without end".to_owned());
+        }
+        let mut sdp = match Sdp::parse(&sdp) {
+            Ok(sdp) => sdp,
+            Err(error) => return self.warn(&error.to_string()),
+        };
+        if let (SdpKind::Answer, Exchange::Offered(offer)) = (kind, &self.exchange) {
+            offer.layout.name_answer(&mut sdp);
+            if let Some(reason) = sdp::decline::reason(&sdp) {
+                self.stop();
+                return self.outputs.push_back(Output::Declined(reason));
+            }
+        }
+        let sdp = match sdp::normalise(sdp) {
+            Ok(mut sdp) => {
+                self.filter.clean(now, &mut sdp);
+                sdp
+            }
+            Err(error) => return self.warn(&error.to_string()),
+        };
+        match (kind, std::mem::replace(&mut self.exchange, Exchange::Stable)) {
+            (SdpKind::Offer, Exchange::Offered(ours)) => self.crossing_offer(now, sdp, ours),
+            (SdpKind::Answer, Exchange::Offered(ours)) => self.expected_answer(now, sdp, ours),
+            (SdpKind::Offer, exchange) => {
+                self.exchange = exchange;
+                if sdp.media.iter().all(Media::is_rejected) {
+                    return self.warn(&SdpError::MLines(0).to_string());
+                }
+                let is_other = self.transport.is_replaced_by(&sdp);
+                if is_other {
+                    self.restart();
+                    self.outputs.push_back(Output::Restarted);
+                }
+                self.transport.forgotten = false;
+                self.transport.gave_way = false;
+                self.take_offer(now, sdp);
+            }
+            (SdpKind::Answer, exchange) => {
+                self.exchange = exchange;
+                self.unexpected_answer(now, &sdp);
+            }
+        }
+    }
+
+    /// Handles an offer of the peer while it has one of ours.
+    fn crossing_offer(&mut self, now: Instant, sdp: Sdp, ours: Offer) {
+        let is_deferred = ours.is_deferred();
+        let restarts_ice = ours.restarts_ice;
+        let can_forget = self.can_forget(&ours.sdp);
+        self.exchange = Exchange::Offered(ours);
+        // A peer that replaced its connection will not answer the offer of ours.
+        if !self.terms.polite && !self.transport.has_other_certificate(&sdp) {
+            self.ignoring = true;
+            return;
+        }
+        if is_deferred && !can_forget {
+            self.outputs.push_back(Output::Restarted);
+            let waiting = std::mem::take(&mut self.inbox).into_iter();
+            self.renew(now);
+            // Candidates in the inbox may belong to the peer's offer: they are kept in case the peer insists on that
+            // offer.
+            self.inbox.extend(waiting.filter(|message| matches!(message, PeerMessage::Candidate(_))));
+            self.transport.passed_over = Some((now + IGNORED, sdp));
+            return;
+        }
+        if sdp.media.iter().all(Media::is_rejected) {
+            return self.warn(&SdpError::MLines(0).to_string());
+        }
+        // A later offer of ours was not applied yet, and is made again. A first one was: it takes a fresh connection to
+        // forget it.
+        self.offer_owed |= is_deferred;
+        // If the peer's offer restarts ICE, the answer gives our side new credentials too.
+        self.restart_owed = is_deferred && restarts_ice && !self.transport.has_other_credentials(&sdp);
+        let is_other = self.transport.is_replaced_by(&sdp);
+        if !is_deferred || is_other {
+            self.restart();
+        }
+        if is_other {
+            self.outputs.push_back(Output::Restarted);
+        }
+        self.transport.forgotten = !is_deferred;
+        self.transport.gave_way = is_deferred;
+        self.take_offer(now, sdp);
+    }
+
+    /// Handles an answer to our offer.
+    fn expected_answer(&mut self, now: Instant, sdp: Sdp, ours: Offer) {
+        // The peer did not restart ICE, or replaced its connection: a fresh one of ours can meet it.
+        let keeps = !self.transport.has_other_credentials(&sdp);
+        if ours.restarts_ice && (keeps || self.transport.has_other_certificate(&sdp)) {
+            self.exchange = Exchange::Offered(ours);
+            self.outputs.push_back(Output::Restarted);
+            return self.renew(now);
+        }
+        let mut shown = match ours.layout.show_answer(&sdp, &ours.sdp) {
+            Ok(shown) => shown,
+            Err(error) => {
+                self.exchange = Exchange::Offered(ours);
+                return match self.transport.gave_way || self.transport.forgotten {
+                    // The answer belongs to a forgotten offer, whose m-lines the peer has applied.
+                    true => self.offer_afresh(now, &sdp),
+                    false => self.warn(&error.to_string()),
+                };
+            }
+        };
+        self.ignoring = false;
+        self.transport.passed_over = None;
+        self.transport.role = self.transport.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
+        self.transport.controls |= self.transport.remote.is_none();
+        let restarts_ice = self.transport.count_generation(&shown.sdp);
+        if ours.restarts_ice {
+            self.outputs.push_back(Output::IceRestarted);
+        } else if restarts_ice {
+            self.demote_candidates();
+        }
+        self.prefer(&mut shown.sdp);
+        self.transport.local = Some(ours.sdp.clone());
+        let remote = self.take(shown);
+        let is_deferred = ours.is_deferred();
+        let offer = is_deferred.then(|| self.apply_local(SdpKind::Offer, ours.sdp));
+        let answer = self.id();
+        self.effect(Effect::ApplyRemote(answer, SdpKind::Answer, remote));
+        self.enter(now, Exchange::ApplyingAnswer { offer, answer });
+    }
+
+    /// Handles an answer while no offer of ours waits for one.
+    fn unexpected_answer(&mut self, now: Instant, sdp: &Sdp) {
+        let begins = self.terms.mends || self.transport.forgotten && !self.terms.polite;
+        if begins && self.is_established() && !self.transport.connected {
+            // The peer answered an offer that was forgotten, or one of a predecessor with our name, and by then means
+            // another exchange than our side. One side begins again.
+            self.offer_afresh(now, sdp);
+        } else if std::mem::take(&mut self.transport.gave_way) {
+            // Each side gave way to the other, and would do so again: one of the two has to insist on its offers.
+            self.terms.polite &= !self.terms.mends;
+            // The peer has applied m-lines that our side does not have.
+            if !self.layout.has_lines_of(sdp) {
+                self.outputs.push_back(Output::Restarted);
+                self.offer_afresh(now, sdp);
+            }
+        } else {
+            self.warn("an answer to no offer of ours");
+        }
+    }
+
+    /// Starts a fresh connection with an offer of the m-lines that the peer has applied, which its answer shows.
+    fn offer_afresh(&mut self, now: Instant, answer: &Sdp) {
+        self.restart();
+        self.layout = Layout::of_peer(answer);
+        self.begin_offer(now);
+    }
+
+    /// Returns whether an offer of ours that was not applied can be forgotten.
+    fn can_forget(&self, offer: &Sdp) -> bool {
+        let local = self.transport.local.as_ref();
+        self.terms.forgets || local.is_some_and(|local| offer.media.len() <= local.media.len())
+    }
+
+    /// Answers an offer of the peer.
+    pub(super) fn take_offer(&mut self, now: Instant, sdp: Sdp) {
+        self.ignoring = false;
+        let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
+        let mut shown = match self.layout.show_offer(&sdp, self.transport.local.as_ref()) {
+            Ok(shown) => shown,
+            Err(error) => return self.fail("the peer's offer to be applied", error.to_string()),
+        };
+        // A kind that the peer refused before is not offered again.
+        let settled = |kind: &Kind| offered(kind) || shown.layout.is_refused(*kind);
+        self.complete_at = (!self.terms.wanted.iter().all(settled)).then_some(now + COMPLETION);
+        // The role stays for the life of the transport, whatever the offer names.
+        if let Some(role) = self.transport.role {
+            role.opposite().write(&mut shown.sdp);
+        }
+        let restarts_ice = self.transport.count_generation(&shown.sdp);
+        if restarts_ice {
+            self.demote_candidates();
+        }
+        self.prefer(&mut shown.sdp);
+        let remote = self.take(shown);
+        let id = self.id();
+        self.effect(Effect::ApplyRemote(id, SdpKind::Offer, remote));
+        let again = self.transport.connected.then_some(sdp);
+        self.enter(now, Exchange::ApplyingOffer(Answering { id, again, restarts_ice }));
+    }
+
+    /// Makes a description of the peer the current one, and returns it for webrtcbin to apply.
+    fn take(&mut self, Shown { layout, sdp, flows, rejected }: Shown) -> Remote {
+        let remote = Remote { sdp, flows, rejected };
+        self.layout = layout;
+        let ufrag = remote.sdp.ufrag().map(str::to_owned);
+        let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
+        match (of == self.theirs.0, self.transport.remote.is_some()) {
+            (true, true) => self.theirs.1 = known,
+            // A fresh connection to the same transport: the peer does not repeat these candidates, so they are handled
+            // again.
+            (true, false) => {
+                known
+                    .into_iter()
+                    .rev()
+                    .map(PeerMessage::Candidate)
+                    .for_each(|one| self.inbox.push_front(one));
+            }
+            (false, _) => {}
+        }
+        self.transport.remote = Some(remote.clone());
+        remote
+    }
+}

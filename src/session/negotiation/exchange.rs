@@ -1,0 +1,92 @@
+//! State of the exchange of descriptions (RFC 8829, 3.2), with the steps that webrtcbin takes in it. Each state holds the
+//! description that it is about and the ids of the effects whose results it waits for.
+
+use crate::sdp::{Layout, Sdp};
+use crate::session::effect::EffectId;
+
+/// State of the exchange.
+#[derive(Debug)]
+pub(super) enum Exchange {
+    /// No exchange is under way.
+    Stable,
+    /// webrtcbin makes an offer.
+    CreatingOffer {
+        id: EffectId,
+        /// Whether the offer restarts ICE on the connection that stands.
+        restarts_ice: bool,
+    },
+    /// The peer has our offer.
+    Offered(Offer),
+    /// webrtcbin applies the peer's answer, and before it our offer if that had waited.
+    ApplyingAnswer { offer: Option<EffectId>, answer: EffectId },
+    /// webrtcbin applies the peer's offer.
+    ApplyingOffer(Answering),
+    /// webrtcbin makes an answer.
+    CreatingAnswer(Answering),
+    /// webrtcbin applies our answer.
+    ApplyingLocal(EffectId),
+    /// The negotiation failed, or the peer declined.
+    Ended,
+}
+
+/// An offer of ours that the peer has.
+#[derive(Debug)]
+pub(super) struct Offer {
+    /// The offer as webrtcbin made it.
+    pub(super) sdp: Sdp,
+    /// Effect that applies the offer; none if the offer waits for its answer, and can be forgotten until then.
+    pub(super) applying: Option<EffectId>,
+    /// Mapping of the m-lines once the offer is answered.
+    pub(super) layout: Layout,
+    /// Whether the offer restarts ICE on the connection that stands.
+    pub(super) restarts_ice: bool,
+}
+
+/// An offer of the peer that is being answered.
+#[derive(Debug)]
+pub(super) struct Answering {
+    /// Effect whose result is waited for.
+    pub(super) id: EffectId,
+    /// The offer as it came, if it came over a connection that stood: a fresh connection can answer it, too.
+    pub(super) again: Option<Sdp>,
+    /// Whether the offer restarts the peer's ICE.
+    pub(super) restarts_ice: bool,
+}
+
+impl Offer {
+    /// Returns whether webrtcbin does not have the offer yet.
+    pub(super) fn is_deferred(&self) -> bool {
+        self.applying.is_none()
+    }
+}
+
+impl Exchange {
+    /// Returns whether no exchange is under way.
+    pub(super) fn is_stable(&self) -> bool {
+        matches!(self, Self::Stable)
+    }
+
+    /// Returns whether the result of this effect is waited for.
+    pub(super) fn awaits(&self, id: EffectId) -> bool {
+        match self {
+            Self::CreatingOffer { id: awaited, .. } | Self::ApplyingLocal(awaited) => *awaited == id,
+            Self::Offered(offer) => offer.applying == Some(id),
+            Self::ApplyingAnswer { offer, answer } => *answer == id || *offer == Some(id),
+            Self::ApplyingOffer(answering) | Self::CreatingAnswer(answering) => answering.id == id,
+            Self::Stable | Self::Ended => false,
+        }
+    }
+
+    /// Returns what is waited for, for people.
+    pub(super) fn step(&self) -> Option<&'static str> {
+        match self {
+            Self::Stable | Self::Ended => None,
+            Self::CreatingOffer { .. } => Some("our offer to be made"),
+            Self::Offered(_) => Some("the peer's answer"),
+            Self::ApplyingAnswer { .. } => Some("the peer's answer to be applied"),
+            Self::ApplyingOffer(_) => Some("the peer's offer to be applied"),
+            Self::CreatingAnswer(_) => Some("our answer to be made"),
+            Self::ApplyingLocal(_) => Some("our answer to be applied"),
+        }
+    }
+}

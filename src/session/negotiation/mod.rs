@@ -1,0 +1,363 @@
+//! Offers, answers and candidates of one connection (RFC 8829), with the polite side's part of a collision ("perfect
+//! negotiation") done without rollback, which webrtcbin does not have: a later offer is sent at once but applied only
+//! when its answer arrives, so that it can still be forgotten.
+
+mod candidates;
+mod descriptions;
+mod exchange;
+mod transport;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use self::exchange::Exchange;
+use self::transport::Transport;
+use super::STEP;
+use super::effect::{Effect, EffectId, EffectResult};
+use super::filter::Filter;
+use super::terms::Terms;
+use crate::base::limit::Bucket;
+use crate::protocol::{Candidate, PeerMessage};
+use crate::sdp::{self, Layout};
+
+pub use super::filter::MAX_CANDIDATES;
+
+/// Maximum number of messages of the peer that wait while a step is under way.
+pub const MAX_INBOX: usize = 512;
+/// Offers accepted of a peer: so many at once, and so many a second in the long run.
+pub const OFFERS: (u32, u32) = (600, 10);
+
+/// Output of a negotiation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A task for the connection.
+    Effect(Effect),
+    /// A message for the peer.
+    Send(PeerMessage),
+    /// An offer was answered, and both descriptions are applied on our side.
+    Negotiated,
+    /// The peer replaced its connection, and ours was replaced too.
+    Restarted,
+    /// Both sides have new ICE credentials on the connection that stands.
+    IceRestarted,
+    /// A message of the peer was dropped; the negotiation goes on.
+    Warning(String),
+    /// The peer's answer rejects the call, for this reason. The negotiation is over.
+    Declined(String),
+    /// A step failed, for this reason. The negotiation is over.
+    Failed(&'static str, String),
+}
+
+/// Negotiation with one peer, over one connection after another.
+#[derive(Debug)]
+pub struct Negotiation {
+    terms: Terms,
+    exchange: Exchange,
+    /// When the current step has failed.
+    deadline: Option<Instant>,
+    transport: Transport,
+    /// Mapping between the peer's m-lines and webrtcbin's.
+    layout: Layout,
+    next_id: u64,
+    /// Whether our side makes an offer as soon as no exchange is under way.
+    offer_owed: bool,
+    /// Whether that offer restarts ICE on the connection that stands.
+    restart_owed: bool,
+    /// When our side offers media that the peer's offer lacks.
+    complete_at: Option<Instant>,
+    inbox: VecDeque<PeerMessage>,
+    /// Whether the peer's last offer is ignored, and its candidates with it.
+    ignoring: bool,
+    filter: Filter,
+    /// User fragment and candidates of the peer's current transport, for a fresh connection of ours to it.
+    theirs: (Option<String>, Vec<Candidate>),
+    offers: Bucket,
+    flooded: bool,
+    overflowed: bool,
+    outputs: VecDeque<Output>,
+}
+
+impl Negotiation {
+    /// Returns a negotiation that opens its connection.
+    pub fn new(terms: Terms) -> Self {
+        let filter = Filter::new(terms.reach.clone(), terms.mdns);
+        let mut this = Self {
+            terms,
+            exchange: Exchange::Stable,
+            deadline: None,
+            transport: Transport::default(),
+            layout: Layout::default(),
+            next_id: 0,
+            offer_owed: false,
+            restart_owed: false,
+            complete_at: None,
+            inbox: VecDeque::new(),
+            ignoring: false,
+            filter,
+            theirs: (None, Vec::new()),
+            offers: Bucket::new(OFFERS.0, OFFERS.1),
+            flooded: false,
+            overflowed: false,
+            outputs: VecDeque::new(),
+        };
+        this.effect(Effect::Open);
+        this
+    }
+
+    /// Returns the next output.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns when [`Negotiation::handle_timeout`] is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let passed_over = self.transport.passed_over.as_ref().map(|(at, _)| *at);
+        self.deadline.into_iter().chain(self.complete_at).chain(passed_over).min()
+    }
+
+    /// Returns the filter of the peer's candidates, which reports the dropped ones.
+    pub fn filter(&mut self) -> &mut Filter {
+        &mut self.filter
+    }
+
+    /// Returns when dropped candidates are to be reported.
+    pub fn filter_timeout(&self) -> Option<Instant> {
+        self.filter.poll_timeout()
+    }
+
+    /// Returns whether descriptions were exchanged at least once.
+    pub fn is_established(&self) -> bool {
+        self.transport.is_established()
+    }
+
+    /// Returns whether this side nominates paths (RFC 8445, 8.1.1): it made the first offer of the connection. libnice then
+    /// nominates one path for the life of the connection, which an ICE restart finds again or not.
+    pub fn controls_ice(&self) -> bool {
+        self.transport.controls
+    }
+
+    /// Returns whether the peer exceeded [`OFFERS`].
+    pub fn is_flooded(&self) -> bool {
+        self.flooded
+    }
+
+    /// Handles that ICE and DTLS are connected: both sides mean the same descriptions.
+    pub fn handle_connected(&mut self, now: Instant) {
+        self.transport.connected = true;
+        self.transport.forgotten = false;
+        self.proceed(now);
+    }
+
+    /// Returns whether no exchange is under way.
+    #[cfg(test)]
+    pub(super) fn is_stable(&self) -> bool {
+        self.exchange.is_stable() && self.inbox.is_empty()
+    }
+
+    /// Returns whether no exchange is under way or will follow.
+    #[cfg(test)]
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.is_stable() && !self.offer_owed
+    }
+
+    /// Makes an offer as soon as no exchange is under way.
+    pub fn request_offer(&mut self, now: Instant) {
+        self.offer_owed = true;
+        self.proceed(now);
+    }
+
+    /// Restarts ICE on the connection that stands, with an offer of ours that has new credentials; DTLS, media and data
+    /// channels stay as they are. Returns false, and does nothing, if this is not the way to a new path: before the
+    /// connection stood, during another exchange, or with a peer that runs roomtone, which takes a fresh connection.
+    pub fn restart_ice(&mut self, now: Instant) -> bool {
+        let stands = self.transport.connected && self.is_established() && self.exchange.is_stable();
+        let is_ours = self.transport.remote.as_ref().is_some_and(|remote| sdp::is_of_roomtone(&remote.sdp));
+        if !stands || is_ours {
+            return false;
+        }
+        self.restart_owed = true;
+        self.request_offer(now);
+        true
+    }
+
+    /// Replaces the connection by a fresh one, and makes an offer over it.
+    pub fn renew(&mut self, now: Instant) {
+        self.reopen(now);
+        self.request_offer(now);
+    }
+
+    /// Replaces the connection by a fresh one, and waits for the peer's offer. Earlier messages of the peer are dropped.
+    pub fn reopen(&mut self, now: Instant) {
+        self.inbox.clear();
+        self.ignoring = false;
+        self.offer_owed = false;
+        self.complete_at = None;
+        self.restart();
+        self.enter(now, Exchange::Stable);
+    }
+
+    /// Handles a message of the peer.
+    pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
+        if self.inbox.len() >= MAX_INBOX {
+            if !std::mem::replace(&mut self.overflowed, true) {
+                self.warn("more messages than can wait: what is too much is dropped");
+            }
+            return;
+        }
+        self.inbox.push_back(message);
+        self.proceed(now);
+    }
+
+    /// Handles the result of an effect. Results that are not waited for, as those of a forgotten offer, are ignored.
+    pub fn handle_result(&mut self, now: Instant, id: EffectId, result: EffectResult) {
+        if self.exchange.awaits(id) {
+            match (result, std::mem::replace(&mut self.exchange, Exchange::Stable)) {
+                (EffectResult::Failed(reason), exchange) => self.step_failed(now, exchange, reason),
+                (EffectResult::Created(sdp), Exchange::CreatingOffer { restarts_ice, .. }) => {
+                    self.offer(now, sdp, restarts_ice);
+                }
+                (EffectResult::Created(sdp), Exchange::CreatingAnswer(answering)) => {
+                    self.answer(now, sdp, answering.restarts_ice);
+                }
+                (EffectResult::Applied, Exchange::ApplyingOffer(answering)) => {
+                    let id = self.id();
+                    self.effect(Effect::CreateAnswer { id, restarts_ice: answering.restarts_ice });
+                    self.enter(now, Exchange::CreatingAnswer(exchange::Answering { id, ..answering }));
+                }
+                (EffectResult::Applied, Exchange::ApplyingLocal(_)) => self.negotiated(now),
+                (EffectResult::Applied, Exchange::ApplyingAnswer { answer, .. }) if answer == id => {
+                    self.negotiated(now);
+                }
+                // The local half of an exchange, or a result of the wrong kind.
+                (_, exchange) => self.exchange = exchange,
+            }
+        }
+        self.proceed(now);
+    }
+
+    fn negotiated(&mut self, now: Instant) {
+        self.enter(now, Exchange::Stable);
+        self.outputs.push_back(Output::Negotiated);
+    }
+
+    fn step_failed(&mut self, now: Instant, exchange: Exchange, reason: String) {
+        let step = exchange.step().unwrap_or("a description");
+        match exchange {
+            // A connection that stood cannot answer this offer: a fresh one may.
+            Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering)
+                if answering.again.is_some() =>
+            {
+                self.warn(&format!("{reason}; once more, over a fresh connection"));
+                self.restart();
+                self.outputs.push_back(Output::Restarted);
+                answering.again.into_iter().for_each(|offer| self.take_offer(now, offer));
+            }
+            exchange => {
+                self.exchange = exchange;
+                self.fail(step, reason);
+            }
+        }
+    }
+
+    /// Handles that time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.complete_at.is_some_and(|at| at <= now) {
+            self.complete_at = None;
+            self.request_offer(now);
+        }
+        if let Some((_, offer)) = self.transport.passed_over.take_if(|(at, _)| *at <= now)
+            && let Exchange::Offered(_) = self.exchange
+        {
+            self.restart();
+            self.outputs.push_back(Output::Restarted);
+            self.take_offer(now, offer);
+        }
+        if self.deadline.is_some_and(|at| at <= now)
+            && let Some(step) = self.exchange.step()
+        {
+            let seconds = self.patience().as_secs();
+            self.fail(step, format!("nothing came for {seconds} s"));
+        }
+    }
+
+    /// Handles the inbox, and makes an offer that is owed, as far as the exchange allows.
+    fn proceed(&mut self, now: Instant) {
+        while matches!(self.exchange, Exchange::Stable | Exchange::Offered(_)) {
+            match self.inbox.pop_front() {
+                Some(PeerMessage::Description(description)) => self.description(now, description),
+                Some(PeerMessage::Candidate(candidate)) => {
+                    if self.is_early(&candidate) {
+                        // Candidates before the description wait for it, behind what came after them.
+                        if !self.inbox.iter().any(|m| matches!(m, PeerMessage::Description(_))) {
+                            self.inbox.push_front(PeerMessage::Candidate(candidate));
+                            break;
+                        }
+                        self.inbox.push_back(PeerMessage::Candidate(candidate));
+                    } else {
+                        self.candidate(now, candidate);
+                    }
+                }
+                Some(PeerMessage::OfferRequest) => self.offer_owed |= self.exchange.is_stable(),
+                Some(PeerMessage::EndOfCandidates) => {}
+                Some(PeerMessage::Placeholder) => self.warn("a placeholder where a description should be"),
+                None => break,
+            }
+        }
+        if self.exchange.is_stable() && self.offer_owed && !self.transport.forgotten {
+            self.begin_offer(now);
+        }
+    }
+
+    /// Replaces the connection by a fresh one. The peer's m-lines stay.
+    fn restart(&mut self) {
+        // The peer may have applied the m-lines of an offer whose answer did not arrive.
+        let layout = if let Exchange::Offered(offer) = &self.exchange { &offer.layout } else { &self.layout };
+        self.layout = layout.standing();
+        self.transport = Transport::default();
+        self.restart_owed = false;
+        self.effect(Effect::Open);
+    }
+
+    fn enter(&mut self, now: Instant, exchange: Exchange) {
+        self.exchange = exchange;
+        self.deadline = self.exchange.step().map(|_| now + self.patience());
+    }
+
+    /// Returns how long the current step may take.
+    fn patience(&self) -> Duration {
+        let rings = matches!(self.exchange, Exchange::Offered(_)) && !self.is_established();
+        if rings { self.terms.ring } else { STEP }
+    }
+
+    fn fail(&mut self, step: &'static str, reason: String) {
+        self.stop();
+        self.outputs.push_back(Output::Failed(step, reason));
+    }
+
+    fn stop(&mut self) {
+        if let Exchange::Offered(offer) = std::mem::replace(&mut self.exchange, Exchange::Ended) {
+            self.layout = offer.layout;
+        }
+        self.deadline = None;
+        self.complete_at = None;
+        self.transport.passed_over = None;
+        self.inbox.clear();
+    }
+
+    fn id(&mut self) -> EffectId {
+        self.next_id += 1;
+        EffectId(self.next_id)
+    }
+
+    fn effect(&mut self, effect: Effect) {
+        self.outputs.push_back(Output::Effect(effect));
+    }
+
+    fn send(&mut self, message: PeerMessage) {
+        self.outputs.push_back(Output::Send(message));
+    }
+
+    fn warn(&mut self, text: &str) {
+        self.outputs.push_back(Output::Warning(text.to_owned()));
+    }
+}

@@ -1,0 +1,74 @@
+//! One connection's transport as far as descriptions tell of it: replaced whole when the connection is.
+
+use std::time::Instant;
+
+use crate::sdp::{Sdp, Setup};
+use crate::session::effect::Remote;
+
+/// A transport: ICE, DTLS and the descriptions that both sides applied on it.
+#[derive(Debug, Default)]
+pub(super) struct Transport {
+    /// The peer's description as webrtcbin has it.
+    pub(super) remote: Option<Remote>,
+    /// Our description as webrtcbin has it.
+    pub(super) local: Option<Sdp>,
+    /// Our DTLS role, which stays for the life of the transport (RFC 8842, 5.5).
+    pub(super) role: Option<Setup>,
+    /// Whether the first offer was ours, which gives this side the controlling role in ICE.
+    pub(super) controls: bool,
+    /// Whether ICE and DTLS were connected.
+    pub(super) connected: bool,
+    /// Number of the peer's ICE restarts.
+    pub(super) generation: u32,
+    /// Number of candidates of the peer since its last ICE restart.
+    pub(super) candidates: usize,
+    /// Our candidates: index of webrtcbin's m-line, and the attribute.
+    pub(super) ours: Vec<(u32, String)>,
+    /// Candidates of the peer that webrtcbin has, without those of earlier ICE credentials.
+    pub(super) added: Vec<(u32, String)>,
+    /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer:
+    /// the next offer waits until it is clear which one the peer means.
+    pub(super) forgotten: bool,
+    /// Whether a later offer of ours was forgotten for one of the peer.
+    pub(super) gave_way: bool,
+    /// The peer's offer that an offer of ours superseded, and when it is answered after all.
+    pub(super) passed_over: Option<(Instant, Sdp)>,
+}
+
+impl Transport {
+    /// Returns whether descriptions were exchanged at least once.
+    pub(super) fn is_established(&self) -> bool {
+        self.remote.is_some() && self.local.is_some()
+    }
+
+    /// Returns the user fragment of the peer.
+    pub(super) fn ufrag(&self) -> Option<&str> {
+        self.remote.as_ref().and_then(|remote| remote.sdp.ufrag())
+    }
+
+    /// Returns whether a description of the peer takes a fresh connection: the peer began anew, or is another one under
+    /// its name. A peer that only restarts ICE keeps its certificate, and its DTLS connection with it.
+    pub(super) fn is_replaced_by(&self, theirs: &Sdp) -> bool {
+        self.has_other_credentials(theirs) && !(self.connected && !self.has_other_certificate(theirs))
+    }
+
+    /// Returns whether a description has other ICE credentials than the peer's current one.
+    pub(super) fn has_other_credentials(&self, theirs: &Sdp) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.sdp.ufrag() != theirs.ufrag())
+    }
+
+    /// Returns whether a description has another certificate than the peer's current one.
+    pub(super) fn has_other_certificate(&self, theirs: &Sdp) -> bool {
+        self.remote.as_ref().is_some_and(|remote| remote.sdp.certificate() != theirs.certificate())
+    }
+
+    /// Counts an ICE restart of the peer, if this description of the same connection is one; returns whether it is.
+    pub(super) fn count_generation(&mut self, theirs: &Sdp) -> bool {
+        let restarts = self.has_other_credentials(theirs);
+        if restarts {
+            self.generation = self.generation.saturating_add(1);
+            self.candidates = 0;
+        }
+        restarts
+    }
+}
