@@ -1,5 +1,6 @@
-//! Data channels joined to what this machine has: stdin and stdout, files, TCP ports.
+//! Bridges between data channels and this machine: standard input and output, files, TCP ports.
 
+mod reader;
 mod stdio;
 
 use std::io::IsTerminal;
@@ -7,10 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use smol::future::{or, pending};
-use smol::io::{AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
+use smol::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::lock::Mutex;
 use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 
+use self::reader::{CHUNK, Reader};
 use self::stdio::Stdin;
 pub use super::channel::{BridgeConfig, End, WrongChannel};
 use crate::base::files::{self, Partial};
@@ -18,33 +20,29 @@ use crate::base::text::Shown;
 use crate::media::MediaError;
 use crate::media::channel::{Channel, ChannelConfig, Message};
 
-/// The largest message that is made of bytes: what every WebRTC end takes (RFC 8831, 6.6).
-const CHUNK: usize = 16 * 1024;
-/// The longest line that is sent as one message.
-const MAX_LINE: usize = 64 * 1024;
-/// How often a transfer tells how far it is.
-const TELL: Duration = Duration::from_secs(1);
+/// Interval of the progress reports.
+const REPORT: Duration = Duration::from_secs(1);
 
-/// How far the transfer over a channel is.
+/// Progress of the transfer over a channel.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Progress {
     pub(super) sent: u64,
     pub(super) received: u64,
-    /// Of the file that is sent.
+    /// Size of the file that is sent, in bytes.
     pub(super) total: Option<u64>,
     /// The file that is saved, once it is complete.
     pub(super) saved: Option<PathBuf>,
 }
 
-/// A channel as the user wants it, ready for peers.
+/// A bridge that is ready for peers.
 #[derive(Debug)]
 pub(super) struct Bridge {
     config: BridgeConfig,
-    ground: Ground,
+    endpoint: Endpoint,
 }
 
 #[derive(Debug)]
-enum Ground {
+enum Endpoint {
     Stdio(Stdin),
     Send(PathBuf),
     Save(String),
@@ -53,29 +51,29 @@ enum Ground {
 }
 
 impl Bridge {
-    /// Refuses what cannot work before any call.
+    /// Prepares the endpoint; fails before any call if the endpoint cannot be used.
     pub(super) async fn start(config: BridgeConfig) -> Result<Self, MediaError> {
         let label = &config.channel.label;
         let wrong = |why: String| MediaError::Parameter(format!("channel '{label}': {why}"));
-        let ground = match &config.end {
-            End::Stdio => Ground::Stdio(Stdin::start(config.lines)),
-            End::Tcp(port) => Ground::Tcp(*port),
-            End::Save(path) => Ground::Save(path.clone()),
+        let endpoint = match &config.end {
+            End::Stdio => Endpoint::Stdio(Stdin::start(config.lines)),
+            End::Tcp(port) => Endpoint::Tcp(*port),
+            End::Save(path) => Endpoint::Save(path.clone()),
             End::Send(path) => {
                 let readable = smol::fs::File::open(path).await;
                 readable.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-                Ground::Send(path.clone())
+                Endpoint::Send(path.clone())
             }
             End::Listen(port) => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).await;
                 let listener = listener.map_err(|error| wrong(format!("port {port}: {error}")))?;
-                Ground::Listen(listener, Mutex::new(()))
+                Endpoint::Listen(listener, Mutex::new(()))
             }
         };
-        Ok(Self { config, ground })
+        Ok(Self { config, endpoint })
     }
 
-    /// Its work is done once for all with each peer.
+    /// Returns whether the bridge does its work once for each peer.
     pub(super) fn is_once(&self) -> bool {
         self.config.end.is_once()
     }
@@ -84,40 +82,40 @@ impl Bridge {
         &self.config.channel
     }
 
-    /// Carries what comes and goes over a channel until it is closed; why it could not.
-    pub(super) async fn carry(
+    /// Forwards data between a channel and the endpoint until the channel is closed. The error is a text for people.
+    pub(super) async fn forward(
         &self,
         channel: &Channel,
         peer: &str,
-        tell: &(dyn Fn(&Progress) + Sync),
+        on_progress: &(dyn Fn(&Progress) + Sync),
     ) -> Result<(), String> {
         let mut pump = Pump {
             channel,
             lines: self.config.lines,
             shown: None,
             progress: Progress::default(),
-            tell,
-            told: None,
+            on_progress,
+            reported_at: None,
         };
-        let carried = match &self.ground {
-            Ground::Stdio(stdin) => {
+        let forwarded = match &self.endpoint {
+            Endpoint::Stdio(stdin) => {
                 stdin.add(channel.clone());
                 let stdout = std::io::stdout();
                 pump.shown = stdout.is_terminal().then(Shown::default);
                 pump.drain(smol::Unblock::new(stdout)).await
             }
-            Ground::Send(path) => pump.send(path).await,
-            Ground::Save(path) => pump.save(files::path_for(path, peer)).await,
-            Ground::Tcp(port) => {
+            Endpoint::Send(path) => pump.send(path).await,
+            Endpoint::Save(path) => pump.save(files::path_for(path, peer)).await,
+            Endpoint::Tcp(port) => {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await;
                 match stream {
                     Ok(stream) => pump.join(stream).await,
                     Err(error) => Err(format!("port {port} of this machine: {error}")),
                 }
             }
-            Ground::Listen(listener, turn) => {
+            Endpoint::Listen(listener, turn) => {
                 let accept = async {
-                    // One after another, in the order of the peers.
+                    // Connections are accepted one after another, in the order of the peers.
                     let _turn = turn.lock().await;
                     Some(listener.accept().await)
                 };
@@ -132,32 +130,32 @@ impl Bridge {
                 }
             }
         };
-        if carried.is_err() {
+        if forwarded.is_err() {
             channel.finish().await;
         }
-        (pump.tell)(&pump.progress);
-        carried
+        (pump.on_progress)(&pump.progress);
+        forwarded
     }
 }
 
-/// Moves bytes between one channel and one end.
+/// Moves bytes between one channel and one endpoint.
 struct Pump<'a> {
     channel: &'a Channel,
     lines: bool,
     /// Escapes received bytes if a terminal shows them: a terminal would obey the control sequences of the peer.
     shown: Option<Shown>,
     progress: Progress,
-    tell: &'a (dyn Fn(&Progress) + Sync),
-    told: Option<Instant>,
+    on_progress: &'a (dyn Fn(&Progress) + Sync),
+    reported_at: Option<Instant>,
 }
 
 impl Pump<'_> {
-    /// Tells how far it is, now and then.
+    /// Reports the progress, at most once in [`REPORT`].
     fn report(&mut self) {
         let now = Instant::now();
-        if self.told.get_or_insert(now).elapsed() >= TELL {
-            self.told = Some(now);
-            (self.tell)(&self.progress);
+        if self.reported_at.get_or_insert(now).elapsed() >= REPORT {
+            self.reported_at = Some(now);
+            (self.on_progress)(&self.progress);
         }
     }
 
@@ -206,7 +204,7 @@ impl Pump<'_> {
         Ok(())
     }
 
-    /// Both ways, until one side ends.
+    /// Forwards in both directions until one side ends.
     async fn join(&mut self, stream: TcpStream) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
         let (channel, lines) = (self.channel, self.lines);
@@ -223,13 +221,13 @@ impl Pump<'_> {
             channel.finish().await;
             pending().await
         };
-        let carried = or(self.drain(stream.clone()), out).await;
+        let forwarded = or(self.drain(stream.clone()), out).await;
         self.progress.sent = sent.into_inner();
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        carried
+        forwarded
     }
 
-    /// Writes what comes until the channel is closed.
+    /// Writes received data until the channel is closed.
     async fn drain(&mut self, mut to: impl AsyncWrite + Unpin) -> Result<(), String> {
         while let Some(message) = self.channel.receive().await {
             let mut bytes = message.as_bytes().to_vec();
@@ -244,37 +242,5 @@ impl Pump<'_> {
             to.flush().await.map_err(|error| error.to_string())?;
         }
         Ok(())
-    }
-}
-
-/// Makes messages of what is read: one for each line, or as many bytes as are there.
-struct Reader<R> {
-    from: BufReader<R>,
-    lines: bool,
-}
-
-impl<R: smol::io::AsyncRead + Unpin> Reader<R> {
-    fn new(from: R, lines: bool) -> Self {
-        Self { from: BufReader::with_capacity(CHUNK, from), lines }
-    }
-
-    /// The next message; none at the end.
-    async fn next(&mut self) -> Option<Message> {
-        if !self.lines {
-            let mut read = vec![0; CHUNK];
-            let length = self.from.read(&mut read).await.ok()?;
-            read.truncate(length);
-            return (length > 0).then_some(Message::Binary(read));
-        }
-        let mut line = Vec::new();
-        let mut limited = (&mut self.from).take(MAX_LINE as u64);
-        limited.read_until(b'\n', &mut line).await.ok()?;
-        if line.is_empty() {
-            return None;
-        }
-        if line.ends_with(b"\n") {
-            line.pop();
-        }
-        Some(Message::Text(String::from_utf8_lossy(&line).into_owned()))
     }
 }

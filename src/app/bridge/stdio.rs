@@ -1,27 +1,27 @@
-//! stdin, sent to all peers alike: read no faster than the slowest of them takes it.
+//! Standard input, sent to all peers alike, no faster than the slowest peer accepts it.
 
 use std::sync::{Arc, Mutex};
 
 use smol::channel::{Sender, bounded};
 
-use super::Reader;
+use super::reader::Reader;
 use crate::base::lock::lock;
 use crate::media::channel::{Channel, Message};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stdin {
-    takers: Arc<Mutex<Vec<Channel>>>,
+    channels: Arc<Mutex<Vec<Channel>>>,
     arrived: Sender<()>,
     _task: smol::Task<()>,
 }
 
 impl Stdin {
-    /// Reads as soon as somebody takes it.
+    /// Starts to read as soon as there is a channel.
     pub(super) fn start(lines: bool) -> Self {
-        let takers: Arc<Mutex<Vec<Channel>>> = Arc::default();
+        let channels: Arc<Mutex<Vec<Channel>>> = Arc::default();
         let (arrived, arrival) = bounded::<()>(1);
-        let to = takers.clone();
+        let to = channels.clone();
         let task = smol::spawn(async move {
             let mut from = Reader::new(smol::Unblock::new(std::io::stdin()), lines);
             let mut next: Option<Message> = None;
@@ -39,17 +39,17 @@ impl Stdin {
                         None => break,
                     },
                     (Some(message), false) => {
-                        let mut taken = false;
+                        let mut sent = false;
                         for channel in &all {
-                            taken |= channel.send(message).await;
+                            sent |= channel.send(message).await;
                         }
-                        if taken {
+                        if sent {
                             next = None;
                         }
                     }
                 }
             }
-            // Nothing more comes: the channels end, and those of later peers too.
+            // Standard input has ended: the channels are closed, and those of later peers too.
             loop {
                 let all = std::mem::take(&mut *lock(&to));
                 for channel in all {
@@ -60,12 +60,12 @@ impl Stdin {
                 }
             }
         });
-        Self { takers, arrived, _task: task }
+        Self { channels, arrived, _task: task }
     }
 
-    /// A channel that takes it from now on.
+    /// Sends to this channel too from now on.
     pub(super) fn add(&self, channel: Channel) {
-        lock(&self.takers).push(channel);
+        lock(&self.channels).push(channel);
         let _ = self.arrived.try_send(());
     }
 }

@@ -21,7 +21,7 @@ const MAX_TEXT: usize = 16 * 1024;
 /// Rate limit for the texts of a channel: so many at once, and so many a second in the long run.
 const TEXTS: (u32, u32) = (200, 50);
 /// How long received data may take to reach its file or port once the connection is closed.
-const CARRY: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(5);
 /// Minimum time that the connection stays open after a channel was closed: by then both sides know that all data
 /// arrived.
 const LEARN: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ impl Bridges {
             Some(bridge) => {
                 let finished = self.finished.clone();
                 smol::spawn(async move {
-                    carry(&bridge, &over, peer.as_str(), &sink).await;
+                    forward(&bridge, &over, peer.as_str(), &sink).await;
                     if over.ended_in_order().await {
                         smol::Timer::after(LEARN).await;
                         let _ = finished.send((peer, label)).await;
@@ -105,14 +105,14 @@ impl Bridges {
             }
         };
         let late = async {
-            smol::Timer::after(CARRY).await;
+            smol::Timer::after(SETTLE).await;
         };
         or(all, late).await;
     }
 }
 
 /// Forwards a channel to its bridge, and reports the progress.
-async fn carry(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
+async fn forward(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
     let label = channel.label();
     let event = |progress: &Progress, finished| Event::Transfer {
         peer: peer.to_owned(),
@@ -125,13 +125,13 @@ async fn carry(bridge: &Bridge, channel: &Channel, peer: &str, sink: &Sink) {
     };
     sink(&event(&Progress::default(), false));
     let last = Mutex::new(Progress::default());
-    let tell = |progress: &Progress| {
+    let report = |progress: &Progress| {
         *lock(&last) = progress.clone();
         sink(&event(progress, false));
     };
-    let carried = bridge.carry(channel, peer, &tell).await;
+    let forwarded = bridge.forward(channel, peer, &report).await;
     sink(&event(&lock(&last), true));
-    if let Err(why) = carried {
+    if let Err(why) = forwarded {
         sink(&Event::Warning { text: format!("channel '{label}' with {peer}: {why}") });
     }
 }
