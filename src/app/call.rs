@@ -1,4 +1,4 @@
-//! The event loop of 1-1 calls: one that we make, or those that we take, one after another.
+//! The event loop of 1-1 calls: dials one peer, or answers calls one after another.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,15 @@ use crate::signalling::{ConnectError, Event, Protocol};
 
 /// How a call's loop came to its end.
 enum End {
-    /// The call ended; whether it had been connected, and the call of somebody who called meanwhile.
+    /// The call ended. Contains the reason, whether the call had been connected, and the call of a peer that called
+    /// meanwhile.
     Call(EndReason, bool, Option<Box<Call>>),
     /// The user ends the program.
     Quit,
 }
 
 impl Client {
-    /// Calls a peer, which may take so long to answer; done when the call is over.
+    /// Calls `peer`; returns when the call is over. `ring` bounds the wait for an answer.
     pub async fn call(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         let result = self.call_once(peer, request_offer, ring).await;
         self.finish().await;
@@ -55,7 +56,7 @@ impl Client {
         }
     }
 
-    /// Takes calls, one after another, until the user ends it; with `once`, the first alone.
+    /// Answers calls one after another until the user ends the program; with `once`, the first call only.
     pub async fn answer(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         let result = self.answer_all(once, admission).await;
         self.finish().await;
@@ -93,8 +94,8 @@ impl Client {
         result
     }
 
-    /// How this side of a 1-1 call negotiates: the pages in the field are impolite, so it gives way; and
-    /// the one that called mends a path that breaks.
+    /// Returns the terms of a 1-1 call. This side is polite, because the pages in use are impolite; the side that called
+    /// reconnects first when the path is disconnected.
     fn terms(&self) -> Terms {
         Terms { polite: true, mends: false, ..self.plan.terms() }
     }
@@ -102,7 +103,7 @@ impl Client {
     /// One call, from waiting for it to its end. `peer` is the peer that is called.
     async fn converse(&self, wire: &mut Wire, call: Call, peer: Option<&PeerId>) -> Result<End, ClientError> {
         let plan = &self.plan;
-        let mut talk = Talk {
+        let mut conversation = Conversation {
             client: self,
             peer: peer.cloned().unwrap_or_else(PeerId::caller),
             call,
@@ -110,12 +111,12 @@ impl Client {
             presentation: Presentation::new(plan, &self.sink),
             was_connected: false,
         };
-        let end = talk.run(wire).await;
-        talk.close(&end).await;
+        let end = conversation.run(wire).await;
+        conversation.close(&end).await;
         end.map(|reason| match reason {
             Some(reason) => {
-                let next = talk.call.next(Instant::now()).map(Box::new);
-                End::Call(reason, talk.was_connected, next)
+                let next = conversation.call.next(Instant::now()).map(Box::new);
+                End::Call(reason, conversation.was_connected, next)
             }
             None => End::Quit,
         })
@@ -123,7 +124,7 @@ impl Client {
 }
 
 /// A 1-1 call under way.
-struct Talk<'a> {
+struct Conversation<'a> {
     client: &'a Client,
     peer: PeerId,
     call: Call,
@@ -138,7 +139,7 @@ enum Incoming {
     Outcome(Outcome),
 }
 
-impl Talk<'_> {
+impl Conversation<'_> {
     /// Runs until the call ends, for this reason, or the user ends the program (no reason).
     async fn run(&mut self, wire: &mut Wire) -> Result<Option<EndReason>, ClientError> {
         loop {
@@ -304,7 +305,7 @@ impl Talk<'_> {
         if let Ok(Some(EndReason::NoPath(_))) = end {
             self.client.plan.ice.explain(&self.client.sink).await;
         }
-        let was_talking = !self.peers.is_empty();
+        let was_open = !self.peers.is_empty();
         // A peer that ended the call receives nothing more.
         if matches!(end, Ok(None | Some(EndReason::HungUp)) | Err(_)) {
             self.presentation.finish(None).await;
@@ -317,7 +318,7 @@ impl Talk<'_> {
             }
             Ok(Some(EndReason::NotTaken(reason))) => (PeerState::Declined, reason.clone()),
             Ok(Some(reason)) => (PeerState::Failed, reason.to_string()),
-            Ok(None) | Err(ClientError::Interrupted) if was_talking => {
+            Ok(None) | Err(ClientError::Interrupted) if was_open => {
                 (PeerState::Left, EndReason::HungUp.to_string())
             }
             Ok(None) | Err(_) => return,

@@ -1,4 +1,4 @@
-//! What a user says of a data channel: `LABEL[:OPTION]…`.
+//! Bridges of data channels as a user writes them: `LABEL[:OPTION]…`.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
@@ -7,33 +7,34 @@ use std::str::FromStr;
 
 use crate::protocol::ChannelConfig;
 
-/// A data channel, and what it is joined to on this machine.
+/// A data channel, and the endpoint on this machine that it is bridged to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BridgeConfig {
     /// The channel.
     pub channel: ChannelConfig,
     /// Each line is a text message, instead of bytes as they come.
     pub lines: bool,
-    /// What it is joined to.
+    /// The endpoint.
     pub end: End,
 }
 
-/// What a data channel is joined to.
+/// Endpoint of a bridge on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// What is read from stdin is sent to all peers; what comes is written to stdout.
+    /// Standard input is sent to all peers; received data is written to standard output.
     Stdio,
-    /// The file is sent, and the channel closed.
+    /// The file is sent to each peer, and the channel closed.
     Send(PathBuf),
-    /// What comes is saved in a file, complete when the channel is closed; `{peer}` in it is the peer's id.
+    /// Received data is saved in a file, which is complete when the channel is closed; `{peer}` in the path stands for the
+    /// peer's id.
     Save(String),
-    /// A connection to that port of this machine, for each peer.
+    /// A TCP connection to that port of this machine is opened for each peer.
     Tcp(u16),
-    /// Who connects to that port of this machine is joined to a peer, one each.
+    /// Each TCP connection to that port of this machine is bridged to one peer.
     Listen(u16),
 }
 
-/// Why a text is no channel.
+/// Error: a text describes no channel.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0}; a channel is LABEL[:ordered|unordered][:retransmits=N][:lines] and at most one of \
@@ -41,7 +42,7 @@ pub enum End {
 )]
 pub struct WrongChannel(String);
 
-/// The longest label: it goes into one small message (RFC 8832).
+/// Maximum length of a label in bytes, so that the label fits into one small message (RFC 8832).
 const MAX_LABEL: usize = 256;
 
 impl FromStr for BridgeConfig {
@@ -56,7 +57,7 @@ impl FromStr for BridgeConfig {
         }
         let mut config = Self { channel: ChannelConfig::reliable(label), lines: false, end: End::Stdio };
         while let Some(options) = rest {
-            // A path may hold anything, and comes last.
+            // A path may contain any character, so it is the last option.
             let (option, more) = match options {
                 path if path.starts_with("send=") || path.starts_with("save=") => (path, None),
                 options => options.split_once(':').map_or((options, None), |(one, more)| (one, Some(more))),
@@ -96,7 +97,7 @@ impl FromStr for BridgeConfig {
                 return Err(wrong(format!("'{label}' is joined to two things")));
             }
         }
-        // Of a file, a part is nothing, nor are its parts in another order.
+        // A file is useless with parts missing or in another order.
         let is_loose = !config.channel.ordered || config.channel.retransmits.is_some();
         if is_loose && matches!(config.end, End::Send(_) | End::Save(_)) {
             return Err(wrong(format!("'{label}' is to carry a file, and may lose or mix up parts of it")));

@@ -1,4 +1,4 @@
-//! A client of a server: what calls and rooms share. Registering, commands, errors.
+//! A client of a server: registration, commands and reports, which calls and rooms share.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// A client that has not connected yet.
+    /// Creates a client that is not connected.
     pub fn new(target: Target, id: PeerId, plan: MediaPlan, commands: Receiver<Command>, sink: Sink) -> Self {
         Self { target, id, plan, commands, sink }
     }
@@ -65,7 +65,7 @@ impl Client {
         (self.sink)(&Event::Peer { peer: peer.to_owned(), state, reason });
     }
 
-    /// The next command; for ever where nobody can give one.
+    /// Waits for the next command; forever if no program can send one.
     async fn command(&self) -> Command {
         match self.commands.recv().await {
             Ok(command) => command,
@@ -73,14 +73,14 @@ impl Client {
         }
     }
 
-    /// Completes what is recorded of all peers together.
+    /// Completes the mixed recording of all peers.
     pub(super) async fn finish(&self) {
         if let Some(recorded) = self.plan.finish().await {
             (self.sink)(&Event::recorded(ALL, &recorded.path, recorded.error));
         }
     }
 
-    /// Changes what is sent.
+    /// Changes the media that is sent, and reports the change.
     pub(super) async fn change(&self, change: Change) {
         let change = match change {
             Change::Toggle(kind) => Change::Mute(kind, !self.plan.is_muted(kind)),
@@ -103,7 +103,7 @@ impl Client {
         }
     }
 
-    /// Done when the user wants the program to end.
+    /// Waits until the user ends the program.
     pub(super) async fn interrupted<T>(&self) -> Result<T, ClientError> {
         loop {
             if let Command::Quit | Command::Interrupt = self.command().await {

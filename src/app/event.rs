@@ -1,74 +1,74 @@
-//! What the programs tell: for people as lines, for programs as JSON.
+//! Events of the programs: shown as lines for people, or as JSON for programs.
 
 use std::sync::Arc;
 
 use serde::Serialize;
 
-/// Where events go.
+/// Receiver of events.
 pub type Sink = Arc<dyn Fn(&Event) + Send + Sync>;
 
-/// Where a call with a peer stands.
+/// State of the call with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PeerState {
-    /// It is in the room.
+    /// The peer is in the room.
     Joined,
-    /// It calls, and waits for our side to take the call.
+    /// The peer calls, and waits for this side to accept the call.
     Calling,
-    /// It called or was called; descriptions are being exchanged.
+    /// The peer called or was called; descriptions are being exchanged.
     Connecting,
     /// Media can flow.
     Connected,
-    /// The path broke and is being mended.
+    /// The path is disconnected; a new path is being negotiated.
     Reconnecting,
     /// The call ended in order.
     Left,
-    /// It called, and the call was not taken.
+    /// The peer called, and the call was not accepted.
     Declined,
     /// The call ended in an error.
     Failed,
 }
 
-/// Something that happened. As JSON: an object with `event` in snake case, and these fields.
+/// An event. As JSON: an object with `event`, the name in snake case, and the fields.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
-    /// The server takes connections; one for each address.
+    /// The server accepts connections; one event for each address.
     Listening {
-        /// What to open in a browser.
+        /// The URL to open in a browser.
         url: String,
-        /// SHA-256 of the certificate, where this address speaks TLS.
+        /// SHA-256 of the certificate, if this address speaks TLS.
         #[serde(skip_serializing_if = "Option::is_none")]
         fingerprint: Option<String>,
     },
-    /// The server knows us.
+    /// The client is registered at the server.
     Registered {
-        /// By this id.
+        /// The client's id.
         id: String,
         /// The server's address.
         server: String,
     },
-    /// We are in a room.
+    /// The client is in a room.
     Room {
-        /// Its name.
+        /// The room's name.
         room: String,
-        /// Who was there before us.
+        /// The peers that joined before.
         peers: Vec<String>,
     },
-    /// A call changed.
+    /// The state of a call changed.
     Peer {
-        /// The peer's id; `caller` where the server does not tell it.
+        /// The peer's id; `caller` if the server does not tell it.
         peer: String,
-        /// Where the call stands.
+        /// The new state.
         state: PeerState,
-        /// Why it ended.
+        /// Reason why the call ended.
         #[serde(skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// The first frame of a stream came.
+    /// The first frame of a stream arrived.
     Media {
-        /// From whom.
+        /// The sender.
         peer: String,
         /// `audio` or `video`.
         kind: &'static str,
@@ -76,65 +76,65 @@ pub enum Event {
         direction: &'static str,
         /// The codec's name.
         codec: String,
-        /// The picture's width in pixels.
+        /// Width of the video in pixels.
         #[serde(skip_serializing_if = "Option::is_none")]
         width: Option<u32>,
-        /// The picture's height in pixels.
+        /// Height of the video in pixels.
         #[serde(skip_serializing_if = "Option::is_none")]
         height: Option<u32>,
-        /// Since the connection was opened, in ms.
+        /// Time since the connection was opened, in ms.
         first_frame_ms: u64,
     },
-    /// The server's back end says something of a peer; null where it says nothing any more.
+    /// The server's back end describes a peer anew.
     Described {
-        /// Of whom.
+        /// The peer's id.
         peer: String,
-        /// What.
+        /// The description; null removes it.
         description: serde_json::Value,
     },
     /// A data channel opened: messages can be sent.
     Channel {
-        /// With whom.
+        /// The peer's id.
         peer: String,
         /// The channel's label.
         channel: String,
     },
     /// An event of the application behind the server.
     Application {
-        /// Its name.
+        /// The event's name.
         name: String,
-        /// Its data.
+        /// The event's data.
         data: serde_json::Value,
     },
-    /// A text came over a data channel.
+    /// A text arrived over a data channel.
     Message {
-        /// From whom.
+        /// The sender.
         peer: String,
         /// The channel's label.
         channel: String,
         /// The text.
         text: String,
     },
-    /// A data channel that is joined to something began to carry, carried on, or ended.
+    /// A transfer over a bridged data channel began, made progress or ended.
     Transfer {
         /// With whom.
         peer: String,
         /// The channel's label.
         channel: String,
-        /// Bytes of ours by now.
+        /// Bytes sent so far.
         sent: u64,
-        /// Bytes of the peer's by now.
+        /// Bytes received so far.
         received: u64,
-        /// Bytes that there are to send, where it is a file.
+        /// Size of the file that is sent, in bytes.
         total: Option<u64>,
-        /// The file that the peer's bytes are in, once it is complete.
+        /// The file with the received bytes, once it is complete.
         path: Option<String>,
-        /// Nothing more is carried.
+        /// The transfer has ended.
         finished: bool,
     },
     /// A recording began or ended.
     Recording {
-        /// Of whom.
+        /// The peer that is recorded; `all` for the mix of a room.
         peer: String,
         /// The file.
         path: String,
@@ -144,7 +144,7 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
-    /// What is sent changed.
+    /// The media that is sent changed.
     Sending {
         /// `audio` or `video`.
         kind: &'static str,
@@ -154,31 +154,31 @@ pub enum Event {
     /// Counters of a connection.
     #[cfg(feature = "media")]
     Stats {
-        /// With whom.
+        /// The peer's id.
         peer: String,
         /// The counters.
         #[serde(flatten)]
         stats: crate::media::peer::Stats,
     },
-    /// A step on the way to a call, where it is asked for.
+    /// A step of a call's setup, if the trace is switched on.
     Setup {
-        /// With whom; none where it is our own.
+        /// The peer's id; none for a step of the client itself.
         peer: Option<String>,
-        /// In words.
+        /// The step in words.
         step: String,
-        /// Since the process began.
+        /// Time since the process began, in ms.
         ms: f64,
-        /// What this step alone took, where it is known.
+        /// Duration of the step, where it is known, in ms.
         took_ms: Option<f64>,
     },
-    /// Something that the user should know; things go on.
+    /// A problem that does not end the program.
     Warning {
-        /// In words.
+        /// The problem in words.
         text: String,
     },
     /// The program ends.
     Ended {
-        /// Why.
+        /// Reason of the end.
         reason: String,
     },
 }

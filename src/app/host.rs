@@ -1,4 +1,4 @@
-//! A server, its page, and a client that takes calls on it or is in a room, in one process.
+//! A server with its page, and a client on it that answers calls or is in a room, in one process.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,22 +15,22 @@ use crate::signalling::Target;
 use crate::tls::Trust;
 use smol::channel::{Receiver, bounded};
 
-/// The part that the host's own client takes.
+/// The part of the host's own client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// It takes calls, one after another.
+    /// It answers calls, one after another.
     Calls {
-        /// The first alone.
+        /// Answers the first call only.
         once: bool,
-        /// Whose.
+        /// The callers that are admitted.
         admission: Admission,
     },
-    /// It is in this room, connected with at most so many.
+    /// It is in this room, with at most so many connections.
     Room(RoomId, usize),
 }
 
 impl Part {
-    /// The query of a link that leads to this host of that id.
+    /// Returns the query of a link that leads to this host, whose client has the id `id`.
     pub fn query(&self, id: &PeerId) -> String {
         let (key, value) = match self {
             Self::Calls { .. } => ("call", id.as_str()),
@@ -41,7 +41,7 @@ impl Part {
     }
 }
 
-/// Runs until the user ends it: the server, and the client that answers as `id`.
+/// Runs the server, and the client with the id `id`, until the user ends the program.
 pub async fn host(
     server: Server,
     id: PeerId,
@@ -50,7 +50,7 @@ pub async fn host(
     sink: Sink,
     part: Part,
 ) -> Result<(), ClientError> {
-    // The client comes in by loopback where the server listens there, and trusts its own server.
+    // The client connects over loopback if the server listens there, and trusts its own server.
     let mut address = server.address();
     let by_loopback = address.ip().is_unspecified() || is_this_machine(address.ip());
     let scheme = if by_loopback { "ws" } else { "wss" };

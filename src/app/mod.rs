@@ -1,7 +1,11 @@
-//! The event loops that join session, signalling, media and server: what the programs do, as an API.
+//! The event loops that join session, signalling, media and server: the programs' work as an API.
 //!
-//! [`Client`] makes and takes calls; [`host`] runs a server and a client that answers on it. What
-//! happens is told as [`Event`]s.
+//! [`Client`] makes and answers calls and joins rooms; [`host`] runs a server and a client on it. Both report
+//! [`Event`]s. [`Pool`] gives programs a room or a pool with streams and data channels of their own.
+//!
+//! `call.rs` is the policy of 1-1 calls, and `conference.rs` the one loop of rooms and pools. Both execute the effects of
+//! links through `peers.rs`, which has a `driver.rs` for each connection. `presentation/` shows, plays, records and
+//! bridges what connections report.
 
 #[cfg(feature = "media")]
 pub mod bridge;

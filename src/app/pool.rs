@@ -1,8 +1,8 @@
-//! Managed connections: a pool of peers, to whom streams and data channels are added and taken away at any
-//! time. Who offers, who answers, what collides and what breaks is never seen.
+//! Pools for programs: connections with all peers of a room or a pool, to which streams and data channels are added and
+//! removed at any time. Offers, answers, collisions and reconnects happen inside.
 //!
-//! A pool speaks over a [`SignallingChannel`]: that of a server ([`Pool::join`]), within this process
-//! ([`Memory`]), or one of your own ([`Pool::over`]).
+//! A pool uses a [`SignallingChannel`]: over a server ([`Pool::join`]), within this process ([`Memory`]), or the
+//! program's own ([`Pool::over`]).
 //!
 //! `examples/pool.rs` is a whole program.
 
@@ -32,25 +32,25 @@ use crate::sdp::{Codec, Kind};
 use crate::session::{Patience, Terms};
 use crate::signalling::{ConnectError, Target};
 
-/// The most events that wait to be read; the pool then waits too.
+/// Maximum number of events that wait to be read; at the limit the pool waits for the reader.
 const EVENTS: usize = 1024;
-/// The most wishes that wait to be done.
+/// Maximum number of orders that wait to be obeyed.
 const ORDERS: usize = 64;
 
-/// What connections of a pool are to be.
+/// Options of a pool's connections.
 #[derive(Debug, Clone)]
 pub struct PoolOptions {
-    /// What is taken of peers.
+    /// The kinds of media to receive.
     pub receive: Vec<Kind>,
-    /// The codecs, in the order of preference; all that this machine has, where none is named.
+    /// The codecs in the order of preference; if empty, all that this machine has.
     pub codecs: Vec<Codec>,
-    /// STUN and TURN servers, and the rest of how paths are found.
+    /// STUN and TURN servers, and other settings of ICE.
     pub ice: Arc<Ice>,
-    /// How long received media waits to be put in order.
+    /// Playout delay of received media.
     pub latency: Latency,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
-    /// The most peers to be connected with.
+    /// Maximum number of connections.
     pub most: usize,
 }
 
@@ -80,7 +80,7 @@ impl PoolOptions {
     }
 }
 
-/// A pool that we are in. Dropped, it is left.
+/// A pool that this endpoint has joined. Dropping the value leaves the pool.
 #[derive(Debug)]
 pub struct Pool {
     orders: Sender<Order>,
@@ -89,7 +89,7 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Enters a pool, or a room, of a server; where the server takes ids of clients, under this one.
+    /// Joins a pool or a room of a server, as `id` if the server lets clients choose their ids.
     pub async fn join(
         target: Target,
         id: PeerId,
@@ -110,7 +110,7 @@ impl Pool {
         Ok(Self::start(Box::new(channel), options, pool)?)
     }
 
-    /// Enters a pool by a channel of one's own.
+    /// Joins a pool over a signalling channel of the program.
     pub fn over(channel: impl SignallingChannel + 'static, options: PoolOptions) -> Result<Self, MediaError> {
         Self::start(Box::new(channel), options, true)
     }
@@ -147,54 +147,55 @@ impl Pool {
     }
 
     async fn order(&self, order: Order) {
-        // What cannot be told to a pool that is over cannot be done either.
+        // A pool that is over obeys no orders.
         let _ = self.orders.send(order).await;
     }
 
-    /// What happens next; none after the last. Events are to be read: the pool waits where too many are not.
+    /// Returns the next event; none after the last. The program has to read all events, because the pool waits when too
+    /// many are unread.
     pub async fn next(&self) -> Option<PoolEvent> {
         self.events.recv().await.ok()
     }
 
-    /// Sends this to all peers, present and future.
+    /// Sends the stream to all peers, present and future.
     pub async fn add_stream(&self, stream: &Stream) {
         self.order(Order::AddStream(None, stream.clone())).await;
     }
 
-    /// Sends it no more.
+    /// Stops sending the stream.
     pub async fn remove_stream(&self, stream: &Stream) {
         self.order(Order::RemoveStream(None, stream.id.clone())).await;
     }
 
-    /// Opens a data channel with each peer, present and future; one that the peer opens under the same label
-    /// is taken for it.
+    /// Opens a data channel with each peer, present and future. If the peer opens one with the same label, that one is
+    /// used.
     pub async fn open_channel(&self, config: ChannelConfig) {
         self.order(Order::OpenChannel(None, config)).await;
     }
 
-    /// Closes the channels of that label with all peers, when what was sent has arrived.
+    /// Closes the channels of that label with all peers once all sent data has arrived.
     pub async fn close_channel(&self, label: &str) {
         self.order(Order::CloseChannel(None, label.to_owned())).await;
     }
 
-    /// The connection with one peer.
+    /// Returns a handle for the connection with one peer.
     pub fn peer(&self, id: &PeerId) -> ManagedConnection {
         ManagedConnection { id: id.clone(), orders: self.orders.clone() }
     }
 
-    /// Says something to the application behind the server, where the server's protocol has words for it.
+    /// Sends an event to the application behind the server, if the server's protocol has such events.
     pub async fn tell(&self, kind: &str, data: Value) {
         self.order(Order::Tell(kind.to_owned(), data)).await;
     }
 
-    /// Leaves, in order: what is on its way to peers arrives.
+    /// Leaves the pool once all data that was sent over channels has arrived.
     pub async fn leave(self) {
         self.order(Order::Leave).await;
         self.task.await;
     }
 }
 
-/// The connection with one peer of a pool. What is asked of one that is gone is not done.
+/// The connection with one peer of a pool. Requests to a connection that has ended are ignored.
 #[derive(Debug, Clone)]
 pub struct ManagedConnection {
     id: PeerId,
@@ -202,7 +203,7 @@ pub struct ManagedConnection {
 }
 
 impl ManagedConnection {
-    /// With whom.
+    /// Returns the peer's id.
     pub fn id(&self) -> &PeerId {
         &self.id
     }
@@ -211,12 +212,12 @@ impl ManagedConnection {
         let _ = self.orders.send(order).await;
     }
 
-    /// Sends this to the peer.
+    /// Sends the stream to the peer.
     pub async fn add_stream(&self, stream: &Stream) {
         self.order(Order::AddStream(Some(self.id.clone()), stream.clone())).await;
     }
 
-    /// Sends it no more.
+    /// Stops sending the stream.
     pub async fn remove_stream(&self, stream: &Stream) {
         self.order(Order::RemoveStream(Some(self.id.clone()), stream.id.clone())).await;
     }
@@ -226,12 +227,12 @@ impl ManagedConnection {
         self.order(Order::OpenChannel(Some(self.id.clone()), config)).await;
     }
 
-    /// Closes the channels of that label with the peer, when what was sent has arrived.
+    /// Closes the channels of that label with the peer once all sent data has arrived.
     pub async fn close_channel(&self, label: &str) {
         self.order(Order::CloseChannel(Some(self.id.clone()), label.to_owned())).await;
     }
 
-    /// Makes a new path to the peer.
+    /// Negotiates the connection again over a new path.
     pub async fn renew(&self) {
         self.order(Order::Renew(self.id.clone())).await;
     }
@@ -241,7 +242,7 @@ impl ManagedConnection {
         self.order(Order::HangUp(self.id.clone())).await;
     }
 
-    /// The counters; none where there is no connection.
+    /// Returns the counters; none if there is no connection.
     pub async fn stats(&self) -> Option<Stats> {
         let (reply, stats) = bounded(1);
         self.order(Order::Stats(self.id.clone(), reply)).await;

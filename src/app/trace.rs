@@ -1,4 +1,4 @@
-//! Where the time of a call's beginning goes: each step as it is taken, from the start of the process.
+//! Trace of a call's setup: reports each step with the time since the start of the process.
 
 use std::collections::BTreeSet;
 use std::sync::{LazyLock, Mutex};
@@ -18,12 +18,12 @@ pub fn begin() {
     let _ = *BEGAN;
 }
 
-/// See the module. Copies share what was told already.
+/// See the module.
 pub struct Trace {
     began: Instant,
     sink: Sink,
-    /// Steps that count once: with whom, and which.
-    told: Mutex<BTreeSet<(String, &'static str)>>,
+    /// Steps that are reported once, by peer and step, and were reported.
+    reported: Mutex<BTreeSet<(String, &'static str)>>,
 }
 
 impl std::fmt::Debug for Trace {
@@ -39,10 +39,10 @@ fn ms(time: Duration) -> f64 {
 impl Trace {
     /// Returns a trace of this process, which reports to `sink`.
     pub fn new(sink: Sink) -> Self {
-        Self { began: *BEGAN, sink, told: Mutex::default() }
+        Self { began: *BEGAN, sink, reported: Mutex::default() }
     }
 
-    /// A step of our own, or with a peer, and how long that alone took where it is known.
+    /// Reports a step of the client itself (no peer) or with a peer, and the duration of the step where it is known.
     pub(super) fn step(&self, peer: Option<&str>, step: &str, took: Option<Duration>) {
         (self.sink)(&Event::Setup {
             peer: peer.map(str::to_owned),
@@ -85,13 +85,13 @@ impl Trace {
 
     /// Reports a step with `peer`, the first time only.
     fn first(&self, peer: &str, step: &'static str) {
-        if lock(&self.told).insert((peer.to_owned(), step)) {
+        if lock(&self.reported).insert((peer.to_owned(), step)) {
             self.step(Some(peer), step, None);
         }
     }
 }
 
-/// What an effect does, in words.
+/// Returns the effect in words.
 pub(super) fn words(effect: &Effect) -> &'static str {
     match effect {
         Effect::Open => "the connection is opened",

@@ -1,4 +1,4 @@
-//! A pool's messages within one process: for tests, and for endpoints that live in one program.
+//! Signalling channel within one process, for tests and for endpoints of one program.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -10,20 +10,20 @@ use crate::base::lock::lock;
 use crate::protocol::{PeerId, PeerMessage};
 use crate::signalling::Event;
 
-/// Where the channels of a pool meet.
+/// A pool within this process.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     members: Arc<Mutex<BTreeMap<PeerId, Sender<Event>>>>,
 }
 
-/// One endpoint's channel; dropped, it is out.
+/// Channel of one endpoint. Dropping the channel leaves the pool.
 #[derive(Debug)]
 pub struct MemoryChannel {
     me: PeerId,
     pool: Memory,
-    /// By which it is told from one after it under the same id.
+    /// Tells this channel from a later one with the same id.
     own: Sender<Event>,
-    // As much as the endpoints of this process say to each other.
+    // Unbounded: all endpoints are parts of this program.
     signals: Receiver<Event>,
 }
 
@@ -32,7 +32,7 @@ impl Memory {
         lock(&self.members)
     }
 
-    /// Comes in under this id; whoever had it is out.
+    /// Joins under this id; an endpoint that had the id leaves.
     pub fn join(&self, me: PeerId) -> MemoryChannel {
         let (sender, signals) = unbounded();
         let mut members = self.lock();
