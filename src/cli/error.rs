@@ -1,9 +1,9 @@
-//! Why the program ends, and the exit code that says so.
+//! Errors that end the program, and their exit codes.
 
 use super::advice;
 use crate::server::ServerError;
 
-/// Any error that ends the program. docs/commands.md lists the exit codes.
+/// Error that ends the program. docs/cli.md lists the exit codes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CliError {
@@ -25,8 +25,8 @@ pub enum CliError {
     #[cfg(feature = "media")]
     #[error("{0}{advice}", advice = advice::media(.0))]
     Media(#[from] crate::media::MediaError),
-    /// `doctor` found something wanting.
-    #[error("something that every call needs is missing")]
+    /// `doctor` found that a required part is missing.
+    #[error("a part that every call needs is missing")]
     Incomplete,
     /// A signal ended the program.
     #[error("interrupted")]
@@ -34,7 +34,7 @@ pub enum CliError {
 }
 
 impl CliError {
-    /// The exit code, by cause.
+    /// Returns the exit code, which depends on the cause.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::Server(ServerError::ShortSecret(_) | ServerError::AllowedHost(_)) => 2,

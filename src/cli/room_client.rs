@@ -22,15 +22,15 @@ use crate::tls::Trust;
 
 const EXAMPLES: &str = "\
 Examples:
-  room-client --url ws://127.0.0.1:8443                       type HELLO me, ROOM attic, … and see what comes
+  room-client --url ws://127.0.0.1:8443                       type HELLO me, ROOM attic, …
   room-client --url wss://example.org:8443 --room attic </dev/null     the classic test client
   room-client run scripts/room.room --url ws://127.0.0.1:8443
   room-client check --url ws://127.0.0.1:8443 --junit report.xml
   room-client load --url ws://127.0.0.1:8443 --peers 1000 --rooms 200 --seconds 10
 
-Exit codes: 0 all is well   1 a script, a rule or a load failed   2 usage   3 server not reachable   4 refused";
+Exit codes: 0 success  1 a script, a rule or a load failed  2 usage  3 server not reachable  4 refused";
 
-/// Speaks the room protocol to any server: by hand, by script, as a conformance test and as a load.
+/// Speaks the room protocol to any server: manually, by script, as conformance test and as load test.
 #[derive(Debug, Parser)]
 #[command(name = "room-client", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true)]
@@ -45,31 +45,31 @@ struct Cli {
     /// Call this peer
     #[arg(long, value_name = "PEER", conflicts_with = "room")]
     session: Option<String>,
-    /// The id to register with [default: a number by chance]
+    /// Id to register with [default: a random number]
     #[arg(long)]
     id: Option<String>,
 }
 
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// The server's address, ws:// or wss://
+    /// URL of the server: ws://HOST:PORT or wss://HOST:PORT
     #[arg(long, default_value = "ws://127.0.0.1:8443", env = "ROOMTONE_SERVER", hide_env = true)]
     url: String,
-    /// Trust this certificate (PEM) besides the system's roots
+    /// Trust this certificate (PEM) in addition to the system's root certificates
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Trust any server, whatever its certificate
+    /// Trust every server, whatever its certificate
     #[arg(long, conflicts_with = "ca")]
     insecure: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a script of several peers: what each sends and must receive
+    /// Run a script of several peers: the messages that each sends and must receive
     Run {
-        /// The script
+        /// File with the script
         file: PathBuf,
-        /// Show all that is said
+        /// Show all messages
         #[arg(short, long)]
         verbose: bool,
         #[command(flatten)]
@@ -83,21 +83,21 @@ enum Command {
         #[command(flatten)]
         server: ServerArgs,
     },
-    /// Many peers that register, join rooms and write to each other
+    /// Register many peers, which join rooms and send messages to each other
     Load {
-        /// How many peers
+        /// Number of peers
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=load::MAX_PEERS as u64))]
         peers: u64,
-        /// In how many rooms
+        /// Number of rooms
         #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
         rooms: u64,
-        /// How long they write, in seconds
+        /// Time in which peers send messages, in seconds
         #[arg(long, default_value_t = 5.0)]
         seconds: f64,
-        /// Messages of each peer in a second
+        /// Messages of each peer per second
         #[arg(long, default_value_t = 10.0)]
         rate: f64,
-        /// The report as JSON on stdout
+        /// Write the report to stdout as JSON
         #[arg(long)]
         json: bool,
         #[command(flatten)]
@@ -105,7 +105,13 @@ enum Command {
     },
 }
 
-/// What ends the program with an error: the exit code and the line.
+/// Returns the program's commands.
+#[cfg(all(test, feature = "media"))]
+pub(super) fn command() -> clap::Command {
+    <Cli as clap::CommandFactory>::command()
+}
+
+/// Error that ends the program: the exit code and its text.
 type Failed = (u8, String);
 
 fn unreachable(error: &ConnectError) -> Failed {
@@ -131,7 +137,7 @@ fn id<T: std::str::FromStr<Err = crate::protocol::id::IdError>>(text: &str) -> R
     text.parse().map_err(|error| (2, format!("'{}': {error}", shown(text))))
 }
 
-/// Runs the program `room-client` to its end; the exit code and the line of an error.
+/// Runs the program `room-client` to its end.
 pub fn room_client() -> Result<(), Failed> {
     let cli = Cli::parse();
     match &cli.command {
@@ -192,7 +198,7 @@ fn run_script(file: &std::path::Path, verbose: bool, server: &ServerArgs) -> Res
 
 fn check_server(junit: Option<&std::path::Path>, server: &ServerArgs) -> Result<(), Failed> {
     let target = target(server)?;
-    // That nobody is there is no fault of the protocol's.
+    // An unreachable server breaks no rule of the protocol.
     let reached = smol::block_on(crate::signalling::Socket::connect(&target.clone().extended(false)));
     smol::block_on(reached.map_err(|error| unreachable(&error))?.close());
     let mut results = Vec::new();
@@ -220,7 +226,7 @@ fn check_server(junit: Option<&std::path::Path>, server: &ServerArgs) -> Result<
     ));
     match failed {
         0 => Ok(()),
-        n => Err((1, format!("{n} rules that clients count on do not hold"))),
+        n => Err((1, format!("{n} rules that clients rely on do not hold"))),
     }
 }
 
@@ -268,11 +274,11 @@ fn load_server(load: &Load, json: bool, server: &ServerArgs) -> Result<(), Faile
     match (report.register_ms.count, report.errors.first()) {
         (_, None) => Ok(()),
         (0, Some(error)) => Err((3, error.clone())),
-        (_, Some(error)) => Err((1, format!("not all went well: {error}"))),
+        (_, Some(error)) => Err((1, format!("the load caused errors: {error}"))),
     }
 }
 
-/// One line that is written over, where a person looks.
+/// Overwrites the current line of stderr if it is a terminal.
 fn progress_line(text: &str) {
     use std::io::{IsTerminal, Write};
     let mut stderr = std::io::stderr().lock();

@@ -1,4 +1,4 @@
-//! Conformance: every rule of the room protocol, tried against a server.
+//! Conformance test: tries every rule of the room protocol on a server.
 
 use std::time::{Duration, Instant};
 
@@ -7,39 +7,39 @@ use super::script::Script;
 use crate::base::text::shown;
 use crate::signalling::Target;
 
-/// How much a rule weighs.
+/// Weight of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// Clients count on it.
+    /// Clients rely on the rule.
     Required,
-    /// Deployed servers are known to do otherwise; what that leads to.
+    /// Deployed servers are known to break the rule; the text names the consequence.
     Deviates(&'static str),
-    /// Only roomtone's server does it.
+    /// Addition of roomtone's server.
     Ours,
 }
 
-/// One rule, and the script that tries it.
+/// A rule, and the script that tries it.
 #[derive(Debug, Clone, Copy)]
 pub struct Rule {
-    /// In words.
+    /// The rule in words.
     pub name: &'static str,
-    /// How much it weighs.
+    /// Weight of the rule.
     pub weight: Weight,
     script: &'static str,
 }
 
-/// How a rule fared.
+/// Result of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// Nothing where it holds; else what happened instead.
+    /// Deviation from the rule; `None` if the rule holds.
     pub failure: Option<String>,
-    /// How long it took.
+    /// Duration of the script.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// One word for a table.
+    /// Returns the result as a word for a table.
     pub fn word(&self, weight: Weight) -> &'static str {
         match (&self.failure, weight) {
             (None, _) => "ok",
@@ -56,7 +56,7 @@ const fn rule(name: &'static str, weight: Weight, script: &'static str) -> Rule 
 
 use Weight::{Deviates, Ours, Required};
 
-/// The rules, in the order in which they are tried.
+/// All rules, in the order in which they are tried.
 pub const RULES: &[Rule] = &[
     rule("HELLO is answered by HELLO", Required, "a !connect\na > HELLO a-{run}\na < HELLO"),
     rule(
@@ -208,7 +208,7 @@ pub const RULES: &[Rule] = &[
 ];
 
 impl Rule {
-    /// Tries the rule; no peer of it stays on the server.
+    /// Tries the rule. All its peers leave the server at the end.
     pub async fn try_on(&self, target: &Target) -> Outcome {
         let began = Instant::now();
         let failure = match Script::parse(self.script) {
@@ -219,7 +219,7 @@ impl Rule {
     }
 }
 
-/// A report that continuous integration reads (JUnit's XML).
+/// Returns a report in JUnit's XML format, which continuous integration reads.
 pub fn junit(results: &[(Rule, Outcome)]) -> String {
     let escape = |text: &str| {
         let text =

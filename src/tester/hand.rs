@@ -1,4 +1,5 @@
-//! By hand, and the classic test client: sees what comes, says what is typed, or answers by itself.
+//! Manual use, and the classic test client: shows what the server sends, and sends what is typed or the test client's
+//! own answers.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -9,37 +10,37 @@ use crate::protocol::room::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{ConnectError, Frame, Socket, Target};
 
-/// What to do once registered.
+/// Action after the registration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Nothing but what is typed.
+    /// Sends typed lines only.
     None,
-    /// Join this room.
+    /// Joins this room.
     Room(RoomId),
-    /// Call this peer.
+    /// Calls this peer.
     Session(PeerId),
 }
 
-/// Why it ended.
+/// Reason why the client ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum HandError {
-    /// The server cannot be reached or talked to.
+    /// The connection to the server failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The server closed the connection.
     #[error("closed by the server: {0} {1}")]
     Closed(u16, String),
-    /// The server said ERROR to the test client.
+    /// The server sent ERROR to the test client.
     #[error("the server said ERROR {0}")]
     Refused(String),
 }
 
-/// The placeholders of the classic test client.
+/// Placeholders that the classic test client sends in place of descriptions.
 const OFFER: &str = r#"{"sdp": "initial sdp"}"#;
 const ANSWER: &str = r#"{"sdp": "reply sdp"}"#;
 
-/// Lines of stdin, from a thread of their own.
+/// Reads lines of stdin in a separate thread.
 fn typed() -> Receiver<String> {
     let (line, lines) = bounded(16);
     std::thread::spawn(move || {
@@ -52,7 +53,7 @@ fn typed() -> Receiver<String> {
     lines
 }
 
-/// What the classic test client says to a line of the server.
+/// Returns the classic test client's answer to a line of the server.
 pub fn reply(line: &str, part: &Part) -> Vec<String> {
     let to = |peer: &PeerId, body: &str| {
         ClientMessage::RoomPeerMsg { to: peer.clone(), body: body.to_owned() }.to_string()
@@ -75,8 +76,8 @@ fn is_offer(text: &str) -> bool {
     value["sdp"] == "initial sdp" || value["sdp"]["type"] == "offer"
 }
 
-/// Talks until the server, or the end of what is typed, ends it. `show` is told the direction and the
-/// text. At a terminal nothing is said but what is typed; elsewhere it is the test client.
+/// Exchanges lines until the server closes the connection or typed input ends. `show` receives the direction and the text
+/// of each line. At a terminal only typed lines are sent; elsewhere the test client answers.
 pub async fn talk(
     target: &Target,
     id: &PeerId,
@@ -115,14 +116,14 @@ pub async fn talk(
                 socket.close().await;
                 return Ok(());
             }
-            // Nothing more is typed: the test client stays until the server ends it.
+            // Input has ended: the test client stays until the server closes the connection.
             Err(Err(_)) => typing = false,
         }
     }
 }
 
-/// What is to be said to a line of the server: after HELLO the way into the room or the session, and
-/// what the test client answers where nobody types.
+/// Returns the answers to a line of the server: after HELLO the request for the room or the session, then the test
+/// client's answers unless a person types.
 fn told(line: &str, part: &Part, by_hand: bool) -> Result<Vec<String>, HandError> {
     Ok(match (ServerMessage::parse(line), part) {
         (Ok(ServerMessage::Hello), Part::Room(room)) => vec![ClientMessage::Room(room.clone()).to_string()],

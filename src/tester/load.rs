@@ -1,4 +1,4 @@
-//! Load: many peers register, join rooms and write to each other; how long that takes, and what fails.
+//! Load test: many peers register, join rooms and send messages to each other. Measures times and counts failures.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,41 +11,41 @@ use crate::protocol::room::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Frame, Socket, Target};
 
-/// The most peers of one run.
+/// Most peers of a run.
 pub const MAX_PEERS: usize = 20_000;
-/// How long registering and joining may take.
+/// Longest time for a registration or a join.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What load.
+/// Size of the load.
 #[derive(Debug, Clone)]
 pub struct Load {
-    /// How many peers.
+    /// Number of peers.
     pub peers: usize,
-    /// In how many rooms.
+    /// Number of rooms.
     pub rooms: usize,
-    /// How long they write to each other.
+    /// Time in which peers send messages.
     pub duration: Duration,
-    /// Messages of each peer in a second.
+    /// Messages of each peer per second.
     pub rate: f64,
 }
 
-/// Times in ms: the median, and what 95 and 99 of a hundred stayed below.
+/// Percentiles of measured times, in ms.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: usize,
     /// The median.
     pub p50: f64,
-    /// 95 of 100 are below.
+    /// 95th percentile.
     pub p95: f64,
-    /// 99 of 100 are below.
+    /// 99th percentile.
     pub p99: f64,
-    /// The longest.
+    /// Longest time.
     pub max: f64,
 }
 
 impl Percentiles {
-    /// Of these times.
+    /// Returns the percentiles of these times.
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |part: f64| {
@@ -56,35 +56,35 @@ impl Percentiles {
     }
 }
 
-/// How it went.
+/// Result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Report {
-    /// Connecting and HELLO.
+    /// Times of connecting and HELLO.
     pub register_ms: Percentiles,
-    /// ROOM to ROOM_OK, all joining at once.
+    /// Times from ROOM to ROOM_OK, while all peers join at once.
     pub join_ms: Percentiles,
-    /// From one peer to another by way of the server.
+    /// Times of a message from one peer to another through the server.
     pub relay_ms: Percentiles,
-    /// Messages that arrived, in a second.
+    /// Received messages per second.
     pub messages_per_second: f64,
     /// Messages sent.
     pub sent: u64,
-    /// Messages that arrived.
+    /// Received messages.
     pub received: u64,
-    /// What went wrong, in words, at most ten.
+    /// Errors in words, at most ten.
     pub errors: Vec<String>,
 }
 
-/// What peers share while they run.
+/// Counters that all peers share during a run.
 #[derive(Debug, Default)]
 pub struct Progress {
-    /// Peers in their rooms.
+    /// Peers that have joined their rooms.
     pub joined: AtomicU64,
-    /// Peers that gave up.
+    /// Peers that failed.
     pub failed: AtomicU64,
     /// Messages sent.
     pub sent: AtomicU64,
-    /// Messages that arrived.
+    /// Received messages.
     pub received: AtomicU64,
 }
 
@@ -94,7 +94,7 @@ struct Times {
     relay: Vec<Duration>,
 }
 
-/// Runs the load; no peer stays on the server.
+/// Runs the load. All its peers leave the server at the end.
 pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Report {
     let epoch = Instant::now();
     let word = format!("{:08x}", fastrand::u32(..));
@@ -121,7 +121,7 @@ pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Repor
     };
     or(all_in, late).await;
     let began = Instant::now();
-    // Closed: everybody waits on it.
+    // The channel is closed to start all peers, which wait for it.
     drop(start);
     let mut report = Report::default();
     let (mut register, mut join, mut relay) = (vec![], vec![], vec![]);
@@ -195,7 +195,7 @@ async fn peer(
     let mut relay = Vec::new();
     let mut until: Option<Instant> = None;
     let pause = Duration::from_secs_f64(1.0 / load.rate.clamp(0.01, 10_000.0));
-    // Not all in the same moment.
+    // Spreads the first messages over the interval.
     let mut next: Option<Instant> = None;
     loop {
         enum Happening {

@@ -1,5 +1,5 @@
-//! `room-client`: the room protocol to any server, by hand, by script, as a conformance test and as a
-//! load. No GStreamer in it.
+//! `room-client`: speaks the room protocol to any server, manually, by script, as a conformance test and as a load test.
+//! Contains no GStreamer.
 
 pub mod check;
 pub mod hand;

@@ -8,20 +8,20 @@ use smol::future::or;
 use super::script::{Action, Line, Names, Pattern, Script, Step};
 use crate::signalling::{Frame, Socket, Target};
 
-/// Where a script failed.
+/// Failure of a script.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct Failure {
-    /// The line's number, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// What was expected and what came.
+    /// Expectation and event in words.
     pub reason: String,
 }
 
-/// Told of all that is said, as it is said: the peer, `>` or `<` or `!`, and the text.
+/// Callback for each message: the peer, `>` (sent), `<` (received) or `!` (closed), and the text.
 pub type Trace<'a> = &'a (dyn Fn(&str, char, &str) + Sync);
 
-/// A peer's connection, and what it heard.
+/// Connection of a peer, and the messages received on it.
 struct Peer {
     socket: Option<Socket>,
 }
@@ -33,8 +33,8 @@ struct Runner<'a> {
     trace: Trace<'a>,
 }
 
-/// Runs all steps; all connections are closed in the end, whatever happened. `{run}` is a word that is
-/// different for each run, so that runs do not meet.
+/// Runs all steps, and closes all connections at the end, also after a failure. `{run}` is a different word in each run,
+/// so that runs do not interfere.
 pub async fn run(script: &Script, target: &Target, trace: Trace<'_>) -> Result<(), Failure> {
     let names = Names::from([("run".to_owned(), format!("{:08x}", fastrand::u32(..)))]);
     let mut runner = Runner { target, peers: BTreeMap::new(), names, trace };
@@ -78,7 +78,7 @@ impl Runner<'_> {
         socket.ok_or_else(|| format!("{peer} is not connected"))
     }
 
-    /// What the peer hears next; nothing when the time is over.
+    /// Returns the next message of the peer; `None` after the timeout.
     async fn hear(&mut self, peer: &str, until: Instant) -> Result<Option<Frame>, String> {
         let socket = self.socket(peer)?;
         let late = async {
@@ -111,7 +111,7 @@ impl Runner<'_> {
         Err(format!("{peer} was to receive {}, but {came}", shown(&wanted)))
     }
 
-    /// Each line is one message of its peer, in any order.
+    /// Expects one message for each line, in any order.
     async fn unordered(&mut self, lines: &[Line]) -> Result<(), String> {
         let mut open: Vec<&Line> = lines.iter().collect();
         while let Some(first) = open.first() {

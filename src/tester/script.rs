@@ -1,36 +1,35 @@
-//! Scripts of several peers: what each sends and what each must receive. Pure. `docs/scripts.md` is
-//! the language's page.
+//! Scripts of several peers: the messages that each sends and must receive. `docs/scripts.md` describes the language.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// The longest script taken, in lines.
+/// Most lines of a script.
 pub const MAX_LINES: usize = 10_000;
-/// The largest `{fill:N}`.
+/// Largest N of `{fill:N}`, in bytes.
 const MAX_FILL: usize = 4 << 20;
-/// How long a step may take where nothing is said.
+/// Default timeout of a step.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a peer does by itself.
+/// Action of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// `!connect`: opens a connection; with `+` it asks for roomtone's additions.
+    /// `!connect`: opens a connection; with `+` it requests roomtone's additions.
     Connect(bool),
-    /// `!close`: says goodbye.
+    /// `!close`: closes the connection with a close frame.
     Close,
-    /// `!drop`: is gone without a word.
+    /// `!drop`: drops the connection without a close frame.
     Drop,
-    /// `!quiet TIME`: must hear nothing for that long.
+    /// `!quiet TIME`: must receive nothing for that time.
     Quiet(Duration),
-    /// `!closed CODE [WORDS]`: must be closed by the server, with that code and those words.
+    /// `!closed CODE [WORDS]`: the server must close the connection with that code and reason.
     Closed(Pattern, Pattern),
     /// `!binary N`: sends N bytes as a binary frame.
     Binary(usize),
 }
 
-/// One thing that happens.
+/// A step of a script.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// `peer > text`.
@@ -39,18 +38,18 @@ pub enum Step {
     Expect(String, Pattern),
     /// `peer !action`.
     Act(String, Action),
-    /// `{ … }`: all of these, in any order among different lines.
+    /// `{ … }`: all of these expectations, in any order.
     Unordered(Vec<Line>),
 }
 
-/// A step, where it stands, and how long it may take.
+/// A step with its line and its timeout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Line {
-    /// The line's number, from 1.
+    /// Number of the line, from 1.
     pub number: usize,
-    /// How long it may take.
+    /// Longest time that the step may take.
     pub timeout: Duration,
-    /// What.
+    /// The step.
     pub step: Step,
 }
 
@@ -61,13 +60,13 @@ pub struct Script {
     pub lines: Vec<Line>,
 }
 
-/// What is wrong with a script, and where.
+/// Syntax error of a script.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {reason}")]
 pub struct SyntaxError {
-    /// The line's number, from 1.
+    /// Number of the line, from 1.
     pub line: usize,
-    /// In words.
+    /// The error in words.
     pub reason: String,
 }
 
@@ -85,7 +84,7 @@ enum Part {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pattern(Vec<Part>);
 
-/// The values of names.
+/// Values of names.
 pub type Names = BTreeMap<String, String>;
 
 impl Pattern {
@@ -107,7 +106,7 @@ impl Pattern {
                     parts.push(Part::Text(std::mem::take(&mut literal)));
                     parts.push(Part::Any);
                 }
-                // JSON has braces of its own: only {word} is a name.
+                // JSON contains braces too: only {word} is a name.
                 '{' => match name(rest.as_str()) {
                     Some(word) => {
                         rest = rest.as_str()[word.len() + 1..].chars();
@@ -132,7 +131,7 @@ impl Pattern {
         Ok(Self(parts))
     }
 
-    /// The text with the names' values in it; the name that has none yet otherwise.
+    /// Returns the text with the values of the names; fails if a name has no value yet.
     pub fn fill(&self, names: &Names) -> Result<String, String> {
         let mut text = String::new();
         for part in &self.0 {
@@ -147,7 +146,7 @@ impl Pattern {
         Ok(text)
     }
 
-    /// Whether the text fits; names without a value take theirs from it.
+    /// Returns whether the text matches, and gives names without a value the part that they match.
     pub fn matches(&self, text: &str, names: &mut Names) -> bool {
         let mut found = names.clone();
         let fits = fits(&self.0, text, &mut found);
@@ -157,7 +156,7 @@ impl Pattern {
         fits
     }
 
-    /// The pattern as people read it.
+    /// Returns the pattern in a form for people.
     pub fn shown(&self, names: &Names) -> String {
         let part = |part: &Part| match part {
             Part::Text(text) => text.clone(),
@@ -168,7 +167,7 @@ impl Pattern {
     }
 }
 
-/// The word of `word}…`, where it is one.
+/// Returns the word of `word}…`; `None` if the text does not begin so.
 fn name(text: &str) -> Option<&str> {
     let (word, _) = text.split_once('}')?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
@@ -185,7 +184,7 @@ fn fits(parts: &[Part], text: &str, names: &mut Names) -> bool {
         [Part::Any, rest @ ..] => ends(text).any(|at| fits(rest, &text[at..], names)),
         [Part::Name(name), rest @ ..] => match names.get(name).cloned() {
             Some(value) => text.strip_prefix(value.as_str()).is_some_and(|text| fits(rest, text, names)),
-            // A name takes a word.
+            // A name matches a word.
             None => ends(text).skip(1).take_while(|at| !text[..*at].contains(' ')).any(|at| {
                 let mut tried = names.clone();
                 tried.insert(name.clone(), text[..at].to_owned());
@@ -203,7 +202,7 @@ fn ends(text: &str) -> impl Iterator<Item = usize> + '_ {
     text.char_indices().map(|(at, _)| at).chain([text.len()])
 }
 
-/// `2s`, `500ms`.
+/// Parses a time: `2s`, `500ms`.
 fn time(text: &str) -> Option<Duration> {
     if let Some(number) = text.strip_suffix("ms") {
         return number.parse().ok().map(Duration::from_millis);
@@ -212,7 +211,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 impl Script {
-    /// Reads a script.
+    /// Parses a script.
     pub fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut lines = Vec::new();
         let mut group: Option<(usize, Vec<Line>)> = None;
@@ -258,7 +257,7 @@ impl Script {
         }
     }
 
-    /// The names of the peers in it.
+    /// Returns the names of the peers.
     pub fn peers(&self) -> Vec<&str> {
         let mut peers: Vec<&str> = self.lines.iter().filter_map(|line| line.step.peer()).collect();
         peers.sort_unstable();

@@ -4,16 +4,16 @@ use crate::app::channel::{BridgeConfig, End};
 
 /// Data channels of a client.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Media")]
+#[command(next_help_heading = "Data channels")]
 pub struct ChannelOptions {
-    /// Open a data channel and join it to stdin and stdout, a file or a TCP port of this machine; may be
-    /// given more than once
+    /// Open a data channel that is joined to stdin and stdout, a file, or a TCP port of this machine; may be
+    /// repeated
     ///
-    /// A label, and after it options, each behind a colon: ordered, unordered, retransmits=N (how often a
-    /// lost message is sent again), lines (each line is a text message), and one of tcp=PORT (connect to
-    /// it), listen=PORT (join who connects to it), send=FILE, save=FILE. Without one of these it is stdin
-    /// and stdout, and commands are not read from stdin. A channel ends with its file, connection or stdin,
-    /// and when the peer closes it.
+    /// The label is followed by options, each after a colon: ordered, unordered, retransmits=N (most
+    /// retransmissions of a lost message), lines (each line is a text message), and one of tcp=PORT (connect to the
+    /// port), listen=PORT (accept a connection on the port), send=FILE, save=FILE. Without one of these the channel
+    /// is joined to stdin and stdout, and no commands are read from stdin. A channel ends with its file, its
+    /// connection or stdin, or when the peer closes it.
     #[arg(long, value_name = "LABEL[:OPTION]...")]
     pub channel: Vec<BridgeConfig>,
 }

@@ -6,18 +6,18 @@ use crate::session::Patience;
 
 /// Supervision of a client's connections.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Media")]
+#[command(next_help_heading = "Connection")]
 pub struct ConnectionOptions {
-    /// How many seconds nothing may come of a peer until a new path to it is looked for
+    /// Longest silence of a peer before a new path is sought, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub reconnect_after: u32,
-    /// How many seconds a path is looked for until the call ends
+    /// Longest search for a new path before the call ends, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
     pub give_up_after: u32,
-    /// Tell the counters of the call every so many seconds
+    /// Interval between reports of the call's counters, in seconds [default: off]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub stats: Option<Duration>,
-    /// Tell each step on the way to a call, with the time since the start
+    /// Report each step of a call's set-up, with the time since the start
     #[arg(long)]
     pub trace_setup: bool,
 }

@@ -9,23 +9,25 @@ use crate::tls::Trust;
 
 /// Paths to peers that a client tries.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
-#[command(next_help_heading = "STUN and TURN")]
+#[command(next_help_heading = "Paths")]
 pub struct PathOptions {
-    /// By way of TURN servers alone: the peer does not learn our address
+    /// Use TURN servers only, so that the peer does not learn this machine's addresses
     #[arg(long)]
     pub relay_only: bool,
-    /// Look up the names (….local) that browsers in the same network give
+    /// Look up the host names (….local) that browsers on the same network give as candidates; --no-mdns ignores them
     #[arg(long, default_value_t = true)]
     pub mdns: bool,
-    /// Try TCP besides UDP
+    /// Try paths over TCP in addition to UDP; --no-ice-tcp tries UDP only
     #[arg(long, default_value_t = true)]
     pub ice_tcp: bool,
-    /// Try these addresses of peers too. Else only ports from 1024 on are tried, and 80 and 443 of public addresses; no
-    /// addresses of cloud metadata; and loopback and link-local ones where the signalling server has such an
-    /// address; may be repeated
+    /// Try these addresses of peers too; may be repeated
+    ///
+    /// By default only ports from 1024 on are tried, and ports 80 and 443 of public addresses; no addresses of
+    /// cloud metadata services; and loopback and link-local addresses only if the signalling server has such an
+    /// address.
     #[arg(long, value_name = "ADDRESS/BITS", value_delimiter = ',')]
     pub ice_allow: Vec<Network>,
-    /// The network interface whose addresses alone are used
+    /// Network interface whose addresses are used; other interfaces are not
     #[arg(long, value_name = "NAME")]
     pub interface: Option<Interface>,
     /// The user's own STUN and TURN servers; the command line has them in another group, which servers share.

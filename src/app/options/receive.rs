@@ -14,27 +14,27 @@ const MAX_LATENCY: u64 = 5000;
 /// Use of the media that a client receives. An output is the name of a file in `pipelines/output`, the text of a
 /// pipeline, or [`NONE`].
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Media")]
+#[command(next_help_heading = "Receiving")]
 pub struct ReceiveOptions {
-    /// Where received pictures go [default: window; none without a display]
+    /// Output of received video [default: window; none without a display]
     #[arg(long, value_name = "window|none|PIPELINE")]
     pub show: Option<String>,
-    /// Where received sound goes [default: speaker; none without a sound card]
+    /// Output of received audio [default: speaker; none without a sound card]
     #[arg(long, value_name = "speaker|none|PIPELINE")]
     pub play: Option<String>,
-    /// Show and play nothing
+    /// Neither show video nor play audio
     #[arg(long)]
     pub headless: bool,
-    /// Record what each peer sends into a Matroska file in this folder, without encoding it again
+    /// Record the media of each peer into a Matroska file in this folder, without encoding it again
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
-    /// Record all together into this Matroska file: the grid of a room, and the mixed sound
+    /// Record all peers together into this Matroska file: their video in a grid, their audio mixed
     #[arg(long, value_name = "FILE")]
     pub record_mix: Option<PathBuf>,
-    /// How long what comes waits to be put in order: as the network wants it, or so many ms
+    /// Playout delay: adapted to the network (auto), or fixed, in ms
     #[arg(long, value_name = "auto|MS", default_value = "auto", value_parser = latency)]
     pub latency: Latency,
-    /// Take nothing of the peer
+    /// Receive no media
     #[arg(long, conflicts_with = "receive_only")]
     pub send_only: bool,
     /// Shows all peers in one window and plays them through one speaker, unless an output contains `{peer}`. Set by the

@@ -13,56 +13,56 @@ const MINIMUM: u32 = 50;
 /// Media that a client sends. A source is the name of a file in `pipelines/source`, the text of a pipeline, or
 /// [`NONE`](super::NONE).
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Media")]
+#[command(next_help_heading = "Sending")]
 pub struct SendOptions {
-    /// What to send: a source's name, a pipeline in gst-launch words, or none
-    /// [default: camera; test where there is none]
+    /// Video source: the name of a source, a pipeline in gst-launch syntax, or none [default: camera; test if there
+    /// is no camera]
     #[arg(long, value_name = "NAME|PIPELINE|none")]
     pub video: Option<String>,
-    /// The same for sound [default: microphone; tone where there is none]
+    /// Audio source, given likewise [default: microphone; tone if there is no microphone]
     #[arg(long, value_name = "NAME|PIPELINE|none")]
     pub audio: Option<String>,
-    /// The source's device, file or address (`roomtone devices` lists devices)
+    /// Device, file or address of the source; `roomtone devices` lists devices
     #[arg(long, value_name = "ID")]
     pub device: Option<String>,
-    /// The same for sound
+    /// Device, file or address of the audio source, if it differs
     #[arg(long, value_name = "ID")]
     pub audio_device: Option<String>,
-    /// The codecs to prefer, the best first: vp8, h264, vp9, av1, h265; those that are not named come after
-    /// them, and where the peer lacks one the next is taken [default: vp8]
+    /// Preferred video codecs, the best first: vp8, h264, vp9, av1, h265. Codecs that are not named follow; the
+    /// next one is used where the peer lacks one [default: vp8]
     #[arg(long, value_name = "CODEC,...", value_delimiter = ',', value_parser = |text: &str| codec(Kind::Video, text))]
     pub video_codec: Vec<Codec>,
-    /// The same for sound: opus, pcmu, pcma [default: opus]
+    /// Preferred audio codecs, given likewise: opus, pcmu, pcma [default: opus]
     #[arg(long, value_name = "CODEC,...", value_delimiter = ',', value_parser = |text: &str| codec(Kind::Audio, text))]
     pub audio_codec: Vec<Codec>,
-    /// The element to encode with, where it encodes what is agreed (`roomtone codecs` lists them)
-    /// [default: hardware where there is some, else software]
+    /// Element that encodes video, if it supports the agreed codec; `roomtone codecs` lists them [default: hardware
+    /// where available, else software]
     #[arg(long, value_name = "ELEMENT")]
     pub encoder: Option<String>,
-    /// The picture's size [default: the source's, at most 1280x720]
+    /// Frame size in pixels [default: the source's, at most 1280x720]
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub size: Option<(u32, u32)>,
-    /// Frames a second
+    /// Frame rate, in frames per second
     #[arg(long, value_name = "N", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=120))]
     pub fps: u32,
-    /// The pictures' bitrate to begin with, in kbit/s; it follows the network from there [default: 1500, or
-    /// the bounds below]
+    /// Initial video bitrate in kbit/s, which then adapts to the network [default: 1500, within the bounds below]
     #[arg(long, value_name = "KBPS", value_parser = kbps())]
     pub bitrate: Option<u32>,
-    /// Never less, in kbit/s, however bad the network is [default: 50]
+    /// Minimum video bitrate in kbit/s [default: 50]
     #[arg(long, value_name = "KBPS", value_parser = kbps())]
     pub min_bitrate: Option<u32>,
-    /// Never more, in kbit/s; the same as --min-bitrate: always this one [default: as --bitrate]
+    /// Maximum video bitrate in kbit/s; the same as --min-bitrate fixes the bitrate [default: as --bitrate]
     #[arg(long, value_name = "KBPS", value_parser = kbps())]
     pub max_bitrate: Option<u32>,
-    /// Send pictures with error correction (ULPFEC), and take it: for paths on which asking again takes too long
+    /// Send and accept forward error correction (ULPFEC) for video: for paths on which retransmissions come too
+    /// late
     #[arg(long)]
     pub fec: bool,
-    /// Take the echo of what the speaker plays out of what the microphone hears, and noise, and bring it to one level;
-    /// --no-echo-cancel sends it as it is
+    /// Remove the loudspeaker's echo and noise from the microphone's audio, and level it; --no-echo-cancel sends it
+    /// unchanged
     #[arg(long, default_value_t = true)]
     pub echo_cancel: bool,
-    /// Send nothing
+    /// Send no media
     #[arg(long)]
     pub receive_only: bool,
 }

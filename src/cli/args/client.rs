@@ -18,25 +18,25 @@ use crate::tls::{ClientCertificate, Trust};
 /// `host`.
 #[derive(Debug, Args)]
 pub(crate) struct HostArgs {
-    /// The id that the page calls
+    /// Id that the page calls
     #[arg(long, default_value = "host")]
     pub id: PeerId,
-    /// Which calls are taken.
+    /// Rule for incoming calls.
     #[command(flatten)]
     pub admission: AdmissionArgs,
-    /// Host a room instead, for many at a time
+    /// Host a room, for many at a time, in place of single calls
     #[arg(long, value_name = "NAME", num_args = 0..=1, default_missing_value = "roomtone", value_parser = RoomId::from_server, conflicts_with_all = ["once", "ask", "allow"])]
     pub room: Option<RoomId>,
-    /// Of a room, the most peers to be connected with
+    /// Most peers to connect with in a room
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub max_peers: usize,
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
-    /// Media of its client, and which paths are tried.
+    /// Media and paths of the host's client.
     #[command(flatten)]
     pub media: MediaOptions,
-    /// Servers that help its client and the browsers to find paths.
+    /// STUN and TURN servers for the host's client and for browsers.
     #[command(flatten)]
     pub relays: RelayArgs,
 }
@@ -44,16 +44,16 @@ pub(crate) struct HostArgs {
 /// `call`.
 #[derive(Debug, Args)]
 pub(crate) struct CallArgs {
-    /// The id of the peer to call
+    /// Id of the peer to call
     #[arg(value_parser = PeerId::from_server)]
     pub peer: PeerId,
-    /// Let the peer make the offer
+    /// Let the peer make the first offer
     #[arg(long)]
     pub request_offer: bool,
-    /// How many seconds the peer may take to answer
+    /// Longest time that the peer may take to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub ring: u32,
-    /// What all clients take.
+    /// Options of every client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -61,24 +61,24 @@ pub(crate) struct CallArgs {
 /// `answer`.
 #[derive(Debug, Args)]
 pub(crate) struct AnswerArgs {
-    /// Which calls are taken.
+    /// Rule for incoming calls.
     #[command(flatten)]
     pub admission: AdmissionArgs,
-    /// What all clients take.
+    /// Options of every client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// Which calls are taken.
+/// Rule for incoming calls.
 #[derive(Debug, Args)]
 pub(crate) struct AdmissionArgs {
     /// End after the first call
     #[arg(long)]
     pub once: bool,
-    /// Ask before each call is taken: y or n on the terminal, or a JSON line
+    /// Ask before each call is answered: y or n in the terminal, or a JSON command
     #[arg(long)]
     pub ask: bool,
-    /// Take calls of these peers only; the server does not prove who they are
+    /// Answer calls of these peers only; the server does not verify who they are
     #[arg(long, value_name = "PEER", value_delimiter = ',', value_parser = PeerId::from_server)]
     pub allow: Option<Vec<PeerId>>,
 }
@@ -93,27 +93,27 @@ impl AdmissionArgs {
 /// `join`.
 #[derive(Debug, Args)]
 pub(crate) struct JoinArgs {
-    /// The room's name
+    /// Name of the room or pool
     #[arg(value_parser = RoomId::from_server)]
     pub room: RoomId,
-    /// The most peers to be connected with
+    /// Most peers to connect with
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub max_peers: usize,
-    /// What all clients take.
+    /// Options of every client.
     #[command(flatten)]
     pub client: ClientArgs,
 }
 
-/// What `call`, `answer` and `join` take alike.
+/// Options that `call`, `answer` and `join` share.
 #[derive(Debug, Args)]
 pub(crate) struct ClientArgs {
-    /// Where to register.
+    /// The signalling server.
     #[command(flatten)]
     pub signalling: SignallingOptions,
-    /// Media, and which paths are tried.
+    /// Media and paths.
     #[command(flatten)]
     pub media: MediaOptions,
-    /// Servers that help to find paths.
+    /// STUN and TURN servers.
     #[command(flatten)]
     pub relays: RelayArgs,
 }
@@ -147,29 +147,30 @@ fn complete(media: &MediaOptions, relays: &RelayArgs, trust: Trust) -> Result<Me
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Signalling")]
 pub(crate) struct SignallingOptions {
-    /// The signalling server: wss://HOST:PORT; for one of pools ssp+wss://HOST/PATH, or ssp+https://HOST by socket.io
+    /// URL of the signalling server: wss://HOST:PORT; of a server of pools: ssp+wss://HOST/PATH, or
+    /// ssp+https://HOST for socket.io
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8443")]
     pub server: String,
-    /// What the server's back end gave us to come in with; other users of this machine see it, unless it stands in
-    /// ROOMTONE_TOKEN
+    /// Token that admits this client, issued by the server's back end. On the command line other users of this
+    /// machine can see it; ROOMTONE_TOKEN hides it
     #[arg(long, value_name = "TEXT")]
     pub token: Option<Secret>,
-    /// The version of ssp that a server of pools speaks; auto: by what it says
+    /// Version of the pool protocol (ssp) that the server speaks; auto detects it
     #[arg(long, value_name = "auto|1|2", default_value = "auto")]
     pub ssp_version: Version,
-    /// The id to register with [default: a number by chance]
+    /// Id to register with [default: a random number]
     #[arg(long)]
     pub id: Option<PeerId>,
-    /// Trust this certificate (PEM) besides the system's roots
+    /// Trust this certificate (PEM) in addition to the system's root certificates
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// The certificate (PEM) to show to a server that asks its clients for one
+    /// Certificate (PEM) for servers that ask their clients for one
     #[arg(long, value_name = "FILE")]
     pub client_cert: Option<PathBuf>,
-    /// The private key (PEM) of that certificate
+    /// Private key (PEM) of the client certificate
     #[arg(long, value_name = "FILE")]
     pub client_key: Option<PathBuf>,
-    /// Trust any server, whatever its certificate
+    /// Trust every server, whatever its certificate: anybody on the path can listen and take the call over
     #[arg(long, conflicts_with = "ca")]
     pub insecure: bool,
 }

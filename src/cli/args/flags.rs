@@ -11,21 +11,23 @@ pub(in crate::cli) fn is_flag(option: &Arg) -> bool {
     matches!(option.get_action(), ArgAction::SetTrue)
 }
 
+/// Lets the negative of an on/off option override it; returns other options as they are.
+pub(super) fn complete(option: Arg) -> Arg {
+    match option.get_long().filter(|_| is_flag(&option)).map(|long| format!("{NO}{long}")) {
+        Some(negative) => option.overrides_with(negative),
+        None => option,
+    }
+}
+
 /// Adds `--no-x` for each on/off option `x` of a command. The last of the two on the command line holds.
 pub(super) fn add_negatives(command: Command) -> Command {
-    let flags = command.get_arguments().filter(|option| is_flag(option) && option.get_long().is_some());
-    let negatives: Vec<(String, Arg)> = flags
-        .map(|option| {
-            let long = format!("{NO}{}", option.get_long().unwrap_or_default());
-            let negative = Arg::new(long.clone()).long(long).action(ArgAction::SetTrue).hide(true);
-            let negative = negative.overrides_with(option.get_id()).global(option.is_global_set());
-            (option.get_id().to_string(), negative)
-        })
-        .collect();
-    negatives.into_iter().fold(command, |command, (id, negative)| {
-        let name = negative.get_id().clone();
-        command.arg(negative).mut_arg(id, |option| option.overrides_with(name))
-    })
+    let negative = |option: &Arg| {
+        let long = format!("{NO}{}", option.get_long().filter(|_| is_flag(option))?);
+        let negative = Arg::new(long.clone()).long(long).action(ArgAction::SetTrue).hide(true);
+        Some(negative.overrides_with(option.get_id()).global(option.is_global_set()))
+    };
+    let negatives: Vec<Arg> = command.get_arguments().filter_map(negative).collect();
+    command.args(negatives)
 }
 
 /// Returns the long names of the options that the command line turns off.

@@ -19,38 +19,69 @@ use super::config::{self, Given};
 
 const EXAMPLES: &str = "\
 Examples:
-  roomtone host                              host a call here; open the link it prints
-  roomtone host --video 'v4l2src ! videoflip method=180'
+  roomtone host                                     host a call; open the link that it prints
   roomtone call 1234 --server wss://example.org:8443
-  roomtone host --room                       the same for many: a room
   roomtone join attic --server wss://example.org:8443
-  roomtone answer --id kiosk --record calls/ --server ws://127.0.0.1:8443
-  roomtone doctor                            what is missing, and how to install it
+  roomtone doctor                                   what is missing, and how to install it
 
 Exit codes:
   0 ended normally                        5 peer not found, busy or not willing
   1 another error                         6 negotiation or media failed
   2 usage                                 7 plugin or device missing
-  3 server not reachable                  8 somebody sits between us and the peer
+  3 server not reachable                  8 the peer's certificate is not the announced one
   4 refused by the server               130 interrupted";
 
-/// The native end of a WebRTC call: calls browsers from the command line, or hosts a call here.
+#[cfg(feature = "media")]
+const HOST: &str = "\
+Examples:
+  roomtone host                                     a call for one at a time, in the browser
+  roomtone host --room                              a room for many at a time
+  roomtone host --video 'v4l2src ! videoflip method=180'
+  roomtone host --headless --record calls/          record each call, and show nothing";
+
+const SERVE: &str = "\
+Examples:
+  roomtone serve                                    port 8443, with a self-signed certificate
+  roomtone serve --cert fullchain.pem --key privkey.pem
+  roomtone serve --plain --listen 127.0.0.1:8080 --allow-host call.example.org      behind a proxy";
+
+#[cfg(feature = "media")]
+const CALL: &str = "\
+Examples:
+  roomtone call 1234 --server wss://example.org:8443
+  roomtone call 1234 --video file --audio file --device film.mkv
+  roomtone call 1234 --headless --channel log:save=log.txt";
+
+#[cfg(feature = "media")]
+const ANSWER: &str = "\
+Examples:
+  roomtone answer --id kiosk --server wss://example.org:8443
+  roomtone answer --id kiosk --allow ann,bob --record calls/";
+
+#[cfg(feature = "media")]
+const JOIN: &str = "\
+Examples:
+  roomtone join attic --server wss://example.org:8443
+  roomtone join lobby --server ssp+wss://example.org/ssp      a pool
+  roomtone join attic --record-mix attic.mkv";
+
+/// Native end of a WebRTC call: calls browsers from the command line, or hosts a call on this machine.
 #[derive(Debug, Parser)]
 #[command(name = "roomtone", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     #[command(subcommand)]
-    /// What to do.
+    /// Command to run.
     pub command: Command,
 
-    /// One JSON object a line on stdout for everything that happens; commands as JSON lines on stdin
+    /// Write each event to stdout as a line of JSON, and read commands from stdin as lines of JSON
     #[arg(long, global = true)]
     pub json: bool,
 
-    /// Say more on stderr; twice for all there is
+    /// Log more to stderr; twice logs everything
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
-    /// The configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it is there]
+    /// Configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
@@ -76,6 +107,7 @@ fn given_off(matches: &ArgMatches) -> Vec<Given> {
 /// default.
 pub(super) fn command(given: &[Given]) -> clap::Command {
     let complete = |option: clap::Arg| {
+        let option = flags::complete(option);
         let Some(long) = option.get_long().map(str::to_owned) else { return option };
         // The help text states once that every option has a variable, not at each option.
         let with_variable = |option: clap::Arg| option.env(variable(&long)).hide_env(true);
@@ -86,7 +118,11 @@ pub(super) fn command(given: &[Given]) -> clap::Command {
         }
     };
     let each = |command: clap::Command| flags::add_negatives(command.mut_args(complete)).after_help(HINT);
-    each(Cli::command()).mut_subcommands(each).after_help(EXAMPLES)
+    let sub = |command: clap::Command| match command.get_after_long_help().map(ToString::to_string) {
+        Some(examples) => each(command).after_long_help(format!("{examples}\n\n{HINT}")),
+        None => each(command),
+    };
+    each(Cli::command()).mut_subcommands(sub).after_help(EXAMPLES)
 }
 
 /// Returns the environment variable of an option, given by its long name: `ROOMTONE_MAX_ROOMS` for `max-rooms`.
@@ -94,32 +130,37 @@ fn variable(long: &str) -> String {
     format!("ROOMTONE_{}", long.to_uppercase().replace('-', "_"))
 }
 
-const HINT: &str = "\
-Options can also stand in the environment (--bitrate as ROOMTONE_BITRATE) and in the configuration
-file (bitrate = 800). Flags win over the environment, the environment over the file. --no-plain
-turns --plain off.";
+pub(super) const HINT: &str = "\
+Each option can also be set in the environment (--bitrate as ROOMTONE_BITRATE) and in the
+configuration file (bitrate = 800). Flags override the environment, and the environment overrides
+the file. --no-plain turns --plain off; this holds for every option without a value.";
 
-/// The commands.
+/// Commands of the program.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Host a call on this machine: server, page and a client that takes calls
+    /// Host a call on this machine: a server, its page, and a client that answers
     #[cfg(feature = "media")]
+    #[command(after_long_help = HOST)]
     Host(HostArgs),
-    /// The signalling server and the page alone
+    /// Run the signalling server and its page, without a client
+    #[command(after_long_help = SERVE)]
     Serve(ServeArgs),
     /// Call a peer
     #[cfg(feature = "media")]
+    #[command(after_long_help = CALL)]
     Call(CallArgs),
-    /// Register and take calls, one after another
+    /// Register at a server and answer calls, one after another
     #[cfg(feature = "media")]
+    #[command(after_long_help = ANSWER)]
     Answer(AnswerArgs),
-    /// Join a room, or a pool: a call of many
+    /// Join a room or a pool: a call of many
     #[cfg(feature = "media")]
+    #[command(after_long_help = JOIN)]
     Join(JoinArgs),
-    /// List cameras, microphones and the names of sources and outputs
+    /// List cameras, microphones, and the names of sources and outputs
     #[cfg(feature = "media")]
     Devices,
-    /// List codecs: what encodes and decodes them here
+    /// List the codecs, and the elements that encode and decode them here
     #[cfg(feature = "media")]
     Codecs,
     /// Check what is installed, and say how to install what is missing

@@ -12,24 +12,25 @@ use crate::server::ice::{Credentials, IceServers};
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "STUN and TURN")]
 pub(crate) struct RelayArgs {
-    /// A STUN server, for paths out of a home network: stun:HOST; may be repeated
+    /// STUN server, which finds paths out of a home network: stun:HOST; may be repeated
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = |text: &str| url(text, true))]
     pub stun: Vec<String>,
-    /// A TURN server, for where no other path leads: turn:HOST, turn:HOST?transport=tcp, turns:HOST;
-    /// may be repeated
+    /// TURN server, which relays where no direct path exists: turn:HOST, turn:HOST?transport=tcp, turns:HOST; may
+    /// be repeated
     #[arg(long, value_name = "URL", value_delimiter = ',', value_parser = |text: &str| url(text, false))]
     pub turn: Vec<String>,
-    /// The user at the TURN servers
+    /// User name at the TURN servers
     #[arg(long, value_name = "NAME")]
     pub turn_user: Option<String>,
-    /// Its password; other users of this machine see it, unless it stands in ROOMTONE_TURN_PASSWORD
+    /// Password at the TURN servers. On the command line other users of this machine can see it;
+    /// ROOMTONE_TURN_PASSWORD hides it
     #[arg(long, value_name = "TEXT", conflicts_with = "turn_password_file")]
     pub turn_password: Option<Secret>,
-    /// The file that holds the password
+    /// File that holds the password
     #[arg(long, value_name = "FILE")]
     pub turn_password_file: Option<PathBuf>,
-    /// The secret shared with the TURN servers (coturn's use-auth-secret), from which users that end
-    /// after a day are made
+    /// Secret shared with the TURN servers (coturn's use-auth-secret), from which users are made that expire after
+    /// a day
     #[arg(long, value_name = "TEXT", conflicts_with_all = ["turn_user", "turn_password", "turn_password_file"])]
     pub turn_secret: Option<Secret>,
 }

@@ -18,12 +18,12 @@ pub(crate) struct ServeArgs {
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
-    /// Let in only those with a token that is signed with this, of 32 bytes at least (JWT, HS256: exp, and what it
-    /// grants: sub, rooms, description) [default: everybody]; other users of this machine see it, unless it stands in
-    /// ROOMTONE_TOKEN_SECRET
+    /// Admit only clients whose token is signed with this secret of at least 32 bytes (JWT, HS256, with exp; sub,
+    /// rooms and description grant an id, rooms and a description) [default: admit everybody]. On the command line
+    /// other users of this machine can see it; ROOMTONE_TOKEN_SECRET hides it
     #[arg(long, value_name = "TEXT")]
     pub token_secret: Option<Secret>,
-    /// What its clients are told.
+    /// STUN and TURN servers that are announced to clients.
     #[command(flatten)]
     pub relays: RelayArgs,
 }
@@ -51,36 +51,38 @@ fn listen_address(text: &str) -> Result<SocketAddr, String> {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Server")]
 pub(crate) struct ServerOptions {
-    /// Where to listen; a port alone is one of all IPv4 addresses
+    /// Address and port to listen on; a port alone listens on all IPv4 addresses
     #[arg(long, value_name = "ADDR:PORT", default_value_t = LISTEN, value_parser = listen_address)]
     pub listen: SocketAddr,
-    /// The certificate (PEM), read again when it changes [default: one is made and kept]
+    /// Certificate chain (PEM), read again when the file changes [default: a self-signed certificate, made once and
+    /// kept]
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
-    /// The certificate's private key (PEM)
+    /// Private key (PEM) of the certificate
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
-    /// No TLS at all: for loopback, or behind a proxy that does it
+    /// Serve without TLS: on loopback, or behind a proxy that terminates TLS
     #[arg(long)]
     pub plain: bool,
-    /// A page's origin that may connect besides our own page's; '*' for all; may be repeated
+    /// Origin whose pages may connect, besides the server's own page; '*' allows all; may be repeated
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
-    /// A host name that the server answers to besides IP addresses, localhost and the names of its certificate, as
-    /// behind a proxy; may be repeated
+    /// Host name that the server answers to, besides IP addresses, localhost and the names in its certificate, such
+    /// as the public name behind a proxy; may be repeated
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub allow_host: Vec<String>,
-    /// The most connections of one IPv4 address or IPv6 network (/64), loopback not counted
+    /// Most connections of one IPv4 address or IPv6 network (/64); loopback is not limited
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_per_address: usize,
-    /// The most rooms at a time
+    /// Most rooms at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().rooms)]
     pub max_rooms: usize,
-    /// What a back end says (Authorization: Bearer TEXT) to give orders under /api/, of 32 bytes at least [default:
-    /// it cannot]; other users of this machine see it, unless it stands in ROOMTONE_API_SECRET
+    /// Secret of at least 32 bytes that a back end sends (Authorization: Bearer SECRET) to use the API under /api/
+    /// [default: the API is off]. On the command line other users of this machine can see it; ROOMTONE_API_SECRET
+    /// hides it
     #[arg(long, value_name = "TEXT")]
     pub api_secret: Option<Secret>,
-    /// Take such orders from other machines too
+    /// Accept API requests from other machines too
     #[arg(long)]
     pub api_remote: bool,
 }

@@ -1,21 +1,21 @@
-//! Keys of a terminal: one key for what is wanted often, and a line for the rest. Pure.
+//! Keys of a terminal: a key for each frequent command, and a line for all others.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
-/// What is told when the keys are first read, and at a key that is none.
+/// Help, shown when reading begins and at an unknown key.
 pub(super) const HELP: &str =
     "keys: m mute, c camera, t talk, p peers, s stats, q quit, : for any command, ? for all of them";
 
-/// What a byte came to.
+/// Effect of a byte.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Typed {
-    /// For the terminal.
+    /// Text to write to the terminal.
     pub(super) echo: String,
-    /// A command that is complete.
+    /// Complete command, if the byte ends one.
     pub(super) line: Option<String>,
 }
 
-/// Where an escape sequence (an arrow, a function key) stands, which no key of ours begins with.
+/// Progress within an escape sequence (an arrow, a function key). The keys of this program do not begin one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Escape {
     None,
@@ -23,11 +23,11 @@ enum Escape {
     Sequence,
 }
 
-/// The line that is being typed, if one is.
+/// Line that is being typed, if any.
 #[derive(Debug)]
 pub(super) struct Keys {
     line: Option<String>,
-    /// Of a character of more than one byte.
+    /// First bytes of a character of several bytes.
     pending: Vec<u8>,
     escape: Escape,
 }
@@ -37,7 +37,7 @@ impl Keys {
         Self { line: None, pending: vec![], escape: Escape::None }
     }
 
-    /// Takes the next byte of the terminal.
+    /// Handles the next byte of the terminal.
     pub(super) fn take(&mut self, byte: u8) -> Typed {
         match (self.escape, byte) {
             (Escape::Begun, b'[' | b'O') => {
@@ -89,7 +89,7 @@ impl Keys {
                     echo("\r\u{1b}[K")
                 }
             },
-            // Ctrl-U: away with the line.
+            // Ctrl-U discards the line.
             '\u{15}' => {
                 self.line = None;
                 echo("\r\u{1b}[K")
@@ -139,7 +139,7 @@ mod tests {
         assert_eq!(type_in(b":mutte\x7f\x7fe\n").0, ["mute"]);
         assert_eq!(type_in(b":mute\x15m").0, ["m"]);
         assert_eq!(type_in(b":a\x7f\x7fm").0, ["m"]);
-        // Arrows and the like are no keys of ours, in a line or out of it.
+        // Arrows and other escape sequences are ignored, inside a line and outside.
         assert_eq!(type_in(b"\x1b[A\x1b[1;5C\x1bOPm").0, ["m"]);
         assert_eq!(type_in(b":mu\x1b[Dte\n").0, ["mute"]);
     }

@@ -1,4 +1,4 @@
-//! Commands that stand on one line each: JSON from programs, words from people. Pure.
+//! Commands of one line each: JSON from programs, words from people.
 
 use serde::Deserialize;
 

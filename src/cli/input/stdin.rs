@@ -10,11 +10,10 @@ use super::terminal::{self, Source};
 use crate::app::Command;
 use crate::cli::output::human;
 
-/// The longest line taken, in bytes.
+/// Longest line that is accepted, in bytes.
 const MAX_LINE: usize = 64 * 1024;
 
-/// Reads stdin in a thread of its own until it ends; that stdin ends does not end the call. In a terminal
-/// of a person, keys act at once.
+/// Reads stdin in a separate thread. The end of stdin does not end the call. In a terminal, single keys act at once.
 pub(in crate::cli) fn listen(commands: Sender<Command>, json: bool) {
     let source = if json { Source::Lines } else { terminal::open() };
     std::thread::spawn(move || match source {
@@ -43,7 +42,7 @@ pub(in crate::cli) fn listen(commands: Sender<Command>, json: bool) {
     });
 }
 
-/// Takes one line; false where nobody takes commands any more.
+/// Sends the command of a line; returns false if the client accepts no more commands.
 fn obey(line: &str, json: bool, commands: &Sender<Command>) -> bool {
     match parse(&line[..line.floor_char_boundary(MAX_LINE)], json) {
         Ok(None) => true,

@@ -7,26 +7,26 @@ use crate::base::lock::lock;
 
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
-/// How the terminal was before.
+/// Settings of the terminal before the program changed them.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-/// Where keys come from.
+/// Kind of stdin.
 pub(super) enum Source {
-    /// A terminal that gives every key as it is pressed, and echoes none.
+    /// Terminal that delivers each key at once, without echo.
     Keys,
-    /// A pipe or a file.
+    /// Pipe or file.
     Lines,
-    /// A terminal that belongs to another program: to read from it would stop us.
+    /// Terminal of another foreground process: reading from it would stop this process.
     Background,
 }
 
-/// Looks at stdin, and makes a terminal give single keys. Ctrl-C stays a signal.
+/// Returns the kind of stdin; switches a terminal to single keys. Ctrl-C remains a signal.
 pub(super) fn open() -> Source {
     let stdin = stdin();
     if !stdin.is_terminal() {
         return Source::Lines;
     }
-    // One that is not our controlling terminal has no foreground.
+    // A terminal that does not control this process has no foreground process.
     if termios::tcgetpgrp(&stdin).is_ok_and(|group| group != rustix::process::getpgrp()) {
         return Source::Background;
     }
@@ -47,7 +47,7 @@ fn single_keys(stdin: &Stdin) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// Leaves the terminal as it was found. To be called at every end of the program.
+/// Restores the settings of the terminal. Every end of the program calls it.
 pub(in crate::cli) fn restore() {
     let before = lock(&BEFORE).take();
     if let Some(before) = before {

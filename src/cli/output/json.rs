@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::base::text::escape_json;
 
-/// An event as one line of JSON, `event` and `time` (RFC 3339, UTC) among its fields.
+/// Returns an event as a line of JSON, with the additional field `time` (RFC 3339, UTC).
 pub(crate) fn json_line(event: &impl serde::Serialize, time: time::OffsetDateTime) -> String {
     let mut value = serde_json::to_value(event).unwrap_or_default();
     if let Value::Object(fields) = &mut value {

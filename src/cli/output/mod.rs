@@ -1,4 +1,4 @@
-//! What people read on stderr, and what programs read on stdout.
+//! Output for people on stderr, and for programs on stdout.
 
 pub(super) mod json;
 mod people;
@@ -16,14 +16,14 @@ use crate::base::text::{shown, shown_lines};
 const MAX_ERROR: usize = 1000;
 
 #[cfg(feature = "media")]
-/// What comes over a data channel is written to stdout: nothing else is, from now on.
+/// Reserves stdout for a data channel: other output goes to stderr from now on.
 pub(super) fn leave_stdout() {
     STDOUT_IS_TAKEN.store(true, Ordering::Relaxed);
 }
 
 static STDOUT_IS_TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// A line on stdout, or stderr where stdout is for other things. A reader that went away is no error of ours.
+/// Writes a line to stdout, or to stderr if stdout is reserved. Ignores a closed pipe.
 pub(super) fn result_line(line: &str) {
     if STDOUT_IS_TAKEN.load(Ordering::Relaxed) {
         return human(line);
@@ -56,7 +56,7 @@ fn colours(is_terminal: bool, no_colour: Option<&std::ffi::OsStr>) -> bool {
     is_terminal && no_colour.is_none_or(std::ffi::OsStr::is_empty)
 }
 
-/// The sink of the programs.
+/// Returns the sink of the programs, which writes each event.
 pub(super) fn sink(json: bool) -> Sink {
     Arc::new(move |event| {
         if json {
@@ -68,7 +68,7 @@ pub(super) fn sink(json: bool) -> Sink {
 }
 
 #[cfg(feature = "media")]
-/// A QR code for phones, where a person looks at a terminal.
+/// Writes a QR code for phones to stderr if it is a terminal.
 pub(super) fn qr(url: &str) {
     use qrcode::QrCode;
     use qrcode::render::unicode::Dense1x2;
@@ -76,7 +76,7 @@ pub(super) fn qr(url: &str) {
     if std::io::stderr().is_terminal()
         && let Ok(code) = QrCode::new(url)
     {
-        // Dark terminals are the rule: light modules drawn, with a quiet zone.
+        // Most terminals are dark: light modules are drawn, with a quiet zone.
         let mut picture = code.render::<Dense1x2>();
         picture.dark_color(Dense1x2::Light).light_color(Dense1x2::Dark).quiet_zone(true);
         human(&picture.build());

@@ -2,11 +2,11 @@
 
 use crate::app::{Event, PeerState};
 use crate::base::text::{brief, shown};
+#[cfg(feature = "media")]
+use crate::media::peer::Stats;
 
-/// An event as a line for people; none where it says nothing to them.
+/// Returns an event as a line for people; `None` if it concerns programs only.
 pub(super) fn human_line(event: &Event) -> Option<String> {
-    let because =
-        |reason: &Option<String>| reason.as_ref().map(|r| format!(": {}", brief(r))).unwrap_or_default();
     Some(match event {
         Event::Listening { url, fingerprint: None } => format!("on this machine   {url}"),
         Event::Listening { url, fingerprint: Some(_) } => format!("from others       {url}"),
@@ -17,24 +17,14 @@ pub(super) fn human_line(event: &Event) -> Option<String> {
             format!("in the room {}: {with}", brief(room))
         }
         Event::Peer { peer, state, reason } => {
-            let peer = brief(peer);
-            match state {
-                PeerState::Joined => format!("{peer} is here"),
-                PeerState::Calling => format!("{peer} calls: y takes the call, n declines it"),
-                PeerState::Declined => format!("{peer}: not taken{}", because(reason)),
-                PeerState::Connecting => format!("{peer}: connecting"),
-                PeerState::Connected => format!("{peer}: connected"),
-                PeerState::Reconnecting => format!("{peer}: the path broke, reconnecting"),
-                PeerState::Left => format!("{peer}: the call is over{}", because(reason)),
-                PeerState::Failed => format!("{peer}: the call failed{}", because(reason)),
-            }
+            format!("{}{}", brief(peer), peer_state(*state, reason.as_deref()))
         }
         Event::Media { peer, kind, codec, width, height, first_frame_ms, .. } => {
             let size = match (width, height) {
                 (Some(width), Some(height)) => format!(" {width}x{height}"),
                 _ => String::new(),
             };
-            format!("{}: {kind} comes, {codec}{size}, first frame after {first_frame_ms} ms", brief(peer))
+            format!("{}: receives {kind}, {codec}{size}, first frame after {first_frame_ms} ms", brief(peer))
         }
         Event::Described { peer, description } => {
             format!("{} is {}", brief(peer), brief(&description.to_string()))
@@ -44,20 +34,7 @@ pub(super) fn human_line(event: &Event) -> Option<String> {
             format!("{}: messages can be sent ({}); type: say TEXT", brief(peer), brief(channel))
         }
         Event::Message { peer, text, .. } => format!("{} says: {}", brief(peer), shown(text)),
-        Event::Transfer { peer, channel, sent, received, total, path, finished } => {
-            let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
-            let how = match (finished, path) {
-                (false, _) => "carries".to_owned(),
-                (true, Some(path)) => format!("is saved in {}", shown(path)),
-                (true, None) => "is closed".to_owned(),
-            };
-            let (peer, channel) = (brief(peer), brief(channel));
-            format!(
-                "{peer}: channel {channel} {how}, {}{of} sent, {} received",
-                bytes(*sent),
-                bytes(*received)
-            )
-        }
+        transfer @ Event::Transfer { .. } => transfer_line(transfer)?,
         Event::Recording { path, error: Some(error), .. } => {
             format!("the recording {} is not complete: {}", shown(path), brief(error))
         }
@@ -65,28 +42,7 @@ pub(super) fn human_line(event: &Event) -> Option<String> {
         Event::Recording { path, finished: true, .. } => format!("recorded {}", shown(path)),
         Event::Sending { kind, what } => format!("{kind}: {}", brief(what)),
         #[cfg(feature = "media")]
-        Event::Stats { peer, stats } => format!(
-            "{}: sent {} pictures {} sounds, received {} pictures{} {} sounds, {} packets lost{}{}{}",
-            brief(peer),
-            stats.video_frames_sent,
-            stats.audio_frames_sent,
-            stats.video_frames_received,
-            stats.width.zip(stats.height).map(|(w, h)| format!(" ({w}x{h})")).unwrap_or_default(),
-            stats.audio_frames_received,
-            stats.packets_lost,
-            stats.round_trip_ms.map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default(),
-            stats
-                .video_kbps
-                .zip(stats.network_kbps)
-                .map(|(made, taken)| format!(", {made} of {taken} kbit/s"))
-                .unwrap_or_default(),
-            stats
-                .local_candidate
-                .iter()
-                .zip(&stats.remote_candidate)
-                .map(|(ours, theirs)| format!(", path {ours} to {theirs}"))
-                .collect::<String>(),
-        ),
+        Event::Stats { peer, stats } => format!("{}: {}", brief(peer), stats_line(stats)),
         Event::Setup { peer, step, ms, took_ms } => {
             let with = peer.as_ref().map(|peer| format!("{}: ", brief(peer))).unwrap_or_default();
             let took = took_ms.map(|took| format!(" (took {took:.1} ms)")).unwrap_or_default();
@@ -97,7 +53,55 @@ pub(super) fn human_line(event: &Event) -> Option<String> {
     })
 }
 
-/// A number of bytes for people.
+/// Returns what follows the name of a peer that is in a new state.
+fn peer_state(state: PeerState, reason: Option<&str>) -> String {
+    let because = reason.map(|reason| format!(": {}", brief(reason))).unwrap_or_default();
+    match state {
+        PeerState::Joined => " is here".to_owned(),
+        PeerState::Calling => " calls: y answers the call, n declines it".to_owned(),
+        PeerState::Declined => format!(": declined{because}"),
+        PeerState::Connecting => ": connecting".to_owned(),
+        PeerState::Connected => ": connected".to_owned(),
+        PeerState::Reconnecting => ": the path is lost, reconnecting".to_owned(),
+        PeerState::Left => format!(": the call has ended{because}"),
+        PeerState::Failed => format!(": the call failed{because}"),
+    }
+}
+
+/// Returns the line of a transfer over a data channel; `None` for other events.
+fn transfer_line(event: &Event) -> Option<String> {
+    let Event::Transfer { peer, channel, sent, received, total, path, finished } = event else { return None };
+    let of = total.map(|total| format!(" of {}", bytes(total))).unwrap_or_default();
+    let how = match (finished, path) {
+        (false, _) => "is open".to_owned(),
+        (true, Some(path)) => format!("is saved in {}", shown(path)),
+        (true, None) => "is closed".to_owned(),
+    };
+    let (sent, received) = (bytes(*sent), bytes(*received));
+    Some(format!("{}: channel {} {how}, {sent}{of} sent, {received} received", brief(peer), brief(channel)))
+}
+
+/// Returns the counters of a connection in one line.
+#[cfg(feature = "media")]
+fn stats_line(stats: &Stats) -> String {
+    let size = stats.width.zip(stats.height).map(|(w, h)| format!(" ({w}x{h})")).unwrap_or_default();
+    let round_trip = stats.round_trip_ms.map(|ms| format!(", round trip {ms:.0} ms")).unwrap_or_default();
+    let rate = stats.video_kbps.zip(stats.network_kbps);
+    let rate = rate.map(|(made, taken)| format!(", {made} of {taken} kbit/s")).unwrap_or_default();
+    let path = stats.local_candidate.iter().zip(&stats.remote_candidate);
+    let path: String = path.map(|(ours, theirs)| format!(", path {ours} to {theirs}")).collect();
+    format!(
+        "sent {} video and {} audio frames, received {} video{size} and {} audio frames, \
+         {} packets lost{round_trip}{rate}{path}",
+        stats.video_frames_sent,
+        stats.audio_frames_sent,
+        stats.video_frames_received,
+        stats.audio_frames_received,
+        stats.packets_lost,
+    )
+}
+
+/// Returns a number of bytes with a unit.
 fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     let scaled = |power: i32| count as f64 / 1000_f64.powi(power);

@@ -10,7 +10,7 @@ use crate::app::{self, Client, ClientError, Event, MediaPlan};
 use crate::cli::args::client::{AnswerArgs, CallArgs, ClientArgs, JoinArgs};
 use crate::cli::{CliError, input, output};
 
-/// Most commands that wait to be carried out.
+/// Most commands that wait for execution.
 const MAX_COMMANDS: usize = 64;
 
 /// Starts to read the user's commands: signals, and stdin unless a data channel is joined to it.

@@ -1,7 +1,7 @@
 //! `host`: a server, and a client on it.
 
 use super::client::commands;
-use super::serve::{bind, tell_fingerprint};
+use super::serve::{bind, show_fingerprint};
 use crate::app::host::Part;
 use crate::app::{self, Event, MediaPlan};
 use crate::cli::CliError;
@@ -27,7 +27,7 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
             });
         }
         links.iter().for_each(|event| sink(event));
-        tell_fingerprint(&server, json);
+        show_fingerprint(&server, json);
         let for_phones = links.iter().find_map(|event| match event {
             Event::Listening { url, fingerprint: Some(_) } => Some(url),
             _ => None,

@@ -17,7 +17,7 @@ fn print(json: bool, value: &serde_json::Value, human: &str) {
     }
 }
 
-/// What media can be captured from, and the names of sources and outputs.
+/// Lists the devices that media can be captured from, and the names of sources and outputs.
 pub(super) fn devices(json: bool) -> Result<(), CliError> {
     media::init()?;
     let found = inventory::sources();
@@ -64,7 +64,7 @@ fn options(device: &inventory::Device) -> String {
     format!("{source} {}{place}", device.source)
 }
 
-/// The codecs in the order of preference, and what encodes and decodes them here, the default first.
+/// Lists the codecs in the order of preference, with the elements that encode and decode them, the default first.
 pub(super) fn codecs(json: bool) -> Result<(), CliError> {
     media::init()?;
     for codec in Codec::ALL {
@@ -95,7 +95,7 @@ pub(super) fn codecs(json: bool) -> Result<(), CliError> {
     Ok(())
 }
 
-/// What is installed and what is missing.
+/// Lists the parts that are installed and that are missing.
 pub(super) fn doctor(json: bool) -> Result<(), CliError> {
     media::init()?;
     let version = media::version();

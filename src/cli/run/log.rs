@@ -9,7 +9,7 @@ use crate::cli::output;
 /// Starts the log on stderr; the variable `ROOMTONE_LOG` accepts the filter language of tracing.
 pub(super) fn start(verbose: u8) {
     let level = match verbose {
-        // The TURN client tells of addresses and users in its own words.
+        // The TURN client logs addresses and users in its own words.
         0 => "warn,stun_proto=off,turn_client_proto=off",
         1 => "info,roomtone=debug,stun_proto=off,turn_client_proto=off",
         _ => "debug,roomtone=trace",

@@ -1,4 +1,4 @@
-//! From arguments to a running program.
+//! Runs the commands of the program `roomtone`.
 
 #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
 mod arenas;
@@ -26,7 +26,7 @@ pub fn run() -> Result<(), CliError> {
         arenas::have_few();
     }
     log::start(cli.verbose);
-    tell_unknown_variables(cli.json);
+    warn_of_unknown_variables(cli.json);
     let result = match &cli.command {
         Command::Serve(args) => serve::serve(args, cli.json),
         #[cfg(feature = "media")]
@@ -55,8 +55,8 @@ pub fn run() -> Result<(), CliError> {
     result
 }
 
-/// Warns of environment variables that have the program's prefix but belong to no option: most likely misspelt.
-fn tell_unknown_variables(json: bool) {
+/// Warns of environment variables that have the program's prefix but belong to no option, and so are probably misspelt.
+fn warn_of_unknown_variables(json: bool) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let sink = output::sink(json);
     for text in config::unknown_variables(names, &args::command(&[])) {

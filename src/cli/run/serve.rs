@@ -19,8 +19,8 @@ pub(super) async fn bind(
     Ok(Server::bind(options.config(ice, token_secret)?).await?)
 }
 
-/// Tells people the certificate's fingerprint, with which they recognise the server.
-pub(super) fn tell_fingerprint(server: &Server, json: bool) {
+/// Shows people the certificate's fingerprint, by which they recognise the server.
+pub(super) fn show_fingerprint(server: &Server, json: bool) {
     if let (false, Some(fingerprint)) = (json, server.fingerprint()) {
         human(&format!("certificate       SHA-256 {fingerprint}"));
     }
@@ -36,13 +36,13 @@ pub(super) fn serve(args: &ServeArgs, json: bool) -> Result<(), CliError> {
         let server = bind(&args.server, ice, args.token_secret.clone()).await?;
         let sink = output::sink(json);
         crate::app::links(&server, args.server.plain, "").iter().for_each(|event| sink(event));
-        tell_fingerprint(&server, json);
+        show_fingerprint(&server, json);
         server
             .run(async {
                 let _ = stopped.recv().await;
             })
             .await;
-        // A server runs until a signal stops it: that is its normal end.
+        // A signal is the normal end of a server.
         Ok(())
     })
 }
