@@ -1,4 +1,4 @@
-//! The command line: arguments to validated options, output for people and programs, exit codes.
+//! The command line: arguments and configuration, output for people and programs, input, exit codes.
 
 mod advice;
 mod args;
@@ -6,6 +6,8 @@ mod config;
 mod error;
 pub mod input;
 pub mod output;
+#[cfg(all(test, feature = "media"))]
+mod reference;
 mod room_client;
 mod run;
 

@@ -151,14 +151,19 @@ mod media {
         insta::assert_snapshot!(help(&[]));
     }
 
+    /// The text of each option is checked with `docs/cli.md`.
     #[test]
-    fn help_of_the_host() {
-        insta::assert_snapshot!(help(&["host"]));
-    }
-
-    #[test]
-    fn help_of_a_call() {
-        insta::assert_snapshot!(help(&["call"]));
+    fn help_groups_the_options_and_ends_with_examples() {
+        for command in ["host", "call", "answer", "join"] {
+            let help = help(&[command]);
+            let groups = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+            let groups: Vec<&str> =
+                groups.filter(|group| !["Arguments:", "Options:"].contains(group)).collect();
+            let first = if command == "host" { "Server:" } else { "Signalling:" };
+            let media = ["Sending:", "Receiving:", "Data channels:", "Connection:", "Paths:"];
+            assert_eq!(groups, [&[first], &media[..], &["STUN and TURN:", "Examples:"]].concat(), "{help}");
+            assert!(help.contains("--no-plain turns --plain off"), "{help}");
+        }
     }
 
     const QUIET: [&str; 4] = ["--headless", "--video=none", "--audio=none", "--json"];
