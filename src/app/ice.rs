@@ -67,9 +67,7 @@ impl Ice {
             works |= task.await;
         }
         match is_given && !works {
-            true => Err(MediaError::WebRtc(
-                "only relayed paths are allowed, and no TURN server provides a relay".to_owned(),
-            )),
+            true => Err(MediaError::NoRelay),
             false => Ok(ice),
         }
     }

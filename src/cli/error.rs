@@ -81,7 +81,14 @@ fn media_code(error: &crate::media::MediaError) -> u8 {
         | MediaError::UnknownName { .. }
         | MediaError::Parameter(_)
         | MediaError::Text { .. } => 2,
-        MediaError::NothingToSend(_) | MediaError::NoEncoder { .. } | MediaError::WebRtc(_) => 6,
+        MediaError::NothingToSend(_)
+        | MediaError::NoEncoder { .. }
+        | MediaError::NoCodec(_)
+        | MediaError::Pipeline { .. }
+        | MediaError::Description { .. }
+        | MediaError::NoChannel(_)
+        | MediaError::Certificate(_)
+        | MediaError::NoRelay => 6,
         MediaError::Init(_)
         | MediaError::MissingElement { .. }
         | MediaError::Source { .. }

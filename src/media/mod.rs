@@ -13,12 +13,12 @@ mod test_media;
 pub mod webrtc;
 
 pub use self::gst::error::MediaError;
-pub use self::gst::{finish, init, inventory, launch, level, pipeline, version, warm_up};
+pub use self::gst::{finish, init, inventory, launch, level, pipeline, version, voice, warm_up};
 pub use receive::{grid as stage, output, playout_delay as playout, recorder as record};
 pub use send::capture::{self, Capture};
 pub use send::encode::{self, Encoders, Rates};
+pub use send::encoded_source as encoded;
 pub use send::stream::{self, Stream};
-pub use send::{encoded_source as encoded, voice};
 pub use webrtc::data_channel as channel;
 pub use webrtc::peer::{self, Peer, PeerEvent};
 pub use webrtc::{forgets_offers, stats, transport};

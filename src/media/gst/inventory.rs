@@ -5,10 +5,11 @@ use std::sync::Mutex;
 
 use gst::prelude::*;
 
+pub use super::devices::{Device, has_display, has_speaker, sources};
 use super::error::MediaError;
 pub use super::packages::{PARTS, Part, advice, is_installed};
 use crate::base::lock::lock;
-use crate::sdp::{Codec, Kind};
+use crate::sdp::Codec;
 
 /// Refuses to go on when something that every call needs is missing.
 pub fn check() -> Result<(), MediaError> {
@@ -222,56 +223,4 @@ pub fn codecs(wanted: &[Codec], element: Option<&str>) -> Result<Codecs, MediaEr
     let mut seen = BTreeSet::new();
     found.all.retain(|codec| seen.insert(*codec));
     Ok(found)
-}
-
-/// A device that GStreamer knows of.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Device {
-    /// Its name for people.
-    pub name: String,
-    /// Name of the source in `pipelines/source` that captures from it.
-    pub source: &'static str,
-    /// The device of that source, unless it is the default one.
-    pub device: Option<String>,
-    /// Audio or video.
-    pub kind: Kind,
-}
-
-/// The devices that media can be captured from.
-pub fn sources() -> Vec<Device> {
-    devices(&[("Video/Source", Kind::Video), ("Audio/Source", Kind::Audio)])
-}
-
-/// Whether there is a display to show a window on (X11 or Wayland).
-pub fn has_display() -> bool {
-    ["DISPLAY", "WAYLAND_DISPLAY"].iter().any(|name| std::env::var_os(name).is_some())
-}
-
-/// Whether sound can be played.
-pub fn has_speaker() -> bool {
-    !devices(&[("Audio/Sink", Kind::Audio)]).is_empty()
-}
-
-fn devices(classes: &[(&str, Kind)]) -> Vec<Device> {
-    let mut found = Vec::new();
-    for (class, kind) in classes {
-        let monitor = gst::DeviceMonitor::new();
-        if monitor.add_filter(Some(class), None).is_none() || monitor.start().is_err() {
-            continue;
-        }
-        found.extend(monitor.devices().iter().map(|found| {
-            let properties = found.properties();
-            let text = |key| properties.as_ref().and_then(|p| p.get::<String>(key).ok());
-            let (source, device) = match (kind, text("device.path"), text("node.name"), text("alsa.card")) {
-                (Kind::Video, Some(path), _, _) => ("camera", Some(path)),
-                (Kind::Audio, _, Some(name), _) => ("pulse", Some(name)),
-                (Kind::Audio, _, None, Some(card)) => ("alsa", Some(format!("hw:{card}"))),
-                (Kind::Audio, ..) => ("microphone", None),
-                (Kind::Video, ..) => ("camera", None),
-            };
-            Device { name: found.display_name().to_string(), source, device, kind: *kind }
-        }));
-        monitor.stop();
-    }
-    found
 }

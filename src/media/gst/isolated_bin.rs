@@ -140,7 +140,7 @@ impl Fence {
     fn fill(&self, pad: &gst::GhostPad) -> Result<(), MediaError> {
         let Some(bin) = self.bin.upgrade() else { return Ok(()) };
         let of = |element: &gst::Element, pad: &str| {
-            element.static_pad(pad).ok_or_else(|| MediaError::WebRtc(format!("a part has no pad '{pad}'")))
+            element.static_pad(pad).ok_or_else(|| failed(&format!("no pad '{pad}'")))
         };
         if let Some(old) = bin.by_name(INNER) {
             pad.set_target(None::<&gst::Pad>).map_err(|error| failed(&error))?;
@@ -160,5 +160,5 @@ impl Fence {
 }
 
 fn failed(error: &dyn std::fmt::Display) -> MediaError {
-    MediaError::WebRtc(format!("a part of a pipeline cannot be made: {error}"))
+    MediaError::pipeline("building a part of a pipeline", error)
 }

@@ -187,7 +187,7 @@ pub(crate) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
 
 /// Plays a pipeline that comes to an end by itself, and waits for it.
 pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
-    let failed = |reason: String| MediaError::WebRtc(format!("the pipeline failed: {reason}"));
+    let failed = |reason: String| MediaError::pipeline("playing a pipeline", reason);
     pipeline.set_state(gst::State::Playing).map_err(|error| failed(error.to_string()))?;
     let ends = [gst::MessageType::Eos, gst::MessageType::Error];
     let message =
@@ -203,7 +203,7 @@ pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
 /// The element of that name in a pipeline or a bin that was built of a text.
 pub fn by_name<T: IsA<gst::Element>>(bin: &impl IsA<gst::Bin>, name: &str) -> Result<T, MediaError> {
     let element = bin.by_name(name).and_then(|element| element.downcast().ok());
-    element.ok_or_else(|| MediaError::WebRtc(format!("the pipeline has no element '{name}'")))
+    element.ok_or_else(|| MediaError::pipeline("building a pipeline", format!("no element '{name}'")))
 }
 
 /// Builds a bin of a text that has one open end, the `src` of the element of that name. Other pads that

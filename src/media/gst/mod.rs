@@ -1,5 +1,6 @@
 //! GStreamer's ground: its start and end, pipelines and their texts, elements and devices of this machine.
 
+pub mod devices;
 pub(crate) mod elements;
 pub mod error;
 mod init;
@@ -10,5 +11,6 @@ pub mod level;
 pub mod packages;
 pub mod pipeline;
 pub(crate) mod rtp;
+pub mod voice;
 
 pub use init::{finish, init, version, warm_up};

@@ -230,7 +230,7 @@ impl Owned {
     /// Sets it going.
     pub fn play(&self) -> Result<(), MediaError> {
         let started = self.pipeline.set_state(gst::State::Playing);
-        started.map(|_| ()).map_err(|error| MediaError::WebRtc(format!("a pipeline does not start: {error}")))
+        started.map(|_| ()).map_err(|error| MediaError::pipeline("starting a pipeline", error))
     }
 }
 

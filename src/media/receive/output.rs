@@ -14,8 +14,8 @@ use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch::{self, Folder};
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
+use crate::media::gst::voice::Reference;
 use crate::media::gst::{inventory, level};
-use crate::media::send::voice::Reference;
 use crate::sdp::Kind;
 
 /// What a speaker holds, and plays at once, in µs.
@@ -255,8 +255,7 @@ fn play(
     if setting.kind == Kind::Video {
         show_first_at_once(&appsrc);
     }
-    let link = producer.add_consumer(&appsrc);
-    let link = link.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+    let link = producer.add_consumer(&appsrc)?;
     owned.play()?;
     Ok(Running { link, _pipeline: owned })
 }

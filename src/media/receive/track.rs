@@ -145,7 +145,7 @@ pub(crate) fn link(
             make(AS_IT_IS, NOWHERE)?
         }
     };
-    let failed = |what: &str| MediaError::WebRtc(format!("a received stream cannot be linked: {what}"));
+    let failed = |what: &str| MediaError::pipeline("linking a received stream", what);
     let track = match (codec, bin.by_name("out").and_downcast::<gst_app::AppSink>()) {
         (Some(codec), Some(appsink)) => {
             appsink.set_async(false);

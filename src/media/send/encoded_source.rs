@@ -264,7 +264,7 @@ impl Encoded {
         producer: StreamProducer,
         tap: Tap,
     ) -> Result<Self, MediaError> {
-        let failed = || MediaError::WebRtc("the source's codec is not known".to_owned());
+        let failed = || MediaError::pipeline("reading an encoded source", "unknown codec");
         let pad = appsink.static_pad("sink").ok_or_else(failed)?;
         let codec = pad.current_caps().and_then(|caps| codec_of(&caps)).ok_or_else(failed)?;
         Ok(Self { codec, producer, tap })

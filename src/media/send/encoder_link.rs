@@ -38,8 +38,7 @@ impl EncoderLink {
     /// Connects an appsrc to an encoder of this codec. Frames are discarded until [`Self::flow`] is called.
     pub(crate) fn start(stream: &Stream, codec: Codec, appsrc: &gst_app::AppSrc) -> Result<Self, MediaError> {
         let (seat, encoder) = stream.encoders.sit(codec)?;
-        let link = encoder.producer().add_consumer(appsrc);
-        let link = link.map_err(|error| MediaError::WebRtc(format!("{codec} cannot be sent: {error}")))?;
+        let link = encoder.producer().add_consumer(appsrc)?;
         link.set_discard(true);
         Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat: Arc::new(seat), next: None })
     }
@@ -86,8 +85,7 @@ impl EncoderLink {
         } else if !encoder.passes() {
             self.next = None;
             // The link waits for a key frame of the new encoder, and requests it.
-            let changed = self.link().change_producer(encoder.producer(), false);
-            changed.map_err(|error| MediaError::WebRtc(error.to_string()))?;
+            self.link().change_producer(encoder.producer(), false)?;
             self.encoder = encoder;
         } else if self.next.as_ref().is_none_or(|next| !Arc::ptr_eq(&next.encoder, &encoder)) {
             self.next = Some(self.move_to(encoder));

@@ -9,4 +9,3 @@ mod gop;
 mod last_frame;
 pub mod stream;
 mod supervise;
-pub mod voice;

@@ -32,7 +32,7 @@ pub(super) fn open(
 ) -> Result<(), MediaError> {
     let args: [&dyn glib::value::ToValue; 2] = [&config.label, &structure(config)];
     let made = webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args);
-    let made = made.ok_or_else(|| MediaError::WebRtc(format!("no data channel '{}'", config.label)))?;
+    let made = made.ok_or_else(|| MediaError::NoChannel(config.label.clone()))?;
     adopt(webrtc, state, events, made);
     Ok(())
 }

@@ -28,13 +28,11 @@ impl Peer {
             SdpKind::Answer => "create-answer",
         };
         self.webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
-        let reply = settle(reply.await)?;
+        let reply = settle(signal, reply.await)?;
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
-        let made = made.ok_or_else(|| MediaError::WebRtc(format!("webrtcbin made no {}", kind.as_str())))?;
-        let text = made.sdp().as_text().map_err(|error| MediaError::WebRtc(error.to_string()))?;
-        let mut sdp = Sdp::parse(&text).map_err(|error| {
-            MediaError::WebRtc(format!("webrtcbin made a description that cannot be read: {error}"))
-        })?;
+        let made = made.ok_or_else(|| failed(signal, "it made none"))?;
+        let text = made.sdp().as_text().map_err(|error| failed(signal, error))?;
+        let mut sdp = Sdp::parse(&text).map_err(|error| failed(signal, error))?;
         webrtcbin::name_certificate(&mut sdp, self.certificate.fingerprint());
         // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
         let credentials = match restarts_ice {
@@ -165,8 +163,8 @@ impl Peer {
         Ok(EffectResult::Applied)
     }
 
-    async fn apply(&self, signal: &str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
-        let wrong = |error: String| MediaError::WebRtc(format!("{signal}: {error}"));
+    async fn apply(&self, signal: &'static str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {
+        let wrong = |error: String| failed(signal, error);
         let message = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes()).map_err(|e| wrong(e.to_string()))?;
         let kind = match kind {
             SdpKind::Offer => WebRTCSDPType::Offer,
@@ -175,7 +173,7 @@ impl Peer {
         let (promise, reply) = gst::Promise::new_future();
         let description = WebRTCSessionDescription::new(kind, message);
         self.webrtc.emit_by_name::<()>(signal, &[&description, &promise]);
-        settle(reply.await).map(|_| ()).map_err(|error| wrong(error.to_string()))
+        settle(signal, reply.await).map(|_| ())
     }
 
     /// Sends on the m-lines that the peer takes something on, and on no others.
@@ -191,19 +189,24 @@ impl Peer {
 }
 
 fn fresh_credentials() -> Result<Credentials, MediaError> {
-    let fresh = || secret_id().map_err(|error| MediaError::WebRtc(error.to_string()));
+    let fresh = || secret_id().map_err(|error| failed("fresh ICE credentials", error));
     Ok(Credentials { ufrag: fresh()?, password: fresh()? })
 }
 
+fn failed(step: &'static str, reason: impl std::fmt::Display) -> MediaError {
+    MediaError::Description { step, reason: reason.to_string() }
+}
+
 fn settle(
+    signal: &'static str,
     reply: Result<Option<gst::promise::PromiseReply>, gst::PromiseError>,
 ) -> Result<Option<gst::Structure>, MediaError> {
     match reply {
         Ok(None) => Ok(None),
         Ok(Some(ref reply)) => match reply.get::<gst::glib::Error>("error") {
-            Ok(error) => Err(MediaError::WebRtc(error.message().to_owned())),
+            Ok(error) => Err(failed(signal, error.message())),
             Err(_) => Ok(Some((**reply).to_owned())),
         },
-        Err(error) => Err(MediaError::WebRtc(format!("webrtcbin gave no answer: {error:?}"))),
+        Err(error) => Err(failed(signal, format!("no answer: {error:?}"))),
     }
 }

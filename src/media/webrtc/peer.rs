@@ -61,7 +61,7 @@ impl Peer {
         ice::set_up(&webrtc, &config.ice);
         rtp_session::set_up(&webrtc);
         let buffers = JitterBuffers::of(&webrtc, config.latency);
-        pipeline.add(&webrtc).map_err(|error| MediaError::WebRtc(error.to_string()))?;
+        pipeline.add(&webrtc).map_err(|error| MediaError::pipeline("adding webrtcbin", error))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {

@@ -94,7 +94,7 @@ impl Sender {
         if self.way.is_some() {
             return Ok(());
         }
-        let failed = |what: &str| MediaError::WebRtc(format!("the {} cannot be sent: {what}", self.kind));
+        let failed = |what: &str| MediaError::pipeline(format!("preparing to send {}", self.kind), what);
         let pipeline = self.pipeline.upgrade().ok_or_else(|| failed("it is over"))?;
         let text =
             format!("appsrc name=in format=time is-live=true ! {}", rtp::payloader(payload, self.ssrc));
@@ -194,7 +194,7 @@ pub(crate) fn for_offer(
         let codecs = config.codecs.iter().filter(|codec| codec.kind() == kind);
         let payloads: Vec<Payload> = codecs.map(|codec| rtp::offered_beside(*codec, known)).collect();
         let wanted = || match payloads.is_empty() {
-            true => Err(MediaError::WebRtc(format!("no codec for {kind}"))),
+            true => Err(MediaError::NoCodec(kind)),
             false => Ok(payloads.as_slice()),
         };
         let receive = config.receives(kind);
@@ -388,7 +388,7 @@ fn attach(
     payloads: &[Payload],
     (mline, direction): (Option<usize>, Direction),
 ) -> Result<Sender, MediaError> {
-    let no_pad = || MediaError::WebRtc("webrtcbin gives no pad to send over".to_owned());
+    let no_pad = || MediaError::pipeline("requesting a pad of webrtcbin", "no pad");
     let kind = payloads.first().ok_or_else(no_pad)?.codec.kind();
     let pad = match mline {
         Some(mline) => webrtc.request_pad_simple(&format!("sink_{mline}")),

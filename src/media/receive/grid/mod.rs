@@ -17,8 +17,8 @@ use super::{concealment, playout_delay};
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
+use crate::media::gst::voice::Reference;
 use crate::media::gst::{inventory, isolated_bin, launch, level};
-use crate::media::send::voice::Reference;
 use crate::sdp::{Codec, Kind};
 
 /// The window's size, and frames a second.
@@ -149,7 +149,7 @@ impl Mixer {
     }
 
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
-        let failed = |what: &str| MediaError::WebRtc(format!("{peer} cannot be mixed: {what}"));
+        let failed = |what: &str| MediaError::pipeline(format!("mixing the media of {peer}"), what);
         // One that fails would end the mix for all.
         let decoder = inventory::software_decoder(track.codec)?.way;
         let text = match self.kind {

@@ -6,8 +6,8 @@ use super::size;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::inventory;
 use crate::media::gst::launch::{self, Folder};
+use crate::media::gst::voice::{SHAPE, Voice};
 use crate::media::send::encoded_source;
-use crate::media::send::voice::{SHAPE, Voice};
 use crate::sdp::Kind;
 
 /// Configuration of the capture source of one media kind.

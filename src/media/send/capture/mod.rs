@@ -22,11 +22,11 @@ use self::end::Fault;
 use self::pace::Pacer;
 use self::starting::{Sink, Starting, Stop};
 use super::encoded_source::{Encoded, Feed, Obstacle, Tap};
-use super::voice::Voice;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::level::Meter;
 use crate::media::gst::pipeline::{BusEvent, Owned};
+use crate::media::gst::voice::Voice;
 use crate::sdp::Kind;
 
 /// Output of a source.
@@ -264,7 +264,7 @@ fn choose(
             encoded.into_iter().for_each(|(sink, _)| remove(sink));
             Ok(Frames::Raw(producer))
         }
-        (None, _) => Err(MediaError::WebRtc("the source has no end".to_owned())),
+        (None, _) => Err(MediaError::pipeline("building a source", "no appsink")),
     }
 }
 

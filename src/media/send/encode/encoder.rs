@@ -297,8 +297,7 @@ impl Encoder {
 }
 
 fn connect(link: &mut ConsumptionLink, producer: &StreamProducer) -> Result<(), MediaError> {
-    let changed = link.change_producer(producer, false);
-    changed.map_err(|error| MediaError::WebRtc(error.to_string()))
+    Ok(link.change_producer(producer, false)?)
 }
 
 /// The property that a pipeline's text gives the bitrate to, and its unit in bit/s.

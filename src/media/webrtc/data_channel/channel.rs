@@ -1,8 +1,8 @@
 //! One data channel: messages out, as fast as the network accepts them, and messages in, with a bound on their size in
 //! memory.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gst::glib;
@@ -50,24 +50,73 @@ impl Message {
     }
 }
 
+/// State of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Messages may be sent once webrtcbin reports the channel as open.
+    Running,
+    /// Our side sends nothing more; the channel is closed when the peer has all.
+    Finishing,
+    /// Nothing is sent or received any more.
+    Closed {
+        /// Whether the peer or both sides closed the channel; false if the channel was lost with its connection.
+        in_order: bool,
+    },
+}
+
+/// Part of a channel that webrtcbin's callbacks share.
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    arriving: Sender<Message>,
+    /// Cost of the messages that wait to be read, in bytes.
+    waiting: AtomicUsize,
+    /// Closed when the channel is.
+    closing: Sender<()>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, in_order: bool) {
+        *self.state() = State::Closed { in_order };
+        self.arriving.close();
+        self.closing.close();
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(*self.state(), State::Closed { .. })
+    }
+
+    /// Queues a message of the peer. webrtcbin cannot slow the peer down: beyond [`MAX_WAITING`] the channel is closed.
+    fn accept(&self, channel: &WebRTCDataChannel, message: Message) {
+        let cost = message.cost();
+        if self.waiting.fetch_add(cost, Ordering::Relaxed) + cost > MAX_WAITING {
+            tracing::warn!(
+                "a data channel is closed: more than {MAX_WAITING} bytes of messages wait to be read"
+            );
+            self.arriving.close();
+            channel.close();
+        } else {
+            let _ = self.arriving.try_send(message);
+        }
+    }
+}
+
 /// A data channel with a peer. Clones are the same channel.
 #[derive(Debug, Clone)]
 pub struct Channel {
     inner: WebRTCDataChannel,
     webrtc: glib::WeakRef<gst::Element>,
+    shared: Arc<Shared>,
     inbox: Receiver<Message>,
-    arriving: Sender<Message>,
-    waiting: Arc<AtomicUsize>,
-    /// Closed when the channel is.
     closed: Receiver<()>,
-    closing: Sender<()>,
-    /// The peer, or both sides, closed it.
-    in_order: Arc<AtomicBool>,
+    /// Gets a value when no more than [`LOW`] bytes are queued to be sent.
     low: Receiver<()>,
     /// Closed when the connection is over.
     over: Receiver<()>,
-    /// Our side sends nothing more.
-    finishing: Arc<AtomicBool>,
 }
 
 impl Channel {
@@ -75,52 +124,23 @@ impl Channel {
         let (arriving, inbox) = unbounded();
         let (closing, closed) = bounded(1);
         let (is_low, low) = bounded(1);
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let in_order = Arc::new(AtomicBool::new(false));
-        let takes = {
-            let (arriving, waiting) = (arriving.clone(), waiting.clone());
-            // Nothing here can make the peer slower: what nobody reads has to end somewhere.
-            move |channel: &WebRTCDataChannel, message: Message| {
-                let cost = message.cost();
-                if waiting.fetch_add(cost, Ordering::Relaxed) + cost > MAX_WAITING {
-                    tracing::warn!("a data channel is closed: nobody reads what comes over it");
-                    arriving.close();
-                    channel.close();
-                } else {
-                    let _ = arriving.try_send(message);
-                }
-            }
-        };
-        let on_text = takes.clone();
+        let (state, waiting) = (Mutex::new(State::Running), AtomicUsize::new(0));
+        let shared = Arc::new(Shared { state, arriving, waiting, closing });
+        let of = shared.clone();
         inner.connect_on_message_string(move |channel, text| {
-            on_text(channel, Message::Text(text.unwrap_or_default().to_owned()));
+            of.accept(channel, Message::Text(text.unwrap_or_default().to_owned()));
         });
+        let of = shared.clone();
         inner.connect_on_message_data(move |channel, bytes| {
-            takes(channel, Message::Binary(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default()));
+            of.accept(channel, Message::Binary(bytes.map(|bytes| bytes.to_vec()).unwrap_or_default()));
         });
         inner.set_buffered_amount_low_threshold(LOW);
         inner.connect_on_buffered_amount_low(move |_| {
             let _ = is_low.try_send(());
         });
-        let (ends, signals, orderly) = (arriving.clone(), closing.clone(), in_order.clone());
-        inner.connect_on_close(move |_| {
-            orderly.store(true, Ordering::Relaxed);
-            ends.close();
-            signals.close();
-        });
-        Self {
-            inner,
-            webrtc: webrtc.downgrade(),
-            inbox,
-            arriving,
-            waiting,
-            closed,
-            closing,
-            in_order,
-            low,
-            over,
-            finishing: Arc::default(),
-        }
+        let of = shared.clone();
+        inner.connect_on_close(move |_| of.close(true));
+        Self { inner, webrtc: webrtc.downgrade(), shared, inbox, closed, low, over }
     }
 
     /// Returns whether this is webrtcbin's channel `inner`.
@@ -133,11 +153,9 @@ impl Channel {
         self.inner.label().map(|label| label.to_string()).unwrap_or_default()
     }
 
-    /// Messages can be sent.
+    /// Returns whether messages can be sent.
     pub fn is_open(&self) -> bool {
-        self.inner.ready_state() == ChannelState::Open
-            && !self.closed.is_closed()
-            && !self.finishing.load(Ordering::Relaxed)
+        self.inner.ready_state() == ChannelState::Open && *self.shared.state() == State::Running
     }
 
     /// Sends a message at once, however much waits; false where the channel is not open.
@@ -166,7 +184,7 @@ impl Channel {
     /// The next message; none when the channel is closed and all was read.
     pub async fn receive(&self) -> Option<Message> {
         let message = self.inbox.recv().await.ok()?;
-        self.waiting.fetch_sub(message.cost(), Ordering::Relaxed);
+        self.shared.waiting.fetch_sub(message.cost(), Ordering::Relaxed);
         Some(message)
     }
 
@@ -185,7 +203,7 @@ impl Channel {
             let _ = self.over.recv().await;
             false
         };
-        self.in_order.load(Ordering::Relaxed) && or(stands, ends).await
+        self.is_in_order() && or(stands, ends).await
     }
 
     /// Closes the channel when all is sent; whether the peer has it all by then. Its SCTP says so by
@@ -195,19 +213,23 @@ impl Channel {
             smol::Timer::after(DELIVERY).await;
             // webrtcbin (1.22) may, now and then, close a channel without the peer's hearing of it. Our side is done,
             // and who waits for that does not wait for ever; whether the peer has it all is not known.
-            self.in_order.store(self.inner.buffered_amount() == 0, Ordering::Relaxed);
-            self.end();
+            self.shared.close(self.inner.buffered_amount() == 0);
             false
         };
         let delivered = async {
-            self.finishing.store(true, Ordering::Relaxed);
-            while self.inner.buffered_amount() > 0 && !self.closed.is_closed() {
+            {
+                let mut state = self.shared.state();
+                if *state == State::Running {
+                    *state = State::Finishing;
+                }
+            }
+            while self.inner.buffered_amount() > 0 && !self.shared.is_closed() {
                 smol::Timer::after(LOOK).await;
             }
             self.settle().await;
             self.inner.close();
             self.wait_for_end().await;
-            self.in_order.load(Ordering::Relaxed)
+            self.is_in_order()
         };
         or(delivered, late).await
     }
@@ -230,10 +252,15 @@ impl Channel {
         }
     }
 
-    /// Nothing more comes: its connection is over.
+    fn is_in_order(&self) -> bool {
+        *self.shared.state() == State::Closed { in_order: true }
+    }
+
+    /// Closes the channel because its connection is over.
     pub(crate) fn end(&self) {
-        self.arriving.close();
-        self.closing.close();
+        if !self.shared.is_closed() {
+            self.shared.close(false);
+        }
     }
 }
 

@@ -21,7 +21,7 @@ impl std::fmt::Debug for Certificate {
 impl Certificate {
     /// A fresh one: connections of one peer cannot be told to be of one peer.
     pub(crate) fn make() -> Result<Self, MediaError> {
-        let failed = |error: rcgen::Error| MediaError::WebRtc(format!("no certificate can be made: {error}"));
+        let failed = |error: rcgen::Error| MediaError::Certificate(error.to_string());
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
         let mut parameters = rcgen::CertificateParams::new(vec![]).map_err(failed)?;
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "WebRTC");

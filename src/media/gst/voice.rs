@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gst::prelude::*;
 
-use crate::media::gst::error::MediaError;
-use crate::media::gst::pipeline::{BusEvent, Owned};
-use crate::media::gst::{inventory, launch};
+use super::error::MediaError;
+use super::pipeline::{BusEvent, Owned};
+use super::{inventory, launch};
 
 /// The one shape of captured sound, which the signal processing takes.
 pub(crate) const SHAPE: &str = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1";
