@@ -1,8 +1,10 @@
-//! The only place that knows GStreamer. Capture and encoding run once, in pipelines of their own
-//! ([`capture`], [`encode`]); each peer has a pipeline around a webrtcbin ([`peer`]); what a peer sends goes from
-//! there to windows, speakers and files, again in pipelines of their own ([`output`], [`record`]), so
-//! that none of them can stop another. Between them run `StreamProducer`s: an appsink that feeds any
-//! number of bounded, leaky appsrcs. All pipelines share one clock and one base time.
+//! Media: capture, encoding, connections, and the outputs of received media. No other layer uses GStreamer.
+//!
+//! Sources and encoders run once for all peers, in pipelines of their own ([`capture`], [`encode`]). Each peer has a
+//! pipeline with a webrtcbin ([`peer`]). Received media goes from there to windows, loudspeakers and files, each in a
+//! pipeline of its own ([`output`], [`record`]), so that no pipeline can stop another. `StreamProducer`s connect the
+//! pipelines: an appsink that feeds any number of bounded, leaky appsrcs. All pipelines share one clock and one base
+//! time.
 
 pub mod gst;
 mod rate;

@@ -4,27 +4,28 @@ use super::error::MediaError;
 use super::pipeline;
 use crate::base::lock::lock;
 
-/// Starts GStreamer. To be called before anything else of this layer; again does nothing.
+/// Starts GStreamer; to be called before anything else of the media layer. Later calls do nothing.
 pub fn init() -> Result<(), MediaError> {
     // Loading the TLS module late, from libnice's thread, has crashed with gnutls.
     let _ = gio::prelude::TlsBackendExt::supports_tls(&gio::TlsBackend::default());
     gst::init().map_err(|error| MediaError::Init(error.to_string()))?;
-    // Brings congestion control and RTP for AV1, which few distributions have. Once: a second time frees what the
-    // first left in use.
+    // The plugin brings congestion control and RTP for AV1, which few distributions have. It is registered once: a
+    // second registration frees what the first one still uses.
     static EXTRA: std::sync::LazyLock<Result<(), String>> =
         std::sync::LazyLock::new(|| gstrsrtp::plugin_register_static().map_err(|error| error.to_string()));
     EXTRA.clone().map_err(MediaError::Init)
 }
 
-/// How long [`finish`] waits for what does not stop: for whoever reads a picture, say, and does not read on.
+/// Maximum time that [`finish`] waits for pipelines that do not stop, for instance because a reader of their output no
+/// longer reads.
 const FINISH: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// What is being done in the background.
+/// Threads of [`warm_up`].
 static WARMING: std::sync::Mutex<Vec<std::thread::JoinHandle<()>>> = std::sync::Mutex::new(Vec::new());
 
-/// Does in the background, once, what the first connection of a process would wait for: loads its elements, and lets
-/// GStreamer's DTLS make the RSA key that it makes in any case (100 to 350 ms), though no connection of ours uses it.
-/// A program that may end sooner than that is to call [`finish`] before it does.
+/// Prepares the first connection of a process in the background, once: loads its elements, and lets GStreamer's DTLS
+/// make the RSA key that DTLS makes in any case (100 to 350 ms), though no connection uses it. A program that may end
+/// sooner than that must call [`finish`] before it ends.
 pub fn warm_up() {
     const KEY: &[&str] = &["dtlsdec"];
     const OTHERS: &[&str] = &[
@@ -50,8 +51,8 @@ pub fn warm_up() {
     });
 }
 
-/// Waits for what is done in the background, and for the pipelines that were let go, at most three seconds: at a process's
-/// end libraries clean up, OpenSSL among them, and whoever still works with them then takes the process down.
+/// Waits for background work and for pipelines that are being stopped, 3 s at most. At the end of a process libraries
+/// such as OpenSSL free their state, and a thread that still uses that state crashes the process.
 pub fn finish() {
     for thread in lock(&WARMING).drain(..) {
         let _ = thread.join();
@@ -62,7 +63,7 @@ pub fn finish() {
     }
 }
 
-/// GStreamer's version as it runs here.
+/// Returns the version of the installed GStreamer.
 pub fn version() -> String {
     let (major, minor, micro, _) = gst::version();
     format!("{major}.{minor}.{micro}")

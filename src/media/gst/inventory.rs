@@ -1,4 +1,4 @@
-//! What is installed here: devices, codecs, and what is missing with the package that brings it.
+//! Codecs, encoders and decoders that are installed on this machine, and the packages of those that are missing.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -11,7 +11,7 @@ pub use super::packages::{PARTS, Part, advice, is_installed};
 use crate::base::lock::lock;
 use crate::sdp::Codec;
 
-/// Refuses to go on when something that every call needs is missing.
+/// Returns an error if an element that every call needs is missing.
 pub fn check() -> Result<(), MediaError> {
     match PARTS.iter().find(|part| part.required && !is_installed(part.element)) {
         Some(part) => Err(MediaError::MissingElement { element: part.element.to_owned() }),
@@ -22,13 +22,13 @@ pub fn check() -> Result<(), MediaError> {
 /// An element that encodes or decodes a codec.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Choice {
-    /// Of what.
+    /// The codec.
     pub codec: Codec,
-    /// The element.
+    /// Name of the GStreamer element.
     pub element: &'static str,
-    /// The way through it: of an encoder the name of its pipeline in `pipelines/encode`, of a decoder gst-launch words.
+    /// For an encoder the name of its pipeline in `pipelines/encode`, for a decoder gst-launch text.
     pub way: &'static str,
-    /// In hardware.
+    /// Whether the element works in hardware.
     pub hardware: bool,
 }
 
@@ -40,7 +40,7 @@ const fn soft(codec: Codec, element: &'static str, way: &'static str) -> Choice 
     Choice { codec, element, way, hardware: false }
 }
 
-/// Every encoder that roomtone has a pipeline for, software in the order of preference.
+/// Encoders that roomtone has a pipeline for; software encoders in the order of preference.
 pub const ENCODERS: &[Choice] = &[
     hard(Codec::Vp8, "vaapivp8enc", "vp8-vaapi"),
     hard(Codec::Vp8, "v4l2vp8enc", "vp8-v4l2"),
@@ -67,8 +67,8 @@ pub const ENCODERS: &[Choice] = &[
     soft(Codec::Pcma, "alawenc", "pcma"),
 ];
 
-/// Every decoder that roomtone uses, software in the order of preference. What is lost of Opus is made up, from the packet
-/// after it where that has it too (RFC 6716, 2.1.7).
+/// Decoders that roomtone uses; software decoders in the order of preference. The Opus decoder conceals lost packets,
+/// with the data of the next packet if that contains them (RFC 6716, 2.1.7).
 pub const DECODERS: &[Choice] = &[
     hard(Codec::Vp8, "vavp8dec", "vavp8dec"),
     hard(Codec::Vp8, "nvvp8dec", "nvvp8dec"),
@@ -102,8 +102,8 @@ pub const DECODERS: &[Choice] = &[
     soft(Codec::Pcma, "alawdec", "alawdec"),
 ];
 
-/// Those of a codec that are installed, the best first: in hardware by their rank (of software: none), then in software.
-/// GStreamer has those in hardware in its registry only where the hardware is.
+/// Returns the installed choices of a codec with their ranks, best first: hardware by rank, then software, which has no
+/// rank. GStreamer registers hardware elements only where the hardware is.
 fn installed(all: &[Choice], codec: Codec) -> Vec<(Option<gst::Rank>, Choice)> {
     let found = all.iter().filter(|choice| choice.codec == codec).filter_map(|choice| {
         let rank = gst::ElementFactory::find(choice.element)?.rank();
@@ -114,7 +114,7 @@ fn installed(all: &[Choice], codec: Codec) -> Vec<(Option<gst::Rank>, Choice)> {
     found
 }
 
-/// Refuses that there is none; the element to install is the first in software.
+/// Returns an error if no choice was found; it names the first software element as the one to install.
 fn some(found: Vec<Choice>, all: &[Choice], codec: Codec) -> Result<Vec<Choice>, MediaError> {
     let first = all.iter().find(|choice| choice.codec == codec && !choice.hardware);
     match found.is_empty() {
@@ -125,31 +125,31 @@ fn some(found: Vec<Choice>, all: &[Choice], codec: Codec) -> Result<Vec<Choice>,
     }
 }
 
-/// The encoders of a codec that are installed, the best first, and before them the one that is wanted.
+/// Returns the installed encoders of a codec, best first, the wanted one before all others.
 pub fn encoders(codec: Codec, wanted: Option<&str>) -> Result<Vec<Choice>, MediaError> {
     let mut found: Vec<_> = installed(ENCODERS, codec).into_iter().map(|(_, choice)| choice).collect();
     found.sort_by_key(|choice| Some(choice.element) != wanted);
     some(found, ENCODERS, codec)
 }
 
-/// The encoder of a codec that is used here unless it fails.
+/// Returns the encoder of a codec that is used unless it fails.
 pub fn encoder(codec: Codec) -> Result<Choice, MediaError> {
     let missing = || MediaError::MissingElement { element: codec.to_string() };
     encoders(codec, None)?.into_iter().next().ok_or_else(missing)
 }
 
-/// The decoders in hardware that failed.
+/// Hardware decoders that have failed.
 static GIVEN_UP: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
-/// A decoder failed: where it is one in hardware, it is not taken again.
+/// Excludes a hardware decoder that failed from further use; software decoders are never excluded.
 pub(crate) fn give_up(decoder: &'static str) {
     if DECODERS.iter().any(|choice| choice.hardware && choice.element == decoder) {
         lock(&GIVEN_UP).insert(decoder);
     }
 }
 
-/// The decoders of a codec that are installed, the best first; none in hardware that failed, or whose rank says that it is
-/// not to be taken by itself.
+/// Returns the installed decoders of a codec, best first, without hardware decoders that failed or whose rank excludes
+/// them from automatic use.
 pub fn decoders(codec: Codec) -> Result<Vec<Choice>, MediaError> {
     let given_up = lock(&GIVEN_UP);
     let mut found = installed(DECODERS, codec);
@@ -157,13 +157,14 @@ pub fn decoders(codec: Codec) -> Result<Vec<Choice>, MediaError> {
     some(found.into_iter().map(|(_, choice)| choice).collect(), DECODERS, codec)
 }
 
-/// The decoder of a codec in software, which is there for as long as its pipeline.
+/// Returns the software decoder of a codec; unlike a hardware decoder, it is available for as long as its pipeline
+/// runs.
 pub fn software_decoder(codec: Codec) -> Result<Choice, MediaError> {
     let software = decoders(codec)?.into_iter().find(|choice| !choice.hardware);
     software.ok_or_else(|| MediaError::MissingElement { element: codec.to_string() })
 }
 
-/// The pipeline's elements that both ends of a codec take besides the encoder and the decoder.
+/// Returns the elements that sending and receiving a codec takes besides the encoder and the decoder.
 fn between(codec: Codec) -> &'static [&'static str] {
     match codec {
         Codec::Vp9 => &["vp9parse"],
@@ -174,7 +175,7 @@ fn between(codec: Codec) -> &'static [&'static str] {
     }
 }
 
-/// Refuses a codec that cannot be both encoded and decoded here.
+/// Returns an error if a codec cannot be both encoded and decoded on this machine.
 pub fn check_codec(codec: Codec) -> Result<(), MediaError> {
     encoder(codec)?;
     decoders(codec)?;
@@ -184,17 +185,17 @@ pub fn check_codec(codec: Codec) -> Result<(), MediaError> {
     }
 }
 
-/// The codecs that work here, and those of them that are preferred.
+/// Codecs that work on this machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Codecs {
-    /// All, the preferred ones first.
+    /// All codecs, the preferred ones first.
     pub all: Vec<Codec>,
-    /// Those that somebody asked for, in that order.
+    /// Codecs that the user asked for, in the user's order.
     pub preferred: Vec<Codec>,
 }
 
-/// The codecs that work here. One that is wanted and not there is told of. An element to encode with brings its
-/// own codec to the front, where none is wanted.
+/// Returns the codecs that work on this machine, and warns of wanted codecs that do not. A wanted encoder element moves
+/// its codec to the front if no codec of its kind is wanted.
 pub fn codecs(wanted: &[Codec], element: Option<&str>) -> Result<Codecs, MediaError> {
     let mut wanted = wanted.to_vec();
     if let Some(element) = element {

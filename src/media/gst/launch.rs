@@ -1,5 +1,5 @@
-//! Pipelines in gst-launch words: the named ones of `pipelines/` (compiled in, a user's own folder
-//! before them), their parameters, and parsing with an error that says where a text breaks.
+//! Pipelines as gst-launch text: named texts of `pipelines/` (compiled in; files in the user's own folder take
+//! precedence), their parameters, and parsing with an error that names the invalid part.
 
 use std::path::PathBuf;
 
@@ -7,19 +7,19 @@ use gst::prelude::*;
 
 use super::error::MediaError;
 
-/// Which folder of `pipelines/`.
+/// Folder of `pipelines/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Folder {
-    /// What is captured.
+    /// Sources of media.
     Source,
-    /// How it is encoded.
+    /// Encoders.
     Encode,
-    /// Where received media goes.
+    /// Outputs of received media.
     Output,
 }
 
 impl Folder {
-    /// The folder's name.
+    /// Returns the name of the folder.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -36,7 +36,7 @@ macro_rules! built_in {
     };
 }
 
-/// Every file of `pipelines/`: folder, name, text.
+/// Files of `pipelines/`: folder, name, text.
 pub const BUILT_IN: &[(Folder, &str, &str)] = built_in![
     Source / "source" / "camera",
     Source / "source" / "camera-h264",
@@ -77,12 +77,12 @@ pub const BUILT_IN: &[(Folder, &str, &str)] = built_in![
     Output / "output" / "speaker",
 ];
 
-/// Where a user's own pipelines lie: `$XDG_CONFIG_HOME/roomtone/pipelines`.
+/// Returns the folder of the user's own pipelines, `$XDG_CONFIG_HOME/roomtone/pipelines`.
 fn own_folder() -> Option<PathBuf> {
     Some(crate::paths::config_dir()?.join("pipelines"))
 }
 
-/// The file of a named pipeline; a user's own comes first.
+/// Returns the file of a named pipeline; the user's own file takes precedence.
 fn file(folder: Folder, name: &str) -> Result<String, MediaError> {
     let is_plain = name.chars().all(|c| c.is_alphanumeric() || c == '-' || c == '_');
     let own = own_folder().filter(|_| is_plain);
@@ -96,18 +96,18 @@ fn file(folder: Folder, name: &str) -> Result<String, MediaError> {
     own.or_else(built_in).ok_or_else(unknown)
 }
 
-/// The text of a named pipeline, comments taken out.
+/// Returns the text of a named pipeline, without comments.
 pub fn named(folder: Folder, name: &str) -> Result<String, MediaError> {
     Ok(file(folder, name)?.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join(" "))
 }
 
-/// What a named pipeline says of itself: its first comment.
+/// Returns the description of a named pipeline, which is its first comment.
 pub fn about(folder: Folder, name: &str) -> String {
     let file = file(folder, name).unwrap_or_default();
     file.lines().find_map(|line| line.strip_prefix("# ")).unwrap_or_default().to_owned()
 }
 
-/// The names in a folder, a user's own among them.
+/// Returns the names of the pipelines in a folder, including the user's own.
 pub fn names(folder: Folder) -> Vec<String> {
     let built_in = BUILT_IN.iter().filter(|(f, _, _)| *f == folder).map(|(_, name, _)| (*name).to_owned());
     let own = own_folder().and_then(|dir| std::fs::read_dir(dir.join(folder.as_str())).ok());
@@ -122,7 +122,7 @@ pub fn names(folder: Folder) -> Vec<String> {
     names
 }
 
-/// Puts values in place of `{name}` and `{name:default}`. Values that are no plain words are quoted.
+/// Replaces `{name}` and `{name:default}` by values. Values that are not plain words are quoted.
 pub fn fill(text: &str, values: &[(&str, Option<String>)]) -> Result<String, MediaError> {
     let mut filled = String::new();
     let mut rest = text;
@@ -139,7 +139,7 @@ pub fn fill(text: &str, values: &[(&str, Option<String>)]) -> Result<String, Med
                 None if name == "device" => return Err(MediaError::NoDevice),
                 None => return Err(MediaError::Parameter(format!("this source needs a {name}"))),
             },
-            // Not one of ours: GStreamer has braces of its own, for lists.
+            // GStreamer uses braces itself, for lists.
             None => filled.extend(["{", inside, "}"]),
         }
         rest = behind;
@@ -155,7 +155,7 @@ fn quote(value: &str) -> String {
     }
 }
 
-/// Builds a pipeline of a text.
+/// Builds a pipeline from a text.
 pub fn parse(text: &str) -> Result<gst::Pipeline, MediaError> {
     let element = parse_with(text, |context| {
         gst::parse::launch_full(text, Some(context), gst::ParseFlags::FATAL_ERRORS)
@@ -167,7 +167,7 @@ pub fn parse(text: &str) -> Result<gst::Pipeline, MediaError> {
     })
 }
 
-/// Builds a bin of a text; its open ends become the bin's pads.
+/// Builds a bin from a text; its unlinked pads become the bin's pads.
 pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
     parse_with(text, |context| {
         gst::parse::bin_from_description_full(text, true, Some(context), gst::ParseFlags::FATAL_ERRORS)
@@ -176,7 +176,7 @@ pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
     .map_err(|_| breaks(text, "it is no bin"))
 }
 
-/// Builds a bin of a text as [`parse_bin`] does, but leaves its unlinked pads inside the bin.
+/// Builds a bin from a text as [`parse_bin`] does, but leaves its unlinked pads inside the bin.
 pub(crate) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
     parse_with(text, |context| {
         gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)
@@ -185,7 +185,7 @@ pub(crate) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
     .map_err(|_| breaks(text, "it is no bin"))
 }
 
-/// Plays a pipeline that comes to an end by itself, and waits for it.
+/// Plays a pipeline until its end of stream. Waits 60 s at most.
 pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
     let failed = |reason: String| MediaError::pipeline("playing a pipeline", reason);
     pipeline.set_state(gst::State::Playing).map_err(|error| failed(error.to_string()))?;
@@ -200,14 +200,14 @@ pub fn run_to_end(pipeline: &gst::Pipeline) -> Result<(), MediaError> {
     }
 }
 
-/// The element of that name in a pipeline or a bin that was built of a text.
+/// Returns the element with this name in a pipeline or bin.
 pub fn by_name<T: IsA<gst::Element>>(bin: &impl IsA<gst::Bin>, name: &str) -> Result<T, MediaError> {
     let element = bin.by_name(name).and_then(|element| element.downcast().ok());
     element.ok_or_else(|| MediaError::pipeline("building a pipeline", format!("no element '{name}'")))
 }
 
-/// Builds a bin of a text that has one open end, the `src` of the element of that name. Other pads that
-/// could be linked stay as they are: a textoverlay whose text pad is offered waits for text.
+/// Builds a bin from a text; the `src` pad of the element named `end` becomes the bin's only pad. Other unlinked pads
+/// stay inside: a textoverlay whose text pad is exposed would wait for text.
 pub fn parse_bin_ending(text: &str, end: &str) -> Result<gst::Bin, MediaError> {
     let bin = parse_open_bin(text)?;
     let src = bin.by_name(end).and_then(|element| element.static_pad("src"));
@@ -233,7 +233,7 @@ fn parse_with<T>(
     })
 }
 
-/// Finds the part between two `!` that does not work, by parsing ever more of the text.
+/// Finds the invalid part between two `!` by parsing longer and longer beginnings of the text.
 fn breaks(text: &str, reason: &str) -> MediaError {
     let parts: Vec<&str> = text.split('!').collect();
     let works = |n: &usize| gst::parse::launch(&parts[..*n].join("!")).is_ok();
@@ -268,14 +268,14 @@ mod tests {
                         ("bitrate_bps", some("500000")),
                     ],
                 );
-                // Those in hardware are there with their hardware alone.
+                // Hardware elements exist only where the hardware is.
                 let is_here = |element: &crate::media::gst::inventory::Choice| {
                     element.way != *name || crate::media::gst::inventory::is_installed(element.element)
                 };
                 if *folder == Folder::Encode && !crate::media::gst::inventory::ENCODERS.iter().all(is_here) {
                     continue;
                 }
-                // A source goes on with a converter; caps alone cannot end a text.
+                // A text cannot end in caps, so that a converter follows the source.
                 let text = match folder {
                     Folder::Source | Folder::Encode => text.unwrap() + " ! identity",
                     Folder::Output => text.unwrap(),

@@ -1,4 +1,4 @@
-//! How loud sound is, as RFC 6464 (3) has it: decibels below the loudest, from 0 to 127, which is silence.
+//! Audio level as in RFC 6464 (3): decibels below the maximum, from 0 to 127, which is silence.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use gst::prelude::*;
 /// Level of silence.
 pub const SILENCE: u8 = 127;
 
-/// The level of samples of 16 bits, little-endian.
+/// Returns the level of 16-bit little-endian samples.
 pub fn of(samples: &[u8]) -> u8 {
     let squares = samples.chunks_exact(2).map(|two| f64::from(i16::from_le_bytes([two[0], two[1]])).powi(2));
     let (sum, count) = squares.fold((0.0, 0_u32), |(sum, count), square| (sum + square, count + 1));
@@ -31,7 +31,7 @@ impl Meter {
         self.at(Instant::now())
     }
 
-    /// Measures samples that go by.
+    /// Measures passing samples.
     pub(crate) fn take(&self, samples: &[u8]) {
         self.set(of(samples), Instant::now());
     }
@@ -46,7 +46,7 @@ impl Meter {
     }
 }
 
-/// Measures what goes over a pad, where it is sound of 16 bits.
+/// Passes 16-bit samples that go over a pad to `take`.
 pub(crate) fn watch(pad: &gst::Pad, take: impl Fn(&[u8]) + Send + Sync + 'static) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let caps = pad.current_caps();

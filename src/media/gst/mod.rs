@@ -1,4 +1,5 @@
-//! GStreamer's ground: its start and end, pipelines and their texts, elements and devices of this machine.
+//! GStreamer basics that all other folders of `media` use: start and end, pipelines and their texts, elements and
+//! devices of this machine.
 
 pub mod devices;
 pub(crate) mod elements;

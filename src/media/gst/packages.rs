@@ -1,15 +1,15 @@
 //! Elements that roomtone uses, and the Debian packages that contain them.
 
-/// An element that roomtone uses, and where it comes from.
+/// An element that roomtone uses, with the package that contains it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
-    /// The element's name.
+    /// Name of the element.
     pub element: &'static str,
-    /// Its Debian package.
+    /// Debian package that contains the element.
     pub package: &'static str,
-    /// What it is for.
+    /// Purpose of the element, in a few words.
     pub purpose: &'static str,
-    /// Without it no call is possible.
+    /// Whether every call needs the element.
     pub required: bool,
 }
 
@@ -17,7 +17,7 @@ const fn part(element: &'static str, package: &'static str, purpose: &'static st
     Part { element, package, purpose, required }
 }
 
-/// Every element that roomtone's own pipelines may use.
+/// Elements that roomtone's own pipelines may use.
 pub const PARTS: &[Part] = &[
     part("webrtcbin", "gstreamer1.0-plugins-bad", "the call itself", true),
     part("nicesrc", "gstreamer1.0-nice", "ICE, the network path", true),
@@ -57,12 +57,12 @@ pub const PARTS: &[Part] = &[
     part("alsasrc", "gstreamer1.0-alsa", "microphones and speakers by ALSA", false),
 ];
 
-/// Whether an element is installed, asked of the registry.
+/// Returns whether an element is in GStreamer's registry.
 pub fn is_installed(element: &str) -> bool {
     gst::ElementFactory::find(element).is_some()
 }
 
-/// How to get an element that is missing.
+/// Returns how to install a missing element.
 pub fn advice(element: &str) -> String {
     match PARTS.iter().find(|part| part.element == element) {
         Some(part) => format!("on Debian and Ubuntu: apt install {}", part.package),

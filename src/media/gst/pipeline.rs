@@ -1,5 +1,5 @@
-//! A pipeline with an owner: on the shared clock, its bus read by a task, torn down on a blocking
-//! worker when the owner lets go.
+//! A pipeline with an owner: it runs on the common clock, a task reads its bus, and a blocking worker stops it after
+//! the owner has dropped it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, LazyLock, Mutex, PoisonError};
@@ -14,36 +14,37 @@ use smol::stream::StreamExt;
 use super::error::MediaError;
 use super::isolated_bin;
 
-/// What a pipeline tells its owner.
+/// Event that a pipeline reports to its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BusEvent {
-    /// It stopped with an error: the element and GStreamer's words.
+    /// The pipeline stopped with an error: name of the element, and GStreamer's message.
     Error(String, String),
-    /// A part of the pipeline (`media/part.rs`) failed and the rest continues: the part's name and GStreamer's words.
+    /// A part of the pipeline ([`isolated_bin`]) failed and the rest continues: name of the part, and GStreamer's
+    /// message.
     Part(String, String),
-    /// All is played.
+    /// The stream has ended.
     Eos,
 }
 
-/// The base time of every pipeline: a moment at the start of the process. With one clock and one base
-/// time a buffer's time means the same in all of them.
+/// Base time of every pipeline, a moment at the start of the process. Pipelines with the same clock and base time share
+/// timestamps.
 static EPOCH: LazyLock<gst::ClockTime> = LazyLock::new(|| gst::SystemClock::obtain().time());
 
-/// See [`EPOCH`].
+/// Returns the common base time of all pipelines.
 pub(crate) fn epoch() -> gst::ClockTime {
     *EPOCH
 }
 
-/// The time since the epoch of all pipelines.
+/// Returns the time since the common base time.
 pub fn running_time() -> gst::ClockTime {
     let epoch = *EPOCH;
     gst::SystemClock::obtain().time().saturating_sub(epoch)
 }
 
-/// The pipelines of this process that are not stopped yet.
+/// Pipelines of this process that have not stopped.
 static RUNNING: Running = Running { number: Mutex::new(0), changed: Condvar::new() };
 
-/// How many of something are running.
+/// Counter that other threads can wait for.
 #[derive(Debug)]
 struct Running {
     number: Mutex<usize>,
@@ -63,7 +64,7 @@ impl Running {
     }
 }
 
-/// Waits until all pipelines are stopped; how many are not by then.
+/// Waits until all pipelines have stopped, `patience` at most; returns the number of pipelines that have not.
 pub(crate) fn wait_for_all(patience: Duration) -> usize {
     RUNNING.wait(patience)
 }
@@ -88,7 +89,7 @@ pub(crate) fn hold_for_latency(source: &gst_app::AppSrc, spare: Duration) {
 pub(crate) const NOT_AUTHORIZED: &str =
     "it wants a user name and a password in its address, or refuses these";
 
-/// Returns the text of an error, in words of its own where GStreamer's message says too little.
+/// Returns the message of an error, in clearer words where GStreamer's message says too little.
 fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
     match missing {
         _ if error.matches(gst::ResourceError::NotAuthorized) => NOT_AUTHORIZED.to_owned(),
@@ -171,20 +172,20 @@ fn failure(
     }
 }
 
-/// See the module.
+/// A running pipeline, stopped when dropped.
 #[derive(Debug)]
 pub struct Owned {
     pipeline: gst::Pipeline,
     tasks: Vec<smol::Task<()>>,
-    /// Done on the worker before the pipeline stops: a goodbye, unless it is said or forgotten by then, and
-    /// what must not be cut short.
+    /// Steps on the worker before the pipeline stops: `farewell`, unless it was done or cancelled before, then
+    /// `finish`, which must not be interrupted.
     farewell: fn(&gst::Pipeline),
     finish: fn(&gst::Pipeline),
     silent: AtomicBool,
 }
 
 impl Owned {
-    /// Takes a pipeline and reads its bus; `on_event` runs on the executor.
+    /// Takes ownership of a pipeline and reads its bus; `on_event` runs on the executor.
     pub fn new(
         pipeline: gst::Pipeline,
         on_event: impl Fn(&gst::Pipeline, BusEvent) + Send + 'static,
@@ -202,14 +203,14 @@ impl Owned {
         Self { pipeline, tasks, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
     }
 
-    /// With something to be done, on a blocking worker, before the pipeline stops: a goodbye, and what must
-    /// not be cut short.
+    /// Adds steps that run on a blocking worker before the pipeline stops: `farewell` closes the connection, `finish`
+    /// waits for work that must not be interrupted.
     pub(crate) fn with_end(mut self, farewell: fn(&gst::Pipeline), finish: fn(&gst::Pipeline)) -> Self {
         (self.farewell, self.finish) = (farewell, finish);
         self
     }
 
-    /// Does what is to be done before it stops, now.
+    /// Runs the farewell now instead of at the end.
     pub(crate) async fn say_farewell(&self) {
         if !self.silent.swap(true, Ordering::Relaxed) {
             let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
@@ -217,17 +218,17 @@ impl Owned {
         }
     }
 
-    /// Forgets what was to be done before it stops.
+    /// Cancels the farewell.
     pub(crate) fn without_farewell(&self) {
         self.silent.store(true, Ordering::Relaxed);
     }
 
-    /// The pipeline.
+    /// Returns the pipeline.
     pub fn pipeline(&self) -> &gst::Pipeline {
         &self.pipeline
     }
 
-    /// Sets it going.
+    /// Starts the pipeline.
     pub fn play(&self) -> Result<(), MediaError> {
         let started = self.pipeline.set_state(gst::State::Playing);
         started.map(|_| ()).map_err(|error| MediaError::pipeline("starting a pipeline", error))
@@ -236,7 +237,8 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // Neither the tasks nor a state change may run where a streaming thread could wait for it.
+        // A streaming thread may wait for the thread that drops the pipeline, so that tasks and state changes end
+        // elsewhere.
         self.tasks.clear();
         let (pipeline, farewell, finish) = (self.pipeline.clone(), self.farewell, self.finish);
         let silent = self.silent.load(Ordering::Relaxed);
@@ -269,7 +271,8 @@ mod tests {
         });
     }
 
-    /// A hundred new data channels of a peer ask for it a hundred times, and hundreds of elements are asked each time.
+    /// A peer that opens a hundred data channels causes a hundred latency messages, and hundreds of elements are
+    /// queried for each.
     #[test]
     fn latency_is_looked_for_once_for_all_that_ask_and_holds_nobody_up() {
         gst::init().unwrap();

@@ -3,14 +3,14 @@
 use crate::sdp::codec::TRANSPORT_CC;
 use crate::sdp::{Codec, Kind, Payload};
 
-/// Feedback that both sides can do (RFC 4585, RFC 5104).
+/// Feedback types that both sides support (RFC 4585, RFC 5104).
 const FEEDBACK: [(&str, &str); 3] =
     [("nack", "rtcp-fb-nack"), ("nack pli", "rtcp-fb-nack-pli"), ("ccm fir", "rtcp-fb-ccm-fir")];
 
-/// The number that we offer the transport-wide feedback's header extension with.
+/// Identifier under which we offer the header extension of transport-wide feedback.
 const TRANSPORT_CC_ID: u8 = 3;
 
-/// The payload that we offer for a codec.
+/// Returns the payload format that we offer for a codec.
 pub(crate) fn offered(codec: Codec) -> Payload {
     let fmtp: &[(&str, &str)] = match codec {
         Codec::H264 => &[("packetization-mode", "1")],
@@ -26,7 +26,8 @@ pub(crate) fn offered(codec: Codec) -> Payload {
     Payload { pt: codec.payload_type(), codec, fmtp, feedback, transport_cc: Some(TRANSPORT_CC_ID) }
 }
 
-/// The same beside payloads that are agreed already: all m-lines of a bundle share their numbers (RFC 9143, 7.1.1).
+/// Returns the payload format that we offer beside agreed ones: all m-lines of a bundle share payload type numbers (RFC
+/// 9143, 7.1.1).
 pub(crate) fn offered_beside(codec: Codec, known: &[Payload]) -> Payload {
     let mut payload = offered(codec);
     if let Some(same) = known.iter().find(|other| other.codec == codec) {
@@ -38,8 +39,8 @@ pub(crate) fn offered_beside(codec: Codec, known: &[Payload]) -> Payload {
     payload
 }
 
-/// The caps of these payload types, as webrtcbin wants them for a transceiver; with the SSRC that we send with,
-/// which it writes into the SDP.
+/// Returns the caps of payload formats as webrtcbin expects them for a transceiver. webrtcbin writes the SSRC, if
+/// given, into its descriptions.
 pub(crate) fn caps(payloads: &[Payload], ssrc: Option<u32>) -> gst::Caps {
     payloads.iter().map(|payload| structure(payload, ssrc)).collect()
 }
@@ -72,10 +73,10 @@ fn structure(payload: &Payload, ssrc: Option<u32>) -> gst::Structure {
     caps.build()
 }
 
-/// What makes RTP of an encoded stream, in gst-launch words.
+/// Returns the payloader of a format as gst-launch text.
 pub(crate) fn payloader(payload: &Payload, ssrc: u32) -> String {
     let common = format!("pt={} ssrc={ssrc} mtu=1200", payload.pt);
-    // Payloaders add the header extensions that are asked for behind them.
+    // Payloaders add the header extensions that the caps behind them contain.
     let extension = payload.transport_cc.map_or_else(String::new, |id| {
         format!(" ! capsfilter caps=\"application/x-rtp,extmap-{id}=(string){TRANSPORT_CC}\"")
     });
@@ -84,14 +85,15 @@ pub(crate) fn payloader(payload: &Payload, ssrc: u32) -> String {
         Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
         Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
         Codec::H265 => ("", "rtph265pay aggregate-mode=zero-latency", String::new()),
-        // The stream's own level differs from the one agreed, which webrtcbin takes for another format;
-        // with level asymmetry allowed (RFC 6184, 8.2.2) it is none.
+        // The stream's own level differs from the agreed one, and webrtcbin takes another level for another format.
+        // With level asymmetry allowed (RFC 6184, 8.2.2) the format is the same.
         Codec::H264 => {
             let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
             let behind =
                 format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
-            // Headers stand before each key frame by then. The payloader would put them before each slice of it; and
-            // a parser here, asked for a key frame, lets it send them as a frame of their own (1.22).
+            // The encoder puts the parameter sets before each key frame. The payloader would put them before each
+            // slice, and a parser at this place, asked for a key frame, makes the payloader send them as a frame of
+            // their own (1.22).
             ("", "rtph264pay aggregate-mode=zero-latency", behind)
         }
         Codec::Opus => ("", "rtpopuspay", String::new()),
@@ -101,7 +103,7 @@ pub(crate) fn payloader(payload: &Payload, ssrc: u32) -> String {
     format!("{before}{element} {common}{extension}{behind}")
 }
 
-/// What makes an encoded stream of RTP, in gst-launch words.
+/// Returns the depayloader of a codec as gst-launch text.
 pub(crate) fn depayloader(codec: Codec) -> &'static str {
     match codec {
         Codec::Vp8 => "rtpvp8depay request-keyframe=true wait-for-keyframe=true",
@@ -112,7 +114,7 @@ pub(crate) fn depayloader(codec: Codec) -> &'static str {
              video/x-h264,stream-format=byte-stream,alignment=au"
         }
         Codec::H265 => {
-            // (1.22) asks for no key frames: the next one is waited for.
+            // This depayloader (1.22) requests no key frames, so that decoding resumes at the next one.
             "rtph265depay ! h265parse ! \
              video/x-h265,stream-format=byte-stream,alignment=au"
         }

@@ -1,5 +1,5 @@
-//! What the sound of a microphone goes through: what the speaker plays is taken out of it (echo cancellation), and noise
-//! too, and it is brought to one level. By WebRTC's own signal processing (`webrtcdsp`), where that is installed.
+//! Processing of microphone audio by WebRTC's own module (`webrtcdsp`), where installed: echo cancellation, noise
+//! suppression and gain control.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,31 +10,31 @@ use super::error::MediaError;
 use super::pipeline::{BusEvent, Owned};
 use super::{inventory, launch};
 
-/// The one shape of captured sound, which the signal processing takes.
+/// Format of captured audio, which the processing requires.
 pub(crate) const SHAPE: &str = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1";
 
-/// Sound is taken to be played so much before its time: what comes late of an echo is cancelled, what comes before it is
-/// expected is not, and sound cards do not know to the millisecond when they play. (With PulseAudio, by tests/it/voice.rs:
-/// 12 to 34 dB less of an echo without this in three runs, 44 dB with it.)
+/// Assumed lead of the loudspeaker: `webrtcdsp` cancels echo that comes later than expected, not echo that comes
+/// earlier, and sound cards do not know their playback time to the millisecond. Measured with PulseAudio by
+/// tests/it/voice.rs: echo reduced by 12 to 34 dB without the lead in three runs, by 44 dB with it.
 const EARLY: gst::ClockTime = gst::ClockTime::from_mseconds(20);
-/// So much before it is played the signal processing takes it, and not later: webrtcdsp takes it by its source's latency
-/// before. Together with [`EARLY`] it is less than a speaker holds (50 ms), so that what comes last still comes in time.
+/// Time before playback at which `webrtcdsp` receives the played audio; it looks for the audio its source's latency
+/// ahead. The sum with [`EARLY`] is below a loudspeaker's buffer (50 ms), so that even the last samples arrive in time.
 const AHEAD: gst::ClockTime = gst::ClockTime::from_mseconds(20);
 
-/// What becomes of captured sound before it is encoded.
+/// Processing of captured audio before it is encoded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Voice {
-    /// Nothing.
+    /// No processing.
     #[default]
     AsItIs,
-    /// Less noise, and one level.
+    /// Noise suppression and gain control.
     Clean,
-    /// The same without what the speaker plays: the name of what hears it ([`Reference::name`]).
+    /// The same with echo cancellation; holds the name of the reference ([`Reference::name`]).
     WithoutEcho(String),
 }
 
 impl Voice {
-    /// What it goes through, in gst-launch words with a `!` at their end.
+    /// Returns the processing elements as gst-launch text with a `!` at the end.
     pub(crate) fn text(&self) -> String {
         match self {
             Self::AsItIs => String::new(),
@@ -44,26 +44,26 @@ impl Voice {
     }
 }
 
-/// Hears what is played, so that it can be taken out of what a microphone hears. There is one for a process's speaker;
-/// where several outputs play side by side it hears the first of them.
+/// Reference signal of the echo cancellation: the audio that is played. A process has one reference; if several outputs
+/// play at the same time, the reference contains the first one.
 #[derive(Debug)]
 pub struct Reference {
     name: String,
     appsrc: gst_app::AppSrc,
-    /// Where what was heard ends when it is played.
+    /// Sink that holds each buffer until its playback time.
     sink: gst::Element,
     is_taken: Arc<AtomicBool>,
     _owned: Owned,
 }
 
 impl Reference {
-    /// Starts to hear; none where what it takes is not installed.
+    /// Starts a reference; returns `None` if the elements are not installed.
     pub fn start() -> Result<Option<Arc<Self>>, MediaError> {
         if !["webrtcdsp", "webrtcechoprobe"].into_iter().all(inventory::is_installed) {
             return Ok(None);
         }
         let name = format!("heard-{:08x}", fastrand::u32(..));
-        // The sink holds each buffer until it is played. What is to be heard by then is before the queue.
+        // The sink holds each buffer until it is played; the probe gets the buffer before the queue.
         let text = format!(
             "appsrc name=in is-live=true format=time max-time=1000000000 leaky-type=downstream ! audioconvert ! \
              audioresample ! {SHAPE} ! webrtcechoprobe name={name} ! queue leaky=downstream ! \
@@ -82,12 +82,13 @@ impl Reference {
         Ok(Some(Arc::new(Self { name, appsrc, sink, is_taken: Arc::default(), _owned: owned })))
     }
 
-    /// What [`Voice::WithoutEcho`] takes.
+    /// Returns the name for [`Voice::WithoutEcho`].
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Hears what goes over this pad to be played, until the pad is gone, unless it hears another one.
+    /// Takes the audio that goes over a pad of an output as the reference, until the pad is gone; does nothing if the
+    /// reference has an output already.
     pub(crate) fn hear(&self, pad: &gst::Pad) {
         let Some(taken) = Taken::take(&self.is_taken) else { return };
         let (appsrc, sink) = (self.appsrc.clone(), self.sink.clone());
@@ -95,7 +96,7 @@ impl Reference {
         pad.add_probe(types, move |pad, info| {
             let _held = &taken;
             if let Some(gst::EventView::Latency(latency)) = info.event().map(|event| event.view()) {
-                // So much later than its time it is played.
+                // Audio is played this much later than its time says.
                 sink.set_property("render-delay", latency.latency().saturating_sub(EARLY + AHEAD));
             }
             if let Some(sample) = info.buffer().and_then(|buffer| played(pad, buffer)) {
@@ -106,7 +107,7 @@ impl Reference {
     }
 }
 
-/// Who is heard.
+/// The claim of one output on the reference, given up when dropped.
 struct Taken(Arc<AtomicBool>);
 
 impl Taken {
@@ -121,7 +122,7 @@ impl Drop for Taken {
     }
 }
 
-/// The same sound with its time on the common base.
+/// Returns the buffer with its time on the common base.
 fn played(pad: &gst::Pad, buffer: &gst::Buffer) -> Option<gst::Sample> {
     let segment = pad.sticky_event::<gst::event::Segment>(0)?;
     let time = segment.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(buffer.pts());

@@ -1,4 +1,4 @@
-//! What is done to an estimate beside the estimator; and an estimate where there is none.
+//! Correction of the bandwidth estimate beside the estimator, and an estimate without transport-wide feedback.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::path_quality::Seen;
 
-/// An estimate by the losses alone, for peers without transport-wide feedback.
+/// Estimate from reported losses alone, for peers without transport-wide feedback.
 #[derive(Debug)]
 pub(super) struct ByLoss {
     rate: u32,
@@ -14,19 +14,20 @@ pub(super) struct ByLoss {
 }
 
 impl ByLoss {
-    /// Begins with that rate, in bit/s.
+    /// Starts at `rate`, in bit/s.
     pub(super) fn new(rate: u32) -> Self {
         Self { rate, changed: None }
     }
 
-    /// Takes the losses that the peer reports, in 1/256 (RFC 3550, 6.4.1); the rate from now on.
+    /// Accepts the loss that the peer reports, in 1/256 (RFC 3550, 6.4.1); returns the estimate, in bit/s and at most
+    /// `most`. The estimate changes once a second at most.
     pub(super) fn update(&mut self, now: Instant, lost: u8, most: u32) -> u32 {
         const PAUSE: Duration = Duration::from_secs(1);
         if self.changed.is_some_and(|at| now.saturating_duration_since(at) < PAUSE) {
             return self.rate;
         }
         let share = f64::from(lost) / 256.0;
-        // As the loss controller of draft-ietf-rmcat-gcc-02, 6.
+        // Factors of the loss-based controller of draft-ietf-rmcat-gcc-02, 6.
         let factor = match share {
             share if share > 0.1 => 1.0 - share / 2.0,
             share if share < 0.02 => 1.05,
@@ -38,52 +39,52 @@ impl ByLoss {
     }
 }
 
-/// What is done to the estimate beside the estimator, which knows trends alone, and has no probes (draft-ietf-rmcat-gcc-02, 5.5):
+/// Correction of the estimator, which knows delay trends alone and sends no probes (draft-ietf-rmcat-gcc-02, 5.5):
 ///
-/// - It grows by 8 % a second. When all has been well for a while there is more room than that, and at the start, until
-///   something is not, nobody knows how much.
-/// - Where the network is full, what arrives is what it takes. The estimator finds out over a second, goes down for as long as
-///   the queue lasts, and takes what is sent less by then for what arrives at most; from there it comes up again in many
-///   seconds. So it is brought down at once where the queue is long, and back to nearly what the network took once that is
-///   empty.
+/// - The estimator grows by 8 % a second. After a while without congestion there is more capacity than that, and at the
+///   start, before the first congestion, the capacity is unknown: the correction grows in larger steps.
+/// - While the path is full, the rate of arriving packets is its capacity. The estimator needs a second to notice, falls
+///   for as long as the queue lasts, far below the capacity, and needs many seconds to return. The correction lowers the
+///   estimate at once when the queue is long, and raises it back to nearly the capacity once the queue is empty.
 #[derive(Debug, Default)]
 pub(super) struct Correction {
     last: u32,
-    /// Something was not well: the start is over.
+    /// Whether the path has shown congestion, which ends the start phase.
     settled: bool,
-    /// Since when the estimate did not come down and nothing was lost.
+    /// Time since which the estimate has not fallen and nothing was lost.
     well: Option<Instant>,
     grown: Option<Instant>,
-    /// What the network took when it was full last, in bit/s.
+    /// Capacity of the path when it was full last, in bit/s, and the time of that.
     full: Option<(Instant, u32)>,
-    /// The estimate came down since it went back to that.
+    /// Whether the estimate has fallen since it was raised back to the capacity.
     fell: bool,
-    /// How often it was brought down since the network was empty, and when last.
+    /// Number of times the estimate was lowered since the queue was empty, and the time of the last one.
     downs: (u32, Option<Instant>),
 }
 
 impl Correction {
-    /// How long all has to be well, and then between two steps.
+    /// Time without congestion before the first step up, and pause between two steps.
     const PATIENCE: Duration = Duration::from_secs(5);
     const PAUSE: Duration = Duration::from_secs(1);
-    /// The same at the start. A step that is too much shows after a round trip and what the estimator takes for a trend.
+    /// The same at the start. A step that is too large shows after a round trip and the estimator's time to detect a
+    /// trend.
     const FIRST_PATIENCE: Duration = Duration::from_secs(1);
     const FIRST_PAUSE: Duration = Duration::from_millis(600);
-    /// The network is empty where packets wait no longer than that, and its queue is long from there.
+    /// The queue counts as empty up to the first waiting time, and as long from the second on.
     const EMPTY: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_millis(100);
-    /// What it took when it was full says what it takes for so long.
+    /// Validity of a measured capacity.
     const MEMORY: Duration = Duration::from_secs(6);
-    /// So much of that, in percent, it is brought back to, and down to: what is left empties the queue.
+    /// Share of the capacity that the estimate returns to, and is lowered to, in percent; the rest empties the queue.
     const BACK: u32 = 90;
     const DOWN: u32 = 75;
-    /// So often, and no sooner one after another: the first may be for what arrived before. Where packets wait as long
-    /// nonetheless, it is for no queue of ours.
+    /// Maximum number of times that the estimate is lowered in a row, and the minimum time between: the first may
+    /// answer to packets from before. If packets still wait as long, the queue is not ours.
     const DOWNS: u32 = 2;
     const DOWN_PAUSE: Duration = Duration::from_millis(500);
 
-    /// Takes the estimate, what is seen of the way, and the losses (in 1/256); the estimate to go on with, where it is to be
-    /// another. All in bit/s.
+    /// Accepts the estimate, the path's quality and the loss (in 1/256). Returns the estimate to continue with if it
+    /// differs. All rates are in bit/s.
     pub(super) fn update(
         &mut self,
         now: Instant,
@@ -110,7 +111,7 @@ impl Correction {
         let other = match full {
             Some(full) => self.follow(now, estimate, seen.wait, lost == 0, (full, most)),
             None if fell || lost > 0 || estimate >= most => None,
-            // What is not sent shows nothing.
+            // Unused capacity does not show.
             None if seen.arrived.is_none_or(|arrived| arrived < estimate / 2) => None,
             None => self.grow(now, estimate, well).map(|other| other.min(most)),
         };
@@ -160,7 +161,7 @@ mod tests {
     use super::*;
     use crate::media::rate::estimator::LOOK;
 
-    /// Nothing waits, and all that may be sent is.
+    /// Returns the quality of a path without a queue that carries the whole estimate.
     fn clear(estimate: u32) -> Seen {
         Seen { arrived: Some(estimate), ..Seen::default() }
     }
@@ -205,7 +206,7 @@ mod tests {
         }
         let steps = [(5, 800_000), (8, 1_066_666), (11, 1_422_221), (14, 1_896_294), (17, 2_500_000)];
         assert_eq!(seen, steps);
-        // What came down once is known.
+        // The capacity is known once the estimate fell.
         for look in 20..40 {
             assert_eq!(
                 correction.update(start + LOOK * look, 1_000_000, &clear(1_000_000), 0, 2_500_000),
@@ -237,7 +238,7 @@ mod tests {
         assert_eq!(at(800, 600_000, 15, None, 3), None, "something was lost");
         assert_eq!(at(1000, 600_000, 15, None, 0), Some(900_000));
         assert_eq!(at(1200, 890_000, 5, None, 0), Some(900_000), "it came down by itself");
-        // Near the end of the network the estimator's own steps are enough; after a while there may be more.
+        // Near the capacity the estimator's own steps suffice; after a while there may be more.
         let grown: Vec<_> =
             (1400..8000).step_by(200).filter_map(|ms| Some((ms, at(ms, 910_000, 5, None, 0)?))).collect();
         assert_eq!(grown[0], (6600, 1_092_000));
@@ -251,7 +252,7 @@ mod tests {
             correction.update(start + Duration::from_millis(ms), estimate, &seen, 0, 2_500_000)
         };
         assert_eq!(at(0, 2_000_000, 5, None), None);
-        // The network takes 600 kbit/s now; half of what is looked at arrived before.
+        // The capacity is 600 kbit/s now; half of the window arrived before the change.
         assert_eq!(at(200, 2_000_000, 150, Some(1_000_000)), Some(750_000));
         assert_eq!(at(400, 760_000, 250, Some(600_000)), None, "not at once again");
         assert_eq!(at(800, 760_000, 250, Some(600_000)), Some(450_000));

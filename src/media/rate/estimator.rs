@@ -1,5 +1,5 @@
-//! How much the network takes to a peer: estimated by `rtpgccbwe` from transport-wide feedback (Google congestion
-//! control), or from the losses that a peer reports which does not speak that.
+//! Bandwidth estimate of a connection: by `rtpgccbwe` from transport-wide feedback (Google congestion control), or from
+//! reported losses if the peer sends no such feedback.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -13,32 +13,32 @@ use super::retransmissions::Repeats;
 use crate::base::lock::lock;
 use crate::media::gst::{elements, rtp};
 
-/// Between two looks at the estimate.
+/// Interval between two updates of the estimate.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
-/// More is never asked of a network, in bit/s.
+/// Maximum estimate, in bit/s.
 const MOST: u32 = 400_000_000;
 
-/// Less is hardly a call, in bit/s.
+/// Minimum estimate, in bit/s; a call needs more.
 const LEAST: u32 = 100_000;
 
-/// What a packet of sound takes besides the sound: headers of RTP, SRTP, UDP and IP, 50 times a second, in bit/s.
+/// Rate of the headers of an audio stream, in bit/s: RTP, SRTP, UDP and IP, 50 packets a second.
 const SOUND_HEADERS: u32 = 24_000;
 
-/// Below that for all together sound makes do with less (bit/s).
+/// Estimate below which audio gets half its rate, in bit/s.
 const NARROW: u32 = 200_000;
 
-/// How what the network takes is given to what is sent, in bit/s.
+/// Division of the estimate among the sent streams, in bit/s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// For each stream of sound.
+    /// Share of each audio stream.
     pub(crate) sound: u32,
-    /// For each stream of pictures.
+    /// Share of each video stream.
     pub(crate) pictures: u32,
 }
 
 impl Shares {
-    /// Sound first; what is left is for the pictures, less a twentieth for their packets' headers.
+    /// Divides `all` bit/s: audio first, then video, less 5 % for the headers of video packets.
     pub(crate) fn of(all: u32, sounds: u32, pictures: u32, sound_wanted: u32) -> Self {
         let sound = if all < NARROW { sound_wanted / 2 } else { sound_wanted };
         let left = all.saturating_sub(sounds.saturating_mul(sound.saturating_add(SOUND_HEADERS)));
@@ -46,22 +46,22 @@ impl Shares {
     }
 }
 
-/// The estimate of one connection.
+/// Bandwidth estimate of one connection.
 #[derive(Debug)]
 pub(crate) struct Congestion {
     by_loss: Mutex<ByLoss>,
     correction: Mutex<Correction>,
     most: u32,
     last: AtomicU32,
-    /// Losses are the network's nature.
+    /// Whether losses are due to the path's nature, not to congestion.
     is_noisy: AtomicBool,
     /// Whether the peer has reported on received packets: until then the estimate is only its start value.
     is_known: AtomicBool,
 }
 
-/// An estimator beside the way of a stream of pictures. It is fed by the feedback for all that the connection sends,
-/// which comes up every way into webrtcbin. In the way it would hold packets back until they fit the estimate exactly,
-/// so that each picture would take as long to leave as until the next one.
+/// An estimator beside a video stream. It receives the feedback for all packets of the connection, which goes up every
+/// path into webrtcbin. Inside the stream's path it would hold packets back to pace them at the estimate, so that a
+/// frame would take a whole frame interval to leave.
 #[derive(Debug)]
 pub(crate) struct Estimator {
     element: gst::Element,
@@ -70,8 +70,8 @@ pub(crate) struct Estimator {
 }
 
 impl Estimator {
-    /// Beside that pad, over which packets leave; it begins with that rate (bit/s). None where there is no element
-    /// for it.
+    /// Creates an estimator for the packets that leave over `pad`, starting at `start` bit/s; returns `None` if the
+    /// element is not installed.
     pub(crate) fn beside(pad: &gst::Pad, pipeline: &gst::Pipeline, start: u32) -> Option<Self> {
         let element = gst::ElementFactory::make("rtpgccbwe")
             .property("min-bitrate", LEAST)
@@ -99,12 +99,12 @@ impl Estimator {
         Some(Self { element, is_heard, way })
     }
 
-    /// Goes on from that, in bit/s.
+    /// Continues from this estimate, in bit/s.
     pub(crate) fn go_on_from(&self, estimate: u32) {
         self.element.set_property("estimated-bitrate", estimate);
     }
 
-    /// What it found; none before the first feedback.
+    /// Returns the current findings; `None` before the first feedback.
     pub(crate) fn found(&self) -> Option<Found> {
         let estimate = || self.element.property("estimated-bitrate");
         let seen = || lock(&self.way).look();
@@ -112,15 +112,15 @@ impl Estimator {
     }
 }
 
-/// What an estimator found.
+/// Findings of an estimator.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Found {
-    /// In bit/s.
+    /// Bandwidth estimate in bit/s.
     pub(crate) estimate: u32,
     seen: Seen,
 }
 
-/// The packets that a feedback names.
+/// Returns the packets of a feedback event.
 fn packets(event: &gst::EventRef) -> Vec<Passed> {
     let all = event.structure().and_then(|all| all.get::<gst::glib::ValueArray>("packets").ok());
     let one = |packet: gst::Structure| {
@@ -136,7 +136,7 @@ fn packets(event: &gst::EventRef) -> Vec<Passed> {
 }
 
 impl Congestion {
-    /// Begins with that rate for all together (bit/s), and goes up to that one.
+    /// Starts at `start` bit/s for all streams together; the estimate stays below `most`.
     pub(crate) fn of(start: u32, most: u32) -> Self {
         Self {
             by_loss: Mutex::new(ByLoss::new(start)),
@@ -158,8 +158,9 @@ impl Congestion {
         self.is_known.load(Ordering::Relaxed).then(|| self.last())
     }
 
-    /// What the network takes, in bit/s: as an estimator found, or by the losses that the peer reports (in 1/256). Where
-    /// what is lost is noise, it does not come down. And what the estimator is to go on from, where that is something else.
+    /// Returns the bandwidth estimate in bit/s, from an estimator's findings or from the reported loss (in 1/256), and
+    /// the estimate that the estimators are to continue from if it differs from theirs. Losses that are noise do not
+    /// lower the estimate.
     pub(crate) fn look(&self, found: Option<Found>, lost: u8) -> (u32, Option<u32>) {
         let now = Instant::now();
         let is_noisy = found.is_some_and(|found| found.seen.is_noisy);
@@ -180,12 +181,13 @@ impl Congestion {
         (rate, found.filter(|found| found.estimate != rate).map(|_| rate))
     }
 
-    /// Lets this webrtcbin send again only so much of what is asked for. Where losses are the network's nature, that is lost as
-    /// often as the rest, and there is no time to ask for it a second time: it is sent twice.
+    /// Limits the retransmissions of a webrtcbin to a share of the estimate. If losses are noise, a retransmission is
+    /// lost as often as any packet, and there is no time for a second request, so that each retransmission is sent
+    /// twice.
     pub(crate) fn limit_repeats(self: &Arc<Self>, webrtc: &gst::Element) {
-        /// Marks what was not asked for.
+        /// Marks the second copy of a request.
         const TWICE: &str = "twice";
-        /// What is lost is often lost together.
+        /// Pause between the two copies: packets are often lost together.
         const APART: Duration = Duration::from_millis(3);
         let own = Arc::downgrade(self);
         elements::on_added(webrtc, &["rtprtxsend"], move |element| {
@@ -215,7 +217,7 @@ impl Congestion {
         });
     }
 
-    /// Where it is now, in bit/s.
+    /// Returns the current estimate in bit/s.
     pub(crate) fn last(&self) -> u32 {
         self.last.load(Ordering::Relaxed)
     }
@@ -259,7 +261,7 @@ mod tests {
             assert!(Instant::now() < until, "not twice");
             std::thread::sleep(Duration::from_millis(1));
         }
-        // No more often than that, and no more than is allowed at all.
+        // Each packet is sent twice at most, and all within the limit.
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(seen.load(Ordering::Relaxed), 3);
         (0..1000).for_each(|_| ask());
@@ -285,7 +287,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a peer reports, nothing overflows and no more is given than there is.
+        /// Arbitrary reports cause no overflow, and the shares never exceed the estimate.
         #[test]
         fn nonsense_gives_no_more_than_there_is(
             all: u32, sounds in 0..50_u32, pictures in 0..50_u32, wanted: u32, losses in prop::collection::vec(any::<u8>(), 0..50)

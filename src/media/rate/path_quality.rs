@@ -1,11 +1,11 @@
-//! What transport-wide feedback tells of the way to a peer.
+//! Quality of the path to a peer, from transport-wide feedback.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// A packet: when it left, when it arrived, where it did, each by the clock there; and its length.
+/// A packet: time of sending, time of arrival (`None` if lost) by the peer's clock, and length.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Passed {
     pub(super) left: Duration,
@@ -13,56 +13,60 @@ pub(super) struct Passed {
     pub(super) bits: u32,
 }
 
-/// What is seen of the way now.
+/// Observed quality of the path.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Seen {
-    /// What is lost is lost by the network's nature.
+    /// Whether losses are due to the path's nature, not to congestion.
     pub(super) is_noisy: bool,
-    /// How long packets wait.
+    /// Queueing delay of recent packets.
     pub(super) wait: Duration,
-    /// What arrived of late, in bit/s; none where too little did to tell.
+    /// Rate of recent arrivals, in bit/s; `None` if too few packets arrived.
     pub(super) arrived: Option<u32>,
-    /// The same when packets had to wait last, where that was since the last look: what the way takes, in bit/s.
+    /// Rate of arrivals while packets last had to queue, in bit/s, which is the path's capacity; `None` if none queued
+    /// since the last look.
     pub(super) full: Option<u32>,
 }
 
-/// What transport-wide feedback tells of the way there: what is lost on it, and what waits. Losses while nothing waits are the
-/// network's nature, as over radio, and no sign that it is full; the estimator takes more than 10 % for too much in any
-/// case (draft-ietf-rmcat-gcc-02, 6), and goes down to nothing.
+/// Losses and queueing delay of the path. Losses without a queue are the path's nature, as on radio links, and no sign
+/// of congestion; the estimator would take more than 10 % for congestion in any case (draft-ietf-rmcat-gcc-02, 6) and
+/// fall to its minimum.
 #[derive(Debug, Default)]
 pub(super) struct Way {
-    /// The least time over it in this [`Way::WINDOW`] and in the one before, in ns; the clocks at its ends differ.
+    /// Minimum transit time in the current and in the previous [`Way::WINDOW`], in ns; it includes the difference of
+    /// the two clocks.
     least: [Option<i64>; 2],
     turned: Option<Duration>,
-    /// Means of the last packets: the share that is lost, and what the others waited in ns.
+    /// Moving averages over many packets: share of lost ones, and queueing delay of the others in ns.
     lost: f64,
     waits: f64,
-    /// The same of the very last ones.
+    /// Moving average of the queueing delay over few packets, in ns.
     wait: f64,
-    /// When the last ones arrived, and their bits.
+    /// Arrival times and bits of recent packets.
     arrivals: VecDeque<(Duration, u32)>,
     full: Option<u32>,
 }
 
 impl Way {
-    /// The share of losses that is borne; more is a network that polices what comes, without letting it wait.
+    /// Range of the loss share that counts as noise. A higher share points to a network that drops excess packets
+    /// without queueing them.
     const BORNE: std::ops::RangeInclusive<f64> = 0.03..=0.2;
-    /// So much packets wait by chance, in ns.
+    /// Queueing delay that occurs by chance, in ns.
     const CHANCE: f64 = 20e6;
     const WINDOW: Duration = Duration::from_secs(10);
-    /// The weight of one packet.
+    /// Weight of one packet in the averages.
     const WEIGHT: f64 = 0.01;
     const QUICK: f64 = 0.1;
-    /// Longer than the last packets of a picture wait for the first: there is a queue.
+    /// Queueing delay in ns from which there is a queue; the last packets of a frame wait less than that for the first
+    /// ones.
     const QUEUE: f64 = 35e6;
-    /// What arrived within so long at least and at most is what the way takes, where packets wait.
+    /// Minimum and maximum time span for a rate of arrivals.
     const RATE: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(500)];
-    /// What arrives within that arrives at once.
+    /// Span within which packets count as arrived at the same time.
     const AT_ONCE: Duration = Duration::from_millis(5);
-    /// No more packets than that are looked at: a peer may say that all arrived at once.
+    /// Maximum number of packets kept: a peer may report that all arrived at once.
     const PACKETS: usize = 4096;
 
-    /// Takes what became of a packet.
+    /// Accepts the fate of a packet.
     pub(super) fn take(&mut self, Passed { left, arrived, bits }: Passed) {
         self.lost += (f64::from(u8::from(arrived.is_none())) - self.lost) * Self::WEIGHT;
         let Some(arrived) = arrived else { return };
@@ -90,13 +94,13 @@ impl Way {
     fn rate(&self) -> Option<u32> {
         let (first, last) = self.arrivals.front().zip(self.arrivals.back())?;
         let span = last.0.saturating_sub(first.0);
-        // What came first, all at once, came before the span began.
+        // Packets that arrived with the first one belong to the time before the span.
         let within = self.arrivals.iter().filter(|(at, _)| at.saturating_sub(first.0) > Self::AT_ONCE);
         let bits: f64 = within.map(|(_, bits)| f64::from(*bits)).sum();
         (span >= Self::RATE[0]).then(|| (bits / span.as_secs_f64()) as u32)
     }
 
-    /// What is seen of it now.
+    /// Returns the quality of the path now.
     pub(super) fn look(&mut self) -> Seen {
         Seen {
             is_noisy: Self::BORNE.contains(&self.lost) && self.waits < Self::CHANCE,
@@ -114,7 +118,7 @@ mod tests {
     #[test]
     fn losses_while_nothing_waits_are_noise() {
         const MS: Duration = Duration::from_millis(1);
-        // So many of a thousand are lost; the others take that long, by a clock that is an hour ahead.
+        // Loses `lost` of a thousand packets; the others take `took` ms, by a clock that is an hour ahead.
         let after = |lost: u32, took: &dyn Fn(u32) -> u32| {
             let mut way = Way::default();
             for n in 0..1000_u32 {
@@ -137,7 +141,7 @@ mod tests {
         const MS: Duration = Duration::from_millis(1);
         let (mut way, mut free) = (Way::default(), Duration::ZERO);
         assert_eq!(way.look(), Seen::default());
-        // 1.2 Mbit/s for two seconds through what takes 1 Mbit/s, then half of it.
+        // Sends 1.2 Mbit/s for two seconds over a path of 1 Mbit/s, then half of that.
         let mut send = |way: &mut Way, from: u32, every: u32, count: u32| {
             for n in 0..count {
                 let left = (from + n * every) * MS;

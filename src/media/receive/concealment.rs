@@ -1,10 +1,11 @@
-//! What is lost of sound is made good: from the packet after it, where that has it too (Opus: RFC 6716, 2.1.7), else it is
-//! made up.
+//! Concealment of lost audio: from the next packet, if that repeats the lost one (Opus: RFC 6716, 2.1.7), otherwise by
+//! extrapolation.
 
 use gst::prelude::*;
 
-/// Lets the decoder in there wait for the packet after, from the first loss on: that takes a packet's time, and whoever
-/// loses nothing need not spend it. (opusdec would from the start, and says then that it takes 120 ms.)
+/// Lets the decoders in a bin use the next packet's copy of a lost one, from the first loss on: waiting for the next
+/// packet takes a packet's time, which a stream without losses saves. opusdec itself would wait from the start, and
+/// then reports a latency of 120 ms.
 pub(crate) fn after_first_loss(bin: &impl IsA<gst::Bin>) {
     let elements = bin.as_ref().iterate_recurse().into_iter().filter_map(Result::ok);
     let decoders = elements.filter(|element| element.has_property("use-inband-fec"));
@@ -76,7 +77,7 @@ mod tests {
             waits[..60].iter().all(|waits| !waits) && waits[60..].iter().all(|waits| *waits),
             "{waits:?}"
         );
-        // A tone without a hole, after it has faded in: a sine is 3 dB below the loudest, its volume of 0.8 another 2.
+        // The tone has no gap after it has faded in: a sine is 3 dB below the maximum, its volume of 0.8 another 2 dB.
         let samples: usize = heard.iter().map(|(count, _)| count).sum();
         assert!(samples > 98 * 960, "{samples} of {}", 100 * 960);
         assert!(heard[2..].iter().all(|(_, level)| *level < 10), "{heard:?}");

@@ -1,5 +1,5 @@
-//! The jitter buffers of a connection, one for each stream that comes: what they ask for again, how long they wait for it,
-//! and how late what they give is.
+//! Jitter buffers of a connection, one for each received stream: the retransmissions they request, the time they wait
+//! for them, and the lateness of their packets.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -13,16 +13,16 @@ use crate::base::lock::lock;
 use crate::media::gst::pipeline::running_time;
 use crate::media::gst::rtp;
 
-/// One of them.
+/// One jitter buffer.
 #[derive(Debug)]
 struct Buffer {
     ssrc: u32,
     element: gst::glib::WeakRef<gst::Element>,
-    /// Whether what is lost is asked for again.
+    /// Whether lost packets are requested again.
     repairs: AtomicBool,
-    /// How many packets were how late since the last sample.
+    /// Number of packets by lateness, since the last sample.
     late: [AtomicU32; Late::STEPS],
-    /// When the last packets came, in ns of the running time, by their sequence numbers' last digits.
+    /// Arrival times of the last packets in ns of the running time, indexed by the low byte of the sequence number.
     arrivals: [AtomicU64; 256],
     requests: Mutex<Requests>,
 }
@@ -32,7 +32,7 @@ impl Buffer {
         lock(&self.requests)
     }
 
-    /// One that asks again waits as long as that takes, and others no longer than what comes waits anyway.
+    /// Sets the waiting times: buffers with retransmission wait `delays.repair`, all others `delays.playout`.
     fn set(&self, element: &gst::Element, delays: Delays) {
         let repairs = self.repairs.load(Ordering::Relaxed);
         let wait = if repairs { delays.repair } else { delays.playout }.as_millis() as u32;
@@ -42,13 +42,14 @@ impl Buffer {
         element.set_property("rtx-retry-timeout", delays.retry.as_millis() as i32);
     }
 
-    /// When the last packet with such a number came, in ns of the running time.
+    /// Returns the arrival time of the last packet with this number, in ns of the running time.
     fn arrival(&self, number: u16) -> &AtomicU64 {
         &self.arrivals[usize::from(number) % self.arrivals.len()]
     }
 
-    /// Sees what comes into the jitter buffer, what it asks for, and how late after its time it gives each packet. Where
-    /// nothing is asked for again, waiting for what was lost makes nothing good, so what counts there is when a packet came.
+    /// Observes the arrival of packets, the retransmission requests, and the lateness of each packet. With
+    /// retransmission, a packet's lateness is measured where it leaves the buffer. Without, waiting for lost packets
+    /// gains nothing, and the arrival counts.
     fn watch(self: &Arc<Self>, element: &gst::Element) {
         let (Some(sink), Some(src)) = (element.static_pad("sink"), element.static_pad("src")) else { return };
         let buffer = self.clone();
@@ -84,17 +85,17 @@ impl Buffer {
     }
 }
 
-/// What a stream was asked for again, and the round trip that its answers show. The jitter buffer's own takes an answer to a
-/// first request for one to the second, so that it asks ever earlier.
+/// Open retransmission requests of a stream, and the round trip that the answers show. The jitter buffer's own
+/// measurement takes an answer to a first request for an answer to the second, and so requests earlier and earlier.
 #[derive(Debug, Default)]
 struct Requests {
-    /// By sequence number: when it was asked for, and whether it was only once. The oldest first.
+    /// Sequence number, time of the first request, and whether that was the only one; the oldest first.
     open: VecDeque<(u16, Duration, bool)>,
     trip: Option<Duration>,
 }
 
 impl Requests {
-    /// So many are remembered.
+    /// Maximum number of open requests that are kept.
     const MOST: usize = 256;
 
     fn ask(&mut self, now: Duration, number: u16) {
@@ -112,12 +113,12 @@ impl Requests {
         let Some(at) = self.open.iter().position(|(open, ..)| *open == number) else { return };
         let Some((_, asked, true)) = self.open.remove(at) else { return };
         let took = now.saturating_sub(asked);
-        // Smoothed as TCP's (RFC 6298, 2.3).
+        // Smoothed as in TCP (RFC 6298, 2.3).
         self.trip = Some(self.trip.map_or(took, |trip| (trip * 7 + took) / 8));
     }
 }
 
-/// All of one connection.
+/// Jitter buffers of one connection.
 #[derive(Debug)]
 pub(crate) struct JitterBuffers {
     all: Mutex<Vec<Arc<Buffer>>>,
@@ -127,7 +128,7 @@ pub(crate) struct JitterBuffers {
 }
 
 impl JitterBuffers {
-    /// Those that this webrtcbin makes from now on.
+    /// Manages the jitter buffers that this webrtcbin makes from now on.
     pub(crate) fn of(webrtc: &gst::Element, latency: Latency) -> Arc<Self> {
         let playout = Playout::new(latency);
         let delays = Mutex::new(playout.delays());
@@ -144,7 +145,7 @@ impl JitterBuffers {
     }
 
     fn add(&self, element: &gst::Element, ssrc: u32) {
-        // Else the first picture waits for what may have been sent before it.
+        // The first frame must not wait for packets that may have been sent before it.
         element.set_property("faststart-min-packets", 2_u32);
         let buffer = Arc::new(Buffer {
             ssrc,
@@ -165,7 +166,8 @@ impl JitterBuffers {
         lock(&self.all)
     }
 
-    /// Those that are still there. What is done with them is done without the lock: it may wait for one that is being made.
+    /// Returns the jitter buffers that still exist. Callers use them without the lock, because a call to one may wait
+    /// for another that is being made.
     fn all(&self) -> Vec<(Arc<Buffer>, gst::Element)> {
         self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
     }
@@ -182,8 +184,8 @@ impl JitterBuffers {
         (!self.all().is_empty()).then(|| self.delays().playout.as_millis() as u32)
     }
 
-    /// Lets the stream that comes out of that pad be asked again for what is lost, where that was agreed. webrtcbin
-    /// (1.22) looks at the last m-line of a bundle alone: with sound there, nothing is ever asked for again.
+    /// Requests retransmissions for the stream that leaves over `pad` if that was agreed. webrtcbin (1.22) looks at the
+    /// last m-line of a bundle alone, and requests nothing if that is audio.
     pub(crate) fn ask_again(&self, pad: &gst::Pad) {
         let caps = pad.current_caps();
         let Some(stream) = caps.as_ref().and_then(|caps| caps.structure(0)) else { return };
@@ -192,7 +194,7 @@ impl JitterBuffers {
         };
         for (buffer, element) in self.all().into_iter().filter(|(buffer, _)| buffer.ssrc == ssrc) {
             element.set_property("do-retransmission", true);
-            // More often, and for what is only late, is a flood that makes a full network fuller.
+            // More requests, or requests for late packets, would fill a congested path further.
             element.set_property("rtx-max-retries", 3_i32);
             if element.has_property("rtx-next-seqnum") {
                 element.set_property("rtx-next-seqnum", false);
@@ -202,7 +204,7 @@ impl JitterBuffers {
         }
     }
 
-    /// From now on they wait so long.
+    /// Sets the delays of all buffers; a changed playout delay makes the pipeline recalculate its latency.
     fn set(&self, webrtc: &gst::Element, delays: Delays) {
         let before = {
             let mut now = lock(&self.delays);
@@ -216,13 +218,13 @@ impl JitterBuffers {
         }
     }
 
-    /// How long they wait.
+    /// Returns the delays that the buffers have now.
     fn delays(&self) -> Delays {
         *lock(&self.delays)
     }
 
-    /// Whoever takes what comes out of that pad waits for [`Delays::playout`], not as long as is waited for what was
-    /// lost: a picture that comes again is shown late, and the next one in time.
+    /// Reports [`Delays::playout`] as the latency to the consumers of `pad`, not the longer wait for retransmissions: a
+    /// frame that needed one is shown late, and the next one on time.
     pub(crate) fn tell_playout(self: &Arc<Self>, pad: &gst::Pad) {
         let buffers = Arc::downgrade(self);
         pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM | gst::PadProbeType::PULL, move |_, info| {
@@ -237,7 +239,7 @@ impl JitterBuffers {
         });
     }
 
-    /// What they tell by now.
+    /// Reads the statistics of the buffers since the last call.
     fn sample(&self, round_trip: Option<Duration>) -> Sample {
         let mut all = Sample { round_trip, ..Sample::default() };
         for (buffer, element) in self.all() {
@@ -257,7 +259,7 @@ impl JitterBuffers {
         all
     }
 
-    /// The packets that were asked for again, and those of them that came in time.
+    /// Returns the numbers of requested and of recovered packets.
     pub(crate) fn repaired(&self) -> (u64, u64) {
         let mut all = (0, 0);
         for (_, element) in self.all() {
@@ -269,7 +271,7 @@ impl JitterBuffers {
     }
 }
 
-/// A packet's sequence number (RFC 3550, 5.1).
+/// Returns a packet's sequence number (RFC 3550, 5.1).
 fn number(packet: &gst::BufferRef) -> Option<u16> {
     let mut number = [0; 2];
     packet.copy_to_slice(2, &mut number).is_ok().then(|| u16::from_be_bytes(number))
@@ -288,7 +290,7 @@ mod tests {
         assert_eq!(requests.trip, None, "nobody asked for that");
         requests.come(100 * MS, 7);
         assert_eq!(requests.trip, Some(100 * MS));
-        // An answer to the first request that comes just after the second.
+        // The answer to the first request arrives just after the second request.
         requests.ask(200 * MS, 9);
         requests.ask(299 * MS, 9);
         requests.come(300 * MS, 9);
@@ -296,7 +298,7 @@ mod tests {
         requests.ask(400 * MS, 10);
         requests.come(580 * MS, 10);
         assert_eq!(requests.trip, Some(110 * MS));
-        // A peer that never answers.
+        // A peer never answers.
         (0..=u16::MAX).for_each(|number| requests.ask(1000 * MS, number));
         assert_eq!(requests.open.len(), Requests::MOST);
     }

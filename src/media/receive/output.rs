@@ -1,4 +1,4 @@
-//! Where received media goes: a window, a speaker, or a pipeline of the user's.
+//! Outputs of received media: a window, a loudspeaker, or a user's pipeline.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
@@ -18,11 +18,11 @@ use crate::media::gst::voice::Reference;
 use crate::media::gst::{inventory, level};
 use crate::sdp::Kind;
 
-/// What a speaker holds, and plays at once, in µs.
+/// Length of a loudspeaker's buffer and of its periods, in µs.
 const SPEAKER: [(&str, i64); 2] = [("buffer-time", 50_000), ("latency-time", 10_000)];
 
-/// Sinks give all before them 20 ms to do their work, and speakers hold 200 ms. Decoding takes less than what comes waits
-/// anyway, and a picture that is late is better shown late than not at all.
+/// Lowers the reserves of the sinks: by default sinks grant 20 ms for processing, and loudspeakers buffer 200 ms.
+/// Decoding takes less than the playout delay, and a late frame is better shown late than not at all.
 fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
     let set = move |element: &gst::Element| {
         if element.has_property("processing-deadline") {
@@ -32,7 +32,7 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
             element.set_property("max-lateness", -1_i64);
         }
         for (name, time) in SPEAKER {
-            // What somebody chose stays.
+            // A value that the user chose stays.
             let spec = element.find_property(name);
             let default = spec.and_then(|spec| spec.default_value().get::<i64>().ok());
             if default.is_some_and(|default| element.property::<i64>(name) == default) {
@@ -41,12 +41,12 @@ fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
         }
     };
     pipeline.iterate_recurse().into_iter().filter_map(Result::ok).for_each(|element| set(&element));
-    // Those that are made later, by an autovideosink.
+    // An autovideosink adds its sink later.
     pipeline.connect_deep_element_added(move |_, _, element| set(element));
 }
 
-/// The first picture need not wait for what may come unevenly after it: it is taken for as much older as all that comes
-/// waits at least.
+/// Shows the first frame at once: its time is moved back by the minimum playout delay, which only protects later frames
+/// from jitter.
 fn show_first_at_once(appsrc: &gst_app::AppSrc) {
     let reserve = gst::ClockTime::try_from(playout_delay::LEAST).unwrap_or_default();
     let Some(pad) = appsrc.static_pad("src") else { return };
@@ -70,19 +70,19 @@ struct Running {
     _pipeline: Owned,
 }
 
-/// A way to show or play a track: its whole pipeline, and what decodes in it.
+/// One choice to play a track: the text of the whole pipeline, and the decoder in it.
 #[derive(Debug, Clone)]
 struct Way {
     text: String,
     decoder: &'static str,
 }
 
-/// The whole pipeline of an output: its decoder, and the named or given pipeline.
+/// Returns the text of an output's whole pipeline: the decoder, and the named or given pipeline.
 fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, MediaError> {
     let output = match output.contains('!') || output.split_whitespace().count() > 1 {
         true => output.to_owned(),
         false => match launch::named(Folder::Output, output) {
-            // A lone element is a pipeline too.
+            // The name of a single element is a pipeline, too.
             Err(MediaError::UnknownName { .. }) if inventory::is_installed(output) => output.to_owned(),
             named => named?,
         },
@@ -95,19 +95,20 @@ fn text(kind: Kind, decoder: &str, output: &str, peer: &str) -> Result<String, M
     Ok(format!("appsrc name=in ! {decoder} ! {convert} ! {output}"))
 }
 
-/// Where sound goes by on its way to be played.
+/// Returns the pad that played audio passes.
 fn meter(pipeline: &gst::Pipeline) -> Option<gst::Pad> {
     pipeline.by_name("meter")?.static_pad("src")
 }
 
-/// Refuses an output that could not be built, before a call begins.
+/// Returns an error if an output cannot be built, before a call begins.
 pub fn check(kind: Kind, output: &str) -> Result<(), MediaError> {
     launch::parse(&text(kind, "identity", output, "peer")?).map(|_| ())
 }
 
 impl Output {
-    /// Decodes a track into an output: a name of `pipelines/output` or a pipeline's text, which may
-    /// hold `{peer}`. What it plays is heard by `reference`. Its failure goes to `failures` and stops nothing else.
+    /// Decodes a track into an output: a name of `pipelines/output`, or the text of a pipeline, which may contain
+    /// `{peer}`. `reference` receives the played audio. Failures of the output go to `failures` and affect nothing
+    /// else.
     pub fn start(
         track: &Track,
         output: &str,
@@ -130,7 +131,7 @@ impl Output {
         Self::run(&track.producer, ways.collect::<Result<_, MediaError>>()?, setting)
     }
 
-    /// Goes on with another track of the same codec.
+    /// Continues with another track of the same codec.
     pub fn follow(&mut self, track: &Track) {
         let mut running = lock(&self.0);
         let link = running.as_mut().map(|running| &mut running.link);
@@ -139,7 +140,7 @@ impl Output {
         }
     }
 
-    /// The same of raw frames.
+    /// Shows or plays raw frames, as [`Self::start`] does with a track.
     pub(crate) fn of_raw(
         kind: Kind,
         producer: &StreamProducer,
@@ -166,7 +167,7 @@ impl Drop for Output {
     }
 }
 
-/// What stays the same of an output, whatever decodes for it.
+/// Settings of an output that all its decoders share.
 #[derive(Debug, Clone)]
 struct Setting {
     kind: Kind,
@@ -180,7 +181,7 @@ struct Setting {
 /// Pause before decoding restarts after the last available decoder failed: the peer may cause an error with each frame.
 const REST: Duration = Duration::from_secs(1);
 
-/// Starts the first way that works. When its decoder fails later, the next one takes its place.
+/// Starts the first choice that works. If its decoder fails later, the next choice replaces it.
 fn start(
     place: &Arc<Mutex<Option<Running>>>,
     producer: &StreamProducer,
@@ -226,7 +227,7 @@ fn play(
     let is_over = AtomicBool::new(false);
     let owned = Owned::new(pipeline, move |_, event| {
         let BusEvent::Error(element, reason) = event else { return };
-        // What fails takes others with it, which say so too.
+        // A failing element makes others fail, which report errors, too.
         if is_over.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -314,7 +315,7 @@ mod tests {
             let output = Output::run(encoder.producer(), ways, setting(&encoders)).unwrap();
             let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
             let first = playing().unwrap();
-            // Another one by and by, and pictures come out of it.
+            // Another decoder takes over in time, and its frames are shown.
             loop {
                 smol::Timer::after(std::time::Duration::from_millis(20)).await;
                 let Some(now) = playing().filter(|now| *now != first) else { continue };

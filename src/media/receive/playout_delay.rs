@@ -1,70 +1,74 @@
-//! How long what a peer sends waits until it is shown or played, and how long is waited for what was lost: as short as the
-//! network lets it be. Packets that come unevenly need a reserve; those that are lost take a round trip to come again, but
-//! only where that is often is all the rest made to wait for it.
+//! The playout delay of received media, and the time that jitter buffers wait for retransmissions; both as short as the
+//! network allows. Jitter needs a reserve. A lost packet arrives a round trip later, but the delay of all other packets
+//! grows for that only if losses are frequent.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// What comes begins to wait, and the least that it does: packets of one picture come one after another.
+/// Initial and minimum playout delay, for the packets of one frame that arrive one after another.
 pub const LEAST: Duration = Duration::from_millis(10);
-/// Later than that nobody talks to each other; what takes longer is shown late, and not heard.
+/// Maximum playout delay: a longer one makes a conversation impossible. Media that is later is shown late, or not
+/// played.
 pub const MOST: Duration = Duration::from_millis(500);
-/// So long what was lost is waited for at most: a new key frame takes no longer.
+/// Maximum time to wait for a retransmission; a new key frame takes no longer.
 pub const REPAIR_MOST: Duration = Duration::from_secs(1);
-/// A round trip, as long as none is known.
+/// Assumed round trip until one is measured.
 const TRIP: Duration = Duration::from_millis(100);
-/// A packet is missed when those of the next picture come, 15 a second being slow.
+/// Time after which a lost packet is noticed: the interval of frames at a slow 15 frames per second.
 const MISSED: Duration = Duration::from_millis(70);
-/// What was asked for is asked for again so long after it should have come.
+/// Time after the expected arrival of a retransmission until it is requested again.
 const SPARE: Duration = Duration::from_millis(20);
-/// What came speaks for that long.
+/// Period of the measurements that count.
 const WINDOW: Duration = Duration::from_secs(10);
-/// The share that is to be there in time, of a hundred, and how many packets say nothing yet: a second's or two. What is shown
-/// late is seen, what is played late is not heard.
+/// Percentage of packets that the delay waits for, and minimum number of packets for a decision (those of one or two
+/// seconds). Late video is visible, late audio is not played.
 const PICTURES: (u64, u64) = (90, 100);
 const SOUND: (u64, u64) = (98, 50);
-/// A shorter delay is come to in small steps, for each is a jump in what is seen and heard: an eighth, and at least that.
+/// Minimum step down, and pause between steps; each step is a visible and audible jump. A step is an eighth of the
+/// delay if that is more.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
-/// So long it stays after it grew for packets that came too late, which are not among those that came.
+/// Pause before the first step down after growth for packets that came too late, which are missing in the measurements.
 const REST: Duration = Duration::from_secs(10);
-/// It grows for packets that came too late, no faster than that, and no longer than that: what comes later still, comes
-/// over a network that is too full, and waiting does not empty it.
+/// Minimum pause between steps up for packets that came too late, and maximum delay that such steps lead to: later
+/// packets come over a congested path, whose queue no waiting empties.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
 const LATE_MOST: Duration = Duration::from_millis(250);
 
-/// How long received media waits.
+/// Setting of the playout delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Latency {
-    /// As the network wants it.
+    /// Adapted to the network.
     #[default]
     Auto,
-    /// So long.
+    /// Fixed.
     Fixed(Duration),
 }
 
-/// How long after its time packets were there: how many of each step.
+/// Number of packets by their lateness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Late([u32; Late::STEPS]);
 
 impl Late {
-    /// Of 10 ms each; the last one has all that was later.
+    /// Number of steps of 10 ms each; the last step contains all later packets.
     pub const STEPS: usize = MOST.as_millis() as usize / Self::LENGTH as usize;
     const LENGTH: u64 = 10;
 
-    /// The step of a packet that was so late.
+    /// Returns the step of a packet with this lateness.
     pub fn step(late: Duration) -> usize {
         (late.as_millis() as usize / Self::LENGTH as usize).min(Self::STEPS - 1)
     }
 
-    /// Counts packets in that step.
+    /// Adds `count` packets to a step.
     pub fn add(&mut self, step: usize, count: u32) {
         if let Some(here) = self.0.get_mut(step) {
             *here = here.saturating_add(count);
         }
     }
 
-    /// After how long so many of a hundred were there; none where there are too few to tell.
+    /// Returns the delay within which `percent` of the packets arrived; `None` if there are fewer than `least` packets.
     fn within(&self, (percent, least): (u64, u64)) -> Option<Duration> {
         let all: u64 = self.0.iter().map(|count| u64::from(*count)).sum();
         let mut seen = 0;
@@ -83,58 +87,58 @@ impl Default for Late {
     }
 }
 
-/// What the jitter buffers of a connection tell.
+/// Measurements of a connection's jitter buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Sample {
-    /// How unevenly packets come (RFC 3550, 6.4.1); of the worst stream.
+    /// Jitter of the worst stream (RFC 3550, 6.4.1).
     pub jitter: Duration,
-    /// The round trip, where it is known.
+    /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
-    /// Since the last sample, of streams whose losses are repaired: when packets could be given on.
+    /// Lateness of packets when they could be forwarded, for streams with retransmission, since the last sample.
     pub pictures: Late,
-    /// Of all others: when packets came.
+    /// Lateness of packets when they arrived, for all other streams, since the last sample.
     pub sound: Late,
-    /// Packets of those that came after others were given up for them, since the start.
+    /// Number of packets since the start that arrived after the buffer had skipped them.
     pub too_late: u64,
 }
 
-/// The delays of one connection.
+/// Delays of one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
-    /// Until what comes is shown or played.
+    /// Playout delay.
     pub playout: Duration,
-    /// Until what was lost and asked for again is given up; no shorter.
+    /// Time to wait for a retransmission; never shorter than the playout delay.
     pub repair: Duration,
-    /// Until what was asked for is asked for once more.
+    /// Time between two requests for the same packet.
     pub retry: Duration,
 }
 
-/// What the delays of one connection follow.
+/// State of a connection's delays.
 #[derive(Debug)]
 pub struct Playout {
     delays: Delays,
-    /// The user's own.
+    /// Delay that the user chose.
     fixed: Option<Duration>,
     window: VecDeque<(Instant, Late, Late)>,
     too_late: u64,
-    /// When the delay may be shortened next.
+    /// Earliest time of the next step down.
     shorten: Option<Instant>,
-    /// When it grew last for packets that came too late.
+    /// Time of the last growth for packets that came too late.
     grown: Option<Instant>,
 }
 
-/// How long what was lost is waited for, and after how long it is asked for again, with that round trip: it may be lost once
-/// more on its way. Where even the first answer comes too late there is nothing to wait for, and error correction has its turn
+/// Returns the time to wait for a retransmission, and the time between two requests, for this round trip; a
+/// retransmission may be lost, too. If even the first one arrives too late, the wait is zero, and error correction acts
 /// at once.
 fn again(trip: Duration) -> (Duration, Duration) {
-    // Some of the round trip's own unevenness is in it.
+    // Includes some variation of the round trip.
     let retry = (trip + trip / 4 + SPARE).min(REPAIR_MOST);
     let repair = if trip + MISSED < REPAIR_MOST { MISSED + 2 * retry } else { Duration::ZERO };
     (repair, retry)
 }
 
 impl Playout {
-    /// At the start of a connection.
+    /// Starts with the initial delays of a setting.
     pub fn new(latency: Latency) -> Self {
         let fixed = match latency {
             Latency::Auto => None,
@@ -151,7 +155,7 @@ impl Playout {
         self.delays
     }
 
-    /// Takes what the jitter buffers tell by now; the delays to set.
+    /// Accepts a sample of the jitter buffers; returns the delays to set.
     pub fn update(&mut self, now: Instant, sample: Sample) -> Delays {
         if self.fixed.is_none() {
             self.follow(now, &sample);
@@ -159,7 +163,7 @@ impl Playout {
         let (repair, retry) = again(sample.round_trip.unwrap_or(TRIP));
         let uneven = if repair.is_zero() { repair } else { 4 * sample.jitter };
         let repair = (repair + uneven).min(REPAIR_MOST).max(self.delays.playout);
-        // Each change makes all that is linked ask for its latency.
+        // Each change makes all linked elements query the latency.
         if repair > self.delays.repair || repair * 4 / 3 < self.delays.repair {
             self.delays.repair = repair;
         }
@@ -216,7 +220,7 @@ mod tests {
         late
     }
 
-    /// 90 packets of pictures and 50 of sound, so many of which are so late.
+    /// Returns a second's sample of 90 video and 50 audio packets, of which some arrived late.
     fn second(pictures: (u64, u32), sound: (u64, u32)) -> Sample {
         Sample {
             jitter: 2 * MS,
@@ -247,7 +251,7 @@ mod tests {
             now += 1000 * MS;
             assert_eq!(playout.update(now, lossy).playout, delay);
         }
-        // Ten seconds after the last loss it comes back, step by step.
+        // Ten seconds after the last loss the delay falls, step by step.
         let mut seen = vec![];
         for _ in 0..30 {
             now += 1000 * MS;
@@ -306,7 +310,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever is measured, nonsense included, the delays stay within their bounds.
+        /// Arbitrary measurements keep the delays within their bounds.
         #[test]
         fn it_stays_within_bounds(
             samples in prop::collection::vec((

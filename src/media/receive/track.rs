@@ -1,5 +1,5 @@
-//! What a peer sends: every pad that webrtcbin makes is linked at once, one that is not wanted to
-//! nowhere, for an unlinked one stops all media of the bundle.
+//! Received streams: each pad that webrtcbin makes is linked at once, unwanted ones to a fakesink, because an unlinked
+//! pad stops all media of the bundle.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,11 +15,10 @@ use crate::media::gst::pipeline::running_time;
 use crate::media::gst::{isolated_bin, rtp};
 use crate::sdp::{Codec, Kind, payload};
 
-/// The largest picture taken, in pixels (a little more than 4096x2304): what is larger is not given to a
-/// decoder, which would take memory for it.
+/// Maximum size of a decoded frame, in pixels (a little more than 4096x2304): a decoder would allocate memory for more.
 pub const MAX_PIXELS: u64 = 10_000_000;
 
-/// Whether a picture of that size is decoded.
+/// Returns whether frames of this size are decoded.
 pub(crate) fn is_taken(width: u32, height: u32) -> bool {
     u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
@@ -31,40 +30,40 @@ const NOWHERE: &str = "fakesink sync=false async=false";
 /// Counters of one received stream.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Whole frames (packets of sound) since the start.
+    /// Frames, or packets of audio, since the start.
     pub frames: AtomicU64,
-    /// Their bytes.
+    /// Bytes of these frames.
     pub bytes: AtomicU64,
     /// Time of the last frame, in ms of the common running time.
     pub last: AtomicU64,
-    /// Width of the picture, 0 until known.
+    /// Width of the video in pixels; 0 until known.
     pub width: AtomicU32,
-    /// Height of the picture, 0 until known.
+    /// Height of the video in pixels; 0 until known.
     pub height: AtomicU32,
-    /// How loud it is, where it is played.
+    /// Level of the audio, if it is played.
     pub meter: Meter,
 }
 
-/// A stream of a peer, encoded as it came.
+/// A received stream, still encoded.
 #[derive(Debug, Clone)]
 pub struct Track {
-    /// Its m-line, by which it stays the same for as long as the connection lasts.
+    /// Index of the m-line, which identifies the track for the life of the connection.
     pub mline: usize,
-    /// Its codec.
+    /// Codec.
     pub codec: Codec,
-    /// Its frames.
+    /// Producer of the frames.
     pub producer: StreamProducer,
-    /// Its counters.
+    /// Counters.
     pub counters: Arc<Counters>,
     gate: Arc<Gate>,
 }
 
-/// Holds the first frame, which is a key frame, until somebody is there to take it.
+/// Holds back the first frame, a key frame, until its consumers exist.
 #[derive(Debug)]
 struct Gate(Mutex<Option<(gst::glib::WeakRef<gst::Pad>, gst::PadProbeId)>>);
 
 impl Gate {
-    /// What comes is held no longer than that.
+    /// Maximum time that frames are held back.
     const PATIENCE: Duration = Duration::from_millis(150);
 
     fn before(appsink: &gst_app::AppSink) -> Arc<Self> {
@@ -93,7 +92,8 @@ impl Gate {
 }
 
 impl Track {
-    /// Whoever takes it is there: it flows, beginning with its first frame. Without this it does so a little later.
+    /// Lets the frames flow, beginning with the first, because all consumers exist. Without this call they flow 150 ms
+    /// after the track's start.
     pub fn flow(&self) {
         self.gate.open();
     }
@@ -165,8 +165,9 @@ pub(crate) fn link(
     Ok(track)
 }
 
-/// webrtcbin asks what a pad is linked to whether it takes what the m-line has, and rejects the m-line where it does not. But
-/// a stream that came before the offer with its SSRC may be on the pad of another m-line, of another kind.
+/// Accepts all caps at a sink pad. webrtcbin asks the element behind a pad for the caps of the m-line, and rejects the
+/// m-line if they are not accepted; but a stream that arrived before the offer that names its SSRC may be on the pad of
+/// another m-line, of another kind.
 fn refuse_nothing(sink: &gst::Pad) {
     let answered = gst::PadProbeType::QUERY_DOWNSTREAM | gst::PadProbeType::PULL;
     sink.add_probe(answered, |_, info| {
@@ -180,7 +181,7 @@ fn refuse_nothing(sink: &gst::Pad) {
     });
 }
 
-/// The stream's SSRC, as the pad's caps have it.
+/// Returns the stream's SSRC from the pad's caps.
 pub(crate) fn ssrc(pad: &gst::Pad) -> Option<u32> {
     pad.current_caps()?.structure(0)?.get("ssrc").ok()
 }
@@ -196,7 +197,7 @@ fn count(
     let too_large = AtomicBool::new(false);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        // The size may change with a key frame.
+        // The size may change with each key frame.
         if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
             read_size(pad, &counters);
         }

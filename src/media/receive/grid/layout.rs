@@ -1,22 +1,22 @@
-//! Where the pictures of a room stand in one window.
+//! Positions of the videos of a room in one window.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
-/// A place in the window, in pixels.
+/// Position and size of a video in the window, in pixels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// From the left.
+    /// Distance from the left edge.
     pub x: u32,
-    /// From the top.
+    /// Distance from the top edge.
     pub y: u32,
-    /// Its width.
+    /// Width.
     pub width: u32,
-    /// Its height.
+    /// Height.
     pub height: u32,
 }
 
-/// Places for so many pictures, row by row: 1, 2, 4, 6, 9, … as square as may be; a last row that is not
-/// full stands in the middle.
+/// Returns positions for `count` videos, row by row in a grid that is as square as possible (1, 2, 4, 6, 9, …); an
+/// incomplete last row is centred.
 pub fn places(count: usize, width: u32, height: u32) -> Vec<Place> {
     let count = u32::try_from(count).unwrap_or(u32::MAX);
     if count == 0 {

@@ -1,5 +1,5 @@
-//! A room in one window and one speaker: the pictures of all peers in a grid, their sound mixed, and
-//! both recorded where that is wanted. Peers come and go while it runs.
+//! The media of a room in one window and one loudspeaker: videos in a grid, audio mixed, both recorded if wanted. Peers
+//! may come and go meanwhile.
 
 pub mod layout;
 
@@ -21,14 +21,14 @@ use crate::media::gst::voice::Reference;
 use crate::media::gst::{inventory, isolated_bin, launch, level};
 use crate::sdp::{Codec, Kind};
 
-/// The window's size, and frames a second.
+/// Size of the window in pixels, and frames per second.
 const WIDTH: u32 = 1280;
 const HEIGHT: u32 = 720;
 const FPS: u32 = 30;
-/// How much later than the earliest a peer's media may be to be mixed in time.
+/// Maximum delay of a peer's media behind the earliest, to be mixed in time.
 const LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(150);
 
-/// One peer's media in a mix; it leaves the mix when this is dropped.
+/// One peer's media in a mix; leaves the mix when dropped.
 #[derive(Debug)]
 pub struct Seat {
     mixer: Arc<Mixer>,
@@ -36,7 +36,7 @@ pub struct Seat {
 }
 
 impl Seat {
-    /// Goes on with another track of the same codec; until its first frame the last one stays.
+    /// Continues with another track of the same codec; the last frame stays until the new track's first one.
     pub fn follow(&self, track: &Track) {
         let mut inputs = self.mixer.lock();
         let input = inputs.all.iter_mut().find(|input| input.number == self.number);
@@ -45,7 +45,7 @@ impl Seat {
         }
     }
 
-    /// What stands under its picture from now on.
+    /// Sets the text under the video.
     pub fn label(&self, label: &str) {
         let inputs = self.mixer.lock();
         let input = inputs.all.iter().find(|input| input.number == self.number);
@@ -58,7 +58,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let (mixer, number) = (self.mixer.clone(), self.number);
-        // Waits for a streaming thread.
+        // Removing an input waits for a streaming thread.
         smol::unblock(move || mixer.remove(number)).detach();
     }
 }
@@ -90,7 +90,7 @@ struct Mixer {
 
 impl Mixer {
     fn start(kind: Kind, failures: Sender<String>) -> Result<Arc<Self>, MediaError> {
-        // Something that never stops keeps the mix running while nobody is there.
+        // The test source keeps the mix running without peers.
         let text = match kind {
             Kind::Video => format!(
                 "videotestsrc is-live=true pattern=black ! {caps} ! compositor name=mix background=black \
@@ -150,7 +150,7 @@ impl Mixer {
 
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
         let failed = |what: &str| MediaError::pipeline(format!("mixing the media of {peer}"), what);
-        // One that fails would end the mix for all.
+        // A hardware decoder that fails would end the mix for all peers.
         let decoder = inventory::software_decoder(track.codec)?.way;
         let text = match self.kind {
             Kind::Video => format!(
@@ -184,7 +184,7 @@ impl Mixer {
         let pad = self.mix.request_pad_simple("sink_%u").ok_or_else(|| failed("no pad"))?;
         let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the decoder"))?;
         src.link(&pad).map_err(|_| failed("link"))?;
-        // First its settings, among them that it is live and its format, then its start.
+        // The appsrc gets its settings, among them its format, before it starts.
         let link = track.producer.add_consumer(&appsrc).map_err(|error| failed(&error.to_string()))?;
         bin.sync_state_with_parent().map_err(|_| failed("state"))?;
         inputs.next += 1;
@@ -207,7 +207,7 @@ impl Mixer {
         self.mix.release_request_pad(&pad);
     }
 
-    /// Gives every picture its place in the grid.
+    /// Sets the position of each video in the grid.
     fn arrange(&self, inputs: &Inputs) {
         if self.kind != Kind::Video {
             return;
@@ -227,22 +227,22 @@ impl Mixer {
 }
 
 fn write(overlay: &gst::Element, text: &str) {
-    // Pango reads markup.
+    // Pango interprets markup.
     overlay.set_property("text", gst::glib::markup_escape_text(text).as_str());
 }
 
-/// What a stage shows, plays and records.
+/// Outputs and recording of a room's media.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StageConfig {
-    /// Where the grid goes.
+    /// Output of the video grid.
     pub show: Option<String>,
-    /// Where the mixed sound goes.
+    /// Output of the mixed audio.
     pub play: Option<String>,
-    /// The file that both go into.
+    /// File for both.
     pub record: Option<PathBuf>,
 }
 
-/// See the module.
+/// The mixed media of a room.
 #[derive(Debug)]
 pub struct Stage {
     _outputs: Vec<Output>,
@@ -252,7 +252,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts what is wanted of it. What it plays is heard by `reference`.
+    /// Starts the wanted outputs and the recording. `reference` receives the played audio.
     pub fn start(
         config: &StageConfig,
         reference: Option<&Arc<Reference>>,
@@ -285,7 +285,8 @@ impl Stage {
         }
     }
 
-    /// Mixes a peer's track in, as long as the seat is held.
+    /// Adds a peer's track to the mix for as long as the returned seat exists; returns `None` if no output or recording
+    /// takes its kind.
     pub fn add(&self, track: &Track, peer: &str) -> Result<Option<Seat>, MediaError> {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }

@@ -26,7 +26,7 @@ use crate::media::gst::launch;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::sdp::Kind;
 
-/// How long a file's end may take to be written, while nothing more gets into the file.
+/// Maximum time to write the end of a file while the file does not grow.
 const FINISH: Duration = Duration::from_secs(5);
 
 /// Interval of the checks for silent streams.
@@ -59,7 +59,7 @@ pub struct Recorded {
     pub error: Option<String>,
 }
 
-/// A file name of a peer's id and a time: nothing that a peer is called leads out of the folder.
+/// Returns a file name made of a peer's id and a time; no id leads out of the folder.
 pub fn file_name(peer: &str, time: &str) -> String {
     const END: &str = ".mkv";
     let time: String =
@@ -186,7 +186,7 @@ impl Recorder {
         lock(&self.streams)
     }
 
-    /// Goes on with another track of the same codec in place of the one before.
+    /// Continues with another track of the same codec in place of `before`.
     pub fn follow(&mut self, before: &Track, track: &Track) {
         let mut streams = self.lock();
         let is_it = |stream: &&mut Stream| stream.producer == before.producer && stream.left_out.is_none();
@@ -199,7 +199,7 @@ impl Recorder {
         }
     }
 
-    /// Writes the file's end and waits for it, as long as the file grows, and 5 s more.
+    /// Writes the end of the file. Waits for it as long as the file grows, and 5 s more.
     pub async fn finish(mut self) -> Recorded {
         if let Err(error) = self.begin() {
             let _ = self.failure.set(error.to_string());

@@ -14,7 +14,7 @@ use crate::media::receive::playout_delay;
 use crate::media::receive::track::{Counters, Track};
 use crate::sdp::{Codec, Kind};
 
-/// Nothing that comes has waited longer than that.
+/// Maximum time that a frame has waited in a jitter buffer.
 const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::REPAIR_MOST.as_millis() as u64);
 
 /// Silence after which a stream is left out of the rest of the file, because the muxer makes the others wait for it;
@@ -33,10 +33,10 @@ pub(crate) struct Input {
     pub(crate) kind: Kind,
     /// Counters of the peer's track; absent for other streams.
     pub(crate) counters: Option<Arc<Counters>>,
-    /// What it goes through, in gst-launch words.
+    /// Elements in front of the muxer, as gst-launch text.
     pub(crate) through: String,
-    /// What may wait for it at most. Encoded frames are small and none can be spared; pictures that are yet to
-    /// be encoded are neither, and a machine that cannot keep up is to leave some out.
+    /// Maximum duration of queued frames. Encoded frames are small, and none may be dropped; raw frames are large, and
+    /// a machine that cannot keep up drops some.
     pub(crate) most: gst::ClockTime,
 }
 
