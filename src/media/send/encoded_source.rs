@@ -1,5 +1,5 @@
-//! Sources that are encoded already: network cameras, files, cameras with an encoder of their own. What they send is
-//! passed on as it is where a peer takes it so; else it is decoded, once.
+//! Sources that deliver encoded video: network cameras, files, cameras with an encoder. Their frames pass through
+//! unchanged to peers that can use them, and are decoded once for all others.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -16,10 +16,11 @@ use crate::media::gst::error::MediaError;
 use crate::media::gst::{inventory, launch};
 use crate::sdp::Codec;
 
-/// A peer that misses a packet sees nothing new until the next key frame; one that joins, nothing at all.
+/// Maximum time between key frames for passthrough: a peer that lost a packet has a frozen picture until the next one,
+/// and a peer that joins has none.
 pub const KEY_FRAMES: Duration = Duration::from_secs(4);
 
-/// The codecs of pictures, by their caps.
+/// Video codecs by the name of their caps.
 const NAMES: [(&str, Codec); 5] = [
     ("video/x-h264", Codec::H264),
     ("video/x-h265", Codec::H265),
@@ -28,7 +29,7 @@ const NAMES: [(&str, Codec); 5] = [
     ("video/x-av1", Codec::Av1),
 ];
 
-/// The profiles that whoever takes the codec can decode; where caps name none, it is one of them.
+/// Returns the profiles that every decoder of a codec supports; caps without a profile count as one of them.
 fn profiles(codec: Codec) -> &'static [&'static str] {
     match codec {
         Codec::H264 => {
@@ -41,19 +42,19 @@ fn profiles(codec: Codec) -> &'static [&'static str] {
     }
 }
 
-/// The codec of encoded pictures.
+/// Returns the codec of encoded video caps.
 pub(crate) fn codec_of(caps: &gst::CapsRef) -> Option<Codec> {
     let name = caps.structure(0)?.name();
     NAMES.iter().find(|(of, _)| *of == name.as_str()).map(|(_, codec)| *codec)
 }
 
-/// The caps of encoded pictures that can be passed on here, in words.
+/// Returns the caps of encoded video that can pass through, as text.
 pub(crate) fn caps() -> String {
     let sendable = NAMES.iter().filter(|(_, codec)| inventory::check_codec(*codec).is_ok());
     sendable.map(|(name, _)| *name).collect::<Vec<_>>().join(";")
 }
 
-/// Whether a pipeline's text ends in encoded pictures.
+/// Returns whether a pipeline's text ends in encoded video.
 pub(crate) fn ends_encoded(text: &str) -> bool {
     let Ok(bin) = launch::parse_bin(text) else { return false };
     let caps = bin.static_pad("src").map(|pad| pad.query_caps(None));
@@ -61,7 +62,8 @@ pub(crate) fn ends_encoded(text: &str) -> bool {
     caps.is_some_and(|caps| !caps.is_any() && !caps.is_empty() && caps.iter().all(is_encoded))
 }
 
-/// What stands between the source and the payloader, in gst-launch words: frames whole, with their headers.
+/// Returns the elements between the source and the payloader as gst-launch text; they make whole frames with their
+/// parameter sets.
 pub(crate) fn through(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au",
@@ -72,19 +74,19 @@ pub(crate) fn through(codec: Codec) -> &'static str {
     }
 }
 
-/// Why pictures are not passed on.
+/// Reason why a source does not pass through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Obstacle {
-    /// They come in another order than they are shown in (B-frames), which RTP's receivers do not wait for.
+    /// Frames are not in display order (B-frames), and RTP receivers do not reorder them.
     Order = 1,
     /// More time than [`KEY_FRAMES`] lies between key frames.
     KeyFrames,
-    /// A profile that not everybody decodes.
+    /// Not every decoder supports the profile.
     Profile,
-    /// What it is cannot be made out.
+    /// The frames cannot be parsed.
     Broken,
-    /// The user wants another size than the source's.
+    /// The user wants another frame size.
     Size,
     /// The video is stored rotated or mirrored, as by a phone that is held upright.
     Turned,
@@ -103,10 +105,10 @@ impl std::fmt::Display for Obstacle {
     }
 }
 
-/// What is known of encoded frames by those that came.
+/// Observations of a source's encoded frames.
 #[derive(Debug, Default)]
 pub struct Watch {
-    /// Times and bytes of the last [`Watch::WINDOW`].
+    /// Times and sizes of the frames of the last [`Watch::WINDOW`].
     recent: VecDeque<(Duration, usize)>,
     bytes: usize,
     last: Option<Duration>,
@@ -117,12 +119,11 @@ pub struct Watch {
 impl Watch {
     const WINDOW: Duration = Duration::from_secs(3);
 
-    /// Takes a frame: its time, its size in bytes, and whether it is a key frame; what stands in the way of passing on,
-    /// where it does.
+    /// Accepts a frame's time, its size in bytes and whether it is a key frame; returns a newly found obstacle.
     pub fn take(&mut self, time: Duration, bytes: usize, is_key: bool) -> Option<Obstacle> {
         let is_back = self.last.is_some_and(|last| time < last);
         if is_back && is_key {
-            // A source that begins anew.
+            // The source restarted.
             *self = Self::default();
         }
         self.recent.push_back((time, bytes));
@@ -142,12 +143,12 @@ impl Watch {
         (time.saturating_sub(key) > KEY_FRAMES).then_some(Obstacle::KeyFrames)
     }
 
-    /// Whether enough came to know that key frames do.
+    /// Returns whether the interval of key frames is known to suffice.
     pub fn is_proven(&self) -> bool {
         self.keys > 1
     }
 
-    /// In bit/s; none before a second's frames came.
+    /// Returns the bitrate in bit/s; `None` during the first second.
     pub fn rate(&self) -> Option<u32> {
         let span = self.last?.saturating_sub(self.recent.front()?.0).as_secs_f64();
         (span >= 1.0).then(|| (self.bytes as f64 * 8.0 / span).min(f64::from(u32::MAX)) as u32)
@@ -212,18 +213,18 @@ impl Tap {
 /// The encoded frames of a source.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// What they are encoded with.
+    /// Codec of the frames.
     pub codec: Codec,
-    /// The frames.
+    /// Producer of the frames.
     pub(crate) producer: StreamProducer,
     tap: Tap,
 }
 
 #[derive(Debug)]
 struct Known {
-    /// In bit/s; 0 as long as it is not known.
+    /// Bitrate in bit/s; 0 until known.
     rate: AtomicU32,
-    /// What stands in the way, by its number; 0: nothing.
+    /// Number of the first obstacle; 0 if there is none.
     obstacle: AtomicU8,
     is_proven: AtomicBool,
     /// Value of videoflip's `video-direction` that turns the video upright.
@@ -253,7 +254,7 @@ impl Known {
 }
 
 impl Encoded {
-    /// It is not to be passed on any more.
+    /// Ends passthrough of this source for good.
     pub(crate) fn refuse(&self, obstacle: Obstacle) {
         self.tap.known.refuse(obstacle);
     }
@@ -281,7 +282,7 @@ impl Encoded {
         *lock(&self.tap.known.turn)
     }
 
-    /// What it takes, in bit/s, once that is known.
+    /// Returns the bitrate in bit/s, once known.
     pub fn rate(&self) -> Option<u32> {
         Some(self.tap.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
@@ -291,7 +292,7 @@ impl Encoded {
         self.can_pass() && self.tap.known.is_proven.load(Ordering::Relaxed)
     }
 
-    /// Whether it can be passed on, as far as is known. What stands in the way once does so for good.
+    /// Returns whether no obstacle is known. An obstacle is final.
     pub fn can_pass(&self) -> bool {
         self.tap.known.obstacle.load(Ordering::Relaxed) == 0
     }
@@ -347,7 +348,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the times and sizes, nothing overflows and the window stays small.
+        /// Arbitrary times and sizes cause no overflow, and the window stays small.
         #[test]
         fn nonsense_is_counted_too(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
             let mut watch = Watch::default();

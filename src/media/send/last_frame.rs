@@ -112,7 +112,7 @@ mod tests {
         let last = LastFrame::after(&pipeline.by_name("rate").unwrap()).unwrap();
         let times: Arc<Mutex<Vec<gst::ClockTime>>> = Arc::default();
         let seen = times.clone();
-        // Within the streaming thread's lock, after the probe of the pictures.
+        // The probe runs within the streaming thread's lock, after the probe of [`LastFrame`].
         let next = pipeline.by_name("next").unwrap().static_pad("src").unwrap();
         next.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             seen.lock().unwrap().extend(info.buffer().and_then(|buffer| buffer.pts()));

@@ -1,4 +1,4 @@
-//! What is sent to peers together: pictures, sound or both, under one id.
+//! A stream: video, audio or both, sent to peers under one id.
 
 use std::sync::Arc;
 
@@ -13,24 +13,23 @@ use crate::sdp::Kind;
 /// A stream of ours, for any number of peers. Clones are the same stream.
 #[derive(Debug, Clone)]
 pub struct Stream {
-    /// How peers tell it from others (`a=msid`, RFC 8830).
+    /// Identifier of the stream (`a=msid`, RFC 8830).
     pub id: String,
-    /// Its sources, encoded once for all.
+    /// Encoders of the stream's sources, shared by all peers.
     pub encoders: Arc<Encoders>,
     /// Tasks that restart the sources.
     _watch: Arc<Vec<smol::Task<()>>>,
 }
 
 impl Stream {
-    /// A stream under an id of its own.
+    /// Creates a stream with a random id.
     pub fn new(encoders: Encoders) -> Self {
         let encoders = Arc::new(encoders);
         let watch = Arc::new(supervise::watch(&encoders, encoders.failures()));
         Self { id: format!("roomtone-{:08x}", fastrand::u32(..)), encoders, _watch: watch }
     }
 
-    /// Starts sources, at most one of each kind, with the bounds of the pictures' bitrate. What stops later is told
-    /// to `failures`.
+    /// Starts sources, at most one of each kind; `rates` bounds the bitrate of video. Later failures go to `failures`.
     pub async fn start(
         sources: &[(Kind, SourceConfig)],
         rates: Rates,

@@ -1,4 +1,4 @@
-//! One encode of one source, whose rate, size and frames a second can change while it runs.
+//! One encoder of one source; its rate, frame size and frame rate can change while it runs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -19,10 +19,10 @@ use crate::media::send::encoded_source::{self, Encoded};
 use crate::media::send::last_frame::LastFrame;
 use crate::sdp::{Codec, Kind};
 
-/// A change smaller than that is not worth it.
+/// Minimum relative change of the bitrate that is applied.
 const NOTICEABLE: f64 = 0.03;
 
-/// Raw frames to encode, and what makes them, where the source gives encoded ones.
+/// Raw frames to encode, and the decoder that makes them if the source is encoded.
 #[derive(Debug, Clone)]
 pub(super) struct Raw {
     pub(super) kind: Kind,
@@ -31,25 +31,25 @@ pub(super) struct Raw {
     pub(super) _decoded: Option<Arc<Capture>>,
 }
 
-/// One encode of one source, or what passes an encoded source on. Whoever sends of it holds it.
+/// An encoder of one source, or the passthrough of an encoded one. It runs for as long as a sender holds it.
 #[derive(Debug)]
 pub struct Encoder {
     codec: Codec,
     producer: StreamProducer,
     link: Mutex<ConsumptionLink>,
     owned: Owned,
-    /// What it takes its frames from.
+    /// Source of the frames.
     from: Mutex<From>,
-    /// The property that holds the bitrate, of the element that encodes, and its unit in bit/s.
+    /// The property for the bitrate, and its unit in bit/s.
     rate: Option<(Settings, String, u32)>,
     bitrate: AtomicU32,
-    /// What is made of a source of that size.
+    /// Shape of the encoded frames, and the size of the source that it was chosen for.
     shape: Mutex<(Shape, (u32, u32))>,
     fps: u32,
     is_broken: Arc<AtomicBool>,
-    /// When a key frame was asked for last.
+    /// Time of the last request for a key frame.
     forced: Arc<Mutex<Option<Instant>>>,
-    /// The last picture.
+    /// The last raw frame.
     last_frame: Option<LastFrame>,
 }
 
@@ -59,7 +59,7 @@ enum From {
     Encoded(Encoded),
 }
 
-/// What an encoder is made around.
+/// Elements around the encoding ones.
 struct Parts {
     owned: Owned,
     appsrc: gst_app::AppSrc,
@@ -68,7 +68,7 @@ struct Parts {
     forced: Arc<Mutex<Option<Instant>>>,
 }
 
-/// From frames that come to encoded ones, in gst-launch words. What it fails of later is told to `failed`.
+/// Builds a pipeline from raw to encoded frames around gst-launch text. Later errors go to `failed`.
 fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Parts, MediaError> {
     let text = format!("appsrc name=in ! {through} ! appsink name=out max-buffers=100 drop=false");
     let pipeline = launch::parse(&text)?;
@@ -91,7 +91,7 @@ fn build(through: &str, failed: impl Fn(String) + Send + 'static) -> Result<Part
 }
 
 impl Encoder {
-    /// Starts an encode in gst-launch words. What it fails of later is told to `failed`.
+    /// Starts an encoder given as gst-launch text, at `bitrate` bit/s. Later errors go to `failed`.
     pub(super) fn start(
         (codec, text): (Codec, &str),
         bitrate: u32,
@@ -120,7 +120,7 @@ impl Encoder {
             elements.into_iter().find(encodes).map(|element| (Settings::of(element), name, unit))
         });
         let mut settings = gst_utils::streamproducer::ConsumerSettings::default();
-        // Two frames: a slow encoder drops pictures and does not queue them.
+        // Two frames may wait: a slow encoder drops frames instead of queueing them.
         if raw.kind == Kind::Video {
             settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / raw.fps.max(1)));
         }
@@ -129,7 +129,7 @@ impl Encoder {
         Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, last_frame, ..encoder })
     }
 
-    /// Passes on what is encoded already, unless that is muted.
+    /// Starts the passthrough of an encoded source. While the source is muted, no frames pass.
     pub(super) fn pass(
         encoded: &Encoded,
         is_muted: Arc<AtomicBool>,
@@ -137,7 +137,7 @@ impl Encoder {
     ) -> Result<Self, MediaError> {
         let parts = build(encoded_source::through(encoded.codec), failed)?;
         if let Some(pad) = parts.appsrc.static_pad("src") {
-            // After a pause it goes on with a key frame.
+            // After a pause the stream continues with a key frame.
             let is_held = AtomicBool::new(false);
             pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
                 let is_delta =
@@ -148,7 +148,7 @@ impl Encoder {
             });
         }
         let settings = gst_utils::streamproducer::ConsumerSettings {
-            // None of these can be spared.
+            // No encoded frame may be dropped.
             max_time: gst::ClockTime::SECOND,
             ..Default::default()
         };
@@ -181,12 +181,12 @@ impl Encoder {
         })
     }
 
-    /// The encoded stream.
+    /// Returns the producer of the encoded frames.
     pub fn producer(&self) -> &StreamProducer {
         &self.producer
     }
 
-    /// What it is made to be, or what the encoded source has, in bit/s; 0 as long as that is not known.
+    /// Returns the set bitrate, or the measured one of an encoded source, in bit/s; 0 until measured.
     pub fn bitrate(&self) -> u32 {
         match &*lock(&self.from) {
             From::Raw { .. } => self.bitrate.load(Ordering::Relaxed),
@@ -194,7 +194,7 @@ impl Encoder {
         }
     }
 
-    /// It passes an encoded source on.
+    /// Returns whether this is the passthrough of an encoded source.
     pub fn passes(&self) -> bool {
         matches!(&*lock(&self.from), From::Encoded(_))
     }
@@ -219,7 +219,7 @@ impl Encoder {
         });
     }
 
-    /// Begins anew for one who comes: with a key frame, and of what is seen now.
+    /// Serves a peer that joins: requests a key frame and repeats the last raw frame, so that there is one to encode.
     pub(crate) fn begin(&self) {
         let before = *lock(&self.forced);
         if let Some(pad) = self.producer.appsink().static_pad("sink") {
@@ -235,19 +235,19 @@ impl Encoder {
         self.codec.kind()
     }
 
-    /// It stopped with an error.
+    /// Returns whether the encoder has stopped with an error.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
     }
 
-    /// Takes the frames of another source.
+    /// Continues with the frames of another source.
     pub(super) fn take(&self, raw: Raw) -> Result<(), MediaError> {
         connect(&mut lock(&self.link), &raw.producer)?;
         *lock(&self.from) = From::Raw { _held: raw };
         Ok(())
     }
 
-    /// Encodes at that rate (bit/s) from now on, and in the size and as often as looks well at it.
+    /// Sets the bitrate (bit/s), and the frame size and frame rate that suit it.
     pub(super) fn set_bitrate(&self, bitrate: u32) {
         let before = self.bitrate();
         let Some((settings, name, unit)) = &self.rate else { return };
@@ -260,7 +260,7 @@ impl Encoder {
         }
     }
 
-    /// Tells an encoder with error correction how many packets of a hundred are lost.
+    /// Sets the expected packet loss of an encoder with forward error correction, in percent.
     pub(super) fn set_loss(&self, percent: u32) {
         const NAME: &str = "packet-loss-percentage";
         if let Some((settings, ..)) = self.rate.as_ref().filter(|(of, ..)| of.element.has_property(NAME)) {
@@ -300,7 +300,7 @@ fn connect(link: &mut ConsumptionLink, producer: &StreamProducer) -> Result<(), 
     Ok(link.change_producer(producer, false)?)
 }
 
-/// The property that a pipeline's text gives the bitrate to, and its unit in bit/s.
+/// Returns the property that a pipeline's text sets to the bitrate, and its unit in bit/s.
 fn rate_property(text: &str) -> Option<(String, u32)> {
     text.split_whitespace().find_map(|word| {
         let (name, value) = word.split_once('=')?;
@@ -344,7 +344,7 @@ impl Settings {
     }
 }
 
-/// Sets a property that holds a number of any type, within its own bounds.
+/// Sets a property of any integer type, clamped to its bounds.
 fn set_number(element: &gst::Element, name: &str, value: u32) {
     let Some(spec) = element.find_property(name) else { return };
     let number = i64::from(value);
@@ -363,9 +363,9 @@ fn set_number(element: &gst::Element, name: &str, value: u32) {
     }
 }
 
-/// Lets forced key frames through with a pause between: every peer may ask, and each costs all of them. What is
-/// refused is asked for again by those who still need it. (The encoders' own limit,
-/// `min-force-key-unit-interval`, makes x264enc of 1.22 refuse for ever, since its time is shifted.)
+/// Lets requests for key frames through with a pause in between: every peer may request one, and each costs all peers
+/// bandwidth. Peers that still need one repeat a dropped request. The encoders' own limit,
+/// `min-force-key-unit-interval`, makes x264enc (1.22) drop requests for ever, because its times are shifted.
 fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
     const PAUSE: Duration = Duration::from_millis(200);
     let forced: Arc<Mutex<Option<Instant>>> = Arc::default();
@@ -376,7 +376,7 @@ fn limit_key_frames(appsink: &gst_app::AppSink) -> Arc<Mutex<Option<Instant>>> {
         }
         let mut last = lock(&last);
         if last.is_some_and(|at| at.elapsed() < PAUSE) {
-            // Not Drop: with it GStreamer is left to free an event that the binding has taken.
+            // Handled instead of Drop: after Drop, GStreamer frees an event that the binding has taken.
             return gst::PadProbeReturn::Handled;
         }
         *last = Some(Instant::now());
@@ -410,8 +410,8 @@ fn use_common_times(appsink: &gst_app::AppSink) {
     });
 }
 
-/// An encoder that fails ends its stream; those who are sent it get another one, and must not see the end, which would
-/// be the end of all media of the connection.
+/// Drops the end of stream. An encoder that fails ends its stream; its senders get another encoder, and an end of
+/// stream would end all media of their connections.
 fn hold_back_end(appsink: &gst_app::AppSink) {
     let Some(pad) = appsink.static_pad("sink") else { return };
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {

@@ -17,10 +17,10 @@ use crate::media::send::capture::{Capture, Frames};
 use crate::media::send::encoded_source::{Encoded, Obstacle};
 use crate::sdp::{Codec, Kind};
 
-/// What sound is encoded with, in bit/s.
+/// Bitrate of encoded audio, in bit/s.
 pub(crate) const SOUND: u32 = 48_000;
 
-/// In place of a rung: what passes an encoded source on.
+/// Number of the passthrough among the rungs.
 pub(super) const PASSED: usize = RUNGS;
 
 /// The sources, and the encoders in use.
@@ -28,7 +28,7 @@ pub(super) const PASSED: usize = RUNGS;
 pub struct Encoders {
     kinds: Vec<Kind>,
     rates: Rates,
-    /// The element that the user wants to encode with.
+    /// Encoder element that the user wants.
     wanted: Option<String>,
     state: Arc<Mutex<State>>,
     /// See [`Turn`].
@@ -43,20 +43,20 @@ pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) captures: HashMap<Kind, Arc<Capture>>,
-    /// The raw frames of encoded sources, as long as something is encoded of them.
+    /// Decoders of encoded sources, which run as long as an encoder uses their raw frames.
     pub(super) decoded: HashMap<Kind, Weak<Capture>>,
     pub(super) running: HashMap<(Codec, usize), Weak<Encoder>>,
-    /// Codecs that are encoded with or without peers, and what does it.
+    /// Encoders that run with or without peers.
     pub(super) kept: HashMap<Codec, Arc<Encoder>>,
     ladders: BTreeMap<Codec, Ladder>,
-    /// What is known of peers, by their seats.
+    /// Peers by their seats.
     seats: HashMap<(Codec, u64), Known>,
-    /// The elements that failed; nothing is encoded with them again.
+    /// Encoder elements that have failed; none is used again.
     broken: BTreeSet<&'static str>,
 }
 
 impl State {
-    /// The source of a kind, where it is encoded already.
+    /// Returns the source of a kind if it is an encoded one.
     pub(super) fn encoded(&self, kind: Kind) -> Option<(&Arc<Capture>, &Encoded)> {
         let capture = self.captures.get(&kind)?;
         match capture.frames() {
@@ -72,15 +72,15 @@ impl State {
     }
 }
 
-/// What is known of a peer.
+/// State of a peer.
 #[derive(Debug, Default)]
 struct Known {
-    /// What it loses, in percent.
+    /// Loss that the peer reports, in percent.
     lost: u32,
     pass: Pass,
 }
 
-/// A peer's place among those who are sent one codec of one source.
+/// A peer's place among the receivers of one codec; given up when dropped.
 #[derive(Debug)]
 pub struct Seat {
     codec: Codec,
@@ -101,7 +101,7 @@ impl Drop for Seat {
 }
 
 impl Encoders {
-    /// Encoders over these sources, with the bounds of the pictures' bitrate.
+    /// Creates encoders over these sources; `rates` bounds the bitrate of video.
     pub fn new(captures: Vec<Capture>, rates: Rates, failures: Sender<String>) -> Self {
         let kinds = captures.iter().map(Capture::kind).collect();
         let captures = captures.into_iter().map(|capture| (capture.kind(), Arc::new(capture))).collect();
@@ -109,7 +109,7 @@ impl Encoders {
         Self { kinds, rates, wanted: None, state, turn: Mutex::default(), failures }
     }
 
-    /// With an element to encode with, where it can encode what is asked for.
+    /// Sets the element to encode with, for the codecs that the element supports.
     pub fn with_element(mut self, element: Option<String>) -> Self {
         self.wanted = element;
         self
@@ -119,7 +119,7 @@ impl Encoders {
         lock(&self.state)
     }
 
-    /// Waits for the turn. Never while the state is locked: its holder locks the state.
+    /// Waits for the turn. The caller must not have the state locked, because the holder of the turn locks it.
     pub(super) fn turn(&self) -> Turn<'_> {
         lock(&self.turn)
     }
@@ -129,12 +129,12 @@ impl Encoders {
         &self.failures
     }
 
-    /// Whether there is something to send of that kind.
+    /// Returns whether there is a source of this kind.
     pub fn has(&self, kind: Kind) -> bool {
         self.kinds.contains(&kind)
     }
 
-    /// The bounds of the rate of that kind, with room for an encoded source.
+    /// Returns the bounds of the bitrate of this kind, including an encoded source that passes through.
     pub fn rates(&self, kind: Kind) -> Rates {
         let bounds = self.bounds(kind);
         let state = self.lock();
@@ -145,7 +145,7 @@ impl Encoders {
         Rates { start, most, ..bounds }
     }
 
-    /// The bounds of what is encoded here.
+    /// Returns the bounds of the bitrate of encoders.
     fn bounds(&self, kind: Kind) -> Rates {
         match kind {
             Kind::Video => self.rates,
@@ -153,7 +153,7 @@ impl Encoders {
         }
     }
 
-    /// The codec of a source that is passed on as it comes, where there is one.
+    /// Returns the codec of the source of this kind if it may pass through.
     pub fn passed_codec(&self, kind: Kind) -> Option<Codec> {
         self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
     }
@@ -252,7 +252,7 @@ impl Encoders {
         }
     }
 
-    /// Starts an encoder that then runs with or without peers: the first peer need not wait for it.
+    /// Starts an encoder that then runs with or without peers, so that the first peer need not wait for it.
     pub fn keep(&self, codec: Codec) -> Result<(), MediaError> {
         self.keep_in(&self.turn(), codec)
     }
@@ -355,7 +355,7 @@ fn on(ladder: &Ladder, seat: u64) -> (usize, u32) {
     (rung, ladder.rate(rung))
 }
 
-/// Says that an encoder is given up for another; false where there is none.
+/// Logs that another encoder replaces a failed one; returns false if there is no other.
 fn fell_back(codec: Codec, element: &str, next: Option<&str>, error: &str) -> bool {
     if let Some(next) = next {
         tracing::warn!("{element} does not encode {codec}: {error}; {next} takes its place");
@@ -371,7 +371,7 @@ mod tests {
     use crate::media::test_media;
 
     /// GStreamer logs each element that it creates and each state that an element reaches, in the thread that does the
-    /// work: there the state must not be locked, neither by that thread nor for its sake.
+    /// work. In that thread the state must not be locked.
     #[test]
     fn the_state_is_not_locked_while_an_encoder_starts() {
         let (encoders, _failed) = smol::block_on(test_media::pictures());

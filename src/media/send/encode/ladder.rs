@@ -1,39 +1,39 @@
-//! Which peers share an encode: at most [`RUNGS`], each at the rate of the slowest on it.
+//! Grouping of the peers on at most [`RUNGS`] encoders, each at the rate of its slowest peer.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::BTreeMap;
 
-/// The most encodes of one source and codec.
+/// Maximum number of encoders of one source and codec.
 pub const RUNGS: usize = 3;
 
-/// What another encode must be worth: the sum over the peers of ln(allowed / made) that it saves. With 0.25 no
-/// peer is slowed by more than 22 % as long as there is a rung left.
+/// Minimum gain of another encoder: the sum over the peers of ln(allowed / made) that it saves. With 0.25 no peer is
+/// slowed by more than 22 % while a rung is free.
 const WORTH: f64 = 0.25;
 
-/// What a change must save, or it is not made: each costs a key frame.
+/// Minimum gain of a regrouping, because each costs a key frame.
 const INERTIA: f64 = 0.1;
 
-/// Bounds of a rate, and where it begins, in bit/s.
+/// Bounds and initial value of a bitrate, in bit/s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rates {
-    /// Never less.
+    /// Minimum.
     pub least: u32,
-    /// As long as nothing is known of the network.
+    /// Value until the network is known.
     pub start: u32,
-    /// Never more.
+    /// Maximum.
     pub most: u32,
-    /// A source that is encoded already is passed on where it has no more than that.
+    /// Maximum of an encoded source that passes through.
     pub passed: u32,
 }
 
 impl Rates {
-    /// From 50 kbit/s up to that; it begins there.
+    /// Returns rates from 50 kbit/s to `most`, starting at `most`.
     pub fn up_to(most: u32) -> Self {
         Self { least: most.min(50_000), start: most, most, passed: most }
     }
 
-    /// Always this one.
+    /// Returns a constant rate.
     pub fn fixed(rate: u32) -> Self {
         Self { least: rate, start: rate, most: rate, passed: rate }
     }
@@ -45,7 +45,7 @@ struct Seat {
     rung: usize,
 }
 
-/// The peers of one source and codec, by what the network allows each.
+/// Peers that receive one codec of one source, by the rate that the network allows each.
 #[derive(Debug)]
 pub struct Ladder {
     rates: Rates,
@@ -54,12 +54,12 @@ pub struct Ladder {
 }
 
 impl Ladder {
-    /// Nobody yet.
+    /// Creates a ladder without peers.
     pub fn new(rates: Rates) -> Self {
         Self { rates, seats: BTreeMap::new(), next: 0 }
     }
 
-    /// Somebody comes, with the rate to start from; on the rung whose rate is next to it, or on the first.
+    /// Adds a peer with the initial rate, on the rung with the nearest rate; returns the peer's number.
     pub fn enter(&mut self) -> u64 {
         let id = self.next;
         self.next += 1;
@@ -71,13 +71,13 @@ impl Ladder {
         id
     }
 
-    /// Somebody goes.
+    /// Removes a peer.
     pub fn leave(&mut self, id: u64) {
         self.seats.remove(&id);
         self.regroup();
     }
 
-    /// The network allows somebody so much, in bit/s.
+    /// Sets the rate that the network allows a peer, in bit/s.
     pub fn allow(&mut self, id: u64, rate: u32) {
         let rate = rate.clamp(self.rates.least, self.rates.most);
         if let Some(seat) = self.seats.get_mut(&id) {
@@ -86,12 +86,12 @@ impl Ladder {
         }
     }
 
-    /// The rung of somebody; the first for who is not there.
+    /// Returns the rung of a peer; the first one for an unknown peer.
     pub fn rung(&self, id: u64) -> usize {
         self.seats.get(&id).map_or(0, |seat| seat.rung)
     }
 
-    /// What is made on a rung, in bit/s: as much as the slowest on it may have.
+    /// Returns the rate of a rung, in bit/s: the lowest that a peer on it is allowed.
     pub fn rate(&self, rung: usize) -> u32 {
         self.made(rung).unwrap_or(self.rates.start)
     }
@@ -100,14 +100,14 @@ impl Ladder {
         self.seats.values().filter(|seat| seat.rung == rung).map(|seat| seat.allowed).min()
     }
 
-    /// What a grouping loses: the encodes, and what the peers could have and do not get.
+    /// Returns the cost of a grouping: its encoders, and the rate that peers are allowed and do not get.
     fn loss(&self, rung_of: impl Fn(u64) -> usize) -> f64 {
         let mut groups: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
         self.seats.iter().for_each(|(id, seat)| groups.entry(rung_of(*id)).or_default().push(seat.allowed));
         groups.values().map(|allowed| WORTH + slowed(allowed)).sum()
     }
 
-    /// Takes the best grouping, where it is better enough than the one that is.
+    /// Changes to the best grouping if it is better than the present one by [`INERTIA`].
     fn regroup(&mut self) {
         let mut order: Vec<(u32, u64)> = self.seats.iter().map(|(id, seat)| (seat.allowed, *id)).collect();
         order.sort_unstable();
@@ -120,14 +120,14 @@ impl Ladder {
         }
     }
 
-    /// Gives groups the rungs that most of them are on already.
+    /// Assigns groups to the rungs that most of their peers are on already.
     fn named(&self, mut groups: Vec<Vec<u64>>) -> BTreeMap<u64, usize> {
         groups.sort_by_key(|group| std::cmp::Reverse(group.len()));
         let mut free: Vec<usize> = (0..RUNGS).collect();
         let mut rungs = BTreeMap::new();
         for group in groups {
             let here = |rung: &usize| group.iter().filter(|id| self.rung(**id) == *rung).count();
-            // The first of equals.
+            // `max_by_key` returns the last of equals, and the first is wanted.
             let Some(rung) = free.iter().copied().rev().max_by_key(here) else { break };
             free.retain(|other| *other != rung);
             rungs.extend(group.into_iter().map(|id| (id, rung)));
@@ -136,16 +136,16 @@ impl Ladder {
     }
 }
 
-/// How much those of a group are slowed by its slowest.
+/// Returns by how much a group's slowest peer slows the others.
 fn slowed(allowed: &[u32]) -> f64 {
     let least = allowed.iter().min().copied().unwrap_or(1).max(1);
     allowed.iter().map(|rate| (f64::from((*rate).max(1)) / f64::from(least)).ln()).sum()
 }
 
-/// The best of all ways to cut the peers, slowest first, into at most [`RUNGS`] groups.
+/// Returns the best division of the peers, ordered by rate, into at most [`RUNGS`] groups.
 fn best_groups(order: &[(u32, u64)]) -> Vec<Vec<u64>> {
     let allowed: Vec<u32> = order.iter().map(|(rate, _)| *rate).collect();
-    // best[n]: of the first n peers, the loss and where the groups begin.
+    // best[n]: cost and group starts of the first n peers.
     let mut best: Vec<Option<(f64, Vec<usize>)>> = vec![None; order.len() + 1];
     best[0] = Some((0.0, vec![]));
     for _ in 0..RUNGS {
@@ -196,7 +196,7 @@ mod tests {
         ladder.allow(ids[2], 200_000);
         let slow = ladder.rung(ids[2]);
         assert!(slow != fast && ladder.rate(slow) == 200_000 && ladder.rate(fast) == 2_000_000);
-        // A small difference is not worth an encode, and one that is gone is given up again.
+        // A small difference is not worth an encoder, and an encoder that is no longer worth it stops.
         ladder.allow(ids[2], 1_950_000);
         assert!(ids.iter().all(|id| ladder.rung(*id) == fast));
         assert_eq!(ladder.rate(fast), 1_950_000);
@@ -205,8 +205,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the network allows and whoever comes and goes: nobody gets more than is allowed, at most three
-        /// encodes are made, and as long as one is left nobody is slowed by more than a third.
+        /// For arbitrary rates, arrivals and departures: no peer gets more than is allowed, at most three encoders run,
+        /// and while a rung is free no peer is slowed by more than a third.
         #[test]
         fn a_slow_one_does_not_slow_a_fast_one(
             steps in prop::collection::vec((0..3_u8, 0..12_usize, any::<u32>(), 1..100_u32), 1..80)

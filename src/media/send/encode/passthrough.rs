@@ -1,25 +1,25 @@
-//! Whether a peer is sent an encoded source as it is.
+//! Decision whether a peer gets an encoded source unchanged.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
 use std::time::{Duration, Instant};
 
-/// What the network lets through for one peer, beside what the source takes. It is passed on to begin with; not any more
-/// when too little has been allowed for a while; and again when there is room.
+/// Passthrough for one peer. It is on at first, ends when the estimate has been too low for a while, and resumes when
+/// there is room.
 #[derive(Debug, Default)]
 pub(super) struct Pass {
     is_off: bool,
-    /// Since when it should be the other way.
+    /// Time since which the opposite decision would be right.
     since: Option<Instant>,
 }
 
 impl Pass {
-    /// So much too little is borne: what a source takes is not always the same.
+    /// Ratio of estimate and source rate below which passthrough ends. It is below 1, because a source's rate varies.
     const TOO_LITTLE: f64 = 0.9;
     const ROOM: f64 = 1.2;
     const PATIENCE: Duration = Duration::from_secs(1);
 
-    /// Takes what is allowed and what the source takes, in bit/s; whether it is passed on from now on.
+    /// Accepts the bandwidth estimate and the source's rate, in bit/s; returns whether passthrough is on.
     pub(super) fn update(&mut self, now: Instant, allowed: u32, rate: u32) -> bool {
         let share = f64::from(allowed) / f64::from(rate.max(1));
         let is_wrong = if self.is_off { share > Self::ROOM } else { share < Self::TOO_LITTLE };
@@ -31,7 +31,7 @@ impl Pass {
         self.is_on()
     }
 
-    /// Whether it is passed on.
+    /// Returns whether passthrough is on.
     pub(super) fn is_on(&self) -> bool {
         !self.is_off
     }

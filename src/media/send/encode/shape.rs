@@ -1,14 +1,14 @@
-//! What a picture is made like at a bitrate: as large and as often as it can be made well.
+//! Frame size and frame rate of encoded video: as large and as frequent as look good at a bitrate.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
-/// Bits for each pixel that a picture takes to look well; less, and it is made less often, then smaller.
+/// Bits for each pixel below which video looks bad; with fewer, first the frame rate falls, then the frame size.
 const BITS_PER_PIXEL: f64 = 0.03;
 
-/// To grow again it takes so much more, or it would go to and fro.
+/// Factor on the needed bitrate to grow again, against oscillation.
 const GROWTH: f64 = 1.3;
 
-/// The size and the frames a second are divided by these. Never smaller than a quarter of each side.
+/// Divisors of size and frame rate. No side is ever shorter than a quarter of the source's.
 const STEPS: [Shape; 5] = [
     Shape { size: 1, fps: 1 },
     Shape { size: 1, fps: 2 },
@@ -17,20 +17,20 @@ const STEPS: [Shape; 5] = [
     Shape { size: 4, fps: 2 },
 ];
 
-/// What the source's size and frames a second are divided by.
+/// Divisors of the source's size and frame rate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Shape {
-    /// Each side.
+    /// Divisor of each side.
     pub(super) size: u32,
-    /// Frames a second.
+    /// Divisor of the frame rate.
     pub(super) fps: u32,
 }
 
 impl Shape {
-    /// As the source is.
+    /// Size and frame rate of the source.
     pub(super) const WHOLE: Self = STEPS[0];
 
-    /// The shape for a bitrate (bit/s), a source's size in pixels and its frames a second.
+    /// Returns the shape for a bitrate in bit/s, a source's size in pixels and its frames per second.
     pub(super) fn at(self, bitrate: u32, (width, height): (u32, u32), fps: u32) -> Self {
         let enough = |shape: &Self, per_pixel: f64| {
             let pixels = f64::from(width / shape.size) * f64::from(height / shape.size);
@@ -43,7 +43,7 @@ impl Shape {
         STEPS[if needed > now { needed } else { growth.min(now) }]
     }
 
-    /// That size in this shape, in even numbers.
+    /// Returns this size in this shape, with even sides.
     pub(super) fn of(self, (width, height): (u32, u32)) -> (u32, u32) {
         let even = |side: u32| (side / self.size / 2 * 2).max(16);
         if self.size == 1 { (width, height) } else { (even(width), even(height)) }

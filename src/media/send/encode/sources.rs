@@ -1,4 +1,4 @@
-//! What is encoded: the sources, muted or not, one in place of another, and their raw frames where they give encoded ones.
+//! The sources of the encoders: muting, replacement, and the raw frames of encoded sources.
 
 use std::sync::{Arc, Weak};
 
@@ -51,23 +51,22 @@ impl Encoders {
         Some((capture.id(), capture.ended(), capture.config().clone()))
     }
 
-    /// Silence or black from now on, or the source again; false where nothing of the kind is sent.
+    /// Mutes or unmutes a kind: silence or black is sent while muted. Returns false if the kind is not sent.
     pub fn set_muted(&self, kind: Kind, muted: bool) -> bool {
         self.lock().captures.get(&kind).map(|capture| capture.set_muted(muted)).is_some()
     }
 
-    /// Whether silence or black is sent of that kind.
+    /// Returns whether a kind is muted.
     pub fn is_muted(&self, kind: Kind) -> bool {
         self.lock().captures.get(&kind).is_some_and(|capture| capture.is_muted())
     }
 
-    /// How loud the sound that is sent is (see [`crate::media::gst::level`]); none where none is.
+    /// Returns the level of the sent audio (see [`crate::media::gst::level`]); `None` if none is measured.
     pub fn level(&self) -> Option<u8> {
         self.lock().captures.get(&Kind::Audio).and_then(|capture| capture.level())
     }
 
-    /// Another source in place of the one of its kind, for all peers at once; false where nothing of the
-    /// kind is sent.
+    /// Replaces the source of its kind for all peers at once; returns false if the kind is not sent.
     pub fn replace(&self, capture: Capture) -> Result<bool, MediaError> {
         self.replace_if(capture, None)
     }

@@ -1,11 +1,11 @@
-//! How many threads encode a picture. Those of libvpx's VP8 wait for each other's rows without sleeping: more than a
-//! picture needs take the processor from all else.
+//! Number of encoder threads for a frame. VP8 threads of libvpx wait for each other's rows without sleeping, so that
+//! unneeded threads take processor time from everything else.
 
 use std::thread::available_parallelism;
 
 use gst::prelude::*;
 
-/// Of that size, on a machine with so many cores (as libwebrtc has it).
+/// Returns the number of threads for a frame size on a machine with this many cores, as in libwebrtc.
 fn fit((width, height): (i32, i32), cores: usize) -> i32 {
     match i64::from(width) * i64::from(height) {
         pixels if pixels > 1280 * 960 && cores >= 6 => 3,
@@ -14,8 +14,8 @@ fn fit((width, height): (i32, i32), cores: usize) -> i32 {
     }
 }
 
-/// Gives vp8enc, where nobody said how many, as many as fit the first picture that comes out of that pad. Later ones change
-/// nothing: libvpx before 1.13.1 does not bear it.
+/// Sets the number of threads of vp8enc, unless the user has set it, by the first frame that leaves over `source`.
+/// Later frames change nothing, because libvpx before 1.13.1 crashes at a change.
 pub(super) fn follow(pipeline: &gst::Pipeline, source: &gst::Pad) {
     let mut all = pipeline.iterate_all_by_element_factory_name("vp8enc").into_iter().filter_map(Result::ok);
     let Some(encoder) = all.find(|encoder| encoder.property::<i32>("threads") == 0) else { return };
