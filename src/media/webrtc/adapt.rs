@@ -1,4 +1,4 @@
-//! What is sent follows what the network takes, and how long what comes waits.
+//! Adapts a connection to its network: the bitrates of the senders, and the delays of the jitter buffers.
 
 use std::sync::{Arc, Mutex, Weak};
 
@@ -10,19 +10,20 @@ use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::send::stream::Stream;
 use crate::sdp::Kind;
 
-/// Where the rate for these streams begins and ends, all together, in bit/s.
+/// Returns the initial and the maximum rate of these streams together, in bit/s.
 pub(super) fn rates(streams: &[Stream]) -> (u32, u32) {
     let all = streams.iter().flat_map(|stream| {
         let there = Kind::ALL.into_iter().filter(|kind| stream.has(*kind));
         there.map(|kind| stream.encoders.rates(kind))
     });
-    // Room for headers.
+    // The first numbers are room for headers.
     all.fold((50_000, 100_000), |(start, most), rates| {
         (rates.start.saturating_add(start), rates.most.saturating_add(rates.most / 4).saturating_add(most))
     })
 }
 
-/// Looks at the network again and again: gives each sender its share of the estimate, and what comes the time it needs.
+/// Updates the bandwidth estimate every [`LOOK`], gives each sender its share, and adapts the jitter buffers. Ends with
+/// the connection.
 pub(super) async fn run(
     state: Weak<Mutex<State>>,
     webrtc: gst::glib::WeakRef<gst::Element>,
@@ -38,7 +39,7 @@ pub(super) async fn run(
         let reports = Reports::of(&webrtc);
         buffers.follow(&webrtc, reports.round_trip());
         let state = lock(&shared);
-        // Each estimator hears of all that the connection sends.
+        // Each estimator receives the feedback for all packets of the connection; the lowest estimate counts.
         let found =
             state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
         if found.is_some() || reports.has_answer {
@@ -62,7 +63,7 @@ pub(super) async fn run(
         }
         drop(state);
         for (stream, seat, share) in served {
-            // May start an encoder, so that the state is not locked.
+            // This call may start an encoder, so that the state is not locked.
             let changed = stream.encoders.follow(&seat, share, lost).and_then(|encoder| {
                 lock(&shared)
                     .senders

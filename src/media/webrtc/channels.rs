@@ -23,7 +23,8 @@ fn structure(config: &ChannelConfig) -> gst::Structure {
     }
 }
 
-/// Opens a channel. Before the first offer it becomes part of it; later it may take a new offer.
+/// Opens a channel. Before the first offer the channel becomes part of that offer; the first channel after it needs a
+/// new offer.
 pub(super) fn open(
     webrtc: &gst::Element,
     state: &Arc<Mutex<State>>,
@@ -37,7 +38,7 @@ pub(super) fn open(
     Ok(())
 }
 
-/// Takes a data channel in, and tells when messages can be sent.
+/// Accepts a data channel, and reports when messages can be sent.
 pub(super) fn adopt(
     webrtc: &gst::Element,
     state: &Arc<Mutex<State>>,
@@ -49,7 +50,8 @@ pub(super) fn adopt(
         return;
     }
     let channel = Channel::new(webrtc, inner.clone(), lock(state).over.1.clone());
-    // A channel of the peer may be open by now or open in a moment: whichever is seen first tells.
+    // A channel of the peer may open before or after the handler is installed; the flag makes either report the only
+    // one.
     let (opened, told) = (events.clone(), AtomicBool::new(false));
     let of = Arc::downgrade(state);
     let on_open = Arc::new(move |inner: &WebRTCDataChannel| {

@@ -6,27 +6,26 @@ use crate::media::receive::playout_delay::Latency;
 use crate::media::send::stream::Stream;
 use crate::sdp::{Codec, Kind};
 
-/// What a connection is to carry.
+/// Settings of a connection.
 #[derive(Debug, Clone, Default)]
 pub struct PeerConfig {
-    /// What there is to send from the start.
+    /// Streams to send from the start.
     pub streams: Vec<Stream>,
-    /// The data channel to open with the first offer; where the peer offers, it is the peer's matter.
+    /// Data channel to open with the first offer; if the peer makes that, the peer opens the channel.
     pub chat: Option<ChannelConfig>,
-    /// The data channels to open with the first offer, or to find opened by the peer; else they are opened
-    /// later.
+    /// Data channels to open with the first offer, or that the peer may open; missing ones are opened once connected.
     pub channels: Vec<ChannelConfig>,
-    /// Whether to take what the peer sends, of each kind.
+    /// Kinds of media to receive.
     pub receive: Vec<Kind>,
-    /// The codecs that we take, in the order that we offer them in.
+    /// Codecs that may be used, in the order in which they are offered.
     pub codecs: Vec<Codec>,
-    /// Those that are taken before others when the peer offers; else its order counts.
+    /// Codecs that are preferred to the order of the peer's offer.
     pub preferred: Vec<Codec>,
-    /// Whether pictures are sent with error correction (ULPFEC in RED), and it is taken.
+    /// Whether video may be sent and received with forward error correction (ULPFEC in RED).
     pub fec: bool,
-    /// How a path to the peer is looked for.
+    /// Settings of ICE.
     pub ice: IceConfig,
-    /// How long received media waits to be put in order.
+    /// Playout delay of received media.
     pub latency: Latency,
 }
 
@@ -35,7 +34,7 @@ impl PeerConfig {
         self.receive.contains(&kind)
     }
 
-    /// The kinds of media that our side sends or receives.
+    /// Returns the kinds of media that are sent or received.
     pub fn wanted(&self) -> Vec<Kind> {
         let sends = |kind| self.streams.iter().any(|stream| stream.has(kind));
         Kind::ALL.into_iter().filter(|kind| sends(*kind) || self.receives(*kind)).collect()

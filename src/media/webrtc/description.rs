@@ -1,4 +1,4 @@
-//! Descriptions of one webrtcbin: made, applied, and what is sent fitted to them.
+//! Descriptions of one webrtcbin: created, applied, and transceivers and senders fitted to them.
 
 use gst::prelude::*;
 use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
@@ -68,7 +68,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Changes the senders. webrtcbin may call back meanwhile: the state is not held.
+    /// Changes the senders with `work`, during which the state is not locked, because webrtcbin may call back.
     fn fit(
         &self,
         work: impl FnOnce(&gst::Pipeline, &[Stream], &mut Vec<transceivers::Sender>) -> Result<(), MediaError>,
@@ -86,7 +86,7 @@ impl Peer {
         worked
     }
 
-    /// The m-lines of some of the senders.
+    /// Returns the m-lines of the senders that `of` selects.
     fn mlines(&self, of: impl Fn(&transceivers::Sender) -> bool) -> Vec<usize> {
         lock(&self.state)
             .senders
@@ -176,7 +176,7 @@ impl Peer {
         settle(signal, reply.await).map(|_| ())
     }
 
-    /// Sends on the m-lines that the peer takes something on, and on no others.
+    /// Sends on the m-lines on which the peer receives, and on no others.
     fn send_what_is_wanted(&self) {
         let mut state = lock(&self.state);
         let (connected, flows) = (state.connected.is_some(), state.flows.clone());

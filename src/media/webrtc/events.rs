@@ -9,30 +9,30 @@ use crate::session::ConnectionState;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PeerEvent {
-    /// A candidate of ours: the m-line's index and the attribute.
+    /// A local candidate: index of the m-line, and the value of the attribute.
     LocalCandidate(u32, String),
     /// The connection's state changed.
     Connection(ConnectionState),
-    /// The peer sends a stream, for the first time or again.
+    /// The peer sends a stream, for the first time or after a pause.
     Track(Track),
     /// The peer no longer sends this stream.
     TrackEnded(Track),
-    /// The first frame of a stream came.
+    /// The first frame of a stream has arrived.
     FirstFrame {
-        /// Its codec.
+        /// Codec of the stream.
         codec: Codec,
-        /// Width and height of a picture.
+        /// Width and height of the video in pixels.
         size: Option<(u32, u32)>,
-        /// Since the connection was opened.
+        /// Time since the connection was opened.
         after: std::time::Duration,
     },
     /// A stream of this codec contains data that cannot be read; the data is left out and the rest continues. Sent once
     /// for each stream.
     Broken(Codec),
-    /// A data channel can be written to.
+    /// A data channel is open.
     Channel(Channel),
-    /// The peer's certificate is not the one that its description names: somebody sits between.
+    /// The peer's certificate does not match its description: somebody intercepts the connection.
     Forged,
-    /// The pipeline failed; the call cannot go on.
+    /// The pipeline failed; the connection is lost.
     Failed(String),
 }

@@ -13,8 +13,8 @@ pub mod stats;
 mod transceivers;
 pub mod transport;
 
-/// Whether webrtcbin can forget an offer that it made and that adds m-lines. From 1.24 on it ends the process at
-/// the next answer, when an m-line's mid is another than in that offer.
+/// Returns whether webrtcbin can drop an offer of its own that adds m-lines. Since 1.24 webrtcbin aborts the process at
+/// the next answer if an m-line's mid differs from that offer's.
 pub fn forgets_offers() -> bool {
     gst::version() < (1, 23, 0, 0)
 }

@@ -1,5 +1,5 @@
-//! One peer's connection: a pipeline around a webrtcbin. It does what the session says
-//! ([`Effect`]s, one after another) and tells what happens ([`PeerEvent`]s).
+//! The connection with one peer: a pipeline around a webrtcbin. It executes the session's effects ([`Effect`]) one
+//! after another, and reports events ([`PeerEvent`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,13 +31,13 @@ use crate::protocol::SdpKind;
 use crate::sdp::Kind;
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
-/// How long the peer has to open a channel that our side wants too, until we do.
+/// Time that the peer has to open a channel that both sides want, before our side opens it.
 const TURN: Duration = Duration::from_secs(1);
 
-/// See the module.
+/// The connection with one peer.
 #[derive(Debug)]
 pub struct Peer {
-    // Before the pipeline: links into it go first.
+    // Declared before the pipeline, because links into the pipeline must be dropped first.
     pub(super) state: Arc<std::sync::Mutex<State>>,
     pub(super) webrtc: gst::Element,
     pub(super) config: PeerConfig,
@@ -51,8 +51,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A fresh connection. Events go into `events`, which is bounded: what does not fit is lost, and
-    /// logged.
+    /// Opens a connection. Events go into `events`; if that channel is full, they are lost and a warning is logged.
     pub fn open(config: PeerConfig, events: EventSender<PeerEvent>) -> Result<Self, MediaError> {
         let pipeline = gst::Pipeline::new();
         let missing = |_| MediaError::MissingElement { element: "webrtcbin".to_owned() };
@@ -65,8 +64,8 @@ impl Peer {
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {
             if let BusEvent::Error(element, reason) = event {
-                // A peer that closes takes the data channels' transport away while they still say
-                // goodbye; the end itself is told by DTLS.
+                // A peer that closes removes the transport of data channels that are still closing; DTLS reports the
+                // end of the connection.
                 if element.starts_with("sctp") {
                     tracing::debug!(element, reason, "the data channels ended");
                     return;
@@ -100,7 +99,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Does one effect of the session; the result of one with an id.
+    /// Executes an effect of the session; returns the result of an effect that has an id.
     pub async fn execute(&self, effect: Effect) -> Option<(EffectId, EffectResult)> {
         let result = |result: Result<EffectResult, MediaError>| match result {
             Ok(result) => result,
@@ -129,7 +128,7 @@ impl Peer {
         }
     }
 
-    /// Sends this too, or again, from the next offer of ours on.
+    /// Sends a stream from our next offer on.
     pub fn add_stream(&self, stream: Stream) {
         let mut state = lock(&self.state);
         if !state.streams.iter().any(|there| there.id == stream.id) {
@@ -137,26 +136,26 @@ impl Peer {
         }
     }
 
-    /// Sends no more of this; the peer learns of it with the next description of ours.
+    /// Stops sending a stream; the peer learns of it from our next description.
     pub fn remove_stream(&self, id: &str) {
         let mut state = lock(&self.state);
         state.streams.retain(|stream| stream.id != id);
         state.senders.iter_mut().filter(|sender| sender.carries(id)).for_each(|sender| sender.stop());
     }
 
-    /// Opens a data channel; whether it takes an offer of ours first.
+    /// Opens a data channel; returns whether that needs an offer of ours.
     pub fn open_channel(&self, config: &ChannelConfig) -> Result<bool, MediaError> {
         channels::open(&self.webrtc, &self.state, &self.events, config)?;
         Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
     }
 
-    /// Wants this channel from now on, now or as soon as the connection stands; whether it takes an offer of ours.
+    /// Opens a data channel now or once connected; returns whether that needs an offer of ours now.
     pub fn want_channel(&self, config: ChannelConfig) -> Result<bool, MediaError> {
         lock(&self.state).wanted.push(config);
         self.open_missing()
     }
 
-    /// Closes the data channels of that label, or all, when all is sent; they are not wanted any more.
+    /// Closes the data channels with this label, or all, once all messages are sent, and no longer wants them.
     pub async fn finish_channels(&self, label: Option<&str>) {
         let is_meant = |other: &str| label.is_none_or(|label| label == other);
         let channels = {
@@ -171,8 +170,8 @@ impl Peer {
         }
     }
 
-    /// Opens the channels that we want and that the peer did not open by now; whether that takes an offer
-    /// of ours. To be called regularly.
+    /// Opens the wanted channels that the peer has not opened by now; returns whether that needs an offer of ours. To
+    /// be called regularly.
     pub fn open_missing(&self) -> Result<bool, MediaError> {
         let state = lock(&self.state);
         if state.connected.is_none_or(|since| since.elapsed() < TURN) {
@@ -183,29 +182,29 @@ impl Peer {
         missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
     }
 
-    /// What came of the peer by now: packets of any kind, and frames of media.
+    /// Returns the numbers of packets and of media frames received so far.
     pub fn heard(&self) -> (u64, u64) {
         use std::sync::atomic::Ordering::Relaxed;
         let frames = lock(&self.state).tracks.iter().map(|track| track.counters.frames.load(Relaxed)).sum();
         (self.packets.load(Relaxed), frames)
     }
 
-    /// Says goodbye to the peer, which then knows at once that this is the end.
+    /// Closes DTLS, so that the peer learns at once of the end.
     pub async fn say_goodbye(&self) {
         self.owned.say_farewell().await;
     }
 
-    /// Another connection takes its place: it ends without a goodbye, which would end the call.
+    /// Ends this connection silently because another one replaces it; closing DTLS would end the call.
     pub fn abandon(&self) {
         self.owned.without_farewell();
     }
 
-    /// How many streams the peer said it sends.
+    /// Returns the number of streams that the peer has announced.
     pub fn expected_tracks(&self) -> usize {
         lock(&self.state).expected
     }
 
-    /// The counters as they are now.
+    /// Returns the current counters.
     pub fn stats(&self) -> Stats {
         use std::sync::atomic::Ordering::Relaxed;
         let state = lock(&self.state);
@@ -256,7 +255,7 @@ impl Peer {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
                 (args.get(1).map(|v| v.get::<u32>()), args.get(2).map(|v| v.get::<String>()))
             {
-                // Newer versions say so that there are no more; nobody waits for it.
+                // Newer versions report the end of candidates by an empty one, which nothing needs.
                 if !candidate.is_empty() {
                     report(&events, PeerEvent::LocalCandidate(mline, candidate));
                 }
@@ -344,7 +343,7 @@ impl Peer {
         });
     }
 
-    /// A peer that closes its side shows in the DTLS transport, not in webrtcbin's own state.
+    /// Watches the DTLS transports: a peer that closes its side shows there, not in webrtcbin's own state.
     pub(super) fn watch_dtls(&self) {
         for transport in dtls::transports(&self.webrtc) {
             let mut state = lock(&self.state);
@@ -365,7 +364,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // Links and channels before the pipeline that they lead into.
+        // Links and channels are dropped before the pipeline that they lead into.
         let mut state = lock(&self.state);
         state.senders.clear();
         state.tracks.clear();

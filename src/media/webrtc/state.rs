@@ -1,4 +1,4 @@
-//! What a connection knows of itself, shared with webrtcbin's callbacks.
+//! State of a connection, shared with webrtcbin's callbacks.
 
 use std::sync::Mutex;
 use std::time::Instant;
@@ -17,38 +17,38 @@ use crate::sdp::{Direction, Payload, Sdp};
 
 #[derive(Debug)]
 pub(super) struct State {
-    /// What our side wants to send.
+    /// Streams that our side sends.
     pub(super) streams: Vec<Stream>,
-    /// The data channels that it wants.
+    /// Data channels that our side wants.
     pub(super) wanted: Vec<ChannelConfig>,
     pub(super) senders: Vec<Sender>,
     pub(super) tracks: Vec<Track>,
     pub(super) channels: Vec<Channel>,
-    /// Closed with the connection, for those who hold its channels.
+    /// Closed with the connection, for holders of its channels.
     pub(super) over: (EventSender<()>, Receiver<()>),
-    /// That there is no room for more of them was said.
+    /// Whether the warning about too many channels was logged.
     is_full: bool,
-    /// The labels of the channels we want that there were, open or closed by now.
+    /// Labels of wanted channels that have existed, open or closed.
     pub(super) opened: Vec<String>,
     pub(super) mlines: usize,
-    /// The peer's directions, by m-line.
+    /// Directions of the peer, by m-line.
     pub(super) flows: Vec<Direction>,
-    /// The payload types that the peer's last description has.
+    /// Payload types of the peer's last description.
     pub(super) payloads: Vec<Payload>,
-    /// What the peer's m-lines name.
+    /// SSRCs that the peer's m-lines name.
     pub(super) sources: Sources,
     pub(super) expected: usize,
     /// The local description as webrtcbin has it.
     pub(super) local: Option<Sdp>,
-    /// What the peer's certificate must be.
+    /// Fingerprints in the peer's description.
     pub(super) fingerprints: Vec<Fingerprint>,
-    /// Since when ICE and DTLS are through, and the certificate is the one that was named.
+    /// Time at which ICE and DTLS were connected and the peer's certificate was verified.
     pub(super) connected: Option<Instant>,
-    /// What the peer showed and said before that.
+    /// Events of the peer from before that time.
     pub(super) held: Vec<PeerEvent>,
-    /// The DTLS transports whose state is watched.
+    /// DTLS transports whose state is watched.
     pub(super) watched: Vec<gst::glib::WeakRef<gst_webrtc::WebRTCDTLSTransport>>,
-    /// The types of the path's candidates: ours and the peer's.
+    /// Types of the selected pair's candidates: local and remote.
     pub(super) path: Option<(String, String)>,
 }
 
@@ -77,7 +77,8 @@ impl State {
         }
     }
 
-    /// Whether one more channel is taken. That one is not is said once: a peer may open as many as it likes.
+    /// Returns whether another channel is accepted. A peer may open any number, so that only the first refusal is
+    /// logged.
     pub(super) fn has_room(&mut self) -> bool {
         let has_room = self.channels.len() < MAX_CHANNELS;
         if !has_room && !std::mem::replace(&mut self.is_full, true) {
@@ -86,8 +87,8 @@ impl State {
         has_room
     }
 
-    /// Holds a channel. Which there were is remembered of those that we want alone: a peer may open and close
-    /// as many others as it likes.
+    /// Stores a channel. Only the labels of wanted channels are remembered, because a peer may open and close any
+    /// number of others.
     pub(super) fn take_channel(&mut self, channel: Channel) {
         let label = channel.label();
         self.channels.push(channel);
@@ -96,7 +97,7 @@ impl State {
         }
     }
 
-    /// The channels we want that neither are nor were there.
+    /// Returns the wanted channels that neither exist nor have existed.
     pub(super) fn missing_channels(&self) -> Vec<ChannelConfig> {
         let is_open = |label: &str| self.channels.iter().any(|channel| channel.label() == label);
         let is_missing = |label: &String| !self.opened.contains(label) && !is_open(label);
@@ -112,7 +113,7 @@ pub(super) fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
     }
 }
 
-/// Nothing that a peer shows or says is passed on before it is known who it is.
+/// Reports an event of the peer, or holds it back until the peer's certificate is verified.
 pub(super) fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEvent>, event: PeerEvent) {
     const MOST: usize = 256;
     let mut state = lock(state);

@@ -7,13 +7,13 @@ use gst::prelude::*;
 /// Counters of a connection since its start, and its measured values. A value that was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
-    /// Frames given to the network, of each kind.
+    /// Video frames given to the network.
     pub video_frames_sent: u64,
-    /// Packets of sound sent.
+    /// Audio packets sent.
     pub audio_frames_sent: u64,
-    /// Whole pictures received.
+    /// Complete video frames received.
     pub video_frames_received: u64,
-    /// Packets of sound received.
+    /// Audio packets received.
     pub audio_frames_received: u64,
     /// Bytes of media received.
     pub bytes_received: u64,
@@ -23,16 +23,16 @@ pub struct Stats {
     /// See [`Stats::width`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
-    /// Packets that did not come, as the RTP session counts them.
+    /// Lost packets, as counted by the RTP session.
     pub packets_lost: i64,
-    /// The round trip as RTCP measures it, in ms.
+    /// Round trip measured by RTCP, in ms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub round_trip_ms: Option<f64>,
-    /// Packets that were missed and asked for again, and those of them that came in time.
+    /// Packets requested again; [`Stats::packets_recovered`] of them arrived in time.
     pub packets_requested: u64,
     /// See [`Stats::packets_requested`].
     pub packets_recovered: u64,
-    /// Packets that were lost and made good by error correction.
+    /// Lost packets recovered by forward error correction.
     pub packets_repaired: u64,
     /// Playout delay of received media, in ms; present once media was received.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,7 +40,7 @@ pub struct Stats {
     /// Bandwidth estimate in kbit/s; present while video is sent, once the peer has reported on received packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network_kbps: Option<u32>,
-    /// What the pictures that are sent are encoded with, in kbit/s.
+    /// Bitrate of the sent video's encoder, in kbit/s.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub video_kbps: Option<u32>,
     /// Level of the sent audio in dB below the maximum; 127 is silence (RFC 6464, 3). Present while audio is sent.
@@ -50,15 +50,15 @@ pub struct Stats {
     /// played and arrives.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sound_level_received: Option<u8>,
-    /// The type of our candidate that the path has: `host`, `srflx`, `prflx` or `relay`.
+    /// Type of the selected pair's local candidate: `host`, `srflx`, `prflx` or `relay`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub local_candidate: Option<String>,
-    /// The same of the peer's.
+    /// Type of the remote candidate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remote_candidate: Option<String>,
 }
 
-/// The sources of the RTP session. webrtcbin's own statistics are wrong under BUNDLE before 1.26; these are right.
+/// Returns the statistics of the RTP session's sources. webrtcbin's own statistics are wrong under BUNDLE before 1.26.
 fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
     let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
     let session = rtpbin
@@ -69,16 +69,16 @@ fn sources(webrtc: &gst::Element) -> Vec<gst::Structure> {
     sources.iter().filter_map(|value| value.get::<gst::Structure>().ok()).collect()
 }
 
-/// What the RTP session knows of the network.
+/// Statistics of the RTP session.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Reports {
     /// Whether the peer has reported on the media sent to it.
     pub(crate) has_answer: bool,
-    /// The share of our packets, in 1/256, that the peer's last reports miss (RFC 3550, 6.4.1); of the worst stream.
+    /// Loss that the peer's last reports state, in 1/256 (RFC 3550, 6.4.1), of the worst stream.
     pub(crate) lost: u8,
-    /// In ms, where it is known.
+    /// Round trip in ms, if known.
     pub(crate) round_trip_ms: Option<f64>,
-    /// Packets of the peer that did not come.
+    /// Number of lost packets of the peer.
     pub(crate) missed: i64,
 }
 
@@ -105,15 +105,15 @@ impl Reports {
     }
 }
 
-/// The round trip in ms that the peer's last report of us gives. One that came before it had a report of ours to answer
-/// gives none; GStreamer has 0 there.
+/// Returns the round trip in ms from the peer's last report. A report that answers none of ours has none; GStreamer has
+/// 0 there.
 fn round_trip(source: &gst::StructureRef) -> Option<f64> {
     let (has, trip) = (source.get::<bool>("have-rb").ok()?, source.get::<u32>("rb-round-trip").ok()?);
-    // In units of 1/65536 s (RFC 3550, 6.4.1).
+    // GStreamer's unit is 1/65536 s (RFC 3550, 6.4.1).
     (has && trip > 0).then(|| f64::from(trip) * 1000.0 / 65536.0)
 }
 
-/// The types (`host`, `srflx`, `prflx`, `relay`) of our candidate and the peer's that the path has.
+/// Returns the types (`host`, `srflx`, `prflx`, `relay`) of the selected pair's local and remote candidates.
 pub(crate) async fn candidate_types(webrtc: &gst::Element) -> Option<(String, String)> {
     let (promise, reply) = gst::Promise::new_future();
     webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);

@@ -1,4 +1,4 @@
-//! Transceivers of one webrtcbin: made for our offer, or fitted to the peer's.
+//! Transceivers of one webrtcbin, created for our offer or fitted to the peer's.
 
 use std::sync::Arc;
 
@@ -15,10 +15,10 @@ use crate::media::send::stream::Stream;
 use crate::sdp::codec::{Payload, usable};
 use crate::sdp::{Codec, Kind, Sdp};
 
-/// Packets of error correction for a hundred of pictures, as long as little is lost.
+/// Minimum number of error correction packets for a hundred video packets.
 const LEAST_FEC: u32 = 30;
 
-/// An m-line that we can send on, and what goes over it from an encoder to the peer.
+/// An m-line on which we can send, with the link from the encoder to the peer.
 #[derive(Debug)]
 pub(crate) struct Sender {
     kind: Kind,
@@ -26,17 +26,17 @@ pub(crate) struct Sender {
     pad: gst::Pad,
     transceiver: WebRTCRTPTransceiver,
     ssrc: u32,
-    /// The stream that it is for.
+    /// Stream that is sent.
     stream: Option<Stream>,
-    /// What makes RTP of it, once a codec is agreed.
+    /// Codec and input of the payloader, once a codec is agreed.
     way: Option<(Codec, gst_app::AppSrc)>,
     link: Option<EncoderLink>,
     estimator: Option<Estimator>,
-    /// Frames of what was sent over it before.
+    /// Frames of streams that were sent on it earlier.
     before: u64,
     /// Whether the peer rejected the m-line; a rejection is final.
     is_rejected: bool,
-    /// The peer takes it.
+    /// Whether the peer receives on the m-line.
     pub(crate) is_wanted: bool,
 }
 
@@ -45,12 +45,12 @@ impl Sender {
         self.kind
     }
 
-    /// Its m-line, once that is agreed.
+    /// Returns the index of the m-line, once known.
     pub(crate) fn mline(&self) -> Option<usize> {
         Some(self.transceiver.mlineindex()).filter(|index| *index != u32::MAX).map(|index| index as usize)
     }
 
-    /// Nothing is sent over it, for now.
+    /// Returns whether no stream is sent at present.
     pub(crate) fn is_idle(&self) -> bool {
         self.stream.is_none()
     }
@@ -59,28 +59,28 @@ impl Sender {
         self.stream.as_ref().is_some_and(|own| own.id == stream)
     }
 
-    /// Frames sent so far.
+    /// Returns the number of frames sent so far.
     pub(crate) fn pushed(&self) -> u64 {
         self.before + self.link.as_ref().map_or(0, EncoderLink::pushed)
     }
 
-    /// What was found of the way to the peer, where that is known.
+    /// Returns the findings of the estimator, if there are any.
     pub(crate) fn found(&self) -> Option<Found> {
         self.estimator.as_ref().and_then(Estimator::found)
     }
 
-    /// Lets the estimate go on from that, in bit/s.
+    /// Makes the estimator continue from this estimate, in bit/s.
     pub(crate) fn go_on_from(&self, estimate: u32) {
         self.estimator.iter().for_each(|estimator| estimator.go_on_from(estimate));
     }
 
-    /// What is encoded for it, in bit/s; none as long as nothing flows.
+    /// Returns the bitrate of the encoder, in bit/s; `None` while nothing is sent.
     pub(crate) fn bitrate(&self) -> Option<u32> {
         let link = self.link.as_ref().filter(|link| link.flows());
         link.map(EncoderLink::bitrate)
     }
 
-    /// Sends this from now on, or as soon as a codec is agreed.
+    /// Sends a stream from now on, or once a codec is agreed.
     fn take(&mut self, stream: &Stream) -> Result<(), MediaError> {
         if self.pad.has_property("msid") {
             self.pad.set_property("msid", &stream.id);
@@ -89,7 +89,7 @@ impl Sender {
         self.connect()
     }
 
-    /// A codec is agreed: puts what makes RTP of it before webrtcbin's pad, and the stream before that.
+    /// Applies an agreed codec: links a payloader to webrtcbin's pad, and the stream to the payloader.
     fn agree(&mut self, payload: &Payload) -> Result<(), MediaError> {
         if self.way.is_some() {
             return Ok(());
@@ -107,7 +107,7 @@ impl Sender {
             let start = self.stream.as_ref().map_or(0, |stream| stream.encoders.rates(self.kind).start);
             self.estimator = Estimator::beside(&src, &pipeline, start);
         }
-        // Told now: webrtcbin then links the pad with the description, not when the first packet comes.
+        // With these events webrtcbin links the pad when the description is applied, not at the first packet.
         self.pad.send_event(gst::event::StreamStart::new(&format!("roomtone-{:08x}", self.ssrc)));
         self.pad
             .send_event(gst::event::Caps::new(&rtp::caps(std::slice::from_ref(payload), Some(self.ssrc))));
@@ -136,13 +136,13 @@ impl Sender {
         }
     }
 
-    /// The packets that are sent for others to be repaired with (RFC 5109): as the peer loses, in percent.
+    /// Sets the share of error correction packets (RFC 5109) by the loss, in percent.
     pub(crate) fn protect(&self, lost: u32) {
         const MOST: u32 = 100;
         self.transceiver.set_property("fec-percentage", lost.saturating_mul(4).clamp(LEAST_FEC, MOST));
     }
 
-    /// Sends nothing from now on.
+    /// Stops sending.
     pub(crate) fn stop(&mut self) {
         self.before = self.pushed();
         (self.link, self.stream) = (None, None);
@@ -155,8 +155,7 @@ impl Sender {
         (self.link, self.is_rejected) = (None, true);
     }
 
-    /// Lets the stream flow, beginning with a key frame, once the connection stands and as long as the
-    /// peer wants it.
+    /// Sends, beginning with a key frame, or pauses: the stream is sent while connected and the peer receives it.
     pub(crate) fn flow(&self, connected: bool) {
         let on = connected && self.is_wanted;
         if let Some(link) = self.link.as_ref().filter(|link| on != link.flows()) {
@@ -179,9 +178,8 @@ fn all(webrtc: &gst::Element) -> Vec<WebRTCRTPTransceiver> {
     (0..).map_while(get).collect()
 }
 
-/// Makes room for each stream of ours that is not sent yet: an m-line that nothing is sent on any more, or
-/// a new one; and for each kind that we only receive. New ones offer all our codecs, in our order, with the numbers
-/// that the peer knows them by.
+/// Prepares an offer: each stream that is not sent yet gets an idle m-line or a new one, and each kind that is only
+/// received gets an m-line. New m-lines offer all our codecs in our order, under the payload types that the peer knows.
 pub(crate) fn for_offer(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
@@ -225,8 +223,8 @@ pub(crate) fn for_offer(
     Ok(())
 }
 
-/// Fits our side to an offer that webrtcbin has just taken: for each m-line the codec, the direction,
-/// and a sender where we have something to send. The first `agreed` m-lines were fitted before.
+/// Fits our side to an offer that webrtcbin has just applied: for each m-line the codec, the direction, and a sender if
+/// we have something to send. The first `agreed` m-lines are fitted already.
 pub(crate) fn for_answer(
     pipeline: &gst::Pipeline,
     webrtc: &gst::Element,
@@ -237,27 +235,27 @@ pub(crate) fn for_answer(
     agreed: usize,
 ) -> Result<(), MediaError> {
     let transceivers = all(webrtc);
-    // What was agreed before stays: a direction that the peer changed shows in the answer, not here.
+    // Agreed m-lines stay as they are: a direction that the peer changed shows in the answer, not here.
     for (mline, media) in offer.media.iter().enumerate().skip(agreed) {
         let Some(kind) = Kind::of(media) else { continue };
-        // Newer versions make it with the offer, 1.22 only with the answer.
+        // Newer versions create the transceiver with the offer, 1.22 only with the answer.
         let made = transceivers.iter().find(|t| t.mlineindex() as usize == mline);
         let payload = usable(media, &config.codecs, &config.preferred).into_iter().next();
         let receive = config.receives(kind);
-        // One of an offer of ours that was forgotten: webrtcbin takes it for the peer's new m-line.
+        // A transceiver of an offer that was dropped: webrtcbin uses it for the peer's new m-line.
         let waiting = senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.way.is_none());
         if let (Some(waiting), Some(payload)) = (waiting, &payload) {
             set_up(&waiting.transceiver, config, std::slice::from_ref(payload), Some(waiting.ssrc));
             waiting.agree(payload)?;
             continue;
         }
-        // The peer's lines of a kind take our streams in turn.
+        // The peer's m-lines of a kind get our streams in order.
         let is_sent =
             |id: &str| senders.iter().any(|s: &Sender| s.kind() == kind && s.carries(id) && !s.is_rejected);
         let stream = streams.iter().find(|stream| stream.has(kind) && !is_sent(&stream.id));
         match (payload, stream) {
             (Some(payload), Some(stream)) => {
-                // No sink pad is given for a transceiver that does not send.
+                // webrtcbin gives no sink pad for a transceiver that does not send.
                 if let Some(transceiver) = made {
                     transceiver.set_direction(direction(true, receive));
                 }
@@ -287,8 +285,8 @@ pub(crate) fn for_answer(
     Ok(())
 }
 
-/// Takes for each m-line that we offered the codec that the peer's answer has for us. The first `agreed` m-lines were
-/// there before; webrtcbin does not tell yet which of the others is whose, but it has them in the senders' order.
+/// Applies the codecs of the peer's answer to the m-lines that we offered. The first `agreed` m-lines are older.
+/// webrtcbin does not tell yet which m-line belongs to which of the other senders, but they are in the senders' order.
 pub(crate) fn by_answer(
     config: &PeerConfig,
     senders: &mut [Sender],
@@ -301,7 +299,8 @@ pub(crate) fn by_answer(
         let is_new = |s: &Sender| s.mline().is_none_or(|mline| mline >= agreed);
         let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && is_new(s));
         for sender in waiting {
-            // A webrtcbin of 1.26 knows its m-line since the offer, one of 1.22 not yet: then it is the next one.
+            // webrtcbin 1.26 knows the m-line of a transceiver since the offer; in 1.22 the next new m-line belongs to
+            // it.
             let known = |mline| answer.media.get(mline).map(|media| (mline, media));
             let Some((mline, media)) = sender.mline().map_or_else(|| new.next(), known) else { continue };
             match usable(media, &config.codecs, &config.preferred).first() {
@@ -326,7 +325,7 @@ pub(crate) fn end_rejected(senders: &mut [Sender], rejected: &[usize]) {
     senders.iter_mut().filter(is_meant).filter(|sender| !sender.is_rejected).for_each(Sender::reject);
 }
 
-/// Says so where not the codec is sent that the user prefers.
+/// Warns if the agreed codec is not the one that the user prefers.
 fn say_if_second(config: &PeerConfig, codec: Codec) {
     let first = config.preferred.iter().find(|first| first.kind() == codec.kind());
     if let Some(first) = first.filter(|first| **first != codec) {
@@ -342,7 +341,7 @@ fn kind_of(transceiver: &WebRTCRTPTransceiver) -> Option<Kind> {
     }
 }
 
-/// The transceiver of an m-line that we send nothing on: the one that is there, or a new one.
+/// Fits or creates the transceiver of an m-line on which we send nothing.
 fn receive_only(
     (webrtc, config): (&gst::Element, &PeerConfig),
     made: Option<&WebRTCRTPTransceiver>,
@@ -358,13 +357,13 @@ fn receive_only(
     }
 }
 
-/// A transceiver that sends nothing.
+/// Creates a transceiver that sends nothing.
 fn add(webrtc: &gst::Element, config: &PeerConfig, direction: Direction, payloads: &[Payload]) {
     let args: [&dyn gst::glib::value::ToValue; 2] = [&direction, &rtp::caps(payloads, None)];
     set_up(&webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &args), config, payloads, None);
 }
 
-/// The payload types, and retransmission for pictures; error correction too where it is wanted.
+/// Sets the codecs of a transceiver, retransmission for video, and forward error correction if wanted.
 fn set_up(transceiver: &WebRTCRTPTransceiver, config: &PeerConfig, payloads: &[Payload], ssrc: Option<u32>) {
     if config.fec && payloads.iter().any(|payload| payload.codec.kind() == Kind::Video) {
         transceiver.set_property_from_str("fec-type", "ulp-red");
@@ -379,8 +378,8 @@ fn set_up(transceiver: &WebRTCRTPTransceiver, config: &PeerConfig, payloads: &[P
     }
 }
 
-/// Requests a sink pad of webrtcbin for a stream: on that m-line, which has a transceiver, or on the one that the
-/// next description of ours gives it.
+/// Requests a sink pad of webrtcbin for a stream, on the m-line of an existing transceiver or on a new one of our next
+/// description.
 fn attach(
     (pipeline, webrtc): (&gst::Pipeline, &gst::Element),
     config: &PeerConfig,
@@ -392,8 +391,8 @@ fn attach(
     let kind = payloads.first().ok_or_else(no_pad)?.codec.kind();
     let pad = match mline {
         Some(mline) => webrtc.request_pad_simple(&format!("sink_{mline}")),
-        // Without a name the m-line stays open: the peer may offer one for the same place in this moment. 1.22
-        // gives names of its own that are taken where others were asked for.
+        // Without a name the m-line stays open, because the peer may offer one at the same index at this moment. 1.22
+        // gives such pads names that may belong to requested ones.
         None => {
             let caps = rtp::caps(payloads, None);
             webrtc.pad_template("sink_%u").and_then(|pads| webrtc.request_pad(&pads, None, Some(&caps)))
@@ -420,7 +419,7 @@ fn attach(
     Ok(sender)
 }
 
-/// The codec parameters of an m-line in words, for logs.
+/// Returns kind, mid and direction of the m-lines, for logs.
 pub(crate) fn summary(sdp: &Sdp) -> String {
     let lines = sdp
         .media

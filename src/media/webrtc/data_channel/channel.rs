@@ -13,31 +13,31 @@ use smol::future::or;
 
 use crate::media::gst::elements;
 
-/// The most that waits to be read, in bytes, each message counted a little longer than it is.
+/// Maximum size of the messages that wait to be read, in bytes, with [`MESSAGE_COST`] added for each message.
 const MAX_WAITING: usize = 32 * 1024 * 1024;
 const MESSAGE_COST: usize = 64;
-/// Senders wait while more than `HIGH` bytes are on their way, until no more than `LOW` are.
+/// Senders wait while more than `HIGH` bytes are queued, until at most `LOW` bytes are.
 const HIGH: u64 = 1024 * 1024;
 const LOW: u64 = 256 * 1024;
-/// How long a peer has to take what is on its way when a channel ends.
+/// Maximum time for the peer to receive all that is queued when a channel ends.
 const DELIVERY: Duration = Duration::from_secs(10);
-/// For so long after a channel was closed its connection must stand: one that ends takes its channels with
-/// it, and closes them in the same way, whatever was still to be sent.
+/// Time that a connection must outlast a channel: a connection that ends closes its channels in the same way as a
+/// channel that ends, whatever is still queued.
 const STANDS: Duration = Duration::from_millis(500);
-/// How often it is looked whether all is sent.
+/// Interval of the checks whether all is sent.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// What goes over a data channel.
+/// Message of a data channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
-    /// UTF-8.
+    /// UTF-8 text.
     Text(String),
-    /// Bytes.
+    /// Binary data.
     Binary(Vec<u8>),
 }
 
 impl Message {
-    /// The message's bytes.
+    /// Returns the bytes of the message.
     pub fn as_bytes(&self) -> &[u8] {
         match self {
             Self::Text(text) => text.as_bytes(),
@@ -148,7 +148,7 @@ impl Channel {
         self.inner == *inner
     }
 
-    /// Its name.
+    /// Returns the channel's label.
     pub fn label(&self) -> String {
         self.inner.label().map(|label| label.to_string()).unwrap_or_default()
     }
@@ -158,7 +158,7 @@ impl Channel {
         self.inner.ready_state() == ChannelState::Open && *self.shared.state() == State::Running
     }
 
-    /// Sends a message at once, however much waits; false where the channel is not open.
+    /// Queues a message whatever waits; returns false if the channel is not open.
     pub fn try_send(&self, message: &Message) -> bool {
         self.is_open()
             && match message {
@@ -167,7 +167,7 @@ impl Channel {
             }
     }
 
-    /// Sends a message as soon as not too much is on its way; false where the channel is not open.
+    /// Queues a message once at most [`HIGH`] bytes wait; returns false if the channel is not open.
     pub async fn send(&self, message: &Message) -> bool {
         while self.inner.buffered_amount() > HIGH && self.is_open() {
             or(
@@ -181,19 +181,19 @@ impl Channel {
         self.try_send(message)
     }
 
-    /// The next message; none when the channel is closed and all was read.
+    /// Returns the next message; `None` when the channel is closed and all messages are read.
     pub async fn receive(&self) -> Option<Message> {
         let message = self.inbox.recv().await.ok()?;
         self.shared.waiting.fetch_sub(message.cost(), Ordering::Relaxed);
         Some(message)
     }
 
-    /// Done when the channel is closed.
+    /// Returns when the channel is closed.
     pub async fn wait_for_end(&self) {
         let _ = self.closed.recv().await;
     }
 
-    /// Whether it was closed as one closes a channel, and not lost with the connection. Takes a moment.
+    /// Returns whether the channel was closed by a peer rather than lost with its connection. Takes up to 500 ms.
     pub async fn ended_in_order(&self) -> bool {
         let stands = async {
             smol::Timer::after(STANDS).await;
@@ -206,13 +206,13 @@ impl Channel {
         self.is_in_order() && or(stands, ends).await
     }
 
-    /// Closes the channel when all is sent; whether the peer has it all by then. Its SCTP says so by
-    /// closing the other direction, which comes after the last message (RFC 6525, 5.2.2).
+    /// Sends all queued messages and closes the channel; returns whether the peer has all messages. The peer's SCTP
+    /// confirms that by closing the other direction after the last message (RFC 6525, 5.2.2).
     pub async fn finish(&self) -> bool {
         let late = async {
             smol::Timer::after(DELIVERY).await;
-            // webrtcbin (1.22) may, now and then, close a channel without the peer's hearing of it. Our side is done,
-            // and who waits for that does not wait for ever; whether the peer has it all is not known.
+            // webrtcbin (1.22) sometimes closes a channel without telling the peer. Our direction is done, and nothing
+            // waits longer; whether the peer has all messages is not known.
             self.shared.close(self.inner.buffered_amount() == 0);
             false
         };
@@ -234,10 +234,10 @@ impl Channel {
         or(delivered, late).await
     }
 
-    /// Waits until SCTP has what left the channel's queue. webrtcbin counts a message as sent when it begins to hand it
-    /// over, which waits for room; and closing takes the way from under it.
+    /// Waits until SCTP has the last message. webrtcbin counts a message as sent when it starts to pass it on, which
+    /// may block, and closing the channel removes the pad that it is passed over.
     async fn settle(&self) {
-        // Between the count and the beginning of the way lies a moment: it is looked twice.
+        // Between the count and the start lies a moment in which the pad is idle, so that it is checked twice.
         for _ in 0..2 {
             smol::Timer::after(LOOK).await;
             let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| way(&webrtc, self.inner.id())) else {
@@ -264,7 +264,7 @@ impl Channel {
     }
 }
 
-/// Where the messages of the channel of that number leave for SCTP.
+/// Returns the pad over which the messages of a channel reach SCTP.
 fn way(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
     let mut encoders = elements::all_of(webrtc, "sctpenc").into_iter();
     encoders.find_map(|encoder| encoder.static_pad(&format!("sink_{id}")))?.peer()

@@ -1,8 +1,8 @@
-//! The elements of data channels within webrtcbin.
+//! Removal of the elements of closed data channels from a webrtcbin.
 //!
-//! webrtcbin (1.22) keeps those of a channel that was closed, and a thread of theirs, for as long as the connection stands.
-//! And where a peer uses the stream's number again before the end of its last channel has come through webrtcbin's queue of
-//! tasks, what comes goes to that channel, which is freed meanwhile. So channels are held, and their elements taken out, here.
+//! webrtcbin (1.22) keeps the elements of a closed channel, with a thread, for the life of the connection. If a peer
+//! reuses the stream's number before webrtcbin has handled the end of the last channel, data goes to that channel,
+//! which has been freed. Channels are therefore held here, and their elements removed later.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -15,9 +15,9 @@ use gst_webrtc::WebRTCDataChannel;
 use crate::base::lock::lock;
 use crate::media::gst::elements;
 
-/// How long after its end webrtcbin may still have something to do with a channel.
+/// Time after a channel's end during which webrtcbin may still use the channel.
 const PAUSE: Duration = Duration::from_secs(1);
-/// The type of the bins that webrtcbin makes for a channel.
+/// Type of the bins that webrtcbin makes for a channel.
 const BIN: &str = "WebRTCErrorIgnoreBin";
 
 /// The channels of a webrtcbin with their elements.
@@ -25,23 +25,23 @@ const BIN: &str = "WebRTCErrorIgnoreBin";
 pub(crate) struct Teardown {
     webrtc: WeakRef<gst::Element>,
     channels: Mutex<Vec<OfChannel>>,
-    /// Teardown are taken out one after another: the pool of threads for that keeps as many as it once needed.
+    /// Serialises removals: the thread pool for blocking work keeps as many threads as it needed at once.
     turn: smol::lock::Mutex<()>,
 }
 
 #[derive(Debug, Clone)]
 struct OfChannel {
     channel: WebRTCDataChannel,
-    /// The way out and the way in.
+    /// The bins for sending and for receiving.
     bins: Vec<gst::Element>,
-    /// How many of the peer's channels came by the way in.
+    /// Number of the peer's channels that used the receiving bin.
     came: Arc<AtomicUsize>,
-    /// Where the way out leads: the SCTP stream.
+    /// The SCTP stream's pad behind the sending bin.
     stream: Arc<Mutex<WeakRef<gst::Pad>>>,
 }
 
 impl Teardown {
-    /// For the data channels that this webrtcbin will have.
+    /// Manages the data channels that this webrtcbin opens from now on.
     pub(crate) fn watch(webrtc: &gst::Element) {
         let own = Arc::new(Self {
             webrtc: webrtc.downgrade(),
@@ -53,7 +53,7 @@ impl Teardown {
             held.hold(args.get(1)?.get::<WebRTCDataChannel>().ok()?);
             None
         });
-        // webrtcbin tells of a channel and adds its bins before it does so for another.
+        // webrtcbin announces a channel and adds its bins before it announces another.
         webrtc.connect("element-added", false, move |args| {
             let element = args.get(1)?.get::<gst::Element>().ok()?;
             if element.type_().name() == BIN {
@@ -96,7 +96,8 @@ impl Teardown {
         last.bins.push(bin);
     }
 
-    /// After the end of a channel: closes what the peer opened there since, takes out the elements, and lets it go.
+    /// Cleans up after a channel: closes channels that the peer opened with the same number since, removes the
+    /// elements, and drops the channel.
     async fn clear(held: Weak<Self>, channel: WebRTCDataChannel) {
         let Some(webrtc) = held.upgrade().map(|held| held.webrtc.clone()) else { return };
         let find = |held: Arc<Self>| held.lock().iter().find(|of| of.channel == channel).cloned();
@@ -108,7 +109,7 @@ impl Teardown {
             seen = seen.max(came);
             of_channel.close_stream(&webrtc, is_another);
             smol::Timer::after(PAUSE).await;
-            // usrsctp does nothing about a stream that it is closing at that moment.
+            // usrsctp ignores a reset of a stream that is being closed, so that the check is repeated.
             is_another = of_channel.is_linked();
             if !is_another && of_channel.came.load(Ordering::Relaxed) <= seen {
                 break;
@@ -127,8 +128,9 @@ impl OfChannel {
         self.bins.iter().flat_map(|bin| bin.pads()).any(|pad| pad.is_linked())
     }
 
-    /// Closes our direction of the SCTP stream, by which the peer takes its channel for closed (RFC 8831, 6.7): where
-    /// webrtcbin left it open (1.26 does where the end of the number's last channel came late), or the peer has another there.
+    /// Closes our direction of the SCTP stream, which closes the peer's channel (RFC 8831, 6.7): if webrtcbin left it
+    /// open, as 1.26 does when the end of the number's last channel came late, or if the peer has opened another
+    /// channel there.
     fn close_stream(&self, webrtc: &WeakRef<gst::Element>, is_another: bool) {
         let stream = lock(&self.stream).upgrade();
         let left = stream.filter(|pad| !pad.is_linked()).and_then(|pad| Some((pad.parent_element()?, pad)));
@@ -152,8 +154,8 @@ impl OfChannel {
     }
 }
 
-/// What comes for a channel whose elements go at that moment (1.26) would end the whole path: to the elements before, a
-/// pad that takes nothing more is the end of all data.
+/// Drops data for a channel whose elements are being removed (1.26): a pad in flushing state would return an error that
+/// ends all data of the connection.
 fn drop_what_nobody_takes(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
         let is_taken = pad.peer().is_some_and(|peer| !peer.pad_flags().contains(gst::PadFlags::FLUSHING));
@@ -170,7 +172,7 @@ mod tests {
 
     use super::*;
 
-    /// The number that the peer's control channel has; the others that it opens have those from `FIRST` on.
+    /// Number of the peer's control channel; the other channels have numbers from `FIRST` on.
     const CONTROL: i32 = 1;
     const FIRST: i32 = 101;
 
@@ -227,7 +229,7 @@ mod tests {
         }
     }
 
-    /// Opens it and talks, and again under the same number as soon as it is closed, so often.
+    /// Opens a channel, sends until it is closed, and reuses its number at once, `times` times.
     async fn open_again_and_again(peer: Arc<End>, id: i32, times: usize) {
         for _ in 0..times {
             let (closes, closed) = bounded::<()>(1);
@@ -249,7 +251,7 @@ mod tests {
     fn numbers_that_are_used_again_at_once_harm_nothing_and_nothing_is_left() {
         gst::init().unwrap();
         if gst::version() >= (1, 24, 0, 0) {
-            // 1.26.2 may still lose the end of a channel here, or the path, by faults of its own.
+            // 1.26.2 may lose the end of a channel here, or the connection, by faults of its own.
             return;
         }
         smol::block_on(async {
@@ -269,7 +271,7 @@ mod tests {
                         said.try_send(text.unwrap_or_default().to_owned()).unwrap();
                     });
                 } else {
-                    // webrtcbin's thread is slow, by which the peer is sooner.
+                    // A slow webrtcbin gives the peer time to be first.
                     std::thread::sleep(Duration::from_millis(10));
                     channel.close();
                     refuses.fetch_add(1, Ordering::Relaxed);

@@ -1,11 +1,12 @@
-//! The certificate of one connection, of P-256: that takes less than a millisecond to make, where webrtcbin's own of RSA
-//! takes 100 to 350. (Its DTLS elements make one of those in any case, once in a process: see [`crate::media::gst::warm_up`].)
+//! The certificate of one connection, with a P-256 key, which takes less than a millisecond to make; webrtcbin's RSA
+//! certificate takes 100 to 350 ms. (Its DTLS elements make one in any case, once in a process: see
+//! [`crate::media::gst::warm_up`].)
 
 use crate::media::gst::elements;
 use crate::media::gst::error::MediaError;
 use crate::sdp::fingerprint::{Fingerprint, Hash};
 
-/// A self-signed certificate with its key, as PEM, and its fingerprint as SDP has it (RFC 8122, 5).
+/// A self-signed certificate with its key, as PEM, and its fingerprint in the form of SDP (RFC 8122, 5).
 #[derive(Clone)]
 pub(crate) struct Certificate {
     pem: String,
@@ -19,7 +20,7 @@ impl std::fmt::Debug for Certificate {
 }
 
 impl Certificate {
-    /// A fresh one: connections of one peer cannot be told to be of one peer.
+    /// Creates a certificate; each connection has its own, so that connections cannot be linked to one user.
     pub(crate) fn make() -> Result<Self, MediaError> {
         let failed = |error: rcgen::Error| MediaError::Certificate(error.to_string());
         let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(failed)?;
@@ -31,7 +32,7 @@ impl Certificate {
         Ok(Self { pem, fingerprint: Fingerprint { hash: Hash::Sha256, digest }.to_string() })
     }
 
-    /// Has the connection's DTLS use it.
+    /// Makes the DTLS elements of a webrtcbin use this certificate.
     pub(crate) fn give_to(&self, webrtc: &gst::Element) {
         use gst::prelude::*;
         let pem = self.pem.clone();

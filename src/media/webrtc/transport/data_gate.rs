@@ -7,8 +7,8 @@ use gst::prelude::*;
 use crate::base::lock::lock;
 use crate::media::gst::elements;
 
-/// Holds back what data channels send, their opening among it, until it is known who the peer is. Media has its own gate
-/// before webrtcbin.
+/// Holds back all data of data channels, including their opening, until the peer is verified. Media has a gate of its
+/// own before webrtcbin.
 #[derive(Debug, Default)]
 pub(crate) struct DataGate(Mutex<Held>);
 
@@ -19,7 +19,7 @@ struct Held {
 }
 
 impl DataGate {
-    /// Before the data channels that this webrtcbin will have.
+    /// Installs a gate for the data channels that this webrtcbin opens from now on.
     pub(crate) fn before(webrtc: &gst::Element) -> Arc<Self> {
         let gate = Arc::new(Self::default());
         let held = gate.clone();
@@ -44,7 +44,7 @@ impl DataGate {
         }
     }
 
-    /// Lets all go that waits, and what comes.
+    /// Releases held data, and lets all later data pass.
     pub(crate) fn open(&self) {
         let pads = {
             let mut held = self.lock();
@@ -88,7 +88,7 @@ mod tests {
             assert!(std::time::Instant::now() < until, "it waits still");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        // One that comes later does not wait, and one that waits for ever stops nothing.
+        // Data after the opening does not wait, and data that waits for ever stops nothing.
         gate.hold(&pad("enc", "sink"));
         assert!(gate.lock().pads.is_empty());
         pipeline.set_state(gst::State::Null).unwrap();

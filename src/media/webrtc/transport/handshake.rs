@@ -1,5 +1,5 @@
-//! What of DTLS's handshake may be lost is sent again soon. GStreamer's waits a second for an answer, then two, four and
-//! eight; whoever talks needs the connection before (RFC 6347, 4.2.4.1, and what browsers do: 50 ms).
+//! Fast retransmission of DTLS handshakes. OpenSSL retransmits after 1, 2, 4 and 8 s, too late for a call; browsers
+//! start with 50 ms (RFC 6347, 4.2.4.1).
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -9,20 +9,20 @@ use gst::prelude::*;
 use crate::base::lock::lock;
 use crate::media::gst::{elements, rtp};
 
-/// When a datagram is sent again, after it was sent; then it is OpenSSL's turn. Who has it already drops it as a replay
-/// (RFC 6347, 4.1.2.6), so that nothing but the repeat is in vain.
+/// Times of the retransmissions after a datagram was sent; later ones are left to OpenSSL. A peer that has the datagram
+/// drops the copy as a replay (RFC 6347, 4.1.2.6).
 const AGAIN: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
     Duration::from_millis(400),
 ];
-/// What leaves after such a pause belongs to another flight: what was before was answered, or given up.
+/// Minimum pause between two flights. A new flight means that the last one was answered or abandoned.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The mark of what is sent again, as a buffer's offset.
+/// Mark of retransmitted datagrams, as a buffer's offset.
 const REPEATED: u64 = 0x6474_6c73;
 
-/// The flights of one handshake.
+/// Flights of one handshake.
 #[derive(Debug, Default)]
 struct Flights {
     number: u64,
@@ -30,7 +30,7 @@ struct Flights {
 }
 
 impl Flights {
-    /// Takes a datagram of the handshake; the number of its flight.
+    /// Accepts a datagram of the handshake; returns the number of its flight.
     fn take(&mut self, now: Instant) -> u64 {
         let follows = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
         self.number += u64::from(!follows);
@@ -39,12 +39,12 @@ impl Flights {
     }
 }
 
-/// Whether a datagram is of a handshake: handshake and change_cipher_spec (RFC 6347, 4.1), nothing else.
+/// Returns whether a datagram belongs to a handshake: record type handshake or change_cipher_spec (RFC 6347, 4.1).
 fn is_handshake(buffer: &gst::BufferRef) -> bool {
     matches!(rtp::first_byte(buffer), Some(20 | 22))
 }
 
-/// Sends the handshakes of a webrtcbin again, where they leave it.
+/// Retransmits the handshakes of a webrtcbin at its network sinks.
 pub(crate) fn send_again(webrtc: &gst::Element) {
     elements::on_added(webrtc, &["nicesink"], |element| {
         element.static_pad("sink").iter().for_each(repeat);
@@ -68,7 +68,7 @@ fn repeat(pad: &gst::Pad) {
                 waited = at;
                 let Some(pad) = pad.upgrade().filter(|_| lock(&flights).number == flight) else { return };
                 let buffer = buffer.clone();
-                // Another buffer may be on its way there.
+                // Another buffer may occupy the sink.
                 if smol::unblock(move || pad.chain(buffer)).await.is_err() {
                     return;
                 }
@@ -127,7 +127,7 @@ mod tests {
         send(&data);
         send(&media);
         wait(&other, 1 + AGAIN.len());
-        // One may have been on its way.
+        // One copy may have been on its way.
         assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
         assert_eq!([count(&data), count(&media)], [1, 1]);
         pipeline.set_state(gst::State::Null).unwrap();

@@ -6,16 +6,16 @@ use gst::prelude::*;
 
 use crate::protocol::{IceKind, IceServer, IceUrl};
 
-/// How a path to the peer is looked for.
+/// Settings of ICE.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IceConfig {
-    /// STUN and TURN servers. TURN over TLS is not among what libnice speaks.
+    /// STUN and TURN servers. libnice does not support TURN over TLS.
     pub servers: Vec<IceServer>,
-    /// By TURN servers alone.
+    /// Whether only relayed paths are used.
     pub relay_only: bool,
-    /// Over TCP too.
+    /// Whether TCP candidates are used.
     pub tcp: bool,
-    /// From these addresses alone, where there are any.
+    /// Local addresses to use; if empty, all.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -25,7 +25,7 @@ impl Default for IceConfig {
     }
 }
 
-/// webrtcbin's own form of a TURN server: user and password in the address, percent-encoded.
+/// Returns a TURN server in webrtcbin's form: user and password percent-encoded in the address.
 fn turn_uri(url: &IceUrl, server: &IceServer) -> String {
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
@@ -34,14 +34,14 @@ fn turn_uri(url: &IceUrl, server: &IceServer) -> String {
     url.to_string().replacen(':', &format!("://{user}:{password}@"), 1)
 }
 
-/// Tells webrtcbin about the servers, and libnice's settings that webrtcbin does not show: no UPnP (it
-/// opens listeners), checks every 5 ms instead of 20, and consent checks that notice a dead path.
+/// Sets the servers of a webrtcbin, and settings of libnice that webrtcbin does not expose: no UPnP (it opens
+/// listeners), checks every 5 ms instead of 20 ms, and consent checks that notice a dead path.
 pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
     let mut has_stun = false;
     for server in &config.servers {
         for url in server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok()) {
             match url.kind {
-                // It takes one.
+                // webrtcbin accepts one STUN server.
                 IceKind::Stun if !std::mem::replace(&mut has_stun, true) => {
                     webrtc.set_property("stun-server", url.to_string().replacen(':', "://", 1));
                 }

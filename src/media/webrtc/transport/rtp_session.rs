@@ -10,12 +10,13 @@ use crate::media::gst::{elements, rtp};
 /// Maximum number of streams received from a peer: each costs a thread, and `rtpbin` has no limit by default.
 pub(crate) const MAX_STREAMS: usize = 32;
 
-/// Sets what webrtcbin's RTP session does not let a peer or chance decide.
+/// Sets the limits and intervals of a webrtcbin's RTP session.
 pub(crate) fn set_up(webrtc: &gst::Element) {
-    /// Between reports, on average: RFC 3550 (6.2) has 5 s, and one that only receives is heard by these alone.
+    /// Mean interval of RTCP reports. RFC 3550 (6.2) has 5 s, but a peer that only receives shows signs of life by
+    /// these reports alone.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
-    /// What a call takes, in bit/s, of which feedback may have a twentieth. By itself the session takes it for what came so
-    /// far, at the start nothing: a request for what was lost waits half a second for its turn (RFC 4585, 3.5.2) then.
+    /// Assumed session bandwidth in bit/s, of which feedback may use 5 %. By default the session uses the rate received
+    /// so far, at the start zero, and a retransmission request then waits half a second (RFC 4585, 3.5.2).
     const BANDWIDTH: f64 = 2e6;
     if let Some(rtpbin) = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin")) {
         rtpbin.set_property("max-streams", MAX_STREAMS as u32);
@@ -27,14 +28,14 @@ pub(crate) fn set_up(webrtc: &gst::Element) {
     });
 }
 
-/// The packets that error correction made good.
+/// Returns the number of packets that forward error correction recovered.
 pub(crate) fn repaired(webrtc: &gst::Element) -> u64 {
     let decoders = elements::all_of(webrtc, "rtpulpfecdec").into_iter();
     decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
 }
 
-/// Counts the packets of media and reports that come in: those whose absence says something. Data channels
-/// may be silent for as long as they like, and ICE's own checks are not seen here.
+/// Counts received RTP and RTCP packets, whose absence means a dead path. Data channels may be silent for any time, and
+/// ICE's own checks do not pass here.
 pub(crate) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));
     let counter = packets.clone();

@@ -4,15 +4,15 @@ use gst::prelude::*;
 
 use crate::media::gst::elements;
 
-/// Whether a `dtlsenc` has a connection that can be closed.
+/// Returns whether a `dtlsenc` has a connection that can be closed.
 fn is_connected(encoder: &gst::Element) -> bool {
     let state = encoder.property_value("connection-state");
     gst::glib::EnumValue::from_value(&state).is_some_and(|(_, state)| state.nick() == "connected")
 }
 
-/// Sends DTLS's close_notify, by which the peer knows at once that we are gone; webrtcbin does not.
+/// Sends DTLS's close_notify, which tells the peer at once that we are gone; webrtcbin does not send it.
 pub(crate) fn close_dtls(pipeline: &gst::Pipeline) {
-    /// For the few bytes to leave.
+    /// Time for the message to leave.
     const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
     let mut said = false;
     for encoder in elements::all_of(pipeline.upcast_ref(), "dtlsenc").into_iter().filter(is_connected) {
@@ -25,8 +25,8 @@ pub(crate) fn close_dtls(pipeline: &gst::Pipeline) {
     }
 }
 
-/// Waits until webrtcbin has done what it was told, on its own thread: what it does while it stops, it leaves
-/// behind.
+/// Waits, 2 s at most, until webrtcbin has finished its queued tasks; a task that runs while webrtcbin stops leaks its
+/// memory.
 pub(crate) fn finish_work(pipeline: &gst::Pipeline) {
     const AT_MOST: std::time::Duration = std::time::Duration::from_secs(2);
     let is_webrtc = |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "webrtcbin");
