@@ -187,14 +187,14 @@ fn an_encoder_runs_as_long_as_somebody_needs_it() {
         let encoders = Encoders::new(vec![capture], Rates::fixed(300_000), failures);
         encoders.keep(Codec::Vp8).unwrap();
         // Two peers of one codec share one encode; another codec is another one, while it is needed.
-        let (first, second) = (encoders.sit(Codec::H264).unwrap(), encoders.sit(Codec::H264).unwrap());
+        let (first, second) = (encoders.join(Codec::H264).unwrap(), encoders.join(Codec::H264).unwrap());
         assert!(Arc::ptr_eq(&first.1, &second.1));
         let watch = Arc::downgrade(&first.1);
         drop((first, second));
         assert!(watch.upgrade().is_none(), "nobody needs it");
-        let kept = Arc::downgrade(&encoders.sit(Codec::Vp8).unwrap().1);
+        let kept = Arc::downgrade(&encoders.join(Codec::Vp8).unwrap().1);
         assert!(kept.upgrade().is_some());
-        assert!(encoders.sit(Codec::Opus).is_err(), "no sound is sent");
+        assert!(encoders.join(Codec::Opus).is_err(), "no sound is sent");
     });
 }
 

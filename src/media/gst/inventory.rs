@@ -27,17 +27,17 @@ pub struct Choice {
     /// Name of the GStreamer element.
     pub element: &'static str,
     /// For an encoder the name of its pipeline in `pipelines/encode`, for a decoder gst-launch text.
-    pub way: &'static str,
+    pub pipeline: &'static str,
     /// Whether the element works in hardware.
     pub hardware: bool,
 }
 
-const fn hard(codec: Codec, element: &'static str, way: &'static str) -> Choice {
-    Choice { codec, element, way, hardware: true }
+const fn hard(codec: Codec, element: &'static str, pipeline: &'static str) -> Choice {
+    Choice { codec, element, pipeline, hardware: true }
 }
 
-const fn soft(codec: Codec, element: &'static str, way: &'static str) -> Choice {
-    Choice { codec, element, way, hardware: false }
+const fn soft(codec: Codec, element: &'static str, pipeline: &'static str) -> Choice {
+    Choice { codec, element, pipeline, hardware: false }
 }
 
 /// Encoders that roomtone has a pipeline for; software encoders in the order of preference.

@@ -130,7 +130,7 @@ impl Fence {
                 filled
             });
             if let Err(error) = filled.await {
-                tracing::warn!("a received stream that broke is not taken any more: {error}");
+                tracing::warn!("a received stream is dropped after an error: {error}");
             }
         })
         .detach();

@@ -270,7 +270,7 @@ mod tests {
                 );
                 // Hardware elements exist only where the hardware is.
                 let is_here = |element: &crate::media::gst::inventory::Choice| {
-                    element.way != *name || crate::media::gst::inventory::is_installed(element.element)
+                    element.pipeline != *name || crate::media::gst::inventory::is_installed(element.element)
                 };
                 if *folder == Folder::Encode && !crate::media::gst::inventory::ENCODERS.iter().all(is_here) {
                     continue;

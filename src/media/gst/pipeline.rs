@@ -69,8 +69,8 @@ pub(crate) fn wait_for_all(patience: Duration) -> usize {
     RUNNING.wait(patience)
 }
 
-/// Lets `source` hold media for the pipeline's latency, whatever the latency becomes, and for `spare` more: packets that
-/// waited for a lost one arrive all at once. Older media is dropped.
+/// Lets `source` hold media for the pipeline's latency, whatever the latency becomes, and for `spare` more: packets
+/// that waited for a lost one arrive all at once. Older media is dropped.
 pub(crate) fn hold_for_latency(source: &gst_app::AppSrc, spare: Duration) {
     let spare = gst::ClockTime::try_from(spare).unwrap_or(gst::ClockTime::MAX);
     let Some(pad) = source.static_pad("src") else { return };

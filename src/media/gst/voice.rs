@@ -52,7 +52,7 @@ pub struct Reference {
     appsrc: gst_app::AppSrc,
     /// Sink that holds each buffer until its playback time.
     sink: gst::Element,
-    is_taken: Arc<AtomicBool>,
+    is_claimed: Arc<AtomicBool>,
     _owned: Owned,
 }
 
@@ -79,7 +79,7 @@ impl Reference {
             }
         });
         owned.play()?;
-        Ok(Some(Arc::new(Self { name, appsrc, sink, is_taken: Arc::default(), _owned: owned })))
+        Ok(Some(Arc::new(Self { name, appsrc, sink, is_claimed: Arc::default(), _owned: owned })))
     }
 
     /// Returns the name for [`Voice::WithoutEcho`].
@@ -89,12 +89,12 @@ impl Reference {
 
     /// Takes the audio that goes over a pad of an output as the reference, until the pad is gone; does nothing if the
     /// reference has an output already.
-    pub(crate) fn hear(&self, pad: &gst::Pad) {
-        let Some(taken) = Taken::take(&self.is_taken) else { return };
+    pub(crate) fn listen(&self, pad: &gst::Pad) {
+        let Some(claim) = Claim::take(&self.is_claimed) else { return };
         let (appsrc, sink) = (self.appsrc.clone(), self.sink.clone());
         let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_UPSTREAM;
         pad.add_probe(types, move |pad, info| {
-            let _held = &taken;
+            let _held = &claim;
             if let Some(gst::EventView::Latency(latency)) = info.event().map(|event| event.view()) {
                 // Audio is played this much later than its time says.
                 sink.set_property("render-delay", latency.latency().saturating_sub(EARLY + AHEAD));
@@ -108,15 +108,15 @@ impl Reference {
 }
 
 /// The claim of one output on the reference, given up when dropped.
-struct Taken(Arc<AtomicBool>);
+struct Claim(Arc<AtomicBool>);
 
-impl Taken {
-    fn take(is_taken: &Arc<AtomicBool>) -> Option<Self> {
-        (!is_taken.swap(true, Ordering::Relaxed)).then(|| Self(is_taken.clone()))
+impl Claim {
+    fn take(is_claimed: &Arc<AtomicBool>) -> Option<Self> {
+        (!is_claimed.swap(true, Ordering::Relaxed)).then(|| Self(is_claimed.clone()))
     }
 }
 
-impl Drop for Taken {
+impl Drop for Claim {
     fn drop(&mut self) {
         self.0.store(false, Ordering::Relaxed);
     }

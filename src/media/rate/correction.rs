@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::path_quality::Seen;
+use super::path_quality::PathState;
 
 /// Estimate from reported losses alone, for peers without transport-wide feedback.
 #[derive(Debug)]
@@ -89,7 +89,7 @@ impl Correction {
         &mut self,
         now: Instant,
         estimate: u32,
-        seen: &Seen,
+        seen: &PathState,
         lost: u8,
         most: u32,
     ) -> Option<u32> {
@@ -162,8 +162,8 @@ mod tests {
     use crate::media::rate::estimator::LOOK;
 
     /// Returns the quality of a path without a queue that carries the whole estimate.
-    fn clear(estimate: u32) -> Seen {
-        Seen { arrived: Some(estimate), ..Seen::default() }
+    fn clear(estimate: u32) -> PathState {
+        PathState { arrived: Some(estimate), ..PathState::default() }
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
     fn once_the_network_is_empty_it_goes_back_to_nearly_what_the_network_took_when_it_was_full() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let mut at = |ms: u64, estimate, wait, full, lost| {
-            let seen = Seen { wait: Duration::from_millis(wait), full, ..clear(estimate) };
+            let seen = PathState { wait: Duration::from_millis(wait), full, ..clear(estimate) };
             correction.update(start + Duration::from_millis(ms), estimate, &seen, lost, 2_500_000)
         };
         assert_eq!(at(0, 1_100_000, 5, None, 0), None);
@@ -248,7 +248,7 @@ mod tests {
     fn a_long_queue_brings_it_down_at_once_and_not_for_ever() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let mut at = |ms: u64, estimate, wait, full| {
-            let seen = Seen { wait: Duration::from_millis(wait), full, ..clear(estimate) };
+            let seen = PathState { wait: Duration::from_millis(wait), full, ..clear(estimate) };
             correction.update(start + Duration::from_millis(ms), estimate, &seen, 0, 2_500_000)
         };
         assert_eq!(at(0, 2_000_000, 5, None), None);

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use super::correction::{ByLoss, Correction};
-use super::path_quality::{Passed, Seen, Way};
-use super::retransmissions::Repeats;
+use super::path_quality::{PacketFate, PathQuality, PathState};
+use super::retransmissions::RetransmissionLimit;
 use crate::base::lock::lock;
 use crate::media::gst::{elements, rtp};
 
@@ -23,7 +23,7 @@ const MOST: u32 = 400_000_000;
 const LEAST: u32 = 100_000;
 
 /// Rate of the headers of an audio stream, in bit/s: RTP, SRTP, UDP and IP, 50 packets a second.
-const SOUND_HEADERS: u32 = 24_000;
+const AUDIO_HEADERS: u32 = 24_000;
 
 /// Estimate below which audio gets half its rate, in bit/s.
 const NARROW: u32 = 200_000;
@@ -32,23 +32,23 @@ const NARROW: u32 = 200_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shares {
     /// Share of each audio stream.
-    pub(crate) sound: u32,
+    pub(crate) audio: u32,
     /// Share of each video stream.
-    pub(crate) pictures: u32,
+    pub(crate) video: u32,
 }
 
 impl Shares {
     /// Divides `all` bit/s: audio first, then video, less 5 % for the headers of video packets.
-    pub(crate) fn of(all: u32, sounds: u32, pictures: u32, sound_wanted: u32) -> Self {
-        let sound = if all < NARROW { sound_wanted / 2 } else { sound_wanted };
-        let left = all.saturating_sub(sounds.saturating_mul(sound.saturating_add(SOUND_HEADERS)));
-        Self { sound, pictures: left / 20 * 19 / pictures.max(1) }
+    pub(crate) fn of(all: u32, audio_streams: u32, video_streams: u32, audio_wanted: u32) -> Self {
+        let audio = if all < NARROW { audio_wanted / 2 } else { audio_wanted };
+        let left = all.saturating_sub(audio_streams.saturating_mul(audio.saturating_add(AUDIO_HEADERS)));
+        Self { audio, video: left / 20 * 19 / video_streams.max(1) }
     }
 }
 
 /// Bandwidth estimate of one connection.
 #[derive(Debug)]
-pub(crate) struct Congestion {
+pub(crate) struct BandwidthEstimate {
     by_loss: Mutex<ByLoss>,
     correction: Mutex<Correction>,
     most: u32,
@@ -66,7 +66,7 @@ pub(crate) struct Congestion {
 pub(crate) struct Estimator {
     element: gst::Element,
     is_heard: Arc<AtomicBool>,
-    way: Arc<Mutex<Way>>,
+    path: Arc<Mutex<PathQuality>>,
 }
 
 impl Estimator {
@@ -84,49 +84,49 @@ impl Estimator {
         let is_heard = Arc::new(AtomicBool::new(false));
         let heard = is_heard.clone();
         element.connect_notify(Some("estimated-bitrate"), move |_, _| heard.store(true, Ordering::Relaxed));
-        let way = Arc::new(Mutex::new(Way::default()));
-        let (feed, of) = (element.static_pad("src")?.downgrade(), way.clone());
+        let path = Arc::new(Mutex::new(PathQuality::default()));
+        let (feed, of) = (element.static_pad("src")?.downgrade(), path.clone());
         pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
             let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
             if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
-                let mut way = lock(&of);
-                packets(event).into_iter().for_each(|packet| way.take(packet));
-                drop(way);
+                let mut path = lock(&of);
+                packets(event).into_iter().for_each(|packet| path.take(packet));
+                drop(path);
                 feed.send_event(event.to_owned());
             }
             gst::PadProbeReturn::Ok
         });
-        Some(Self { element, is_heard, way })
+        Some(Self { element, is_heard, path })
     }
 
     /// Continues from this estimate, in bit/s.
-    pub(crate) fn go_on_from(&self, estimate: u32) {
+    pub(crate) fn continue_from(&self, estimate: u32) {
         self.element.set_property("estimated-bitrate", estimate);
     }
 
     /// Returns the current findings; `None` before the first feedback.
-    pub(crate) fn found(&self) -> Option<Found> {
+    pub(crate) fn finding(&self) -> Option<Finding> {
         let estimate = || self.element.property("estimated-bitrate");
-        let seen = || lock(&self.way).look();
-        self.is_heard.load(Ordering::Relaxed).then(|| Found { estimate: estimate(), seen: seen() })
+        let seen = || lock(&self.path).look();
+        self.is_heard.load(Ordering::Relaxed).then(|| Finding { estimate: estimate(), seen: seen() })
     }
 }
 
 /// Findings of an estimator.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Found {
+pub(crate) struct Finding {
     /// Bandwidth estimate in bit/s.
     pub(crate) estimate: u32,
-    seen: Seen,
+    seen: PathState,
 }
 
 /// Returns the packets of a feedback event.
-fn packets(event: &gst::EventRef) -> Vec<Passed> {
+fn packets(event: &gst::EventRef) -> Vec<PacketFate> {
     let all = event.structure().and_then(|all| all.get::<gst::glib::ValueArray>("packets").ok());
     let one = |packet: gst::Structure| {
         let time = |name| packet.get::<gst::ClockTime>(name).ok().map(Duration::from);
         let arrived = time("remote-ts").filter(|_| packet.get::<bool>("lost") == Ok(false));
-        Some(Passed {
+        Some(PacketFate {
             left: time("local-ts")?,
             arrived,
             bits: packet.get::<u32>("size").ok()?.saturating_mul(8),
@@ -135,7 +135,7 @@ fn packets(event: &gst::EventRef) -> Vec<Passed> {
     all.iter().flat_map(|all| all.iter()).filter_map(|packet| one(packet.get().ok()?)).collect()
 }
 
-impl Congestion {
+impl BandwidthEstimate {
     /// Starts at `start` bit/s for all streams together; the estimate stays below `most`.
     pub(crate) fn of(start: u32, most: u32) -> Self {
         Self {
@@ -149,7 +149,7 @@ impl Congestion {
     }
 
     /// Notes that the peer has reported on received packets, by transport feedback or RTCP reports.
-    pub(crate) fn hear(&self) {
+    pub(crate) fn note_report(&self) {
         self.is_known.store(true, Ordering::Relaxed);
     }
 
@@ -161,12 +161,12 @@ impl Congestion {
     /// Returns the bandwidth estimate in bit/s, from an estimator's findings or from the reported loss (in 1/256), and
     /// the estimate that the estimators are to continue from if it differs from theirs. Losses that are noise do not
     /// lower the estimate.
-    pub(crate) fn look(&self, found: Option<Found>, lost: u8) -> (u32, Option<u32>) {
+    pub(crate) fn look(&self, found: Option<Finding>, lost: u8) -> (u32, Option<u32>) {
         let now = Instant::now();
         let is_noisy = found.is_some_and(|found| found.seen.is_noisy);
         self.is_noisy.store(is_noisy, Ordering::Relaxed);
         let rate = match &found {
-            Some(Found { estimate, seen }) => {
+            Some(Finding { estimate, seen }) => {
                 let (estimate, lost) =
                     if is_noisy { (self.last().max(*estimate), 0) } else { (*estimate, lost) };
                 let mut correction = lock(&self.correction);
@@ -184,21 +184,21 @@ impl Congestion {
     /// Limits the retransmissions of a webrtcbin to a share of the estimate. If losses are noise, a retransmission is
     /// lost as often as any packet, and there is no time for a second request, so that each retransmission is sent
     /// twice.
-    pub(crate) fn limit_repeats(self: &Arc<Self>, webrtc: &gst::Element) {
+    pub(crate) fn limit_retransmissions(self: &Arc<Self>, webrtc: &gst::Element) {
         /// Marks the second copy of a request.
         const TWICE: &str = "twice";
         /// Pause between the two copies: packets are often lost together.
         const APART: Duration = Duration::from_millis(3);
         let own = Arc::downgrade(self);
         elements::on_added(webrtc, &["rtprtxsend"], move |element| {
-            let (own, repeats) = (own.clone(), Mutex::new(Repeats::new()));
+            let (own, limit) = (own.clone(), Mutex::new(RetransmissionLimit::new()));
             let Some(pad) = element.static_pad("src") else { return };
             pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |pad, info| {
                 let (Some(own), Some(request)) = (own.upgrade(), rtp::retransmission_request(info)) else {
                     return gst::PadProbeReturn::Ok;
                 };
-                let mut repeats = lock(&repeats);
-                if !repeats.allow(Instant::now(), own.last()) {
+                let mut limit = lock(&limit);
+                if !limit.allow(Instant::now(), own.last()) {
                     return gst::PadProbeReturn::Handled;
                 }
                 if own.is_noisy.load(Ordering::Relaxed) && !request.has_field(TWICE) {
@@ -228,16 +228,16 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn found(estimate: u32, is_noisy: bool) -> Option<Found> {
-        Some(Found { estimate, seen: Seen { is_noisy, ..Seen::default() } })
+    fn found(estimate: u32, is_noisy: bool) -> Option<Finding> {
+        Some(Finding { estimate, seen: PathState { is_noisy, ..PathState::default() } })
     }
 
     #[test]
     fn what_is_lost_by_nature_is_sent_again_twice() {
         crate::media::gst::init().unwrap();
-        let congestion = Arc::new(Congestion::of(1_000_000, MOST));
+        let bandwidth = Arc::new(BandwidthEstimate::of(1_000_000, MOST));
         let bin = gst::Pipeline::new();
-        congestion.limit_repeats(bin.upcast_ref());
+        bandwidth.limit_retransmissions(bin.upcast_ref());
         let element = gst::ElementFactory::make("rtprtxsend").build().unwrap();
         bin.add(&element).unwrap();
         let pad = element.static_pad("src").unwrap();
@@ -254,7 +254,7 @@ mod tests {
         };
         ask();
         assert_eq!(seen.load(Ordering::Relaxed), 1);
-        congestion.look(found(1_000_000, true), 25);
+        bandwidth.look(found(1_000_000, true), 25);
         ask();
         let until = Instant::now() + Duration::from_secs(5);
         while seen.load(Ordering::Relaxed) < 3 {
@@ -271,29 +271,29 @@ mod tests {
 
     #[test]
     fn sound_comes_first() {
-        assert_eq!(Shares::of(1_072_000, 1, 1, 48_000), Shares { sound: 48_000, pictures: 950_000 });
-        assert_eq!(Shares::of(100_000, 1, 1, 48_000), Shares { sound: 24_000, pictures: 49_400 });
-        assert_eq!(Shares::of(0, 1, 1, 48_000), Shares { sound: 24_000, pictures: 0 });
-        assert_eq!(Shares::of(2_000_000, 0, 2, 48_000).pictures, 950_000);
+        assert_eq!(Shares::of(1_072_000, 1, 1, 48_000), Shares { audio: 48_000, video: 950_000 });
+        assert_eq!(Shares::of(100_000, 1, 1, 48_000), Shares { audio: 24_000, video: 49_400 });
+        assert_eq!(Shares::of(0, 1, 1, 48_000), Shares { audio: 24_000, video: 0 });
+        assert_eq!(Shares::of(2_000_000, 0, 2, 48_000).video, 950_000);
     }
 
     #[test]
     fn the_estimate_stays_where_it_was_for_noise() {
-        let congestion = Congestion::of(1_000_000, 2_000_000);
-        assert_eq!(congestion.look(found(1_000_000, true), 26), (1_000_000, None));
-        assert_eq!(congestion.look(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
-        assert_eq!(congestion.look(found(900_000, false), 26), (900_000, None));
-        assert_eq!(congestion.look(found(950_000, true), 26), (950_000, None), "it may grow");
+        let bandwidth = BandwidthEstimate::of(1_000_000, 2_000_000);
+        assert_eq!(bandwidth.look(found(1_000_000, true), 26), (1_000_000, None));
+        assert_eq!(bandwidth.look(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
+        assert_eq!(bandwidth.look(found(900_000, false), 26), (900_000, None));
+        assert_eq!(bandwidth.look(found(950_000, true), 26), (950_000, None), "it may grow");
     }
 
     proptest! {
         /// Arbitrary reports cause no overflow, and the shares never exceed the estimate.
         #[test]
         fn nonsense_gives_no_more_than_there_is(
-            all: u32, sounds in 0..50_u32, pictures in 0..50_u32, wanted: u32, losses in prop::collection::vec(any::<u8>(), 0..50)
+            all: u32, audio_streams in 0..50_u32, video_streams in 0..50_u32, wanted: u32, losses in prop::collection::vec(any::<u8>(), 0..50)
         ) {
-            let shares = Shares::of(all, sounds, pictures, wanted);
-            prop_assert!(u64::from(shares.pictures) * u64::from(pictures) <= u64::from(all));
+            let shares = Shares::of(all, audio_streams, video_streams, wanted);
+            prop_assert!(u64::from(shares.video) * u64::from(video_streams) <= u64::from(all));
             let (mut by_loss, mut now) = (ByLoss::new(all), Instant::now());
             for lost in losses {
                 now += Duration::from_secs(1);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// A packet: time of sending, time of arrival (`None` if lost) by the peer's clock, and length.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Passed {
+pub(super) struct PacketFate {
     pub(super) left: Duration,
     pub(super) arrived: Option<Duration>,
     pub(super) bits: u32,
@@ -15,7 +15,7 @@ pub(super) struct Passed {
 
 /// Observed quality of the path.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Seen {
+pub(super) struct PathState {
     /// Whether losses are due to the path's nature, not to congestion.
     pub(super) is_noisy: bool,
     /// Queueing delay of recent packets.
@@ -31,9 +31,9 @@ pub(super) struct Seen {
 /// of congestion; the estimator would take more than 10 % for congestion in any case (draft-ietf-rmcat-gcc-02, 6) and
 /// fall to its minimum.
 #[derive(Debug, Default)]
-pub(super) struct Way {
-    /// Minimum transit time in the current and in the previous [`Way::WINDOW`], in ns; it includes the difference of
-    /// the two clocks.
+pub(super) struct PathQuality {
+    /// Minimum transit time in the current and in the previous [`PathQuality::WINDOW`], in ns; it includes the
+    /// difference of the two clocks.
     least: [Option<i64>; 2],
     turned: Option<Duration>,
     /// Moving averages over many packets: share of lost ones, and queueing delay of the others in ns.
@@ -46,7 +46,7 @@ pub(super) struct Way {
     full: Option<u32>,
 }
 
-impl Way {
+impl PathQuality {
     /// Range of the loss share that counts as noise. A higher share points to a network that drops excess packets
     /// without queueing them.
     const BORNE: std::ops::RangeInclusive<f64> = 0.03..=0.2;
@@ -67,7 +67,7 @@ impl Way {
     const PACKETS: usize = 4096;
 
     /// Accepts the fate of a packet.
-    pub(super) fn take(&mut self, Passed { left, arrived, bits }: Passed) {
+    pub(super) fn take(&mut self, PacketFate { left, arrived, bits }: PacketFate) {
         self.lost += (f64::from(u8::from(arrived.is_none())) - self.lost) * Self::WEIGHT;
         let Some(arrived) = arrived else { return };
         let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
@@ -101,8 +101,8 @@ impl Way {
     }
 
     /// Returns the quality of the path now.
-    pub(super) fn look(&mut self) -> Seen {
-        Seen {
+    pub(super) fn look(&mut self) -> PathState {
+        PathState {
             is_noisy: Self::BORNE.contains(&self.lost) && self.waits < Self::CHANCE,
             wait: Duration::from_nanos(self.wait.max(0.0) as u64),
             arrived: self.rate(),
@@ -120,14 +120,14 @@ mod tests {
         const MS: Duration = Duration::from_millis(1);
         // Loses `lost` of a thousand packets; the others take `took` ms, by a clock that is an hour ahead.
         let after = |lost: u32, took: &dyn Fn(u32) -> u32| {
-            let mut way = Way::default();
+            let mut path = PathQuality::default();
             for n in 0..1000_u32 {
                 let left = n * 10 * MS;
                 let arrives = n * 7919 % 1000 >= lost;
                 let arrived = arrives.then(|| left + Duration::from_secs(3600) + took(n) * MS);
-                way.take(Passed { left, arrived, bits: 9600 });
+                path.take(PacketFate { left, arrived, bits: 9600 });
             }
-            way.look().is_noisy
+            path.look().is_noisy
         };
         let even = |n| 50 + n % 7;
         assert!(after(100, &even));
@@ -137,38 +137,38 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_way_takes_is_seen_and_that_it_is_empty_again() {
+    fn the_capacity_of_a_full_path_is_measured_until_its_queue_is_empty() {
         const MS: Duration = Duration::from_millis(1);
-        let (mut way, mut free) = (Way::default(), Duration::ZERO);
-        assert_eq!(way.look(), Seen::default());
+        let (mut path, mut free) = (PathQuality::default(), Duration::ZERO);
+        assert_eq!(path.look(), PathState::default());
         // Sends 1.2 Mbit/s for two seconds over a path of 1 Mbit/s, then half of that.
-        let mut send = |way: &mut Way, from: u32, every: u32, count: u32| {
+        let mut send = |path: &mut PathQuality, from: u32, every: u32, count: u32| {
             for n in 0..count {
                 let left = (from + n * every) * MS;
                 free = free.max(left) + Duration::from_micros(9600);
-                way.take(Passed { left, arrived: Some(free + 50 * MS), bits: 9600 });
+                path.take(PacketFate { left, arrived: Some(free + 50 * MS), bits: 9600 });
             }
         };
-        send(&mut way, 0, 8, 250);
-        let full = way.look();
+        send(&mut path, 0, 8, 250);
+        let full = path.look();
         assert!((980_000..1_020_000).contains(&full.arrived.unwrap()), "{full:?}");
         assert_eq!(full.full, full.arrived);
-        assert_eq!(way.look().full, None, "nothing since");
+        assert_eq!(path.look().full, None, "nothing since");
         assert!(full.wait > 200 * MS, "{full:?}");
-        send(&mut way, 2000, 20, 100);
-        let empty = way.look();
+        send(&mut path, 2000, 20, 100);
+        let empty = path.look();
         assert!((470_000..490_000).contains(&empty.arrived.unwrap()), "{empty:?}");
         assert!(empty.wait < MS, "{empty:?}");
     }
 
     #[test]
     fn a_peer_that_says_that_all_arrives_at_once_takes_no_memory() {
-        let mut way = Way::default();
+        let mut path = PathQuality::default();
         for n in 0..100_000 {
             let left = Duration::from_millis(n);
-            way.take(Passed { left, arrived: Some(Duration::ZERO), bits: u32::MAX });
+            path.take(PacketFate { left, arrived: Some(Duration::ZERO), bits: u32::MAX });
         }
-        assert!(way.arrivals.len() <= Way::PACKETS);
-        assert_eq!(way.look().arrived, None);
+        assert!(path.arrivals.len() <= PathQuality::PACKETS);
+        assert_eq!(path.look().arrived, None);
     }
 }

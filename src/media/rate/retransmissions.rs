@@ -7,12 +7,12 @@ use std::time::Instant;
 /// Token bucket that limits retransmissions to a share of the estimate; otherwise packets lost to congestion would add
 /// to it.
 #[derive(Debug)]
-pub(super) struct Repeats {
+pub(super) struct RetransmissionLimit {
     left: f64,
     at: Option<Instant>,
 }
 
-impl Repeats {
+impl RetransmissionLimit {
     const SHARE: f64 = 0.25;
     /// Depth of the bucket: seconds of the share, and minimum in bits, the packets of a large frame.
     const AT_ONCE: (f64, f64) = (0.5, 20.0 * PACKET);
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn no_more_than_a_share_is_sent_again() {
-        let (mut repeats, start) = (Repeats::new(), Instant::now());
+        let (mut repeats, start) = (RetransmissionLimit::new(), Instant::now());
         // A peer requests every packet again and again for ten seconds.
         let allowed =
             (0..10_000).filter(|ms| repeats.allow(start + Duration::from_millis(*ms), 960_000)).count();

@@ -39,7 +39,7 @@ mod tests {
             "audiotestsrc num-buffers=100 samplesperbuffer=960 ! audio/x-raw,rate=48000,channels=1 ! opusenc \
              inband-fec=true packet-loss-percentage=20 ! identity name=lossy ! {} name=decoder ! \
              audio/x-raw,format=S16LE ! fakesink name=heard sync=false",
-            decoder.way
+            decoder.pipeline
         ))
         .unwrap();
         after_first_loss(&pipeline);

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use gst::prelude::*;
 
-use super::playout_delay::{Delays, Late, Latency, Playout, Sample};
+use super::playout_delay::{Delays, Latency, Lateness, PlayoutDelay, Sample};
 use crate::base::lock::lock;
 use crate::media::gst::pipeline::running_time;
 use crate::media::gst::rtp;
 
-/// One jitter buffer.
+/// A jitter buffer.
 #[derive(Debug)]
 struct Buffer {
     ssrc: u32,
@@ -21,7 +21,7 @@ struct Buffer {
     /// Whether lost packets are requested again.
     repairs: AtomicBool,
     /// Number of packets by lateness, since the last sample.
-    late: [AtomicU32; Late::STEPS],
+    late: [AtomicU32; Lateness::STEPS],
     /// Arrival times of the last packets in ns of the running time, indexed by the low byte of the sequence number.
     arrivals: [AtomicU64; 256],
     requests: Mutex<Requests>,
@@ -78,7 +78,7 @@ impl Buffer {
                 true => running_time().nseconds(),
                 false => buffer.arrival(number).load(Ordering::Relaxed),
             };
-            let step = Late::step(Duration::from_nanos(there.saturating_sub(due.nseconds())));
+            let step = Lateness::step(Duration::from_nanos(there.saturating_sub(due.nseconds())));
             buffer.late[step].fetch_add(1, Ordering::Relaxed);
             gst::PadProbeReturn::Ok
         });
@@ -124,13 +124,13 @@ pub(crate) struct JitterBuffers {
     all: Mutex<Vec<Arc<Buffer>>>,
     /// Delays that the buffers have now.
     delays: Mutex<Delays>,
-    playout: Mutex<Playout>,
+    playout: Mutex<PlayoutDelay>,
 }
 
 impl JitterBuffers {
     /// Manages the jitter buffers that this webrtcbin makes from now on.
     pub(crate) fn of(webrtc: &gst::Element, latency: Latency) -> Arc<Self> {
-        let playout = Playout::new(latency);
+        let playout = PlayoutDelay::new(latency);
         let delays = Mutex::new(playout.delays());
         let buffers = Arc::new(Self { all: Mutex::default(), delays, playout: Mutex::new(playout) });
         let rtpbin = webrtc.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rtpbin"));
@@ -186,7 +186,7 @@ impl JitterBuffers {
 
     /// Requests retransmissions for the stream that leaves over `pad` if that was agreed. webrtcbin (1.22) looks at the
     /// last m-line of a bundle alone, and requests nothing if that is audio.
-    pub(crate) fn ask_again(&self, pad: &gst::Pad) {
+    pub(crate) fn request_retransmissions(&self, pad: &gst::Pad) {
         let caps = pad.current_caps();
         let Some(stream) = caps.as_ref().and_then(|caps| caps.structure(0)) else { return };
         let (Ok(ssrc), Ok(true)) = (stream.get::<u32>("ssrc"), stream.get::<bool>("rtcp-fb-nack")) else {
@@ -225,7 +225,7 @@ impl JitterBuffers {
 
     /// Reports [`Delays::playout`] as the latency to the consumers of `pad`, not the longer wait for retransmissions: a
     /// frame that needed one is shown late, and the next one on time.
-    pub(crate) fn tell_playout(self: &Arc<Self>, pad: &gst::Pad) {
+    pub(crate) fn report_playout_delay(self: &Arc<Self>, pad: &gst::Pad) {
         let buffers = Arc::downgrade(self);
         pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM | gst::PadProbeType::PULL, move |_, info| {
             if let Some(gst::QueryViewMut::Latency(latency)) = info.query_mut().map(|query| query.view_mut())
@@ -247,7 +247,7 @@ impl JitterBuffers {
             let number = |name: &str| stats.get::<u64>(name).unwrap_or_default();
             all.jitter = all.jitter.max(Duration::from_nanos(number("avg-jitter")));
             let repairs = buffer.repairs.load(Ordering::Relaxed);
-            let late = if repairs { &mut all.pictures } else { &mut all.sound };
+            let late = if repairs { &mut all.video } else { &mut all.audio };
             for (step, count) in buffer.late.iter().enumerate() {
                 late.add(step, count.swap(0, Ordering::Relaxed));
             }
@@ -260,7 +260,7 @@ impl JitterBuffers {
     }
 
     /// Returns the numbers of requested and of recovered packets.
-    pub(crate) fn repaired(&self) -> (u64, u64) {
+    pub(crate) fn retransmissions(&self) -> (u64, u64) {
         let mut all = (0, 0);
         for (_, element) in self.all() {
             let stats = element.property::<gst::Structure>("stats");
@@ -312,15 +312,15 @@ mod tests {
         let buffers = JitterBuffers::of(&webrtc, Latency::Auto);
         buffers.set(&webrtc, delays(10, 360));
         let make = || gst::ElementFactory::make("rtpjitterbuffer").build().unwrap();
-        let (pictures, sound) = (make(), make());
-        buffers.add(&pictures, 1);
-        buffers.add(&sound, 2);
-        assert_eq!(sound.property::<u32>("latency"), 10);
+        let (video, audio) = (make(), make());
+        buffers.add(&video, 1);
+        buffers.add(&audio, 2);
+        assert_eq!(audio.property::<u32>("latency"), 10);
         buffers.lock()[0].repairs.store(true, Ordering::Relaxed);
         buffers.set(&webrtc, delays(30, 400));
         let latency = |buffer: &gst::Element| buffer.property::<u32>("latency");
-        assert_eq!((latency(&pictures), latency(&sound)), (400, 30));
-        assert_eq!(pictures.property::<i32>("rtx-retry-timeout"), 145);
+        assert_eq!((latency(&video), latency(&audio)), (400, 30));
+        assert_eq!(video.property::<i32>("rtx-retry-timeout"), 145);
         assert_eq!(buffers.delays().playout, ms(30));
     }
 }

@@ -23,7 +23,7 @@ const SPEAKER: [(&str, i64); 2] = [("buffer-time", 50_000), ("latency-time", 10_
 
 /// Lowers the reserves of the sinks: by default sinks grant 20 ms for processing, and loudspeakers buffer 200 ms.
 /// Decoding takes less than the playout delay, and a late frame is better shown late than not at all.
-fn hurry(pipeline: &gst::Pipeline, kind: Kind) {
+fn lower_reserves(pipeline: &gst::Pipeline, kind: Kind) {
     let set = move |element: &gst::Element| {
         if element.has_property("processing-deadline") {
             element.set_property("processing-deadline", 0_u64);
@@ -70,9 +70,9 @@ struct Running {
     _pipeline: Owned,
 }
 
-/// One choice to play a track: the text of the whole pipeline, and the decoder in it.
+/// A choice for playing a track: the text of the whole pipeline, and the decoder in it.
 #[derive(Debug, Clone)]
-struct Way {
+struct Decoding {
     text: String,
     decoder: &'static str,
 }
@@ -116,9 +116,9 @@ impl Output {
         reference: Option<&Arc<Reference>>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        let ways = inventory::decoders(track.codec)?.into_iter().map(|choice| {
-            let text = text(track.kind(), choice.way, output, peer)?;
-            Ok(Way { text, decoder: choice.element })
+        let decodings = inventory::decoders(track.codec)?.into_iter().map(|choice| {
+            let text = text(track.kind(), choice.pipeline, output, peer)?;
+            Ok(Decoding { text, decoder: choice.element })
         });
         let counters = track.counters.clone();
         let setting = Setting {
@@ -128,7 +128,7 @@ impl Output {
             failures,
             has_told: Arc::default(),
         };
-        Self::run(&track.producer, ways.collect::<Result<_, MediaError>>()?, setting)
+        Self::run(&track.producer, decodings.collect::<Result<_, MediaError>>()?, setting)
     }
 
     /// Continues with another track of the same codec.
@@ -136,7 +136,7 @@ impl Output {
         let mut running = lock(&self.0);
         let link = running.as_mut().map(|running| &mut running.link);
         if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
-            tracing::warn!("an output does not go on: {error}");
+            tracing::warn!("an output does not continue: {error}");
         }
     }
 
@@ -148,15 +148,19 @@ impl Output {
         reference: Option<&Arc<Reference>>,
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
-        let way = Way { text: text(kind, "queue", output, "room")?, decoder: "" };
+        let decoding = Decoding { text: text(kind, "queue", output, "room")?, decoder: "" };
         let setting =
             Setting { kind, meter: None, reference: reference.cloned(), failures, has_told: Arc::default() };
-        Self::run(producer, vec![way], setting)
+        Self::run(producer, vec![decoding], setting)
     }
 
-    fn run(producer: &StreamProducer, ways: Vec<Way>, setting: Setting) -> Result<Self, MediaError> {
+    fn run(
+        producer: &StreamProducer,
+        decodings: Vec<Decoding>,
+        setting: Setting,
+    ) -> Result<Self, MediaError> {
         let running = Arc::new(Mutex::new(None));
-        start(&running, producer, ways, setting)?;
+        start(&running, producer, decodings, setting)?;
         Ok(Self(running))
     }
 }
@@ -185,12 +189,12 @@ const REST: Duration = Duration::from_secs(1);
 fn start(
     place: &Arc<Mutex<Option<Running>>>,
     producer: &StreamProducer,
-    mut ways: Vec<Way>,
+    mut decodings: Vec<Decoding>,
     setting: Setting,
 ) -> Result<(), MediaError> {
-    let way = ways.remove(0);
-    let started = play(place, producer, &way, &ways, &setting);
-    match (started, ways.first()) {
+    let decoding = decodings.remove(0);
+    let started = play(place, producer, &decoding, &decodings, &setting);
+    match (started, decodings.first()) {
         (Ok(running), _) => {
             *lock(place) = Some(running);
             Ok(())
@@ -198,9 +202,9 @@ fn start(
         (Err(error), None) => Err(error),
         (Err(error), Some(next)) => {
             // A decoder that does not even start fails for every stream.
-            inventory::give_up(way.decoder);
-            fell_back(way.decoder, next.decoder, &error.to_string());
-            start(place, producer, ways, setting)
+            inventory::give_up(decoding.decoder);
+            fell_back(decoding.decoder, next.decoder, &error.to_string());
+            start(place, producer, decodings, setting)
         }
     }
 }
@@ -208,22 +212,23 @@ fn start(
 fn play(
     place: &Arc<Mutex<Option<Running>>>,
     producer: &StreamProducer,
-    way: &Way,
-    others: &[Way],
+    decoding: &Decoding,
+    others: &[Decoding],
     setting: &Setting,
 ) -> Result<Running, MediaError> {
-    let pipeline = launch::parse(&way.text)?;
+    let pipeline = launch::parse(&decoding.text)?;
     let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
-    hurry(&pipeline, setting.kind);
+    lower_reserves(&pipeline, setting.kind);
     concealment::after_first_loss(&pipeline);
     if let Some(pad) = meter(&pipeline) {
-        setting.reference.iter().for_each(|reference| reference.hear(&pad));
+        setting.reference.iter().for_each(|reference| reference.listen(&pad));
         if let Some(counters) = setting.meter.clone() {
             level::watch(&pad, move |samples| counters.meter.take(samples));
         }
     }
-    let (weak, of, others, again) = (Arc::downgrade(place), way.decoder, others.to_vec(), setting.clone());
-    let this = way.clone();
+    let (weak, of, others, again) =
+        (Arc::downgrade(place), decoding.decoder, others.to_vec(), setting.clone());
+    let this = decoding.clone();
     let is_over = AtomicBool::new(false);
     let owned = Owned::new(pipeline, move |_, event| {
         let BusEvent::Error(element, reason) = event else { return };
@@ -237,7 +242,7 @@ fn play(
             return;
         }
         // A decoder's error at run time concerns only this stream, so that the decoder stays in use for others.
-        let (ways, rest) = match others.first() {
+        let (decodings, rest) = match others.first() {
             Some(next) => {
                 fell_back(of, next.decoder, &reason);
                 (others.clone(), Duration::ZERO)
@@ -250,7 +255,7 @@ fn play(
                 (vec![this.clone()], REST)
             }
         };
-        restart(weak.clone(), ways, again.clone(), rest).detach();
+        restart(weak.clone(), decodings, again.clone(), rest).detach();
     });
     pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
     if setting.kind == Kind::Video {
@@ -264,7 +269,7 @@ fn play(
 /// Replaces the elements of an output after a pause, unless the output is gone by then.
 fn restart(
     place: Weak<Mutex<Option<Running>>>,
-    ways: Vec<Way>,
+    decodings: Vec<Decoding>,
     setting: Setting,
     pause: Duration,
 ) -> smol::Task<()> {
@@ -275,7 +280,7 @@ fn restart(
         let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
         let Some(producer) = producer else { return };
         let (kind, failures) = (setting.kind, setting.failures.clone());
-        if let Err(error) = start(&place, &producer, ways, setting) {
+        if let Err(error) = start(&place, &producer, decodings, setting) {
             let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
         }
     })
@@ -301,18 +306,18 @@ mod tests {
     fn a_decoder_that_fails_gives_way_to_the_next() {
         smol::block_on(async {
             let (encoders, failed) = test_media::pictures().await;
-            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
-            let way = |decoder: &str, name| Way {
+            let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
+            let decoding = |decoder: &str, name| Decoding {
                 text: text(Kind::Video, decoder, "identity name=shown ! fakesink sync=false", "peer")
                     .unwrap(),
                 decoder: name,
             };
-            let ways = vec![
-                way("nosuchdec", "nosuchdec"),
-                way("identity name=failing error-after=20 ! vp8dec", "failing"),
-                way("vp8dec", "vp8dec"),
+            let decodings = vec![
+                decoding("nosuchdec", "nosuchdec"),
+                decoding("identity name=failing error-after=20 ! vp8dec", "failing"),
+                decoding("vp8dec", "vp8dec"),
             ];
-            let output = Output::run(encoder.producer(), ways, setting(&encoders)).unwrap();
+            let output = Output::run(encoder.producer(), decodings, setting(&encoders)).unwrap();
             let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
             let first = playing().unwrap();
             // Another decoder takes over in time, and its frames are shown.
@@ -332,11 +337,11 @@ mod tests {
     fn the_last_decoder_is_tried_again_and_told_of_once() {
         smol::block_on(async {
             let (encoders, failed) = test_media::pictures().await;
-            let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+            let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
             let decoder = "identity name=failing error-after=5 ! vp8dec";
             let text = text(Kind::Video, decoder, "fakesink sync=false", "peer").unwrap();
-            let ways = vec![Way { text, decoder: "failing" }];
-            let output = Output::run(encoder.producer(), ways, setting(&encoders)).unwrap();
+            let decodings = vec![Decoding { text, decoder: "failing" }];
+            let output = Output::run(encoder.producer(), decodings, setting(&encoders)).unwrap();
             let mut seen = Vec::new();
             while seen.len() < 3 {
                 smol::Timer::after(Duration::from_millis(20)).await;

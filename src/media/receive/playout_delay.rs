@@ -24,8 +24,8 @@ const SPARE: Duration = Duration::from_millis(20);
 const WINDOW: Duration = Duration::from_secs(10);
 /// Percentage of packets that the delay waits for, and minimum number of packets for a decision (those of one or two
 /// seconds). Late video is visible, late audio is not played.
-const PICTURES: (u64, u64) = (90, 100);
-const SOUND: (u64, u64) = (98, 50);
+const VIDEO: (u64, u64) = (90, 100);
+const AUDIO: (u64, u64) = (98, 50);
 /// Minimum step down, and pause between steps; each step is a visible and audible jump. A step is an eighth of the
 /// delay if that is more.
 const STEP: Duration = Duration::from_millis(20);
@@ -49,9 +49,9 @@ pub enum Latency {
 
 /// Number of packets by their lateness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Late([u32; Late::STEPS]);
+pub struct Lateness([u32; Lateness::STEPS]);
 
-impl Late {
+impl Lateness {
     /// Number of steps of 10 ms each; the last step contains all later packets.
     pub const STEPS: usize = MOST.as_millis() as usize / Self::LENGTH as usize;
     const LENGTH: u64 = 10;
@@ -81,7 +81,7 @@ impl Late {
     }
 }
 
-impl Default for Late {
+impl Default for Lateness {
     fn default() -> Self {
         Self([0; Self::STEPS])
     }
@@ -95,9 +95,9 @@ pub struct Sample {
     /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
     /// Lateness of packets when they could be forwarded, for streams with retransmission, since the last sample.
-    pub pictures: Late,
+    pub video: Lateness,
     /// Lateness of packets when they arrived, for all other streams, since the last sample.
-    pub sound: Late,
+    pub audio: Lateness,
     /// Number of packets since the start that arrived after the buffer had skipped them.
     pub too_late: u64,
 }
@@ -115,11 +115,11 @@ pub struct Delays {
 
 /// State of a connection's delays.
 #[derive(Debug)]
-pub struct Playout {
+pub struct PlayoutDelay {
     delays: Delays,
     /// Delay that the user chose.
     fixed: Option<Duration>,
-    window: VecDeque<(Instant, Late, Late)>,
+    window: VecDeque<(Instant, Lateness, Lateness)>,
     too_late: u64,
     /// Earliest time of the next step down.
     shorten: Option<Instant>,
@@ -130,14 +130,14 @@ pub struct Playout {
 /// Returns the time to wait for a retransmission, and the time between two requests, for this round trip; a
 /// retransmission may be lost, too. If even the first one arrives too late, the wait is zero, and error correction acts
 /// at once.
-fn again(trip: Duration) -> (Duration, Duration) {
+fn repair_times(trip: Duration) -> (Duration, Duration) {
     // Includes some variation of the round trip.
     let retry = (trip + trip / 4 + SPARE).min(REPAIR_MOST);
     let repair = if trip + MISSED < REPAIR_MOST { MISSED + 2 * retry } else { Duration::ZERO };
     (repair, retry)
 }
 
-impl Playout {
+impl PlayoutDelay {
     /// Starts with the initial delays of a setting.
     pub fn new(latency: Latency) -> Self {
         let fixed = match latency {
@@ -145,7 +145,7 @@ impl Playout {
             Latency::Fixed(delay) => Some(delay),
         };
         let playout = fixed.unwrap_or(LEAST);
-        let (repair, retry) = again(TRIP);
+        let (repair, retry) = repair_times(TRIP);
         let delays = Delays { playout, repair: playout.max(repair), retry };
         Self { delays, fixed, window: VecDeque::new(), too_late: 0, shorten: None, grown: None }
     }
@@ -160,7 +160,7 @@ impl Playout {
         if self.fixed.is_none() {
             self.follow(now, &sample);
         }
-        let (repair, retry) = again(sample.round_trip.unwrap_or(TRIP));
+        let (repair, retry) = repair_times(sample.round_trip.unwrap_or(TRIP));
         let uneven = if repair.is_zero() { repair } else { 4 * sample.jitter };
         let repair = (repair + uneven).min(REPAIR_MOST).max(self.delays.playout);
         // Each change makes all linked elements query the latency.
@@ -172,19 +172,19 @@ impl Playout {
     }
 
     fn follow(&mut self, now: Instant, sample: &Sample) {
-        let is_old = |(at, ..): &(Instant, Late, Late)| now.saturating_duration_since(*at) >= WINDOW;
+        let is_old = |(at, ..): &(Instant, Lateness, Lateness)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {
             self.window.pop_front();
         }
-        self.window.push_back((now, sample.pictures, sample.sound));
-        let all = |of: fn(&(Instant, Late, Late)) -> &Late| {
-            let mut all = Late::default();
+        self.window.push_back((now, sample.video, sample.audio));
+        let all = |of: fn(&(Instant, Lateness, Lateness)) -> &Lateness| {
+            let mut all = Lateness::default();
             let counts = self.window.iter().flat_map(|one| of(one).0.iter().enumerate());
             counts.for_each(|(step, count)| all.add(step, *count));
             all
         };
-        let (pictures, sound) = (all(|one| &one.1).within(PICTURES), all(|one| &one.2).within(SOUND));
-        let late = pictures.max(sound).unwrap_or_default();
+        let (video, audio) = (all(|one| &one.1).within(VIDEO), all(|one| &one.2).within(AUDIO));
+        let late = video.max(audio).unwrap_or_default();
         let delay = self.delays.playout;
         let mut stays = PAUSE;
         let mut wanted = late.clamp(LEAST, MOST);
@@ -196,7 +196,7 @@ impl Playout {
             wanted = wanted.max((delay + STEP.max(delay / 4)).min(LATE_MOST));
         }
         if wanted > delay {
-            tracing::debug!(?pictures, ?sound, "received media waits {wanted:?} now");
+            tracing::debug!(?video, ?audio, "received media waits {wanted:?} now");
             self.delays.playout = wanted;
             self.shorten = Some(now + stays);
         } else if wanted + STEP <= delay && self.shorten.is_none_or(|at| at <= now) {
@@ -214,19 +214,19 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn late(counts: &[(u64, u32)]) -> Late {
-        let mut late = Late::default();
-        counts.iter().for_each(|(ms, count)| late.add(Late::step(Duration::from_millis(*ms)), *count));
+    fn late(counts: &[(u64, u32)]) -> Lateness {
+        let mut late = Lateness::default();
+        counts.iter().for_each(|(ms, count)| late.add(Lateness::step(Duration::from_millis(*ms)), *count));
         late
     }
 
     /// Returns a second's sample of 90 video and 50 audio packets, of which some arrived late.
-    fn second(pictures: (u64, u32), sound: (u64, u32)) -> Sample {
+    fn second(video: (u64, u32), audio: (u64, u32)) -> Sample {
         Sample {
             jitter: 2 * MS,
             round_trip: Some(80 * MS),
-            pictures: late(&[(2, 90 - pictures.1), pictures]),
-            sound: late(&[(2, 50 - sound.1), sound]),
+            video: late(&[(2, 90 - video.1), video]),
+            audio: late(&[(2, 50 - audio.1), audio]),
             too_late: 0,
         }
     }
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_rare_loss_is_waited_for_and_makes_nobody_else_wait() {
-        let (mut playout, start) = (Playout::new(Latency::Auto), Instant::now());
+        let (mut playout, start) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         for n in 0..60_u32 {
             let sample = if n % 5 == 4 { second((130, 6), (2, 0)) } else { second(CLEAN.0, CLEAN.1) };
             let delays = playout.update(start + n * 1000 * MS, sample);
@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn where_losses_are_often_all_waits_until_they_came_again_and_no_longer_than_they_last() {
-        let (mut playout, mut now) = (Playout::new(Latency::Auto), Instant::now());
+        let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         let lossy = second((130, 30), (2, 0));
         for delay in [LEAST, 140 * MS, 140 * MS] {
             now += 1000 * MS;
@@ -263,15 +263,15 @@ mod tests {
 
     #[test]
     fn sound_that_comes_late_is_not_heard_so_nearly_all_of_it_is_waited_for() {
-        let (mut playout, now) = (Playout::new(Latency::Auto), Instant::now());
+        let (mut playout, now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         assert_eq!(playout.update(now, second((2, 0), (90, 2))).playout, 100 * MS);
-        let mut playout = Playout::new(Latency::Auto);
+        let mut playout = PlayoutDelay::new(Latency::Auto);
         assert_eq!(playout.update(now, second((2, 0), (90, 1))).playout, LEAST);
     }
 
     #[test]
     fn what_cannot_come_again_in_time_is_not_waited_for() {
-        let mut playout = Playout::new(Latency::Auto);
+        let mut playout = PlayoutDelay::new(Latency::Auto);
         let far = |ms| Sample { round_trip: Some(ms * MS), ..second(CLEAN.0, CLEAN.1) };
         assert_eq!(playout.update(Instant::now(), far(900)).repair, REPAIR_MOST);
         assert_eq!(playout.update(Instant::now(), far(1000)).repair, LEAST);
@@ -279,32 +279,32 @@ mod tests {
 
     #[test]
     fn too_few_packets_say_nothing() {
-        let mut playout = Playout::new(Latency::Auto);
-        let first = Sample { pictures: late(&[(300, 40)]), ..Sample::default() };
+        let mut playout = PlayoutDelay::new(Latency::Auto);
+        let first = Sample { video: late(&[(300, 40)]), ..Sample::default() };
         assert_eq!(playout.update(Instant::now(), first).playout, LEAST);
     }
 
     #[test]
     fn packets_that_come_unevenly_or_too_late_give_more_time() {
-        let mut playout = Playout::new(Latency::Auto);
+        let mut playout = PlayoutDelay::new(Latency::Auto);
         let now = Instant::now();
-        let uneven = Sample { sound: late(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
+        let uneven = Sample { audio: late(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
         assert_eq!(playout.update(now, uneven).playout, 120 * MS);
         let lost = Sample { too_late: 3, ..Sample::default() };
         assert_eq!(playout.update(now, lost).playout, 150 * MS);
         assert_eq!(playout.update(now, Sample { too_late: 4, ..lost }).playout, 150 * MS, "not at once");
-        let worst = Sample { sound: late(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
+        let worst = Sample { audio: late(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
         let delays = playout.update(now, worst);
         assert_eq!((delays.playout, delays.repair), (MOST, REPAIR_MOST));
     }
 
     #[test]
     fn what_the_user_chose_stays_and_losses_are_waited_for_nonetheless() {
-        let mut playout = Playout::new(Latency::Fixed(50 * MS));
+        let mut playout = PlayoutDelay::new(Latency::Fixed(50 * MS));
         let lossy = second((400, 60), (400, 40));
         let delays = playout.update(Instant::now(), lossy);
         assert_eq!((delays.playout, delays.repair), (50 * MS, 360 * MS));
-        let mut playout = Playout::new(Latency::Fixed(5000 * MS));
+        let mut playout = PlayoutDelay::new(Latency::Fixed(5000 * MS));
         let delays = playout.update(Instant::now(), lossy);
         assert_eq!((delays.playout, delays.repair), (5000 * MS, 5000 * MS));
     }
@@ -318,14 +318,14 @@ mod tests {
                 prop::collection::vec((0..200_usize, any::<u32>()), 0..4)
             ), 0..50)
         ) {
-            let (mut playout, mut now) = (Playout::new(Latency::Auto), Instant::now());
+            let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
             for (jitter, trip, too_late, pause, counts) in samples {
                 now += Duration::from_secs(pause);
                 let round_trip = trip.map(Duration::from_millis);
-                let mut late = Late::default();
+                let mut late = Lateness::default();
                 counts.into_iter().for_each(|(step, count)| late.add(step, count));
                 let jitter = Duration::from_millis(jitter);
-                let delays = playout.update(now, Sample { jitter, round_trip, pictures: late, sound: late, too_late });
+                let delays = playout.update(now, Sample { jitter, round_trip, video: late, audio: late, too_late });
                 prop_assert!((LEAST..=MOST).contains(&delays.playout));
                 prop_assert!((delays.playout..=REPAIR_MOST).contains(&delays.repair));
             }

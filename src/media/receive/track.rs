@@ -141,7 +141,7 @@ pub(crate) fn link(
     let (bin, sink) = match make(inner, end) {
         Ok(made) => made,
         Err(error) => {
-            tracing::warn!("a received stream is not taken: {error}");
+            tracing::warn!("a received stream is ignored: {error}");
             make(AS_IT_IS, NOWHERE)?
         }
     };
@@ -203,7 +203,7 @@ fn count(
         }
         if !is_taken(counters.width.load(Ordering::Relaxed), counters.height.load(Ordering::Relaxed)) {
             if !too_large.swap(true, Ordering::Relaxed) {
-                tracing::warn!("a picture that is too large is not taken");
+                tracing::warn!("a video frame of more than {MAX_PIXELS} pixels is dropped");
             }
             return gst::PadProbeReturn::Handled;
         }
@@ -239,9 +239,10 @@ mod tests {
 
     /// Returns the packets of half a second of test media.
     fn packets(codec: Codec) -> Option<Vec<Vec<u8>>> {
-        let way = inventory::encoder(codec).ok()?.way;
+        let encoder = inventory::encoder(codec).ok()?.pipeline;
         let bitrate = [("bitrate", Some("100".to_owned())), ("bitrate_bps", Some("100000".to_owned()))];
-        let encoder = launch::fill(&launch::named(launch::Folder::Encode, way).unwrap(), &bitrate).unwrap();
+        let encoder =
+            launch::fill(&launch::named(launch::Folder::Encode, encoder).unwrap(), &bitrate).unwrap();
         let source = match codec.kind() {
             Kind::Video => {
                 "videotestsrc num-buffers=8 ! video/x-raw,format=I420,width=64,height=48,framerate=15/1"

@@ -9,8 +9,8 @@ use std::time::Duration;
 use gst::prelude::*;
 use gst_utils::StreamProducer;
 
-pub(crate) use super::gop::Feed;
-use super::gop::Pictures;
+pub(crate) use super::gop::DecoderFeed;
+use super::gop::RecentFrames;
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::{inventory, launch};
@@ -107,8 +107,8 @@ impl std::fmt::Display for Obstacle {
 
 /// Observations of a source's encoded frames.
 #[derive(Debug, Default)]
-pub struct Watch {
-    /// Times and sizes of the frames of the last [`Watch::WINDOW`].
+pub struct FrameWatch {
+    /// Times and sizes of the frames of the last [`FrameWatch::WINDOW`].
     recent: VecDeque<(Duration, usize)>,
     bytes: usize,
     last: Option<Duration>,
@@ -116,7 +116,7 @@ pub struct Watch {
     keys: u32,
 }
 
-impl Watch {
+impl FrameWatch {
     const WINDOW: Duration = Duration::from_secs(3);
 
     /// Accepts a frame's time, its size in bytes and whether it is a key frame; returns a newly found obstacle.
@@ -174,15 +174,16 @@ const UPRIGHT: &str = "identity";
 /// Observer of encoded frames, attached before it is known whether the source delivers any.
 #[derive(Debug, Clone)]
 pub(crate) struct Tap {
-    known: Arc<Known>,
-    pictures: Pictures,
+    observed: Arc<Observed>,
+    recent_frames: RecentFrames,
 }
 
 impl Tap {
     /// Attaches an observer to this sink pad, from the first frame on.
     pub(crate) fn on(pad: &gst::Pad) -> Self {
-        let tap = Self { known: Arc::default(), pictures: Pictures::new() };
-        let (to, pictures, watch) = (tap.known.clone(), tap.pictures.clone(), Mutex::new(Watch::default()));
+        let tap = Self { observed: Arc::default(), recent_frames: RecentFrames::new() };
+        let (to, recent_frames, watch) =
+            (tap.observed.clone(), tap.recent_frames.clone(), Mutex::new(FrameWatch::default()));
         let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
         pad.add_probe(types, move |pad, info| {
             if let Some(gst::EventView::Tag(event)) = info.event().map(|event| event.view()) {
@@ -193,7 +194,7 @@ impl Tap {
                 return gst::PadProbeReturn::Ok;
             };
             let is_key = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-            pictures.push(buffer, &caps, is_key);
+            recent_frames.push(buffer, &caps, is_key);
             if let Some(time) = buffer.pts() {
                 let mut watch = lock(&watch);
                 let found = watch.take(time.into(), buffer.size(), is_key);
@@ -221,7 +222,7 @@ pub struct Encoded {
 }
 
 #[derive(Debug)]
-struct Known {
+struct Observed {
     /// Bitrate in bit/s; 0 until known.
     rate: AtomicU32,
     /// Number of the first obstacle; 0 if there is none.
@@ -231,17 +232,17 @@ struct Known {
     turn: Mutex<&'static str>,
 }
 
-impl Default for Known {
+impl Default for Observed {
     fn default() -> Self {
         let turn = Mutex::new(UPRIGHT);
         Self { rate: AtomicU32::new(0), obstacle: AtomicU8::new(0), is_proven: AtomicBool::new(false), turn }
     }
 }
 
-impl Known {
+impl Observed {
     fn refuse(&self, obstacle: Obstacle) {
         if self.obstacle.swap(obstacle as u8, Ordering::Relaxed) == 0 {
-            tracing::warn!("the source's pictures are encoded anew: {obstacle}");
+            tracing::warn!("the source's frames are encoded anew: {obstacle}");
         }
     }
 
@@ -256,7 +257,7 @@ impl Known {
 impl Encoded {
     /// Ends passthrough of this source for good.
     pub(crate) fn refuse(&self, obstacle: Obstacle) {
-        self.tap.known.refuse(obstacle);
+        self.tap.observed.refuse(obstacle);
     }
 
     /// Returns the encoded frames that arrived at this appsink, over the pad that `tap` observes.
@@ -273,35 +274,35 @@ impl Encoded {
 
     /// Feeds a decoder with the frames from the current key frame on. The sink pad `raw`, which the decoded frames
     /// pass, drops those older than the current frame.
-    pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
-        self.tap.pictures.feed(appsrc, raw)
+    pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> DecoderFeed {
+        self.tap.recent_frames.feed(appsrc, raw)
     }
 
     /// Returns the value of videoflip's `video-direction` that turns the video upright.
     pub(crate) fn turn(&self) -> &'static str {
-        *lock(&self.tap.known.turn)
+        *lock(&self.tap.observed.turn)
     }
 
     /// Returns the bitrate in bit/s, once known.
     pub fn rate(&self) -> Option<u32> {
-        Some(self.tap.known.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
+        Some(self.tap.observed.rate.load(Ordering::Relaxed)).filter(|rate| *rate > 0)
     }
 
     /// Returns whether passthrough is proven: a second key frame arrived in time, and no obstacle is known.
     pub fn is_proven(&self) -> bool {
-        self.can_pass() && self.tap.known.is_proven.load(Ordering::Relaxed)
+        self.can_pass() && self.tap.observed.is_proven.load(Ordering::Relaxed)
     }
 
     /// Returns whether no obstacle is known. An obstacle is final.
     pub fn can_pass(&self) -> bool {
-        self.tap.known.obstacle.load(Ordering::Relaxed) == 0
+        self.tap.observed.obstacle.load(Ordering::Relaxed) == 0
     }
 }
 
 fn has_common_profile(caps: &gst::CapsRef) -> bool {
     let profile = caps.structure(0).and_then(|caps| caps.get::<&str>("profile").ok());
-    let known = codec_of(caps).zip(profile);
-    known.is_none_or(|(codec, profile)| profiles(codec).contains(&profile))
+    let observed = codec_of(caps).zip(profile);
+    observed.is_none_or(|(codec, profile)| profiles(codec).contains(&profile))
 }
 
 #[cfg(test)]
@@ -313,7 +314,7 @@ mod tests {
 
     #[test]
     fn what_is_in_order_and_has_key_frames_passes() {
-        let mut watch = Watch::default();
+        let mut watch = FrameWatch::default();
         for n in 0..300_u32 {
             assert_eq!(watch.take(n * 40 * MS, 5000, n % 50 == 0), None);
         }
@@ -328,12 +329,12 @@ mod tests {
 
     #[test]
     fn pictures_out_of_order_or_without_key_frames_do_not() {
-        let mut watch = Watch::default();
+        let mut watch = FrameWatch::default();
         assert_eq!(
             [0, 120, 40].map(|ms| watch.take(ms * MS, 10, ms == 0)),
             [None, None, Some(Obstacle::Order)]
         );
-        let mut watch = Watch::default();
+        let mut watch = FrameWatch::default();
         let found = (0..200_u32).filter_map(|n| watch.take(n * 40 * MS, 10, n == 0)).next();
         assert_eq!(found, Some(Obstacle::KeyFrames));
     }
@@ -351,7 +352,7 @@ mod tests {
         /// Arbitrary times and sizes cause no overflow, and the window stays small.
         #[test]
         fn nonsense_is_counted_too(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
-            let mut watch = Watch::default();
+            let mut watch = FrameWatch::default();
             for (ms, bytes, is_key) in frames {
                 watch.take(Duration::from_millis(ms.into()), bytes, is_key);
                 prop_assert_eq!(watch.bytes, watch.recent.iter().map(|(_, bytes)| bytes).sum::<usize>());

@@ -37,7 +37,7 @@ impl Drop for Next {
 impl EncoderLink {
     /// Connects an appsrc to an encoder of this codec. Frames are discarded until [`Self::flow`] is called.
     pub(crate) fn start(stream: &Stream, codec: Codec, appsrc: &gst_app::AppSrc) -> Result<Self, MediaError> {
-        let (seat, encoder) = stream.encoders.sit(codec)?;
+        let (seat, encoder) = stream.encoders.join(codec)?;
         let link = encoder.producer().add_consumer(appsrc)?;
         link.set_discard(true);
         Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat: Arc::new(seat), next: None })
@@ -66,7 +66,7 @@ impl EncoderLink {
     pub(crate) fn flow(&self, on: bool) {
         self.link().set_discard(!on);
         if on {
-            self.encoder.begin();
+            self.encoder.serve_newcomer();
         }
     }
 
@@ -102,7 +102,7 @@ impl EncoderLink {
             let Some(link) = link.upgrade() else { return };
             let mut link = lock(&link);
             if let Err(error) = link.change_producer(&producer, false) {
-                tracing::debug!("the source is not passed on: {error}");
+                tracing::debug!("passthrough does not start: {error}");
             }
             done.store(true, Ordering::Relaxed);
         });

@@ -45,8 +45,9 @@ impl SourceTime {
 }
 
 /// Times of the frames that passed one link. Frames come from the source and, as repetitions of the last one, from
-/// another thread, so that they may overtake each other. vp8enc (1.22) discards the output for a frame that is older than
-/// the last one; if the discarded output is a key frame, vp8enc waits for that frame for ever and outputs no other.
+/// another thread, so that they may overtake each other. vp8enc (1.22) discards the output for a frame that is older
+/// than the last one; if the discarded output is a key frame, vp8enc waits for that frame for ever and outputs no
+/// other.
 #[derive(Debug, Default)]
 pub(super) struct LinkTime {
     /// Time of the last frame that passed.
@@ -95,9 +96,9 @@ impl LinkTime {
         self.repeated
     }
 
-    /// Returns a new time, right after the newest frame, for a frame of the source that comes long after its own time: a
-    /// process that was stopped for a while repeats a frame as soon as it continues, and the source's frames of the time
-    /// before follow.
+    /// Returns a new time, right after the newest frame, for a frame of the source that comes long after its own time:
+    /// a process that was stopped for a while repeats a frame as soon as it continues, and the source's frames of the
+    /// time before follow.
     fn late(&self, pts: gst::ClockTime) -> Option<gst::ClockTime> {
         let newest = self.newest?;
         let is_own = self.repeated != Some(pts) && self.given.is_some_and(|given| given < pts);

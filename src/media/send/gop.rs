@@ -9,19 +9,19 @@ use gst::prelude::*;
 /// Maximum number of bytes kept. If more lie between two key frames, a new decoder starts at the next key frame.
 const MOST_BYTES: usize = 16 << 20;
 /// Maximum number of frames kept: 40 s at 30 frames per second.
-const MOST_PICTURES: usize = 1200;
+const MOST_FRAMES: usize = 1200;
 /// Maximum number of bytes queued before a decoder; a slower decoder resumes at the next key frame.
 const MOST_WAITING: u64 = 32 << 20;
 
 /// A receiver of encoded frames.
-trait Take {
+trait ReceiveFrames {
     /// Queues a frame.
     fn take(&self, sample: &gst::Sample);
     /// Returns the number of bytes queued.
     fn waiting(&self) -> u64;
 }
 
-impl Take for gst_app::AppSrc {
+impl ReceiveFrames for gst_app::AppSrc {
     fn take(&self, sample: &gst::Sample) {
         let _ = self.push_sample(sample);
     }
@@ -32,13 +32,13 @@ impl Take for gst_app::AppSrc {
 }
 
 #[derive(Debug)]
-struct Taker<T> {
+struct Receiver<T> {
     number: u64,
     to: T,
     needs_key: bool,
 }
 
-impl<T: Take> Taker<T> {
+impl<T: ReceiveFrames> Receiver<T> {
     fn give(&mut self, sample: &gst::Sample, is_key: bool) {
         self.needs_key = (self.needs_key && !is_key) || self.to.waiting() > MOST_WAITING;
         if !self.needs_key {
@@ -52,21 +52,21 @@ impl<T: Take> Taker<T> {
 struct Gop<T> {
     samples: Vec<gst::Sample>,
     bytes: usize,
-    takers: Vec<Taker<T>>,
+    receivers: Vec<Receiver<T>>,
     next: u64,
 }
 
-impl<T: Take> Gop<T> {
+impl<T: ReceiveFrames> Gop<T> {
     fn new() -> Self {
-        Self { samples: vec![], bytes: 0, takers: vec![], next: 0 }
+        Self { samples: vec![], bytes: 0, receivers: vec![], next: 0 }
     }
 
     fn push(&mut self, sample: gst::Sample, is_key: bool) {
-        for taker in &mut self.takers {
-            taker.give(&sample, is_key);
+        for receiver in &mut self.receivers {
+            receiver.give(&sample, is_key);
         }
         let size = sample.buffer().map_or(0, gst::BufferRef::size);
-        let fits = self.bytes + size <= MOST_BYTES && self.samples.len() < MOST_PICTURES;
+        let fits = self.bytes + size <= MOST_BYTES && self.samples.len() < MOST_FRAMES;
         if is_key || !fits {
             self.samples.clear();
             self.bytes = 0;
@@ -84,16 +84,16 @@ impl<T: Take> Gop<T> {
         let last = self.samples.last().and_then(|sample| sample.buffer()?.pts());
         let number = self.next;
         self.next += 1;
-        self.takers.push(Taker { number, to, needs_key: self.samples.is_empty() });
+        self.receivers.push(Receiver { number, to, needs_key: self.samples.is_empty() });
         (number, last)
     }
 }
 
 /// The frames since the last key frame of one source. Clones share them.
 #[derive(Debug, Clone)]
-pub(crate) struct Pictures(Arc<Mutex<Gop<gst_app::AppSrc>>>);
+pub(crate) struct RecentFrames(Arc<Mutex<Gop<gst_app::AppSrc>>>);
 
-impl Pictures {
+impl RecentFrames {
     /// Creates an empty store.
     pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Gop::new())))
@@ -110,7 +110,7 @@ impl Pictures {
 
     /// Feeds a decoder until the returned value is dropped: first with all frames since the last key frame, then with
     /// each new frame. The sink pad `raw`, behind the decoder, drops the frames older than the current one.
-    pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> Feed {
+    pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> DecoderFeed {
         let mut gop = self.lock();
         let (number, now) = gop.join(appsrc);
         // The lock is still held, so that hardly any decoded frame passes before the probe is installed.
@@ -124,20 +124,20 @@ impl Pictures {
             });
         }
         drop(gop);
-        Feed { pictures: self.clone(), number }
+        DecoderFeed { frames: self.clone(), number }
     }
 }
 
 /// Registration of a decoder; removes it on drop.
 #[derive(Debug)]
-pub(crate) struct Feed {
-    pictures: Pictures,
+pub(crate) struct DecoderFeed {
+    frames: RecentFrames,
     number: u64,
 }
 
-impl Drop for Feed {
+impl Drop for DecoderFeed {
     fn drop(&mut self) {
-        self.pictures.lock().takers.retain(|taker| taker.number != self.number);
+        self.frames.lock().receivers.retain(|receiver| receiver.number != self.number);
     }
 }
 
@@ -151,9 +151,9 @@ mod tests {
 
     /// A receiver that records the times (ms) of its frames, and reports a set number of queued bytes.
     #[derive(Clone, Default)]
-    struct Taken(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
+    struct Recorder(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
 
-    impl Take for Taken {
+    impl ReceiveFrames for Recorder {
         fn take(&self, sample: &gst::Sample) {
             self.0.borrow_mut().push(sample.buffer().unwrap().pts().unwrap().mseconds());
         }
@@ -169,7 +169,7 @@ mod tests {
 
     #[test]
     fn who_comes_in_between_is_given_all_since_the_key_frame_and_what_follows() {
-        let (mut gop, early, late) = (Gop::new(), Taken::default(), Taken::default());
+        let (mut gop, early, late) = (Gop::new(), Recorder::default(), Recorder::default());
         assert_eq!(gop.join(early.clone()).1, None);
         for ms in [0, 1, 2, 3, 4] {
             gop.push(sample(ms, 10), ms == 2);
@@ -182,12 +182,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_and_what_waits_is_bounded() {
-        let (mut gop, slow) = (Gop::new(), Taken::default());
+        let (mut gop, slow) = (Gop::new(), Recorder::default());
         gop.push(sample(0, 10), true);
         gop.join(slow.clone());
         for ms in 1..3000 {
             gop.push(sample(ms, 10), false);
-            assert!(gop.samples.len() <= MOST_PICTURES);
+            assert!(gop.samples.len() <= MOST_FRAMES);
         }
         assert!(gop.samples.is_empty(), "without their key frame they are of no use");
         gop.push(sample(3000, MOST_BYTES), true);

@@ -53,8 +53,8 @@ impl LastFrame {
         let pad = element.static_pad("src")?;
         let last: Arc<Mutex<Last>> = Arc::default();
         let kept = last.clone();
-        // On the sink pad frames are in sequence; in front of the link two threads could still change their order. Handled
-        // instead of Drop: after Drop on a sink pad, GStreamer frees a buffer that the binding has taken.
+        // On the sink pad frames are in sequence; in front of the link two threads could still change their order.
+        // Handled instead of Drop: after Drop on a sink pad, GStreamer frees a buffer that the binding has taken.
         pad.peer()?.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let mut last = lock(&kept);
             let is_taken = info.buffer_mut().is_none_or(|buffer| last.accept(buffer));
@@ -100,7 +100,8 @@ mod tests {
         assert!((120..125).contains(&time) && repeated.size() == 1, "{time}");
     }
 
-    /// Repeats frames while the camera's arrive, as when many peers join at once: no encoder may stop to make key frames.
+    /// Repeats frames while the camera's arrive, as when many peers join at once: no encoder may stop to make key
+    /// frames.
     #[test]
     fn time_never_goes_back_however_many_come() {
         crate::media::gst::init().unwrap();

@@ -97,7 +97,7 @@ fn may_come(config: &SourceConfig, error: &MediaError) -> bool {
 /// Starts the tasks that restart the sources of these encoders; the tasks end with the encoders.
 pub(crate) fn watch(encoders: &Arc<Encoders>, failures: &Sender<String>) -> Vec<smol::Task<()>> {
     let kinds = Kind::ALL.into_iter().filter(|kind| encoders.has(*kind));
-    let ends = kinds.map(|kind| smol::spawn(mend(Arc::downgrade(encoders), kind, failures.clone())));
+    let ends = kinds.map(|kind| smol::spawn(watch_source(Arc::downgrade(encoders), kind, failures.clone())));
     ends.chain([smol::spawn(prove(Arc::downgrade(encoders)))]).collect()
 }
 
@@ -111,34 +111,34 @@ async fn prove(encoders: Weak<Encoders>) {
 }
 
 /// Waits for the end of each source of a kind, and restarts the source.
-async fn mend(encoders: Weak<Encoders>, kind: Kind, failures: Sender<String>) {
+async fn watch_source(encoders: Weak<Encoders>, kind: Kind, failures: Sender<String>) {
     let mut schedule = Schedule::new(Instant::now());
     while let Some((id, ended, config)) = encoders.upgrade().and_then(|encoders| encoders.source(kind)) {
         let end = ended.recv().await;
         let name = config.name(kind);
-        let tell = |text: String| drop(failures.try_send(text));
+        let report = |text: String| drop(failures.try_send(text));
         match end {
-            Ok(End::Stopped(reason)) => tell(format!("{name} has stopped: {reason}; trying again")),
-            Ok(End::Absent(reason)) => tell(format!("{reason}; trying again")),
+            Ok(End::Stopped(reason)) => report(format!("{name} has stopped: {reason}; trying again")),
+            Ok(End::Absent(reason)) => report(format!("{reason}; trying again")),
             Ok(End::Finished) => {
-                tell(format!("{name} came to its end"));
+                report(format!("{name} came to its end"));
                 continue;
             }
             // Another source has taken its place already.
             Err(_) => continue,
         }
-        let back = bring_back((&encoders, id), kind, (&config, &failures), &mut schedule).await;
+        let back = restart((&encoders, id), kind, (&config, &failures), &mut schedule).await;
         match back {
-            Ok(true) => tell(format!("{name} is back")),
+            Ok(true) => report(format!("{name} is back")),
             Ok(false) => {}
-            Err(error) => tell(error.to_string()),
+            Err(error) => report(error.to_string()),
         }
     }
 }
 
 /// Replaces a source by black or silence, and retries until the source starts. Returns false if another source took its
 /// place meanwhile.
-async fn bring_back(
+async fn restart(
     (encoders, id): (&Weak<Encoders>, u64),
     kind: Kind,
     (config, failures): (&SourceConfig, &Sender<String>),

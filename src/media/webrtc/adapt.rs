@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, Weak};
 use super::state::State;
 use super::stats::Reports;
 use crate::base::lock::lock;
-use crate::media::rate::estimator::{Congestion, LOOK, Shares};
+use crate::media::rate::estimator::{BandwidthEstimate, LOOK, Shares};
 use crate::media::receive::jitter_buffers::JitterBuffers;
+use crate::media::send::encode::AUDIO_BITRATE;
 use crate::media::send::stream::Stream;
 use crate::sdp::Kind;
 
@@ -27,7 +28,7 @@ pub(super) fn rates(streams: &[Stream]) -> (u32, u32) {
 pub(super) async fn run(
     state: Weak<Mutex<State>>,
     webrtc: gst::glib::WeakRef<gst::Element>,
-    congestion: Arc<Congestion>,
+    bandwidth: Arc<BandwidthEstimate>,
     (buffers, fec): (Arc<JitterBuffers>, bool),
 ) {
     loop {
@@ -41,23 +42,23 @@ pub(super) async fn run(
         let state = lock(&shared);
         // Each estimator receives the feedback for all packets of the connection; the lowest estimate counts.
         let found =
-            state.senders.iter().filter_map(|sender| sender.found()).min_by_key(|found| found.estimate);
+            state.senders.iter().filter_map(|sender| sender.finding()).min_by_key(|found| found.estimate);
         if found.is_some() || reports.has_answer {
-            congestion.hear();
+            bandwidth.note_report();
         }
-        let (estimate, other) = congestion.look(found, reports.lost);
+        let (estimate, other) = bandwidth.look(found, reports.lost);
         if let Some(other) = other {
-            state.senders.iter().for_each(|sender| sender.go_on_from(other));
+            state.senders.iter().for_each(|sender| sender.continue_from(other));
         }
         let count = |kind| state.senders.iter().filter(|s| s.kind() == kind && s.bitrate().is_some()).count();
-        let (sounds, pictures) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
-        let shares = Shares::of(estimate, sounds, pictures, crate::media::send::encode::SOUND);
+        let (audio_streams, video_streams) = (count(Kind::Audio) as u32, count(Kind::Video) as u32);
+        let shares = Shares::of(estimate, audio_streams, video_streams, AUDIO_BITRATE);
         let lost = u32::from(reports.lost) * 100 / 256;
         let mut served = vec![];
         for sender in &state.senders {
-            let share = if sender.kind() == Kind::Audio { shares.sound } else { shares.pictures };
+            let share = if sender.kind() == Kind::Audio { shares.audio } else { shares.video };
             if fec && sender.kind() == Kind::Video {
-                sender.protect(lost);
+                sender.set_fec(lost);
             }
             served.extend(sender.seat().map(|(stream, seat)| (stream, seat, share)));
         }

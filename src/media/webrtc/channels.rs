@@ -62,7 +62,7 @@ pub(super) fn adopt(
             }
         }
     });
-    lock(state).take_channel(channel);
+    lock(state).add_channel(channel);
     let later = on_open.clone();
     inner.connect_on_open(move |inner| later(inner));
     if inner.ready_state() == ChannelState::Open {

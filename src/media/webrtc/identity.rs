@@ -44,7 +44,7 @@ pub(super) async fn connected(
             }
             Identity::Another => return report(&events, PeerEvent::Forged),
             Identity::Unknown if until <= Instant::now() => {
-                tracing::warn!("the connection is through, but the peer shows no certificate");
+                tracing::warn!("ICE and DTLS are connected, but the peer has shown no certificate");
                 return report(&events, PeerEvent::Connection(ConnectionState::Failed));
             }
             Identity::Unknown => {}

@@ -23,7 +23,7 @@ use super::{adapt, channels, identity};
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{BusEvent, Owned};
-use crate::media::rate::estimator::Congestion;
+use crate::media::rate::estimator::BandwidthEstimate;
 use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::receive::track;
 use crate::media::send::stream::Stream;
@@ -32,7 +32,7 @@ use crate::sdp::Kind;
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
 /// Time that the peer has to open a channel that both sides want, before our side opens it.
-const TURN: Duration = Duration::from_secs(1);
+const PEER_OPENS_FIRST: Duration = Duration::from_secs(1);
 
 /// The connection with one peer.
 #[derive(Debug)]
@@ -45,7 +45,7 @@ pub struct Peer {
     pub(super) events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
     buffers: Arc<JitterBuffers>,
-    congestion: Arc<Congestion>,
+    bandwidth: Arc<BandwidthEstimate>,
     _adapts: smol::Task<()>,
     pub(super) owned: Owned,
 }
@@ -84,16 +84,16 @@ impl Peer {
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
         let (start, most) = adapt::rates(&config.streams);
-        let congestion = Arc::new(Congestion::of(start, most));
-        congestion.limit_repeats(&webrtc);
+        let bandwidth = Arc::new(BandwidthEstimate::of(start, most));
+        bandwidth.limit_retransmissions(&webrtc);
         let _adapts = smol::spawn(adapt::run(
             Arc::downgrade(&state),
             webrtc.downgrade(),
-            congestion.clone(),
+            bandwidth.clone(),
             (buffers.clone(), config.fec),
         ));
         let peer =
-            Self { state, webrtc, config, certificate, events, packets, buffers, congestion, _adapts, owned };
+            Self { state, webrtc, config, certificate, events, packets, buffers, bandwidth, _adapts, owned };
         peer.listen(data);
         peer.owned.play()?;
         Ok(peer)
@@ -174,7 +174,7 @@ impl Peer {
     /// be called regularly.
     pub fn open_missing(&self) -> Result<bool, MediaError> {
         let state = lock(&self.state);
-        if state.connected.is_none_or(|since| since.elapsed() < TURN) {
+        if state.connected.is_none_or(|since| since.elapsed() < PEER_OPENS_FIRST) {
             return Ok(false);
         }
         let missing = state.missing_channels();
@@ -242,10 +242,10 @@ impl Peer {
         drop(state);
         let reports = Reports::of(&self.webrtc);
         (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
-        stats.network_kbps = stats.video_kbps.and(self.congestion.known()).map(|rate| rate / 1000);
-        (stats.packets_requested, stats.packets_recovered) = self.buffers.repaired();
+        stats.network_kbps = stats.video_kbps.and(self.bandwidth.known()).map(|rate| rate / 1000);
+        (stats.packets_requested, stats.packets_recovered) = self.buffers.retransmissions();
         stats.delay_ms = self.buffers.playout_ms();
-        stats.packets_repaired = rtp_session::repaired(&self.webrtc);
+        stats.packets_repaired = rtp_session::recovered_packets(&self.webrtc);
         stats
     }
 
@@ -293,8 +293,8 @@ impl Peer {
             if pad.direction() != gst::PadDirection::Src {
                 return;
             }
-            buffers.ask_again(pad);
-            buffers.tell_playout(pad);
+            buffers.request_retransmissions(pad);
+            buffers.report_playout_delay(pad);
             let (first, of) = (events.clone(), Arc::downgrade(&state));
             let (faults, faulty) = (events.clone(), Arc::downgrade(&state));
             let has_room = lock(&state).tracks.len() < rtp_session::MAX_STREAMS;

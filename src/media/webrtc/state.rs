@@ -82,14 +82,16 @@ impl State {
     pub(super) fn has_room(&mut self) -> bool {
         let has_room = self.channels.len() < MAX_CHANNELS;
         if !has_room && !std::mem::replace(&mut self.is_full, true) {
-            tracing::warn!("more than {MAX_CHANNELS} data channels: no more are taken while they are open");
+            tracing::warn!(
+                "more than {MAX_CHANNELS} data channels: further ones are refused while these are open"
+            );
         }
         has_room
     }
 
     /// Stores a channel. Only the labels of wanted channels are remembered, because a peer may open and close any
     /// number of others.
-    pub(super) fn take_channel(&mut self, channel: Channel) {
+    pub(super) fn add_channel(&mut self, channel: Channel) {
         let label = channel.label();
         self.channels.push(channel);
         if self.wanted.iter().any(|config| config.label == label) && !self.opened.contains(&label) {
@@ -109,7 +111,7 @@ pub(super) fn report(events: &EventSender<PeerEvent>, event: PeerEvent) {
     if let Err(error) = events.try_send(event)
         && error.is_full()
     {
-        tracing::warn!("an event of the connection is lost: too many at once");
+        tracing::warn!("an event of the connection is lost: the queue of events is full");
     }
 }
 
@@ -120,6 +122,8 @@ pub(super) fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEven
     match state.connected {
         Some(_) => report(events, event),
         None if state.held.len() < MOST => state.held.push(event),
-        None => tracing::warn!("too much of a peer that is not known yet"),
+        None => {
+            tracing::warn!("more than {MOST} events of a peer that is not verified: further ones are dropped")
+        }
     }
 }

@@ -8,7 +8,7 @@ use gst_webrtc::{WebRTCRTPTransceiver, WebRTCRTPTransceiverDirection as Directio
 use super::config::PeerConfig;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::{launch, rtp};
-use crate::media::rate::estimator::{Estimator, Found};
+use crate::media::rate::estimator::{Estimator, Finding};
 use crate::media::send::encode::{Encoder, Seat};
 use crate::media::send::encoder_link::EncoderLink;
 use crate::media::send::stream::Stream;
@@ -29,7 +29,7 @@ pub(crate) struct Sender {
     /// Stream that is sent.
     stream: Option<Stream>,
     /// Codec and input of the payloader, once a codec is agreed.
-    way: Option<(Codec, gst_app::AppSrc)>,
+    payloader: Option<(Codec, gst_app::AppSrc)>,
     link: Option<EncoderLink>,
     estimator: Option<Estimator>,
     /// Frames of streams that were sent on it earlier.
@@ -65,13 +65,13 @@ impl Sender {
     }
 
     /// Returns the findings of the estimator, if there are any.
-    pub(crate) fn found(&self) -> Option<Found> {
-        self.estimator.as_ref().and_then(Estimator::found)
+    pub(crate) fn finding(&self) -> Option<Finding> {
+        self.estimator.as_ref().and_then(Estimator::finding)
     }
 
     /// Makes the estimator continue from this estimate, in bit/s.
-    pub(crate) fn go_on_from(&self, estimate: u32) {
-        self.estimator.iter().for_each(|estimator| estimator.go_on_from(estimate));
+    pub(crate) fn continue_from(&self, estimate: u32) {
+        self.estimator.iter().for_each(|estimator| estimator.continue_from(estimate));
     }
 
     /// Returns the bitrate of the encoder, in bit/s; `None` while nothing is sent.
@@ -81,7 +81,7 @@ impl Sender {
     }
 
     /// Sends a stream from now on, or once a codec is agreed.
-    fn take(&mut self, stream: &Stream) -> Result<(), MediaError> {
+    fn send(&mut self, stream: &Stream) -> Result<(), MediaError> {
         if self.pad.has_property("msid") {
             self.pad.set_property("msid", &stream.id);
         }
@@ -91,7 +91,7 @@ impl Sender {
 
     /// Applies an agreed codec: links a payloader to webrtcbin's pad, and the stream to the payloader.
     fn agree(&mut self, payload: &Payload) -> Result<(), MediaError> {
-        if self.way.is_some() {
+        if self.payloader.is_some() {
             return Ok(());
         }
         let failed = |what: &str| MediaError::pipeline(format!("preparing to send {}", self.kind), what);
@@ -112,13 +112,13 @@ impl Sender {
         self.pad
             .send_event(gst::event::Caps::new(&rtp::caps(std::slice::from_ref(payload), Some(self.ssrc))));
         bin.sync_state_with_parent().map_err(|_| failed("state"))?;
-        self.way = Some((payload.codec, appsrc));
+        self.payloader = Some((payload.codec, appsrc));
         self.connect()
     }
 
     /// Connects the stream to its encoder if the sender has a stream and an agreed codec.
     fn connect(&mut self) -> Result<(), MediaError> {
-        let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.way) else { return Ok(()) };
+        let (Some(stream), Some((codec, appsrc))) = (&self.stream, &self.payloader) else { return Ok(()) };
         self.link = Some(EncoderLink::start(stream, *codec, appsrc)?);
         Ok(())
     }
@@ -137,7 +137,7 @@ impl Sender {
     }
 
     /// Sets the share of error correction packets (RFC 5109) by the loss, in percent.
-    pub(crate) fn protect(&self, lost: u32) {
+    pub(crate) fn set_fec(&self, lost: u32) {
         const MOST: u32 = 100;
         self.transceiver.set_property("fec-percentage", lost.saturating_mul(4).clamp(LEAST_FEC, MOST));
     }
@@ -201,7 +201,7 @@ pub(crate) fn for_offer(
                 continue;
             }
             match senders.iter_mut().find(|s| s.kind() == kind && s.is_idle() && !s.is_rejected) {
-                Some(idle) => idle.take(stream)?,
+                Some(idle) => idle.send(stream)?,
                 None => {
                     let line = (None, direction(true, receive));
                     senders.push(attach((pipeline, webrtc), config, stream, wanted()?, line)?);
@@ -243,7 +243,8 @@ pub(crate) fn for_answer(
         let payload = usable(media, &config.codecs, &config.preferred).into_iter().next();
         let receive = config.receives(kind);
         // A transceiver of an offer that was dropped: webrtcbin uses it for the peer's new m-line.
-        let waiting = senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.way.is_none());
+        let waiting =
+            senders.iter_mut().find(|s| s.kind() == kind && s.mline().is_none() && s.payloader.is_none());
         if let (Some(waiting), Some(payload)) = (waiting, &payload) {
             set_up(&waiting.transceiver, config, std::slice::from_ref(payload), Some(waiting.ssrc));
             waiting.agree(payload)?;
@@ -260,7 +261,7 @@ pub(crate) fn for_answer(
                     transceiver.set_direction(direction(true, receive));
                 }
                 let line = (made.map(|_| mline), direction(true, receive));
-                say_if_second(config, payload.codec);
+                warn_if_not_preferred(config, payload.codec);
                 let mut sender =
                     attach((pipeline, webrtc), config, stream, std::slice::from_ref(&payload), line)?;
                 sender.agree(&payload)?;
@@ -297,7 +298,7 @@ pub(crate) fn by_answer(
         let all = answer.media.iter().enumerate();
         let mut new = all.skip(agreed).filter(|(_, media)| Kind::of(media) == Some(kind));
         let is_new = |s: &Sender| s.mline().is_none_or(|mline| mline >= agreed);
-        let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.way.is_none() && is_new(s));
+        let waiting = senders.iter_mut().filter(|s| s.kind() == kind && s.payloader.is_none() && is_new(s));
         for sender in waiting {
             // webrtcbin 1.26 knows the m-line of a transceiver since the offer; in 1.22 the next new m-line belongs to
             // it.
@@ -310,7 +311,7 @@ pub(crate) fn by_answer(
                 }
                 None => tracing::warn!("the peer's answer has no {kind} codec that is here"),
                 Some(payload) => {
-                    say_if_second(config, payload.codec);
+                    warn_if_not_preferred(config, payload.codec);
                     sender.agree(payload)?;
                 }
             }
@@ -326,7 +327,7 @@ pub(crate) fn end_rejected(senders: &mut [Sender], rejected: &[usize]) {
 }
 
 /// Warns if the agreed codec is not the one that the user prefers.
-fn say_if_second(config: &PeerConfig, codec: Codec) {
+fn warn_if_not_preferred(config: &PeerConfig, codec: Codec) {
     let first = config.preferred.iter().find(|first| first.kind() == codec.kind());
     if let Some(first) = first.filter(|first| **first != codec) {
         tracing::warn!("the peer does not take {first}: {codec} is sent");
@@ -406,14 +407,14 @@ fn attach(
         pad,
         ssrc: fastrand::u32(1..),
         stream: None,
-        way: None,
+        payloader: None,
         link: None,
         estimator: None,
         before: 0,
         is_rejected: false,
         is_wanted: false,
     };
-    sender.take(stream)?;
+    sender.send(stream)?;
     sender.transceiver.set_direction(direction);
     set_up(&sender.transceiver, config, payloads, Some(sender.ssrc));
     Ok(sender)

@@ -28,7 +28,7 @@ const FPS: u32 = 30;
 /// Maximum delay of a peer's media behind the earliest, to be mixed in time.
 const LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(150);
 
-/// One peer's media in a mix; leaves the mix when dropped.
+/// A peer's media in a mix; leaves the mix when dropped.
 #[derive(Debug)]
 pub struct Seat {
     mixer: Arc<Mixer>,
@@ -41,7 +41,7 @@ impl Seat {
         let mut inputs = self.mixer.lock();
         let input = inputs.all.iter_mut().find(|input| input.number == self.number);
         if let Some(Err(error)) = input.map(|input| input.link.change_producer(&track.producer, false)) {
-            tracing::warn!("a picture or a sound does not go on: {error}");
+            tracing::warn!("a mixed track does not continue: {error}");
         }
     }
 
@@ -151,7 +151,7 @@ impl Mixer {
     fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
         let failed = |what: &str| MediaError::pipeline(format!("mixing the media of {peer}"), what);
         // A hardware decoder that fails would end the mix for all peers.
-        let decoder = inventory::software_decoder(track.codec)?.way;
+        let decoder = inventory::software_decoder(track.codec)?.pipeline;
         let text = match self.kind {
             Kind::Video => format!(
                 "appsrc name=in ! {decoder} ! videoconvert ! textoverlay name=text halignment=left \
@@ -314,7 +314,7 @@ fn record(
     failures: &Sender<String>,
 ) -> Result<Recorder, MediaError> {
     let encoder = |codec, bitrate: u32| -> Result<String, MediaError> {
-        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.way)?;
+        let text = launch::named(launch::Folder::Encode, inventory::encoder(codec)?.pipeline)?;
         let values =
             [("bitrate", Some(bitrate.to_string())), ("bitrate_bps", Some((bitrate * 1000).to_string()))];
         launch::fill(&text, &values)

@@ -195,7 +195,7 @@ impl Recorder {
             Ok(()) => {
                 (stream.producer, stream.counters) = (track.producer.clone(), Some(track.counters.clone()));
             }
-            Err(error) => tracing::warn!("a recording does not go on: {error}"),
+            Err(error) => tracing::warn!("a recording does not continue: {error}"),
         }
     }
 

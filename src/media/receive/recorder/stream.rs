@@ -1,4 +1,4 @@
-//! One stream of a recording, from its producer to the muxer.
+//! A stream of a recording, from its producer to the muxer.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -27,7 +27,7 @@ const QUEUE: u64 = 20_000_000_000;
 /// Maximum time until the first frame of a stream, which is a key frame, is in the file; less than [`QUEUE`].
 const FIRST: Duration = Duration::from_secs(15);
 
-/// One stream of a recording.
+/// A stream to be recorded.
 pub(crate) struct Input {
     pub(crate) producer: StreamProducer,
     pub(crate) kind: Kind,

@@ -140,13 +140,13 @@ impl SourceConfig {
         let pass = "appsink name=encoded max-buffers=50 async=false";
         Ok(match kind {
             Kind::Video if can_pass => {
-                let raw = self.pictures("auto");
+                let raw = self.raw_video("auto");
                 format!(
                     "{source} source. ! capsfilter caps=\"{encoded}\" ! {pass} source. ! {raw} async=false"
                 )
             }
             Kind::Video if is_text && encoded_source::ends_encoded(&source) => format!("{source} ! {pass}"),
-            Kind::Video => format!("{source} ! {}", self.pictures("auto")),
+            Kind::Video => format!("{source} ! {}", self.raw_video("auto")),
             Kind::Audio => format!(
                 "{source} ! audioconvert ! audioresample ! {SHAPE} ! identity name=time ! {} \
                  appsink name=out max-buffers=50 drop=true",
@@ -157,7 +157,7 @@ impl SourceConfig {
 
     /// Returns the elements that convert any raw video to upright I420 frames; [`super::size`] sets the frame size.
     /// `turn` is a value of videoflip's `video-direction`.
-    pub(super) fn pictures(&self, turn: &str) -> String {
+    pub(super) fn raw_video(&self, turn: &str) -> String {
         let (width, height) = self.size.unwrap_or(size::MOST);
         format!(
             "videoconvert ! identity name=time ! videoflip video-direction={turn} ! videoscale name=scale ! \

@@ -21,7 +21,7 @@ pub(crate) use self::end::End;
 use self::end::Fault;
 use self::pace::Pacer;
 use self::starting::{Sink, Starting, Stop};
-use super::encoded_source::{Encoded, Feed, Obstacle, Tap};
+use super::encoded_source::{DecoderFeed, Encoded, Obstacle, Tap};
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::level::Meter;
@@ -51,7 +51,7 @@ pub struct Capture {
     /// Keeps the channel of `ended` open as long as the source exists.
     _over: Sender<End>,
     /// Feed of the decoder if this source decodes another one; dropped before the pipeline that the feed writes to.
-    _feed: Option<Feed>,
+    _feed: Option<DecoderFeed>,
     _stop: Stop,
     _pipeline: Owned,
     _tasks: Vec<smol::Task<()>>,
@@ -177,7 +177,7 @@ impl Capture {
     pub(crate) fn decoded(&self, encoded: &Encoded, failures: Sender<String>) -> Result<Self, MediaError> {
         let text = format!(
             "appsrc name=in format=time is-live=true max-bytes=0 ! decodebin ! {}",
-            self.config.pictures(encoded.turn())
+            self.config.raw_video(encoded.turn())
         );
         let pipeline = launch::parse(&text)?;
         let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;

@@ -45,7 +45,7 @@ async fn stream(sources: &[(Kind, SourceConfig)]) -> Result<(Stream, Receiver<St
 
 /// Takes a seat at an encoder; returns a receiver of the width and height of each encoded frame.
 fn watch(stream: &Stream, codec: Codec) -> (Seat, Arc<Encoder>, Receiver<(i32, i32)>) {
-    let (seat, encoder) = stream.encoders.sit(codec).unwrap();
+    let (seat, encoder) = stream.encoders.join(codec).unwrap();
     let (seen, frames) = bounded(10_000);
     let pad = encoder.producer().appsink().static_pad("sink").unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {

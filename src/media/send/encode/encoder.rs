@@ -1,4 +1,4 @@
-//! One encoder of one source; its rate, frame size and frame rate can change while it runs.
+//! An encoder of one source; its rate, frame size and frame rate can change while it runs.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -39,7 +39,7 @@ pub struct Encoder {
     link: Mutex<ConsumptionLink>,
     owned: Owned,
     /// Source of the frames.
-    from: Mutex<From>,
+    from: Mutex<Input>,
     /// The property for the bitrate, and its unit in bit/s.
     rate: Option<(Settings, String, u32)>,
     bitrate: AtomicU32,
@@ -54,7 +54,7 @@ pub struct Encoder {
 }
 
 #[derive(Debug)]
-enum From {
+enum Input {
     Raw { _held: Raw },
     Encoded(Encoded),
 }
@@ -125,7 +125,7 @@ impl Encoder {
             settings.max_time = gst::ClockTime::from_mseconds(u64::from(2000 / raw.fps.max(1)));
         }
         let (producer, fps) = (raw.producer.clone(), raw.fps);
-        let encoder = Self::run(codec, parts, From::Raw { _held: raw }, &producer, settings)?;
+        let encoder = Self::run(codec, parts, Input::Raw { _held: raw }, &producer, settings)?;
         Ok(Self { rate, bitrate: AtomicU32::new(bitrate), fps, last_frame, ..encoder })
     }
 
@@ -152,13 +152,13 @@ impl Encoder {
             max_time: gst::ClockTime::SECOND,
             ..Default::default()
         };
-        Self::run(encoded.codec, parts, From::Encoded(encoded.clone()), &encoded.producer, settings)
+        Self::run(encoded.codec, parts, Input::Encoded(encoded.clone()), &encoded.producer, settings)
     }
 
     fn run(
         codec: Codec,
         parts: Parts,
-        from: From,
+        from: Input,
         producer: &StreamProducer,
         settings: gst_utils::streamproducer::ConsumerSettings,
     ) -> Result<Self, MediaError> {
@@ -189,14 +189,14 @@ impl Encoder {
     /// Returns the set bitrate, or the measured one of an encoded source, in bit/s; 0 until measured.
     pub fn bitrate(&self) -> u32 {
         match &*lock(&self.from) {
-            From::Raw { .. } => self.bitrate.load(Ordering::Relaxed),
-            From::Encoded(encoded) => encoded.rate().unwrap_or_default(),
+            Input::Raw { .. } => self.bitrate.load(Ordering::Relaxed),
+            Input::Encoded(encoded) => encoded.rate().unwrap_or_default(),
         }
     }
 
     /// Returns whether this is the passthrough of an encoded source.
     pub fn passes(&self) -> bool {
-        matches!(&*lock(&self.from), From::Encoded(_))
+        matches!(&*lock(&self.from), Input::Encoded(_))
     }
 
     /// Runs `act` once, right before the next key frame leaves. Drops `act` if `is_wanted` is false by then.
@@ -220,7 +220,7 @@ impl Encoder {
     }
 
     /// Serves a peer that joins: requests a key frame and repeats the last raw frame, so that there is one to encode.
-    pub(crate) fn begin(&self) {
+    pub(crate) fn serve_newcomer(&self) {
         let before = *lock(&self.forced);
         if let Some(pad) = self.producer.appsink().static_pad("sink") {
             pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
@@ -241,9 +241,9 @@ impl Encoder {
     }
 
     /// Continues with the frames of another source.
-    pub(super) fn take(&self, raw: Raw) -> Result<(), MediaError> {
+    pub(super) fn set_source(&self, raw: Raw) -> Result<(), MediaError> {
         connect(&mut lock(&self.link), &raw.producer)?;
-        *lock(&self.from) = From::Raw { _held: raw };
+        *lock(&self.from) = Input::Raw { _held: raw };
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use smol::channel::Sender;
 
 use super::encoder::Encoder;
 use super::ladder::{Ladder, RUNGS, Rates};
-use super::passthrough::Pass;
+use super::passthrough::Passthrough;
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::inventory;
@@ -18,7 +18,7 @@ use crate::media::send::encoded_source::{Encoded, Obstacle};
 use crate::sdp::{Codec, Kind};
 
 /// Bitrate of encoded audio, in bit/s.
-pub(crate) const SOUND: u32 = 48_000;
+pub(crate) const AUDIO_BITRATE: u32 = 48_000;
 
 /// Number of the passthrough among the rungs.
 pub(super) const PASSED: usize = RUNGS;
@@ -50,7 +50,7 @@ pub(super) struct State {
     pub(super) kept: HashMap<Codec, Arc<Encoder>>,
     ladders: BTreeMap<Codec, Ladder>,
     /// Peers by their seats.
-    seats: HashMap<(Codec, u64), Known>,
+    seats: HashMap<(Codec, u64), SeatState>,
     /// Encoder elements that have failed; none is used again.
     broken: BTreeSet<&'static str>,
 }
@@ -74,10 +74,10 @@ impl State {
 
 /// State of a peer.
 #[derive(Debug, Default)]
-struct Known {
+struct SeatState {
     /// Loss that the peer reports, in percent.
     lost: u32,
-    pass: Pass,
+    pass: Passthrough,
 }
 
 /// A peer's place among the receivers of one codec; given up when dropped.
@@ -149,7 +149,9 @@ impl Encoders {
     fn bounds(&self, kind: Kind) -> Rates {
         match kind {
             Kind::Video => self.rates,
-            Kind::Audio => Rates { least: SOUND / 3, start: SOUND, most: SOUND, passed: 0 },
+            Kind::Audio => {
+                Rates { least: AUDIO_BITRATE / 3, start: AUDIO_BITRATE, most: AUDIO_BITRATE, passed: 0 }
+            }
         }
     }
 
@@ -169,7 +171,7 @@ impl Encoders {
     /// Registers a receiver of this codec, and returns its seat with an encoder, which is started if none runs. The
     /// encoder encodes even if the source allows passthrough, because a change to passthrough needs a key frame of the
     /// source; passthrough is used at once only if no encoder starts.
-    pub fn sit(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
+    pub fn join(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
         let rates = self.bounds(codec.kind());
         let (seat, rung, rate) = {
             let mut state = self.lock();
@@ -335,7 +337,7 @@ impl Encoders {
                     let _ = failures.try_send(format!("the {codec} encoder stopped: {error}"));
                 }
             };
-            let text = launch::named(Folder::Encode, choice.way)?;
+            let text = launch::named(Folder::Encode, choice.pipeline)?;
             match Encoder::start((codec, &text), rate, raw.clone(), failed) {
                 Ok(encoder) => return Ok(encoder),
                 Err(error) => {
@@ -387,7 +389,7 @@ mod tests {
                 let _ = seen.send((state.try_lock().is_ok(), text));
             }
         });
-        let (_seat, encoder) = encoders.sit(Codec::Vp8).unwrap();
+        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
         gst::log::remove_log_function(log);
         for category in ["GST_ELEMENT_FACTORY", "GST_STATES"] {
             gst::log::unset_threshold_for_name(category);

@@ -9,6 +9,6 @@ mod sources;
 mod threads;
 
 pub use encoder::Encoder;
-pub(crate) use encoders::SOUND;
+pub(crate) use encoders::AUDIO_BITRATE;
 pub use encoders::{Encoders, Seat};
 pub use ladder::Rates;

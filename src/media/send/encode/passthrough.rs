@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 /// Passthrough for one peer. It is on at first, ends when the estimate has been too low for a while, and resumes when
 /// there is room.
 #[derive(Debug, Default)]
-pub(super) struct Pass {
+pub(super) struct Passthrough {
     is_off: bool,
     /// Time since which the opposite decision would be right.
     since: Option<Instant>,
 }
 
-impl Pass {
+impl Passthrough {
     /// Ratio of estimate and source rate below which passthrough ends. It is below 1, because a source's rate varies.
     const TOO_LITTLE: f64 = 0.9;
     const ROOM: f64 = 1.2;
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn it_ends_with_a_network_that_stays_narrow_and_comes_back_with_one_that_stays_wide() {
-        let (mut pass, start) = (Pass::default(), Instant::now());
+        let (mut pass, start) = (Passthrough::default(), Instant::now());
         let mut at = |ms, allowed| pass.update(start + Duration::from_millis(ms), allowed, 1_000_000);
         assert!(at(0, 1_000_000) && at(200, 950_000));
         assert!(at(400, 500_000) && at(800, 500_000) && at(1000, 950_000), "not for a moment");

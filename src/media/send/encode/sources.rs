@@ -94,7 +94,7 @@ impl Encoders {
             (old, encoding, kept.collect::<Vec<Codec>>())
         };
         for encoder in encoding {
-            encoder.take(self.raw(&turn, kind)?)?;
+            encoder.set_source(self.raw(&turn, kind)?)?;
         }
         kept.into_iter().try_for_each(|codec| self.keep_in(&turn, codec))?;
         // The old source ends only now, when nothing uses its frames any more.

@@ -1,4 +1,4 @@
-//! One data channel: messages out, as fast as the network accepts them, and messages in, with a bound on their size in
+//! A data channel: messages out, as fast as the network accepts them, and messages in, with a bound on their size in
 //! memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -240,7 +240,8 @@ impl Channel {
         // Between the count and the start lies a moment in which the pad is idle, so that it is checked twice.
         for _ in 0..2 {
             smol::Timer::after(LOOK).await;
-            let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| way(&webrtc, self.inner.id())) else {
+            let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| pad_to_sctp(&webrtc, self.inner.id()))
+            else {
                 return;
             };
             let (idle, is_idle) = bounded(1);
@@ -265,7 +266,7 @@ impl Channel {
 }
 
 /// Returns the pad over which the messages of a channel reach SCTP.
-fn way(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
+fn pad_to_sctp(webrtc: &gst::Element, id: i32) -> Option<gst::Pad> {
     let mut encoders = elements::all_of(webrtc, "sctpenc").into_iter();
     encoders.find_map(|encoder| encoder.static_pad(&format!("sink_{id}")))?.peer()
 }

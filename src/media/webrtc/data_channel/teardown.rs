@@ -62,7 +62,7 @@ impl Teardown {
             None
         });
         elements::on_added(webrtc, &["sctpdec"], |decoder| {
-            decoder.connect_pad_added(|_, pad| drop_what_nobody_takes(pad));
+            decoder.connect_pad_added(|_, pad| drop_unaccepted(pad));
         });
     }
 
@@ -81,15 +81,15 @@ impl Teardown {
     fn add(&self, bin: gst::Element) {
         let mut channels = self.lock();
         let Some(last) = channels.last_mut() else { return };
-        if let Some(way_in) = bin.static_pad("sink") {
+        if let Some(receiving) = bin.static_pad("sink") {
             let came = last.came.clone();
-            way_in.connect_linked(move |_, _| {
+            receiving.connect_linked(move |_, _| {
                 came.fetch_add(1, Ordering::Relaxed);
             });
         }
-        if let Some(way_out) = bin.static_pad("src") {
+        if let Some(sending) = bin.static_pad("src") {
             let stream = last.stream.clone();
-            way_out.connect_linked(move |_, pad| {
+            sending.connect_linked(move |_, pad| {
                 *lock(&stream) = pad.downgrade();
             });
         }
@@ -156,7 +156,7 @@ impl OfChannel {
 
 /// Drops data for a channel whose elements are being removed (1.26): a pad in flushing state would return an error that
 /// ends all data of the connection.
-fn drop_what_nobody_takes(pad: &gst::Pad) {
+fn drop_unaccepted(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
         let is_taken = pad.peer().is_some_and(|peer| !peer.pad_flags().contains(gst::PadFlags::FLUSHING));
         if is_taken { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }

@@ -127,7 +127,7 @@ mod tests {
         send(&data);
         send(&media);
         wait(&other, 1 + AGAIN.len());
-        // One copy may have been on its way.
+        // A copy may have been on its way.
         assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
         assert_eq!([count(&data), count(&media)], [1, 1]);
         pipeline.set_state(gst::State::Null).unwrap();

@@ -49,7 +49,7 @@ pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
                 IceKind::TurnUdp | IceKind::TurnTcp => {
                     let uri = turn_uri(&url, server);
                     if !webrtc.emit_by_name::<bool>("add-turn-server", &[&uri]) {
-                        tracing::warn!("webrtcbin does not take the TURN server {url}");
+                        tracing::warn!("webrtcbin rejects the TURN server {url}");
                     }
                 }
             }

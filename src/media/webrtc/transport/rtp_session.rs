@@ -29,7 +29,7 @@ pub(crate) fn set_up(webrtc: &gst::Element) {
 }
 
 /// Returns the number of packets that forward error correction recovered.
-pub(crate) fn repaired(webrtc: &gst::Element) -> u64 {
+pub(crate) fn recovered_packets(webrtc: &gst::Element) -> u64 {
     let decoders = elements::all_of(webrtc, "rtpulpfecdec").into_iter();
     decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
 }

@@ -37,7 +37,7 @@ pub(crate) fn finish_work(pipeline: &gst::Pipeline) {
         });
         webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
         if wait.recv_timeout(AT_MOST).is_err() {
-            tracing::debug!("webrtcbin does not come to rest");
+            tracing::debug!("webrtcbin has not finished its tasks in time");
         }
     }
 }
