@@ -2,7 +2,7 @@
 //! memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use gst::glib;
@@ -11,6 +11,7 @@ use gst_webrtc::{WebRTCDataChannel, WebRTCDataChannelState as ChannelState};
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::or;
 
+use crate::base::lock::lock;
 use crate::media::gst::elements;
 
 /// Maximum size of the messages that wait to be read, in bytes, with [`MESSAGE_COST`] added for each message.
@@ -77,7 +78,7 @@ struct Shared {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn close(&self, in_order: bool) {
