@@ -51,7 +51,7 @@ impl Client {
 
     fn needs_calls(&self) -> Result<(), ClientError> {
         match self.target.protocol() {
-            Protocol::Room => Ok(()),
+            Protocol::Hello => Ok(()),
             Protocol::Ssp(_) => Err(ClientError::NoCalls),
         }
     }

@@ -14,13 +14,11 @@ use super::plan::{ALL, MediaPlan};
 use super::presentation::{Notice, Presentation};
 use super::wire::POLICY;
 use super::{Event, PeerState, Sink};
-use crate::protocol::room::ADMISSION;
+use crate::protocol::hello::ADMISSION;
 use crate::protocol::{IceServer, PeerId, RoomId};
 use crate::signalling::drivers::http;
 use crate::signalling::reconnect::ATTEMPT;
-use crate::signalling::{
-    self, Backend, Closing, ConnectError, Frame, Protocol, RoomClient, Socket, SspClient, Target,
-};
+use crate::signalling::{self, Backend, Closing, ConnectError, Frame, Hello, Protocol, Socket, Ssp, Target};
 
 /// Close code that stands for a missing close frame (RFC 6455, 7.4.1).
 const ABNORMAL: u16 = 1006;
@@ -211,8 +209,8 @@ impl Registration {
         let (mut socket, connects) = self.connect().await?;
         self.ice.server_is_at(socket.server_address());
         let mut backend: Box<dyn Backend> = match self.target.protocol() {
-            Protocol::Room => Box::new(RoomClient::new(&self.id)),
-            Protocol::Ssp(version) => Box::new(SspClient::new(version)),
+            Protocol::Hello => Box::new(Hello::new(&self.id)),
+            Protocol::Ssp(version) => Box::new(Ssp::new(version)),
         };
         let hello = backend.hello();
         // A protocol without a registration message sends the client's name with the join.

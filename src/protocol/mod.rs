@@ -6,11 +6,12 @@
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod channel;
+pub mod hello;
 pub mod ice;
 pub mod id;
 pub mod negotiation;
 pub mod refusal;
-pub mod room;
+
 pub mod socketio;
 pub mod ssp;
 

@@ -19,7 +19,7 @@ use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
-use crate::protocol::room::ServerMessage;
+use crate::protocol::hello::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
 
 /// The mailbox and the codec of a connection.

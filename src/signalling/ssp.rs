@@ -24,7 +24,7 @@ const CLOSED_POOL: &str = "it closed the pool";
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug, Default)]
-pub struct SspClient {
+pub struct Ssp {
     is_in: bool,
     version: Version,
     /// What those are called in the pool whose ids may not stand here as they are.
@@ -34,7 +34,7 @@ pub struct SspClient {
 /// The most ids with characters that ours may not have that are remembered.
 const MAX_ODD: usize = 4096;
 
-impl SspClient {
+impl Ssp {
     /// A connection just opened, to a server of that version.
     pub fn new(version: Version) -> Self {
         Self { version, ..Self::default() }
@@ -110,7 +110,7 @@ impl SspClient {
     }
 }
 
-impl Backend for SspClient {
+impl Backend for Ssp {
     fn hello(&self) -> Option<String> {
         None
     }
@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_pool_is_entered_and_tells_of_its_endpoints() {
-        let mut client = SspClient::new(Version::Auto);
+        let mut client = Ssp::new(Version::Auto);
         let id = |text: &str| PeerId::from_foreign(text).unwrap();
         let room = RoomId::from_foreign("the attic").unwrap();
         assert_eq!(client.join(&room), r#"{"data":{"pool":"the attic"},"type":"rtc:join"}"#);
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_server_of_rooms_is_no_server_of_pools() {
-        let mut client = SspClient::new(Version::Auto);
+        let mut client = Ssp::new(Version::Auto);
         assert_eq!(
             client.handle_text("ERROR unknown command"),
             Some(Event::Foreign("ERROR unknown command".into()))
@@ -242,27 +242,27 @@ mod tests {
         let bob = PeerId::from_foreign("bob").unwrap();
         let sdp = || ServerEvent::Sdp("bob".into(), offer.clone()).to_string();
         let of_one = || ServerEvent::Offer("bob".into(), offer.clone()).to_string();
-        let said = |client: &SspClient| client.address(Some(&bob), &message).unwrap();
+        let said = |client: &Ssp| client.address(Some(&bob), &message).unwrap();
         // One that speaks both says everything twice.
-        let mut both = SspClient::new(Version::Auto);
+        let mut both = Ssp::new(Version::Auto);
         assert_eq!(both.handle_text(&sdp()), Some(Event::From(bob.clone(), message.clone())));
         assert_eq!(both.handle_text(&of_one()), None);
         assert!(said(&both).contains("rtc:sdp"));
         // One of age shows it by its own words, or by not understanding ours.
-        let mut old = SspClient::new(Version::Auto);
+        let mut old = Ssp::new(Version::Auto);
         assert_eq!(
             old.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()),
             Some(Event::PeerJoined(bob.clone()))
         );
         assert!(said(&old).contains("rtc:offers"));
         assert_eq!(old.handle_text(&of_one()), Some(Event::From(bob.clone(), message.clone())));
-        let mut deaf = SspClient::new(Version::Auto);
+        let mut deaf = Ssp::new(Version::Auto);
         let error = ServerEvent::Error { message: NOT_TWO.into(), reason: None };
         assert_eq!(deaf.handle_text(&error.to_string()), None);
         let answer = PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: "v=0".into() });
         assert!(deaf.address(Some(&bob), &answer).unwrap().contains("rtc:answer"));
         // Who chose is not talked out of it.
-        let mut chosen = SspClient::new(Version::Two);
+        let mut chosen = Ssp::new(Version::Two);
         assert_eq!(chosen.handle_text(&of_one()), None);
         assert!(said(&chosen).contains("rtc:sdp"));
     }

@@ -8,7 +8,7 @@ use url::{Host, Url};
 use super::error::ConnectError;
 use super::proxy::{Proxies, Proxy};
 use super::silence::LONGEST_SILENCE;
-use crate::protocol::room::EXTENSION_QUERY;
+use crate::protocol::hello::EXTENSION_QUERY;
 use crate::protocol::ssp::Version;
 use crate::protocol::{Secret, socketio};
 use crate::tls::{ClientCertificate, Trust};
@@ -17,7 +17,7 @@ use crate::tls::{ClientCertificate, Trust};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// The HELLO/SESSION/ROOM protocol.
-    Room,
+    Hello,
     /// ssp, the protocol of pools, in this version.
     Ssp(Version),
 }
@@ -53,9 +53,9 @@ impl Target {
         let full = if text.contains("://") { text } else { format!("wss://{text}") };
         let (protocol, full) = match full.strip_prefix("ssp+") {
             Some(rest) => (Protocol::Ssp(Version::Auto), rest),
-            None => (Protocol::Room, full.as_str()),
+            None => (Protocol::Hello, full.as_str()),
         };
-        let is_socketio = protocol != Protocol::Room && full.starts_with("http");
+        let is_socketio = protocol != Protocol::Hello && full.starts_with("http");
         // The transport of socket.io is a WebSocket as well.
         let full = if is_socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
         let mut url = Url::parse(&full).map_err(|_| wrong())?;
@@ -69,7 +69,7 @@ impl Target {
             }
             url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
         }
-        let query = (protocol == Protocol::Room).then_some(EXTENSION_QUERY);
+        let query = (protocol == Protocol::Hello).then_some(EXTENSION_QUERY);
         let (own, proxies, token) = (None, Proxies::default(), None);
         Ok(Self {
             url,
@@ -178,10 +178,10 @@ impl Target {
     pub fn suggestion(&self) -> String {
         let name = self.name();
         match self.protocol {
-            Protocol::Room if self.url.path().trim_end_matches('/').ends_with("/ssp") => {
+            Protocol::Hello if self.url.path().trim_end_matches('/').ends_with("/ssp") => {
                 format!("the URL of this server's pools is ssp+{name}")
             }
-            Protocol::Room => format!("the URL of a server of pools is ssp+{name}"),
+            Protocol::Hello => format!("the URL of a server of pools is ssp+{name}"),
             Protocol::Ssp(_) if self.is_socketio => "is it a server of pools behind socket.io?".to_owned(),
             Protocol::Ssp(_) if self.url.path() == "/" => format!(
                 "the URL of a roomtone server's pools is ssp+{name}/ssp, and of a server of rooms {name}"

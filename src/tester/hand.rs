@@ -6,7 +6,7 @@ use std::io::{BufRead, IsTerminal};
 use smol::channel::{Receiver, bounded};
 use smol::future::{or, pending};
 
-use crate::protocol::room::{ClientMessage, ServerMessage};
+use crate::protocol::hello::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{ConnectError, Frame, Socket, Target};
 

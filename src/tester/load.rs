@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use smol::future::or;
 
-use crate::protocol::room::{ClientMessage, ServerMessage};
+use crate::protocol::hello::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Frame, Socket, Target};
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use futures_rustls::rustls;
 use roomtone::protocol::PeerId;
 use roomtone::server::{Config, Files, Identity, Server};
-use roomtone::signalling::{Backend, ConnectError, Event, Frame, Proxies, RoomClient, Socket, Target};
+use roomtone::signalling::{Backend, ConnectError, Event, Frame, Hello, Proxies, Socket, Target};
 use roomtone::tls::{ClientCertificate, Trust};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -15,7 +15,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 async fn register(target: Target) {
     let mut socket = Socket::connect(&target).await.unwrap();
     let id: PeerId = "ann".parse().unwrap();
-    let mut client = RoomClient::new(&id);
+    let mut client = Hello::new(&id);
     socket.send(client.hello().unwrap()).await.unwrap();
     let Frame::Text(line) = socket.receive().await else { panic!("closed") };
     assert_eq!(client.handle_text(&line), Some(Event::Registered));

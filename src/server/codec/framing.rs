@@ -1,6 +1,6 @@
 //! The framing of a protocol's messages on a WebSocket: as they are, or in the packets of socket.io.
 
-use crate::protocol::room::{PING, PONG};
+use crate::protocol::hello::{PING, PONG};
 use crate::protocol::socketio::{Handshake, Packet};
 
 /// See the module.

@@ -2,8 +2,8 @@
 
 use super::rejection::Rejection;
 use crate::hub::{Command, Notice, Phase, Reason};
+use crate::protocol::hello::{ClientMessage, HelloError, ServerMessage};
 use crate::protocol::id::IdError;
-use crate::protocol::room::{ClientMessage, RoomError, ServerMessage};
 
 /// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
 const PROTOCOL_ERROR: u16 = 1002;
@@ -20,10 +20,10 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
         Phase::Relay => Ok(Command::Relay(line)),
         Phase::Unregistered => match ClientMessage::parse(&line) {
             Ok(ClientMessage::Hello(id)) => Ok(Command::Register(id)),
-            Err(RoomError::Peer(IdError::Invisible(_))) if line.trim_start().starts_with("HELLO") => {
+            Err(HelloError::Peer(IdError::Invisible(_))) if line.trim_start().starts_with("HELLO") => {
                 Err(INVISIBLE)
             }
-            Err(RoomError::Missing("HELLO", _) | RoomError::Peer(_))
+            Err(HelloError::Missing("HELLO", _) | HelloError::Peer(_))
                 if line.trim_start().starts_with("HELLO") =>
             {
                 Err(INVALID_ID)

@@ -20,7 +20,7 @@ use url::Host;
 use super::names::{WrongHost, origin_is_allowed};
 use super::shared::Shared;
 use crate::base::net::is_this_machine;
-use crate::protocol::room::ADMISSION;
+use crate::protocol::hello::ADMISSION;
 use reply::{Reply, no_randomness, reply, text, too_slow};
 
 pub(super) use api::names as api_names;

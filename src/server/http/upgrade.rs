@@ -16,7 +16,7 @@ use super::polling;
 use super::reply::{Reply, text};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
-use crate::protocol::room::{EXTENSION_QUERY, SERVER};
+use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
 use crate::server::sessions::Session;

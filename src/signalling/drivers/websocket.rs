@@ -22,7 +22,7 @@ use super::super::silence::{Duty, Silence};
 use super::super::target::Target;
 use super::dial::{Stream, dial, upgrade_error};
 use crate::protocol::MAX_MESSAGE;
-use crate::protocol::room::SERVER;
+use crate::protocol::hello::SERVER;
 use crate::protocol::socketio::Packet;
 
 /// The time limit for connecting, including the proxy, TLS and the upgrade.

@@ -1,7 +1,6 @@
-//! The room protocol: text messages over a WebSocket, as the GStreamer WebRTC demos speak it,
-//! and roomtone's additions to it, which only a client that asked for them ever sees.
-//!
-//! A client asks with the query `roomtone=1` in the URL it connects to ([`EXTENSION_QUERY`]).
+//! The HELLO/SESSION/ROOM protocol: text messages over a WebSocket, as the GStreamer WebRTC demos speak them, and
+//! roomtone's extensions. A client sees the extensions only if it asks for them, by the query `roomtone=1` in the URL of its
+//! WebSocket ([`EXTENSION_QUERY`]).
 
 use std::fmt;
 
@@ -84,7 +83,7 @@ pub enum ServerMessage {
 /// Why a line is no message of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum RoomError {
+pub enum HelloError {
     /// The first word is not one of the protocol's.
     #[error("unknown command")]
     UnknownCommand,
@@ -129,28 +128,28 @@ fn word(text: &str) -> (&str, Option<&str>) {
 /// Parser of an id: strict in a server, loose in a client ([`PeerId::from_server`]).
 type ReadId = fn(&str) -> Result<PeerId, IdError>;
 
-fn peer(text: Option<&str>, command: &'static str, read: ReadId) -> Result<PeerId, RoomError> {
+fn peer(text: Option<&str>, command: &'static str, read: ReadId) -> Result<PeerId, HelloError> {
     match text.map(str::trim) {
-        None | Some("") => Err(RoomError::Missing(command, "the id of a peer")),
-        Some(text) => read(text).map_err(RoomError::Peer),
+        None | Some("") => Err(HelloError::Missing(command, "the id of a peer")),
+        Some(text) => read(text).map_err(HelloError::Peer),
     }
 }
 
-fn peers(text: Option<&str>) -> Result<Vec<PeerId>, RoomError> {
+fn peers(text: Option<&str>) -> Result<Vec<PeerId>, HelloError> {
     let words = text.unwrap_or_default().split_whitespace();
-    words.map(|word| PeerId::from_server(word).map_err(RoomError::Peer)).collect()
+    words.map(|word| PeerId::from_server(word).map_err(HelloError::Peer)).collect()
 }
 
-fn addressed(rest: Option<&str>, read: ReadId) -> Result<(PeerId, String), RoomError> {
+fn addressed(rest: Option<&str>, read: ReadId) -> Result<(PeerId, String), HelloError> {
     const NAME: &str = "ROOM_PEER_MSG";
     let (who, body) = word(rest.unwrap_or_default().trim_start());
-    let body = body.ok_or(RoomError::Missing(NAME, "the id of a peer and a message"))?;
+    let body = body.ok_or(HelloError::Missing(NAME, "the id of a peer and a message"))?;
     Ok((peer(Some(who), NAME, read)?, body.to_owned()))
 }
 
 impl ClientMessage {
     /// Reads one line of a client. White space before and after it counts for nothing.
-    pub fn parse(line: &str) -> Result<Self, RoomError> {
+    pub fn parse(line: &str) -> Result<Self, HelloError> {
         let (command, rest) = word(line.trim_start());
         match command {
             "HELLO" => Ok(Self::Hello(peer(rest, "HELLO", str::parse)?)),
@@ -158,12 +157,12 @@ impl ClientMessage {
             "ROOM" => {
                 let name = rest.unwrap_or_default().trim();
                 if name.is_empty() {
-                    return Err(RoomError::Missing("ROOM", "the name of a room"));
+                    return Err(HelloError::Missing("ROOM", "the name of a room"));
                 }
                 Ok(Self::Room(name.parse().map_err(|error| match error {
-                    IdError::Invisible(_) => RoomError::RoomCharacter(error),
+                    IdError::Invisible(_) => HelloError::RoomCharacter(error),
                     IdError::Empty | IdError::TooLong | IdError::BadCharacter | IdError::Reserved => {
-                        RoomError::Room(name.to_owned())
+                        HelloError::Room(name.to_owned())
                     }
                 })?))
             }
@@ -173,7 +172,7 @@ impl ClientMessage {
             }
             "ROOM_PEER_LIST" => Ok(Self::RoomPeerList),
             "PEER_LIST" => Ok(Self::PeerList),
-            _ => Err(RoomError::UnknownCommand),
+            _ => Err(HelloError::UnknownCommand),
         }
     }
 }
@@ -193,7 +192,7 @@ impl fmt::Display for ClientMessage {
 
 impl ServerMessage {
     /// Reads one line of a server.
-    pub fn parse(line: &str) -> Result<Self, RoomError> {
+    pub fn parse(line: &str) -> Result<Self, HelloError> {
         let (command, rest) = word(line);
         match command {
             "HELLO" => Ok(Self::Hello),
@@ -214,12 +213,12 @@ impl ServerMessage {
             "ROOM_PEER_DESCRIBED" => {
                 let (peer, body) = addressed(rest, PeerId::from_server)?;
                 let description = serde_json::from_str(&body);
-                Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| RoomError::Description)?))
+                Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| HelloError::Description)?))
             }
             "ICE_SERVERS" => IceServer::parse_list(rest.unwrap_or_default())
                 .map(Self::IceServers)
-                .ok_or(RoomError::IceServers),
-            _ => Err(RoomError::UnknownCommand),
+                .ok_or(HelloError::IceServers),
+            _ => Err(HelloError::UnknownCommand),
         }
     }
 }

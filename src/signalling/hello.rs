@@ -4,7 +4,7 @@
 
 use super::backend::{Backend, Closing, foreign};
 use super::event::Event;
-use crate::protocol::room::{ClientMessage, ServerMessage, refusal};
+use crate::protocol::hello::{ClientMessage, ServerMessage, refusal};
 use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId};
 
 /// Where the conversation with the server stands.
@@ -26,21 +26,21 @@ enum Phase {
 
 /// The client's side of the protocol on one connection.
 #[derive(Debug)]
-pub struct RoomClient {
+pub struct Hello {
     phase: Phase,
     id: PeerId,
     /// `SESSION` is sent, whether or not we are registered by now.
     has_dialled: bool,
 }
 
-impl RoomClient {
+impl Hello {
     /// A connection just opened, for somebody of that name.
     pub fn new(id: &PeerId) -> Self {
         Self { phase: Phase::Registering, id: id.clone(), has_dialled: false }
     }
 }
 
-impl Backend for RoomClient {
+impl Backend for Hello {
     fn hello(&self) -> Option<String> {
         Some(ClientMessage::Hello(self.id.clone()).to_string())
     }
@@ -155,8 +155,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn registered() -> RoomClient {
-        let mut client = RoomClient::new(&"ann".parse().unwrap());
+    fn registered() -> Hello {
+        let mut client = Hello::new(&"ann".parse().unwrap());
         assert_eq!(client.hello().as_deref(), Some("HELLO ann"));
         assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
         client
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_call_can_be_dialled_before_the_server_answers() {
         let bob: PeerId = "bob".parse().unwrap();
-        let mut client = RoomClient::new(&"ann".parse().unwrap());
+        let mut client = Hello::new(&"ann".parse().unwrap());
         assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
         assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
         // It is said already.
@@ -226,7 +226,7 @@ mod tests {
             client.handle_text("ERROR peer 'bob' busy"),
             Some(Event::Refused(Refusal::PeerBusy("peer 'bob' busy".into())))
         );
-        let mut client = RoomClient::new(&"ann".parse().unwrap());
+        let mut client = Hello::new(&"ann".parse().unwrap());
         let closing = client.handle_close(1002, "invalid peer uid");
         assert!(matches!(closing, Closing::Refused(why) if why.to_string().contains("taken")));
         assert_eq!(client.handle_close(1001, ""), Closing::Silent);
@@ -241,7 +241,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_line_in_any_phase_is_taken(lines in prop::collection::vec("(HELLO|SESSION_OK|ERROR|\\{.*\\}|\\PC*)( \\PC*)?", 0..8)) {
-            let mut client = RoomClient::new(&"ann".parse().unwrap());
+            let mut client = Hello::new(&"ann".parse().unwrap());
             for line in lines {
                 let _ = client.handle_text(&line);
             }
