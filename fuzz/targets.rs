@@ -9,7 +9,7 @@ use roomtone::app::channel::BridgeConfig;
 use roomtone::base::{files, text as plain};
 use roomtone::cli::input::lines::parse;
 use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
-use roomtone::protocol::room::{ClientMessage, ServerMessage};
+use roomtone::protocol::hello::{ClientMessage, ServerMessage};
 use roomtone::protocol::socketio::{self, Packet};
 use roomtone::protocol::ssp::{ClientEvent, ServerEvent};
 use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind, Secret};

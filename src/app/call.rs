@@ -12,12 +12,12 @@ use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
 use super::report::Report;
-use super::wire::Wire;
+use super::server_connection::ServerConnection;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{Call, Input, Output};
 use crate::session::{Admission, EndReason, Terms, link};
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{ConnectError, Event, Protocol};
+use crate::signalling::{self, ConnectError, Event};
 
 /// How a call's loop came to its end.
 enum End {
@@ -38,11 +38,11 @@ impl Client {
 
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire(Some(peer), None).await?;
+        let mut server = self.register(Some(peer), None).await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
-        let end = self.converse(&mut wire, call, Some(peer)).await;
-        wire.close().await;
+        let end = self.converse(&mut server, call, Some(peer)).await;
+        server.close().await;
         match end? {
             End::Quit => Ok(()),
             End::Call(reason, was_connected, _) => outcome(reason, was_connected),
@@ -50,10 +50,7 @@ impl Client {
     }
 
     fn needs_calls(&self) -> Result<(), ClientError> {
-        match self.target.protocol() {
-            Protocol::Hello => Ok(()),
-            Protocol::Ssp(_) => Err(ClientError::NoCalls),
-        }
+        if self.target.capabilities().calls { Ok(()) } else { Err(ClientError::NoCalls) }
     }
 
     /// Answers calls one after another until the user ends the program; with `once`, the first call only.
@@ -65,18 +62,18 @@ impl Client {
 
     async fn answer_all(&self, once: bool, admission: &Admission) -> Result<(), ClientError> {
         self.needs_calls()?;
-        let mut wire = self.wire(None, None).await?;
+        let mut server = self.register(None, None).await?;
         let mut next: Option<Box<Call>> = None;
         let mut ended = Ended::InOrder;
         let result = loop {
             let call = match next.take() {
                 Some(call) => *call,
                 None => {
-                    wire.free(ended).await;
+                    server.release(ended);
                     Call::answer(self.terms(), admission.clone())
                 }
             };
-            next = match self.converse(&mut wire, call, None).await {
+            next = match self.converse(&mut server, call, None).await {
                 Err(error) => break Err(error),
                 Ok(End::Quit) => break Ok(()),
                 Ok(End::Call(EndReason::NotTaken(_), _, next)) => {
@@ -90,7 +87,7 @@ impl Client {
                 }
             };
         };
-        wire.close().await;
+        server.close().await;
         result
     }
 
@@ -101,7 +98,12 @@ impl Client {
     }
 
     /// One call, from waiting for it to its end. `peer` is the peer that is called.
-    async fn converse(&self, wire: &mut Wire, call: Call, peer: Option<&PeerId>) -> Result<End, ClientError> {
+    async fn converse(
+        &self,
+        server: &mut ServerConnection,
+        call: Call,
+        peer: Option<&PeerId>,
+    ) -> Result<End, ClientError> {
         let plan = &self.plan;
         let mut conversation = Conversation {
             client: self,
@@ -111,7 +113,7 @@ impl Client {
             presentation: Presentation::new(plan, &self.sink),
             was_connected: false,
         };
-        let end = conversation.run(wire).await;
+        let end = conversation.run(server).await;
         conversation.close(&end).await;
         end.map(|reason| match reason {
             Some(reason) => {
@@ -141,15 +143,15 @@ enum Incoming {
 
 impl Conversation<'_> {
     /// Runs until the call ends, for this reason, or the user ends the program (no reason).
-    async fn run(&mut self, wire: &mut Wire) -> Result<Option<EndReason>, ClientError> {
+    async fn run(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
         loop {
-            if let Some(reason) = self.act(wire).await? {
+            if let Some(reason) = self.act(server).await? {
                 return Ok(Some(reason));
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
             let incoming = {
-                let (peers, wire) = (&self.peers, &mut *wire);
-                let signal = async { Incoming::Signal(wire.next().await) };
+                let (peers, server) = (&self.peers, &mut *server);
+                let signal = async { Incoming::Signal(server.next().await) };
                 let outcome = async { Incoming::Outcome(peers.next().await.1) };
                 or(signal, outcome)
             };
@@ -160,7 +162,7 @@ impl Conversation<'_> {
                     self.presentation.handle_timeout(now, &self.peers);
                     None
                 }
-                Happening::Outside(Incoming::Signal(event)) => self.signal(event, wire).await?,
+                Happening::Outside(Incoming::Signal(event)) => self.signal(event, server).await?,
                 Happening::Outside(Incoming::Outcome(Outcome::Link(input))) => Some(Input::Link(input)),
                 Happening::Outside(Incoming::Outcome(Outcome::Report(report))) => {
                     self.present(report);
@@ -181,7 +183,11 @@ impl Conversation<'_> {
     }
 
     /// Handles an event of the connection to the server.
-    async fn signal(&mut self, event: Event, wire: &mut Wire) -> Result<Option<Input>, ClientError> {
+    async fn signal(
+        &mut self,
+        event: Event,
+        server: &mut ServerConnection,
+    ) -> Result<Option<Input>, ClientError> {
         Ok(Some(match event {
             Event::Registered => Input::Registered,
             Event::Accepted => Input::Accepted,
@@ -189,7 +195,7 @@ impl Conversation<'_> {
             Event::Refused(reason) => Input::Refused(reason),
             Event::Peer(message) => Input::Link(link::Input::Peer(message)),
             Event::Junk(why) => Input::Link(link::Input::Junk(why)),
-            Event::Lost { in_order } => return Ok(self.lost(wire, in_order).map(Input::Link)),
+            Event::Lost { in_order } => return Ok(self.lost(server, in_order).map(Input::Link)),
             Event::IceServers(servers) => {
                 self.client.plan.ice.take(servers).await;
                 return Ok(None);
@@ -205,8 +211,7 @@ impl Conversation<'_> {
                 self.client.warn(&error.to_string());
                 return Ok(None);
             }
-            Event::Foreign(_)
-            | Event::Described(..)
+            Event::Described(..)
             | Event::Application(..)
             | Event::Joined { .. }
             | Event::PeerJoined(_)
@@ -218,15 +223,15 @@ impl Conversation<'_> {
 
     /// Handles the end of the connection to the server: reconnects where the call can use a new connection, and returns
     /// the input of the call, if any.
-    fn lost(&self, wire: &mut Wire, in_order: bool) -> Option<link::Input> {
+    fn lost(&self, server: &mut ServerConnection, in_order: bool) -> Option<link::Input> {
         if self.call.is_waiting() {
             self.client.warn("the server is gone; trying again");
-            wire.come_back(if in_order { Ended::InOrder } else { Ended::Failed(None) });
+            server.reconnect(if in_order { Ended::InOrder } else { Ended::Failed(None) });
             return None;
         }
         // A peer that cannot be found again would have to be believed by its word alone.
         if self.call.was_connected() && self.call.can_resume() {
-            wire.come_back(if in_order { Ended::CallOver } else { Ended::Failed(None) });
+            server.reconnect(if in_order { Ended::CallOver } else { Ended::Failed(None) });
         }
         // A server ends the session of a peer that is gone in order.
         if self.call.was_connected() && !in_order {
@@ -237,11 +242,11 @@ impl Conversation<'_> {
     }
 
     /// Carries out what the call wants; returns its reason when it is over.
-    async fn act(&mut self, wire: &mut Wire) -> Result<Option<EndReason>, ClientError> {
+    async fn act(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
             match output {
-                Output::Dial(peer) => wire.say(|backend| backend.dial(&peer)).await,
-                Output::Send(message) => wire.say(|backend| backend.address(None, &message)).await,
+                Output::Dial(peer) => server.send(signalling::Command::Call(peer)).await,
+                Output::Send(message) => server.send(signalling::Command::Send { to: None, message }).await,
                 Output::Effect(effect) => {
                     if self.peers.execute(&self.peer, effect)? {
                         self.present(Report::Opened(self.peer.clone()));
@@ -258,7 +263,7 @@ impl Conversation<'_> {
                 Output::Reconnecting => self.tell(PeerState::Reconnecting, None),
                 // Its session ends with our connection to the server.
                 Output::Busy => {
-                    wire.come_back(Ended::InOrder);
+                    server.reconnect(Ended::InOrder);
                 }
                 Output::Warning(text) => self.client.warn(&text),
                 Output::Ended(reason) => return Ok(Some(reason)),

@@ -146,7 +146,7 @@ impl Conference {
                 }
                 self.ended = Some(error);
             }
-            Event::Registered | Event::Foreign(_) | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {}
+            Event::Registered | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {}
         }
     }
 

@@ -38,11 +38,11 @@ impl Client {
     }
 
     async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
-        let wire = self.wire(None, Some(room)).await?;
-        let channel = Box::new(ServerChannel::over(wire, room.clone()));
+        let server = self.register(None, Some(room)).await?;
+        let channel = Box::new(ServerChannel::over(server, room.clone()));
         let plan = &self.plan;
         let peers = Peers::new(plan.peer.clone(), plan.ice.clone(), plan.trace.clone());
-        let terms = Terms { pool: self.registration().names_pools(), ..plan.terms() };
+        let terms = Terms { pool: self.target.capabilities().assigns_ids, ..plan.terms() };
         let mut stay = Stay {
             client: self,
             room,
@@ -100,8 +100,7 @@ impl Stay<'_> {
             }
         };
         match event {
-            PoolEvent::Join { me, peers } => {
-                me.iter().for_each(|me| client.registration().tell(me));
+            PoolEvent::Join { peers, .. } => {
                 (client.sink)(&Event::Room {
                     room: self.room.to_string(),
                     peers: peers.iter().map(PeerId::to_string).collect(),

@@ -44,9 +44,9 @@ mod presentation;
 #[cfg(feature = "media")]
 mod report;
 #[cfg(feature = "media")]
-pub mod trace;
+mod server_connection;
 #[cfg(feature = "media")]
-mod wire;
+pub mod trace;
 
 pub use crate::session::{Admission, EndReason, Patience};
 #[cfg(feature = "media")]

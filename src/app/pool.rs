@@ -16,7 +16,6 @@ use smol::future::{or, pending};
 pub use super::channels::memory::{Memory, MemoryChannel};
 pub use super::channels::server::ServerChannel;
 pub use super::channels::{Boxed, SignallingChannel};
-use super::client::Registration;
 use super::conference::{Conference, Happening, Order};
 use super::error::ClientError;
 use super::ice::Ice;
@@ -96,17 +95,8 @@ impl Pool {
         room: RoomId,
         options: PoolOptions,
     ) -> Result<Self, ClientError> {
-        let registration = Registration {
-            target,
-            id,
-            ice: options.ice.clone(),
-            sink: Arc::new(|_: &super::Event| {}),
-            calls: None,
-            room: None,
-            impatient: true,
-        };
-        let pool = registration.names_pools();
-        let channel = ServerChannel::join(registration, room).await?;
+        let pool = target.capabilities().assigns_ids;
+        let channel = ServerChannel::join(target, id, room, options.ice.clone()).await?;
         Ok(Self::start(Box::new(channel), options, pool)?)
     }
 

@@ -8,6 +8,22 @@ use super::reconnect::Cause;
 use crate::protocol::Refusal;
 use crate::tls::FileError;
 
+/// Close codes (RFC 6455, 7.4.1): an orderly end, a violation of the protocol, a frame without a code, no frame at all,
+/// and a dismissal by the server.
+pub(super) const NORMAL: u16 = 1000;
+pub(super) const PROTOCOL_ERROR: u16 = 1002;
+pub(super) const NO_STATUS: u16 = 1005;
+pub(super) const ABNORMAL: u16 = 1006;
+pub(super) const POLICY: u16 = 1008;
+
+/// The longest text of a server that is quoted in errors, in characters.
+const MAX_WORDS: usize = 200;
+
+/// Returns the first 200 characters of a server's text.
+pub(super) fn brief(text: &str) -> String {
+    text.chars().take(MAX_WORDS).collect()
+}
+
 /// An error of the connection to a server. The first field of most variants is the server's address without
 /// secrets.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,6 +109,17 @@ impl ConnectError {
             Self::Refused(_) => Cause::Refused,
             Self::Dismissed(_) => Cause::Dismissed,
             Self::Broken(_) => Cause::Closed,
+        }
+    }
+
+    /// Returns the error for a WebSocket that the server closed before the client was registered.
+    pub(super) fn closed_early(server: &str, code: u16, reason: &str) -> Self {
+        match (code, reason) {
+            (POLICY, reason) => Self::Dismissed(reason.to_owned()),
+            (ABNORMAL, reason) | (_, reason @ "") => {
+                Self::Broken(format!("{server} closed it before it took our registration ({code} {reason})"))
+            }
+            (_, reason) => Self::Refused(Refusal::Other(reason.to_owned())),
         }
     }
 

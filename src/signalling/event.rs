@@ -28,8 +28,6 @@ pub enum Event {
     Refused(Refusal),
     /// A message of the server or of the other peer of a call is useless, for this reason.
     Junk(String),
-    /// The server speaks another protocol; contains the beginning of the server's message.
-    Foreign(String),
     /// The server accepted the client's call.
     Accepted,
     /// This peer calls the client. Not every server names the caller.

@@ -1,22 +1,44 @@
-//! The room protocol as a client speaks it, in 1-1 calls and in rooms. Pure: lines in, events out.
+//! The back end for the HELLO/SESSION/ROOM protocol, in 1-1 calls and in rooms.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
-use super::backend::{Backend, Closing, foreign};
-use super::event::Event;
-use crate::protocol::hello::{ClientMessage, ServerMessage, refusal};
-use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId};
+use std::collections::VecDeque;
+use std::time::Instant;
 
-/// Where the conversation with the server stands.
+use super::error::{ConnectError, NORMAL};
+use super::event::Event;
+use super::signaller::{
+    Capabilities, Command, ConnId, Frame, Headers, In, Out, Registration, Request, RequestId, Response,
+    Signaller, header,
+};
+use super::target::{Protocol, Target};
+use crate::protocol::hello::{ADMISSION, ClientMessage, EXTENSION_QUERY, SERVER, ServerMessage, refusal};
+use crate::protocol::{IceServer, PeerId, PeerMessage, Refusal};
+
+/// The protocol's entry in the registry.
+pub(super) const PROTOCOL: Protocol = Protocol {
+    server: "a server of rooms",
+    schemes: ["ws", "wss"],
+    default_path: "/",
+    usual_path: "/",
+    query: EXTENSION_QUERY,
+    capabilities: Capabilities { calls: true, assigns_ids: false },
+    start: |target, registration| Box::new(Hello::new(target, registration)),
+    recognises: |text| ServerMessage::parse(text).is_ok(),
+};
+
+/// The state of the conversation with the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// `HELLO` is sent.
+    /// No connection.
+    Down,
+    /// The WebSocket is being opened, or `HELLO` is sent.
     Registering,
-    /// Registered; nobody called, and we called nobody.
+    /// Registered and idle.
     Lobby,
     /// `SESSION` is sent.
     Dialling,
-    /// In a session: all that comes is the other peer's.
+    /// In a session: all text is the other peer's.
     Session,
     /// `ROOM` is sent.
     Joining,
@@ -24,59 +46,107 @@ enum Phase {
     Room,
 }
 
-/// The client's side of the protocol on one connection.
+/// The back end.
 #[derive(Debug)]
 pub struct Hello {
+    target: Target,
+    registration: Registration,
+    conn: ConnId,
+    request: RequestId,
     phase: Phase,
-    id: PeerId,
-    /// `SESSION` is sent, whether or not we are registered by now.
+    /// `SESSION` is sent, possibly before the answer to `HELLO`.
     has_dialled: bool,
+    outputs: VecDeque<Out>,
 }
 
 impl Hello {
-    /// A connection just opened, for somebody of that name.
-    pub fn new(id: &PeerId) -> Self {
-        Self { phase: Phase::Registering, id: id.clone(), has_dialled: false }
+    /// Returns the back end for a client that is not connected yet.
+    pub fn new(target: &Target, registration: Registration) -> Self {
+        Self {
+            target: target.clone(),
+            registration,
+            conn: ConnId::default(),
+            request: RequestId::default(),
+            phase: Phase::Down,
+            has_dialled: false,
+            outputs: VecDeque::new(),
+        }
     }
-}
 
-impl Backend for Hello {
-    fn hello(&self) -> Option<String> {
-        Some(ClientMessage::Hello(self.id.clone()).to_string())
+    fn connect(&mut self) {
+        self.conn = ConnId(self.conn.0 + 1);
+        (self.phase, self.has_dialled) = (Phase::Registering, false);
+        self.outputs.push_back(Out::Connect(self.conn, self.target.endpoint()));
     }
 
-    fn dial(&mut self, peer: &PeerId) -> Option<String> {
+    fn send(&mut self, text: String) {
+        self.outputs.push_back(Out::Send(self.conn, Frame::Text(text)));
+    }
+
+    fn report(&mut self, event: Event) {
+        self.outputs.push_back(Out::Event(event));
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Register => self.connect(),
+            Command::Call(peer) => self.dial(&peer),
+            Command::Send { to: None, message } => self.send(message.to_string()),
+            Command::Send { to: Some(to), message } => {
+                self.send(ClientMessage::RoomPeerMsg { to, body: message.to_string() }.to_string());
+            }
+            Command::RenewIceServers => self.renew_ice_servers(),
+            // The protocol has no words for application events; reconnecting is not a back end's.
+            Command::Application(..) | Command::Reconnect(_) | Command::Release(_) => {}
+        }
+    }
+
+    fn opened(&mut self, headers: &Headers) {
+        self.send(ClientMessage::Hello(self.registration.id.clone()).to_string());
+        // Other servers refuse `SESSION` before they have answered `HELLO`.
+        let reads_ahead = header(headers, "server") == Some(SERVER);
+        if let Some(peer) = self.registration.calls.take().filter(|_| reads_ahead) {
+            self.dial(&peer);
+        }
+    }
+
+    fn dial(&mut self, peer: &PeerId) {
         if self.phase != Phase::Registering {
             self.phase = Phase::Dialling;
         }
-        let says = !std::mem::replace(&mut self.has_dialled, true);
-        says.then(|| ClientMessage::Session(peer.clone()).to_string())
-    }
-
-    fn join(&mut self, room: &RoomId) -> String {
-        self.phase = Phase::Joining;
-        ClientMessage::Room(room.clone()).to_string()
-    }
-
-    fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String> {
-        Some(match to {
-            None => message.to_string(),
-            Some(to) => ClientMessage::RoomPeerMsg { to: to.clone(), body: message.to_string() }.to_string(),
-        })
-    }
-
-    fn handle_text(&mut self, line: &str) -> Option<Event> {
-        // What is relayed can look like anything, the server's own words too: in a session it is the
-        // peer's, and only JSON and OFFER_REQUEST mean something there.
-        if self.phase == Phase::Session {
-            return Some(peer_message(line));
+        if !std::mem::replace(&mut self.has_dialled, true) {
+            self.send(ClientMessage::Session(peer.clone()).to_string());
         }
-        Some(match (ServerMessage::parse(line), self.phase) {
+    }
+
+    fn renew_ice_servers(&mut self) {
+        self.request = RequestId(self.request.0 + 1);
+        let token =
+            self.target.token_text().map(|token| ("authorization".to_owned(), format!("Bearer {token}")));
+        let url = self.target.beside(ADMISSION);
+        let request = Request { method: "GET", url, headers: token.into_iter().collect(), body: vec![] };
+        self.outputs.push_back(Out::Request(self.request, request));
+    }
+
+    /// Handles the answer of [`ADMISSION`]. A server without that resource answers 404; its next registration names
+    /// fresh servers.
+    fn response(&mut self, response: &Response) {
+        let answer: serde_json::Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        if response.status == 200
+            && let Some(servers) = IceServer::parse_list(&answer["iceServers"].to_string())
+        {
+            self.report(Event::IceServers(servers));
+        }
+    }
+
+    fn text(&mut self, line: &str) {
+        // Relayed text can look like anything, the server's own messages included.
+        if self.phase == Phase::Session {
+            return self.report(peer_message(line));
+        }
+        let event = match (ServerMessage::parse(line), self.phase) {
             (Ok(ServerMessage::IceServers(servers)), _) => Event::IceServers(servers),
-            (Ok(ServerMessage::Hello), Phase::Registering) => {
-                self.phase = if self.has_dialled { Phase::Dialling } else { Phase::Lobby };
-                Event::Registered
-            }
+            (Ok(ServerMessage::Hello), Phase::Registering) => return self.registered(),
             (Ok(ServerMessage::SessionOk), Phase::Dialling) => {
                 self.phase = Phase::Session;
                 Event::Accepted
@@ -85,10 +155,12 @@ impl Backend for Hello {
                 self.phase = Phase::Session;
                 Event::Caller(peer)
             }
-            (Ok(ServerMessage::Error(text)), Phase::Registering | Phase::Dialling | Phase::Lobby) => {
-                if self.phase == Phase::Dialling {
-                    self.phase = Phase::Lobby;
-                    self.has_dialled = false;
+            (Ok(ServerMessage::Error(text)), Phase::Registering) => {
+                return self.refused(ConnectError::Refused(refusal(text)));
+            }
+            (Ok(ServerMessage::Error(text)), phase) => {
+                if phase == Phase::Dialling {
+                    (self.phase, self.has_dialled) = (Phase::Lobby, false);
                 }
                 Event::Refused(refusal(text))
             }
@@ -105,32 +177,90 @@ impl Backend for Hello {
                 Ok(message) => Event::From(from, message),
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
-            (Ok(ServerMessage::Error(text)), Phase::Joining | Phase::Room) => Event::Refused(refusal(text)),
-            (Err(_), Phase::Registering) if is_of_pools(line) => foreign(line),
-            // The first word of a caller, whom the server did not announce.
+            // The first message of a caller whom the server did not announce.
             (_, Phase::Lobby) => {
                 self.phase = Phase::Session;
                 peer_message(line)
             }
-            (_, Phase::Registering | Phase::Dialling | Phase::Session | Phase::Joining | Phase::Room) => {
-                Event::Junk("something that is not part of the protocol here".to_owned())
-            }
-        })
+            (
+                _,
+                Phase::Down
+                | Phase::Registering
+                | Phase::Dialling
+                | Phase::Session
+                | Phase::Joining
+                | Phase::Room,
+            ) => Event::Junk("something that is not part of the protocol here".to_owned()),
+        };
+        self.report(event);
     }
 
-    fn is_free(&self) -> bool {
-        self.phase == Phase::Lobby
-    }
-
-    fn handle_close(&self, _: u16, reason: &str) -> Closing {
-        match reason {
-            "" => Closing::Silent,
-            "invalid peer uid" => {
-                let why = "the id is taken or invalid (invalid peer uid)";
-                Closing::Refused(Refusal::Other(why.to_owned()))
-            }
-            reason => Closing::Refused(refusal(reason.to_owned())),
+    fn registered(&mut self) {
+        self.phase = if self.has_dialled { Phase::Dialling } else { Phase::Lobby };
+        self.report(Event::Registered);
+        if let Some(room) = self.registration.room.clone() {
+            self.phase = Phase::Joining;
+            self.send(ClientMessage::Room(room).to_string());
         }
+    }
+
+    /// Handles a refusal before the client is registered. `SESSION` together with `HELLO` may have been too early, while
+    /// the server asked the holder of the client's id whether it is alive: then registers once more without a call.
+    fn refused(&mut self, error: ConnectError) {
+        if self.has_dialled {
+            self.outputs.push_back(Out::Close(self.conn));
+            self.connect();
+        } else {
+            self.report(Event::Ended(error));
+        }
+    }
+
+    fn closed(&mut self, code: u16, reason: &str) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Down);
+        match (ConnectError::closed_early(&self.target.name(), code, reason), phase) {
+            (error @ ConnectError::Dismissed(_), _) => self.report(Event::Ended(error)),
+            (_, Phase::Lobby | Phase::Dialling | Phase::Session | Phase::Room) => {
+                self.report(Event::Lost { in_order: code == NORMAL });
+            }
+            (ConnectError::Refused(_), _) if reason == "invalid peer uid" => {
+                let why = "the id is taken or invalid (invalid peer uid)".to_owned();
+                self.refused(ConnectError::Refused(Refusal::Other(why)));
+            }
+            (error @ ConnectError::Refused(_), _) => self.refused(error),
+            (error, Phase::Down | Phase::Registering | Phase::Joining) => self.report(Event::Ended(error)),
+        }
+    }
+}
+
+impl Signaller for Hello {
+    fn handle(&mut self, _now: Instant, input: In) {
+        match input {
+            In::Command(command) => self.command(command),
+            In::Opened(conn, headers) if conn == self.conn => self.opened(&headers),
+            In::Frame(conn, frame) if conn == self.conn => match frame {
+                Frame::Text(line) => self.text(&line),
+                Frame::Binary(_) => {}
+                Frame::Closed(code, reason) => self.closed(code, &reason),
+            },
+            In::Failed(conn, error) if conn == self.conn => {
+                self.phase = Phase::Down;
+                self.report(Event::Ended(error));
+            }
+            In::Response(id, Ok(response)) if id == self.request => self.response(&response),
+            In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_idle(&self) -> bool {
+        self.phase == Phase::Lobby
     }
 }
 
@@ -141,109 +271,157 @@ fn peer_message(line: &str) -> Event {
     }
 }
 
-/// Returns whether a server of pools sent the line: an event of ssp, or the greeting of socket.io.
-fn is_of_pools(line: &str) -> bool {
-    let is_event = || {
-        let value: Result<serde_json::Value, _> = serde_json::from_str(line);
-        value.is_ok_and(|value| value["type"].is_string())
-    };
-    line.starts_with("0{") || is_event()
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
 
-    fn registered() -> Hello {
-        let mut client = Hello::new(&"ann".parse().unwrap());
-        assert_eq!(client.hello().as_deref(), Some("HELLO ann"));
-        assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
-        client
+    use super::*;
+    use crate::signalling::testing::{Run, ann, target};
+
+    fn id(text: &str) -> PeerId {
+        text.parse().unwrap()
+    }
+
+    fn run(in_room: bool, calls: Option<&str>) -> Run {
+        let registration = Registration { calls: calls.map(id), ..ann(in_room) };
+        let mut run = Run::new(Hello::new(&target("ws://h/base/x"), registration));
+        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        assert_eq!(endpoint.url.as_str(), "ws://h/base/x?roomtone=1");
+        run
+    }
+
+    fn registered() -> Run {
+        let mut run = run(false, None);
+        assert_eq!(run.open("other").sent, ["HELLO ann"]);
+        assert!(!run.signaller.is_idle());
+        assert_eq!(run.event("HELLO"), Event::Registered);
+        assert!(run.signaller.is_idle());
+        run
     }
 
     #[test]
-    fn a_call_is_dialled_and_then_everything_is_the_peers() {
-        let mut client = registered();
-        assert_eq!(client.dial(&"bob".parse().unwrap()).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("SESSION_OK"), Some(Event::Accepted));
-        assert_eq!(
-            client.handle_text("ERROR forged"),
-            Some(Event::Junk("a message that is not JSON".into()))
-        );
-        assert_eq!(client.handle_text("OFFER_REQUEST"), Some(Event::Peer(PeerMessage::OfferRequest)));
+    fn after_the_call_is_accepted_all_text_is_the_peers() {
+        let mut run = registered();
+        assert_eq!(run.command(Command::Call(id("bob"))).sent, ["SESSION bob"]);
+        assert_eq!(run.event("SESSION_OK"), Event::Accepted);
+        assert_eq!(run.event("ERROR forged"), Event::Junk("a message that is not JSON".into()));
+        assert_eq!(run.event("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
+        let message = PeerMessage::OfferRequest;
+        assert_eq!(run.command(Command::Send { to: None, message }).sent, ["OFFER_REQUEST"]);
+        assert_eq!(run.close(1000, "").events, [Event::Lost { in_order: true }]);
     }
 
     #[test]
-    fn a_call_can_be_dialled_before_the_server_answers() {
-        let bob: PeerId = "bob".parse().unwrap();
-        let mut client = Hello::new(&"ann".parse().unwrap());
-        assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("HELLO"), Some(Event::Registered));
-        // It is said already.
-        assert!(client.dial(&bob).is_none() && !client.is_free());
-        assert_eq!(
-            client.handle_text("ERROR peer 'bob' busy"),
-            Some(Event::Refused(Refusal::PeerBusy("peer 'bob' busy".into())))
-        );
-        assert!(client.is_free());
-        assert_eq!(client.dial(&bob).as_deref(), Some("SESSION bob"));
-        assert_eq!(client.handle_text("SESSION_OK"), Some(Event::Accepted));
+    fn a_call_is_sent_together_with_the_registration_if_the_server_reads_ahead() {
+        let mut run = run(false, Some("bob"));
+        assert_eq!(run.open("roomtone").sent, ["HELLO ann", "SESSION bob"]);
+        assert_eq!(run.event("HELLO"), Event::Registered);
+        assert!(run.command(Command::Call(id("bob"))).sent.is_empty(), "it is sent already");
+        assert!(!run.signaller.is_idle());
+        let busy = Refusal::PeerBusy("peer 'bob' busy".into());
+        assert_eq!(run.event("ERROR peer 'bob' busy"), Event::Refused(busy));
+        assert!(run.signaller.is_idle());
+        assert_eq!(run.command(Command::Call(id("bob"))).sent, ["SESSION bob"]);
+        let mut other = super::tests::run(false, Some("bob"));
+        assert_eq!(other.open("other").sent, ["HELLO ann"]);
     }
 
     #[test]
-    fn a_call_is_taken_with_and_without_the_callers_name() {
-        let mut client = registered();
-        assert_eq!(client.handle_text("SESSION_FROM bob"), Some(Event::Caller("bob".parse().unwrap())));
-        assert!(matches!(client.handle_text("SESSION_FROM eve"), Some(Event::Junk(_))), "forged");
-        let mut client = registered();
-        assert_eq!(client.handle_text("OFFER_REQUEST"), Some(Event::Peer(PeerMessage::OfferRequest)));
+    fn a_call_that_came_too_early_is_followed_by_a_registration_without_it() {
+        for refuse in
+            [|run: &mut Run| run.text("ERROR the id is in use"), |run: &mut Run| run.close(1002, "no")]
+        {
+            let mut run = run(false, Some("bob"));
+            run.open("roomtone");
+            let outs = refuse(&mut run);
+            assert_eq!((outs.connects.len(), outs.events.len()), (1, 0), "{outs:?}");
+            assert_eq!(run.open("roomtone").sent, ["HELLO ann"]);
+            let refused = Refusal::Other("taken".into());
+            assert_eq!(run.event("ERROR taken"), Event::Ended(ConnectError::Refused(refused)));
+        }
     }
 
     #[test]
-    fn a_room_is_entered_and_tells_of_its_peers() {
-        let id = |text: &str| -> PeerId { text.parse().unwrap() };
-        let mut client = registered();
-        assert_eq!(client.join(&"attic".parse().unwrap()), "ROOM attic");
-        assert_eq!(
-            client.handle_text("ROOM_OK bob cat"),
-            Some(Event::Joined { me: None, peers: vec![id("bob"), id("cat")], descriptions: vec![] })
-        );
-        assert_eq!(client.handle_text("ROOM_PEER_JOINED dan"), Some(Event::PeerJoined(id("dan"))));
-        assert_eq!(client.handle_text("ROOM_PEER_LEFT bob"), Some(Event::PeerLeft(id("bob"))));
-        let from = client.handle_text("ROOM_PEER_MSG cat OFFER_REQUEST");
-        assert_eq!(from, Some(Event::From(id("cat"), PeerMessage::OfferRequest)));
-        assert!(matches!(client.handle_text("ROOM_PEER_MSG cat junk"), Some(Event::JunkFrom(..))));
-        let line = client.address(Some(&id("cat")), &PeerMessage::OfferRequest);
-        assert_eq!(line.as_deref(), Some("ROOM_PEER_MSG cat OFFER_REQUEST"));
+    fn a_caller_comes_with_and_without_a_name() {
+        let mut run = registered();
+        assert_eq!(run.event("SESSION_FROM bob"), Event::Caller(id("bob")));
+        assert!(matches!(run.event("SESSION_FROM eve"), Event::Junk(_)), "forged");
+        assert_eq!(registered().event("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
     }
 
     #[test]
-    fn refusals_are_told() {
-        let mut client = registered();
-        client.dial(&"bob".parse().unwrap());
-        assert_eq!(
-            client.handle_text("ERROR peer 'bob' busy"),
-            Some(Event::Refused(Refusal::PeerBusy("peer 'bob' busy".into())))
-        );
-        let mut client = Hello::new(&"ann".parse().unwrap());
-        let closing = client.handle_close(1002, "invalid peer uid");
-        assert!(matches!(closing, Closing::Refused(why) if why.to_string().contains("taken")));
-        assert_eq!(client.handle_close(1001, ""), Closing::Silent);
-        // The answer of an ssp server to HELLO.
-        let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
-        assert!(matches!(client.handle_text("{}"), Some(Event::Junk(_))));
-        assert!(
-            matches!(client.handle_text(error), Some(Event::Foreign(words)) if words.contains("rtc:error"))
-        );
+    fn a_room_is_joined_and_its_peers_are_reported() {
+        let mut run = run(true, None);
+        run.open("roomtone");
+        let outs = run.text("HELLO");
+        assert_eq!((outs.events, outs.sent), (vec![Event::Registered], vec!["ROOM attic".to_owned()]));
+        let joined = Event::Joined { me: None, peers: vec![id("bob"), id("cat")], descriptions: vec![] };
+        assert_eq!(run.event("ROOM_OK bob cat"), joined);
+        assert_eq!(run.event("ROOM_PEER_JOINED dan"), Event::PeerJoined(id("dan")));
+        assert_eq!(run.event("ROOM_PEER_LEFT bob"), Event::PeerLeft(id("bob")));
+        let from = run.event("ROOM_PEER_MSG cat OFFER_REQUEST");
+        assert_eq!(from, Event::From(id("cat"), PeerMessage::OfferRequest));
+        assert!(matches!(run.event("ROOM_PEER_MSG cat junk"), Event::JunkFrom(..)));
+        let send = Command::Send { to: Some(id("cat")), message: PeerMessage::OfferRequest };
+        assert_eq!(run.command(send).sent, ["ROOM_PEER_MSG cat OFFER_REQUEST"]);
+        assert_eq!(run.close(1001, "restart").events, [Event::Lost { in_order: false }]);
+    }
+
+    #[test]
+    fn close_codes_before_the_registration_name_the_cause() {
+        let ended = |code, reason: &str| {
+            let mut run = run(false, None);
+            run.open("other");
+            match run.close(code, reason).events.remove(0) {
+                Event::Ended(error) => error,
+                event => panic!("{event:?}"),
+            }
+        };
+        assert_eq!(ended(1008, "kicked"), ConnectError::Dismissed("kicked".into()));
+        assert!(matches!(ended(1006, "reset"), ConnectError::Broken(_)));
+        assert!(matches!(ended(1001, ""), ConnectError::Broken(_)));
+        assert_eq!(ended(1000, "full"), ConnectError::Refused(Refusal::Other("full".into())));
+        assert!(ended(1002, "invalid peer uid").to_string().contains("taken"));
+        let mut run = registered();
+        let dismissed = ConnectError::Dismissed("kicked".into());
+        assert_eq!(run.close(1008, "kicked").events, [Event::Ended(dismissed)]);
+    }
+
+    #[test]
+    fn turn_users_are_renewed_by_http_during_a_session() {
+        let registration = ann(false);
+        let with_token = target("wss://h/base/x").token(Some(crate::protocol::Secret("secret".into())));
+        let mut run = Run::new(Hello::new(&with_token, registration));
+        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        assert_eq!(endpoint.url.as_str(), "wss://h/base/x?token=secret&roomtone=1");
+        let (id, request) = run.command(Command::RenewIceServers).requests.remove(0);
+        assert_eq!((request.method, request.url.as_str()), ("GET", "https://h/base/admission"));
+        assert_eq!(request.headers, [("authorization".to_owned(), "Bearer secret".to_owned())]);
+        let answer = |status, body: &str| {
+            In::Response(id, Ok(Response { status, headers: vec![], body: body.as_bytes().to_vec() }))
+        };
+        // An older server has no such resource.
+        assert!(run.give(answer(404, "there is nothing here")).events.is_empty());
+        assert!(run.give(answer(200, "<html>")).events.is_empty());
+        let body =
+            r#"{"iceServers": [{"urls": ["turn:example.org"], "username": "1:x", "credential": "y"}]}"#;
+        let events = run.give(answer(200, body)).events;
+        assert!(matches!(&events[..], [Event::IceServers(servers)] if servers.len() == 1), "{events:?}");
+        let (second, _) = run.command(Command::RenewIceServers).requests.remove(0);
+        assert_ne!(second, id);
+        assert!(run.give(answer(200, body)).events.is_empty(), "the answer to an abandoned request");
     }
 
     proptest! {
         #[test]
-        fn any_line_in_any_phase_is_taken(lines in prop::collection::vec("(HELLO|SESSION_OK|ERROR|\\{.*\\}|\\PC*)( \\PC*)?", 0..8)) {
-            let mut client = Hello::new(&"ann".parse().unwrap());
+        fn any_line_in_any_phase_is_handled(
+            lines in prop::collection::vec("(HELLO|SESSION_OK|ROOM_OK|ERROR|\\{.*\\}|\\PC*)( \\PC*)?", 0..8),
+            in_room: bool,
+        ) {
+            let mut run = run(in_room, None);
+            run.open("roomtone");
             for line in lines {
-                let _ = client.handle_text(&line);
+                prop_assert!(run.text(line).events.len() <= 1);
             }
         }
     }

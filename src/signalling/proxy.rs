@@ -1,4 +1,4 @@
-//! Chooses the HTTP proxy for a server from `https_proxy`, `all_proxy` and `no_proxy`, with curl's rules. Pure: the
+//! Chooses the HTTP proxy for a server from `https_proxy`, `all_proxy` and `no_proxy`, with curl's rules. The
 //! environment comes in as a function.
 //!
 //! As in curl, servers on this machine are no exception unless `NO_PROXY=localhost,127.0.0.1` names them, and

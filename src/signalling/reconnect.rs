@@ -1,4 +1,4 @@
-//! Decides whether and when a client reconnects to its server. The same rules apply to all protocols. Pure: time and
+//! Decides whether and when a client reconnects to its server. The same rules apply to all protocols. Time and
 //! chance come in as arguments.
 //!
 //! docs/reconnect.md contains the table of [`verdict`] and the measurements.

@@ -1,6 +1,5 @@
 //! Decides when to ping a silent server, and when to give the connection up. A path can die without notice (an expired
-//! NAT binding, a power cut); TCP alone would detect the loss never, or after a quarter of an hour. Pure: time comes in
-//! as an argument.
+//! NAT binding, a power cut); TCP alone would detect the loss never, or after a quarter of an hour.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 

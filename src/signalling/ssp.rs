@@ -1,46 +1,165 @@
-//! ssp as a client speaks it: in pools, in which the server gives the ids. Pure: events in, events out. RTCPool and
-//! PyRTC speak version 2 since their versions 3 and 2; nobody says which it is, but the words show it.
+//! The back end for ssp, the protocol of pools, in which the server assigns the ids.
+//!
+//! RTCPool and PyRTC speak version 2 of ssp since their versions 3 and 2. No server states its version; the names of the
+//! server's events show it.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
-use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
 
-use super::backend::{Backend, Closing, foreign};
-use super::error::ConnectError;
+use serde_json::Value;
+
+use super::error::{ConnectError, NORMAL, PROTOCOL_ERROR};
 use super::event::Event;
+use super::signaller::{Capabilities, Command, ConnId, Frame, In, Out, Signaller};
+use super::socketio::{self, SocketIo};
+use super::target::{Protocol, Target};
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, Version};
 use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId, SdpKind};
 
-/// What the server says to one that speaks version 2, if it does not.
+/// The protocol's entry in the registry.
+pub(super) const PROTOCOL: Protocol = Protocol {
+    server: "a server of pools",
+    schemes: ["ssp+ws", "ssp+wss"],
+    default_path: "/",
+    usual_path: "/ssp",
+    query: "",
+    capabilities: Capabilities { calls: false, assigns_ids: true },
+    start: |target, registration| Box::new(Ssp::new(target, registration.room)),
+    recognises: |text| {
+        let value: Result<Value, _> = serde_json::from_str(text);
+        value.is_ok_and(|value| value["type"].is_string())
+    },
+};
+
+/// The registry's entry of ssp within socket.io.
+pub(super) const OVER_SOCKETIO: Protocol = Protocol {
+    server: "a server of pools behind socket.io",
+    schemes: ["ssp+http", "ssp+https"],
+    default_path: socketio::PATH,
+    usual_path: socketio::PATH,
+    query: socketio::QUERY,
+    start: |target, registration| {
+        let ssp = Ssp::new(target, registration.room);
+        Box::new(SocketIo::new(target, Box::new(ssp)))
+    },
+    recognises: socketio::is_greeting,
+    ..PROTOCOL
+};
+
+/// The error message of a server of version 1 for a message of version 2.
 const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
-
-/// Close code "protocol error" (RFC 6455, 7.4.1).
-const PROTOCOL_ERROR: u16 = 1002;
-
 /// The reason given to the user when the server closed the pool.
 const CLOSED_POOL: &str = "it closed the pool";
+/// The largest number of foreign ids that are remembered because they contain characters that a [`PeerId`] escapes.
+const MAX_ODD: usize = 4096;
+/// PyRTC never answers a client whose first bytes arrive a moment after the TCP connection. Before its first success, the
+/// client therefore abandons a connection after this time and opens another one, [`IMPATIENT`] times.
+const MOMENT: Duration = Duration::from_secs(2);
+const IMPATIENT: u32 = 2;
 
-/// The client's side of the protocol on one connection.
-#[derive(Debug, Default)]
+/// The back end.
+#[derive(Debug)]
 pub struct Ssp {
+    target: Target,
+    room: Option<RoomId>,
+    conn: ConnId,
+    /// The number of connections that may still be abandoned, and the time of the next abandonment.
+    impatient: u32,
+    abandon_at: Option<Instant>,
     is_in: bool,
     version: Version,
-    /// What those are called in the pool whose ids may not stand here as they are.
+    /// The foreign form of ids that contain characters which a [`PeerId`] escapes.
     odd: BTreeMap<PeerId, String>,
+    outputs: VecDeque<Out>,
 }
 
-/// The most ids with characters that ours may not have that are remembered.
-const MAX_ODD: usize = 4096;
-
 impl Ssp {
-    /// A connection just opened, to a server of that version.
-    pub fn new(version: Version) -> Self {
-        Self { version, ..Self::default() }
+    /// Returns the back end for a client that is not connected yet.
+    pub fn new(target: &Target, room: Option<RoomId>) -> Self {
+        Self {
+            target: target.clone(),
+            room,
+            conn: ConnId::default(),
+            impatient: IMPATIENT,
+            abandon_at: None,
+            is_in: false,
+            version: target.version,
+            odd: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
     }
 
-    /// What we call an endpoint.
+    fn connect(&mut self, now: Instant) {
+        self.conn = ConnId(self.conn.0 + 1);
+        self.abandon_at = (self.impatient > 0).then(|| now + MOMENT);
+        self.outputs.push_back(Out::Connect(self.conn, self.target.endpoint()));
+    }
+
+    fn send(&mut self, event: &ClientEvent) {
+        self.outputs.push_back(Out::Send(self.conn, Frame::Text(event.to_string())));
+    }
+
+    fn report(&mut self, event: Event) {
+        self.outputs.push_back(Out::Event(event));
+    }
+
+    fn command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Register => {
+                (self.is_in, self.version) = (false, self.target.version);
+                self.odd.clear();
+                self.connect(now);
+            }
+            Command::Send { to: Some(to), message } => self.address(&to, message),
+            // The names of the protocol's own events are not the application's to use.
+            Command::Application(kind, Value::Object(data)) if !kind.starts_with("rtc:") => {
+                self.send(&ClientEvent::Other(kind, data));
+            }
+            // The protocol has no calls and names no STUN and TURN servers; reconnecting is not a back end's.
+            Command::Application(..)
+            | Command::Call(_)
+            | Command::Send { to: None, .. }
+            | Command::RenewIceServers
+            | Command::Reconnect(_)
+            | Command::Release(_) => {}
+        }
+    }
+
+    fn address(&mut self, to: &PeerId, message: PeerMessage) {
+        let to = self.odd.get(to).cloned().unwrap_or_else(|| to.to_string());
+        let event = match message {
+            PeerMessage::Description(sdp) => match (self.version, sdp.kind) {
+                (Version::One, SdpKind::Offer) => ClientEvent::Offers(vec![(to, sdp)]),
+                (Version::One, SdpKind::Answer) => ClientEvent::Answer(to, sdp),
+                (Version::Auto | Version::Two, _) => ClientEvent::Sdp(to, sdp),
+            },
+            PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates => ClientEvent::Candidate(to, message),
+            PeerMessage::OfferRequest | PeerMessage::Placeholder => return,
+        };
+        self.send(&event);
+    }
+
+    fn opened(&mut self) {
+        self.abandon_at = None;
+        match self.room.clone() {
+            Some(room) => self.send(&ClientEvent::Join(room.to_foreign())),
+            None => self.report(Event::Registered),
+        }
+    }
+
+    fn text(&mut self, text: &str) {
+        let event = match ServerEvent::parse(text).map(|event| self.event(event)) {
+            Ok(Ok(event)) => event,
+            Ok(Err(error)) => Some(Event::Junk(format!("an invalid id: {error}"))),
+            Err(_) => Some(Event::Junk("something that is not part of the protocol".to_owned())),
+        };
+        event.into_iter().for_each(|event| self.report(event));
+    }
+
+    /// Returns the id of an endpoint.
     fn id(&mut self, text: &str) -> Result<PeerId, IdError> {
         let id = PeerId::from_foreign(text)?;
         if id.as_str() != text && self.odd.len() < MAX_ODD {
@@ -49,8 +168,8 @@ impl Ssp {
         Ok(id)
     }
 
-    /// The server's words are those of this version; false where it was known to speak the other one, and says
-    /// this for those who do not.
+    /// Notes that the server sent an event of this version. Returns false if the server is known to speak the other
+    /// version, and repeats its events for clients of this one.
     fn speaks(&mut self, version: Version) -> bool {
         if self.version == Version::Auto {
             self.version = version;
@@ -62,11 +181,11 @@ impl Ssp {
     ///
     /// # Errors
     ///
-    /// [`IdError`] if the message names an endpoint whose id is not one.
+    /// [`IdError`] if the message names an endpoint by an invalid id.
     fn event(&mut self, event: ServerEvent) -> Result<Option<Event>, IdError> {
         Ok(Some(match event {
             ServerEvent::Joined { id: me, peers, descriptions, .. } => {
-                self.is_in = true;
+                (self.is_in, self.impatient) = (true, 0);
                 let described = descriptions.into_iter().filter(|(_, description)| !description.is_null());
                 Event::Joined {
                     me: self.id(&me).ok(),
@@ -100,7 +219,6 @@ impl Ssp {
             }
             ServerEvent::Candidate(from, candidate) => Event::From(self.id(&from)?, candidate),
             ServerEvent::Other(kind, data) => Event::Application(kind, Value::Object(data)),
-            // A server that speaks both versions says both, and means the same.
             ServerEvent::Peer(_)
             | ServerEvent::RequestOffers(_)
             | ServerEvent::Sdp(..)
@@ -108,162 +226,182 @@ impl Ssp {
             | ServerEvent::Answer(..) => return Ok(None),
         }))
     }
+
+    fn closed(&mut self, code: u16, reason: &str) {
+        let was_in = std::mem::take(&mut self.is_in);
+        self.abandon_at = None;
+        let name = self.target.name();
+        self.report(match ConnectError::closed_early(&name, code, reason) {
+            error @ ConnectError::Dismissed(_) => Event::Ended(error),
+            _ if was_in => Event::Lost { in_order: code == NORMAL },
+            // Servers of the HELLO protocol close with "protocol error" if the first message is not `HELLO`.
+            _ if code == PROTOCOL_ERROR => {
+                Event::Ended(ConnectError::OtherProtocol(name, format!("it said '{code} {reason}'")))
+            }
+            error => Event::Ended(error),
+        });
+    }
 }
 
-impl Backend for Ssp {
-    fn hello(&self) -> Option<String> {
-        None
-    }
-
-    fn handle_text(&mut self, text: &str) -> Option<Event> {
-        match ServerEvent::parse(text).map(|event| self.event(event)) {
-            Ok(Ok(event)) => event,
-            Ok(Err(_)) => Some(Event::Junk("an id that is none".to_owned())),
-            // Every ssp message is JSON; other text belongs to another protocol.
-            Err(_) if !self.is_in && !text.trim_start().starts_with('{') => Some(foreign(text)),
-            Err(_) => Some(Event::Junk("something that is not part of the protocol".to_owned())),
-        }
-    }
-
-    fn dial(&mut self, _: &PeerId) -> Option<String> {
-        None
-    }
-
-    fn join(&mut self, room: &RoomId) -> String {
-        ClientEvent::Join(room.to_foreign()).to_string()
-    }
-
-    fn address(&self, to: Option<&PeerId>, message: &PeerMessage) -> Option<String> {
-        let to = to?;
-        let to = self.odd.get(to).cloned().unwrap_or_else(|| to.to_string());
-        match message {
-            PeerMessage::Description(sdp) => Some(match (self.version, sdp.kind) {
-                (Version::One, SdpKind::Offer) => ClientEvent::Offers(vec![(to, sdp.clone())]),
-                (Version::One, SdpKind::Answer) => ClientEvent::Answer(to, sdp.clone()),
-                (Version::Auto | Version::Two, _) => ClientEvent::Sdp(to, sdp.clone()),
-            }),
-            PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates => {
-                Some(ClientEvent::Candidate(to, message.clone()))
+impl Signaller for Ssp {
+    fn handle(&mut self, now: Instant, input: In) {
+        match input {
+            In::Command(command) => self.command(now, command),
+            In::Opened(conn, _) if conn == self.conn => self.opened(),
+            In::Frame(conn, frame) if conn == self.conn => match frame {
+                Frame::Text(text) => self.text(&text),
+                Frame::Binary(_) => {}
+                Frame::Closed(code, reason) => self.closed(code, &reason),
+            },
+            In::Failed(conn, error) if conn == self.conn => {
+                self.abandon_at = None;
+                self.report(Event::Ended(error));
             }
-            PeerMessage::OfferRequest | PeerMessage::Placeholder => None,
+            In::Timeout if self.abandon_at.is_some_and(|at| at <= now) => {
+                self.impatient -= 1;
+                self.outputs.push_back(Out::Close(self.conn));
+                self.connect(now);
+            }
+            In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
         }
-        .map(|event| event.to_string())
     }
 
-    fn tell(&self, kind: &str, data: &Value) -> Option<String> {
-        // Those of the protocol are not the application's to say.
-        let is_own = !kind.starts_with("rtc:");
-        is_own.then_some(ClientEvent::Other(kind.to_owned(), data.as_object()?.clone()).to_string())
+    fn poll_output(&mut self) -> Option<Out> {
+        self.outputs.pop_front()
     }
 
-    fn is_free(&self) -> bool {
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.abandon_at
+    }
+
+    fn is_idle(&self) -> bool {
         !self.is_in
-    }
-
-    fn handle_close(&self, code: u16, reason: &str) -> Closing {
-        match (code, reason) {
-            // Servers of the room protocol close with "protocol error" (RFC 6455, 7.4.1) if the first message is not
-            // HELLO.
-            (PROTOCOL_ERROR, reason) => Closing::Foreign(format!("{code} {reason}")),
-            (_, "") => Closing::Silent,
-            (_, reason) => Closing::Refused(Refusal::Other(reason.to_owned())),
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::{Description, SdpKind};
+    use crate::protocol::Description;
+    use crate::signalling::testing::{Run, ann, target};
 
-    #[test]
-    fn a_pool_is_entered_and_tells_of_its_endpoints() {
-        let mut client = Ssp::new(Version::Auto);
-        let id = |text: &str| PeerId::from_foreign(text).unwrap();
+    fn run(version: Version) -> Run {
         let room = RoomId::from_foreign("the attic").unwrap();
-        assert_eq!(client.join(&room), r#"{"data":{"pool":"the attic"},"type":"rtc:join"}"#);
-        let joined = ServerEvent::Joined {
+        let mut run = Run::new(Ssp::new(&target("ssp+ws://h/x").ssp_version(version), Some(room)));
+        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        assert_eq!(endpoint.url.as_str(), "ws://h/x");
+        assert_eq!(run.open("").sent, [r#"{"data":{"pool":"the attic"},"type":"rtc:join"}"#]);
+        run
+    }
+
+    fn id(text: &str) -> PeerId {
+        PeerId::from_foreign(text).unwrap()
+    }
+
+    fn send(run: &mut Run, to: &PeerId, message: &PeerMessage) -> Vec<String> {
+        run.command(Command::Send { to: Some(to.clone()), message: message.clone() }).sent
+    }
+
+    fn joined(peers: &[&str]) -> ServerEvent {
+        ServerEvent::Joined {
             id: "me".into(),
             pool: "the attic".into(),
-            peers: vec!["an odd\none".into()],
+            peers: peers.iter().map(|peer| (*peer).to_owned()).collect(),
             descriptions: vec![],
-        };
-        let odd = id("an odd\none");
-        assert_eq!(
-            client.handle_text(&joined.to_string()),
-            Some(Event::Joined { me: Some(id("me")), peers: vec![odd.clone()], descriptions: vec![] })
-        );
-        assert_eq!(
-            client.handle_text(&ServerEvent::Peer("bob".into()).to_string()),
-            Some(Event::PeerJoined(id("bob")))
-        );
-        assert_eq!(client.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()), None);
-        assert_eq!(
-            client.handle_text(&ServerEvent::Close("bob".into()).to_string()),
-            Some(Event::PeerLeft(id("bob")))
-        );
-        assert_eq!(
-            client.handle_text(&ServerEvent::Stop.to_string()),
-            Some(Event::Ended(ConnectError::Dismissed(CLOSED_POOL.into())))
-        );
-        let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
-        let sdp = ServerEvent::Sdp("an odd\none".into(), offer.clone()).to_string();
-        let message = PeerMessage::Description(offer);
-        assert_eq!(client.handle_text(&sdp), Some(Event::From(odd.clone(), message.clone())));
-        let line = client.address(Some(&odd), &message).unwrap();
-        assert!(line.contains(r#""to":"an odd\none""#), "{line}");
-        assert_eq!(client.address(Some(&odd), &PeerMessage::OfferRequest), None);
-        // One that only looks encoded is taken as it is.
-        client.handle_text(&ServerEvent::Peer("%41 ".into()).to_string());
-        client.handle_text(&ServerEvent::Peer("%41".into()).to_string());
-        for name in ["%41", "%41 "] {
-            let line = client.address(Some(&id(name)), &message).unwrap();
-            assert!(line.contains(&format!(r#""to":"{name}""#)), "{line}");
         }
     }
 
     #[test]
-    fn a_server_of_rooms_is_no_server_of_pools() {
-        let mut client = Ssp::new(Version::Auto);
-        assert_eq!(
-            client.handle_text("ERROR unknown command"),
-            Some(Event::Foreign("ERROR unknown command".into()))
-        );
-        assert!(matches!(client.handle_text(r#"{"type": 1}"#), Some(Event::Junk(_))));
-        let closing = client.handle_close(1002, "invalid protocol");
-        assert_eq!(closing, Closing::Foreign("1002 invalid protocol".into()));
-        assert_eq!(client.handle_close(1006, ""), Closing::Silent);
+    fn a_pool_is_joined_and_its_endpoints_are_reported() {
+        let mut run = run(Version::Auto);
+        let odd = id("an odd\none");
+        let event = Event::Joined { me: Some(id("me")), peers: vec![odd.clone()], descriptions: vec![] };
+        assert_eq!(run.event(joined(&["an odd\none"])), event);
+        assert_eq!(run.event(ServerEvent::Peer("bob".into())), Event::PeerJoined(id("bob")));
+        assert!(run.text(ServerEvent::RequestOffers("bob".into())).events.is_empty());
+        assert_eq!(run.event(ServerEvent::Close("bob".into())), Event::PeerLeft(id("bob")));
+        let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
+        let message = PeerMessage::Description(offer.clone());
+        let sdp = ServerEvent::Sdp("an odd\none".into(), offer);
+        assert_eq!(run.event(sdp), Event::From(odd.clone(), message.clone()));
+        let line = send(&mut run, &odd, &message).concat();
+        assert!(line.contains(r#""to":"an odd\none""#), "{line}");
+        assert!(send(&mut run, &odd, &PeerMessage::OfferRequest).is_empty());
+        // An id that only looks escaped is sent as it came.
+        run.text(ServerEvent::Peer("%41 ".into()));
+        run.text(ServerEvent::Peer("%41".into()));
+        for name in ["%41", "%41 "] {
+            let line = send(&mut run, &id(name), &message).concat();
+            assert!(line.contains(&format!(r#""to":"{name}""#)), "{line}");
+        }
+        let event = |kind: &str| Command::Application(kind.to_owned(), serde_json::json!({}));
+        assert_eq!((run.command(event("x")).sent.len(), run.command(event("rtc:x")).sent.len()), (1, 0));
+        let closed = Event::Ended(ConnectError::Dismissed(CLOSED_POOL.into()));
+        assert_eq!(run.event(ServerEvent::Stop), closed);
     }
 
     #[test]
-    fn the_version_is_known_by_what_the_server_says() {
+    fn close_codes_name_the_cause() {
+        let end = |is_in: bool, code, reason| {
+            let mut run = run(Version::Auto);
+            if is_in {
+                run.event(joined(&[]));
+            }
+            run.close(code, reason).events.remove(0)
+        };
+        // The answer of a server of the HELLO protocol to our first message.
+        let foreign = end(false, 1002, "invalid protocol");
+        assert!(
+            matches!(foreign, Event::Ended(ConnectError::OtherProtocol(_, why)) if why.contains("1002 invalid"))
+        );
+        assert!(matches!(end(false, 1006, ""), Event::Ended(ConnectError::Broken(_))));
+        assert!(matches!(end(false, 1000, "full"), Event::Ended(ConnectError::Refused(_))));
+        assert!(matches!(end(true, 1008, "kicked"), Event::Ended(ConnectError::Dismissed(_))));
+        assert_eq!(end(true, 1002, "x"), Event::Lost { in_order: false });
+        assert!(matches!(run(Version::Auto).event(r#"{"type": 1}"#), Event::Junk(_)));
+    }
+
+    #[test]
+    fn a_connection_that_does_not_open_is_abandoned_twice_before_the_first_success() {
+        let mut run = Run::new(Ssp::new(&target("ssp+ws://h"), ann(true).room));
+        run.command(Command::Register);
+        let first = run.conn;
+        let outs = run.pass(MOMENT);
+        assert_eq!((outs.closed, outs.connects.len()), (vec![first], 1));
+        assert_eq!(run.pass(Duration::from_secs(60)).connects.len(), 1);
+        assert!(run.give(In::Opened(first, vec![])).sent.is_empty(), "abandoned");
+        assert_eq!(run.open("").sent.len(), 1);
+        run.event(joined(&[]));
+        run.close(1006, "");
+        run.command(Command::Register);
+        assert!(run.pass(Duration::from_secs(60)).connects.is_empty());
+    }
+
+    #[test]
+    fn the_version_is_known_by_the_servers_events() {
         let offer = Description { kind: SdpKind::Offer, sdp: "v=0".into() };
         let message = PeerMessage::Description(offer.clone());
-        let bob = PeerId::from_foreign("bob").unwrap();
-        let sdp = || ServerEvent::Sdp("bob".into(), offer.clone()).to_string();
-        let of_one = || ServerEvent::Offer("bob".into(), offer.clone()).to_string();
-        let said = |client: &Ssp| client.address(Some(&bob), &message).unwrap();
-        // One that speaks both says everything twice.
-        let mut both = Ssp::new(Version::Auto);
-        assert_eq!(both.handle_text(&sdp()), Some(Event::From(bob.clone(), message.clone())));
-        assert_eq!(both.handle_text(&of_one()), None);
-        assert!(said(&both).contains("rtc:sdp"));
-        // One of age shows it by its own words, or by not understanding ours.
-        let mut old = Ssp::new(Version::Auto);
-        assert_eq!(
-            old.handle_text(&ServerEvent::RequestOffers("bob".into()).to_string()),
-            Some(Event::PeerJoined(bob.clone()))
-        );
-        assert!(said(&old).contains("rtc:offers"));
-        assert_eq!(old.handle_text(&of_one()), Some(Event::From(bob.clone(), message.clone())));
-        let mut deaf = Ssp::new(Version::Auto);
+        let sdp = || ServerEvent::Sdp("bob".into(), offer.clone());
+        let of_one = || ServerEvent::Offer("bob".into(), offer.clone());
+        let said = |run: &mut Run, message: &PeerMessage| send(run, &id("bob"), message).concat();
+        // A server of both versions sends everything twice.
+        let mut both = run(Version::Auto);
+        assert_eq!(both.event(sdp()), Event::From(id("bob"), message.clone()));
+        assert!(both.text(of_one()).events.is_empty());
+        assert!(said(&mut both, &message).contains("rtc:sdp"));
+        // A server of version 1 shows it by its own events, or by refusing ours.
+        let mut old = run(Version::Auto);
+        assert_eq!(old.event(ServerEvent::RequestOffers("bob".into())), Event::PeerJoined(id("bob")));
+        assert!(said(&mut old, &message).contains("rtc:offers"));
+        assert_eq!(old.event(of_one()), Event::From(id("bob"), message.clone()));
+        let mut deaf = run(Version::Auto);
         let error = ServerEvent::Error { message: NOT_TWO.into(), reason: None };
-        assert_eq!(deaf.handle_text(&error.to_string()), None);
+        assert!(deaf.text(error).events.is_empty());
         let answer = PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: "v=0".into() });
-        assert!(deaf.address(Some(&bob), &answer).unwrap().contains("rtc:answer"));
-        // Who chose is not talked out of it.
-        let mut chosen = Ssp::new(Version::Two);
-        assert_eq!(chosen.handle_text(&of_one()), None);
-        assert!(said(&chosen).contains("rtc:sdp"));
+        assert!(said(&mut deaf, &answer).contains("rtc:answer"));
+        // A version that the user chose is not changed.
+        let mut chosen = run(Version::Two);
+        assert!(chosen.text(of_one()).events.is_empty());
+        assert!(said(&mut chosen, &message).contains("rtc:sdp"));
     }
 }

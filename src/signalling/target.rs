@@ -1,4 +1,6 @@
-//! The server that a client connects to: address, protocol, trust and proxy. Pure.
+//! The server that a client connects to: address, protocol, trust and proxy.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -7,19 +9,44 @@ use url::{Host, Url};
 
 use super::error::ConnectError;
 use super::proxy::{Proxies, Proxy};
+use super::signaller::{Capabilities, Endpoint, Registration, Signaller};
 use super::silence::LONGEST_SILENCE;
-use crate::protocol::hello::EXTENSION_QUERY;
+use crate::protocol::Secret;
 use crate::protocol::ssp::Version;
-use crate::protocol::{Secret, socketio};
 use crate::tls::{ClientCertificate, Trust};
 
-/// The protocol of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// The HELLO/SESSION/ROOM protocol.
-    Hello,
-    /// ssp, the protocol of pools, in this version.
-    Ssp(Version),
+/// A signalling protocol: an entry of the registry.
+pub struct Protocol {
+    /// The kind of server, for error messages.
+    pub(super) server: &'static str,
+    /// The URL schemes, without and with TLS.
+    pub(super) schemes: [&'static str; 2],
+    /// The path of a URL that names none.
+    pub(super) default_path: &'static str,
+    /// The path at which roomtone's own server speaks the protocol.
+    pub(super) usual_path: &'static str,
+    /// The query that is appended to the URL; empty for none.
+    pub(super) query: &'static str,
+    /// The abilities of the protocol.
+    pub(super) capabilities: Capabilities,
+    /// Creates the back end.
+    pub(super) start: fn(&Target, Registration) -> Box<dyn Signaller>,
+    /// Returns whether a server's text belongs to the protocol.
+    pub(super) recognises: fn(&str) -> bool,
+}
+
+impl PartialEq for Protocol {
+    fn eq(&self, other: &Self) -> bool {
+        self.schemes == other.schemes
+    }
+}
+
+impl Eq for Protocol {}
+
+impl std::fmt::Debug for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?}", self.schemes)
+    }
 }
 
 /// A server's address, and the settings of a connection to it.
@@ -31,58 +58,34 @@ pub struct Target {
     pub(super) trust: Trust,
     pub(super) own: Option<ClientCertificate>,
     proxies: Proxies,
-    protocol: Protocol,
-    /// A query parameter that is appended to the address.
-    query: Option<&'static str>,
-    /// Messages are wrapped in socket.io packets.
-    pub(super) is_socketio: bool,
+    protocol: &'static Protocol,
+    /// The version of ssp; other protocols ignore the version.
+    pub(super) version: Version,
+    /// The query that is appended to the address; empty for none.
+    query: &'static str,
     token: Option<Secret>,
     pub(super) silence: Duration,
 }
 
 impl Target {
-    /// Parses `ws://…` or `wss://…`, optionally prefixed by `ssp+`, or `ssp+http(s)://…` for socket.io; a bare
-    /// `host:port` means `wss://`. A link-local address includes its interface: `wss://[fe80::1%eth0]:8443`.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::Url`] if the text is not a server's address.
-    pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
-        let wrong = || ConnectError::Url(text.to_owned());
-        let (text, zone) = without_zone(text);
-        let full = if text.contains("://") { text } else { format!("wss://{text}") };
-        let (protocol, full) = match full.strip_prefix("ssp+") {
-            Some(rest) => (Protocol::Ssp(Version::Auto), rest),
-            None => (Protocol::Hello, full.as_str()),
-        };
-        let is_socketio = protocol != Protocol::Hello && full.starts_with("http");
-        // The transport of socket.io is a WebSocket as well.
-        let full = if is_socketio { full.replacen("http", "ws", 1) } else { full.to_owned() };
-        let mut url = Url::parse(&full).map_err(|_| wrong())?;
-        if !matches!(url.scheme(), "ws" | "wss") || url.host().is_none() {
-            return Err(wrong());
-        }
+    /// Returns a server with default settings. `url` is a `ws` or `wss` URL with a host.
+    pub(super) fn new(protocol: &'static Protocol, mut url: Url, zone: Option<String>, trust: Trust) -> Self {
         url.set_fragment(None);
-        if is_socketio {
-            if url.path() == "/" {
-                url.set_path(&format!("{}/", socketio::PATH));
-            }
-            url.query_pairs_mut().append_pair("EIO", "4").append_pair("transport", "websocket");
+        if url.path() == "/" {
+            url.set_path(protocol.default_path);
         }
-        let query = (protocol == Protocol::Hello).then_some(EXTENSION_QUERY);
-        let (own, proxies, token) = (None, Proxies::default(), None);
-        Ok(Self {
+        Self {
             url,
             zone,
             trust,
-            own,
-            proxies,
+            own: None,
+            proxies: Proxies::default(),
             protocol,
-            query,
-            is_socketio,
-            token,
+            version: Version::Auto,
+            query: protocol.query,
+            token: None,
             silence: LONGEST_SILENCE,
-        })
+        }
     }
 
     /// Returns the address for people, without its secret parts.
@@ -100,9 +103,7 @@ impl Target {
 
     /// Sets the version of ssp; other protocols ignore the version.
     pub fn ssp_version(mut self, version: Version) -> Self {
-        if let Protocol::Ssp(speaks) = &mut self.protocol {
-            *speaks = version;
-        }
+        self.version = version;
         self
     }
 
@@ -130,14 +131,19 @@ impl Target {
         self
     }
 
+    /// Returns the abilities of the server's protocol.
+    pub fn capabilities(&self) -> Capabilities {
+        self.protocol.capabilities
+    }
+
     /// Returns the protocol of the server.
-    pub fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> &'static Protocol {
         self.protocol
     }
 
     /// Sets whether the client asks for roomtone's protocol additions.
     pub fn extended(mut self, extended: bool) -> Self {
-        self.query = extended.then_some(EXTENSION_QUERY);
+        self.query = if extended { self.protocol.query } else { "" };
         self
     }
 
@@ -174,20 +180,21 @@ impl Target {
         proxy.map_err(|error| ConnectError::Proxy(self.name(), error.to_string()))
     }
 
-    /// Returns advice for people if the server speaks another protocol at this path.
-    pub fn suggestion(&self) -> String {
-        let name = self.name();
-        match self.protocol {
-            Protocol::Hello if self.url.path().trim_end_matches('/').ends_with("/ssp") => {
-                format!("the URL of this server's pools is ssp+{name}")
-            }
-            Protocol::Hello => format!("the URL of a server of pools is ssp+{name}"),
-            Protocol::Ssp(_) if self.is_socketio => "is it a server of pools behind socket.io?".to_owned(),
-            Protocol::Ssp(_) if self.url.path() == "/" => format!(
-                "the URL of a roomtone server's pools is ssp+{name}/ssp, and of a server of rooms {name}"
-            ),
-            Protocol::Ssp(_) => format!("the URL of a server of rooms is {name}"),
+    /// Returns whether the URL names no path.
+    pub(super) fn is_at_root(&self) -> bool {
+        self.url.path() == "/" || self.url.path() == self.protocol.default_path
+    }
+
+    /// Returns the kind of server and the URL, for people, of the same host for another protocol. A URL without a path
+    /// gets the protocol's usual path.
+    pub(super) fn like(&self, protocol: &Protocol) -> String {
+        let mut like = self.clone();
+        if self.is_at_root() {
+            like.url.set_path(protocol.usual_path);
         }
+        let name = like.name();
+        let rest = name.split_once("://").map_or("", |(_, rest)| rest);
+        format!("{} is {}://{rest}", protocol.server, protocol.schemes[usize::from(self.is_tls())])
     }
 
     /// Returns the HTTP URL of the file `name` in the folder of the server's address (RFC 3986, 5.2), which a proxy in
@@ -204,30 +211,31 @@ impl Target {
         Self { url: url.clone(), ..self.clone() }
     }
 
-    /// Returns the token that the client sends to the server.
-    pub(super) fn shown_token(&self) -> Option<&Secret> {
-        self.token.as_ref()
+    /// Returns the token that the client sends to the server, in plain text.
+    pub(super) fn token_text(&self) -> Option<&str> {
+        self.token.as_ref().map(|token| token.0.as_str())
     }
 
-    /// Returns the request URL, including its secret parts.
-    pub(super) fn request_url(&self) -> String {
+    /// Returns the endpoint of a WebSocket, with the URL's secret parts.
+    pub(super) fn endpoint(&self) -> Endpoint {
         let mut url = self.url.clone();
         if let Some(token) = &self.token {
             url.query_pairs_mut().append_pair("token", &token.0);
         }
-        let Some(wanted) = self.query else { return url.to_string() };
-        let query = match url.query() {
-            Some(query) if !query.is_empty() => format!("{query}&{wanted}"),
-            _ => wanted.to_owned(),
-        };
-        url.set_query(Some(&query));
-        url.to_string()
+        if !self.query.is_empty() {
+            let query = match url.query() {
+                Some(query) if !query.is_empty() => format!("{query}&{}", self.query),
+                _ => self.query.to_owned(),
+            };
+            url.set_query(Some(&query));
+        }
+        Endpoint { url, subprotocols: vec![], headers: vec![] }
     }
 }
 
 /// Splits the zone (RFC 6874, or the common unescaped form) from an address, since [`Url`] rejects zones. Adds the
 /// brackets to a bare IPv6 address.
-fn without_zone(text: &str) -> (String, Option<String>) {
+pub(super) fn split_zone(text: &str) -> (String, Option<String>) {
     let address = text.split('%').next().unwrap_or_default();
     let text = if address.parse::<Ipv6Addr>().is_ok() { format!("[{text}]") } else { text.to_owned() };
     let found = text.split_once('[').and_then(|(before, rest)| {
@@ -258,7 +266,7 @@ mod tests {
         assert_eq!(name("ws://u:p@127.0.0.1:1/x?token=t").unwrap(), "ws://127.0.0.1:1/x");
         assert!(name("http://example.org").unwrap_err().contains("wss://"));
         assert!(name("wss://").is_err());
-        let url = |text| target(text).request_url();
+        let url = |text| target(text).endpoint().url.to_string();
         assert_eq!(url("ssp+https://a"), "wss://a/socket.io/?EIO=4&transport=websocket");
         assert_eq!(url("ssp+http://a:1/x/?k=v"), "ws://a:1/x/?k=v&EIO=4&transport=websocket");
         assert_eq!(url("ssp+ws://a:1/x"), "ws://a:1/x");
@@ -274,7 +282,11 @@ mod tests {
             let target = target(text);
             assert_eq!((target.zone(), target.lacks_zone()), (Some("eth0"), false));
             assert_eq!(target.name(), "wss://[fe80::1%eth0]:8443/x");
-            assert_eq!(target.request_url(), "wss://[fe80::1]:8443/x?roomtone=1", "no Host has a zone");
+            assert_eq!(
+                target.endpoint().url.as_str(),
+                "wss://[fe80::1]:8443/x?roomtone=1",
+                "no Host has a zone"
+            );
         }
         let bare = target("fe80::1%eth0");
         assert_eq!((bare.name(), bare.zone()), ("wss://[fe80::1%eth0]".to_owned(), Some("eth0")));
@@ -283,12 +295,5 @@ mod tests {
         assert!(target("[fe80::1]:1").lacks_zone() && !target("::1").lacks_zone());
         assert_eq!(target("ws://example.org/a%20b").zone(), None);
         assert!(Target::parse("ws://[fe80::1%]", Trust::System).is_err());
-    }
-
-    #[test]
-    fn the_likely_address_is_suggested() {
-        assert!(target("ssp+ws://h:1").suggestion().contains("is ssp+ws://h:1/ssp,"));
-        assert!(target("ws://h:1/ssp").suggestion().ends_with("is ssp+ws://h:1/ssp"));
-        assert!(target("ssp+ws://h:1/x").suggestion().ends_with("is ws://h:1/x"));
     }
 }

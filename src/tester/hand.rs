@@ -108,7 +108,7 @@ pub async fn talk(
                     say(&mut socket, text).await?;
                 }
             }
-            Ok(Frame::Binary(bytes)) => show('<', &format!("[a binary frame of {bytes} bytes]")),
+            Ok(Frame::Binary(bytes)) => show('<', &format!("[a binary frame of {} bytes]", bytes.len())),
             Ok(Frame::Closed(1000, _)) => return Ok(()),
             Ok(Frame::Closed(code, reason)) => return Err(HandError::Closed(code, reason)),
             Err(Ok(line)) => say(&mut socket, line).await?,

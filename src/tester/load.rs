@@ -259,7 +259,7 @@ async fn say(socket: &mut Socket, message: &ClientMessage) -> Result<(), String>
 async fn hear(socket: &mut Socket) -> Result<ServerMessage, String> {
     match socket.receive().await {
         Frame::Text(text) => ServerMessage::parse(&text).map_err(|error| error.to_string()),
-        Frame::Binary(bytes) => Err(format!("a binary frame of {bytes} bytes")),
+        Frame::Binary(bytes) => Err(format!("a binary frame of {} bytes", bytes.len())),
         Frame::Closed(code, reason) => Err(format!("closed by the server: {code} {reason}")),
     }
 }

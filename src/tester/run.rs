@@ -104,7 +104,7 @@ impl Runner<'_> {
         let came = match self.hear(peer, Instant::now() + timeout).await? {
             Some(Frame::Text(text)) if pattern.matches(&text, &mut self.names) => return Ok(()),
             Some(Frame::Text(text)) => format!("{} came", shown(&text)),
-            Some(Frame::Binary(bytes)) => format!("a binary frame of {bytes} bytes came"),
+            Some(Frame::Binary(bytes)) => format!("a binary frame of {} bytes came", bytes.len()),
             Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
             None => format!("nothing came for {timeout:?}"),
         };
@@ -132,7 +132,7 @@ impl Runner<'_> {
                         None => format!("{} came", shown(&text)),
                     }
                 }
-                Some(Frame::Binary(bytes)) => format!("a binary frame of {bytes} bytes came"),
+                Some(Frame::Binary(bytes)) => format!("a binary frame of {} bytes came", bytes.len()),
                 Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
                 None => format!("nothing came for {timeout:?}"),
             };

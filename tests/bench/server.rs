@@ -162,7 +162,10 @@ impl Server {
                     loop {
                         let all = vec![text.clone(); due];
                         let said = match together {
-                            true => socket.send_all(all).await,
+                            true => {
+                                all.into_iter().for_each(|text| socket.queue(Frame::Text(text)));
+                                socket.flush().await
+                            }
                             false => in_turn(&mut socket, all).await,
                         };
                         if said.is_err() {

@@ -5,21 +5,17 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
 use futures_rustls::rustls;
-use roomtone::protocol::PeerId;
 use roomtone::server::{Config, Files, Identity, Server};
-use roomtone::signalling::{Backend, ConnectError, Event, Frame, Hello, Proxies, Socket, Target};
+use roomtone::signalling::{ConnectError, Driver, Event, Frame, Proxies, Registration, Socket, Target};
 use roomtone::tls::{ClientCertificate, Trust};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 async fn register(target: Target) {
-    let mut socket = Socket::connect(&target).await.unwrap();
-    let id: PeerId = "ann".parse().unwrap();
-    let mut client = Hello::new(&id);
-    socket.send(client.hello().unwrap()).await.unwrap();
-    let Frame::Text(line) = socket.receive().await else { panic!("closed") };
-    assert_eq!(client.handle_text(&line), Some(Event::Registered));
-    socket.close().await;
+    let registration = Registration { id: "ann".parse().unwrap(), room: None, calls: None };
+    let mut driver = Driver::open(target, registration).await.unwrap();
+    assert_eq!(driver.next().await, Event::Registered);
+    driver.close().await;
 }
 
 fn server(identity: Option<Identity>) -> String {

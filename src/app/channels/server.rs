@@ -1,18 +1,19 @@
 //! Signalling channel over a server, which may speak any protocol. Reconnects by itself.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::{Boxed, SignallingChannel};
-use crate::app::client::Registration;
 use crate::app::error::ClientError;
-use crate::app::wire::Wire;
+use crate::app::ice::Ice;
+use crate::app::server_connection::ServerConnection;
 use crate::protocol::{PeerId, PeerMessage, RoomId};
-use crate::signalling::Event;
-use crate::signalling::reconnect::Ended;
+use crate::signalling::{Command, Ended, Event, Registration, Target};
 
 /// See the module.
 pub struct ServerChannel {
-    wire: Wire,
+    server: ServerConnection,
     room: RoomId,
 }
 
@@ -23,38 +24,44 @@ impl std::fmt::Debug for ServerChannel {
 }
 
 impl ServerChannel {
-    /// Registers at a server, and joins the room.
-    pub(in crate::app) async fn join(registration: Registration, room: RoomId) -> Result<Self, ClientError> {
-        let registration = Registration { room: Some(room.clone()), ..registration };
-        Ok(Self::over(Wire::open(registration).await?, room))
+    /// Registers at a server under `id`, where the server accepts ids of clients, and joins the room.
+    pub(in crate::app) async fn join(
+        target: Target,
+        id: PeerId,
+        room: RoomId,
+        ice: Arc<Ice>,
+    ) -> Result<Self, ClientError> {
+        let registration = Registration { id, room: Some(room.clone()), calls: None };
+        let server = ServerConnection::open(target, registration, ice, Arc::new(|_| {})).await?;
+        Ok(Self::over(server, room))
     }
 
     /// Uses a connection that is in the room already.
-    pub(in crate::app) fn over(wire: Wire, room: RoomId) -> Self {
-        Self { wire, room }
+    pub(in crate::app) fn over(server: ServerConnection, room: RoomId) -> Self {
+        Self { server, room }
     }
 }
 
 impl SignallingChannel for ServerChannel {
     fn next(&mut self) -> Boxed<'_, Event> {
         Box::pin(async {
-            let event = self.wire.next().await;
+            let event = self.server.next().await;
             if let Event::Lost { .. } = event {
-                self.wire.come_back(Ended::Failed(None));
+                self.server.reconnect(Ended::Failed(None));
             }
             event
         })
     }
 
     fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()> {
-        Box::pin(self.wire.say(move |backend| backend.address(Some(to), message)))
+        Box::pin(self.server.send(Command::Send { to: Some(to.clone()), message: message.clone() }))
     }
 
     fn tell<'a>(&'a mut self, kind: &'a str, data: &'a Value) -> Boxed<'a, ()> {
-        Box::pin(self.wire.say(move |backend| backend.tell(kind, data)))
+        Box::pin(self.server.send(Command::Application(kind.to_owned(), data.clone())))
     }
 
     fn close(self: Box<Self>) -> Boxed<'static, ()> {
-        Box::pin(self.wire.close())
+        Box::pin(self.server.close())
     }
 }

@@ -5,58 +5,52 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, HOST};
-use hyper::{HeaderMap, StatusCode};
+use hyper::header::HOST;
 use smol::future::{or, pending};
 use smol_hyper::rt::FuturesIo;
-use url::{Position, Url};
+use url::Position;
 
 use super::super::error::ConnectError;
+use super::super::signaller::{Request, Response};
 use super::super::target::Target;
 use super::dial::dial;
+use super::websocket::headers;
 
 /// The time limit of one request: connecting, the request, and the whole response.
 const REQUEST: Duration = Duration::from_secs(15);
 /// The largest body of a response, in bytes.
 const MAX_BODY: usize = 1 << 20;
 
-/// A response to a request.
-#[derive(Debug, Clone)]
-pub struct Response {
-    /// The status code.
-    pub status: StatusCode,
-    /// The header fields.
-    pub headers: HeaderMap,
-    /// The body, of at most 1 MiB.
-    pub body: Vec<u8>,
-}
-
-/// Requests `url` by GET, with the target's token. Trust, client certificate and proxy are those of the target.
+/// Sends a request. Trust, client certificate and proxy are those of the target.
 ///
 /// # Errors
 ///
 /// [`ConnectError`] if no complete response arrives within 15 s. A response with an error status is no error.
-pub async fn get(target: &Target, url: &Url) -> Result<Response, ConnectError> {
+pub async fn send(target: &Target, request: &Request) -> Result<Response, ConnectError> {
     let late = async {
         smol::Timer::after(REQUEST).await;
         Err(ConnectError::Silent(target.name(), format!("no HTTP response within {} s", REQUEST.as_secs())))
     };
-    or(exchange(&target.at(url), url), late).await
+    or(exchange(&target.at(&request.url), request), late).await
 }
 
-async fn exchange(target: &Target, url: &Url) -> Result<Response, ConnectError> {
+async fn exchange(target: &Target, request: &Request) -> Result<Response, ConnectError> {
     let broken = |error: hyper::Error| ConnectError::Broken(format!("{}: {error}", target.name()));
-    let mut request = hyper::Request::get(&url[Position::BeforePath..Position::AfterQuery])
+    let url = &request.url;
+    let mut builder = hyper::Request::builder()
+        .method(request.method)
+        .uri(&url[Position::BeforePath..Position::AfterQuery])
         .header(HOST, &url[Position::BeforeHost..Position::AfterPort]);
-    if let Some(token) = target.shown_token() {
-        request = request.header(AUTHORIZATION, format!("Bearer {}", token.0));
+    for (name, value) in &request.headers {
+        builder = builder.header(name, value);
     }
-    let request = request.body(Full::<Bytes>::default()).map_err(|_| ConnectError::Url(target.name()))?;
+    let body = Full::<Bytes>::new(request.body.clone().into());
+    let message = builder.body(body).map_err(|_| ConnectError::Url(target.name()))?;
     let (stream, _) = dial(target).await?;
     let (mut sender, connection) = http1::handshake(FuturesIo::new(stream)).await.map_err(broken)?;
     let response = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
-        let (status, headers) = (response.status(), response.headers().clone());
+        let response = sender.send_request(message).await.map_err(broken)?;
+        let (status, headers) = (response.status().as_u16(), headers(response.headers()));
         Ok(Response { status, headers, body: read(target, response.into_body()).await? })
     };
     // The connection has to be polled for the response to arrive.
@@ -88,7 +82,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
-    use crate::protocol::Secret;
+    use crate::signalling::signaller::header;
     use crate::tls::Trust;
 
     /// Answers one request with `response`; returns the result of the request, and the request's head.
@@ -101,26 +95,29 @@ mod tests {
             while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
                 head.push(byte[0]);
             }
+            let _ = stream.read_exact(&mut [0; 2]);
             // The client may close the connection before all is written.
             let _ = stream.write_all(&response);
             String::from_utf8(head).unwrap()
         });
         let target = Target::parse(&format!("ws://{address}{path}"), Trust::System).unwrap();
-        let target = target.token(Some(Secret("secret".into())));
-        let result = smol::block_on(get(&target, &target.beside("admission")));
+        let headers = vec![("x-a".to_owned(), "b".to_owned())];
+        let request =
+            Request { method: "POST", url: target.beside("admission"), headers, body: b"hi".to_vec() };
+        let result = smol::block_on(send(&target, &request));
         (result, server.join().unwrap())
     }
 
     #[test]
-    fn a_request_keeps_the_base_path_and_shows_the_token() {
+    fn a_request_keeps_the_base_path_the_headers_and_the_body() {
         let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-y: z\r\n\r\n{}".to_vec();
         let (response, head) = ask("/base/?a=b", answer);
         let response = response.unwrap();
-        assert_eq!((response.status.as_u16(), response.body.as_slice()), (200, b"{}".as_slice()));
-        assert_eq!(response.headers["x-y"], "z");
-        assert!(head.starts_with("GET /base/admission HTTP/1.1\r\n"), "{head}");
+        assert_eq!((response.status, response.body.as_slice()), (200, b"{}".as_slice()));
+        assert_eq!(header(&response.headers, "x-y"), Some("z"));
+        assert!(head.starts_with("POST /base/admission HTTP/1.1\r\n"), "{head}");
         let head = head.to_lowercase();
-        assert!(head.contains("\r\nauthorization: bearer secret\r\n"), "{head}");
+        assert!(head.contains("\r\nx-a: b\r\n") && head.contains("\r\ncontent-length: 2\r\n"), "{head}");
         assert!(head.contains("\r\nhost: 127.0.0.1:"), "{head}");
     }
 

@@ -1,6 +1,7 @@
-//! The driver of WebSockets: connects by `ws://` or `wss://`, sends and receives text. Nothing here
-//! knows what the text means. It runs on any executor that lets `async-io` run (smol, async-std).
+//! The driver of WebSockets: connects by `ws://` or `wss://`, sends and receives frames, and detects a silent server. Runs
+//! on any executor that lets `async-io` run (smol, async-std).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -8,7 +9,9 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::http::{HeaderMap, Response, StatusCode};
+use async_tungstenite::tungstenite::client::IntoClientRequest;
+use async_tungstenite::tungstenite::handshake::client::Request;
+use async_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
 use futures_util::SinkExt;
@@ -16,26 +19,21 @@ use smol::future::{or, yield_now};
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::StreamExt;
 
-use super::super::error::ConnectError;
+use super::super::error::{ABNORMAL, ConnectError, NO_STATUS, brief};
 use super::super::reconnect::retry_after;
+use super::super::registry::advice;
+use super::super::signaller::{Endpoint, Frame, Headers};
 use super::super::silence::{Duty, Silence};
 use super::super::target::Target;
 use super::dial::{Stream, dial, upgrade_error};
 use crate::protocol::MAX_MESSAGE;
-use crate::protocol::hello::SERVER;
-use crate::protocol::socketio::Packet;
 
 /// The time limit for connecting, including the proxy, TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
-/// No close frame came; one without a code came (RFC 6455, 7.4.1).
-const ABNORMAL: u16 = 1006;
-const NO_STATUS: u16 = 1005;
 /// How long a message may take to leave.
 const WRITE: Duration = Duration::from_secs(10);
 /// The messages that are taken of a server in one go.
 const TURN: usize = 16;
-/// The longest text of a server that is quoted in errors, in characters.
-const MAX_WORDS: usize = 200;
 
 /// A stream that records the time of the last bytes received, even within an incomplete message.
 struct Heard {
@@ -69,22 +67,14 @@ impl AsyncWrite for Heard {
     }
 }
 
-/// What comes from a server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Frame {
-    /// A message.
-    Text(String),
-    /// Something that is no text, of so many bytes.
-    Binary(usize),
-    /// The connection ended: the close code (1006: none came, RFC 6455, 7.4.1) and the words with it.
-    Closed(u16, String),
-}
-
 /// An open connection.
 pub struct Socket {
     ws: WebSocketStream<Heard>,
-    is_socketio: bool,
-    reads_ahead: bool,
+    headers: Headers,
+    /// The messages that are not written yet.
+    outbox: VecDeque<Message>,
+    /// The time by which the outbox must be written.
+    write_until: Option<Instant>,
     received: usize,
     silence: Silence,
     server: Option<IpAddr>,
@@ -97,9 +87,9 @@ impl std::fmt::Debug for Socket {
 }
 
 impl Socket {
-    /// The server may be told more before it has answered the first line.
-    pub fn reads_ahead(&self) -> bool {
-        self.reads_ahead
+    /// Returns the header fields of the server's response to the upgrade.
+    pub fn headers(&self) -> Headers {
+        self.headers.clone()
     }
 
     /// Returns the server's IP address on this connection; none if it is unknown (behind a proxy).
@@ -107,89 +97,113 @@ impl Socket {
         self.server
     }
 
-    /// Connects.
+    /// Connects to the server's URL.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if the WebSocket is not open within 10 s.
     pub async fn connect(target: &Target) -> Result<Self, ConnectError> {
+        Self::open(target, &target.endpoint()).await
+    }
+
+    /// Connects to an endpoint, with the settings of a target.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] if the WebSocket is not open within 10 s.
+    pub async fn open(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
         let late = async {
             smol::Timer::after(CONNECT).await;
             let reason = format!("no answer within {} s", CONNECT.as_secs());
             Err(ConnectError::Unreachable(target.name(), reason))
         };
-        or(Self::open(target), late).await
+        or(Self::upgrade(target, endpoint), late).await
     }
 
-    async fn open(target: &Target) -> Result<Self, ConnectError> {
-        let (stream, server) = dial(target).await?;
+    async fn upgrade(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
+        let request = request(endpoint).map_err(|_| ConnectError::Url(target.name()))?;
+        let (stream, server) = dial(&target.at(&endpoint.url)).await?;
         let stream = Heard { stream, at: Instant::now() };
         let config = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
-        let opened =
-            async_tungstenite::client_async_with_config(target.request_url(), stream, Some(config)).await;
+        let opened = async_tungstenite::client_async_with_config(request, stream, Some(config)).await;
         let (ws, response) = opened.map_err(|error| match error {
             WsError::Http(response) => refusal(target, &response),
             error => upgrade_error(target, error),
         })?;
-        let reads_ahead = response.headers().get("server").is_some_and(|name| name == SERVER);
         let silence = Silence::new(Instant::now(), target.silence);
-        let mut socket = Self { ws, is_socketio: false, reads_ahead, received: 0, silence, server };
-        if target.is_socketio {
-            socket.enter(target).await?;
-            socket.is_socketio = true;
-        }
-        Ok(socket)
+        let (headers, outbox) = (headers(response.headers()), VecDeque::new());
+        Ok(Self { ws, headers, outbox, write_until: None, received: 0, silence, server })
     }
 
-    /// Enters the default namespace of socket.io.
-    async fn enter(&mut self, target: &Target) -> Result<(), ConnectError> {
-        let other = |why: &str| ConnectError::OtherProtocol(target.name(), format!("socket.io: {why}"));
-        loop {
-            let text = match self.receive().await {
-                Frame::Text(text) => text,
-                Frame::Binary(_) => continue,
-                Frame::Closed(code, why) => {
-                    let why = format!("{} closed it ({code} {why}) while socket.io began", target.name());
-                    return Err(ConnectError::Broken(why));
-                }
-            };
-            match Packet::parse(&text) {
-                Ok(Packet::Open(open)) => {
-                    // The server pings every `pingInterval`; a socket.io client gives up after `pingInterval +
-                    // pingTimeout` without one.
-                    let longest = open.ping_interval.saturating_add(open.ping_timeout);
-                    self.silence.shorten(Duration::from_millis(longest));
-                    self.send(Packet::Connect(None).to_string()).await?;
-                }
-                Ok(Packet::Connect(_)) => return Ok(()),
-                Ok(Packet::ConnectError(why)) => {
-                    return Err(ConnectError::Denied(target.name(), format!("socket.io: {}", words(&why))));
-                }
-                Ok(_) => {}
-                Err(why) => return Err(other(&format!("{why}; {}", target.suggestion()))),
+    /// Lowers the limit on the server's silence.
+    pub(super) fn shorten_silence(&mut self, longest: Duration) {
+        self.silence.shorten(longest);
+    }
+
+    /// Adds a frame to those that the next [`Socket::flush`] sends.
+    pub fn queue(&mut self, frame: Frame) {
+        self.outbox.push_back(match frame {
+            Frame::Text(text) => Message::text(text),
+            Frame::Binary(bytes) => Message::binary(bytes),
+            Frame::Closed(code, reason) => {
+                Message::Close(Some(CloseFrame { code: code.into(), reason: reason.into() }))
             }
+        });
+    }
+
+    /// Sends all queued frames together. Cancel-safe: the next call continues.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Broken`] if the connection ended, or the server does not read for 10 s.
+    pub async fn flush(&mut self) -> Result<(), ConnectError> {
+        if self.outbox.is_empty() && self.write_until.is_none() {
+            return Ok(());
         }
-    }
-
-    /// Sends a message.
-    pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
-        self.send_all([text]).await
-    }
-
-    /// Sends messages, which leave together.
-    pub async fn send_all(&mut self, texts: impl IntoIterator<Item = String>) -> Result<(), ConnectError> {
+        let until = *self.write_until.get_or_insert_with(|| Instant::now() + WRITE);
         let late = async {
-            smol::Timer::after(WRITE).await;
+            smol::Timer::at(until).await;
             Err(ConnectError::Broken("the server does not read".to_owned()))
         };
-        let send = async {
-            for text in texts {
-                let text = if self.is_socketio { Packet::Event(text).to_string() } else { text };
-                self.ws.feed(Message::text(text)).await?;
+        let (ws, outbox) = (&mut self.ws, &mut self.outbox);
+        let write = async {
+            // A message is accepted in the same poll in which `feed` completes.
+            while let Some(message) = outbox.front().cloned() {
+                ws.feed(message).await?;
+                outbox.pop_front();
             }
-            self.ws.flush().await
+            ws.flush().await
         };
-        let send = async { send.await.map_err(|error: WsError| ConnectError::Broken(error.to_string())) };
-        or(send, late).await
+        let write = async { write.await.map_err(|error: WsError| ConnectError::Broken(error.to_string())) };
+        let written = or(write, late).await;
+        self.write_until = None;
+        if written.is_err() {
+            self.outbox.clear();
+        }
+        written
+    }
+
+    /// Sends a text.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::flush`].
+    pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
+        self.queue(Frame::Text(text));
+        self.flush().await
+    }
+
+    /// Sends binary data.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Socket::flush`].
+    pub async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), ConnectError> {
+        self.queue(Frame::Binary(bytes));
+        self.flush().await
     }
 
     /// Returns the next message, and answers pings meanwhile. Pings a server that is silent for too long, then reports
@@ -219,36 +233,10 @@ impl Socket {
                 None
             };
             let Some(message) = or(message, late).await else { continue };
-            if let Some(frame) = self.take(message).await {
+            if let Some(frame) = frame(message) {
                 return frame;
             }
         }
-    }
-
-    /// Converts a WebSocket message for the caller; none if the message concerns only the connection.
-    async fn take(&mut self, message: Option<Result<Message, WsError>>) -> Option<Frame> {
-        Some(match message {
-            Some(Ok(Message::Text(text))) if self.is_socketio => match Packet::parse(text.as_str()) {
-                Ok(Packet::Event(line)) => Frame::Text(line),
-                Ok(Packet::Ping(data)) => {
-                    let pong = Message::text(Packet::Pong(data).to_string());
-                    let error = self.ws.send(pong).await.err()?;
-                    Frame::Closed(ABNORMAL, error.to_string())
-                }
-                Ok(Packet::Disconnect | Packet::Close) => Frame::Closed(NO_STATUS, String::new()),
-                // Packets for other namespaces, and packets that do not parse.
-                Ok(_) | Err(_) => return None,
-            },
-            Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
-            Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
-                Frame::Closed(code.into(), words(reason.as_str()))
-            }
-            Some(Ok(Message::Close(None))) => Frame::Closed(NO_STATUS, String::new()),
-            None => Frame::Closed(ABNORMAL, String::new()),
-            Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes.len()),
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
-            Some(Err(error)) => Frame::Closed(ABNORMAL, error.to_string()),
-        })
     }
 
     /// Sends a ping, for at most [`WRITE`]: on a dead path even a ping may not leave.
@@ -264,12 +252,7 @@ impl Socket {
         self.silence.pinged();
     }
 
-    /// Sends bytes, which no protocol here knows: for tests.
-    pub async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), ConnectError> {
-        self.ws.send(Message::binary(bytes)).await.map_err(|error| ConnectError::Broken(error.to_string()))
-    }
-
-    /// Says goodbye and waits a moment for the server's.
+    /// Closes the WebSocket in order; waits for at most one second for the server's close frame.
     pub async fn close(mut self) {
         let handshake = async {
             if self.ws.close(None).await.is_ok() {
@@ -286,11 +269,50 @@ impl Socket {
     }
 }
 
+/// Converts a WebSocket message for the caller; none if the message concerns only the connection.
+fn frame(message: Option<Result<Message, WsError>>) -> Option<Frame> {
+    Some(match message {
+        Some(Ok(Message::Text(text))) => Frame::Text(text.as_str().to_owned()),
+        Some(Ok(Message::Close(Some(CloseFrame { code, reason })))) => {
+            Frame::Closed(code.into(), brief(reason.as_str()))
+        }
+        Some(Ok(Message::Close(None))) => Frame::Closed(NO_STATUS, String::new()),
+        None => Frame::Closed(ABNORMAL, String::new()),
+        Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes.to_vec()),
+        Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => return None,
+        Some(Err(error)) => Frame::Closed(ABNORMAL, error.to_string()),
+    })
+}
+
+/// Returns the upgrade request for an endpoint.
+fn request(endpoint: &Endpoint) -> Result<Request, WsError> {
+    let mut request = endpoint.url.as_str().into_client_request()?;
+    let mut insert = |name: &str, value: &str| {
+        let name = HeaderName::try_from(name).map_err(|error| WsError::HttpFormat(error.into()))?;
+        let value = HeaderValue::try_from(value).map_err(|error| WsError::HttpFormat(error.into()))?;
+        request.headers_mut().insert(name, value);
+        Ok::<(), WsError>(())
+    };
+    for (name, value) in &endpoint.headers {
+        insert(name, value)?;
+    }
+    if !endpoint.subprotocols.is_empty() {
+        insert("sec-websocket-protocol", &endpoint.subprotocols.join(", "))?;
+    }
+    Ok(request)
+}
+
+/// Converts header fields; drops values that are not text.
+pub(super) fn headers(map: &HeaderMap) -> Headers {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    map.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+}
+
 /// Converts an HTTP response that refuses the WebSocket upgrade.
 fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
     let (name, status, headers) = (target.name(), response.status(), response.headers());
     let said = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-    let said = if is_text(headers) { words(said.trim()) } else { String::new() };
+    let said = if is_text(headers) { brief(said.trim()) } else { String::new() };
     let shown = if said.is_empty() { status.to_string() } else { said };
     match status {
         StatusCode::UNAUTHORIZED if has_ended(headers) => ConnectError::TokenEnded(name, shown),
@@ -298,7 +320,7 @@ fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectErro
             ConnectError::Denied(name, shown)
         }
         StatusCode::NOT_FOUND => {
-            let why = format!("it answered {status}: is the path right? {}", target.suggestion());
+            let why = format!("it answered {status}: is the path right? {}", advice(target, None));
             ConnectError::NotWebSocket(name, why)
         }
         status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
@@ -328,11 +350,6 @@ fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
     let told = header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
     let now = told.unwrap_or_else(SystemTime::now).duration_since(UNIX_EPOCH).unwrap_or_default();
     retry_after(header(headers, "retry-after")?, now)
-}
-
-/// Returns the first [`MAX_WORDS`] characters of a server's text.
-fn words(text: &str) -> String {
-    text.chars().take(MAX_WORDS).collect()
 }
 
 #[cfg(test)]

@@ -1,0 +1,138 @@
+//! The registry of signalling protocols: chooses the back end by the scheme of a server's URL.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
+
+use url::Url;
+
+use super::error::ConnectError;
+use super::signaller::{Registration, Signaller};
+use super::target::{Protocol, Target, split_zone};
+use super::{hello, ssp};
+use crate::tls::Trust;
+
+/// All protocols.
+static PROTOCOLS: [Protocol; 3] = [hello::PROTOCOL, ssp::PROTOCOL, ssp::OVER_SOCKETIO];
+
+/// The longest text of a server that speaks another protocol which is quoted, in characters.
+const MAX_QUOTED: usize = 80;
+
+impl Target {
+    /// Parses a server's URL: `ws://…` or `wss://…` for a server of rooms, prefixed by `ssp+` for a server of pools, and
+    /// `ssp+http://…` or `ssp+https://…` for a server of pools behind socket.io. A bare `HOST:PORT` means `wss://`. A
+    /// link-local address includes its interface: `wss://[fe80::1%eth0]:8443`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::Url`] if the text is not a server's URL.
+    pub fn parse(text: &str, trust: Trust) -> Result<Self, ConnectError> {
+        let wrong = || ConnectError::Url(text.to_owned());
+        let (bare, zone) = split_zone(text);
+        let (scheme, rest) = bare.split_once("://").unwrap_or(("wss", &bare));
+        let speaks =
+            |protocol: &&Protocol| protocol.schemes.iter().any(|other| other.eq_ignore_ascii_case(scheme));
+        let protocol = PROTOCOLS.iter().find(speaks).ok_or_else(wrong)?;
+        let is_tls = protocol.schemes[1].eq_ignore_ascii_case(scheme);
+        let url =
+            Url::parse(&format!("{}://{rest}", if is_tls { "wss" } else { "ws" })).map_err(|_| wrong())?;
+        if url.host().is_none() {
+            return Err(wrong());
+        }
+        Ok(Self::new(protocol, url, zone, trust))
+    }
+}
+
+/// Returns the back end for a server.
+pub(super) fn start(target: &Target, registration: Registration) -> Box<dyn Signaller> {
+    (target.protocol().start)(target, registration)
+}
+
+/// Returns the error for a text of the server that belongs to another protocol than the URL's; none if no other protocol
+/// recognises the text.
+pub(super) fn foreign(target: &Target, text: &str) -> Option<ConnectError> {
+    if (target.protocol().recognises)(text) || speakers(target, text).next().is_none() {
+        return None;
+    }
+    let quoted: String = text.chars().take(MAX_QUOTED).collect();
+    let why = format!("it said '{quoted}'; {}", advice(target, Some(text)));
+    Some(ConnectError::OtherProtocol(target.name(), why))
+}
+
+/// Returns the other protocols that recognise a text.
+fn speakers<'a>(target: &'a Target, text: &'a str) -> impl Iterator<Item = &'static Protocol> + 'a {
+    let others = PROTOCOLS.iter().filter(|protocol| *protocol != target.protocol());
+    others.filter(move |protocol| (protocol.recognises)(text))
+}
+
+/// Returns advice for the user of a server that does not answer in the URL's protocol: the URLs to try. `said` is a text of
+/// the server, by which its protocol is recognised.
+pub(super) fn advice(target: &Target, said: Option<&str>) -> String {
+    let known: Vec<&Protocol> = said.into_iter().flat_map(|text| speakers(target, text)).collect();
+    let others = || PROTOCOLS.iter().filter(|protocol| *protocol != target.protocol()).collect();
+    let mut urls: Vec<String> = vec![];
+    if known.is_empty() && target.is_at_root() && target.protocol().usual_path != "/" {
+        urls.push(target.like(target.protocol()));
+    }
+    let candidates: Vec<&Protocol> = if known.is_empty() { others() } else { known };
+    urls.extend(candidates.into_iter().map(|protocol| target.like(protocol)));
+    format!("the URL of {}", urls.join(", of "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(text: &str) -> Target {
+        Target::parse(text, Trust::System).unwrap()
+    }
+
+    #[test]
+    fn the_scheme_chooses_the_protocol_and_nothing_is_guessed() {
+        let server = |text| target(text).protocol().server;
+        assert_eq!(
+            (server("ws://h"), server("WSS://h"), server("h:1")),
+            ("a server of rooms", "a server of rooms", "a server of rooms")
+        );
+        assert_eq!(
+            (server("ssp+ws://h/x"), server("ssp+wss://h")),
+            ("a server of pools", "a server of pools")
+        );
+        assert_eq!(server("ssp+https://h"), "a server of pools behind socket.io");
+        for wrong in ["http://h", "https://h", "ssp://h", "xmpp+wss://h", "wss://", ""] {
+            assert!(Target::parse(wrong, Trust::System).is_err(), "{wrong}");
+        }
+        // No two protocols share a scheme.
+        let mut schemes: Vec<&str> = PROTOCOLS.iter().flat_map(|protocol| protocol.schemes).collect();
+        schemes.sort_unstable();
+        schemes.dedup();
+        assert_eq!(schemes.len(), 2 * PROTOCOLS.len());
+    }
+
+    #[test]
+    fn another_protocols_text_is_answered_by_its_url() {
+        let advice = |url: &str, said: &str| foreign(&target(url), said).map(|error| error.to_string());
+        let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
+        assert!(
+            advice("ws://h:1/ssp", error)
+                .unwrap()
+                .ends_with("the URL of a server of pools is ssp+ws://h:1/ssp")
+        );
+        assert!(
+            advice("wss://h", "0{\"sid\":\"x\",\"pingInterval\":1,\"pingTimeout\":1}")
+                .unwrap()
+                .ends_with(" is ssp+https://h/socket.io")
+        );
+        assert!(
+            advice("ssp+ws://h:1/x", "ERROR unknown command")
+                .unwrap()
+                .ends_with("of a server of rooms is ws://h:1/x")
+        );
+        assert_eq!(advice("ws://h", "HELLO"), None);
+        assert_eq!(advice("ws://h", "{}"), None, "nobody's");
+        // The first text of an unknown server shows nothing: all are named.
+        let all = super::advice(&target("ssp+ws://h:1"), None);
+        assert!(
+            all.contains("ssp+ws://h:1/ssp,") && all.contains(" ws://h:1,") && all.contains("ssp+http://"),
+            "{all}"
+        );
+    }
+}
