@@ -9,4 +9,5 @@ pub mod lock;
 pub mod net;
 pub mod random;
 pub mod secret;
+pub mod stream;
 pub mod text;

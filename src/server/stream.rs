@@ -9,15 +9,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use crate::base::lock::lock;
+use crate::base::stream::Stream;
 
 use smol::Async;
 use smol::io::{AsyncRead, AsyncWrite};
 
 use super::timers::Flow;
-
-/// A bidirectional byte stream.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for T {}
 
 /// Shares the [`Flow`] of one socket between its users.
 #[derive(Debug, Default)]
@@ -123,7 +120,7 @@ pub(super) struct Io {
 
 impl Io {
     /// Wraps a stream over the TCP connection that updates `gauge`.
-    pub(super) fn new(stream: impl Stream, gauge: Arc<Gauge>) -> Self {
+    pub(super) fn new(stream: impl Stream + 'static, gauge: Arc<Gauge>) -> Self {
         Self { stream: Box::pin(stream), gauge, allowance: None }
     }
 

@@ -17,6 +17,7 @@ use turn_client_proto::tcp::TurnClientTcp;
 use turn_client_proto::types::TurnCredentials;
 use turn_client_proto::udp::TurnClientUdp;
 
+use crate::base::stream::Stream;
 use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::tls::{Trust, client_config};
 
@@ -82,9 +83,6 @@ async fn resolve(url: &IceUrl) -> io::Result<SocketAddr> {
     let found = smol::net::resolve((url.host.as_str(), url.port)).await?;
     found.into_iter().next().ok_or_else(|| io::Error::other("its name has no address"))
 }
-
-trait Stream: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin {}
-impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 async fn connect(url: &IceUrl, to: SocketAddr, trust: &Trust) -> io::Result<Box<dyn Stream>> {
     let tcp = TcpStream::connect(to).await?;

@@ -15,16 +15,11 @@ use url::Host;
 use super::super::error::ConnectError;
 use super::super::proxy::Proxy;
 use super::super::target::Target;
+use crate::base::stream::Stream;
 use crate::tls::client_config;
 
 /// The longest head of a proxy's answer that is read, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
-
-pub(in crate::signalling) trait Stream:
-    smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin
-{
-}
-impl<T: smol::io::AsyncRead + smol::io::AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Opens the connection to a server, ready for the HTTP request. Also returns the server's IP address; none behind a
 /// proxy, which does not reveal the address.

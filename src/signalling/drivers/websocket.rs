@@ -25,7 +25,8 @@ use super::super::registry::advice;
 use super::super::signaller::{Endpoint, Frame, Headers};
 use super::super::silence::{Duty, Silence};
 use super::super::target::Target;
-use super::dial::{Stream, dial, upgrade_error};
+use super::dial::{dial, upgrade_error};
+use crate::base::stream::Stream;
 use crate::protocol::MAX_MESSAGE;
 
 /// The time limit for connecting, including the proxy, TLS and the upgrade.
