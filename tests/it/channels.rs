@@ -334,7 +334,7 @@ fn what_cannot_be_joined_is_told_before_any_call() {
     let listen = format!("a:listen={}", taken.local_addr().unwrap().port());
     for (channels, code, why) in [
         (vec!["a:sorted"], 2, "'sorted' is no option of a channel"),
-        (vec!["a", "b"], 2, "only one can be joined to stdin and stdout"),
+        (vec!["a", "b"], 2, "two data channels are joined to stdin and stdout"),
         (vec!["a", "a:tcp=1"], 2, "'a' is there twice"),
         (vec!["a:send=/nowhere/at/all"], 2, "/nowhere/at/all: No such file"),
         (vec![listen.as_str()], 2, "in use"),
