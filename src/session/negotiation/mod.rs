@@ -240,22 +240,19 @@ impl Negotiation {
         self.outputs.push_back(Output::Negotiated);
     }
 
-    fn step_failed(&mut self, now: Instant, exchange: Exchange, reason: String) {
+    fn step_failed(&mut self, now: Instant, mut exchange: Exchange, reason: String) {
         let step = exchange.step().unwrap_or("a description");
-        match exchange {
-            // A connection that stood cannot answer this offer: a fresh one may.
-            Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering)
-                if answering.again.is_some() =>
-            {
-                self.warn(&format!("{reason}; once more, over a fresh connection"));
-                self.restart();
-                self.outputs.push_back(Output::Restarted);
-                answering.again.into_iter().for_each(|offer| self.take_offer(now, offer));
-            }
-            exchange => {
-                self.exchange = exchange;
-                self.fail(step, reason);
-            }
+        // A connection that stood cannot answer this offer: a fresh one may.
+        if let Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering) = &mut exchange
+            && let Some(offer) = answering.again.take()
+        {
+            self.warn(&format!("{reason}; once more, over a fresh connection"));
+            self.restart();
+            self.outputs.push_back(Output::Restarted);
+            self.take_offer(now, offer);
+        } else {
+            self.exchange = exchange;
+            self.fail(step, reason);
         }
     }
 

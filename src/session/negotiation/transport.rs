@@ -49,7 +49,7 @@ impl Transport {
     /// Returns whether a description of the peer takes a fresh connection: the peer began anew, or is another one under
     /// its name. A peer that only restarts ICE keeps its certificate, and its DTLS connection with it.
     pub(super) fn is_replaced_by(&self, theirs: &Sdp) -> bool {
-        self.has_other_credentials(theirs) && !(self.connected && !self.has_other_certificate(theirs))
+        self.has_other_credentials(theirs) && (!self.connected || self.has_other_certificate(theirs))
     }
 
     /// Returns whether a description has other ICE credentials than the peer's current one.
