@@ -335,7 +335,7 @@ fn what_cannot_be_joined_is_told_before_any_call() {
     for (channels, code, why) in [
         (vec!["a:sorted"], 2, "'sorted' is no option of a channel"),
         (vec!["a", "b"], 2, "two data channels are joined to stdin and stdout"),
-        (vec!["a", "a:tcp=1"], 2, "'a' is there twice"),
+        (vec!["a", "a:tcp=1"], 2, "two data channels have the label 'a'"),
         (vec!["a:send=/nowhere/at/all"], 2, "/nowhere/at/all: No such file"),
         (vec![listen.as_str()], 2, "in use"),
     ] {
