@@ -55,11 +55,7 @@ const WINGS: [(&str, &[&str]); 5] = [
 ];
 
 /// Imports between folders of `media` against the order.
-const KNOWN_WING_IMPORTS: &[(&str, &str)] = &[
-    // Playing and sending share the echo canceller.
-    ("media/receive/grid/mod.rs", "media/send/voice.rs"),
-    ("media/receive/output.rs", "media/send/voice.rs"),
-];
+const KNOWN_WING_IMPORTS: &[(&str, &str)] = &[];
 
 /// Files that import each other in a circle.
 const KNOWN_CIRCLES: &[&[&str]] = &[
@@ -78,7 +74,6 @@ const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[
     // A load test's peer: its steps in their order.
     ("tester", "peer"),
     // Still to be split.
-    ("media", "listen"),
 ];
 
 /// Words that pure files may not contain: clocks, chance, sockets, runtimes, files, threads, processes and GStreamer.

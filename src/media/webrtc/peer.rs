@@ -250,6 +250,13 @@ impl Peer {
     }
 
     fn listen(&self, data: Arc<DataGate>) {
+        self.report_candidates();
+        self.report_state(data);
+        self.accept_tracks();
+        self.accept_channels();
+    }
+
+    fn report_candidates(&self) {
         let events = self.events.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
             if let (Some(Ok(mline)), Some(Ok(candidate))) =
@@ -262,7 +269,9 @@ impl Peer {
             }
             None
         });
+    }
 
+    fn report_state(&self, data: Arc<DataGate>) {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
             let of = &state;
@@ -283,7 +292,9 @@ impl Peer {
                 _ => {}
             }
         });
+    }
 
+    fn accept_tracks(&self) {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         let (config, pipeline, opened) =
             (self.config.clone(), self.owned.pipeline().downgrade(), Instant::now());
@@ -331,7 +342,9 @@ impl Peer {
                 Err(error) => report(&events, PeerEvent::Failed(error.to_string())),
             }
         });
+    }
 
+    fn accept_channels(&self) {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect("on-data-channel", false, move |args| {
             let webrtc = args.first()?.get::<gst::Element>().ok()?;
