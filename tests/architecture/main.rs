@@ -68,7 +68,6 @@ const KNOWN_LONG_FILES: &[&str] = &[];
 
 /// Functions of more than 60 lines, with their layers.
 const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[
-    // A line for each event, each of one or two lines.
     // A match over all inputs, each of a few lines.
     ("session", "handle_input"),
     // A load test's peer: its steps in their order.
