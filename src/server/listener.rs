@@ -120,7 +120,7 @@ impl Server {
 }
 
 /// Returns the secret, or an error if it is too short.
-fn strong<'a>(secret: Option<&'a Secret>, kind: SecretKind) -> Result<Option<&'a Secret>, ServerError> {
+fn strong(secret: Option<&Secret>, kind: SecretKind) -> Result<Option<&Secret>, ServerError> {
     match secret {
         Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(kind)),
         secret => Ok(secret),

@@ -56,7 +56,7 @@ pub(super) fn upgrade(
     let reply = switching_protocols(derive_accept_key(key.as_bytes()));
     let client = match client(&request, &shared, from) {
         Ok(client) => client,
-        Err(refusal) => return Ok(refusal),
+        Err(refusal) => return Ok(*refusal),
     };
     let id = match &client {
         Client::New(grant) => endpoint_id(grant)?,
@@ -93,18 +93,20 @@ pub(super) fn upgrade(
 }
 
 /// Returns the client that a request names, or the response that refuses it.
-fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Client, Reply> {
+fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Client, Box<Reply>> {
     if polling::is_path(request.uri().path()) {
         let query = polling::Query::parse(request.uri().query().unwrap_or_default());
         if !query.is_known() {
-            return Err(polling::error(5, "Unsupported protocol version"));
+            return Err(polling::error(5, "Unsupported protocol version").into());
         }
         if let Some(sid) = query.sid {
             let session = shared.sessions.find(&sid, token::shown(request).as_deref());
-            return session.map(Client::Session).ok_or_else(|| polling::error(1, "Session ID unknown"));
+            return session
+                .map(Client::Session)
+                .ok_or_else(|| polling::error(1, "Session ID unknown").into());
         }
     }
-    shared.grant(request, from).map(Client::New).map_err(Reply::from)
+    shared.grant(request, from).map(Client::New).map_err(|denied| Box::new(denied.into()))
 }
 
 /// Returns the WebSocket of an upgraded connection, which may read little until its peer has registered.
