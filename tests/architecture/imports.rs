@@ -143,7 +143,7 @@ impl Names {
             }
         }
         for (n, part) in rest.iter().enumerate() {
-            let child = [&at[..], &[part.clone()]].concat();
+            let child = [&at[..], std::slice::from_ref(part)].concat();
             if self.modules.contains_key(&child) {
                 at = child;
                 continue;

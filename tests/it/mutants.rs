@@ -7,7 +7,7 @@ use std::time::Duration;
 use roomtone::media::Peer;
 use roomtone::media::peer::PeerConfig;
 use roomtone::protocol::SdpKind;
-use roomtone::sdp::{self, Codec, Kind, Layout, Sdp, direction};
+use roomtone::sdp::{self, Codec, Kind, Layout, Sdp};
 use roomtone::session::{Effect, EffectId, EffectResult, Remote};
 use smol::channel::bounded;
 
