@@ -12,6 +12,10 @@ use crate::session::effect::{Effect, EffectId, Remote};
 /// and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
 
+/// Time from the connection to the peer's first data channel. webrtcbin leaves the m-line of data channels out of an offer
+/// that it makes before there is a channel, which moves all m-lines behind it.
+pub(super) const CHANNEL: Duration = Duration::from_millis(500);
+
 /// Time in which a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a
 /// collision keeps waiting for an answer to its own offer.
 const IGNORED: Duration = Duration::from_secs(2);
@@ -247,6 +251,7 @@ impl Negotiation {
         // A kind that the peer refused before is not offered again.
         let settled = |kind: &Kind| offered(kind) || shown.layout.is_refused(*kind);
         self.complete_at = (!self.terms.wanted.iter().all(settled)).then_some(now + COMPLETION);
+        self.awaits_channel = false;
         // The role stays for the life of the transport, whatever the offer names.
         if let Some(role) = self.transport.role {
             role.opposite().write(&mut shown.sdp);

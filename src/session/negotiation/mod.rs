@@ -65,6 +65,8 @@ pub struct Negotiation {
     restart_owed: bool,
     /// When our side offers media that the peer's offer lacks.
     complete_at: Option<Instant>,
+    /// Whether that offer waits for the connection, and the peer's data channel.
+    awaits_channel: bool,
     inbox: VecDeque<PeerMessage>,
     /// Whether the peer's last offer is ignored, and its candidates with it.
     ignoring: bool,
@@ -91,6 +93,7 @@ impl Negotiation {
             offer_owed: false,
             restart_owed: false,
             complete_at: None,
+            awaits_channel: false,
             inbox: VecDeque::new(),
             ignoring: false,
             filter,
@@ -145,6 +148,10 @@ impl Negotiation {
     pub fn handle_connected(&mut self, now: Instant) {
         self.transport.connected = true;
         self.transport.forgotten = false;
+        if let Some(at) = &mut self.complete_at {
+            let opened = now + descriptions::CHANNEL;
+            *at = if std::mem::take(&mut self.awaits_channel) { opened } else { opened.max(*at) };
+        }
         self.proceed(now);
     }
 
@@ -260,7 +267,12 @@ impl Negotiation {
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.complete_at.is_some_and(|at| at <= now) {
             self.complete_at = None;
-            self.request_offer(now);
+            let waits = !self.transport.connected && self.transport.has_data();
+            if waits && !std::mem::replace(&mut self.awaits_channel, true) {
+                self.complete_at = Some(now + STEP);
+            } else {
+                self.request_offer(now);
+            }
         }
         if let Some((_, offer)) = self.transport.passed_over.take_if(|(at, _)| *at <= now)
             && let Exchange::Offered(_) = self.exchange

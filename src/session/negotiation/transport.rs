@@ -41,6 +41,12 @@ impl Transport {
         self.remote.is_some() && self.local.is_some()
     }
 
+    /// Returns whether the peer's description has an active m-line for data channels.
+    pub(super) fn has_data(&self) -> bool {
+        let mut lines = self.remote.iter().flat_map(|remote| &remote.sdp.media);
+        lines.any(|media| media.kind == "application" && !media.is_rejected())
+    }
+
     /// Returns the user fragment of the peer.
     pub(super) fn ufrag(&self) -> Option<&str> {
         self.remote.as_ref().and_then(|remote| remote.sdp.ufrag())
