@@ -23,13 +23,13 @@ const MAX_SOCKETS: usize = 4;
 
 /// A WebSocket of the signaller.
 enum Conn {
-    Opening(Task<Result<Socket, ConnectError>>),
+    Opening(Task<Result<Box<Socket>, ConnectError>>),
     Open(Box<Socket>),
 }
 
 /// The reason why the driver stopped waiting.
 enum Woken {
-    Opened(ConnId, Result<Socket, ConnectError>),
+    Opened(ConnId, Result<Box<Socket>, ConnectError>),
     Frame(ConnId, Frame),
     Response(RequestId, Result<Response, ConnectError>),
     Timer,
@@ -114,7 +114,7 @@ impl Driver {
                 Woken::Opened(id, Ok(socket)) => {
                     self.server = socket.server_address();
                     let headers = socket.headers();
-                    self.conns.insert(id, Conn::Open(Box::new(socket)));
+                    self.conns.insert(id, Conn::Open(socket));
                     In::Opened(id, headers)
                 }
                 Woken::Opened(id, Err(error)) => {
@@ -219,7 +219,7 @@ impl Driver {
             }
             match is_too_many {
                 true => Err(ConnectError::Broken(format!("more than {MAX_SOCKETS} WebSockets"))),
-                false => Socket::open(&target, &endpoint).await,
+                false => Socket::open(&target, &endpoint).await.map(Box::new),
             }
         });
         self.conns.insert(id, Conn::Opening(task));
