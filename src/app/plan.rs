@@ -298,13 +298,13 @@ fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig
             options.device.clone(),
             "camera",
             "test",
-            "no camera is found: a test picture is sent",
+            "no camera found: a test video is sent",
         ),
         // A file or an address holds both.
         Kind::Audio => {
             let shared = ["file", "rtsp"].iter().any(|name| options.audio.as_deref() == Some(name));
             let device = options.audio_device.clone().or_else(|| options.device.clone().filter(|_| shared));
-            let missing = "no microphone is found: a test tone is sent";
+            let missing = "no microphone found: a test tone is sent";
             (&options.audio, device, "microphone", "tone", missing)
         }
     };

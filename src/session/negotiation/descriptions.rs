@@ -117,6 +117,7 @@ impl Negotiation {
                 }
                 self.transport.forgotten = false;
                 self.transport.gave_way = false;
+                self.transport.answer_may_come = None;
                 self.take_offer(now, sdp);
             }
             (SdpKind::Answer, exchange) => {
@@ -131,6 +132,7 @@ impl Negotiation {
         let is_deferred = ours.is_deferred();
         let restarts_ice = ours.restarts_ice;
         let can_forget = self.can_forget(&ours.sdp);
+        let adds_lines = self.adds_lines(&ours.sdp);
         self.exchange = Exchange::Offered(ours);
         // A peer that replaced its connection will not answer the offer of ours.
         if !self.terms.polite && !self.transport.has_other_certificate(&sdp) {
@@ -164,6 +166,10 @@ impl Negotiation {
         }
         self.transport.forgotten = !is_deferred;
         self.transport.gave_way = is_deferred;
+        // A peer of another make may have given way too, and answered the offer of ours. A peer that runs roomtone is
+        // impolite, or takes turns with our side.
+        let may_answer = is_deferred && (adds_lines || restarts_ice) && !sdp::is_of_roomtone(&sdp);
+        self.transport.answer_may_come = may_answer.then_some(now + IGNORED);
         self.take_offer(now, sdp);
     }
 
@@ -209,6 +215,7 @@ impl Negotiation {
 
     /// Handles an answer while no offer of ours waits for one.
     fn unexpected_answer(&mut self, now: Instant, sdp: &Sdp) {
+        self.transport.answer_may_come = None;
         let begins = self.terms.mends || self.transport.forgotten && !self.terms.polite;
         if begins && self.is_established() && !self.transport.connected {
             // The peer answered an offer that was forgotten, or one of a predecessor with our name, and by then means
@@ -236,8 +243,13 @@ impl Negotiation {
 
     /// Returns whether an offer of ours that was not applied can be forgotten.
     fn can_forget(&self, offer: &Sdp) -> bool {
+        self.terms.forgets || !self.adds_lines(offer)
+    }
+
+    /// Returns whether an offer of ours has m-lines that the connection does not have.
+    fn adds_lines(&self, offer: &Sdp) -> bool {
         let local = self.transport.local.as_ref();
-        self.terms.forgets || local.is_some_and(|local| offer.media.len() <= local.media.len())
+        local.is_none_or(|local| offer.media.len() > local.media.len())
     }
 
     /// Answers an offer of the peer.

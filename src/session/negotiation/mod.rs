@@ -115,7 +115,8 @@ impl Negotiation {
     /// Returns when [`Negotiation::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let passed_over = self.transport.passed_over.as_ref().map(|(at, _)| *at);
-        self.deadline.into_iter().chain(self.complete_at).chain(passed_over).min()
+        let waits = self.transport.answer_may_come;
+        self.deadline.into_iter().chain(self.complete_at).chain(passed_over).chain(waits).min()
     }
 
     /// Returns the filter of the peer's candidates, which reports the dropped ones.
@@ -281,6 +282,9 @@ impl Negotiation {
             self.outputs.push_back(Output::Restarted);
             self.take_offer(now, offer);
         }
+        if self.transport.answer_may_come.take_if(|at| *at <= now).is_some() {
+            self.proceed(now);
+        }
         if self.deadline.is_some_and(|at| at <= now)
             && let Some(step) = self.exchange.step()
         {
@@ -312,7 +316,8 @@ impl Negotiation {
                 None => break,
             }
         }
-        if self.exchange.is_stable() && self.offer_owed && !self.transport.forgotten {
+        let waits = self.transport.forgotten || self.transport.answer_may_come.is_some();
+        if self.exchange.is_stable() && self.offer_owed && !waits {
             self.begin_offer(now);
         }
     }
