@@ -72,7 +72,6 @@ const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[
     ("session", "handle_input"),
     // A load test's peer: its steps in their order.
     ("tester", "peer"),
-    // Still to be split.
 ];
 
 /// Words that pure files may not contain: clocks, chance, sockets, runtimes, files, threads, processes and GStreamer.

@@ -224,8 +224,8 @@ fn what_cannot_be_is_said_before_a_call() {
         (&["--video-codec", "vp8,mp3"][..], "'mp3' is no codec"),
         (&["--video-codec", "opus"], "Opus is no video codec"),
         (&["--encoder", "nosuchenc"], "nosuchenc"),
-        (&["--min-bitrate", "900", "--max-bitrate", "300"], "not in this order"),
-        (&["--bitrate", "500", "--max-bitrate", "300"], "not in this order"),
+        (&["--min-bitrate", "900", "--max-bitrate", "300"], "must be in ascending order"),
+        (&["--bitrate", "500", "--max-bitrate", "300"], "must be in ascending order"),
         (&["--bitrate", "5"], "30..=100000"),
     ] {
         let said = refused(options);
