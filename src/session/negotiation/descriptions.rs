@@ -12,10 +12,6 @@ use crate::session::effect::{Effect, EffectId, Remote};
 /// and audio and video as soon as that is answered.
 const COMPLETION: Duration = Duration::from_millis(1500);
 
-/// Time from the connection to the peer's first data channel. webrtcbin leaves the m-line of data channels out of an offer
-/// that it makes before there is a channel, which moves all m-lines behind it.
-pub(super) const CHANNEL: Duration = Duration::from_millis(500);
-
 /// Time in which a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a
 /// collision keeps waiting for an answer to its own offer.
 const IGNORED: Duration = Duration::from_secs(2);

@@ -27,6 +27,10 @@ pub const MAX_INBOX: usize = 512;
 /// Offers accepted of a peer: so many at once, and so many a second in the long run.
 pub const OFFERS: (u32, u32) = (600, 10);
 
+/// Time from the connection to the peer's first data channel. webrtcbin leaves the m-line of data channels out of an offer
+/// that it makes before there is a channel, which moves all m-lines behind it.
+const CHANNEL: Duration = Duration::from_millis(500);
+
 /// Output of a negotiation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
@@ -150,7 +154,7 @@ impl Negotiation {
         self.transport.connected = true;
         self.transport.forgotten = false;
         if let Some(at) = &mut self.complete_at {
-            let opened = now + descriptions::CHANNEL;
+            let opened = now + CHANNEL;
             *at = if std::mem::take(&mut self.awaits_channel) { opened } else { opened.max(*at) };
         }
         self.proceed(now);
