@@ -19,7 +19,7 @@ use super::isolated_bin;
 pub enum BusEvent {
     /// The pipeline stopped with an error: name of the element, and GStreamer's message.
     Error(String, String),
-    /// A part of the pipeline ([`isolated_bin`]) failed and the rest continues: name of the part, and GStreamer's
+    /// A part of the pipeline (`isolated_bin`) failed and the rest continues: name of the part, and GStreamer's
     /// message.
     Part(String, String),
     /// The stream has ended.

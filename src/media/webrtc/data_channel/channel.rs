@@ -168,7 +168,7 @@ impl Channel {
             }
     }
 
-    /// Queues a message once at most [`HIGH`] bytes wait; returns false if the channel is not open.
+    /// Queues a message once at most 1 MiB waits; returns false if the channel is not open.
     pub async fn send(&self, message: &Message) -> bool {
         while self.inner.buffered_amount() > HIGH && self.is_open() {
             or(
