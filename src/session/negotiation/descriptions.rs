@@ -164,7 +164,8 @@ impl Negotiation {
         self.transport.gave_way = is_deferred;
         // A peer of another make may have given way too, and answered the offer of ours. A peer that runs roomtone is
         // impolite, or takes turns with our side.
-        let may_answer = is_deferred && (adds_lines || restarts_ice) && !sdp::is_of_roomtone(&sdp);
+        let changes = adds_lines || restarts_ice || is_other;
+        let may_answer = is_deferred && changes && !sdp::is_of_roomtone(&sdp);
         self.transport.answer_may_come = may_answer.then_some(now + IGNORED);
         self.take_offer(now, sdp);
     }

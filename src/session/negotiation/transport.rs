@@ -31,8 +31,9 @@ pub(super) struct Transport {
     pub(super) forgotten: bool,
     /// Whether a later offer of ours was forgotten for one of the peer.
     pub(super) gave_way: bool,
-    /// Until when the peer may still answer a forgotten offer that added m-lines or restarted ICE. The next offer waits until
-    /// then, because an answer does not name its offer, and the peer may have applied what the forgotten one changed.
+    /// Until when the peer may still answer a forgotten offer that added m-lines, restarted ICE or met a peer that began
+    /// anew. The next offer waits until then, because an answer does not name its offer, and the peer may have applied what
+    /// the forgotten one changed.
     pub(super) answer_may_come: Option<Instant>,
     /// The peer's offer that an offer of ours superseded, and when it is answered after all.
     pub(super) passed_over: Option<(Instant, Sdp)>,
