@@ -228,7 +228,11 @@ impl Recorder {
             file.sync_all()
         })
         .await;
-        let error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
+        let mut error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
+        if error.is_none() && !self.clock.has_begun() {
+            let _ = std::fs::remove_file(&self.path);
+            error = Some("no frame came, so that there is no file".to_owned());
+        }
         Recorded { path: self.path, error }
     }
 }
@@ -264,6 +268,13 @@ mod tests {
     fn sound(encoder: &str) -> (Owned, Input) {
         let text = "audiotestsrc is-live=true samplesperbuffer=160 ! audio/x-raw,rate=8000,channels=1";
         source(&format!("{text} ! {encoder}"), Kind::Audio)
+    }
+
+    /// Returns a recorder of `a.mkv` in a folder, and the queue of its failures.
+    fn recorder(folder: &Path) -> (Recorder, Receiver<String>) {
+        crate::media::init().unwrap();
+        let (failures, failed) = bounded(16);
+        (Recorder::open(&folder.join("a.mkv"), failures).unwrap(), failed)
     }
 
     fn size(path: &Path) -> u64 {
@@ -302,8 +313,7 @@ mod tests {
         for (encoder, caps) in [("mulawenc", "audio/x-mulaw"), ("alawenc", "audio/x-alaw")] {
             smol::block_on(async {
                 let home = tempfile::tempdir().unwrap();
-                let (failures, failed) = bounded(16);
-                let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+                let (mut recorder, failed) = recorder(home.path());
                 let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound(encoder)].into_iter().unzip();
                 inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
                 recorder.begin().unwrap();
@@ -325,8 +335,7 @@ mod tests {
     fn a_stream_that_stops_holds_up_no_other() {
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
-            let (failures, failed) = bounded(16);
-            let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+            let (mut recorder, failed) = recorder(home.path());
             let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound("mulawenc")].into_iter().unzip();
             inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
             recorder.begin().unwrap();
@@ -352,11 +361,24 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_without_a_frame_is_not_complete_and_leaves_no_file() {
+        smol::block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let (mut recorder, _) = recorder(home.path());
+            let (source, input) = pictures();
+            source.pipeline().by_name("valve").unwrap().set_property("drop", true);
+            recorder.add_input(&input).unwrap();
+            let recorded = recorder.finish().await;
+            assert!(recorded.error.unwrap().contains("no frame"));
+            assert!(!recorded.path.exists());
+        });
+    }
+
+    #[test]
     fn a_file_that_cannot_be_written_is_told_once_and_not_complete() {
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
-            let (failures, failed) = bounded(16);
-            let mut recorder = Recorder::open(&home.path().join("a.mkv"), failures).unwrap();
+            let (mut recorder, failed) = recorder(home.path());
             // Every write to this device fails as on a full disk.
             let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
             let sink = recorder.owned.pipeline().by_name("file").unwrap();

@@ -152,6 +152,11 @@ impl Clock {
         Arc::new(Self { origin: OnceLock::new(), earliest })
     }
 
+    /// Returns whether a frame came to the file.
+    pub(super) fn has_begun(&self) -> bool {
+        self.origin.get().is_some()
+    }
+
     fn in_file(&self, pts: gst::ClockTime) -> gst::ClockTime {
         pts.saturating_sub(*self.origin.get_or_init(|| pts.max(self.earliest)))
     }
