@@ -97,7 +97,7 @@ impl Client {
         Terms { polite: true, mends: false, ..self.plan.terms() }
     }
 
-    /// One call, from waiting for it to its end. `peer` is the peer that is called.
+    /// Runs a call, from waiting for it to its end. `peer` is the peer that is called.
     async fn converse(
         &self,
         server: &mut ServerConnection,

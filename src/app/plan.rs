@@ -322,7 +322,7 @@ fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig
     Some(of(source, device))
 }
 
-/// What becomes of the sound of a source.
+/// Returns the processing of a source's audio.
 fn voice(source: &str, echo_cancel: bool, reference: Option<&Reference>) -> Voice {
     let is_treated = MICROPHONES.contains(&source) && echo_cancel && inventory::is_installed("webrtcdsp");
     match reference {

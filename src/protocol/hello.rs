@@ -23,7 +23,7 @@ pub const ADMISSION: &str = "admission";
 /// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
 pub const SERVER: &str = "roomtone";
 
-/// What a client says to a server outside of a session.
+/// A message of a client to a server outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage {
     /// `HELLO <uid>`: registers under this id.
@@ -34,7 +34,7 @@ pub enum ClientMessage {
     Room(RoomId),
     /// `ROOM_PEER_MSG <to> <body>`: to one peer of the room.
     RoomPeerMsg {
-        /// Who is to get it.
+        /// The recipient.
         to: PeerId,
         /// The message, passed on as it is.
         body: String,
@@ -45,7 +45,7 @@ pub enum ClientMessage {
     PeerList,
 }
 
-/// What a server says to a client outside of a session.
+/// A message of a server to a client outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerMessage {
     /// `HELLO`: registered.
@@ -56,7 +56,7 @@ pub enum ServerMessage {
     RoomOk(Vec<PeerId>),
     /// `ROOM_PEER_MSG <from> <body>`.
     RoomPeerMsg {
-        /// Who sent it.
+        /// The sender.
         from: PeerId,
         /// The message as it was sent.
         body: String,

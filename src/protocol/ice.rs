@@ -31,7 +31,7 @@ impl FromStr for Secret {
     }
 }
 
-/// What a server is, and how it is reached.
+/// The protocol of an ICE server, and its transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IceKind {
     /// STUN over UDP: tells one's address.
@@ -47,7 +47,7 @@ pub enum IceKind {
 /// Where a STUN or TURN server is: `stun:host`, `turn:host:port?transport=tcp`, `turns:host`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IceUrl {
-    /// What it is.
+    /// The server's protocol and transport.
     pub kind: IceKind,
     /// Its name or address; an IPv6 one without its brackets.
     pub host: String,
@@ -116,7 +116,7 @@ impl fmt::Display for IceUrl {
     }
 }
 
-/// One entry of `iceServers` (W3C WebRTC, 4.2.2).
+/// An entry of `iceServers` (W3C WebRTC, 4.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceServer {
     /// Its addresses.

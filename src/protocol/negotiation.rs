@@ -1,4 +1,4 @@
-//! What two peers say to each other: session descriptions and candidates as JSON, in the shape of
+//! The messages between two peers: session descriptions and candidates as JSON, in the shape of
 //! the WebRTC API (`{"sdp":{"type","sdp"}}`, `{"ice":{"candidate","sdpMLineIndex",…}}`), and
 //! `OFFER_REQUEST`.
 
@@ -65,7 +65,7 @@ impl std::fmt::Debug for Description {
     }
 }
 
-/// One trickled candidate (RFC 8838) as it stands on the wire.
+/// A trickled candidate (RFC 8838) as it stands on the wire.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Candidate {
     /// The candidate attribute's text, `candidate:…`.

@@ -24,7 +24,7 @@ pub struct Handshake {
     pub max_payload: usize,
 }
 
-/// One packet.
+/// A packet of Engine.IO or Socket.IO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// `0`: the start.
@@ -153,7 +153,7 @@ pub fn split(body: &str) -> impl Iterator<Item = Result<Packet, NoPacket>> {
     body.split(SEPARATOR).map(Packet::parse)
 }
 
-/// One HTTP body of these packets.
+/// Joins packets into an HTTP body.
 pub fn join(packets: &[Packet]) -> String {
     let texts: Vec<String> = packets.iter().map(Packet::to_string).collect();
     texts.join(&SEPARATOR.to_string())

@@ -55,7 +55,7 @@ pub enum SspError {
     Unknown(String),
 }
 
-/// What a client says.
+/// A message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
     /// `rtc:join`: to come into a pool.
@@ -72,7 +72,7 @@ pub enum ClientEvent {
     Other(String, Map<String, Value>),
 }
 
-/// What a server says.
+/// A message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEvent {
     /// `rtc:joined`: our id, who was there before us, and what is known of them and us.
@@ -81,9 +81,9 @@ pub enum ServerEvent {
         id: String,
         /// The pool.
         pool: String,
-        /// Those before us.
+        /// The endpoints that joined before this one.
         peers: Vec<String>,
-        /// What the back end says of each, us included.
+        /// The back end's descriptions of endpoints, this one included.
         descriptions: Vec<(String, Value)>,
     },
     /// `rtc:peer`: an endpoint came.

@@ -8,7 +8,7 @@ use super::reach::LEAST_PORT;
 /// The longest candidate attribute taken, in bytes.
 pub const MAX_CANDIDATE: usize = 1024;
 
-/// What a candidate says of itself, as far as roomtone asks.
+/// The fields of a candidate that roomtone reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CandidateLine {
     /// `host`, `srflx`, `prflx` or `relay`.

@@ -74,7 +74,7 @@ impl Codec {
         }
     }
 
-    /// What it carries.
+    /// Returns the kind of media that the codec encodes.
     pub fn kind(self) -> Kind {
         match self {
             Self::Vp8 | Self::H264 | Self::Vp9 | Self::Av1 | Self::H265 => Kind::Video,
@@ -155,7 +155,7 @@ impl std::str::FromStr for Codec {
 /// The transport-wide feedback that congestion control lives on: its header extension.
 pub const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
-/// One payload type of an m-line.
+/// A payload type of an m-line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
     /// The payload type.

@@ -28,7 +28,7 @@ impl Hash {
     }
 }
 
-/// One fingerprint.
+/// A certificate's fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     /// With which function.

@@ -61,7 +61,7 @@ pub enum SdpError {
     /// A BUNDLE group with a mid that no m-line has.
     #[error("the SDP's BUNDLE group names a mid that is not there")]
     BundleMid,
-    /// One header extension id for two extensions in a bundle (RFC 8843, 9.2).
+    /// Two extensions in a bundle share a header extension id (RFC 8843, 9.2).
     #[error("the SDP uses one header extension id twice")]
     Extmap,
     /// The m-lines of an answer are not those of the offer (RFC 3264, 6).
@@ -89,12 +89,12 @@ pub fn is_of_roomtone(sdp: &Sdp) -> bool {
     sdp.attribute("tool") == Some(TOOL)
 }
 
-/// One line, `x=value`.
+/// A line, `x=value`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Line {
     /// The letter before the `=`.
     pub letter: char,
-    /// What stands after it.
+    /// The text after the equals sign.
     pub value: String,
 }
 
@@ -246,7 +246,7 @@ impl Sdp {
         self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("ice-ufrag"))
     }
 
-    /// What its first m-line that is not rejected says of its certificate.
+    /// Returns the certificate's fingerprint in the first m-line that is not rejected.
     pub fn certificate(&self) -> Option<&str> {
         self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("fingerprint"))
     }

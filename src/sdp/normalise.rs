@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Line, Media, Sdp, SdpError, Section};
 
-/// What may stand once for the whole session and is wanted in every m-line (RFC 8839, 8842).
+/// Attributes that may stand once for the whole session and are copied into every m-line (RFC 8839, 8842).
 const INHERITED: [&str; 5] = ["ice-ufrag", "ice-pwd", "ice-options", "fingerprint", "setup"];
 
 /// Checks and completes a peer's description: mids and a BUNDLE group, session-level ICE and DTLS
@@ -57,7 +57,8 @@ fn name_mlines(sdp: &mut Sdp) -> Result<Vec<String>, SdpError> {
     Ok(sdp.media.iter().filter_map(|media| media.mid().map(str::to_owned)).collect())
 }
 
-/// One BUNDLE group, whose sections share the credentials of its first, and a fingerprint each.
+/// Checks the BUNDLE group, or makes one of all m-lines in use. Its m-lines share the credentials of the first and have a
+/// fingerprint each.
 fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
     let group = sdp
         .attributes("group")
@@ -111,7 +112,8 @@ fn bundle(sdp: &mut Sdp, mids: &[String]) -> Result<(), SdpError> {
     Ok(())
 }
 
-/// One id, one extension in the whole description; an extension given twice in a section counts once.
+/// Checks that each id stands for a single extension in the whole description. An extension given twice in a section
+/// counts once.
 fn check_extensions(sdp: &mut Sdp) -> Result<(), SdpError> {
     let mut ids: HashMap<String, String> = HashMap::new();
     for media in &mut sdp.media {

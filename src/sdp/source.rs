@@ -9,7 +9,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Of a description of the peer.
+    /// Collects the sources of a peer's description.
     pub fn of(sdp: &Sdp) -> Self {
         let ssrcs = |line: &super::Media| {
             line.attributes("ssrc").filter_map(|value| value.split(' ').next()?.parse().ok()).collect()

@@ -17,7 +17,7 @@ pub enum Credentials {
     /// No authentication.
     #[default]
     None,
-    /// One user and password for all clients.
+    /// The same user and password for all clients.
     Fixed(String, Secret),
     /// Credentials for each client, derived from a secret that the TURN server shares.
     Shared(Secret),

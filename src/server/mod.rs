@@ -1,6 +1,6 @@
 //! The signalling server: sockets, TLS, HTTP, the page and the bounds around the hub.
 //!
-//! One port accepts TLS and plain connections; the first byte distinguishes them. Plain connections are for this machine,
+//! A single port accepts TLS and plain connections; the first byte distinguishes them. Plain connections are for this machine,
 //! or for a proxy in front ([`Config::plain`]).
 
 mod budget;

@@ -27,7 +27,7 @@ pub struct Admission {
     pub ask: bool,
 }
 
-/// What happens to a call.
+/// An input of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// The server took our `SESSION`: the peer is there.
@@ -40,11 +40,11 @@ pub enum Input {
     Decision(bool),
     /// We are registered again, after the server was lost in a call that goes on.
     Registered,
-    /// Of the peer or the connection.
+    /// An input from the peer or the connection.
     Link(link::Input),
 }
 
-/// What a call gives.
+/// An output of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// Ask the server for a session with this peer.
@@ -53,7 +53,7 @@ pub enum Output {
     Send(PeerMessage),
     /// For the connection.
     Effect(Effect),
-    /// Who calls; not every server tells.
+    /// The caller's id; some servers do not send it.
     Caller(PeerId),
     /// Somebody calls, and our side is to say whether it takes the call.
     Ask,
@@ -81,7 +81,7 @@ enum Redial {
 
 #[derive(Debug)]
 enum Phase {
-    /// Nobody called yet.
+    /// No call has come yet.
     Waiting,
     /// Our side is asked, until then; what the caller says meanwhile.
     Asking(Instant, VecDeque<link::Input>),
@@ -108,7 +108,7 @@ pub struct Call {
     caller: Option<PeerId>,
     dialled: Option<PeerId>,
     redial: Redial,
-    /// Who called in the middle of this call, which may be over already.
+    /// The peer that called in the middle of this call, which may be over already.
     knocker: Option<Knocker>,
     terms: Terms,
     admission: Admission,
@@ -134,7 +134,7 @@ impl Call {
         Self { phase, caller: None, dialled, redial, knocker: None, terms, admission, outputs }
     }
 
-    /// Nobody called yet.
+    /// Returns whether no call has come yet.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
     }
@@ -213,7 +213,7 @@ impl Call {
                 self.knocker = None;
             }
             (Input::Link(input @ link::Input::Heard(_)), Phase::Talking(link)) => {
-                // What was heard may have come before the knock.
+                // Media heard since may have been sent before the second call.
                 if self.knocker.as_ref().is_some_and(|knocker| now >= knocker.at + KNOCK) {
                     self.knocker = None;
                     self.outputs.push_back(Output::Busy);

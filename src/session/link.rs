@@ -25,7 +25,7 @@ pub const RESTART: Duration = Duration::from_secs(5);
 /// it keeps its DTLS connection, and the network may need time.
 pub const RESTARTED: Duration = Duration::from_secs(10);
 
-/// What is told of the junk of one peer: so much at once, and so much a second in the long run.
+/// Warnings about useless messages of one peer: so many at once, and so many a second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
 /// How a connection fares.
@@ -41,7 +41,7 @@ pub enum ConnectionState {
     Forged,
 }
 
-/// Who makes the first offer.
+/// The side that makes the first offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
     /// We do.
@@ -52,7 +52,7 @@ pub enum Begin {
     RequestOffer,
 }
 
-/// What happens to a link.
+/// An input of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A message of the peer.
@@ -103,7 +103,7 @@ pub enum EndReason {
     /// A step did not come about.
     #[error("waiting for {step}: {reason}")]
     Negotiation {
-        /// What was waited for.
+        /// The step that was waited for.
         step: &'static str,
         /// Why it did not come.
         reason: String,
@@ -126,7 +126,7 @@ impl EndReason {
     }
 }
 
-/// What a link gives.
+/// An output of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// For the peer.
@@ -143,7 +143,7 @@ pub enum Output {
     Ended(EndReason),
 }
 
-/// What is waited for besides the negotiation's own steps.
+/// The event that is waited for, besides the negotiation's own steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// The peer's first description.
@@ -172,7 +172,7 @@ pub struct Link {
     has_moved: bool,
     /// An offer of ours is due after the peer's first.
     owes: bool,
-    /// What is told of the peer's junk, which it may send without end.
+    /// Limit on the warnings about useless messages, which a peer may send without end.
     warnings: Bucket,
     left_out: bool,
     ended: bool,
@@ -231,7 +231,7 @@ impl Link {
         self.watch.is_broken() && !self.ended
     }
 
-    /// Of the two sides this one makes the offer when all begins anew.
+    /// Returns whether this side makes the offer when the link begins anew.
     pub fn makes_offers(&self) -> bool {
         self.watch.mends()
     }
@@ -427,7 +427,7 @@ impl Link {
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
                 negotiation::Output::Warning(text) => self.warn(now, &text),
                 negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
-                // What cannot be negotiated over this connection may be over a new one.
+                // A description that fails on this connection may succeed over a new one.
                 negotiation::Output::Failed(step, reason)
                     if self.watch.was_connected() && !self.negotiation.is_flooded() =>
                 {

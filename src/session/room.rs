@@ -17,7 +17,7 @@ const RETRIES: u32 = 3;
 /// For so long after we came in again a peer may turn out to have given the connection up.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// What happens in a room.
+/// An input of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// We are in, with these before us.
@@ -28,11 +28,11 @@ pub enum Input {
     PeerLeft(PeerId),
     /// The server is gone; whoever is connected stays so.
     ServerGone,
-    /// Of a peer, or of the connection with it.
+    /// An input from a peer, or from the connection with it.
     Link(PeerId, link::Input),
 }
 
-/// What a room gives.
+/// An output of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
     /// A peer is there.
@@ -41,7 +41,7 @@ pub enum Output {
     Left(PeerId),
     /// Descriptions will be exchanged with a peer.
     Connecting(PeerId),
-    /// Of the link with a peer.
+    /// An output of the link with a peer.
     Link(PeerId, link::Output),
     /// Something that nobody did wrong, or somebody who is not in the room.
     Warning(String),
@@ -76,7 +76,7 @@ impl Room {
         }
     }
 
-    /// Who is there, and whether media can flow.
+    /// Returns the peers of the room, each with whether media can flow.
     pub fn peers(&self) -> impl Iterator<Item = (&PeerId, bool)> {
         self.roster.iter().map(|id| (id, self.links.get(id).is_some_and(Link::is_connected)))
     }
@@ -136,7 +136,7 @@ impl Room {
 
     /// A peer cannot be reached. Its media may go on: only its way to the server, or ours, may be gone.
     fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
-        // Who comes back to a pool is somebody else.
+        // A peer that returns to a pool has another id, so the link with the earlier one is over.
         let is_over = self.terms.pool && input == link::Input::PeerGone;
         match self.links.get_mut(peer) {
             Some(link) if link.was_connected() && !is_over => {
@@ -193,7 +193,7 @@ impl Room {
             return false;
         }
         self.outputs.push_back(Output::Connecting(peer.clone()));
-        // Of two who offer at once, the one who came later gives way.
+        // If two offer at once, the later newcomer gives way.
         let polite = begin == Begin::Offer;
         self.links.insert(
             peer.clone(),

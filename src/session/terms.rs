@@ -29,7 +29,7 @@ pub struct Terms {
     pub reach: Reach,
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
-    /// Of the two sides this one makes a new path first, where one breaks.
+    /// Whether this side is the first of the two to make a new path when one breaks.
     pub mends: bool,
     /// The media layer can forget an offer that it made and that adds m-lines.
     pub forgets: bool,
@@ -38,7 +38,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Of a side that waits for machines only.
+    /// Returns the terms of a side that waits for machines only.
     pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
         Self {
             polite,

@@ -46,7 +46,7 @@ enum Path {
     Broken(Instant, Option<Instant>),
 }
 
-/// What time brought.
+/// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
     /// The peer went, and its media too.
@@ -63,7 +63,7 @@ pub enum Due {
 #[derive(Debug)]
 pub struct Watch {
     patience: Patience,
-    /// Of the two sides this one makes new paths first.
+    /// Whether this side is the first of the two to make a new path.
     mends: bool,
     /// Messages reach the peer.
     reachable: bool,
@@ -79,7 +79,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Of a talk that begins.
+    /// Returns the watch over a call that begins.
     pub fn new(patience: Patience, mends: bool) -> Self {
         let reports = (0, Duration::ZERO);
         Self {
@@ -109,7 +109,7 @@ impl Watch {
         matches!(self.path, Path::Broken(..))
     }
 
-    /// Of the two sides this one makes new paths first.
+    /// Returns whether this side is the first of the two to make a new path.
     pub fn mends(&self) -> bool {
         self.mends
     }
@@ -217,7 +217,7 @@ impl Watch {
         }
     }
 
-    /// What is due by now.
+    /// Returns the action that is due by now.
     pub fn due(&mut self, now: Instant) -> Option<Due> {
         match self.path {
             Path::Up(Some(due)) if due <= now => Some(if self.gone { Due::PeerGone } else { Due::Broken }),
@@ -245,7 +245,7 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [0, 1, 2, 4, 8, 8]);
-        // One that stood for a while is mended at once.
+        // A path that stood for a while is renewed at once.
         watch.connected();
         now += Duration::from_secs(60);
         assert!(watch.broken(now));

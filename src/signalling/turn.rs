@@ -210,7 +210,7 @@ impl Tunnel {
         Ok(Self { at, _task: task })
     }
 
-    /// What to tell the one that speaks TCP.
+    /// Returns the URL of this server over TCP, for webrtcbin.
     pub fn url(&self) -> IceUrl {
         IceUrl { kind: IceKind::TurnTcp, host: self.at.ip().to_string(), port: self.at.port() }
     }

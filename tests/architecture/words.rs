@@ -6,7 +6,7 @@ use super::source::{files, root, scan, sources};
 const NO_SUBJECT: [&str; 8] = ["Who", "What", "One", "So", "Of", "Those", "Whatever", "Nobody"];
 
 /// Comments in `src` that begin with one of these words. The number may only fall.
-const BUDGET: usize = 295;
+const BUDGET: usize = 0;
 
 /// The same in `tests`, `examples` and `fuzz`.
 const BUDGET_IN_TESTS: usize = 0;

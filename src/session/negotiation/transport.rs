@@ -1,4 +1,4 @@
-//! One connection's transport as far as descriptions tell of it: replaced whole when the connection is.
+//! The transport of a connection as its descriptions show it. It is replaced whole when the connection is.
 
 use std::time::Instant;
 

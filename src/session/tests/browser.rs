@@ -32,12 +32,12 @@ pub(super) struct Browser {
     making_offer: bool,
     ignoring: bool,
     needs_negotiation: bool,
-    /// Of the transport: a number for each set of ICE credentials, the highest given so far, and the certificate.
+    /// State of the transport: a number for each set of ICE credentials, the highest given so far, and the certificate.
     generation: usize,
     generations: usize,
     certificate: usize,
     descriptions: usize,
-    /// What was agreed, by their marks: our description and the peer's.
+    /// The descriptions that were agreed on, by their marks: ours and the peer's.
     agreed: Option<(usize, usize)>,
     /// The peer's transport.
     pub(super) theirs: Option<String>,
@@ -504,7 +504,7 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
     }
     prop_assert_eq!(&native.connection.theirs, &browser.ufrag());
     let taken: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
-    // Of the transport that stands; in a restart of the browser's ICE those before it come too.
+    // Candidates of the transport that stands; in a restart of the browser's ICE those before it come too.
     let sent = of_transport(&browser.sent, browser.generation);
     let kinds =
         |lines: &[(String, String)]| lines.iter().map(|(kind, _)| kind.clone()).collect::<BTreeSet<_>>();

@@ -312,7 +312,7 @@ fn the_caller_offers() {
     }
     a.input(now, Input::HangUp);
     assert_eq!(a.ended, Some(EndReason::HungUp));
-    // What the server says of it is not the end: the media may go on. The media's own end is.
+    // The server's report of the peer's end does not end the call, since media may go on. The end of the media does.
     b.input(now, Input::PeerGone);
     assert_eq!(b.ended, None);
     b.input(now, Input::Connection(ConnectionState::Closed));
@@ -510,8 +510,8 @@ enum Step {
 }
 
 proptest! {
-    /// Whatever the order in which results and messages come, with candidates before descriptions,
-    /// re-offers and messages that come twice: both come to rest in a bounded number of steps, agreed.
+    /// Both sides agree within a bounded number of steps, in whatever order results and messages come, with candidates
+    /// before descriptions, renegotiations and messages that come twice.
     #[test]
     fn two_sides_agree_in_any_order(
         request in any::<bool>(),

@@ -70,7 +70,7 @@ fn who_sends_no_media_may_be_silent_for_twice_as_long_as_it_is_used_to() {
         a.timeout(now + quiet);
         assert_eq!(last(&a), "reconnecting");
     }
-    // One that goes on to send media is to be heard of at once.
+    // A peer that continues to send media must be heard at once.
     let (now, mut a, _) = connected();
     a.input(now, Input::Heard(false));
     a.input(now, Input::Heard(true));
@@ -82,7 +82,7 @@ fn who_sends_no_media_may_be_silent_for_twice_as_long_as_it_is_used_to() {
 fn a_path_that_does_not_come_back_is_given_up() {
     let (mut now, mut a, mut b) = connected();
     let began = now + QUIET;
-    // Nobody answers: every offer is lost.
+    // No answer comes: every offer is lost.
     while a.ended.is_none() || b.ended.is_none() {
         now = [&a, &b].iter().filter_map(|side| side.call.poll_timeout()).min().expect("a timer");
         assert!(now <= began + GIVE_UP, "in time");
@@ -168,7 +168,7 @@ fn somebody_else_does_not_take_the_call_over() {
     let offer = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 9) };
     b.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
     assert!(b.results.is_empty(), "hers is another call");
-    // What was heard up to half a second before says nothing of now.
+    // Media heard up to half a second before does not show that the path works now.
     b.input(now + Duration::from_millis(400), Input::Heard(true));
     assert_eq!(last(&b), "connected");
     b.input(now + Duration::from_millis(900), Input::Heard(true));
@@ -322,7 +322,7 @@ impl World {
                 self.b.input(now, Input::Peer(PeerMessage::OfferRequest));
                 true
             }
-            // Who goes together with the server in the middle of an exchange may look as if it hung up.
+            // A peer that goes together with the server in the middle of an exchange may look as if it hung up.
             Step::ServerGone if self.connected != (self.a.connection.opened, self.b.connection.opened) => {
                 false
             }
@@ -355,8 +355,8 @@ impl World {
 }
 
 proptest! {
-    /// Whatever is renewed, re-offered, lost with the server, late or in another order: the call goes on,
-    /// and in the end both mean the same connection.
+    /// The call goes on, and in the end both mean the same connection, however paths are renewed, offers repeated and
+    /// messages lost, delayed or reordered.
     #[test]
     fn a_call_survives_whatever_happens_to_its_path_and_its_server(
         steps in prop::collection::vec(prop_oneof![
@@ -366,7 +366,7 @@ proptest! {
         ], 0..80)
     ) {
         let (now, mut a, mut b) = connected_for(Duration::from_secs(100_000));
-        // Who is gone and silent hung up: here nobody does.
+        // A peer that is gone and silent hung up: here none does.
         a.input(now, Input::Heard(true));
         b.input(now, Input::Heard(true));
         let mut world = World { now, a, b, connected: (1, 1), has_server: true };

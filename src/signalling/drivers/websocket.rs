@@ -34,7 +34,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long a message may take to leave.
 const WRITE: Duration = Duration::from_secs(10);
 /// The messages that are taken of a server in one go.
-const TURN: usize = 16;
+const BATCH: usize = 16;
 
 /// A stream that records the time of the last bytes received, even within an incomplete message.
 struct Heard {
@@ -191,7 +191,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::flush`].
+    /// The errors of [`Socket::flush`].
     pub async fn send(&mut self, text: String) -> Result<(), ConnectError> {
         self.queue(Frame::Text(text));
         self.flush().await
@@ -201,7 +201,7 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// Those of [`Socket::flush`].
+    /// The errors of [`Socket::flush`].
     pub async fn send_binary(&mut self, bytes: Vec<u8>) -> Result<(), ConnectError> {
         self.queue(Frame::Binary(bytes));
         self.flush().await
@@ -211,9 +211,9 @@ impl Socket {
     /// the connection as closed. Cancel-safe: dropping the future loses no message.
     pub async fn receive(&mut self) -> Frame {
         loop {
-            // One who says things without end lets others have their turn.
+            // A server that sends without end must not keep other tasks from running.
             self.received = self.received.wrapping_add(1);
-            if self.received.is_multiple_of(TURN) {
+            if self.received.is_multiple_of(BATCH) {
                 yield_now().await;
             }
             self.silence.heard(self.ws.get_ref().at);
