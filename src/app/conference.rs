@@ -1,4 +1,5 @@
-//! The loop of a room or a pool: the room's machine, a signalling channel, and a connection with each peer.
+//! Calls of many: connects the state machine of a room or a pool with its signalling channel and with the connections to
+//! its peers.
 //!
 //! The command line presents its reports (`join.rs`), and [`Pool`](super::Pool) hands them to programs.
 
@@ -34,7 +35,7 @@ pub(super) enum Order {
     Renew(PeerId),
     HangUp(PeerId),
     Stats(PeerId, Sender<Stats>),
-    /// An event for the application behind the server: its name and its data.
+    /// A message for the application behind the server: its name and its data.
     Tell(String, Value),
     Leave,
 }
@@ -45,14 +46,14 @@ pub(super) enum Happening {
     Outcome(PeerId, Outcome),
 }
 
-/// See the module.
+/// A conference: a room or a pool, with the connections to its peers.
 pub(super) struct Conference {
     room: Room,
     pub(super) peers: Peers,
     channel: Box<dyn SignallingChannel>,
     ice: Arc<Ice>,
     reports: VecDeque<Report>,
-    /// Limits the warnings about messages that the server sends.
+    /// Limit on the warnings about useless messages of the server.
     warnings: Bucket,
     /// Reason why the signalling channel ended for good; the conference ends once the last peer has left.
     ended: Option<ConnectError>,
@@ -92,7 +93,7 @@ impl Conference {
         self.room.handle_timeout(now);
     }
 
-    /// Returns the peers that are present, and whether media can flow.
+    /// Returns the peers that are present, each with whether media can flow.
     pub(super) fn present(&self) -> impl Iterator<Item = (&PeerId, bool)> {
         self.room.peers()
     }

@@ -93,7 +93,10 @@ fn about(command: &Command) -> String {
 /// Appends the examples, and for the program itself the exit codes.
 fn examples(text: &mut String, command: &Command) {
     if let Some(examples) = command.get_after_long_help().or(command.get_after_help()) {
-        let _ = writeln!(text, "\n```text\n{}\n```", examples.to_string().replace(args::HINT, "").trim_end());
+        let examples = examples.to_string().replace(args::HINT, "");
+        if !examples.trim().is_empty() {
+            let _ = writeln!(text, "\n```text\n{}\n```", examples.trim_end());
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! [`signaller`] is the port: a back end ([`hello`], [`ssp`]) decodes and encodes one protocol behind it, and
 //! [`socketio`] and [`persistent`] wrap a back end. `registry` chooses the back end by the scheme of the server's URL;
 //! [`target`] describes the server, [`proxy`] chooses an HTTP proxy, [`reconnect`] decides about further attempts,
-//! [`silence`] detects a dead server. All these are pure. [`drivers`] own the sockets; [`turn`] queries TURN servers.
+//! [`silence`] detects a dead server. All these are pure. [`drivers`] own the sockets of
+//! signalling; [`turn`] has its own: it tries TURN servers, and tunnels to those behind TLS.
 
 pub mod drivers;
 pub mod error;

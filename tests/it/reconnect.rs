@@ -450,7 +450,7 @@ fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
 }
 
 /// Counts connects for the table of docs/reconnect.md, and prints it:
-/// `cargo test --test it -- --ignored --nocapture in_the_first_minute`.
+/// `cargo test --test it -- --ignored --nocapture connects_in_the_first_minute`.
 #[test]
 #[ignore = "measures for a minute"]
 fn connects_in_the_first_minute() {

@@ -7,12 +7,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Initial and minimum playout delay, for the packets of one frame that arrive one after another.
+/// Initial and minimum playout delay. The packets of a frame arrive one after another within about this time.
 pub const LEAST: Duration = Duration::from_millis(10);
-/// Maximum playout delay: a longer one makes a conversation impossible. Media that is later is shown late, or not
-/// played.
+/// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is later
+/// is shown late, or not played.
 pub const MOST: Duration = Duration::from_millis(500);
-/// Maximum time to wait for a retransmission; a new key frame takes no longer.
+/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. After that time a new key frame is as
+/// fast.
 pub const REPAIR_MOST: Duration = Duration::from_secs(1);
 /// Assumed round trip until one is measured.
 const TRIP: Duration = Duration::from_millis(100);
@@ -20,20 +21,20 @@ const TRIP: Duration = Duration::from_millis(100);
 const MISSED: Duration = Duration::from_millis(70);
 /// Time after the expected arrival of a retransmission until it is requested again.
 const SPARE: Duration = Duration::from_millis(20);
-/// Period of the measurements that count.
+/// Age up to which samples are considered.
 const WINDOW: Duration = Duration::from_secs(10);
 /// Percentage of packets that the delay waits for, and minimum number of packets for a decision (those of one or two
 /// seconds). Late video is visible, late audio is not played.
 const VIDEO: (u64, u64) = (90, 100);
 const AUDIO: (u64, u64) = (98, 50);
-/// Minimum step down, and pause between steps; each step is a visible and audible jump. A step is an eighth of the
+/// Minimum change of the delay, and pause between steps down; each step is a visible and audible jump. A step is an eighth of the
 /// delay if that is more.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Pause before the first step down after growth for packets that came too late, which are missing in the measurements.
 const REST: Duration = Duration::from_secs(10);
-/// Minimum pause between steps up for packets that came too late, and maximum delay that such steps lead to: later
-/// packets come over a congested path, whose queue no waiting empties.
+/// Minimum pause between steps up for packets that came too late, and maximum delay that such steps lead to: packets
+/// that are even later are a sign of congestion, which more delay does not cure.
 const LATE_PAUSE: Duration = Duration::from_millis(500);
 const LATE_MOST: Duration = Duration::from_millis(250);
 
@@ -94,7 +95,7 @@ pub struct Sample {
     pub jitter: Duration,
     /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
-    /// Lateness of packets when they could be forwarded, for streams with retransmission, since the last sample.
+    /// Lateness of packets when they and all before them could be forwarded, for streams with retransmission, since the last sample.
     pub video: Lateness,
     /// Lateness of packets when they arrived, for all other streams, since the last sample.
     pub audio: Lateness,
@@ -128,8 +129,8 @@ pub struct PlayoutDelay {
 }
 
 /// Returns the time to wait for a retransmission, and the time between two requests, for this round trip; a
-/// retransmission may be lost, too. If even the first one arrives too late, the wait is zero, and error correction acts
-/// at once.
+/// retransmission may be lost, too. The wait is zero if even the first retransmission would arrive too late; packets then
+/// wait for the playout delay alone.
 fn repair_times(trip: Duration) -> (Duration, Duration) {
     // Includes some variation of the round trip.
     let retry = (trip + trip / 4 + SPARE).min(REPAIR_MOST);
@@ -163,7 +164,7 @@ impl PlayoutDelay {
         let (repair, retry) = repair_times(sample.round_trip.unwrap_or(TRIP));
         let uneven = if repair.is_zero() { repair } else { 4 * sample.jitter };
         let repair = (repair + uneven).min(REPAIR_MOST).max(self.delays.playout);
-        // Each change makes all linked elements query the latency.
+        // Each change makes all linked elements query the latency, so small decreases are ignored.
         if repair > self.delays.repair || repair * 4 / 3 < self.delays.repair {
             self.delays.repair = repair;
         }
@@ -171,6 +172,7 @@ impl PlayoutDelay {
         self.delays
     }
 
+    /// Adapts the playout delay to the lateness within [`WINDOW`].
     fn follow(&mut self, now: Instant, sample: &Sample) {
         let is_old = |(at, ..): &(Instant, Lateness, Lateness)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {
@@ -196,7 +198,7 @@ impl PlayoutDelay {
             wanted = wanted.max((delay + STEP.max(delay / 4)).min(LATE_MOST));
         }
         if wanted > delay {
-            tracing::debug!(?video, ?audio, "received media waits {wanted:?} now");
+            tracing::debug!(?video, ?audio, "the playout delay rises to {wanted:?}");
             self.delays.playout = wanted;
             self.shorten = Some(now + stays);
         } else if wanted + STEP <= delay && self.shorten.is_none_or(|at| at <= now) {
@@ -251,7 +253,7 @@ mod tests {
             now += 1000 * MS;
             assert_eq!(playout.update(now, lossy).playout, delay);
         }
-        // Ten seconds after the last loss the delay falls, step by step.
+        // The delay falls step by step, once few enough packets of the last ten seconds were late.
         let mut seen = vec![];
         for _ in 0..30 {
             now += 1000 * MS;

@@ -1,5 +1,5 @@
-//! State of the exchange of descriptions (RFC 8829, 3.2), with the steps that webrtcbin takes in it. Each state holds the
-//! description that it is about and the ids of the effects whose results it waits for.
+//! State of the exchange of offer and answer (RFC 8829, 3.2), including the steps that webrtcbin takes in it. A state holds
+//! the ids of the effects whose results it waits for, and the descriptions that are needed later.
 
 use crate::sdp::{Layout, Sdp};
 use crate::session::effect::EffectId;
@@ -15,9 +15,9 @@ pub(super) enum Exchange {
         /// Whether the offer restarts ICE on the connection that stands.
         restarts_ice: bool,
     },
-    /// The peer has our offer.
+    /// Our offer was sent, and the peer's answer is awaited.
     Offered(Offer),
-    /// webrtcbin applies the peer's answer, and before it our offer if that had waited.
+    /// webrtcbin applies the peer's answer, after our offer if that was deferred.
     ApplyingAnswer { offer: Option<EffectId>, answer: EffectId },
     /// webrtcbin applies the peer's offer.
     ApplyingOffer(Answering),
@@ -29,14 +29,15 @@ pub(super) enum Exchange {
     Ended,
 }
 
-/// An offer of ours that the peer has.
+/// An offer of ours that was sent and not answered yet.
 #[derive(Debug)]
 pub(super) struct Offer {
     /// The offer as webrtcbin made it.
     pub(super) sdp: Sdp,
-    /// Effect that applies the offer; none if the offer waits for its answer, and can be forgotten until then.
+    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin gets it together with the answer, so that it
+    /// can be forgotten until then.
     pub(super) applying: Option<EffectId>,
-    /// Mapping of the m-lines once the offer is answered.
+    /// Mapping of the m-lines that takes effect once the offer is answered.
     pub(super) layout: Layout,
     /// Whether the offer restarts ICE on the connection that stands.
     pub(super) restarts_ice: bool,
@@ -47,14 +48,14 @@ pub(super) struct Offer {
 pub(super) struct Answering {
     /// Effect whose result is waited for.
     pub(super) id: EffectId,
-    /// The offer as it came, if it came over a connection that stood: a fresh connection can answer it, too.
+    /// The offer as it came, if the connection was established: a fresh connection answers it if this one fails to.
     pub(super) again: Option<Sdp>,
     /// Whether the offer restarts the peer's ICE.
     pub(super) restarts_ice: bool,
 }
 
 impl Offer {
-    /// Returns whether webrtcbin does not have the offer yet.
+    /// Returns whether the offer was not given to webrtcbin yet.
     pub(super) fn is_deferred(&self) -> bool {
         self.applying.is_none()
     }
@@ -77,7 +78,7 @@ impl Exchange {
         }
     }
 
-    /// Returns what is waited for, for people.
+    /// Returns a description for users of the pending step.
     pub(super) fn step(&self) -> Option<&'static str> {
         match self {
             Self::Stable | Self::Ended => None,

@@ -37,7 +37,8 @@ enum Woken {
 
 type Wait<'a> = Pin<Box<dyn Future<Output = Woken> + Send + 'a>>;
 
-/// A client's connection to a server, which is renewed when it ends.
+/// A client's side of a signalling protocol at work: opens WebSockets and sends HTTP requests as the signaller wants, which
+/// also decides about reconnecting.
 pub struct Driver {
     target: Target,
     signaller: Box<dyn Signaller>,
@@ -61,7 +62,7 @@ impl Driver {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the first attempt fails; later attempts are repeated.
+    /// [`ConnectError`] if the first attempt fails. A connection that is lost later is opened again.
     pub async fn open(target: Target, registration: Registration) -> Result<Self, ConnectError> {
         let has_room = registration.room.is_some();
         let signaller = Box::new(Persistent::new(&target, registration, fastrand::f64));
@@ -92,13 +93,13 @@ impl Driver {
         }
     }
 
-    /// Returns the server's IP address on the latest connection; none if it is unknown (behind a proxy).
+    /// Returns the server's IP address on the latest WebSocket; `None` before the first one, or behind a proxy.
     pub fn server_address(&self) -> Option<IpAddr> {
         self.server
     }
 
-    /// Gives the signaller a command; what the command sends leaves with the next [`Driver::next`] or
-    /// [`Driver::flush`].
+    /// Gives the signaller a command. Frames leave with the next [`Driver::next`] or [`Driver::flush`], HTTP requests at
+    /// once.
     pub fn command(&mut self, command: Command) {
         self.handle(In::Command(command));
     }
@@ -138,7 +139,7 @@ impl Driver {
         }
     }
 
-    /// Sends what is to be sent. Cancel-safe. Errors are reported by [`Driver::next`], as the end of the connection.
+    /// Sends the queued frames. Cancel-safe. Errors are reported by [`Driver::next`], as the end of the connection.
     pub async fn flush(&mut self) {
         for conn in self.conns.values_mut() {
             if let Conn::Open(socket) = conn {
@@ -147,7 +148,7 @@ impl Driver {
         }
     }
 
-    /// Closes all connections, in order.
+    /// Closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and abandons pending HTTP requests.
     pub async fn close(mut self) {
         self.flush().await;
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
@@ -213,12 +214,14 @@ impl Driver {
         let (target, closing) = (self.target.clone(), std::mem::take(&mut self.closing));
         let is_too_many = self.conns.len() >= MAX_SOCKETS;
         let task = smol::spawn(async move {
-            // A server that still has the client's old connection may refuse its id.
+            // A server that still has the client's old connection may refuse the client's id.
             for task in closing {
                 task.await;
             }
             match is_too_many {
-                true => Err(ConnectError::Broken(format!("more than {MAX_SOCKETS} WebSockets"))),
+                true => {
+                    Err(ConnectError::Broken(format!("more than {MAX_SOCKETS} WebSockets are open already")))
+                }
                 false => Socket::open(&target, &endpoint).await.map(Box::new),
             }
         });
