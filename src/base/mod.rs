@@ -10,4 +10,6 @@ pub mod net;
 pub mod random;
 pub mod secret;
 pub mod stream;
+pub mod tasks;
 pub mod text;
+pub mod timeout;
