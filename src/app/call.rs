@@ -7,7 +7,6 @@ use smol::future::or;
 use super::PeerState;
 use super::client::{Client, Happening};
 use super::command::Command;
-use super::driver::Outcome;
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
@@ -138,7 +137,7 @@ struct Conversation<'a> {
 /// Something that the loop waits for, apart from commands and timers.
 enum Incoming {
     Signal(Event),
-    Outcome(Outcome),
+    Report(Report),
 }
 
 impl Conversation<'_> {
@@ -152,8 +151,8 @@ impl Conversation<'_> {
             let incoming = {
                 let (peers, server) = (&self.peers, &mut *server);
                 let signal = async { Incoming::Signal(server.next().await) };
-                let outcome = async { Incoming::Outcome(peers.next().await.1) };
-                or(signal, outcome)
+                let report = async { Incoming::Report(peers.next().await) };
+                or(signal, report)
             };
             let input = match self.client.next(incoming, &self.presentation, deadline).await {
                 Happening::Timer => {
@@ -163,8 +162,8 @@ impl Conversation<'_> {
                     None
                 }
                 Happening::Outside(Incoming::Signal(event)) => self.signal(event, server).await?,
-                Happening::Outside(Incoming::Outcome(Outcome::Link(input))) => Some(Input::Link(input)),
-                Happening::Outside(Incoming::Outcome(Outcome::Report(report))) => {
+                Happening::Outside(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
+                Happening::Outside(Incoming::Report(report)) => {
                     self.present(report);
                     None
                 }

@@ -12,7 +12,6 @@ use smol::channel::Sender;
 use smol::future::or;
 
 use super::channels::SignallingChannel;
-use super::driver::Outcome;
 use super::ice::Ice;
 use super::peers::Peers;
 use super::report::{PoolEvent, Report};
@@ -43,7 +42,7 @@ pub(super) enum Order {
 /// Something that the conference waits for.
 pub(super) enum Happening {
     Signal(Event),
-    Outcome(PeerId, Outcome),
+    Report(Report),
 }
 
 /// A conference: a room or a pool, with the connections to its peers.
@@ -76,11 +75,8 @@ impl Conference {
     pub(super) async fn next(&mut self) -> Happening {
         let (channel, peers) = (&mut self.channel, &self.peers);
         let signal = async { Happening::Signal(channel.next().await) };
-        let outcome = async {
-            let (peer, outcome) = peers.next().await;
-            Happening::Outcome(peer, outcome)
-        };
-        or(signal, outcome).await
+        let report = async { Happening::Report(peers.next().await) };
+        or(signal, report).await
     }
 
     /// Returns the time at which [`Conference::handle_timeout`] is due.
@@ -101,8 +97,8 @@ impl Conference {
     /// Handles what happened; [`Conference::poll_report`] carries out the consequences.
     pub(super) async fn handle(&mut self, happening: Happening) {
         match happening {
-            Happening::Outcome(peer, Outcome::Link(input)) => self.input(Input::Link(peer, input)),
-            Happening::Outcome(_, Outcome::Report(report)) => self.reports.push_back(report),
+            Happening::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
+            Happening::Report(report) => self.reports.push_back(report),
             Happening::Signal(event) => self.signal(event).await,
         }
     }

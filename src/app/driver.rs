@@ -19,36 +19,28 @@ const EVENTS: usize = 512;
 /// Interval at which the connection is checked for received packets.
 const LISTEN: Duration = Duration::from_millis(500);
 
-/// An outcome of a connection.
-pub(super) enum Outcome {
-    /// An input for the link with the peer.
-    Link(link::Input),
-    /// A report for the application.
-    Report(Report),
-}
-
 /// The queue of all connections, as one of them uses it.
 #[derive(Clone)]
 pub(super) struct Outlet {
     /// Number of the connection. It tells the connection from earlier ones with the same peer.
     pub(super) number: u64,
     pub(super) peer: PeerId,
-    pub(super) queue: Sender<(u64, Outcome)>,
+    pub(super) queue: Sender<(u64, Report)>,
     pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl Outlet {
     /// Waits for room in the queue; returns false if nobody reads it any more.
-    async fn send(&self, outcome: Outcome) -> bool {
-        self.queue.send((self.number, outcome)).await.is_ok()
+    async fn send(&self, report: Report) -> bool {
+        self.queue.send((self.number, report)).await.is_ok()
     }
 
     async fn link(&self, input: link::Input) -> bool {
-        self.send(Outcome::Link(input)).await
+        self.send(Report::Link(self.peer.clone(), input)).await
     }
 
     async fn pool(&self, event: PoolEvent) -> bool {
-        self.send(Outcome::Report(Report::Pool(event))).await
+        self.send(Report::Pool(event)).await
     }
 
     fn trace_effect(&self, words: &'static str, began: Instant) {
@@ -72,7 +64,7 @@ impl Outlet {
             PeerEvent::Track(track) => self.pool(PoolEvent::Track(peer, track)).await,
             PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded(peer, track)).await,
             PeerEvent::FirstFrame { codec, size, after } => {
-                self.send(Outcome::Report(Report::FirstFrame { peer, codec, size, after })).await
+                self.send(Report::FirstFrame { peer, codec, size, after }).await
             }
             PeerEvent::Channel(channel) => self.pool(PoolEvent::DataChannel(peer, channel)).await,
             PeerEvent::Broken(codec) => {

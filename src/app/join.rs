@@ -94,7 +94,7 @@ impl Stay<'_> {
                 client.tell(peer.as_str(), PeerState::Connecting, None);
                 return Ok(());
             }
-            Report::Opened(_) | Report::FirstFrame { .. } => {
+            Report::Opened(_) | Report::FirstFrame { .. } | Report::Link(..) => {
                 self.show(report);
                 return Ok(());
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::pending;
 
-use super::driver::{Driver, Outcome, Outlet};
+use super::driver::{Driver, Outlet};
 use super::ice::Ice;
+use super::report::Report;
 use super::trace::Trace;
 use crate::media::channel::ChannelConfig;
 use crate::media::peer::{PeerConfig, Stats};
@@ -15,9 +16,9 @@ use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::PeerId;
 use crate::session::Effect;
 
-/// Maximum number of outcomes that wait to be read. The queue is short on purpose: further outcomes wait with their
+/// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
 /// connection, so that no connection can crowd out the others.
-const OUTCOMES: usize = 16;
+const REPORTS: usize = 16;
 
 /// Streams and data channels for one peer, or for all peers.
 #[derive(Debug, Default)]
@@ -58,24 +59,23 @@ pub(super) struct Peers {
     connections: BTreeMap<PeerId, Connection>,
     /// Number of connections opened so far.
     opened: u64,
-    queue: Sender<(u64, Outcome)>,
-    outcomes: Receiver<(u64, Outcome)>,
+    queue: Sender<(u64, Report)>,
+    reports: Receiver<(u64, Report)>,
 }
 
 impl Peers {
     pub(super) fn new(base: PeerConfig, ice: Arc<Ice>, trace: Option<Arc<Trace>>) -> Self {
-        let (queue, outcomes) = bounded(OUTCOMES);
+        let (queue, reports) = bounded(REPORTS);
         let (everyone, connections) = (Wanted::default(), BTreeMap::new());
-        Self { base, ice, trace, everyone, connections, opened: 0, queue, outcomes }
+        Self { base, ice, trace, everyone, connections, opened: 0, queue, reports }
     }
 
-    /// Waits for the next outcome of a connection. May be dropped while it waits, without loss. Outcomes of connections
+    /// Waits for the next report of a connection. May be dropped while it waits, without loss. Reports of connections
     /// that were closed or replaced are left out.
-    pub(super) async fn next(&self) -> (PeerId, Outcome) {
-        while let Ok((number, outcome)) = self.outcomes.recv().await {
-            let mut all = self.connections.iter();
-            if let Some((peer, _)) = all.find(|(_, connection)| connection.number == number) {
-                return (peer.clone(), outcome);
+    pub(super) async fn next(&self) -> Report {
+        while let Ok((number, report)) = self.reports.recv().await {
+            if self.connections.values().any(|connection| connection.number == number) {
+                return report;
             }
         }
         pending().await

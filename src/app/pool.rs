@@ -259,7 +259,9 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                     let _ = events.send(PoolEvent::Stop(why)).await;
                     return leave(conference).await;
                 }
-                Report::Opened(_) | Report::Connecting(_) | Report::FirstFrame { .. } => continue,
+                Report::Link(..) | Report::Opened(_) | Report::Connecting(_) | Report::FirstFrame { .. } => {
+                    continue;
+                }
             };
             // A pool whose events are not read any more is about to be left.
             let _ = events.send(event).await;

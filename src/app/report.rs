@@ -9,7 +9,7 @@ use crate::media::channel::Channel;
 use crate::media::receive::Track;
 use crate::protocol::PeerId;
 use crate::sdp::Codec;
-use crate::session::EndReason;
+use crate::session::{EndReason, link};
 
 /// An event of a pool.
 #[derive(Debug)]
@@ -53,6 +53,8 @@ pub enum PoolEvent {
 pub(super) enum Report {
     /// An event that programs receive as well.
     Pool(PoolEvent),
+    /// An input for the link with the peer.
+    Link(PeerId, link::Input),
     /// A connection with the peer was opened, in place of the previous one if there was any.
     Opened(PeerId),
     /// The exchange of descriptions with the peer begins.

@@ -120,7 +120,7 @@ impl<'a> Presentation<'a> {
             }
             Report::Pool(PoolEvent::Warning(text)) => (self.sink)(&Event::Warning { text }),
             // A track that ends shows its last frame: it may go on later.
-            Report::Pool(_) | Report::Connecting(_) | Report::Stopped(_) => {}
+            Report::Pool(_) | Report::Link(..) | Report::Connecting(_) | Report::Stopped(_) => {}
         }
     }
 
