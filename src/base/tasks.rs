@@ -30,7 +30,9 @@ struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         let ended = lock(&self.running).tasks.remove(&self.number);
-        ended.map(Task::detach);
+        if let Some(task) = ended {
+            task.detach();
+        }
     }
 }
 
@@ -130,14 +132,9 @@ mod tests {
     fn a_task_that_ends_leaves_the_set() {
         let tasks = Tasks::new(1);
         for _ in 0..100 {
-            let (done, wait) = channel::bounded(1);
-            while !tasks.spawn({
-                let done = done.clone();
-                async move { drop(done.send(()).await) }
-            }) {
+            while !tasks.spawn(async {}) {
                 std::thread::yield_now();
             }
-            block_on(wait.recv()).unwrap();
         }
         block_on(tasks.join());
     }
