@@ -3,10 +3,10 @@
 
 use std::net::IpAddr;
 
-use super::reach::LEAST_PORT;
-
 /// The longest candidate attribute taken, in bytes.
 pub const MAX_CANDIDATE: usize = 1024;
+/// Lowest port that is tried at any address, apart from [`WEB_PORTS`](super::reach::WEB_PORTS).
+pub const LEAST_PORT: u16 = 1024;
 
 /// The fields of a candidate that roomtone reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ pub enum CandidateError {
     /// can, in the same network; the peer-reflexive path connects without it.
     #[error("a candidate with an mDNS name")]
     Mdns,
-    /// An mDNS name with a port below 1024: see [`super::reach`].
+    /// An mDNS name with a port below [`LEAST_PORT`].
     #[error("a candidate with an mDNS name and a port below 1024")]
     Port,
     /// Another host name, which we do not look up.

@@ -5,10 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use super::CandidateLine;
+use super::candidate::{CandidateLine, LEAST_PORT};
 
-/// Lowest port that is tried at any address, apart from [`WEB_PORTS`].
-pub const LEAST_PORT: u16 = 1024;
 /// Ports below [`LEAST_PORT`] that are tried at public addresses: TURN servers and media servers use them.
 pub const WEB_PORTS: [u16; 2] = [80, 443];
 
