@@ -176,24 +176,25 @@ impl Call {
         }
     }
 
-    /// Takes one input.
+    /// Handles one input.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match (input, &mut self.phase) {
             (Input::Accepted, Phase::Dialling(begin, _)) => {
                 let begin = *begin;
                 self.begin(now, begin);
             }
-            (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
-            (Input::Refused(reason), Phase::Ended) => drop(reason),
-            (Input::Refused(_), Phase::Talking(_)) if self.redial == Redial::Asked => {
-                self.redial = Redial::At(now + REDIAL);
-            }
             (Input::Accepted, Phase::Talking(link)) if self.redial == Redial::Asked => {
                 self.redial = Redial::No;
                 link.handle_input(now, link::Input::Reachable(true));
             }
+            (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
+            (Input::Refused(_), Phase::Ended) => {}
+            (Input::Refused(_), Phase::Talking(_)) if self.redial == Redial::Asked => {
+                self.redial = Redial::At(now + REDIAL);
+            }
+            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason.to_string())),
             (Input::Registered, Phase::Talking(_)) if self.dialled.is_some() => {
-                // Not at once: it may have hung up, which its media tells before.
+                // Not at once: the peer may have hung up, which the connection reports before.
                 self.redial = Redial::At(now + REDIAL);
             }
             (Input::Caller(peer), Phase::Talking(link)) if self.caller.as_ref() == Some(&peer) => {
@@ -203,24 +204,6 @@ impl Call {
             (Input::Caller(peer), Phase::Talking(_)) => {
                 self.knocker = Some(Knocker { peer, at: now, held: VecDeque::new() });
             }
-            (Input::Link(link::Input::Peer(message)), Phase::Talking(_)) if self.knocker.is_some() => {
-                if let Some(knocker) = self.knocker.as_mut().filter(|knocker| knocker.held.len() < MAX_INBOX)
-                {
-                    knocker.held.push_back(link::Input::Peer(message));
-                }
-            }
-            (Input::Link(link::Input::PeerGone), Phase::Talking(_)) if self.knocker.is_some() => {
-                self.knocker = None;
-            }
-            (Input::Link(input @ link::Input::Heard(_)), Phase::Talking(link)) => {
-                // Media heard since may have been sent before the second call.
-                if self.knocker.as_ref().is_some_and(|knocker| now >= knocker.at + KNOCK) {
-                    self.knocker = None;
-                    self.outputs.push_back(Output::Busy);
-                }
-                link.handle_input(now, input);
-            }
-            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason.to_string())),
             (Input::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));
                 self.caller = Some(peer);
@@ -235,48 +218,55 @@ impl Call {
                 let held = std::mem::take(held);
                 self.decline(now, "the call was declined", held);
             }
-            (Input::Link(input), Phase::Waiting) => match input {
-                // The first word of a caller whom the server did not announce.
-                link::Input::Peer(_) | link::Input::Junk(_) => {
-                    self.called(now);
-                    self.handle_input(now, Input::Link(input));
-                }
-                link::Input::Result(..)
-                | link::Input::LocalCandidate(..)
-                | link::Input::Connection(_)
-                | link::Input::Heard(_)
-                | link::Input::NetworkChanged
-                | link::Input::Negotiate
-                | link::Input::Renew
-                | link::Input::Reachable(_)
-                | link::Input::PeerGone
-                | link::Input::HangUp => {}
+            (Input::Link(input), _) => self.link_input(now, input),
+            (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _) => {}
+        }
+        self.give_way();
+        self.pass_on();
+    }
+
+    /// Handles an input from the peer or the connection.
+    fn link_input(&mut self, now: Instant, input: link::Input) {
+        match (input, &mut self.phase) {
+            (input @ link::Input::Peer(_), Phase::Talking(link)) => match &mut self.knocker {
+                Some(knocker) if knocker.held.len() < MAX_INBOX => knocker.held.push_back(input),
+                Some(_) => {}
+                None => link.handle_input(now, input),
             },
-            (Input::Link(link::Input::HangUp), Phase::Asking(_, held)) => {
+            (link::Input::PeerGone, Phase::Talking(_)) if self.knocker.is_some() => self.knocker = None,
+            (input @ link::Input::Heard(_), Phase::Talking(link)) => {
+                // Media heard since may have been sent before the second call.
+                if self.knocker.as_ref().is_some_and(|knocker| now >= knocker.at + KNOCK) {
+                    self.knocker = None;
+                    self.outputs.push_back(Output::Busy);
+                }
+                link.handle_input(now, input);
+            }
+            (input, Phase::Talking(link)) => link.handle_input(now, input),
+            // The first message of a caller that the server did not announce.
+            (input @ (link::Input::Peer(_) | link::Input::Junk(_)), Phase::Waiting) => {
+                self.called(now);
+                self.handle_input(now, Input::Link(input));
+            }
+            (link::Input::HangUp, Phase::Asking(_, held)) => {
                 let held = std::mem::take(held);
                 self.decline(now, "the call was declined", held);
             }
-            (Input::Link(link::Input::HangUp), Phase::Dialling(..)) => self.end(EndReason::HungUp),
-            (
-                Input::Link(link::Input::PeerGone),
-                Phase::Dialling(..) | Phase::Asking(..) | Phase::Declining(..),
-            ) => self.end(EndReason::PeerHungUp),
-            (Input::Link(input), Phase::Asking(_, held)) => {
+            (link::Input::HangUp, Phase::Dialling(..)) => self.end(EndReason::HungUp),
+            (link::Input::PeerGone, Phase::Dialling(..) | Phase::Asking(..) | Phase::Declining(..)) => {
+                self.end(EndReason::PeerHungUp);
+            }
+            (input, Phase::Asking(_, held)) => {
                 if held.len() < MAX_INBOX {
                     held.push_back(input);
                 }
             }
-            (Input::Link(link::Input::Peer(message)), Phase::Declining(_, reason)) => {
+            (link::Input::Peer(message), Phase::Declining(_, reason)) => {
                 let reason = reason.clone();
                 self.tell_declined(message, reason);
             }
-            (Input::Link(input), Phase::Talking(link)) => link.handle_input(now, input),
-            (Input::Link(_), Phase::Dialling(..) | Phase::Declining(..))
-            | (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _)
-            | (_, Phase::Ended) => {}
+            (_, Phase::Waiting | Phase::Dialling(..) | Phase::Declining(..) | Phase::Ended) => {}
         }
-        self.give_way();
-        self.pass_on();
     }
 
     /// Ends an accepted call whose path is broken when another caller comes. The server gives our side a new session

@@ -249,42 +249,21 @@ impl Link {
         self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).chain(watch).chain(filter).min()
     }
 
-    /// Takes one input.
+    /// Handles one input.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         if self.ended {
             return;
         }
+        let awaits_offer = matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn)));
         match input {
-            Input::Peer(message) => {
-                let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
-                if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) {
-                    // From here on the negotiation has its own timers.
-                    self.waiting = None;
-                }
-                match &message {
-                    PeerMessage::Description(description) => self.tried.theirs(&description.sdp),
-                    PeerMessage::Candidate(candidate) => self.tried.theirs(&candidate.candidate),
-                    PeerMessage::OfferRequest | PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
-                }
-                self.negotiation.handle_peer(now, message);
-                self.keep_waiting(now);
-            }
+            Input::Peer(message) => self.peer_message(now, message),
             Input::Junk(why) => self.warn(now, &why),
             Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
             Input::LocalCandidate(mline, candidate) => {
                 self.tried.ours(&candidate);
                 self.negotiation.handle_local_candidate(mline, candidate);
             }
-            Input::Connection(ConnectionState::Connected) => {
-                self.negotiation.handle_connected(now);
-                self.connected();
-            }
-            // The path before an ICE restart may fail after it.
-            Input::Connection(ConnectionState::Failed) if matches!(self.waiting, Some((_, Wait::Media))) => {}
-            Input::Connection(ConnectionState::Failed) if self.watch.was_connected() => self.broken(now),
-            Input::Connection(ConnectionState::Failed) => self.no_path(),
-            Input::Connection(ConnectionState::Forged) => self.end(EndReason::Forged),
-            Input::Connection(ConnectionState::Closed) => self.end(EndReason::PeerHungUp),
+            Input::Connection(state) => self.connection_changed(now, state),
             Input::Heard(media) => {
                 self.has_moved = false;
                 if std::mem::take(&mut self.revives) {
@@ -297,21 +276,9 @@ impl Link {
                 self.watch.network_changed(now);
             }
             // The peer's first offer may be enough: it is waited for.
-            Input::Negotiate if matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) => {
-                self.owes = true
-            }
+            Input::Negotiate if awaits_offer => self.owes = true,
             Input::Negotiate => self.negotiation.request_offer(now),
-            Input::Renew if !self.watch.is_reachable() => {
-                self.warn_ours("a new path takes the server, which is gone for now");
-            }
-            Input::Renew if self.watch.was_connected() => {
-                if self.watch.is_up() {
-                    self.restarted = None;
-                }
-                self.broken(now);
-                self.mend(now);
-            }
-            Input::Renew => self.warn_ours("there is no connection yet that could be renewed"),
+            Input::Renew => self.renew(now),
             // Its media may go on, or stop at once, as with a peer that hung up.
             Input::PeerGone if self.watch.was_connected() => self.watch.peer_gone(now),
             Input::PeerGone => self.end(EndReason::PeerHungUp),
@@ -319,6 +286,51 @@ impl Link {
             Input::HangUp => self.end(EndReason::HungUp),
         }
         self.after(now);
+    }
+
+    fn peer_message(&mut self, now: Instant, message: PeerMessage) {
+        let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
+        if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) {
+            // From here on the negotiation has its own timers.
+            self.waiting = None;
+        }
+        match &message {
+            PeerMessage::Description(description) => self.tried.theirs(&description.sdp),
+            PeerMessage::Candidate(candidate) => self.tried.theirs(&candidate.candidate),
+            PeerMessage::OfferRequest | PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
+        }
+        self.negotiation.handle_peer(now, message);
+        self.keep_waiting(now);
+    }
+
+    fn connection_changed(&mut self, now: Instant, state: ConnectionState) {
+        match state {
+            ConnectionState::Connected => {
+                self.negotiation.handle_connected(now);
+                self.connected();
+            }
+            // The path before an ICE restart may fail after it.
+            ConnectionState::Failed if matches!(self.waiting, Some((_, Wait::Media))) => {}
+            ConnectionState::Failed if self.watch.was_connected() => self.broken(now),
+            ConnectionState::Failed => self.no_path(),
+            ConnectionState::Forged => self.end(EndReason::Forged),
+            ConnectionState::Closed => self.end(EndReason::PeerHungUp),
+        }
+    }
+
+    /// Makes a new path because the user wants one.
+    fn renew(&mut self, now: Instant) {
+        if !self.watch.is_reachable() {
+            self.warn_ours("a new path takes the server, which is gone for now");
+        } else if self.watch.was_connected() {
+            if self.watch.is_up() {
+                self.restarted = None;
+            }
+            self.broken(now);
+            self.mend(now);
+        } else {
+            self.warn_ours("there is no connection yet that could be renewed");
+        }
     }
 
     /// Time has passed.
