@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{Namespace, Program, Received, SMALL, strings};
+use super::{Namespace, Program, Received, SMALL, pace, strings};
 
 /// The impairment of the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -166,7 +166,7 @@ fn read(from: &SyncDevice, direction: &Mutex<Direction>, queue: &Sender<(Instant
 /// Until nothing can come any more. A packet that the device does not take is lost, as on a real one.
 fn write(to: &SyncDevice, due: &Receiver<(Instant, Vec<u8>)>) {
     for (arrival, packet) in due {
-        std::thread::sleep(arrival.saturating_duration_since(Instant::now()));
+        pace(arrival);
         let _ = to.send(&packet);
     }
 }

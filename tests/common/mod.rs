@@ -18,6 +18,7 @@ pub mod pulse;
 #[cfg(feature = "media")]
 pub mod raw;
 pub mod received;
+pub mod waiting;
 pub mod websocket;
 
 pub use impaired::{Impaired, Impairment};
@@ -26,6 +27,7 @@ pub use namespace::Namespace;
 pub(crate) use needs::needs;
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
+pub use waiting::{PATIENCE, in_time, pace, settled, until, wait_for};
 pub use websocket::WebSocket;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -36,9 +38,6 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-
-/// How long anything may take before a test fails. Nothing waits that long when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Options of a client that needs no camera, no sound card and little of a processor.
 pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
@@ -235,16 +234,13 @@ impl Program {
 
     /// Waits for its end; the exit code, and what it said on stderr.
     pub fn end(mut self) -> (i32, String) {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                // Its last words may still be in the pipe.
-                self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
-                return (status.code().unwrap_or(-1), self.stderr());
-            }
-            assert!(Instant::now() < until, "it does not end; stderr: {}", self.stderr());
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let (child, stderr) = (&mut self.child, &self.stderr);
+        let status = until("end of the program", PATIENCE, || {
+            child.try_wait().unwrap().ok_or_else(|| stderr.lock().unwrap().clone())
+        });
+        // The last words may still be in the pipe.
+        self.reader.take().into_iter().for_each(|reader| reader.join().unwrap());
+        (status.code().unwrap_or(-1), self.stderr())
     }
 
     /// Waits for its end; the exit code, and what it warned of and said on stderr.
@@ -325,18 +321,6 @@ pub fn strings(options: &[String]) -> Vec<&str> {
 pub fn ws(link: &str) -> String {
     let end = link.find('?').unwrap_or(link.len());
     link[..end].replacen("http", "ws", 1).trim_end_matches('/').to_owned()
-}
-
-/// Polls until it gives something, for as long as [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut poll: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = poll() {
-            return found;
-        }
-        assert!(Instant::now() < until, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Returns ffprobe's report on a media file; fails if ffprobe reports an error.

@@ -20,7 +20,7 @@ pub enum Mood {
     Close,
     /// Reset (RST) as soon as it is accepted.
     Reset,
-    /// Accepted; nothing is read or sent for an hour.
+    /// Accepted; nothing is read or sent as long as the test runs.
     Silence,
     /// Answered with this head of an HTTP response, and a page.
     Http(&'static str),
@@ -69,7 +69,7 @@ fn treat(mut stream: TcpStream, mood: &Mood) {
     match mood {
         Mood::Close => {}
         Mood::Reset => rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap(),
-        Mood::Silence => std::thread::sleep(Duration::from_secs(3600)),
+        Mood::Silence => std::thread::park(),
         Mood::Http(head) => {
             let mut asked = Vec::new();
             let mut byte = [0];
@@ -135,7 +135,7 @@ fn serve(stream: TcpStream, mood: &Mood) -> Option<()> {
                 return close(&mut socket, 1000, "");
             }
             Mood::JoinedThenClose if !is_hello => return close(&mut socket, 1001, ""),
-            Mood::Freeze if !is_hello => std::thread::sleep(Duration::from_secs(3600)),
+            Mood::Freeze if !is_hello => std::thread::park(),
             _ => {}
         }
     }

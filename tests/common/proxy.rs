@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::WebSocket;
+use super::{WebSocket, wait_for};
 
 /// Server behind the proxy.
 #[derive(Debug, Clone)]
@@ -73,14 +73,13 @@ impl Proxy {
 /// Returns the head of a request and leaves it unread in the socket.
 fn peek_head(stream: &TcpStream) -> Option<String> {
     let mut buffer = vec![0; 16 * 1024];
-    loop {
-        let n = stream.peek(&mut buffer).ok().filter(|n| *n > 0)?;
-        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-        if let Some(end) = text.find("\r\n\r\n") {
-            return Some(text[..end + 4].to_owned());
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
+    wait_for("the head of a request", || {
+        let n = stream.peek(&mut buffer).unwrap_or(0);
+        let text = String::from_utf8_lossy(&buffer[..n]);
+        let end = text.find("\r\n\r\n");
+        // A connection that ends before has no head.
+        (n == 0 || end.is_some()).then(|| Some(text[..end? + 4].to_owned()))
+    })
 }
 
 fn serve(mut stream: TcpStream, shared: &Arc<Shared>) {

@@ -1,6 +1,8 @@
 //! Measurements of the media that a client received.
 
-use super::wait_for;
+use std::time::{Duration, Instant};
+
+use super::{pace, settled, wait_for};
 
 /// Received pictures and sound, as outputs write them into files: small grey pictures, and samples.
 pub struct Received {
@@ -73,8 +75,8 @@ impl Received {
     /// Pictures that differ from the one before, and seconds of audible sound, that come in a second, measured over so
     /// many.
     pub fn rates(&self, seconds: u64) -> (f64, f64) {
-        let (before, began) = (self.mark(), std::time::Instant::now());
-        std::thread::sleep(std::time::Duration::from_secs(seconds));
+        let (before, began) = (self.mark(), Instant::now());
+        pace(began + Duration::from_secs(seconds));
         let (now, passed) = (self.mark(), began.elapsed().as_secs_f64());
         let size = WIDTH * HEIGHT;
         let bytes = self.bytes("pictures");
@@ -117,14 +119,7 @@ impl Received {
 
     /// Waits for two seconds in which no sound comes at all.
     pub fn expect_no_sound(&self) {
-        let mut before = (self.mark().1, std::time::Instant::now());
-        wait_for("no sound", || {
-            let now = self.mark().1;
-            if now != before.0 {
-                before = (now, std::time::Instant::now());
-            }
-            (before.1.elapsed().as_secs() >= 2).then_some(())
-        });
+        settled("end of the sound", Duration::from_secs(2), || self.mark().1);
     }
 
     /// Waits for a picture whose left and right halves are lit as that says (black is about 16 of 255).

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, call_of};
 use crate::common::{
-    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, needs, strings, wait_for,
+    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, needs, pace, strings, wait_for,
 };
 use serde_json::Value;
 
@@ -33,7 +33,7 @@ fn follow(sender: &mut Program, receiver: &mut Program, time: Duration) -> (Vec<
     let (began, before) = (Instant::now(), receiver.stats()["video_frames_received"].as_u64().unwrap());
     let mut found = vec![];
     while began.elapsed() < time {
-        std::thread::sleep(500 * MS);
+        pace(Instant::now() + 500 * MS);
         found.push(kbps(&sender.stats()));
     }
     let after = receiver.stats()["video_frames_received"].as_u64().unwrap();
@@ -113,28 +113,27 @@ fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
     for program in [&mut fast, &mut slow] {
         program.expect("media", &[("kind", "video")]);
     }
-    let of = |sender: &mut Program, peer: &str| {
-        sender.stats();
-        std::thread::sleep(50 * MS);
-        sender.all("stats", &[("peer", peer)]).last().map_or(0, kbps)
-    };
+    let of = |sender: &mut Program, peer: &str| kbps(&stats_of(sender, peer));
     wait_for("two rates", || {
         let (quick, slow) = (of(&mut sender, "fast"), of(&mut sender, "slow"));
         (quick > 1200 && (50..400).contains(&slow)).then_some(())
     });
     let (began, before) = (Instant::now(), [&mut fast, &mut slow].map(frames));
-    std::thread::sleep(Duration::from_secs(6));
+    wait_for("six seconds of video", || (frames(&mut fast) > before[0] + 180).then_some(()));
     let after = [&mut fast, &mut slow].map(frames);
     let rate = |n: usize| (after[n] - before[n]) as f64 / began.elapsed().as_secs_f64();
     assert!(rate(0) > 20.0 && rate(1) > 6.0, "{} and {} a second", rate(0), rate(1));
 }
 
-/// The frames that came of the sender.
+/// Returns the counters of the connection with one peer of a room.
+fn stats_of(program: &mut Program, peer: &str) -> Value {
+    program.say(&serde_json::json!({"command": "stats"}));
+    program.expect("stats", &[("peer", peer)])
+}
+
+/// Returns the number of frames received from the sender.
 fn frames(program: &mut Program) -> u64 {
-    program.stats();
-    std::thread::sleep(50 * MS);
-    let all = program.all("stats", &[("peer", "sender")]);
-    all.last().unwrap()["video_frames_received"].as_u64().unwrap()
+    stats_of(program, "sender")["video_frames_received"].as_u64().unwrap()
 }
 
 /// A call on this machine with these options of each side; the codecs of what each received.

@@ -35,8 +35,10 @@ fn a_call_waits_for_a_yes_and_a_no_is_told() {
     bob.expect("registered", &[]);
     let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url]);
     bob.expect("peer", &[("peer", "ann"), ("state", "calling")]);
-    // Nothing comes to the caller, neither words nor media, for as long as nobody agreed.
-    std::thread::sleep(std::time::Duration::from_secs(1));
+    // Nothing comes to the caller, neither words nor media, for as long as nobody agreed: not while another caller
+    // starts and is refused.
+    let (code, error) = start(home.path(), &["call", "bob", "--id", "cat", "--server", &url]).end();
+    assert_eq!((code, error.contains("peer 'bob' busy")), (5, true), "{error}");
     assert!(!ann.has_seen("peer", &[("state", "connected")]));
     bob.say(&json!({"command": "accept"}));
     for program in [&mut ann, &mut bob] {

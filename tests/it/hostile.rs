@@ -3,10 +3,11 @@
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
 use crate::common::raw::RawCall;
-use crate::common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, strings, wait_for, ws};
+use crate::common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, pace, strings, wait_for, ws};
 use gst::prelude::*;
 use serde_json::json;
 
@@ -445,9 +446,10 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
     // An AV1 OBU with a length of more than 32 bits, without so much data (AV1's RTP specification, 4.4): an error of
     // the depayloader.
     let rubbish = [&[0x08][..], &[0xff; 20]].concat();
+    let began = Instant::now();
     for sequence in 0..100 {
         send(&eve, 100, sequence, &rubbish);
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        pace(began + Duration::from_millis(10) * sequence);
     }
     host.expect("warning", &[("text", "some of the AV1 of eve cannot be read and is left out")]);
     let mark = received.mark();
@@ -499,7 +501,7 @@ fn sources_without_end_take_no_memory_and_give_it_back() {
         for n in 0..packets {
             send(&eve, 0, n, &[0xff; 160]);
             if n % 100 == 0 {
-                std::thread::sleep(std::time::Duration::from_millis(10));
+                pace(Instant::now() + Duration::from_millis(10));
                 most = most.max(Holds::of(host.pid()).resident);
             }
         }

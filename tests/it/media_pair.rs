@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::common::pace;
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::channel::{Channel, ChannelConfig, Message};
 use roomtone::media::peer::PeerConfig;
@@ -121,33 +122,20 @@ impl Side {
 fn run(offerer: &[Codec], answerer: &[Codec], expected: Codec, send: (&[Kind], &[Kind])) {
     roomtone::media::init().unwrap();
     smol::block_on(async {
-        let mut a = Side::new("offerer", offerer, send.0).await;
-        let mut b = Side::new("answerer", answerer, send.1).await;
-        let (mut to_a, mut to_b) = (VecDeque::new(), VecDeque::new());
-        a.negotiation.request_offer(Instant::now());
-        let started = Instant::now();
-        let done = |a: &Side, b: &Side| {
+        let a = Side::new("offerer", offerer, send.0).await;
+        let b = Side::new("answerer", answerer, send.1).await;
+        let mut pair = Pair::new(a, b);
+        pair.until("first frames and channels", |a, b| {
             a.first_frames.len() == send.1.len()
                 && b.first_frames.len() == send.0.len()
                 && a.channels.len() + b.channels.len() >= 2
-        };
-        while !done(&a, &b) {
-            assert!(
-                started.elapsed() < Duration::from_secs(20),
-                "a {:?} b {:?}",
-                a.first_frames,
-                b.first_frames
-            );
-            a.step(&mut to_b, &mut to_a).await;
-            b.step(&mut to_a, &mut to_b).await;
-            smol::Timer::after(Duration::from_millis(2)).await;
-        }
-        eprintln!("all frames after {:?}", started.elapsed());
-        for side in [&a, &b] {
+        })
+        .await;
+        for side in [&pair.a, &pair.b] {
             assert!(side.first_frames.iter().all(|c| *c == expected || *c == Codec::Opus));
         }
-        assert!(a.channels[0].try_send(&Message::Text("hello".into())));
-        assert_eq!(b.channels[0].receive().await, Some(Message::Text("hello".into())));
+        assert!(pair.a.channels[0].try_send(&Message::Text("hello".into())));
+        assert_eq!(pair.b.channels[0].receive().await, Some(Message::Text("hello".into())));
     });
 }
 
@@ -219,31 +207,16 @@ fn a_forged_fingerprint_is_found_out_before_anything_is_sent_or_shown() {
     for offer_is_forged in [true, false] {
         smol::block_on(async {
             let codecs = [Codec::Vp8, Codec::Opus];
-            let mut a = Side::new("offerer", &codecs, &Kind::ALL).await;
-            let mut b = Side::new("answerer", &codecs, &Kind::ALL).await;
-            let (mut to_a, mut to_b) = (VecDeque::new(), VecDeque::new());
-            a.negotiation.request_offer(Instant::now());
-            let started = Instant::now();
-            loop {
-                a.step(&mut to_b, &mut to_a).await;
-                if offer_is_forged {
-                    to_b.iter_mut().for_each(forge);
-                }
-                b.step(&mut to_a, &mut to_b).await;
-                if !offer_is_forged {
-                    to_a.iter_mut().for_each(forge);
-                }
-                let (deceived, other) = if offer_is_forged { (&b, &a) } else { (&a, &b) };
-                if deceived.forged {
-                    assert!(deceived.tracks.is_empty(), "nothing is shown");
-                    let stats = deceived.peer.as_ref().unwrap().stats();
-                    assert_eq!((stats.video_frames_sent, stats.audio_frames_sent), (0, 0), "nothing is sent");
-                    assert!(!other.forged);
-                    break;
-                }
-                assert!(started.elapsed() < Duration::from_secs(20), "it is not found out");
-                smol::Timer::after(Duration::from_millis(2)).await;
-            }
+            let a = Side::new("offerer", &codecs, &Kind::ALL).await;
+            let b = Side::new("answerer", &codecs, &Kind::ALL).await;
+            let mut pair = Pair::new(a, b);
+            pair.forged = [offer_is_forged, !offer_is_forged];
+            pair.until("alarm", |a, b| a.forged || b.forged).await;
+            let (deceived, other) = if offer_is_forged { (&pair.b, &pair.a) } else { (&pair.a, &pair.b) };
+            assert!(deceived.forged && !other.forged);
+            assert!(deceived.tracks.is_empty(), "nothing is shown");
+            let stats = deceived.peer.as_ref().unwrap().stats();
+            assert_eq!((stats.video_frames_sent, stats.audio_frames_sent), (0, 0), "nothing is sent");
         });
     }
 }
@@ -254,16 +227,27 @@ struct Pair {
     b: Side,
     to_a: VecDeque<PeerMessage>,
     to_b: VecDeque<PeerMessage>,
+    /// Whether the fingerprints in the messages of `a`, and in those of `b`, are replaced.
+    forged: [bool; 2],
 }
 
 impl Pair {
+    /// Returns two sides of which `a` is about to offer.
+    fn new(mut a: Side, b: Side) -> Self {
+        a.negotiation.request_offer(Instant::now());
+        Self { a, b, to_a: VecDeque::new(), to_b: VecDeque::new(), forged: [false; 2] }
+    }
+
     async fn until(&mut self, what: &str, done: impl Fn(&Side, &Side) -> bool) {
         let started = Instant::now();
         while !done(&self.a, &self.b) {
-            assert!(started.elapsed() < Duration::from_secs(20), "waited in vain: {what}");
+            let progress = [&self.a, &self.b].map(|side| (&side.first_frames, side.channels.len()));
+            assert!(started.elapsed() < Duration::from_secs(20), "no {what}; so far: {progress:?}");
             self.a.step(&mut self.to_b, &mut self.to_a).await;
+            self.to_b.iter_mut().filter(|_| self.forged[0]).for_each(forge);
             self.b.step(&mut self.to_a, &mut self.to_b).await;
-            smol::Timer::after(Duration::from_millis(2)).await;
+            self.to_a.iter_mut().filter(|_| self.forged[1]).for_each(forge);
+            pace(Instant::now() + Duration::from_millis(2));
         }
     }
 
@@ -284,8 +268,7 @@ fn streams_and_channels_come_and_go_while_the_connection_stands() {
         let mut a = Side::new("impolite", &codecs, &[]).await;
         let b = Side::new("polite", &codecs, &[]).await;
         a.negotiation = Negotiation::new(Terms::new(false, Kind::ALL.to_vec()));
-        let mut pair = Pair { a, b, to_a: VecDeque::new(), to_b: VecDeque::new() };
-        pair.a.negotiation.request_offer(Instant::now());
+        let mut pair = Pair::new(a, b);
         pair.until("a channel", |a, b| !a.channels.is_empty() && !b.channels.is_empty()).await;
         assert!(pair.a.tracks.is_empty() && pair.b.tracks.is_empty());
 
@@ -317,10 +300,11 @@ fn streams_and_channels_come_and_go_while_the_connection_stands() {
         pair.until("the end of the first", |_, b| b.ended.len() == 1).await;
         assert_eq!(pair.b.ended[0].mline, track.mline);
         let frames = || track.counters.frames.load(std::sync::atomic::Ordering::Relaxed);
-        smol::Timer::after(Duration::from_millis(300)).await;
+        // Frames that were on their way have come by the time that the other streams moved.
+        let others = [&pair.b.tracks[1], &pair.a.tracks[0], &pair.a.tracks[1]].map(Track::clone).to_vec();
+        pair.until_they_move("frames of the other streams", others.clone()).await;
         let stopped = frames();
-        let others = [&pair.b.tracks[1], &pair.a.tracks[0], &pair.a.tracks[1]].map(Track::clone);
-        pair.until_they_move("the other streams", others.to_vec()).await;
+        pair.until_they_move("more frames of the other streams", others).await;
         assert_eq!(frames(), stopped, "it still comes");
 
         // Another takes its place.
@@ -346,8 +330,7 @@ fn a_channel_comes_to_a_connection_that_had_none() {
         let mut a = Side::new("offerer", &codecs, &[Kind::Audio]).await;
         let mut b = Side::new("answerer", &codecs, &[]).await;
         (a.config.chat, b.config.chat) = (None, None);
-        let mut pair = Pair { a, b, to_a: VecDeque::new(), to_b: VecDeque::new() };
-        pair.a.negotiation.request_offer(Instant::now());
+        let mut pair = Pair::new(a, b);
         pair.until("the sound", |_, b| b.tracks.len() == 1).await;
         pair.until_they_move("the sound", pair.b.tracks.clone()).await;
         assert!(pair.b.peer.as_ref().unwrap().open_channel(&ChannelConfig::reliable("late")).unwrap());

@@ -2,8 +2,8 @@
 //! process lives.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
+use crate::common::in_time;
 use roomtone::media::Peer;
 use roomtone::media::peer::PeerConfig;
 use roomtone::protocol::SdpKind;
@@ -75,11 +75,7 @@ async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
             _ => "not answered",
         }
     };
-    let late = async {
-        smol::Timer::after(Duration::from_secs(10)).await;
-        panic!("webrtcbin hangs")
-    };
-    let outcome = smol::future::or(answer, late).await;
+    let outcome = in_time("an answer of webrtcbin", answer).await;
     drop(events);
     outcome
 }

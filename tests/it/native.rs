@@ -1,9 +1,9 @@
 //! Two native clients with each other, by way of the server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::common::raw::RawCall;
-use crate::common::{Program, Received, SMALL, ws};
+use crate::common::{Program, Received, SMALL, pace, wait_for, ws};
 use gst::prelude::*;
 use serde_json::json;
 
@@ -321,7 +321,8 @@ fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
         let mut others = [0, 1, 2].map(|n| join(&format!("p{round}{n}")));
         for (n, other) in (0..).zip(&mut others) {
             other.expect("room", &[]);
-            std::thread::sleep(Duration::from_millis(30 * round + 15 * n));
+            let joined = Instant::now();
+            pace(joined + Duration::from_millis(30 * round + 15 * n));
             other.say(&json!({"command": "quit"}));
         }
         for other in others {
@@ -469,11 +470,14 @@ fn a_camera_that_is_switched_on_later_is_recorded() {
     let ann = RawCall::start(&url, &id, "bob", CAMERA);
     bob.expect("media", &[("kind", "audio")]);
     bob.expect("recording", &[]);
-    std::thread::sleep(Duration::from_secs(3));
+    let received = |bob: &mut Program, kind: &str| bob.stats()[format!("{kind}_frames_received")].as_u64();
+    wait_for("sound alone", || received(&mut bob, "audio").filter(|count| *count > 150));
     ann.element("camera").set_property("drop", false);
     bob.expect("media", &[("kind", "video")]);
     bob.expect("recording", &[]);
-    std::thread::sleep(Duration::from_secs(2));
+    let before = received(&mut bob, "audio").unwrap();
+    wait_for("video", || received(&mut bob, "video").filter(|count| *count > 25));
+    wait_for("sound beside it", || received(&mut bob, "audio").filter(|count| *count > before + 75));
     drop(ann);
     bob.expect("ended", &[]);
     let done: Vec<_> =
@@ -522,7 +526,10 @@ fn a_recording_on_a_full_disk_is_told_once_and_is_not_finished() {
     let path = bob.expect("recording", &[("peer", "ann")])["path"].as_str().unwrap().to_owned();
     let warning = bob.expect("warning", &[])["text"].as_str().unwrap().to_owned();
     assert!(warning.contains(&path) && warning.contains("No space left"), "{warning}");
-    std::thread::sleep(Duration::from_secs(1));
+    // The recorder would have written all of these.
+    let frames = |bob: &mut Program| bob.stats()["audio_frames_received"].as_u64();
+    let before = frames(&mut bob).unwrap();
+    wait_for("more sound", || frames(&mut bob).filter(|count| *count > before + 50));
     ann.say(&json!({"command": "quit"}));
     bob.expect("ended", &[]);
     assert_eq!(bob.count("warning", &[]), 1, "{:?}", bob.all("warning", &[]));

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, arrivals, call_of, call_over};
-use crate::common::{Impaired, Impairment, Program, Received, SMALL, needs, strings, wait_for};
+use crate::common::{
+    Impaired, Impairment, PATIENCE, Program, Received, SMALL, needs, strings, until, wait_for,
+};
 
 /// Options of one that sends no media.
 const ONLY_TAKES: [&str; 4] = ["--video", "none", "--audio", "none"];
@@ -111,8 +113,12 @@ fn who_sends_no_media_is_missed_as_soon() {
     needs!(Networks);
     let mut setting = call_of(Impairment::default(), &SMALL, &ONLY_TAKES);
     setting.ann.expect("channel", &[]);
-    // For them to learn how often they hear of each other; longer than what breaks a path if they do not.
-    std::thread::sleep(Duration::from_secs(15));
+    // From the pauses between the reports of the side without media the host learns how long silence may last.
+    let reports = setting.network.counts()[1].passed + 100;
+    until("hundred packets of that side", PATIENCE, || {
+        let passed = setting.network.counts()[1].passed;
+        if passed < reports { Err(passed) } else { Ok(()) }
+    });
     for side in [&mut setting.bob, &mut setting.ann] {
         assert!(!side.has_seen("peer", &[("state", "reconnecting")]));
     }

@@ -332,7 +332,13 @@ fn a_collision_by_force_ends_well() {
                 0 => own.add_stream(&stream).await,
                 _ => own.remove_stream(&stream).await,
             }
-            smol::Timer::after(std::time::Duration::from_millis(700)).await;
+            // The page receives video after the even rounds, and none after the others.
+            page.wait(&format!(
+                "page.connections['{}']?.getTransceivers().some((t) => t.receiver.track.kind === 'video' \
+                 && /recv/.test(t.currentDirection)) === {}",
+                me.as_ref().unwrap(),
+                round % 2 == 0
+            ));
         }
         own.add_stream(&stream).await;
         let me = me.unwrap();

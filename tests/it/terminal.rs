@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{PATIENCE, Program, SMALL, WebSocket, wait_for, ws};
+use crate::common::{PATIENCE, Program, SMALL, WebSocket, until, wait_for, ws};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::json;
@@ -57,15 +57,11 @@ impl AtTerminal {
 
     /// Waits for a text on the screen, after so many bytes of it; where it ends.
     fn sees(&self, text: &str, after: usize) -> usize {
-        let until = std::time::Instant::now() + PATIENCE;
-        loop {
-            let screen = self.screen.lock().unwrap().clone();
-            if let Some(at) = screen[after..].find(text) {
-                return after + at + text.len();
-            }
-            assert!(std::time::Instant::now() < until, "no {text:?} after {after} in:\n{screen}");
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        until(&format!("{text:?} on the screen"), PATIENCE, || {
+            let screen = self.screen.lock().unwrap();
+            let at = screen[after..].find(text).ok_or_else(|| screen.clone())?;
+            Ok::<_, String>(after + at + text.len())
+        })
     }
 }
 
