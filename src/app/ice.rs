@@ -41,7 +41,7 @@ pub struct Ice {
 impl Ice {
     /// With these options, untried.
     pub fn new(options: PathOptions) -> Self {
-        let mdns = options.mdns && looks_up_mdns();
+        let mdns = options.mdns.is_on() && looks_up_mdns();
         Self { options, mdns, state: Mutex::default() }
     }
 
@@ -49,7 +49,7 @@ impl Ice {
     /// is an error.
     pub(super) async fn start(options: PathOptions, sink: &Sink) -> Result<Self, MediaError> {
         let own = options.servers.list(SystemTime::now());
-        let (relay_only, trust) = (options.relay_only, options.trust.clone());
+        let (relay_only, trust) = (options.relay_only.is_on(), options.trust.clone());
         let ice = Self::new(options);
         ice.open_tunnels(&own).await;
         let mut tries = Vec::new();
@@ -120,8 +120,8 @@ impl Ice {
         }
         IceConfig {
             servers,
-            relay_only: self.options.relay_only,
-            tcp: self.options.ice_tcp,
+            relay_only: self.options.relay_only.is_on(),
+            tcp: self.options.ice_tcp.is_on(),
             addresses: self.options.interface.as_ref().map(|one| one.0.clone()).unwrap_or_default(),
         }
     }

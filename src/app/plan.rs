@@ -57,7 +57,7 @@ impl MediaPlan {
     /// Starts sources, encoders and common outputs. Fails where an option cannot work, before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
         let MediaOptions { send, receive, connection, .. } = options;
-        let trace = connection.trace_setup.then(|| Arc::new(Trace::new(sink.clone())));
+        let trace = connection.trace_setup.is_on().then(|| Arc::new(Trace::new(sink.clone())));
         let step = |words: &str| trace.iter().for_each(|trace| trace.step(None, words, None));
         prepare(receive)?;
         step("GStreamer is loaded");
@@ -82,10 +82,10 @@ impl MediaPlan {
             streams: vec![stream],
             chat: Some(ChannelConfig::reliable(CHAT)),
             channels: bridges.iter().map(|bridge| bridge.channel().clone()).collect(),
-            receive: if receive.send_only { vec![] } else { Kind::ALL.to_vec() },
+            receive: if receive.send_only.is_on() { vec![] } else { Kind::ALL.to_vec() },
             codecs: codecs.all,
             preferred: codecs.preferred,
-            fec: send.fec,
+            fec: send.fec.is_on(),
             ice: ice.config(),
             latency: receive.latency,
         };
@@ -156,7 +156,7 @@ impl MediaPlan {
             return Ok(false);
         }
         let send = &self.options.send;
-        let voice = voice(&source, send.echo_cancel, self.reference.as_deref());
+        let voice = voice(&source, send.echo_cancel.is_on(), self.reference.as_deref());
         let config = SourceConfig { source, device, size: send.size, fps: send.fps, voice };
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
@@ -194,7 +194,7 @@ impl Outputs {
 
     /// Starts to collect played audio, if it is to be removed from the audio that is sent.
     fn reference(&self, send: &SendOptions) -> Result<Option<Arc<Reference>>, MediaError> {
-        match send.echo_cancel && !send.receive_only && self.play.is_some() {
+        match send.echo_cancel.is_on() && !send.receive_only.is_on() && self.play.is_some() {
             true => Reference::start(),
             false => Ok(None),
         }
@@ -212,7 +212,7 @@ impl Outputs {
         let config = StageConfig {
             show: self.show.clone().filter(is_together),
             play: self.play.clone().filter(is_together),
-            record: receive.record_mix.clone().filter(|_| !receive.send_only),
+            record: receive.record_mix.clone().filter(|_| !receive.send_only.is_on()),
         };
         let remaining = Self {
             show: self.show.filter(|_| config.show.is_none()),
@@ -235,9 +235,9 @@ async fn start_sources(
 ) -> Result<Stream, MediaError> {
     let rates = send.rates().map_err(|error| MediaError::Parameter(error.to_string()))?;
     let mut sources = Vec::new();
-    for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only) {
+    for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only.is_on()) {
         if let Some(mut config) = source(kind, send, sink) {
-            config.voice = voice(&config.source, send.echo_cancel, reference);
+            config.voice = voice(&config.source, send.echo_cancel.is_on(), reference);
             sources.push((kind, config));
         }
     }

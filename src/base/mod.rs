@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod files;
+pub mod flag;
 pub mod limit;
 pub mod lock;
 pub mod net;

@@ -9,22 +9,20 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::CliError;
-use super::args::flags;
+use super::args::{flags, variable};
 
 /// Variable with the filter of the log, which has no option.
 const LOG: &str = "ROOMTONE_LOG";
 /// Prefix of all environment variables of the program.
 const PREFIX: &str = "ROOMTONE_";
 
-/// A value of an option, other than by the option itself on the command line or by the environment.
+/// Value of an option in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Given {
     /// Long name of the option, without dashes.
     pub(super) key: String,
     /// Values in the form of the command line: several if the option takes a list.
     pub(super) texts: Vec<String>,
-    /// Whether the value overrides the environment: it comes from the command line, not from the file.
-    pub(super) over_environment: bool,
 }
 
 /// Reads the file `named`, or the default file if it exists, and checks each value with the parser of its option.
@@ -67,7 +65,7 @@ fn parse(file: &File<'_>, command: &Command) -> Result<Vec<Given>, CliError> {
         };
         let checked = texts(value).and_then(|texts| fits(option, value.get_ref(), &texts).map(|()| texts));
         let texts = checked.map_err(|why| file.wrong(value.span().start, &format!("{name}: {why}")))?;
-        given.push(Given { key: name.to_owned(), texts, over_environment: false });
+        given.push(Given { key: name.to_owned(), texts });
     }
     Ok(given)
 }
@@ -154,17 +152,16 @@ fn did_you_mean<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String 
 
 /// Returns a note for each variable that has the program's prefix and belongs to no option.
 pub(super) fn unknown_variables(names: impl Iterator<Item = String>, command: &Command) -> Vec<String> {
-    let mut known: Vec<&str> =
-        options(command).iter().filter_map(|option| option.get_env()?.to_str()).collect();
-    known.extend(command.get_arguments().filter_map(|option| option.get_env()?.to_str()));
-    known.push(LOG);
+    let longs = options(command).into_iter().filter_map(Arg::get_long);
+    let mut known: Vec<String> = longs.chain(["config"]).map(variable).collect();
+    known.push(LOG.to_owned());
     let mut unknown: Vec<String> =
-        names.filter(|name| name.starts_with(PREFIX) && !known.contains(&name.as_str())).collect();
+        names.filter(|name| name.starts_with(PREFIX) && !known.contains(name)).collect();
     unknown.sort();
     let note = |name: &String| {
         format!(
             "the environment sets {name}, which no option reads{}",
-            did_you_mean(name, known.iter().copied())
+            did_you_mean(name, known.iter().map(String::as_str))
         )
     };
     unknown.iter().map(note).collect()
@@ -177,7 +174,7 @@ mod tests {
 
     fn given(text: &str) -> Result<Vec<(String, Vec<String>)>, String> {
         let file = File { path: "/x/config.toml".into(), text };
-        let given = parse(&file, &command(&[])).map_err(|error| error.to_string())?;
+        let given = parse(&file, &command(&[], &[])).map_err(|error| error.to_string())?;
         Ok(given.into_iter().map(|one| (one.key, one.texts)).collect())
     }
 
@@ -226,14 +223,14 @@ mod tests {
             assert!(error.starts_with("/x/config.toml, ") && error.contains(words), "{text}: {error}");
         }
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(Some(&folder.path().join("none")), &command(&[])).is_err());
+        assert!(read(Some(&folder.path().join("none")), &command(&[], &[])).is_err());
     }
 
     #[test]
     fn a_misspelt_variable_is_found() {
         let names =
             ["ROOMTONE_LISTN", "ROOMTONE_LISTEN", "ROOMTONE_LOG", "ROOMTONE_CONFIG", "HOME", "ROOMTONE"];
-        let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &command(&[]));
+        let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &command(&[], &[]));
         let note = "the environment sets ROOMTONE_LISTN, which no option reads; is 'ROOMTONE_LISTEN' meant?";
         assert_eq!(notes, [note]);
     }

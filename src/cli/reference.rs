@@ -19,7 +19,7 @@ fn reference() -> String {
          `{RENEW}`.\n\n{}\n",
         args::HINT
     );
-    for mut command in [args::command(&[]), room_client::command()] {
+    for mut command in [args::command(&[], &[]), room_client::command()] {
         command.build();
         program(&mut text, &mut command);
     }

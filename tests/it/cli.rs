@@ -244,10 +244,11 @@ mod media {
             environment(roomtone(home.path()).args(["call", "bob", "--server", "ws://127.0.0.1:3"]))
                 .contains("127.0.0.1:3 ")
         );
-        // An on/off option of the file is turned off, and on, by the command line and the environment.
-        let plain = |text: &str, rest: &[&str]| {
+        // The command line and the environment turn an on/off option of the file off, and on.
+        let plain = |text: &str, variable: Option<&str>, rest: &[&str]| {
             std::fs::write(folder.join("config.toml"), text).unwrap();
             let mut command = roomtone(home.path());
+            command.envs(variable.map(|value| ("ROOMTONE_PLAIN", value)));
             command.args([
                 "serve",
                 "--cert",
@@ -259,8 +260,17 @@ mod media {
             ]);
             outcome(command.args(rest)).1.contains("cannot listen on")
         };
-        assert!(plain("plain = true", &[]) && !plain("plain = true", &["--no-plain"]));
-        assert!(plain("plain = false", &["--plain"]) && !plain("", &[]));
+        let (on, off) = ("plain = true", "plain = false");
+        assert!(plain(on, None, &[]) && !plain(on, None, &["--no-plain"]));
+        assert!(plain(off, None, &["--plain"]) && !plain("", None, &[]));
+        assert!(["on", "true", "1"].iter().all(|value| plain(off, Some(value), &[])));
+        assert!(["off", "false", "0"].iter().all(|value| !plain(on, Some(value), &[])));
+        assert!(plain(off, Some("off"), &["--plain"]) && !plain(on, Some("on"), &["--no-plain"]));
+        // An option that is off conflicts with no other.
+        let mut command = roomtone(home.path());
+        command.env("ROOMTONE_RECEIVE_ONLY", "off");
+        let (code, text) = outcome(command.args(["call", "bob", "--send-only", "--ring", "x"]));
+        assert_eq!((code, text.contains("'x' for '--ring")), (2, true), "{text}");
         // A number is a valid id, and every option may stand in the file.
         let call = "server = 'ws://127.0.0.1:1'\nid = 1234\nring = 5\nallow = [1, 'ann']\n";
         std::fs::write(folder.join("config.toml"), call.to_owned() + "video = 'none'\naudio = 'none'")

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use clap::ArgAction;
+
+use crate::base::flag::Flag;
 use crate::session::Patience;
 
 /// Supervision of a client's connections.
@@ -18,8 +21,8 @@ pub struct ConnectionOptions {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub stats: Option<Duration>,
     /// Report each step of a call's set-up, with the time since the start
-    #[arg(long)]
-    pub trace_setup: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub trace_setup: Flag,
 }
 
 impl ConnectionOptions {

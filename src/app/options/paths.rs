@@ -3,6 +3,9 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
+use clap::ArgAction;
+
+use crate::base::flag::Flag;
 use crate::sdp::reach::Network;
 use crate::server::ice::IceServers;
 use crate::tls::Trust;
@@ -12,14 +15,14 @@ use crate::tls::Trust;
 #[command(next_help_heading = "Paths")]
 pub struct PathOptions {
     /// Use TURN servers only, so that the peer does not learn this machine's addresses
-    #[arg(long)]
-    pub relay_only: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub relay_only: Flag,
     /// Look up the host names (….local) that browsers on the same network give as candidates; --no-mdns ignores them
-    #[arg(long, default_value_t = true)]
-    pub mdns: bool,
+    #[arg(long, action = ArgAction::SetTrue, default_value_t = Flag::On)]
+    pub mdns: Flag,
     /// Try paths over TCP in addition to UDP; --no-ice-tcp tries UDP only
-    #[arg(long, default_value_t = true)]
-    pub ice_tcp: bool,
+    #[arg(long, action = ArgAction::SetTrue, default_value_t = Flag::On)]
+    pub ice_tcp: Flag,
     /// Try these addresses of peers too; may be repeated
     ///
     /// By default only ports from 1024 on are tried, and ports 80 and 443 of public addresses; no addresses of
@@ -41,9 +44,9 @@ pub struct PathOptions {
 impl Default for PathOptions {
     fn default() -> Self {
         Self {
-            relay_only: false,
-            mdns: true,
-            ice_tcp: true,
+            relay_only: Flag::Off,
+            mdns: Flag::On,
+            ice_tcp: Flag::On,
             ice_allow: vec![],
             interface: None,
             servers: IceServers::default(),

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::ArgAction;
+
+use crate::base::flag::Flag;
 use crate::media::playout::Latency;
 
 /// The word for no source or no output.
@@ -23,8 +26,8 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "speaker|none|PIPELINE")]
     pub play: Option<String>,
     /// Neither show video nor play audio
-    #[arg(long)]
-    pub headless: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub headless: Flag,
     /// Record the media of each peer into a Matroska file in this folder, without encoding it again
     #[arg(long, value_name = "DIR")]
     pub record: Option<PathBuf>,
@@ -35,8 +38,8 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "auto|MS", default_value = "auto", value_parser = latency)]
     pub latency: Latency,
     /// Receive no media
-    #[arg(long, conflicts_with = "receive_only")]
-    pub send_only: bool,
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "receive_only")]
+    pub send_only: Flag,
     /// Shows all peers in one window and plays them through one speaker, unless an output contains `{peer}`. Set by the
     /// command: rooms do so, calls do not.
     #[arg(skip)]
@@ -56,8 +59,8 @@ impl ReceiveOptions {
 
     fn output<'a>(&self, wanted: &'a Option<String>) -> Option<&'a str> {
         match wanted.as_deref() {
-            _ if self.send_only => Some(NONE),
-            None if self.headless => Some(NONE),
+            _ if self.send_only.is_on() => Some(NONE),
+            None if self.headless.is_on() => Some(NONE),
             wanted => wanted,
         }
     }

@@ -1,7 +1,9 @@
 //! Options of the media that a client sends.
 
+use clap::ArgAction;
 use clap::builder::RangedI64ValueParser;
 
+use crate::base::flag::Flag;
 use crate::media::Rates;
 use crate::sdp::{Codec, Kind};
 
@@ -56,15 +58,15 @@ pub struct SendOptions {
     pub max_bitrate: Option<u32>,
     /// Send and accept forward error correction (ULPFEC) for video: for paths on which retransmissions come too
     /// late
-    #[arg(long)]
-    pub fec: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub fec: Flag,
     /// Remove the loudspeaker's echo and noise from the microphone's audio, and level it; --no-echo-cancel sends it
     /// unchanged
-    #[arg(long, default_value_t = true)]
-    pub echo_cancel: bool,
+    #[arg(long, action = ArgAction::SetTrue, default_value_t = Flag::On)]
+    pub echo_cancel: Flag,
     /// Send no media
-    #[arg(long)]
-    pub receive_only: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub receive_only: Flag,
 }
 
 impl SendOptions {

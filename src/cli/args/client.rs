@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
 use super::server::ServerOptions;
 use crate::app::options::MediaOptions;
 use crate::app::{self, Admission};
+use crate::base::flag::Flag;
 use crate::cli::CliError;
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::Version;
@@ -48,8 +49,8 @@ pub(crate) struct CallArgs {
     #[arg(value_parser = PeerId::from_server)]
     pub peer: PeerId,
     /// Let the peer make the first offer
-    #[arg(long)]
-    pub request_offer: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub request_offer: Flag,
     /// Longest time that the peer may take to answer, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub ring: u32,
@@ -73,11 +74,11 @@ pub(crate) struct AnswerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct AdmissionArgs {
     /// End after the first call
-    #[arg(long)]
-    pub once: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub once: Flag,
     /// Ask before each call is answered: y or n in the terminal, or a JSON command
-    #[arg(long)]
-    pub ask: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub ask: Flag,
     /// Answer calls of these peers only; the server does not verify who they are
     #[arg(long, value_name = "PEER", value_delimiter = ',', value_parser = PeerId::from_server)]
     pub allow: Option<Vec<PeerId>>,
@@ -86,7 +87,7 @@ pub(crate) struct AdmissionArgs {
 impl AdmissionArgs {
     /// Returns the rule for incoming calls.
     pub(in crate::cli) fn admission(&self) -> Admission {
-        Admission { allowed: self.allow.clone(), ask: self.ask }
+        Admission { allowed: self.allow.clone(), ask: self.ask.is_on() }
     }
 }
 
@@ -171,8 +172,8 @@ pub(crate) struct SignallingOptions {
     #[arg(long, value_name = "FILE")]
     pub client_key: Option<PathBuf>,
     /// Trust every server, whatever its certificate: anybody on the path can listen and take the call over
-    #[arg(long, conflicts_with = "ca")]
-    pub insecure: bool,
+    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "ca")]
+    pub insecure: Flag,
 }
 
 impl SignallingOptions {
@@ -199,7 +200,7 @@ impl SignallingOptions {
     }
 
     fn trust(&self) -> Trust {
-        match (self.insecure, &self.ca) {
+        match (self.insecure.is_on(), &self.ca) {
             (true, _) => Trust::Anybody,
             (false, Some(ca)) => Trust::File(ca.clone()),
             (false, None) => Trust::System,

@@ -1,5 +1,7 @@
-//! On/off options: `--x` and `--no-x` on the command line, true or false in the environment and the configuration file.
-//! Their fields are of the type `bool`.
+//! The negatives of on/off options: `--no-x` on the command line. Fields of on/off options have the type [`Flag`] and the
+//! action [`ArgAction::SetTrue`].
+//!
+//! [`Flag`]: crate::base::flag::Flag
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -42,25 +44,36 @@ pub(super) fn turned_off(matches: &ArgMatches) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use crate::base::flag::Flag;
     use crate::cli::args;
+    use crate::cli::config::Given;
 
-    /// Returns whether the server is plain; `None` for wrong arguments.
-    fn plain(words: &str) -> Option<bool> {
+    /// Returns the value of `--plain` for these arguments and this value in the file; `None` for wrong arguments.
+    fn plain(words: &str, file: Option<bool>) -> Option<Flag> {
         let words: Vec<&str> = words.split(' ').collect();
-        let matches = args::command(&[]).try_get_matches_from(&words).ok()?;
-        let given = args::given_off(&matches);
-        let matches = args::command(&given).try_get_matches_from(&words).ok()?;
-        Some(matches.subcommand_matches("serve")?.get_flag("plain"))
+        let file: Vec<Given> =
+            file.iter().map(|on| Given { key: "plain".into(), texts: vec![on.to_string()] }).collect();
+        let matches = args::command(&file, &[]).try_get_matches_from(&words).ok()?;
+        let matches = args::command(&file, &super::turned_off(&matches)).try_get_matches_from(&words).ok()?;
+        matches.subcommand_matches("serve")?.get_one("plain").copied()
     }
 
     #[test]
     fn the_last_of_an_option_and_its_negative_holds() {
-        assert_eq!(plain("roomtone serve"), Some(false));
-        assert_eq!(plain("roomtone serve --plain"), Some(true));
-        assert_eq!(plain("roomtone serve --plain --no-plain"), Some(false));
-        assert_eq!(plain("roomtone serve --no-plain --plain"), Some(true));
-        assert_eq!(plain("roomtone --no-json serve --no-plain"), Some(false));
-        assert_eq!(plain("roomtone serve --no-listen"), None);
-        assert_eq!(plain("roomtone --no-plain serve"), None);
+        assert_eq!(plain("roomtone serve", None), Some(Flag::Off));
+        assert_eq!(plain("roomtone serve --plain", None), Some(Flag::On));
+        assert_eq!(plain("roomtone serve --plain --no-plain", None), Some(Flag::Off));
+        assert_eq!(plain("roomtone serve --no-plain --plain", None), Some(Flag::On));
+        assert_eq!(plain("roomtone --no-json serve --no-plain", None), Some(Flag::Off));
+        assert_eq!(plain("roomtone serve --no-listen", None), None);
+        assert_eq!(plain("roomtone --no-plain serve", None), None);
+    }
+
+    #[test]
+    fn the_command_line_overrides_the_file() {
+        assert_eq!(plain("roomtone serve", Some(true)), Some(Flag::On));
+        assert_eq!(plain("roomtone serve --no-plain", Some(true)), Some(Flag::Off));
+        assert_eq!(plain("roomtone serve", Some(false)), Some(Flag::Off));
+        assert_eq!(plain("roomtone serve --plain", Some(false)), Some(Flag::On));
     }
 }

@@ -9,13 +9,14 @@ pub(super) mod server;
 
 use std::path::PathBuf;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
 use self::server::ServeArgs;
 use super::CliError;
 use super::config::{self, Given};
+use crate::base::flag::Flag;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -74,11 +75,11 @@ pub(crate) struct Cli {
     pub command: Command,
 
     /// Write each event to stdout as a line of JSON, and read commands from stdin as lines of JSON
-    #[arg(long, global = true)]
-    pub json: bool,
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    pub json: Flag,
 
     /// Log more to stderr; twice logs everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// Configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it exists]
@@ -90,31 +91,32 @@ impl Cli {
     /// Reads the arguments, completed by the configuration file. Invalid arguments and `--help` end the program here.
     pub(super) fn read() -> Result<Self, CliError> {
         let typed = |matches| Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        let matches = command(&[]).get_matches();
-        let mut given = given_off(&matches);
-        given.extend(config::read(typed(matches).config.as_deref(), &command(&[]))?);
-        Ok(typed(command(&given).get_matches()))
+        let matches = command(&[], &[]).get_matches();
+        let off = flags::turned_off(&matches);
+        let file = config::read(typed(matches).config.as_deref(), &command(&[], &[]))?;
+        Ok(typed(command(&file, &off).get_matches()))
     }
 }
 
-/// Returns the on/off options that the command line turns off.
-fn given_off(matches: &ArgMatches) -> Vec<Given> {
-    let off = flags::turned_off(matches).into_iter();
-    off.map(|key| Given { key, texts: vec!["false".to_owned()], over_environment: true }).collect()
-}
-
-/// Returns the program's commands. Each option has its environment variable, and its first value in `given` as its
-/// default.
-pub(super) fn command(given: &[Given]) -> clap::Command {
+/// Returns the program's commands. Each option has its environment variable, and its value in `file` as its default.
+/// `off` names the on/off options that the command line turns off.
+pub(super) fn command(file: &[Given], off: &[String]) -> clap::Command {
     let complete = |option: clap::Arg| {
         let option = flags::complete(option);
         let Some(long) = option.get_long().map(str::to_owned) else { return option };
+        // An option that is turned off counts as not given, so that it conflicts with no other option.
+        let is_off = || {
+            off.contains(&long)
+                || std::env::var(variable(&long)).is_ok_and(|text| text.parse() == Ok(Flag::Off))
+        };
+        if flags::is_flag(&option) && is_off() {
+            return option.default_value(Flag::Off.to_string());
+        }
         // The help text states once that every option has a variable, not at each option.
-        let with_variable = |option: clap::Arg| option.env(variable(&long)).hide_env(true);
-        match given.iter().find(|one| one.key == long) {
-            Some(one) if one.over_environment => option.default_values(one.texts.clone()),
-            Some(one) => with_variable(option).default_values(one.texts.clone()),
-            None => with_variable(option),
+        let option = option.env(variable(&long)).hide_env(true);
+        match file.iter().find(|one| one.key == long) {
+            Some(one) => option.default_values(one.texts.clone()),
+            None => option,
         }
     };
     let each = |command: clap::Command| flags::add_negatives(command.mut_args(complete)).after_help(HINT);
@@ -126,14 +128,15 @@ pub(super) fn command(given: &[Given]) -> clap::Command {
 }
 
 /// Returns the environment variable of an option, given by its long name: `ROOMTONE_MAX_ROOMS` for `max-rooms`.
-fn variable(long: &str) -> String {
+pub(super) fn variable(long: &str) -> String {
     format!("ROOMTONE_{}", long.to_uppercase().replace('-', "_"))
 }
 
 pub(super) const HINT: &str = "\
 Each option can also be set in the environment (--bitrate as ROOMTONE_BITRATE) and in the
 configuration file (bitrate = 800). Flags override the environment, and the environment overrides
-the file. --no-plain turns --plain off; this holds for every option without a value.";
+the file. --no-plain turns --plain off; this holds for every option without a value. Such an option is
+on, off, true, false, 1 or 0 in the environment, and true or false in the file.";
 
 /// Commands of the program.
 #[derive(Debug, Subcommand)]

@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
+use crate::base::flag::Flag;
 use crate::cli::CliError;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -62,8 +63,8 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
     /// Serve without TLS: on loopback, or behind a proxy that terminates TLS
-    #[arg(long)]
-    pub plain: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub plain: Flag,
     /// Origin whose pages may connect, besides the server's own page; '*' allows all; may be repeated
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',')]
     pub allow_origin: Vec<String>,
@@ -83,8 +84,8 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "TEXT")]
     pub api_secret: Option<Secret>,
     /// Accept API requests from other machines too
-    #[arg(long)]
-    pub api_remote: bool,
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub api_remote: Flag,
 }
 
 impl ServerOptions {
@@ -96,12 +97,12 @@ impl ServerOptions {
     ) -> Result<Config, CliError> {
         Ok(Config {
             identity: self.identity()?,
-            plain: self.plain,
+            plain: self.plain.is_on(),
             allowed_origins: self.allow_origin.clone(),
             allowed_hosts: self.allow_host.clone(),
             per_address: self.max_per_address,
             api_secret: self.api_secret.clone(),
-            api_remote: self.api_remote,
+            api_remote: self.api_remote.is_on(),
             token_secret,
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,
@@ -111,7 +112,7 @@ impl ServerOptions {
 
     fn identity(&self) -> Result<Option<Identity>, CliError> {
         Ok(match (&self.cert, &self.key) {
-            _ if self.plain => None,
+            _ if self.plain.is_on() => None,
             (Some(cert), Some(key)) => Some(Identity::load(Files { cert: cert.clone(), key: key.clone() })?),
             (None, None) => {
                 let folder = crate::paths::state_dir().ok_or_else(|| {

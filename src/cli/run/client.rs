@@ -53,14 +53,14 @@ fn with_client(
 pub(super) fn call(args: &CallArgs, json: bool) -> Result<(), CliError> {
     let ring = Duration::from_secs(args.ring.into());
     with_client(&args.client, json, false, async |client| {
-        client.call(&args.peer, args.request_offer, ring).await
+        client.call(&args.peer, args.request_offer.is_on(), ring).await
     })
 }
 
 pub(super) fn answer(args: &AnswerArgs, json: bool) -> Result<(), CliError> {
     let admission = args.admission.admission();
     with_client(&args.client, json, false, async |client| {
-        client.answer(args.admission.once, &admission).await
+        client.answer(args.admission.once.is_on(), &admission).await
     })
 }
 

@@ -12,14 +12,14 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
     let options = args.media()?;
     let part = match &args.room {
         Some(room) => Part::Room(room.clone(), args.max_peers),
-        None => Part::Calls { once: args.admission.once, admission: args.admission.admission() },
+        None => Part::Calls { once: args.admission.once.is_on(), admission: args.admission.admission() },
     };
     let sink = output::sink(json);
     let commands = commands(json, &options);
     smol::block_on(async {
         let server = bind(&args.server, options.paths.servers.clone(), None).await?;
         let plan = MediaPlan::start(&options, &sink).await?;
-        let links = app::links(&server, args.server.plain, &part.query(&args.id));
+        let links = app::links(&server, args.server.plain.is_on(), &part.query(&args.id));
         if !json {
             human(match &part {
                 Part::Room(..) => "Open one of these links and press Join to be in the room:",

@@ -21,32 +21,33 @@ pub fn run() -> Result<(), CliError> {
     #[cfg(feature = "media")]
     crate::app::trace::begin();
     let cli = Cli::read()?;
+    let json = cli.json.is_on();
     #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
     if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
         arenas::have_few();
     }
     log::start(cli.verbose);
-    warn_of_unknown_variables(cli.json);
+    warn_of_unknown_variables(json);
     let result = match &cli.command {
-        Command::Serve(args) => serve::serve(args, cli.json),
+        Command::Serve(args) => serve::serve(args, json),
         #[cfg(feature = "media")]
-        Command::Host(args) => host::host(args, cli.json),
+        Command::Host(args) => host::host(args, json),
         #[cfg(feature = "media")]
-        Command::Call(args) => client::call(args, cli.json),
+        Command::Call(args) => client::call(args, json),
         #[cfg(feature = "media")]
-        Command::Answer(args) => client::answer(args, cli.json),
+        Command::Answer(args) => client::answer(args, json),
         #[cfg(feature = "media")]
-        Command::Join(args) => client::join(args, cli.json),
+        Command::Join(args) => client::join(args, json),
         #[cfg(feature = "media")]
-        Command::Devices => return inventory::devices(cli.json),
+        Command::Devices => return inventory::devices(json),
         #[cfg(feature = "media")]
-        Command::Codecs => return inventory::codecs(cli.json),
+        Command::Codecs => return inventory::codecs(json),
         #[cfg(feature = "media")]
-        Command::Doctor => return inventory::doctor(cli.json),
+        Command::Doctor => return inventory::doctor(json),
     };
     #[cfg(feature = "media")]
     super::input::terminal::restore();
-    if cli.json {
+    if json {
         let reason = result.as_ref().err().map_or_else(|| "normally".to_owned(), ToString::to_string);
         output::sink(true)(&Event::Ended { reason });
     }
@@ -59,7 +60,7 @@ pub fn run() -> Result<(), CliError> {
 fn warn_of_unknown_variables(json: bool) {
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     let sink = output::sink(json);
-    for text in config::unknown_variables(names, &args::command(&[])) {
+    for text in config::unknown_variables(names, &args::command(&[], &[])) {
         sink(&Event::Warning { text });
     }
 }
