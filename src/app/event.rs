@@ -126,8 +126,10 @@ pub enum Event {
         /// Bytes received so far.
         received: u64,
         /// Size of the file that is sent, in bytes.
+        #[serde(skip_serializing_if = "Option::is_none")]
         total: Option<u64>,
         /// The file with the received bytes, once it is complete.
+        #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<String>,
         /// The transfer has ended.
         finished: bool,
@@ -163,12 +165,14 @@ pub enum Event {
     /// A step of a call's setup, if the trace is switched on.
     Setup {
         /// The peer's id; none for a step of the client itself.
+        #[serde(skip_serializing_if = "Option::is_none")]
         peer: Option<String>,
         /// The step in words.
         step: String,
         /// Time since the process began, in ms.
         ms: f64,
         /// Duration of the step, where it is known, in ms.
+        #[serde(skip_serializing_if = "Option::is_none")]
         took_ms: Option<f64>,
     },
     /// A problem that does not end the program.
