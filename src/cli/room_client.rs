@@ -30,7 +30,7 @@ Examples:
 
 Exit codes: 0 success  1 a script, a rule or a load failed  2 usage  3 server not reachable  4 refused";
 
-/// Speaks the room protocol to any server: manually, by script, as conformance test and as load test.
+/// Speaks the HELLO protocol to any server: manually, by script, as conformance test and as load test.
 #[derive(Debug, Parser)]
 #[command(name = "room-client", version, after_help = EXAMPLES, max_term_width = 100)]
 #[command(args_conflicts_with_subcommands = true)]

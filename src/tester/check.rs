@@ -1,4 +1,4 @@
-//! Conformance test: tries every rule of the room protocol on a server.
+//! Conformance test: tries every rule of the HELLO protocol on a server.
 
 use std::time::{Duration, Instant};
 
@@ -229,7 +229,7 @@ pub fn junit(results: &[(Rule, Outcome)]) -> String {
     let is_failure = |rule: &Rule, outcome: &Outcome| rule.weight == Required && outcome.failure.is_some();
     let failures = results.iter().filter(|(rule, outcome)| is_failure(rule, outcome)).count();
     let mut xml = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"room protocol\" tests=\"{}\" failures=\"{failures}\">\n",
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"HELLO protocol\" tests=\"{}\" failures=\"{failures}\">\n",
         results.len()
     );
     for (rule, outcome) in results {

@@ -1,4 +1,4 @@
-//! `room-client`: speaks the room protocol to any server, manually, by script, as a conformance test and as a load test.
+//! `room-client`: speaks the HELLO protocol to any server, manually, by script, as a conformance test and as a load test.
 //! Contains no GStreamer.
 
 pub mod check;
