@@ -93,7 +93,7 @@ impl Client {
     /// Returns the terms of a 1-1 call. This side is polite, because the pages in use are impolite; the side that called
     /// reconnects first when the path is disconnected.
     fn terms(&self) -> Terms {
-        Terms { polite: true, mends: false, ..self.plan.terms() }
+        Terms { polite: true, mends: false, ..self.setup.terms() }
     }
 
     /// Runs a call, from waiting for it to its end. `peer` is the peer that is called.
@@ -103,13 +103,13 @@ impl Client {
         call: Call,
         peer: Option<&PeerId>,
     ) -> Result<End, ClientError> {
-        let plan = &self.plan;
+        let setup = &self.setup;
         let mut conversation = Conversation {
             client: self,
             peer: peer.cloned().unwrap_or_else(PeerId::caller),
             call,
-            peers: Peers::new(plan.peer.clone(), plan.ice.clone(), plan.trace.clone()),
-            presentation: Presentation::new(plan, &self.sink),
+            peers: Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone()),
+            presentation: Presentation::new(setup, &self.sink),
             was_connected: false,
         };
         let end = conversation.run(server).await;
@@ -196,7 +196,7 @@ impl Conversation<'_> {
             Event::Junk(why) => Input::Link(link::Input::Junk(why)),
             Event::Lost { in_order } => return Ok(self.lost(server, in_order).map(Input::Link)),
             Event::IceServers(servers) => {
-                self.client.plan.ice.take(servers).await;
+                self.client.setup.ice.take(servers).await;
                 return Ok(None);
             }
             Event::Retrying(why) => {
@@ -307,7 +307,7 @@ impl Conversation<'_> {
     /// Closes the connection, and reports how the call ended.
     async fn close(&mut self, end: &Result<Option<EndReason>, ClientError>) {
         if let Ok(Some(EndReason::NoPath(_))) = end {
-            self.client.plan.ice.explain(&self.client.sink).await;
+            self.client.setup.ice.explain(&self.client.sink).await;
         }
         let was_open = !self.peers.is_empty();
         // A peer that ended the call receives nothing more.

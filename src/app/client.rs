@@ -7,9 +7,9 @@ use smol::future::{or, pending};
 
 use super::command::{Change, Command};
 use super::error::ClientError;
-use super::plan::{ALL, MediaPlan};
 use super::presentation::{Notice, Presentation};
 use super::server_connection::ServerConnection;
+use super::setup::{ALL, MediaSetup};
 use super::{Event, PeerState, Sink};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Registration, Target};
@@ -27,7 +27,7 @@ pub(super) enum Happening<T> {
 pub struct Client {
     pub(super) target: Target,
     pub(super) id: PeerId,
-    pub(super) plan: MediaPlan,
+    pub(super) setup: MediaSetup,
     pub(super) commands: Receiver<Command>,
     pub(super) sink: Sink,
 }
@@ -40,8 +40,14 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Creates a client that is not connected.
-    pub fn new(target: Target, id: PeerId, plan: MediaPlan, commands: Receiver<Command>, sink: Sink) -> Self {
-        Self { target, id, plan, commands, sink }
+    pub fn new(
+        target: Target,
+        id: PeerId,
+        setup: MediaSetup,
+        commands: Receiver<Command>,
+        sink: Sink,
+    ) -> Self {
+        Self { target, id, setup, commands, sink }
     }
 
     /// Registers for the first time, optionally to call a peer or to join a room.
@@ -51,10 +57,10 @@ impl Client {
         room: Option<&RoomId>,
     ) -> Result<ServerConnection, ClientError> {
         let registration = Registration { id: self.id.clone(), calls: calls.cloned(), room: room.cloned() };
-        let (target, ice, sink) = (self.target.clone(), self.plan.ice.clone(), self.sink.clone());
+        let (target, ice, sink) = (self.target.clone(), self.setup.ice.clone(), self.sink.clone());
         let open = async { Ok(ServerConnection::open(target, registration, ice, sink).await?) };
         let server = or(open, self.interrupted()).await?;
-        if let Some(trace) = &self.plan.trace {
+        if let Some(trace) = &self.setup.trace {
             trace.step(None, "the server answered", None);
         }
         Ok(server)
@@ -78,7 +84,7 @@ impl Client {
 
     /// Completes the mixed recording of all peers.
     pub(super) async fn finish(&self) {
-        if let Some(recorded) = self.plan.finish().await {
+        if let Some(recorded) = self.setup.finish().await {
             (self.sink)(&Event::recorded(ALL, &recorded.path, recorded.error));
         }
     }
@@ -86,17 +92,17 @@ impl Client {
     /// Changes the media that is sent, and reports the change.
     pub(super) async fn change(&self, change: Change) {
         let change = match change {
-            Change::Toggle(kind) => Change::Mute(kind, !self.plan.is_muted(kind)),
+            Change::Toggle(kind) => Change::Mute(kind, !self.setup.is_muted(kind)),
             change => change,
         };
         let (kind, what, changed) = match change {
             Change::Toggle(_) => return,
             Change::Mute(kind, muted) => {
                 let what = if muted { "muted" } else { "on" };
-                (kind, what.to_owned(), Ok(self.plan.set_muted(kind, muted)))
+                (kind, what.to_owned(), Ok(self.setup.set_muted(kind, muted)))
             }
             Change::Source(kind, source, device) => {
-                (kind, source.clone(), self.plan.switch(kind, source, device).await)
+                (kind, source.clone(), self.setup.switch(kind, source, device).await)
             }
         };
         match changed {

@@ -6,7 +6,7 @@ use super::Sink;
 use super::client::Client;
 use super::command::Command;
 use super::error::ClientError;
-use super::plan::MediaPlan;
+use super::setup::MediaSetup;
 use crate::base::net::is_this_machine;
 use crate::protocol::{PeerId, RoomId};
 use crate::server::Server;
@@ -45,7 +45,7 @@ impl Part {
 pub async fn host(
     server: Server,
     id: PeerId,
-    plan: MediaPlan,
+    setup: MediaSetup,
     commands: Receiver<Command>,
     sink: Sink,
     part: Part,
@@ -62,7 +62,7 @@ pub async fn host(
     let serving = smol::spawn(server.run(async move {
         let _ = stopped.recv().await;
     }));
-    let client = Client::new(target, id, plan, commands, sink);
+    let client = Client::new(target, id, setup, commands, sink);
     let result = match part {
         Part::Calls { once, admission } => client.answer(once, &admission).await,
         Part::Room(room, most) => client.join(&room, most).await,

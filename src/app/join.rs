@@ -40,14 +40,14 @@ impl Client {
     async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
         let server = self.register(None, Some(room)).await?;
         let channel = Box::new(ServerChannel::over(server, room.clone()));
-        let plan = &self.plan;
-        let peers = Peers::new(plan.peer.clone(), plan.ice.clone(), plan.trace.clone());
-        let terms = Terms { pool: self.target.capabilities().assigns_ids, ..plan.terms() };
+        let setup = &self.setup;
+        let peers = Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone());
+        let terms = Terms { pool: self.target.capabilities().assigns_ids, ..setup.terms() };
         let mut stay = Stay {
             client: self,
             room,
-            conference: Conference::new(channel, peers, plan.ice.clone(), most, terms),
-            presentation: Presentation::new(plan, &self.sink),
+            conference: Conference::new(channel, peers, setup.ice.clone(), most, terms),
+            presentation: Presentation::new(setup, &self.sink),
             descriptions: BTreeMap::new(),
         };
         stay.presentation.start_stats(Instant::now());
@@ -137,7 +137,7 @@ impl Stay<'_> {
             }
             Some(EndReason::HungUp | EndReason::PeerHungUp) => PeerState::Left,
             Some(EndReason::NoPath(_)) => {
-                smol::spawn(self.client.plan.ice.explain(&self.client.sink)).detach();
+                smol::spawn(self.client.setup.ice.explain(&self.client.sink)).detach();
                 PeerState::Failed
             }
             Some(_) => PeerState::Failed,

@@ -36,8 +36,6 @@ pub mod options;
 #[cfg(feature = "media")]
 mod peers;
 #[cfg(feature = "media")]
-pub mod plan;
-#[cfg(feature = "media")]
 pub mod pool;
 #[cfg(feature = "media")]
 mod presentation;
@@ -45,6 +43,8 @@ mod presentation;
 mod report;
 #[cfg(feature = "media")]
 mod server_connection;
+#[cfg(feature = "media")]
+pub mod setup;
 #[cfg(feature = "media")]
 pub mod trace;
 
@@ -59,6 +59,6 @@ pub use links::links;
 #[cfg(feature = "media")]
 pub use options::MediaOptions;
 #[cfg(feature = "media")]
-pub use plan::MediaPlan;
-#[cfg(feature = "media")]
 pub use pool::{Pool, PoolEvent, PoolOptions};
+#[cfg(feature = "media")]
+pub use setup::MediaSetup;

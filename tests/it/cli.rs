@@ -35,9 +35,18 @@ fn help(args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Checks the groups of options in the help of a command. The text of each option is checked with `docs/cli.md`.
+fn check_groups(command: &str, expected: &[&str]) {
+    let help = help(&[command]);
+    let groups = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
+    let groups: Vec<&str> = groups.filter(|group| !["Arguments:", "Options:"].contains(group)).collect();
+    assert_eq!(groups, expected, "{help}");
+    assert!(help.contains("--no-plain turns --plain off"), "{help}");
+}
+
 #[test]
-fn help_of_the_server() {
-    insta::assert_snapshot!(help(&["serve"]));
+fn help_of_the_server_groups_the_options_and_ends_with_examples() {
+    check_groups("serve", &["Server:", "STUN and TURN:", "Examples:"]);
 }
 
 #[test]
@@ -151,18 +160,12 @@ mod media {
         insta::assert_snapshot!(help(&[]));
     }
 
-    /// The text of each option is checked with `docs/cli.md`.
     #[test]
     fn help_groups_the_options_and_ends_with_examples() {
         for command in ["host", "call", "answer", "join"] {
-            let help = help(&[command]);
-            let groups = help.lines().filter(|line| line.ends_with(':') && !line.starts_with(' '));
-            let groups: Vec<&str> =
-                groups.filter(|group| !["Arguments:", "Options:"].contains(group)).collect();
             let first = if command == "host" { "Server:" } else { "Signalling:" };
             let media = ["Sending:", "Receiving:", "Data channels:", "Connection:", "Paths:"];
-            assert_eq!(groups, [&[first], &media[..], &["STUN and TURN:", "Examples:"]].concat(), "{help}");
-            assert!(help.contains("--no-plain turns --plain off"), "{help}");
+            check_groups(command, &[&[first], &media[..], &["STUN and TURN:", "Examples:"]].concat());
         }
     }
 

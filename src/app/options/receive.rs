@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::ArgAction;
 
 use crate::base::flag::Flag;
+use crate::media::peer::PeerConfig;
 use crate::media::playout::Latency;
+use crate::sdp::Kind;
 
 /// The word for no source or no output.
 pub const NONE: &str = "none";
@@ -55,6 +57,12 @@ impl ReceiveOptions {
     /// Returns the output of audio; `None` selects the default.
     pub fn play(&self) -> Option<&str> {
         self.output(&self.play)
+    }
+
+    /// Sets the options that each connection reads.
+    pub fn configure(&self, peer: &mut PeerConfig) {
+        peer.receive = if self.send_only.is_on() { vec![] } else { Kind::ALL.to_vec() };
+        peer.latency = self.latency;
     }
 
     fn output<'a>(&self, wanted: &'a Option<String>) -> Option<&'a str> {

@@ -5,6 +5,9 @@ use clap::builder::RangedI64ValueParser;
 
 use crate::base::flag::Flag;
 use crate::media::Rates;
+use crate::media::capture::SourceConfig;
+use crate::media::peer::PeerConfig;
+use crate::media::voice::Voice;
 use crate::sdp::{Codec, Kind};
 
 /// Initial bitrate of video, in kbit/s.
@@ -73,6 +76,16 @@ impl SendOptions {
     /// Returns the preferred codecs of both kinds, the most preferred first.
     pub fn codecs(&self) -> Vec<Codec> {
         self.video_codec.iter().chain(&self.audio_codec).copied().collect()
+    }
+
+    /// Returns the configuration of a source.
+    pub fn source(&self, source: String, device: Option<String>, voice: Voice) -> SourceConfig {
+        SourceConfig { source, device, size: self.size, fps: self.fps, voice }
+    }
+
+    /// Sets the options that each connection reads.
+    pub fn configure(&self, peer: &mut PeerConfig) {
+        peer.fec = self.fec.is_on();
     }
 
     /// Returns the bounds of the video bitrate, in bit/s.

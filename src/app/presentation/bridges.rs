@@ -9,7 +9,7 @@ use smol::channel::Sender;
 use smol::future::or;
 
 use crate::app::bridge::{Bridge, End, Progress};
-use crate::app::plan::MediaPlan;
+use crate::app::setup::MediaSetup;
 use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
@@ -48,10 +48,10 @@ impl Bridges {
     }
 
     /// Accepts a channel that is open.
-    pub(super) fn add(&mut self, channel: Channel, plan: &MediaPlan, sink: &Sink) {
+    pub(super) fn add(&mut self, channel: Channel, setup: &MediaSetup, sink: &Sink) {
         self.held.retain(|held| !held.task.is_finished());
         let label = channel.label();
-        let bridge = plan.bridges.iter().find(|bridge| bridge.channel().label == label);
+        let bridge = setup.bridges.iter().find(|bridge| bridge.channel().label == label);
         let is_bridged = bridge.is_some();
         let (peer, sink, over) = (self.peer.clone(), sink.clone(), channel.clone());
         let task = match bridge.cloned() {
@@ -81,10 +81,10 @@ impl Bridges {
 
     /// Notes that the bridge of that label is done. Returns whether the connection has done all its work: all bridges
     /// are done, and no media is wanted.
-    pub(super) fn is_done(&mut self, label: String, plan: &MediaPlan) -> bool {
+    pub(super) fn is_done(&mut self, label: String, setup: &MediaSetup) -> bool {
         self.done.insert(label);
-        plan.peer.wanted().is_empty()
-            && plan.bridges.iter().all(|bridge| self.done.contains(&bridge.channel().label))
+        setup.peer.wanted().is_empty()
+            && setup.bridges.iter().all(|bridge| self.done.contains(&bridge.channel().label))
     }
 
     /// Closes all channels with a bridge once their data is sent.

@@ -14,8 +14,8 @@ use self::bridges::Bridges;
 use self::outputs::Outputs;
 use self::recording::Recording;
 use super::peers::Peers;
-use super::plan::MediaPlan;
 use super::report::{PoolEvent, Report};
+use super::setup::MediaSetup;
 use super::{Event, Sink};
 use crate::media::receive::Track;
 use crate::protocol::PeerId;
@@ -42,7 +42,7 @@ struct Presented {
 
 /// See the module.
 pub(super) struct Presentation<'a> {
-    plan: &'a MediaPlan,
+    setup: &'a MediaSetup,
     sink: &'a Sink,
     peers: BTreeMap<PeerId, Presented>,
     stats_at: Option<Instant>,
@@ -53,18 +53,18 @@ pub(super) struct Presentation<'a> {
 }
 
 impl<'a> Presentation<'a> {
-    pub(super) fn new(plan: &'a MediaPlan, sink: &'a Sink) -> Self {
+    pub(super) fn new(setup: &'a MediaSetup, sink: &'a Sink) -> Self {
         let (failed, failures) = bounded(FAILURES);
         // Bounded by the channels: each is done once.
         let (finished, finishes) = unbounded();
         let peers = BTreeMap::new();
-        Self { plan, sink, peers, stats_at: None, failed, failures, finished, finishes }
+        Self { setup, sink, peers, stats_at: None, failed, failures, finished, finishes }
     }
 
     /// Waits for the next notice. May be dropped while it waits, without loss.
     pub(super) async fn next(&self) -> Notice {
         let failure = async {
-            match or(self.failures.recv(), self.plan.failures.recv()).await {
+            match or(self.failures.recv(), self.setup.failures.recv()).await {
                 Ok(text) => Notice::Failure(text),
                 Err(_) => pending().await,
             }
@@ -86,12 +86,12 @@ impl<'a> Presentation<'a> {
                 None
             }
             Notice::Bridged(peer, label) => {
-                let mut bridges = self.plan.bridges.iter().filter(|bridge| bridge.channel().label == label);
+                let mut bridges = self.setup.bridges.iter().filter(|bridge| bridge.channel().label == label);
                 if bridges.any(|bridge| bridge.is_once()) {
                     peers.want(Some(&peer), |wanted| wanted.close_channel(&label));
                 }
                 let presented = self.peers.get_mut(&peer)?;
-                presented.bridges.is_done(label, self.plan).then_some(peer)
+                presented.bridges.is_done(label, self.setup).then_some(peer)
             }
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Presentation<'a> {
             Report::Pool(PoolEvent::Track(peer, track)) => self.add_track(&peer, &track),
             Report::Pool(PoolEvent::DataChannel(peer, channel)) => {
                 if let Some(presented) = self.peers.get_mut(&peer) {
-                    presented.bridges.add(channel, self.plan, self.sink);
+                    presented.bridges.add(channel, self.setup, self.sink);
                 }
             }
             Report::Pool(PoolEvent::Warning(text)) => (self.sink)(&Event::Warning { text }),
@@ -140,18 +140,18 @@ impl<'a> Presentation<'a> {
 
     fn add_track(&mut self, peer: &PeerId, track: &Track) {
         let Some(presented) = self.peers.get_mut(peer) else { return };
-        if let Some(before) = presented.outputs.add(track, self.plan, &self.failed, self.sink) {
+        if let Some(before) = presented.outputs.add(track, self.setup, &self.failed, self.sink) {
             presented.recording.follow(&before, track);
         }
         // With a recording, the track's first frame is held back until the recorder is attached: the file begins with
         // it.
-        if self.plan.record.is_none() {
+        if self.setup.record.is_none() {
             track.flow();
         }
     }
 
     fn record(&mut self, peer: &PeerId, peers: &Peers) {
-        let (Some(folder), Some(presented)) = (&self.plan.record, self.peers.get_mut(peer)) else { return };
+        let (Some(folder), Some(presented)) = (&self.setup.record, self.peers.get_mut(peer)) else { return };
         let announced = peers.peer(peer).map_or(0, |peer| peer.expected_tracks());
         presented.recording.update(&presented.outputs.live(), announced, folder, &self.failed);
     }
@@ -171,7 +171,7 @@ impl<'a> Presentation<'a> {
 
     /// Reports the statistics for the first time one interval from now, if they are wanted.
     pub(super) fn start_stats(&mut self, now: Instant) {
-        self.stats_at = self.plan.stats.map(|every| now + every);
+        self.stats_at = self.setup.stats.map(|every| now + every);
     }
 
     /// Reports the counters of all connections now.
@@ -197,7 +197,7 @@ impl<'a> Presentation<'a> {
             self.record(&peer, peers);
         }
         if self.stats_at.is_some_and(|at| at <= now) {
-            self.stats_at = self.plan.stats.map(|every| now + every.max(MIN_STATS));
+            self.stats_at = self.setup.stats.map(|every| now + every.max(MIN_STATS));
             self.report_stats(peers);
         }
     }

@@ -2,7 +2,7 @@
 
 use smol::channel::Sender;
 
-use crate::app::plan::MediaPlan;
+use crate::app::setup::MediaSetup;
 use crate::app::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::output::Output;
@@ -48,7 +48,7 @@ impl Outputs {
     pub(super) fn add(
         &mut self,
         track: &Track,
-        plan: &MediaPlan,
+        setup: &MediaSetup,
         failed: &Sender<String>,
         sink: &Sink,
     ) -> Option<Track> {
@@ -64,7 +64,7 @@ impl Outputs {
                 seat.iter().for_each(|seat| seat.follow(track));
                 (Some(before), (output, seat))
             }
-            before => (before.map(|before| before.track), self.start(track, plan, failed, sink)),
+            before => (before.map(|before| before.track), self.start(track, setup, failed, sink)),
         };
         let (track, (output, seat)) = (track.clone(), outputs);
         self.received.push(Received { track, is_replaced: false, output, seat });
@@ -74,16 +74,16 @@ impl Outputs {
     fn start(
         &self,
         track: &Track,
-        plan: &MediaPlan,
+        setup: &MediaSetup,
         failed: &Sender<String>,
         sink: &Sink,
     ) -> (Option<Output>, Option<Seat>) {
         let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
-        let seat = plan.stage.as_ref().map(|stage| stage.add(track, &self.label)).transpose();
+        let seat = setup.stage.as_ref().map(|stage| stage.add(track, &self.label)).transpose();
         let seat = seat.map_err(warn).ok().flatten().flatten();
         let start =
-            |output| Output::start(track, output, &self.name, plan.reference.as_ref(), failed.clone());
-        let output = plan.own_output(track.kind()).map(start).transpose();
+            |output| Output::start(track, output, &self.name, setup.reference.as_ref(), failed.clone());
+        let output = setup.own_output(track.kind()).map(start).transpose();
         (output.map_err(warn).ok().flatten(), seat)
     }
 

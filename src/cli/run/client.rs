@@ -6,7 +6,7 @@ use smol::channel::{Receiver, bounded};
 
 use super::signals::on_signal;
 use crate::app::options::MediaOptions;
-use crate::app::{self, Client, ClientError, Event, MediaPlan};
+use crate::app::{self, Client, ClientError, Event, MediaSetup};
 use crate::cli::args::client::{AnswerArgs, CallArgs, ClientArgs, JoinArgs};
 use crate::cli::{CliError, input, output};
 
@@ -45,8 +45,8 @@ fn with_client(
         sink(&Event::Warning { text: text.to_owned() });
     }
     smol::block_on(async {
-        let plan = MediaPlan::start(&options, &sink).await?;
-        Ok(work(Client::new(target, id, plan, commands, sink)).await?)
+        let setup = MediaSetup::start(&options, &sink).await?;
+        Ok(work(Client::new(target, id, setup, commands, sink)).await?)
     })
 }
 

@@ -3,7 +3,7 @@
 use super::client::commands;
 use super::serve::{bind, show_fingerprint};
 use crate::app::host::Part;
-use crate::app::{self, Event, MediaPlan};
+use crate::app::{self, Event, MediaSetup};
 use crate::cli::CliError;
 use crate::cli::args::client::HostArgs;
 use crate::cli::output::{self, human};
@@ -18,7 +18,7 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
     let commands = commands(json, &options);
     smol::block_on(async {
         let server = bind(&args.server, options.paths.servers.clone(), None).await?;
-        let plan = MediaPlan::start(&options, &sink).await?;
+        let setup = MediaSetup::start(&options, &sink).await?;
         let links = app::links(&server, args.server.plain.is_on(), &part.query(&args.id));
         if !json {
             human(match &part {
@@ -35,6 +35,6 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
         if let (false, Some(url)) = (json, for_phones) {
             output::qr(url);
         }
-        Ok(app::host::host(server, args.id.clone(), plan, commands, sink, part).await?)
+        Ok(app::host::host(server, args.id.clone(), setup, commands, sink, part).await?)
     })
 }

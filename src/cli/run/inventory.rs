@@ -118,9 +118,9 @@ pub(super) fn doctor(json: bool) -> Result<(), CliError> {
     let sources = inventory::sources();
     let has = |kind| sources.iter().any(|device| device.kind == kind);
     let found = [
-        ("display", inventory::has_display(), "pictures are shown in a window", "pictures are not shown"),
-        ("speaker", inventory::has_speaker(), "sound is played", "sound is not played"),
-        ("camera", has(Kind::Video), "is sent by default", "the test picture is sent instead"),
+        ("display", inventory::has_display(), "video is shown in a window", "video is not shown"),
+        ("speaker", inventory::has_speaker(), "audio is played", "audio is not played"),
+        ("camera", has(Kind::Video), "is sent by default", "the test video is sent instead"),
         ("microphone", has(Kind::Audio), "is sent by default", "a test tone is sent instead"),
     ];
     for (name, is_there, with, without) in found {

@@ -1,4 +1,4 @@
-//! From the user's choice of media to what runs: sources with their fallbacks, codecs, outputs.
+//! Starts the media that the options select: sources with their fallbacks, encoders, outputs.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::ice::Ice;
 use super::options::{MediaOptions, NONE, ReceiveOptions, SendOptions};
 use super::trace::Trace;
 use super::{Event, Sink};
-use crate::media::capture::{MICROPHONES, SourceConfig};
+use crate::media::capture::MICROPHONES;
 use crate::media::channel::ChannelConfig;
 use crate::media::inventory::Codecs;
 use crate::media::peer::PeerConfig;
@@ -34,7 +34,7 @@ const MAX_FAILURES: usize = 16;
 
 /// Running media, ready for peers.
 #[derive(Debug)]
-pub struct MediaPlan {
+pub struct MediaSetup {
     options: MediaOptions,
     pub(super) peer: PeerConfig,
     encoders: Arc<Encoders>,
@@ -53,7 +53,7 @@ pub struct MediaPlan {
     pub(super) failures: Receiver<String>,
 }
 
-impl MediaPlan {
+impl MediaSetup {
     /// Starts sources, encoders and common outputs. Fails where an option cannot work, before any call.
     pub async fn start(options: &MediaOptions, sink: &Sink) -> Result<Self, MediaError> {
         let MediaOptions { send, receive, connection, .. } = options;
@@ -78,17 +78,17 @@ impl MediaPlan {
         for config in &options.channels.channel {
             bridges.push(Arc::new(Bridge::start(config.clone()).await?));
         }
-        let peer = PeerConfig {
+        let mut peer = PeerConfig {
             streams: vec![stream],
             chat: Some(ChannelConfig::reliable(CHAT)),
             channels: bridges.iter().map(|bridge| bridge.channel().clone()).collect(),
-            receive: if receive.send_only.is_on() { vec![] } else { Kind::ALL.to_vec() },
             codecs: codecs.all,
             preferred: codecs.preferred,
-            fec: send.fec.is_on(),
             ice: ice.config(),
-            latency: receive.latency,
+            ..PeerConfig::default()
         };
+        send.configure(&mut peer);
+        receive.configure(&mut peer);
         Ok(Self {
             options: options.clone(),
             peer,
@@ -106,7 +106,7 @@ impl MediaPlan {
         })
     }
 
-    /// How connections negotiate, whoever is polite.
+    /// Returns the rules by which connections negotiate, as the polite side.
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());
         let forgets = crate::media::forgets_offers();
@@ -127,7 +127,7 @@ impl MediaPlan {
         }
     }
 
-    /// The output of one peer alone, where not all are together.
+    /// Returns the output of each peer's own media; `None` if the kind is not output, or all peers are output together.
     pub(super) fn own_output(&self, kind: Kind) -> Option<&str> {
         match kind {
             Kind::Video => self.outputs.show.as_deref(),
@@ -135,17 +135,18 @@ impl MediaPlan {
         }
     }
 
-    /// Sends silence or black of a kind from now on, or its source again; false where nothing is sent.
+    /// Mutes or unmutes the source of a kind: silence or black video is sent in its place. Returns false if nothing of the
+    /// kind is sent.
     pub fn set_muted(&self, kind: Kind, muted: bool) -> bool {
         self.encoders.set_muted(kind, muted)
     }
 
-    /// Whether silence or black is sent.
+    /// Returns whether the source of a kind is muted.
     pub fn is_muted(&self, kind: Kind) -> bool {
         self.encoders.is_muted(kind)
     }
 
-    /// Sends another source to all peers from now on; false where nothing of the kind is sent.
+    /// Replaces the source of a kind for all peers. Returns false if nothing of the kind is sent.
     pub async fn switch(
         &self,
         kind: Kind,
@@ -156,8 +157,8 @@ impl MediaPlan {
             return Ok(false);
         }
         let send = &self.options.send;
-        let voice = voice(&source, send.echo_cancel.is_on(), self.reference.as_deref());
-        let config = SourceConfig { source, device, size: send.size, fps: send.fps, voice };
+        let voice = voice(&source, send, self.reference.as_deref());
+        let config = send.source(source, device, voice);
         let capture = Capture::start(kind, &config, self.failed.clone()).await?;
         self.encoders.replace(capture)
     }
@@ -182,9 +183,9 @@ impl Outputs {
     /// Selects the outputs: those of the options, or the defaults where this machine has them. Fails if an output does
     /// not exist.
     fn new(receive: &ReceiveOptions, sink: &Sink) -> Result<Self, MediaError> {
-        let missing = "no display: pictures are not shown";
+        let missing = "no display: video is not shown";
         let show = chosen(receive.show(), "window", inventory::has_display, missing, sink);
-        let missing = "no sound card: sound is not played";
+        let missing = "no sound card: audio is not played";
         let play = chosen(receive.play(), "speaker", inventory::has_speaker, missing, sink);
         for (kind, output) in [(Kind::Video, &show), (Kind::Audio, &play)] {
             output.as_ref().map_or(Ok(()), |output| output::check(kind, output))?;
@@ -236,9 +237,9 @@ async fn start_sources(
     let rates = send.rates().map_err(|error| MediaError::Parameter(error.to_string()))?;
     let mut sources = Vec::new();
     for kind in Kind::ALL.into_iter().filter(|_| !send.receive_only.is_on()) {
-        if let Some(mut config) = source(kind, send, sink) {
-            config.voice = voice(&config.source, send.echo_cancel.is_on(), reference);
-            sources.push((kind, config));
+        if let Some((source, device)) = source(kind, send, sink) {
+            let voice = voice(&source, send, reference);
+            sources.push((kind, send.source(source, device, voice)));
         }
     }
     let captures = Stream::sources(&sources, failed).await?;
@@ -282,16 +283,9 @@ fn warn(sink: &Sink, text: &str) {
     sink(&Event::Warning { text: text.to_owned() });
 }
 
-/// The source of a kind; none where the user wants none. By default a camera or microphone, or else
-/// the test picture or tone, with a word about it.
-fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig> {
-    let of = |source, device| SourceConfig {
-        source,
-        device,
-        size: options.size,
-        fps: options.fps,
-        voice: Voice::AsItIs,
-    };
+/// Returns the source of a kind and its device; `None` if the user wants no source. The default is a camera or
+/// microphone; without one it is the test video or tone, of which the user is warned.
+fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<(String, Option<String>)> {
     let (wanted, device, real, fallback, missing) = match kind {
         Kind::Video => (
             &options.video,
@@ -300,7 +294,7 @@ fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig
             "test",
             "no camera found: a test video is sent",
         ),
-        // A file or an address holds both.
+        // A file or an address may contain video and audio.
         Kind::Audio => {
             let shared = ["file", "rtsp"].iter().any(|name| options.audio.as_deref() == Some(name));
             let device = options.audio_device.clone().or_else(|| options.device.clone().filter(|_| shared));
@@ -316,15 +310,16 @@ fn source(kind: Kind, options: &SendOptions, sink: &Sink) -> Option<SourceConfig
         }
         None => {
             warn(sink, missing);
-            return Some(of(fallback.into(), None));
+            return Some((fallback.to_owned(), None));
         }
     };
-    Some(of(source, device))
+    Some((source, device))
 }
 
 /// Returns the processing of a source's audio.
-fn voice(source: &str, echo_cancel: bool, reference: Option<&Reference>) -> Voice {
-    let is_treated = MICROPHONES.contains(&source) && echo_cancel && inventory::is_installed("webrtcdsp");
+fn voice(source: &str, send: &SendOptions, reference: Option<&Reference>) -> Voice {
+    let is_treated =
+        MICROPHONES.contains(&source) && send.echo_cancel.is_on() && inventory::is_installed("webrtcdsp");
     match reference {
         _ if !is_treated => Voice::AsItIs,
         None => Voice::Clean,
@@ -332,7 +327,7 @@ fn voice(source: &str, echo_cancel: bool, reference: Option<&Reference>) -> Voic
     }
 }
 
-/// An output: what the user said, or the default where this machine has it.
+/// Returns the output that the user chose, or the default if this machine has it; `None` for no output.
 fn chosen(
     said: Option<&str>,
     default: &str,
