@@ -10,7 +10,7 @@ use super::command::Command;
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
-use super::report::Report;
+use super::report::{PoolEvent, Report};
 use super::server_connection::ServerConnection;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{Call, Input, Output};
@@ -113,14 +113,9 @@ impl Client {
             was_connected: false,
         };
         let end = conversation.run(server).await;
-        conversation.close(&end).await;
-        end.map(|reason| match reason {
-            Some(reason) => {
-                let next = conversation.call.next(Instant::now()).map(Box::new);
-                End::Call(reason, conversation.was_connected, next)
-            }
-            None => End::Quit,
-        })
+        let was_connected = conversation.was_connected;
+        let next = conversation.close().await.map(Box::new);
+        end.map(|reason| reason.map_or(End::Quit, |reason| End::Call(reason, was_connected, next)))
     }
 }
 
@@ -164,13 +159,13 @@ impl Conversation<'_> {
                 Happening::Outside(Incoming::Signal(event)) => self.signal(event, server).await?,
                 Happening::Outside(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
                 Happening::Outside(Incoming::Report(report)) => {
-                    self.present(report);
+                    self.present(report).await;
                     None
                 }
-                Happening::Notice(notice) => {
-                    let done = self.presentation.handle_notice(notice, &mut self.peers);
-                    done.map(|_| Input::Link(link::Input::HangUp))
-                }
+                Happening::Notice(notice) => match self.presentation.handle_notice(notice, &mut self.peers) {
+                    Some(_) => Some(self.hang_up().await),
+                    None => None,
+                },
                 Happening::Command(Command::Quit) => return Ok(None),
                 Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
                 Happening::Command(command) => self.obey(command).await,
@@ -240,50 +235,52 @@ impl Conversation<'_> {
         Some(link::Input::PeerGone)
     }
 
-    /// Carries out what the call wants; returns its reason when it is over.
+    /// Executes the outputs of the call; returns its reason when it is over.
     async fn act(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
             match output {
                 Output::Dial(peer) => server.send(signalling::Command::Call(peer)).await,
-                Output::Send(message) => server.send(signalling::Command::Send { to: None, message }).await,
-                Output::Effect(effect) => {
-                    if self.peers.execute(&self.peer, effect)? {
-                        self.present(Report::Opened(self.peer.clone()));
-                    }
-                }
                 Output::Caller(peer) => self.peer = peer,
-                Output::Ask => self.tell(PeerState::Calling, None),
-                Output::Connecting => self.tell(PeerState::Connecting, None),
-                Output::Connected => {
-                    self.was_connected = true;
-                    self.presentation.start_stats(Instant::now());
-                    self.tell(PeerState::Connected, None);
-                }
-                Output::Reconnecting => self.tell(PeerState::Reconnecting, None),
-                // Its session ends with our connection to the server.
-                Output::Busy => {
-                    server.reconnect(Ended::InOrder);
-                }
-                Output::Warning(text) => self.client.warn(&text),
-                Output::Ended(reason) => return Ok(Some(reason)),
+                Output::Ask => self.presentation.show_state(&self.peer, PeerState::Calling, None),
+                Output::Connecting => self.present(Report::Connecting(self.peer.clone())).await,
+                // The session of the other caller ends with our connection to the server.
+                Output::Busy => server.reconnect(Ended::InOrder),
+                Output::Link(output) => match self.peers.execute(&self.peer, output).await {
+                    Some(Report::Send(_, message)) => {
+                        server.send(signalling::Command::Send { to: None, message }).await;
+                    }
+                    Some(Report::Link(_, input)) => {
+                        self.call.handle_input(Instant::now(), Input::Link(input));
+                    }
+                    Some(Report::Stopped(error)) => return Err(error),
+                    Some(Report::Pool(PoolEvent::Close(peer, Some(reason)))) => {
+                        self.present(Report::Pool(PoolEvent::Close(peer, Some(reason.clone())))).await;
+                        return Ok(Some(reason));
+                    }
+                    Some(report) => self.present(report).await,
+                    None => {}
+                },
             }
         }
         Ok(None)
     }
 
-    fn present(&mut self, report: Report) {
-        self.presentation.handle_report(report, &self.peers, PeerId::to_string);
+    async fn present(&mut self, report: Report) {
+        self.was_connected |= matches!(report, Report::Pool(PoolEvent::Connected(_)));
+        self.presentation.handle_report(report, &self.peers).await;
     }
 
-    fn tell(&self, state: PeerState, reason: Option<String>) {
-        self.client.tell(self.peer.as_str(), state, reason);
+    /// Ends the call once the data for the peer is sent.
+    async fn hang_up(&mut self) -> Input {
+        self.presentation.finish(None).await;
+        Input::Link(link::Input::HangUp)
     }
 
-    async fn obey(&self, command: Command) -> Option<Input> {
+    async fn obey(&mut self, command: Command) -> Option<Input> {
         let (client, is_idle) = (self.client, self.peers.is_empty());
         match command {
             Command::Decide(accepted) => return Some(Input::Decision(accepted)),
-            Command::HangUp(_) if !self.call.is_waiting() => return Some(Input::Link(link::Input::HangUp)),
+            Command::HangUp(_) if !self.call.is_waiting() => return Some(self.hang_up().await),
             Command::Reconnect(_) => return Some(Input::Link(link::Input::Renew)),
             Command::Say { .. } | Command::Stats | Command::HangUp(_) if is_idle => {
                 client.warn("there is no call now");
@@ -295,8 +292,10 @@ impl Conversation<'_> {
             }
             Command::Stats => self.presentation.report_stats(&self.peers),
             Command::Peers if is_idle => {}
-            Command::Peers if self.was_connected => self.tell(PeerState::Connected, None),
-            Command::Peers => self.tell(PeerState::Connecting, None),
+            Command::Peers => {
+                let state = if self.was_connected { PeerState::Connected } else { PeerState::Connecting };
+                self.presentation.show_state(&self.peer, state, None);
+            }
             Command::Tell(..) => client.warn("there is no application behind this server"),
             Command::Send(change) => client.change(change).await,
             Command::HangUp(_) | Command::Quit | Command::Interrupt => {}
@@ -304,30 +303,12 @@ impl Conversation<'_> {
         None
     }
 
-    /// Closes the connection, and reports how the call ended.
-    async fn close(&mut self, end: &Result<Option<EndReason>, ClientError>) {
-        if let Ok(Some(EndReason::NoPath(_))) = end {
-            self.client.setup.ice.explain(&self.client.sink).await;
-        }
-        let was_open = !self.peers.is_empty();
-        // A peer that ended the call receives nothing more.
-        if matches!(end, Ok(None | Some(EndReason::HungUp)) | Err(_)) {
-            self.presentation.finish(None).await;
-        }
-        self.peers.close_all().await;
-        self.presentation.close(&self.peer).await;
-        let (state, reason) = match end {
-            Ok(Some(reason @ (EndReason::HungUp | EndReason::PeerHungUp))) => {
-                (PeerState::Left, reason.to_string())
-            }
-            Ok(Some(EndReason::NotTaken(reason))) => (PeerState::Declined, reason.clone()),
-            Ok(Some(reason)) => (PeerState::Failed, reason.to_string()),
-            Ok(None) | Err(ClientError::Interrupted) if was_open => {
-                (PeerState::Left, EndReason::HungUp.to_string())
-            }
-            Ok(None) | Err(_) => return,
-        };
-        self.tell(state, Some(reason));
+    /// Closes the connection if it is still open; returns the call of a peer that called meanwhile.
+    async fn close(mut self) -> Option<Call> {
+        self.presentation.finish(None).await;
+        self.presentation.leave(self.peers.close_all().await).await;
+        self.presentation.finish_explanations().await;
+        self.call.next(Instant::now())
     }
 }
 

@@ -10,7 +10,7 @@ use super::error::ClientError;
 use super::presentation::{Notice, Presentation};
 use super::server_connection::ServerConnection;
 use super::setup::{ALL, MediaSetup};
-use super::{Event, PeerState, Sink};
+use super::{Event, Sink};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Registration, Target};
 
@@ -68,10 +68,6 @@ impl Client {
 
     pub(super) fn warn(&self, text: &str) {
         (self.sink)(&Event::Warning { text: text.to_owned() });
-    }
-
-    pub(super) fn tell(&self, peer: &str, state: PeerState, reason: Option<String>) {
-        (self.sink)(&Event::Peer { peer: peer.to_owned(), state, reason });
     }
 
     /// Waits for the next command; forever if no program can send one.

@@ -94,7 +94,7 @@ impl Conference {
         self.room.peers()
     }
 
-    /// Handles what happened; [`Conference::poll_report`] carries out the consequences.
+    /// Handles what happened; [`Conference::poll_report`] executes the consequences.
     pub(super) async fn handle(&mut self, happening: Happening) {
         match happening {
             Happening::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
@@ -154,51 +154,33 @@ impl Conference {
         }
     }
 
-    /// Carries out what the room wants, up to the next report; returns `None` when nothing is left to do.
+    /// Executes the outputs of the room, up to the next report; returns `None` when nothing is left to do.
     pub(super) async fn poll_report(&mut self) -> Option<Report> {
         loop {
             if let Some(report) = self.reports.pop_front() {
                 return Some(report);
             }
             let Some(output) = self.room.poll_output() else { break };
-            if let Some(report) = self.carry_out(output).await {
-                return Some(report);
-            }
+            self.execute(output).await;
         }
         self.ended.take_if(|_| self.peers.is_empty()).map(|error| Report::Stopped(error.into()))
     }
 
-    async fn carry_out(&mut self, output: Output) -> Option<Report> {
-        Some(Report::Pool(match output {
-            Output::Joined(peer) => PoolEvent::Peer(peer),
+    async fn execute(&mut self, output: Output) {
+        match output {
+            Output::Joined(peer) => self.report(PoolEvent::Peer(peer)),
             Output::Left(peer) => {
                 self.peers.close(&peer).await;
-                PoolEvent::Close(peer, None)
+                self.report(PoolEvent::Close(peer, None));
             }
-            Output::Connecting(peer) => return Some(Report::Connecting(peer)),
-            Output::Warning(text) => PoolEvent::Warning(text),
-            Output::Link(peer, output) => match output {
-                link::Output::Send(message) => {
-                    self.channel.send(&peer, &message).await;
-                    return None;
-                }
-                link::Output::Effect(effect) => match self.peers.execute(&peer, effect) {
-                    Ok(opened) => return opened.then_some(Report::Opened(peer)),
-                    // An element that is missing is missing for all peers.
-                    Err(error @ MediaError::MissingElement { .. }) => {
-                        return Some(Report::Stopped(error.into()));
-                    }
-                    Err(error) => PoolEvent::Warning(error.to_string()),
-                },
-                link::Output::Connected => PoolEvent::Connected(peer),
-                link::Output::Reconnecting => PoolEvent::Reconnecting(peer),
-                link::Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
-                link::Output::Ended(reason) => {
-                    self.peers.close(&peer).await;
-                    PoolEvent::Close(peer, Some(reason))
-                }
+            Output::Connecting(peer) => self.reports.push_back(Report::Connecting(peer)),
+            Output::Warning(text) => self.report(PoolEvent::Warning(text)),
+            Output::Link(peer, output) => match self.peers.execute(&peer, output).await {
+                Some(Report::Send(peer, message)) => self.channel.send(&peer, &message).await,
+                Some(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
+                report => self.reports.extend(report),
             },
-        }))
+        }
     }
 
     /// Obeys an order; [`Order::Leave`] is the caller's matter: see [`Conference::close`].
@@ -248,7 +230,7 @@ impl Conference {
             match changed {
                 Ok(true) => self.input(Input::Link(peer, link::Input::Negotiate)),
                 Ok(false) => {}
-                Err(error) => self.report(PoolEvent::Warning(error.to_string())),
+                Err(error) => self.report(PoolEvent::Warning(format!("{peer}: {error}"))),
             }
         }
     }

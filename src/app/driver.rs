@@ -43,6 +43,10 @@ impl Outlet {
         self.send(Report::Pool(event)).await
     }
 
+    async fn warn(&self, text: &str) -> bool {
+        self.pool(PoolEvent::Warning(format!("{}: {text}", self.peer))).await
+    }
+
     fn trace_effect(&self, words: &'static str, began: Instant) {
         self.trace.iter().for_each(|trace| trace.effect(self.peer.as_str(), words, began.elapsed()));
     }
@@ -58,8 +62,7 @@ impl Outlet {
             PeerEvent::Connection(state) => self.link(link::Input::Connection(state)).await,
             PeerEvent::Forged => self.link(link::Input::Connection(ConnectionState::Forged)).await,
             PeerEvent::Failed(text) => {
-                self.pool(PoolEvent::Warning(text)).await
-                    && self.link(link::Input::Connection(ConnectionState::Failed)).await
+                self.warn(&text).await && self.link(link::Input::Connection(ConnectionState::Failed)).await
             }
             PeerEvent::Track(track) => self.pool(PoolEvent::Track(peer, track)).await,
             PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded(peer, track)).await,
@@ -68,8 +71,7 @@ impl Outlet {
             }
             PeerEvent::Channel(channel) => self.pool(PoolEvent::DataChannel(peer, channel)).await,
             PeerEvent::Broken(codec) => {
-                let text = format!("some of the {codec} of {peer} cannot be read and is left out");
-                self.pool(PoolEvent::Warning(text)).await
+                self.warn(&format!("some of the {codec} cannot be read and is left out")).await
             }
         }
     }
@@ -142,7 +144,7 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
         let mut goes_on = match missing {
             Ok(true) => out.link(link::Input::Negotiate).await,
             Ok(false) => true,
-            Err(error) => out.pool(PoolEvent::Warning(error.to_string())).await,
+            Err(error) => out.warn(&error.to_string()).await,
         };
         if now != before {
             goes_on = out.link(link::Input::Heard(now.1 != before.1)).await;

@@ -1,10 +1,8 @@
 //! A client in a room: presents the reports of the conference, and obeys commands.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde_json::Value;
-
+use super::Event;
 use super::channels::server::ServerChannel;
 use super::client::{Client, Happening};
 use super::command::Command;
@@ -13,10 +11,8 @@ use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
 use super::report::{PoolEvent, Report};
-use super::{Event, PeerState};
-use crate::base::text::{brief, shown};
 use crate::protocol::{PeerId, RoomId};
-use crate::session::{EndReason, Terms};
+use crate::session::Terms;
 
 /// A client's stay in a room.
 struct Stay<'a> {
@@ -24,8 +20,6 @@ struct Stay<'a> {
     room: &'a RoomId,
     conference: Conference,
     presentation: Presentation<'a>,
-    /// Descriptions of peers by the server's back end.
-    descriptions: BTreeMap<PeerId, Value>,
 }
 
 impl Client {
@@ -48,9 +42,7 @@ impl Client {
             room,
             conference: Conference::new(channel, peers, setup.ice.clone(), most, terms),
             presentation: Presentation::new(setup, &self.sink),
-            descriptions: BTreeMap::new(),
         };
-        stay.presentation.start_stats(Instant::now());
         let end = stay.run().await;
         stay.leave().await;
         end
@@ -86,70 +78,15 @@ impl Stay<'_> {
     }
 
     async fn present(&mut self, report: Report) -> Result<(), ClientError> {
-        let client = self.client;
-        let event = match report {
-            Report::Pool(event) => event,
+        match report {
             Report::Stopped(error) => return Err(error),
-            Report::Connecting(peer) => {
-                client.tell(peer.as_str(), PeerState::Connecting, None);
-                return Ok(());
+            Report::Pool(PoolEvent::Join { peers, .. }) => {
+                let peers = peers.iter().map(PeerId::to_string).collect();
+                (self.client.sink)(&Event::Room { room: self.room.to_string(), peers });
             }
-            Report::Opened(_) | Report::FirstFrame { .. } | Report::Link(..) => {
-                self.show(report);
-                return Ok(());
-            }
-        };
-        match event {
-            PoolEvent::Join { peers, .. } => {
-                (client.sink)(&Event::Room {
-                    room: self.room.to_string(),
-                    peers: peers.iter().map(PeerId::to_string).collect(),
-                });
-            }
-            PoolEvent::Peer(peer) => client.tell(peer.as_str(), PeerState::Joined, None),
-            PoolEvent::Connected(peer) => client.tell(peer.as_str(), PeerState::Connected, None),
-            PoolEvent::Reconnecting(peer) => client.tell(peer.as_str(), PeerState::Reconnecting, None),
-            PoolEvent::Close(peer, reason) => self.closed(&peer, reason).await,
-            PoolEvent::Describe(peer, description) => self.describe(peer, description),
-            PoolEvent::Application(name, data) => (client.sink)(&Event::Application { name, data }),
-            PoolEvent::Gone => client.warn("the server is gone; trying again"),
-            PoolEvent::Stop(why) => client.warn(&why),
-            PoolEvent::Track(..)
-            | PoolEvent::TrackEnded(..)
-            | PoolEvent::DataChannel(..)
-            | PoolEvent::Warning(_) => self.show(Report::Pool(event)),
+            report => self.presentation.handle_report(report, &self.conference.peers).await,
         }
         Ok(())
-    }
-
-    fn show(&mut self, report: Report) {
-        let descriptions = &self.descriptions;
-        self.presentation.handle_report(report, &self.conference.peers, |peer| label(descriptions, peer));
-    }
-
-    /// Ends the presentation of a peer that left (no reason) or whose connection ended.
-    async fn closed(&mut self, peer: &PeerId, reason: Option<EndReason>) {
-        self.presentation.close(peer).await;
-        let state = match &reason {
-            None => {
-                self.descriptions.remove(peer);
-                PeerState::Left
-            }
-            Some(EndReason::HungUp | EndReason::PeerHungUp) => PeerState::Left,
-            Some(EndReason::NoPath(_)) => {
-                smol::spawn(self.client.setup.ice.explain(&self.client.sink)).detach();
-                PeerState::Failed
-            }
-            Some(_) => PeerState::Failed,
-        };
-        self.client.tell(peer.as_str(), state, reason.map(|reason| reason.to_string()));
-    }
-
-    fn describe(&mut self, peer: PeerId, description: Value) {
-        (self.client.sink)(&Event::Described { peer: peer.to_string(), description: description.clone() });
-        self.descriptions.insert(peer.clone(), description);
-        let label = label(&self.descriptions, &peer);
-        self.presentation.label(&peer, label);
     }
 
     async fn obey(&mut self, command: Command) {
@@ -162,13 +99,7 @@ impl Stay<'_> {
                 }
             }
             Command::Peers => {
-                for (peer, connected) in self.conference.present() {
-                    let state = if connected { PeerState::Connected } else { PeerState::Joined };
-                    client.tell(peer.as_str(), state, None);
-                    if let Some(description) = self.descriptions.get(peer).cloned() {
-                        (client.sink)(&Event::Described { peer: peer.to_string(), description });
-                    }
-                }
+                self.conference.present().for_each(|(peer, is_up)| self.presentation.show_peer(peer, is_up));
             }
             Command::Send(change) => client.change(change).await,
             Command::Stats => self.presentation.report_stats(&self.conference.peers),
@@ -194,15 +125,6 @@ impl Stay<'_> {
 
     async fn leave(mut self) {
         self.presentation.finish(None).await;
-        for peer in self.conference.close().await {
-            self.presentation.close(&peer).await;
-            self.client.tell(peer.as_str(), PeerState::Left, Some(EndReason::HungUp.to_string()));
-        }
+        self.presentation.leave(self.conference.close().await).await;
     }
-}
-
-/// Returns the name of a peer for people: the one that the back end gives it, or its id.
-fn label(descriptions: &BTreeMap<PeerId, Value>, peer: &PeerId) -> String {
-    let name = descriptions.get(peer).and_then(|description| description["name"].as_str());
-    name.map_or_else(|| shown(peer.as_str()), brief)
 }

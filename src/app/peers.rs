@@ -1,4 +1,5 @@
-//! The connections of a call, a room or a pool: one for each peer. Executes the effects that links want.
+//! The connections of a call, a room or a pool: one for each peer. Executes the outputs of
+//! the links with the peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,13 +9,13 @@ use smol::future::pending;
 
 use super::driver::{Driver, Outlet};
 use super::ice::Ice;
-use super::report::Report;
+use super::report::{PoolEvent, Report};
 use super::trace::Trace;
 use crate::media::channel::ChannelConfig;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::PeerId;
-use crate::session::Effect;
+use crate::session::{Effect, EffectResult, link};
 
 /// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
 /// connection, so that no connection can crowd out the others.
@@ -81,15 +82,37 @@ impl Peers {
         pending().await
     }
 
-    /// Executes an effect of the link with `peer`; returns whether a connection was opened by it.
-    pub(super) fn execute(&mut self, peer: &PeerId, effect: Effect) -> Result<bool, MediaError> {
-        if effect == Effect::Open {
-            return self.open(peer).map(|()| true);
-        }
-        if let Some(connection) = self.connections.get(peer) {
-            connection.driver.execute(effect);
-        }
-        Ok(false)
+    /// Executes an output of the link with `peer`; returns its report, if there is any.
+    pub(super) async fn execute(&mut self, peer: &PeerId, output: link::Output) -> Option<Report> {
+        let id = peer.clone();
+        Some(Report::Pool(match output {
+            link::Output::Send(message) => return Some(Report::Send(id, message)),
+            link::Output::Effect(Effect::Open) => match self.open(peer) {
+                Ok(()) => return Some(Report::Opened(id)),
+                // An element that is missing is missing for all peers.
+                Err(error @ MediaError::MissingElement { .. }) => return Some(Report::Stopped(error.into())),
+                Err(error) => PoolEvent::Warning(format!("{peer}: {error}")),
+            },
+            link::Output::Effect(effect) => return self.execute_effect(id, effect),
+            link::Output::Connected => PoolEvent::Connected(id),
+            link::Output::Reconnecting => PoolEvent::Reconnecting(id),
+            link::Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
+            link::Output::Ended(reason) => {
+                self.close(peer).await;
+                PoolEvent::Close(id, Some(reason))
+            }
+        }))
+    }
+
+    /// Executes an effect on the open connection with `peer`. If the connection could not be opened, returns the
+    /// effect's failure for the link.
+    fn execute_effect(&self, peer: PeerId, effect: Effect) -> Option<Report> {
+        let Some(connection) = self.connections.get(&peer) else {
+            let failed = EffectResult::Failed("the connection could not be opened".to_owned());
+            return effect.id().map(|id| Report::Link(peer, link::Input::Result(id, failed)));
+        };
+        connection.driver.execute(effect);
+        None
     }
 
     /// Opens a connection with `peer`, in place of the previous one if there is any.
@@ -165,5 +188,23 @@ impl Peers {
             .iter()
             .filter(move |(id, _)| peer.is_none_or(|peer| peer == *id))
             .map(|(id, connection)| (id, &connection.driver.peer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::EffectId;
+
+    #[test]
+    fn an_effect_without_a_connection_fails_at_once() {
+        let mut peers = Peers::new(PeerConfig::default(), Arc::default(), None);
+        let ann: PeerId = "ann".parse().unwrap();
+        let effect = Effect::CreateAnswer { id: EffectId(7), restarts_ice: false };
+        let report = smol::block_on(peers.execute(&ann, link::Output::Effect(effect)));
+        let Some(Report::Link(peer, link::Input::Result(id, EffectResult::Failed(_)))) = report else {
+            panic!("{report:?}");
+        };
+        assert_eq!((peer, id), (ann, EffectId(7)));
     }
 }

@@ -259,7 +259,11 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                     let _ = events.send(PoolEvent::Stop(why)).await;
                     return leave(conference).await;
                 }
-                Report::Link(..) | Report::Opened(_) | Report::Connecting(_) | Report::FirstFrame { .. } => {
+                Report::Link(..)
+                | Report::Send(..)
+                | Report::Opened(_)
+                | Report::Connecting(_)
+                | Report::FirstFrame { .. } => {
                     continue;
                 }
             };

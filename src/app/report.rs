@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::error::ClientError;
 use crate::media::channel::Channel;
 use crate::media::receive::Track;
-use crate::protocol::PeerId;
+use crate::protocol::{PeerId, PeerMessage};
 use crate::sdp::Codec;
 use crate::session::{EndReason, link};
 
@@ -55,6 +55,8 @@ pub(super) enum Report {
     Pool(PoolEvent),
     /// An input for the link with the peer.
     Link(PeerId, link::Input),
+    /// A message for the peer, to be sent by the server.
+    Send(PeerId, PeerMessage),
     /// A connection with the peer was opened, in place of the previous one if there was any.
     Opened(PeerId),
     /// The exchange of descriptions with the peer begins.

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::STEP;
-use super::effect::Effect;
 use super::link::{self, Begin, EndReason, Link};
 use super::negotiation::MAX_INBOX;
 use super::terms::{Terms, decline};
@@ -49,26 +48,16 @@ pub enum Input {
 pub enum Output {
     /// Ask the server for a session with this peer.
     Dial(PeerId),
-    /// For the peer, by way of the server.
-    Send(PeerMessage),
-    /// For the connection.
-    Effect(Effect),
     /// The caller's id; some servers do not send it.
     Caller(PeerId),
     /// Somebody calls, and our side is to say whether it takes the call.
     Ask,
     /// Somebody called, or our call was accepted: descriptions will be exchanged.
     Connecting,
-    /// ICE and DTLS are through.
-    Connected,
-    /// Something of the peer was not taken; the call goes on.
-    Warning(String),
-    /// The path broke; a new one is looked for.
-    Reconnecting,
     /// Somebody else calls in the middle of this call: that session is to be ended.
     Busy,
-    /// The end; nothing comes after it.
-    Ended(EndReason),
+    /// An output of the link with the peer. [`link::Output::Ended`] ends the call, which may not have had a link yet.
+    Link(link::Output),
 }
 
 /// Setting up a session again for a call that goes on without one.
@@ -192,7 +181,7 @@ impl Call {
             (Input::Refused(_), Phase::Talking(_)) if self.redial == Redial::Asked => {
                 self.redial = Redial::At(now + REDIAL);
             }
-            (Input::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason.to_string())),
+            (Input::Refused(reason), _) => self.push(link::Output::Warning(reason.to_string())),
             (Input::Registered, Phase::Talking(_)) if self.dialled.is_some() => {
                 // Not at once: the peer may have hung up, which the connection reports before.
                 self.redial = Redial::At(now + REDIAL);
@@ -335,7 +324,7 @@ impl Call {
     fn tell_declined(&mut self, message: PeerMessage, reason: String) {
         match message {
             PeerMessage::Description(offer) => {
-                self.outputs.extend(decline(&offer, &reason).map(Output::Send));
+                decline(&offer, &reason).into_iter().for_each(|answer| self.push(link::Output::Send(answer)));
                 self.end(EndReason::NotTaken(reason));
             }
             PeerMessage::OfferRequest => self.end(EndReason::NotTaken(reason)),
@@ -351,14 +340,7 @@ impl Call {
     fn pass_on(&mut self) {
         let Phase::Talking(link) = &mut self.phase else { return };
         while let Some(output) = link.poll_output() {
-            self.outputs.push_back(match output {
-                link::Output::Send(message) => Output::Send(message),
-                link::Output::Effect(effect) => Output::Effect(effect),
-                link::Output::Connected => Output::Connected,
-                link::Output::Reconnecting => Output::Reconnecting,
-                link::Output::Warning(text) => Output::Warning(text),
-                link::Output::Ended(reason) => Output::Ended(reason),
-            });
+            self.outputs.push_back(Output::Link(output));
         }
         if link.has_ended() {
             self.phase = Phase::Ended;
@@ -367,6 +349,10 @@ impl Call {
 
     fn end(&mut self, reason: EndReason) {
         self.phase = Phase::Ended;
-        self.outputs.push_back(Output::Ended(reason));
+        self.push(link::Output::Ended(reason));
+    }
+
+    fn push(&mut self, output: link::Output) {
+        self.outputs.push_back(Output::Link(output));
     }
 }

@@ -36,6 +36,19 @@ pub enum Effect {
     AddCandidate(u32, String),
 }
 
+impl Effect {
+    /// Returns the number of the effect's result; `None` for an effect without result.
+    pub fn id(&self) -> Option<EffectId> {
+        match self {
+            Self::CreateOffer { id, .. }
+            | Self::CreateAnswer { id, .. }
+            | Self::ApplyLocal(id, ..)
+            | Self::ApplyRemote(id, ..) => Some(*id),
+            Self::Open | Self::AddCandidate(..) => None,
+        }
+    }
+}
+
 /// A description of the peer, checked, with the m-lines of our side.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remote {

@@ -7,6 +7,7 @@ mod recording;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::{or, pending};
 
@@ -16,14 +17,19 @@ use self::recording::Recording;
 use super::peers::Peers;
 use super::report::{PoolEvent, Report};
 use super::setup::MediaSetup;
-use super::{Event, Sink};
+use super::{Event, PeerState, Sink};
+use crate::base::tasks::Tasks;
+use crate::base::text::{brief, shown};
 use crate::media::receive::Track;
 use crate::protocol::PeerId;
+use crate::session::EndReason;
 
 /// Minimum interval of the statistics.
 const MIN_STATS: Duration = Duration::from_millis(100);
 /// Maximum number of failures of outputs and recordings that wait to be reported.
 const FAILURES: usize = 16;
+/// Maximum number of checks of the TURN servers at a time; further ones are left out.
+const EXPLANATIONS: usize = 4;
 
 /// An event of the presentation itself.
 pub(super) enum Notice {
@@ -45,6 +51,10 @@ pub(super) struct Presentation<'a> {
     setup: &'a MediaSetup,
     sink: &'a Sink,
     peers: BTreeMap<PeerId, Presented>,
+    /// Descriptions of peers by the server's back end.
+    descriptions: BTreeMap<PeerId, Value>,
+    /// Checks of the TURN servers after a connection found no path.
+    explanations: Tasks,
     stats_at: Option<Instant>,
     failed: Sender<String>,
     failures: Receiver<String>,
@@ -57,8 +67,18 @@ impl<'a> Presentation<'a> {
         let (failed, failures) = bounded(FAILURES);
         // Bounded by the channels: each is done once.
         let (finished, finishes) = unbounded();
-        let peers = BTreeMap::new();
-        Self { setup, sink, peers, stats_at: None, failed, failures, finished, finishes }
+        Self {
+            setup,
+            sink,
+            peers: BTreeMap::new(),
+            descriptions: BTreeMap::new(),
+            explanations: Tasks::new(EXPLANATIONS),
+            stats_at: None,
+            failed,
+            failures,
+            finished,
+            finishes,
+        }
     }
 
     /// Waits for the next notice. May be dropped while it waits, without loss.
@@ -82,7 +102,7 @@ impl<'a> Presentation<'a> {
     pub(super) fn handle_notice(&mut self, notice: Notice, peers: &mut Peers) -> Option<PeerId> {
         match notice {
             Notice::Failure(text) => {
-                (self.sink)(&Event::Warning { text });
+                self.warn(&text);
                 None
             }
             Notice::Bridged(peer, label) => {
@@ -96,10 +116,11 @@ impl<'a> Presentation<'a> {
         }
     }
 
-    /// Presents a report of a connection; `label` returns the name that is shown under a peer's video.
-    pub(super) fn handle_report(&mut self, report: Report, peers: &Peers, label: impl Fn(&PeerId) -> String) {
+    /// Presents a report of a call or a conference. Reports for the loop itself are ignored.
+    pub(super) async fn handle_report(&mut self, report: Report, peers: &Peers) {
         match report {
-            Report::Opened(peer) => self.opened(peer, label),
+            Report::Opened(peer) => self.opened(peer),
+            Report::Connecting(peer) => self.show_state(&peer, PeerState::Connecting, None),
             Report::FirstFrame { peer, codec, size, after } => {
                 (self.sink)(&Event::Media {
                     peer: peer.to_string(),
@@ -112,24 +133,76 @@ impl<'a> Presentation<'a> {
                 });
                 self.record(&peer, peers);
             }
-            Report::Pool(PoolEvent::Track(peer, track)) => self.add_track(&peer, &track),
-            Report::Pool(PoolEvent::DataChannel(peer, channel)) => {
+            Report::Pool(event) => self.handle_event(event).await,
+            Report::Link(..) | Report::Send(..) | Report::Stopped(_) => {}
+        }
+    }
+
+    async fn handle_event(&mut self, event: PoolEvent) {
+        match event {
+            PoolEvent::Peer(peer) => self.show_state(&peer, PeerState::Joined, None),
+            PoolEvent::Connected(peer) => {
+                let first = self.setup.stats.map(|every| Instant::now() + every);
+                self.stats_at = self.stats_at.or(first);
+                self.show_state(&peer, PeerState::Connected, None);
+            }
+            PoolEvent::Reconnecting(peer) => self.show_state(&peer, PeerState::Reconnecting, None),
+            PoolEvent::Track(peer, track) => self.add_track(&peer, &track),
+            PoolEvent::DataChannel(peer, channel) => {
                 if let Some(presented) = self.peers.get_mut(&peer) {
                     presented.bridges.add(channel, self.setup, self.sink);
                 }
             }
-            Report::Pool(PoolEvent::Warning(text)) => (self.sink)(&Event::Warning { text }),
+            PoolEvent::Describe(peer, description) => self.describe(peer, description),
+            PoolEvent::Close(peer, reason) => self.close(&peer, reason).await,
+            PoolEvent::Application(name, data) => (self.sink)(&Event::Application { name, data }),
+            PoolEvent::Gone => self.warn("the server is gone; trying again"),
+            PoolEvent::Warning(text) | PoolEvent::Stop(text) => self.warn(&text),
             // A track that ends shows its last frame: it may go on later.
-            Report::Pool(_) | Report::Link(..) | Report::Connecting(_) | Report::Stopped(_) => {}
+            PoolEvent::TrackEnded(..) | PoolEvent::Join { .. } => {}
         }
     }
 
-    fn opened(&mut self, peer: PeerId, label: impl Fn(&PeerId) -> String) {
+    fn warn(&self, text: &str) {
+        (self.sink)(&Event::Warning { text: text.to_owned() });
+    }
+
+    /// Reports the state of the call with a peer.
+    pub(super) fn show_state(&self, peer: &PeerId, state: PeerState, reason: Option<String>) {
+        (self.sink)(&Event::Peer { peer: peer.to_string(), state, reason });
+    }
+
+    /// Reports a peer that is present, with its description if it has one.
+    pub(super) fn show_peer(&self, peer: &PeerId, is_connected: bool) {
+        let state = if is_connected { PeerState::Connected } else { PeerState::Joined };
+        self.show_state(peer, state, None);
+        if let Some(description) = self.descriptions.get(peer).cloned() {
+            (self.sink)(&Event::Described { peer: peer.to_string(), description });
+        }
+    }
+
+    fn describe(&mut self, peer: PeerId, description: Value) {
+        (self.sink)(&Event::Described { peer: peer.to_string(), description: description.clone() });
+        self.descriptions.insert(peer.clone(), description);
+        let label = self.label(&peer);
+        if let Some(presented) = self.peers.get_mut(&peer) {
+            presented.outputs.label(label);
+        }
+    }
+
+    /// Returns the name that is shown under a peer's video: the one that the server's back end gives it, or its id.
+    fn label(&self, peer: &PeerId) -> String {
+        let name = self.descriptions.get(peer).and_then(|description| description["name"].as_str());
+        name.map_or_else(|| shown(peer.as_str()), brief)
+    }
+
+    /// Prepares the presentation of a connection that was opened, or that replaces the previous one with its peer.
+    fn opened(&mut self, peer: PeerId) {
         if let Some(presented) = self.peers.get_mut(&peer) {
             presented.outputs.replaced();
             return;
         }
-        let (name, label) = (peer.to_string(), label(&peer));
+        let (name, label) = (peer.to_string(), self.label(&peer));
         let presented = Presented {
             outputs: Outputs::new(name.clone(), label),
             recording: Recording::new(name, self.sink.clone()),
@@ -156,22 +229,10 @@ impl<'a> Presentation<'a> {
         presented.recording.update(&presented.outputs.live(), announced, folder, &self.failed);
     }
 
-    /// Shows the label under the peer's video from now on.
-    pub(super) fn label(&mut self, peer: &PeerId, label: String) {
-        if let Some(presented) = self.peers.get_mut(peer) {
-            presented.outputs.label(label);
-        }
-    }
-
     /// Sends a text to one peer or to all peers; returns the number of peers that have a channel for it.
     pub(super) fn say(&self, to: Option<&PeerId>, text: &str) -> usize {
         let meant = self.peers.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer));
         meant.filter(|(_, presented)| presented.bridges.say(text)).count()
-    }
-
-    /// Reports the statistics for the first time one interval from now, if they are wanted.
-    pub(super) fn start_stats(&mut self, now: Instant) {
-        self.stats_at = self.setup.stats.map(|every| now + every);
     }
 
     /// Reports the counters of all connections now.
@@ -211,11 +272,42 @@ impl<'a> Presentation<'a> {
         }
     }
 
-    /// Ends the presentation of a peer whose connection is closed; its recording is complete afterwards.
-    pub(super) async fn close(&mut self, peer: &PeerId) {
-        let Some(Presented { outputs, recording, bridges }) = self.peers.remove(peer) else { return };
-        drop(outputs);
-        bridges.settle().await;
-        recording.close().await;
+    /// Ends the presentation of peers whose connections this side closed because the user left.
+    pub(super) async fn leave(&mut self, peers: Vec<PeerId>) {
+        for peer in peers {
+            self.close(&peer, Some(EndReason::HungUp)).await;
+        }
+    }
+
+    /// Ends the presentation of a peer that left (no reason) or whose connection ended; its recording is complete
+    /// afterwards.
+    async fn close(&mut self, peer: &PeerId, reason: Option<EndReason>) {
+        if let Some(Presented { outputs, recording, bridges }) = self.peers.remove(peer) {
+            drop(outputs);
+            bridges.settle().await;
+            recording.close().await;
+        }
+        let state = match &reason {
+            None | Some(EndReason::HungUp | EndReason::PeerHungUp) => PeerState::Left,
+            Some(EndReason::NotTaken(_)) => PeerState::Declined,
+            Some(EndReason::NoPath(_)) => {
+                self.explanations.spawn(self.setup.ice.explain(self.sink));
+                PeerState::Failed
+            }
+            Some(_) => PeerState::Failed,
+        };
+        let text = reason.map(|reason| match reason {
+            EndReason::NotTaken(why) => why,
+            reason => reason.to_string(),
+        });
+        if text.is_none() {
+            self.descriptions.remove(peer);
+        }
+        self.show_state(peer, state, text);
+    }
+
+    /// Waits until the TURN servers are checked that explain why a connection found no path.
+    pub(super) async fn finish_explanations(self) {
+        self.explanations.join().await;
     }
 }

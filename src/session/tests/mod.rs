@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::*;
 
 use super::call::{Admission, Call, Input as CallInput, Output};
-use super::link::{ConnectionState, EndReason, Input};
+use super::link::{self, ConnectionState, EndReason, Input};
 use super::{Effect, EffectId, EffectResult, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::{Kind, Media, Sdp, Section};
@@ -245,16 +245,18 @@ impl Side {
             assert!(self.ended.is_none(), "{output:?} after the end");
             match output {
                 Output::Dial(peer) => self.events.push(format!("dial {peer}")),
-                Output::Send(message) => self.outbox.push_back(message),
-                Output::Effect(effect) => self.results.extend(self.connection.execute(&effect)),
                 Output::Caller(peer) => self.events.push(format!("caller {peer}")),
                 Output::Ask => self.events.push("ask".into()),
                 Output::Connecting => self.events.push("connecting".into()),
-                Output::Connected => self.events.push("connected".into()),
-                Output::Reconnecting => self.events.push("reconnecting".into()),
                 Output::Busy => self.events.push("busy".into()),
-                Output::Warning(text) => self.events.push(format!("warning: {text}")),
-                Output::Ended(reason) => self.ended = Some(reason),
+                Output::Link(link::Output::Send(message)) => self.outbox.push_back(message),
+                Output::Link(link::Output::Effect(effect)) => {
+                    self.results.extend(self.connection.execute(&effect));
+                }
+                Output::Link(link::Output::Connected) => self.events.push("connected".into()),
+                Output::Link(link::Output::Reconnecting) => self.events.push("reconnecting".into()),
+                Output::Link(link::Output::Warning(text)) => self.events.push(format!("warning: {text}")),
+                Output::Link(link::Output::Ended(reason)) => self.ended = Some(reason),
             }
         }
     }
