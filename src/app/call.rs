@@ -239,7 +239,7 @@ impl Conversation<'_> {
     async fn act(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
             match output {
-                Output::Dial(peer) => server.send(signalling::Command::Call(peer)).await,
+                Output::Dial(peer) => server.send(signalling::Command::Call(peer)),
                 Output::Caller(peer) => self.peer = peer,
                 Output::Ask => self.presentation.show_state(&self.peer, PeerState::Calling, None),
                 Output::Connecting => self.present(Report::Connecting(self.peer.clone())).await,
@@ -247,7 +247,7 @@ impl Conversation<'_> {
                 Output::Busy => server.reconnect(Ended::InOrder),
                 Output::Link(output) => match self.peers.execute(&self.peer, output).await {
                     Some(Report::Send(_, message)) => {
-                        server.send(signalling::Command::Send { to: None, message }).await;
+                        server.send(signalling::Command::Send { to: None, message });
                     }
                     Some(Report::Link(_, input)) => {
                         self.call.handle_input(Instant::now(), Input::Link(input));

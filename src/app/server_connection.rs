@@ -55,10 +55,9 @@ impl ServerConnection {
         }
     }
 
-    /// Gives the driver a command, and sends what it causes. Without a registration, messages are lost.
-    pub(super) async fn send(&mut self, command: Command) {
+    /// Gives the driver a command. Without a registration, messages are lost.
+    pub(super) fn send(&mut self, command: Command) {
         self.driver.command(command);
-        self.driver.flush().await;
     }
 
     /// Schedules the next attempt to register; `ended` says how the last connection or attempt ended.
@@ -126,7 +125,7 @@ mod tests {
             };
             // The first come with the registration, the second are requested.
             named(&mut connection).await;
-            connection.send(Command::RenewIceServers).await;
+            connection.send(Command::RenewIceServers);
             let servers = named(&mut connection).await;
             assert!(servers[0].username.as_deref().unwrap().ends_with(":roomtone"));
         });

@@ -1,11 +1,11 @@
 //! Runs a signaller on virtual time, for the tests of this folder.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::signaller::{
-    Command, ConnId, Endpoint, Frame, Headers, In, Out, Registration, Request, RequestId, Signaller,
+    Command, ConnId, Endpoint, Frame, Headers, In, Out, Registration, Request, RequestId, Signaller, header,
 };
 use super::target::Target;
 use crate::tls::Trust;
@@ -127,5 +127,84 @@ impl Run {
             }
         }
         panic!("a timer does not advance");
+    }
+}
+
+/// A protocol that uses the parts of the port that no other protocol uses: offers subprotocols, greets in binary, and
+/// opens a second WebSocket with the token that the server answers. Application events go to the WebSocket of their
+/// name; frames come back as application events of that name.
+pub(super) struct Toy {
+    target: Target,
+    outputs: VecDeque<Out>,
+}
+
+impl Toy {
+    pub(super) const FIRST: &str = "first";
+    pub(super) const SECOND: &str = "second";
+    pub(super) const SUBPROTOCOLS: [&str; 2] = ["toy.v2", "toy.v1"];
+    pub(super) const GREETING: &[u8] = &[0, 0xff, 1];
+    pub(super) const CLOSE: (u16, &str) = (4001, "done");
+
+    pub(super) fn new(target: &Target) -> Self {
+        Self { target: target.clone(), outputs: VecDeque::new() }
+    }
+
+    fn name(conn: ConnId) -> String {
+        [Self::FIRST, Self::SECOND][usize::from(conn == ConnId(2))].to_owned()
+    }
+
+    fn command(&self, command: Command) -> Vec<Out> {
+        match command {
+            Command::Register => {
+                let subprotocols = Self::SUBPROTOCOLS.map(str::to_owned).to_vec();
+                vec![Out::Connect(ConnId(1), Endpoint { subprotocols, ..self.target.endpoint() })]
+            }
+            Command::Application(name, data) => {
+                let conn = ConnId(if name == Self::SECOND { 2 } else { 1 });
+                vec![Out::Send(conn, Frame::Binary(data.to_string().into_bytes()))]
+            }
+            Command::Release(_) => {
+                let (code, reason) = Self::CLOSE;
+                let frame = Frame::Closed(code, reason.to_owned());
+                vec![Out::Send(ConnId(2), frame), Out::Close(ConnId(2))]
+            }
+            command => panic!("{command:?}"),
+        }
+    }
+}
+
+impl Signaller for Toy {
+    fn handle(&mut self, _now: Instant, input: In) {
+        let data = |bytes: Vec<u8>| serde_json::Value::from(bytes);
+        self.outputs.extend(match input {
+            In::Command(command) => self.command(command),
+            In::Opened(ConnId(1), headers) => {
+                assert_eq!(header(&headers, "sec-websocket-protocol"), Some("toy.v1"));
+                vec![Out::Send(ConnId(1), Frame::Binary(Self::GREETING.to_vec()))]
+            }
+            In::Frame(ConnId(1), Frame::Text(token)) => {
+                let headers = vec![("x-token".to_owned(), token)];
+                let mut endpoint = Endpoint { headers, ..self.target.endpoint() };
+                endpoint.url.set_path("/media");
+                vec![Out::Connect(ConnId(2), endpoint)]
+            }
+            In::Opened(..) => vec![Out::Event(Event::Registered)],
+            In::Frame(conn, Frame::Binary(bytes)) => {
+                vec![Out::Event(Event::Application(Self::name(conn), data(bytes)))]
+            }
+            input => panic!("{input:?}"),
+        });
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        None
+    }
+
+    fn is_idle(&self) -> bool {
+        true
     }
 }

@@ -1,11 +1,13 @@
 //! Executes the outputs of a [`Signaller`] with WebSockets, HTTP requests and timers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::Task;
+use smol::channel::{self, Receiver};
 use smol::future::{or, pending};
 
 use super::super::error::ConnectError;
@@ -17,14 +19,24 @@ use super::super::signaller::{
 use super::super::target::Target;
 use super::http;
 use super::websocket::Socket;
+use crate::base::timeout::{timeout, timeout_at};
 
 /// The largest number of WebSockets that one signaller has open at a time; further ones fail.
 const MAX_SOCKETS: usize = 4;
+/// The time limit for the last HTTP requests and closing handshakes of a driver.
+const LAST: Duration = Duration::from_secs(2);
 
 /// A WebSocket of the signaller.
 enum Conn {
     Opening(Task<Result<Box<Socket>, ConnectError>>),
     Open(Box<Socket>),
+}
+
+/// A WebSocket that is being closed.
+struct Closing {
+    task: Task<()>,
+    /// Closes when the WebSocket is closed.
+    closed: Receiver<Infallible>,
 }
 
 /// The reason why the driver stopped waiting.
@@ -44,8 +56,7 @@ pub struct Driver {
     signaller: Box<dyn Signaller>,
     conns: BTreeMap<ConnId, Conn>,
     requests: BTreeMap<RequestId, Task<Result<Response, ConnectError>>>,
-    /// The WebSockets that are being closed.
-    closing: Vec<Task<()>>,
+    closing: Vec<Closing>,
     /// The events not reported yet.
     events: VecDeque<Event>,
     server: Option<IpAddr>,
@@ -65,17 +76,9 @@ impl Driver {
     /// [`ConnectError`] if the first attempt fails. A connection that is lost later is opened again.
     pub async fn open(target: Target, registration: Registration) -> Result<Self, ConnectError> {
         let has_room = registration.room.is_some();
-        let signaller = Box::new(Persistent::new(&target, registration, fastrand::f64));
-        let mut driver = Self {
-            target,
-            signaller,
-            conns: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            closing: vec![],
-            events: VecDeque::new(),
-            server: None,
-        };
-        driver.handle(In::Command(Command::Register));
+        let signaller = Persistent::new(&target, registration, fastrand::f64);
+        let mut driver = Self::new(target, Box::new(signaller));
+        driver.command(Command::Register);
         let mut early = VecDeque::new();
         loop {
             let event = driver.next().await;
@@ -93,13 +96,26 @@ impl Driver {
         }
     }
 
+    /// Creates the driver of a signaller. Nothing happens before the first command.
+    fn new(target: Target, signaller: Box<dyn Signaller>) -> Self {
+        Self {
+            target,
+            signaller,
+            conns: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            closing: vec![],
+            events: VecDeque::new(),
+            server: None,
+        }
+    }
+
     /// Returns the server's IP address on the latest WebSocket; `None` before the first one, or behind a proxy.
     pub fn server_address(&self) -> Option<IpAddr> {
         self.server
     }
 
-    /// Gives the signaller a command. Frames leave with the next [`Driver::next`] or [`Driver::flush`], HTTP requests at
-    /// once.
+    /// Gives the signaller a command. Frames and HTTP requests leave at once; frames that the network does not accept at
+    /// once leave during [`Driver::next`].
     pub fn command(&mut self, command: Command) {
         self.handle(In::Command(command));
     }
@@ -107,7 +123,6 @@ impl Driver {
     /// Returns the next event; never completes after [`Event::Ended`]. Cancel-safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Event {
         loop {
-            self.flush().await;
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
@@ -139,34 +154,28 @@ impl Driver {
         }
     }
 
-    /// Sends the queued frames. Cancel-safe. Errors are reported by [`Driver::next`], as the end of the connection.
-    pub async fn flush(&mut self) {
-        for conn in self.conns.values_mut() {
-            if let Conn::Open(socket) = conn {
-                let _ = socket.flush().await;
-            }
-        }
-    }
-
-    /// Closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and abandons pending HTTP requests.
+    /// Closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), after the frames that wait, and lets pending
+    /// HTTP requests complete; gives up after two seconds.
     pub async fn close(mut self) {
-        self.flush().await;
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.close_one(id);
         }
-        for task in self.closing {
-            task.await;
-        }
+        let all = async {
+            for request in self.requests.into_values() {
+                let _ = request.await;
+            }
+            for closing in self.closing {
+                closing.task.await;
+            }
+        };
+        timeout(LAST, all).await;
     }
 
     /// Waits for the first of: a frame, a result, a timer. Cancel-safe.
     async fn wait(&mut self) -> Woken {
         let until = self.signaller.poll_timeout();
         let mut first: Wait<'_> = Box::pin(async move {
-            match until {
-                Some(until) => smol::Timer::at(until).await,
-                None => pending().await,
-            };
+            timeout_at(until, pending::<()>()).await;
             Woken::Timer
         });
         for (id, conn) in &mut self.conns {
@@ -208,30 +217,45 @@ impl Driver {
                 Out::Event(event) => self.events.push_back(event),
             }
         }
+        for conn in self.conns.values_mut() {
+            if let Conn::Open(socket) = conn {
+                socket.write();
+            }
+        }
     }
 
     fn connect(&mut self, id: ConnId, endpoint: Endpoint) {
-        let (target, closing) = (self.target.clone(), std::mem::take(&mut self.closing));
+        let target = self.target.clone();
         let is_too_many = self.conns.len() >= MAX_SOCKETS;
+        let earlier: Vec<_> = self.closing.iter().map(|closing| closing.closed.clone()).collect();
         let task = smol::spawn(async move {
             // A server that still has the client's old connection may refuse the client's id.
-            for task in closing {
-                task.await;
+            for closed in earlier {
+                let _ = closed.recv().await;
             }
-            match is_too_many {
-                true => {
-                    Err(ConnectError::Broken(format!("more than {MAX_SOCKETS} WebSockets are open already")))
-                }
-                false => Socket::open(&target, &endpoint).await.map(Box::new),
+            if is_too_many {
+                let why = format!("more than {MAX_SOCKETS} WebSockets are open already");
+                return Err(ConnectError::Broken(why));
             }
+            Socket::open(&target, &endpoint).await.map(Box::new)
         });
         self.conns.insert(id, Conn::Opening(task));
     }
 
+    /// Closes an open WebSocket, or abandons the opening of one.
     fn close_one(&mut self, id: ConnId) {
+        self.closing.retain(|closing| !closing.task.is_finished());
         if let Some(Conn::Open(socket)) = self.conns.remove(&id) {
-            self.closing.retain(|task| !task.is_finished());
-            self.closing.push(smol::spawn(socket.close()));
+            let (held, closed) = channel::bounded(1);
+            let task = smol::spawn(async move {
+                socket.close().await;
+                drop(held);
+            });
+            self.closing.push(Closing { task, closed });
         }
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -2,10 +2,11 @@
 //! on any executor that lets `async-io` run (smol, async-std).
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_tungstenite::WebSocketStream;
@@ -15,9 +16,9 @@ use async_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, R
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error as WsError, Message};
 use futures_util::SinkExt;
-use smol::future::{or, yield_now};
+use smol::future::yield_now;
 use smol::io::{AsyncRead, AsyncWrite};
-use smol::stream::StreamExt;
+use smol::stream::StreamExt as _;
 
 use super::super::error::{ABNORMAL, ConnectError, NO_STATUS, brief};
 use super::super::reconnect::retry_after;
@@ -27,13 +28,19 @@ use super::super::silence::{Duty, Silence};
 use super::super::target::Target;
 use super::dial::{dial, upgrade_error};
 use crate::base::stream::Stream;
+use crate::base::timeout::{timeout, timeout_at};
 use crate::protocol::MAX_MESSAGE;
 
 /// The time limit for connecting, including the proxy, TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
-/// How long a message may take to leave.
-const WRITE: Duration = Duration::from_secs(10);
-/// The messages that are taken of a server in one go.
+/// The time limit for writing one message: a server that reads nothing for longer counts as gone. A server that waits for
+/// another client may leave messages unread for 10 s.
+const WRITE: Duration = Duration::from_secs(20);
+/// The largest number of messages that wait to be written: a server that leaves more unread counts as gone.
+const MAX_OUTBOX: usize = 1024;
+/// The time limit for a closing handshake, unwritten messages included.
+const CLOSE: Duration = Duration::from_secs(1);
+/// The number of messages received after which other tasks run.
 const BATCH: usize = 16;
 
 /// A stream that records the time of the last bytes received, even within an incomplete message.
@@ -74,7 +81,7 @@ pub struct Socket {
     headers: Headers,
     /// The messages that are not written yet.
     outbox: VecDeque<Message>,
-    /// The time by which the outbox must be written.
+    /// The time by which the message being written must be written; `None` if none is.
     write_until: Option<Instant>,
     received: usize,
     silence: Silence,
@@ -113,12 +120,11 @@ impl Socket {
     ///
     /// [`ConnectError`] if the WebSocket is not open within 10 s.
     pub async fn open(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
-        let late = async {
-            smol::Timer::after(CONNECT).await;
+        let opened = timeout(CONNECT, Self::upgrade(target, endpoint)).await;
+        opened.unwrap_or_else(|| {
             let reason = format!("no answer within {} s", CONNECT.as_secs());
             Err(ConnectError::Unreachable(target.name(), reason))
-        };
-        or(Self::upgrade(target, endpoint), late).await
+        })
     }
 
     async fn upgrade(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
@@ -144,9 +150,9 @@ impl Socket {
         self.silence.shorten(longest);
     }
 
-    /// Adds a frame to those that the next [`Socket::flush`] sends.
+    /// Adds a frame to those that wait to be written: by [`Socket::flush`], or by [`Socket::receive`] while it waits.
     pub fn queue(&mut self, frame: Frame) {
-        self.outbox.push_back(match frame {
+        self.push(match frame {
             Frame::Text(text) => Message::text(text),
             Frame::Binary(bytes) => Message::binary(bytes),
             Frame::Closed(code, reason) => {
@@ -155,36 +161,57 @@ impl Socket {
         });
     }
 
-    /// Sends all queued frames together. Cancel-safe: the next call continues.
+    fn push(&mut self, message: Message) {
+        if self.outbox.len() >= MAX_OUTBOX {
+            self.write();
+        }
+        let now = Instant::now();
+        if self.outbox.len() >= MAX_OUTBOX {
+            // The next `receive` reports the end.
+            self.outbox.clear();
+            self.write_until = Some(now);
+        }
+        self.write_until.get_or_insert(now + WRITE);
+        self.outbox.push_back(message);
+    }
+
+    /// Writes as much of what waits as the socket accepts now.
+    pub(super) fn write(&mut self) {
+        // `receive` registers the waker for the rest.
+        let _ = self.poll_write(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        if self.write_until.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        let written = ready!(self.poll_outbox(context));
+        self.write_until = None;
+        self.outbox.clear();
+        Poll::Ready(written)
+    }
+
+    fn poll_outbox(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WsError>> {
+        while !self.outbox.is_empty() {
+            ready!(self.ws.poll_ready_unpin(context))?;
+            self.write_until = Some(Instant::now() + WRITE);
+            if let Some(message) = self.outbox.pop_front() {
+                self.ws.start_send_unpin(message)?;
+            }
+        }
+        self.ws.poll_flush_unpin(context)
+    }
+
+    /// Writes all frames that wait. Cancel-safe: the next call continues.
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Broken`] if the connection ended, or the server does not read for 10 s.
+    /// [`ConnectError::Broken`] if the connection ended, or the server does not read for 20 s.
     pub async fn flush(&mut self) -> Result<(), ConnectError> {
-        if self.outbox.is_empty() && self.write_until.is_none() {
-            return Ok(());
+        match timeout(WRITE, poll_fn(|context| self.poll_write(context))).await {
+            Some(written) => written.map_err(|error| ConnectError::Broken(error.to_string())),
+            None => Err(ConnectError::Broken(UNREAD.to_owned())),
         }
-        let until = *self.write_until.get_or_insert_with(|| Instant::now() + WRITE);
-        let late = async {
-            smol::Timer::at(until).await;
-            Err(ConnectError::Broken("the server does not read".to_owned()))
-        };
-        let (ws, outbox) = (&mut self.ws, &mut self.outbox);
-        let write = async {
-            // A message is accepted in the same poll in which `feed` completes.
-            while let Some(message) = outbox.front().cloned() {
-                ws.feed(message).await?;
-                outbox.pop_front();
-            }
-            ws.flush().await
-        };
-        let write = async { write.await.map_err(|error: WsError| ConnectError::Broken(error.to_string())) };
-        let written = or(write, late).await;
-        self.write_until = None;
-        if written.is_err() {
-            self.outbox.clear();
-        }
-        written
     }
 
     /// Sends a text.
@@ -207,8 +234,16 @@ impl Socket {
         self.flush().await
     }
 
-    /// Returns the next message, and answers pings meanwhile. Pings a server that is silent for too long, then reports
-    /// the connection as closed. Cancel-safe: dropping the future loses no message.
+    /// Writes what waits, and returns the next message or `None` at the end of the connection.
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Message, WsError>>> {
+        // The next read reports an error of the connection again, after the messages that arrived before.
+        let _ = self.poll_write(context);
+        self.ws.poll_next(context)
+    }
+
+    /// Returns the next message; meanwhile writes what waits and answers pings. Pings a server that is silent for too
+    /// long, then reports the connection as closed, as that of a server that does not read. Cancel-safe: dropping the
+    /// future loses no message.
     pub async fn receive(&mut self) -> Frame {
         loop {
             // A server that sends without end must not keep other tasks from running.
@@ -216,59 +251,46 @@ impl Socket {
             if self.received.is_multiple_of(BATCH) {
                 yield_now().await;
             }
+            let now = Instant::now();
+            if self.write_until.is_some_and(|until| until <= now) {
+                return Frame::Closed(ABNORMAL, UNREAD.to_owned());
+            }
             self.silence.heard(self.ws.get_ref().at);
-            let until = match self.silence.duty(Instant::now()) {
-                Duty::Wait(until) => until,
+            let until = match self.silence.duty(now) {
+                Duty::Wait(until) => self.write_until.into_iter().chain([until]).min(),
                 Duty::Ping => {
-                    self.ping().await;
+                    self.push(Message::Ping(Default::default()));
+                    self.silence.pinged();
                     continue;
                 }
                 Duty::GiveUp => {
                     let longest = self.silence.longest().as_secs();
-                    return Frame::Closed(ABNORMAL, format!("the server said nothing for {longest} s"));
+                    return Frame::Closed(ABNORMAL, format!("the server sent nothing for {longest} s"));
                 }
             };
-            let message = async { Some(self.ws.next().await) };
-            let late = async {
-                smol::Timer::at(until).await;
-                None
-            };
-            let Some(message) = or(message, late).await else { continue };
-            if let Some(frame) = frame(message) {
+            let message = timeout_at(until, poll_fn(|context| self.poll_next(context))).await;
+            if let Some(frame) = message.and_then(frame) {
                 return frame;
             }
         }
     }
 
-    /// Sends a ping, for at most [`WRITE`]: on a dead path even a ping may not leave.
-    async fn ping(&mut self) {
-        let ping = async {
-            // The next read reports the error again.
-            let _ = self.ws.send(Message::Ping(Default::default())).await;
-        };
-        let late = async {
-            smol::Timer::after(WRITE).await;
-        };
-        or(ping, late).await;
-        self.silence.pinged();
-    }
-
-    /// Closes the WebSocket in order; waits for at most one second for the server's close frame.
+    /// Writes what waits, and closes the WebSocket in order; waits for at most one second, for the server's close frame
+    /// included.
     pub async fn close(mut self) {
+        self.push(Message::Close(None));
         let handshake = async {
-            if self.ws.close(None).await.is_ok() {
-                // A server that sends without end does not take the time that this has.
-                while let Some(Ok(_)) = self.ws.next().await {
-                    yield_now().await;
-                }
+            while let Some(Ok(_)) = poll_fn(|context| self.poll_next(context)).await {
+                // A server that sends without end must not keep the time limit from passing.
+                yield_now().await;
             }
         };
-        let late = async {
-            smol::Timer::after(Duration::from_secs(1)).await;
-        };
-        or(handshake, late).await;
+        timeout(CLOSE, handshake).await;
     }
 }
+
+/// The reason given for the end of a connection whose server does not read.
+const UNREAD: &str = "the server does not read";
 
 /// Converts a WebSocket message for the caller; none if the message concerns only the connection.
 fn frame(message: Option<Result<Message, WsError>>) -> Option<Frame> {
