@@ -21,7 +21,7 @@ struct Buffer {
     /// Whether lost packets are requested again.
     repairs: AtomicBool,
     /// Number of packets by lateness, since the last sample.
-    late: [AtomicU32; Lateness::STEPS],
+    late: [AtomicU32; Lateness::BUCKETS],
     /// Arrival times of the last packets in ns of the running time, indexed by the low byte of the sequence number.
     arrivals: [AtomicU64; 256],
     requests: Mutex<Requests>,
@@ -78,8 +78,8 @@ impl Buffer {
                 true => running_time().nseconds(),
                 false => buffer.arrival(number).load(Ordering::Relaxed),
             };
-            let step = Lateness::step(Duration::from_nanos(there.saturating_sub(due.nseconds())));
-            buffer.late[step].fetch_add(1, Ordering::Relaxed);
+            let bucket = Lateness::bucket(Duration::from_nanos(there.saturating_sub(due.nseconds())));
+            buffer.late[bucket].fetch_add(1, Ordering::Relaxed);
             gst::PadProbeReturn::Ok
         });
     }
@@ -248,8 +248,8 @@ impl JitterBuffers {
             all.jitter = all.jitter.max(Duration::from_nanos(number("avg-jitter")));
             let repairs = buffer.repairs.load(Ordering::Relaxed);
             let late = if repairs { &mut all.video } else { &mut all.audio };
-            for (step, count) in buffer.late.iter().enumerate() {
-                late.add(step, count.swap(0, Ordering::Relaxed));
+            for (bucket, count) in buffer.late.iter().enumerate() {
+                late.add(bucket, count.swap(0, Ordering::Relaxed));
             }
             if !repairs {
                 all.too_late += number("num-late");

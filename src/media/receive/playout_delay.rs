@@ -31,12 +31,8 @@ const AUDIO: (u64, u64) = (98, 50);
 /// delay if that is more.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
-/// Pause before the first step down after growth for packets that came too late, which are missing in the measurements.
-const REST: Duration = Duration::from_secs(10);
-/// Minimum pause between steps up for packets that came too late, and maximum delay that such steps lead to: packets
-/// that are even later are a sign of congestion, which more delay does not cure.
-const LATE_PAUSE: Duration = Duration::from_millis(500);
-const LATE_MOST: Duration = Duration::from_millis(250);
+/// Minimum pause between steps up for packets that arrived too late, whose lateness is not measured.
+const RAISE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Setting of the playout delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,41 +46,45 @@ pub enum Latency {
 
 /// Number of packets by their lateness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Lateness([u32; Lateness::STEPS]);
+pub struct Lateness([u32; Lateness::BUCKETS]);
 
 impl Lateness {
-    /// Number of steps of 10 ms each; the last step contains all later packets.
-    pub const STEPS: usize = MOST.as_millis() as usize / Self::LENGTH as usize;
-    const LENGTH: u64 = 10;
+    /// Number of buckets; the last one contains all later packets.
+    pub const BUCKETS: usize = MOST.as_millis() as usize / Self::BUCKET_MS as usize;
+    const BUCKET_MS: u64 = 10;
 
-    /// Returns the step of a packet with this lateness.
-    pub fn step(late: Duration) -> usize {
-        (late.as_millis() as usize / Self::LENGTH as usize).min(Self::STEPS - 1)
+    /// Returns the bucket of a packet with this lateness.
+    pub fn bucket(late: Duration) -> usize {
+        (late.as_millis() as usize / Self::BUCKET_MS as usize).min(Self::BUCKETS - 1)
     }
 
-    /// Adds `count` packets to a step.
-    pub fn add(&mut self, step: usize, count: u32) {
-        if let Some(here) = self.0.get_mut(step) {
+    /// Adds `count` packets to a bucket.
+    pub fn add(&mut self, bucket: usize, count: u32) {
+        if let Some(here) = self.0.get_mut(bucket) {
             *here = here.saturating_add(count);
         }
     }
 
     /// Returns the delay within which `percent` of the packets arrived; `None` if there are fewer than `least` packets.
     fn within(&self, (percent, least): (u64, u64)) -> Option<Duration> {
-        let all: u64 = self.0.iter().map(|count| u64::from(*count)).sum();
+        let all = self.total();
         let mut seen = 0;
         let is_enough = |count: &u32| {
             seen += u64::from(*count);
             seen * 100 >= all * percent
         };
-        let step = self.0.iter().position(is_enough).filter(|_| all >= least)?;
-        Some(Duration::from_millis((step as u64 + 1) * Self::LENGTH))
+        let bucket = self.0.iter().position(is_enough).filter(|_| all >= least)?;
+        Some(Duration::from_millis((bucket as u64 + 1) * Self::BUCKET_MS))
+    }
+
+    fn total(&self) -> u64 {
+        self.0.iter().map(|count| u64::from(*count)).sum()
     }
 }
 
 impl Default for Lateness {
     fn default() -> Self {
-        Self([0; Self::STEPS])
+        Self([0; Self::BUCKETS])
     }
 }
 
@@ -120,12 +120,14 @@ pub struct PlayoutDelay {
     delays: Delays,
     /// Delay that the user chose.
     fixed: Option<Duration>,
-    window: VecDeque<(Instant, Lateness, Lateness)>,
+    /// Samples within [`WINDOW`]; their `too_late` counts since the sample before.
+    window: VecDeque<(Instant, Sample)>,
+    /// Number of packets since the start that arrived too late.
     too_late: u64,
     /// Earliest time of the next step down.
     shorten: Option<Instant>,
-    /// Time of the last growth for packets that came too late.
-    grown: Option<Instant>,
+    /// Time of the last step up for packets that arrived too late.
+    raised: Option<Instant>,
 }
 
 /// Returns the time to wait for a retransmission, and the time between two requests, for this round trip; a
@@ -148,7 +150,7 @@ impl PlayoutDelay {
         let playout = fixed.unwrap_or(LEAST);
         let (repair, retry) = repair_times(TRIP);
         let delays = Delays { playout, repair: playout.max(repair), retry };
-        Self { delays, fixed, window: VecDeque::new(), too_late: 0, shorten: None, grown: None }
+        Self { delays, fixed, window: VecDeque::new(), too_late: 0, shorten: None, raised: None }
     }
 
     /// Returns the delays as they are now.
@@ -159,7 +161,7 @@ impl PlayoutDelay {
     /// Accepts a sample of the jitter buffers; returns the delays to set.
     pub fn update(&mut self, now: Instant, sample: Sample) -> Delays {
         if self.fixed.is_none() {
-            self.follow(now, &sample);
+            self.adapt(now, sample);
         }
         let (repair, retry) = repair_times(sample.round_trip.unwrap_or(TRIP));
         let uneven = if repair.is_zero() { repair } else { 4 * sample.jitter };
@@ -173,34 +175,41 @@ impl PlayoutDelay {
     }
 
     /// Adapts the playout delay to the lateness within [`WINDOW`].
-    fn follow(&mut self, now: Instant, sample: &Sample) {
-        let is_old = |(at, ..): &(Instant, Lateness, Lateness)| now.saturating_duration_since(*at) >= WINDOW;
+    ///
+    /// The lateness of packets that arrived too late is not measured. While their share exceeds what [`AUDIO`] allows,
+    /// the delay does not fall, and further ones raise it step by step. Their only bound is [`MOST`]: NetEq, too, counts
+    /// late packets (up to 2 s) when it chooses the delay that 95 to 97 % of all packets meet.
+    fn adapt(&mut self, now: Instant, sample: Sample) {
+        let is_old = |(at, _): &(Instant, Sample)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {
             self.window.pop_front();
         }
-        self.window.push_back((now, sample.video, sample.audio));
-        let all = |of: fn(&(Instant, Lateness, Lateness)) -> &Lateness| {
+        let new = sample.too_late.saturating_sub(self.too_late);
+        self.too_late = sample.too_late;
+        self.window.push_back((now, Sample { too_late: new, ..sample }));
+        let all = |of: fn(&Sample) -> &Lateness| {
             let mut all = Lateness::default();
-            let counts = self.window.iter().flat_map(|one| of(one).0.iter().enumerate());
-            counts.for_each(|(step, count)| all.add(step, *count));
+            let counts = self.window.iter().flat_map(|(_, sample)| of(sample).0.iter().enumerate());
+            counts.for_each(|(bucket, count)| all.add(bucket, *count));
             all
         };
-        let (video, audio) = (all(|one| &one.1).within(VIDEO), all(|one| &one.2).within(AUDIO));
-        let late = video.max(audio).unwrap_or_default();
+        let (video, audio) = (all(|sample| &sample.video), all(|sample| &sample.audio));
+        let too_late = self.window.iter().fold(0_u64, |all, (_, sample)| all.saturating_add(sample.too_late));
+        let received = audio.total().saturating_add(too_late);
+        let measured = video.within(VIDEO).max(audio.within(AUDIO)).unwrap_or_default();
         let delay = self.delays.playout;
-        let mut stays = PAUSE;
-        let mut wanted = late.clamp(LEAST, MOST);
-        let is_time = self.grown.is_none_or(|at| now.saturating_duration_since(at) >= LATE_PAUSE);
-        let before = std::mem::replace(&mut self.too_late, sample.too_late);
-        if sample.too_late > before && is_time {
-            self.grown = Some(now);
-            stays = REST;
-            wanted = wanted.max((delay + STEP.max(delay / 4)).min(LATE_MOST));
+        let mut wanted = measured.clamp(LEAST, MOST);
+        if too_late.saturating_mul(100) > received.saturating_mul(100 - AUDIO.0) {
+            let is_time = self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_PAUSE);
+            let raises = new > 0 && is_time;
+            self.raised = if raises { Some(now) } else { self.raised };
+            let step = if raises { STEP.max(delay / 4) } else { Duration::ZERO };
+            wanted = wanted.max((delay + step).min(MOST));
         }
         if wanted > delay {
-            tracing::debug!(?video, ?audio, "the playout delay rises to {wanted:?}");
+            tracing::debug!(?measured, too_late, "the playout delay rises to {wanted:?}");
             self.delays.playout = wanted;
-            self.shorten = Some(now + stays);
+            self.shorten = Some(now + PAUSE);
         } else if wanted + STEP <= delay && self.shorten.is_none_or(|at| at <= now) {
             let eighth = Duration::from_millis(delay.as_millis() as u64 / 8);
             self.delays.playout -= STEP.max(eighth).min(delay - wanted);
@@ -216,9 +225,9 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn late(counts: &[(u64, u32)]) -> Lateness {
+    fn counts(packets: &[(u64, u32)]) -> Lateness {
         let mut late = Lateness::default();
-        counts.iter().for_each(|(ms, count)| late.add(Lateness::step(Duration::from_millis(*ms)), *count));
+        packets.iter().for_each(|(ms, count)| late.add(Lateness::bucket(Duration::from_millis(*ms)), *count));
         late
     }
 
@@ -227,8 +236,8 @@ mod tests {
         Sample {
             jitter: 2 * MS,
             round_trip: Some(80 * MS),
-            video: late(&[(2, 90 - video.1), video]),
-            audio: late(&[(2, 50 - audio.1), audio]),
+            video: counts(&[(2, 90 - video.1), video]),
+            audio: counts(&[(2, 50 - audio.1), audio]),
             too_late: 0,
         }
     }
@@ -236,7 +245,7 @@ mod tests {
     const CLEAN: ((u64, u32), (u64, u32)) = ((2, 0), (2, 0));
 
     #[test]
-    fn a_rare_loss_is_waited_for_and_makes_nobody_else_wait() {
+    fn rare_losses_do_not_raise_the_playout_delay() {
         let (mut playout, start) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         for n in 0..60_u32 {
             let sample = if n % 5 == 4 { second((130, 6), (2, 0)) } else { second(CLEAN.0, CLEAN.1) };
@@ -246,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn where_losses_are_often_all_waits_until_they_came_again_and_no_longer_than_they_last() {
+    fn frequent_losses_raise_the_playout_delay_while_they_last() {
         let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         let lossy = second((130, 30), (2, 0));
         for delay in [LEAST, 140 * MS, 140 * MS] {
@@ -264,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_that_comes_late_is_not_heard_so_nearly_all_of_it_is_waited_for() {
+    fn more_than_two_percent_of_late_audio_raises_the_delay() {
         let (mut playout, now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         assert_eq!(playout.update(now, second((2, 0), (90, 2))).playout, 100 * MS);
         let mut playout = PlayoutDelay::new(Latency::Auto);
@@ -272,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_come_again_in_time_is_not_waited_for() {
+    fn retransmissions_after_more_than_a_second_are_not_waited_for() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
         let far = |ms| Sample { round_trip: Some(ms * MS), ..second(CLEAN.0, CLEAN.1) };
         assert_eq!(playout.update(Instant::now(), far(900)).repair, REPAIR_MOST);
@@ -280,28 +289,58 @@ mod tests {
     }
 
     #[test]
-    fn too_few_packets_say_nothing() {
+    fn too_few_packets_do_not_change_the_delay() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
-        let first = Sample { video: late(&[(300, 40)]), ..Sample::default() };
+        let first = Sample { video: counts(&[(300, 40)]), ..Sample::default() };
         assert_eq!(playout.update(Instant::now(), first).playout, LEAST);
     }
 
     #[test]
-    fn packets_that_come_unevenly_or_too_late_give_more_time() {
+    fn jitter_and_packets_that_arrive_too_late_raise_the_delay() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
         let now = Instant::now();
-        let uneven = Sample { audio: late(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
+        let uneven = Sample { audio: counts(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
         assert_eq!(playout.update(now, uneven).playout, 120 * MS);
         let lost = Sample { too_late: 3, ..Sample::default() };
         assert_eq!(playout.update(now, lost).playout, 150 * MS);
         assert_eq!(playout.update(now, Sample { too_late: 4, ..lost }).playout, 150 * MS, "not at once");
-        let worst = Sample { audio: late(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
+        let worst = Sample { audio: counts(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
         let delays = playout.update(now, worst);
         assert_eq!((delays.playout, delays.repair), (MOST, REPAIR_MOST));
     }
 
+    /// Returns the delays, in ms, over samples of a second in which `late` of 50 audio packets arrive too late.
+    fn with_too_late(playout: &mut PlayoutDelay, now: &mut Instant, seconds: u32, late: u32) -> Vec<u64> {
+        let mut seen = vec![];
+        for _ in 0..seconds {
+            *now += 1000 * MS;
+            let too_late = playout.too_late + u64::from(late);
+            let sample = Sample { audio: counts(&[(2, 50 - late)]), too_late, ..Sample::default() };
+            seen.push(playout.update(*now, sample).playout.as_millis() as u64);
+        }
+        seen
+    }
+
     #[test]
-    fn what_the_user_chose_stays_and_losses_are_waited_for_nonetheless() {
+    fn packets_that_arrive_too_late_raise_and_hold_any_delay() {
+        let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
+        assert_eq!(playout.update(now, second((2, 0), (290, 50))).playout, 300 * MS);
+        let seen = with_too_late(&mut playout, &mut now, 30, 5);
+        assert_eq!((seen[0], seen[1]), (375, 468));
+        assert!(seen[2..].iter().all(|delay| *delay == 500), "{seen:?}");
+        let seen = with_too_late(&mut playout, &mut now, 60, 0);
+        assert!(seen[5] == 500 && seen[59] < 30, "{seen:?}");
+    }
+
+    #[test]
+    fn rare_packets_that_arrive_too_late_do_not_raise_the_delay() {
+        let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
+        with_too_late(&mut playout, &mut now, 10, 0);
+        assert_eq!(with_too_late(&mut playout, &mut now, 30, 1), [10; 30]);
+    }
+
+    #[test]
+    fn a_fixed_delay_stays_and_retransmissions_are_waited_for() {
         let mut playout = PlayoutDelay::new(Latency::Fixed(50 * MS));
         let lossy = second((400, 60), (400, 40));
         let delays = playout.update(Instant::now(), lossy);
@@ -314,7 +353,7 @@ mod tests {
     proptest! {
         /// Arbitrary measurements keep the delays within their bounds.
         #[test]
-        fn it_stays_within_bounds(
+        fn the_delays_stay_within_their_bounds(
             samples in prop::collection::vec((
                 0..2000_u64, prop::option::of(0..5000_u64), any::<u64>(), 0..60_u64,
                 prop::collection::vec((0..200_usize, any::<u32>()), 0..4)
@@ -325,7 +364,7 @@ mod tests {
                 now += Duration::from_secs(pause);
                 let round_trip = trip.map(Duration::from_millis);
                 let mut late = Lateness::default();
-                counts.into_iter().for_each(|(step, count)| late.add(step, count));
+                counts.into_iter().for_each(|(bucket, count)| late.add(bucket, count));
                 let jitter = Duration::from_millis(jitter);
                 let delays = playout.update(now, Sample { jitter, round_trip, video: late, audio: late, too_late });
                 prop_assert!((LEAST..=MOST).contains(&delays.playout));
