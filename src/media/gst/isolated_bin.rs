@@ -15,6 +15,7 @@ use gst_video::UpstreamForceKeyUnitEvent;
 
 use super::error::MediaError;
 use super::launch;
+use crate::base::tasks::Tasks;
 
 /// Prefix of the names of parts.
 const PREFIX: &str = "part-";
@@ -60,7 +61,12 @@ pub(crate) fn make(
     let end = launch::parse_bin(end)?;
     end.set_property("name", END);
     bin.add(&end).map_err(|error| failed(&error))?;
-    let fence = Arc::new(Fence { inner, bin: bin.downgrade(), is_closed: AtomicBool::new(false) });
+    let fence = Arc::new(Fence {
+        inner,
+        bin: bin.downgrade(),
+        is_closed: AtomicBool::new(false),
+        replacements: Tasks::new(2),
+    });
     let has_told = AtomicBool::new(false);
     let takes = fence.clone();
     let take = move |pad: &gst::GhostPad, parent: Option<&gst::Object>, buffer: gst::Buffer| {
@@ -71,7 +77,7 @@ pub(crate) fn make(
         match gst::ProxyPad::chain_default(pad, parent, buffer) {
             Ok(_) | Err(FlowError::Flushing | FlowError::Eos) => {}
             Err(error) => {
-                takes.clone().close(pad);
+                takes.close(pad);
                 if !has_told.swap(true, Ordering::Relaxed) {
                     on_fault(error);
                 }
@@ -109,22 +115,24 @@ struct Fence {
     bin: gst::glib::WeakRef<gst::Bin>,
     /// Whether all data is dropped.
     is_closed: AtomicBool,
+    /// The running replacement of the inner elements, and at most one that has done its work.
+    replacements: Tasks,
 }
 
 impl Fence {
     /// Drops all data until the inner elements have been replaced.
-    fn close(self: Arc<Self>, pad: &gst::GhostPad) {
+    fn close(self: &Arc<Self>, pad: &gst::GhostPad) {
         if self.is_closed.swap(true, Ordering::Relaxed) {
             return;
         }
-        let pad = pad.downgrade();
+        let (fence, pad) = (Arc::downgrade(self), pad.downgrade());
         // The replacement runs on another thread, because the failed one is still inside the inner elements.
-        smol::spawn(async move {
+        self.replacements.spawn(async move {
             smol::Timer::after(REST).await;
-            let Some(pad) = pad.upgrade() else { return };
+            let (Some(fence), Some(pad)) = (fence.upgrade(), pad.upgrade()) else { return };
             let filled = smol::unblock(move || {
-                let filled = self.fill(&pad);
-                self.is_closed.store(filled.is_err(), Ordering::Relaxed);
+                let filled = fence.fill(&pad);
+                fence.is_closed.store(filled.is_err(), Ordering::Relaxed);
                 // Video resumes at a key frame; audio ignores the request.
                 pad.push_event(UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
                 filled
@@ -132,8 +140,7 @@ impl Fence {
             if let Err(error) = filled.await {
                 tracing::warn!("a received stream is dropped after an error: {error}");
             }
-        })
-        .detach();
+        });
     }
 
     /// Creates the inner elements, and replaces the present ones.

@@ -11,6 +11,7 @@ use super::correction::{ByLoss, Correction};
 use super::path_quality::{PacketFate, PathQuality, PathState};
 use super::retransmissions::RetransmissionLimit;
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::gst::{elements, rtp};
 
 /// Interval between two updates of the estimate.
@@ -21,6 +22,9 @@ const MOST: u32 = 400_000_000;
 
 /// Minimum estimate, in bit/s; a call needs more.
 const LEAST: u32 = 100_000;
+
+/// Maximum number of second copies of retransmission requests that wait at a time.
+const MAX_COPIES: usize = 256;
 
 /// Rate of the headers of an audio stream, in bit/s: RTP, SRTP, UDP and IP, 50 packets a second.
 const AUDIO_HEADERS: u32 = 24_000;
@@ -57,6 +61,8 @@ pub(crate) struct BandwidthEstimate {
     is_noisy: AtomicBool,
     /// Whether the peer has reported on received packets: until then the estimate is only its start value.
     is_known: AtomicBool,
+    /// Second copies of retransmission requests.
+    copies: Tasks,
 }
 
 /// An estimator beside a video stream. It receives the feedback for all packets of the connection, which goes up every
@@ -145,6 +151,7 @@ impl BandwidthEstimate {
             last: AtomicU32::new(start),
             is_noisy: AtomicBool::new(false),
             is_known: AtomicBool::new(false),
+            copies: Tasks::new(MAX_COPIES),
         }
     }
 
@@ -204,13 +211,12 @@ impl BandwidthEstimate {
                 if own.is_noisy.load(Ordering::Relaxed) && !request.has_field(TWICE) {
                     let (pad, mut request) = (pad.downgrade(), request.to_owned());
                     request.set(TWICE, true);
-                    smol::spawn(async move {
+                    own.copies.spawn(async move {
                         smol::Timer::after(APART).await;
                         if let Some(pad) = pad.upgrade() {
                             pad.send_event(gst::event::CustomUpstream::new(request));
                         }
-                    })
-                    .detach();
+                    });
                 }
                 gst::PadProbeReturn::Ok
             });

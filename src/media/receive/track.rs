@@ -2,7 +2,7 @@
 //! pad stops all media of the bundle.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use gst::prelude::*;
@@ -60,7 +60,10 @@ pub struct Track {
 
 /// Holds back the first frame, a key frame, until its consumers exist.
 #[derive(Debug)]
-struct Gate(Mutex<Option<(gst::glib::WeakRef<gst::Pad>, gst::PadProbeId)>>);
+struct Gate {
+    held: Mutex<Option<(gst::glib::WeakRef<gst::Pad>, gst::PadProbeId)>>,
+    _opens: smol::Task<()>,
+}
 
 impl Gate {
     /// Maximum time that frames are held back.
@@ -73,21 +76,28 @@ impl Gate {
             let probe = pad.add_probe(hold, |_, _| gst::PadProbeReturn::Ok)?;
             Some((pad.downgrade(), probe))
         });
-        let gate = Arc::new(Self(Mutex::new(held)));
-        let later = gate.clone();
-        smol::spawn(async move {
-            smol::Timer::after(Self::PATIENCE).await;
-            later.open();
+        Arc::new_cyclic(|gate: &Weak<Self>| {
+            let gate = gate.clone();
+            let _opens = smol::spawn(async move {
+                smol::Timer::after(Self::PATIENCE).await;
+                gate.upgrade().iter().for_each(|gate| gate.open());
+            });
+            Self { held: Mutex::new(held), _opens }
         })
-        .detach();
-        gate
     }
 
     fn open(&self) {
-        let held = lock(&self.0).take();
+        let held = lock(&self.held).take();
         if let Some((pad, probe)) = held.and_then(|(pad, probe)| Some((pad.upgrade()?, probe))) {
             pad.remove_probe(probe);
         }
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        // A closed gate would stop all media of the bundle.
+        self.open();
     }
 }
 
@@ -108,6 +118,15 @@ impl Track {
     /// Audio or video.
     pub fn kind(&self) -> Kind {
         self.codec.kind()
+    }
+}
+
+#[cfg(test)]
+impl Track {
+    /// Returns a track with the frames of a producer.
+    pub(crate) fn of(codec: Codec, producer: &StreamProducer) -> Self {
+        let gate = Gate::before(producer.appsink());
+        Self { mline: 0, codec, producer: producer.clone(), counters: Arc::default(), gate }
     }
 }
 

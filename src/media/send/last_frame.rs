@@ -4,16 +4,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 
 use gst::prelude::*;
 
 use super::frame_time::{LinkTime, Passage};
+
+/// Maximum number of repetitions that wait for the encoder; each serves all peers that joined before it.
+const MAX_REPEATS: usize = 16;
 
 /// The last frame that passed a link, and the pad to repeat it on.
 #[derive(Debug)]
 pub(crate) struct LastFrame {
     pad: gst::Pad,
     last: Arc<Mutex<Last>>,
+    repeats: Tasks,
 }
 
 #[derive(Debug, Default)]
@@ -60,7 +65,7 @@ impl LastFrame {
             let is_taken = info.buffer_mut().is_none_or(|buffer| last.accept(buffer));
             if is_taken { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
         });
-        Some(Self { pad, last })
+        Some(Self { pad, last, repeats: Tasks::new(MAX_REPEATS) })
     }
 
     /// Returns the time since the last video frame arrived or was repeated; `None` before the first frame.
@@ -73,13 +78,12 @@ impl LastFrame {
     pub(crate) fn repeat(&self) {
         let (pad, last, asked) = (self.pad.clone(), self.last.clone(), Instant::now());
         // The push returns when the frame is encoded.
-        smol::unblock(move || {
+        self.repeats.spawn(smol::unblock(move || {
             let frame = lock(&last).repeat(asked, Instant::now());
             if let Some(Err(error)) = frame.map(|buffer| pad.push(buffer)) {
                 tracing::debug!("the last frame is not repeated: {error}");
             }
-        })
-        .detach();
+        }));
     }
 }
 

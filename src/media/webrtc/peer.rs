@@ -280,8 +280,7 @@ impl Peer {
                 WebRTCPeerConnectionState::Connected => {
                     let (webrtc, of, data, events) =
                         (webrtc.downgrade(), of.clone(), data.clone(), events.clone());
-                    drop(state);
-                    smol::spawn(identity::connected(webrtc, of, data, events)).detach();
+                    lock(&state).checks.spawn(identity::connected(webrtc, of, data, events));
                 }
                 WebRTCPeerConnectionState::Failed => {
                     report(&events, PeerEvent::Connection(ConnectionState::Failed));

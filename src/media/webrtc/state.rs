@@ -9,6 +9,7 @@ use super::data_channel::{Channel, ChannelConfig, MAX_CHANNELS};
 use super::events::PeerEvent;
 use super::transceivers::Sender;
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
@@ -50,6 +51,8 @@ pub(super) struct State {
     pub(super) watched: Vec<gst::glib::WeakRef<gst_webrtc::WebRTCDTLSTransport>>,
     /// Types of the selected pair's candidates: local and remote.
     pub(super) path: Option<(String, String)>,
+    /// Checks of the peer's certificate; the state becomes connected once for each restart of DTLS.
+    pub(super) checks: Tasks,
 }
 
 impl State {
@@ -74,6 +77,7 @@ impl State {
             held: vec![],
             watched: vec![],
             path: None,
+            checks: Tasks::new(8),
         }
     }
 

@@ -13,10 +13,13 @@ use gst::prelude::*;
 use gst_webrtc::WebRTCDataChannel;
 
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::gst::elements;
 
 /// Time after a channel's end during which webrtcbin may still use the channel.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Maximum number of channels that are removed at a time: the number of SCTP streams (RFC 8831, 6.2).
+const MAX_STREAMS: usize = 65_535;
 /// Type of the bins that webrtcbin makes for a channel.
 const BIN: &str = "WebRTCErrorIgnoreBin";
 
@@ -27,6 +30,7 @@ pub(crate) struct Teardown {
     channels: Mutex<Vec<OfChannel>>,
     /// Serialises removals: the thread pool for blocking work keeps as many threads as it needed at once.
     turn: smol::lock::Mutex<()>,
+    removals: Tasks,
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +51,7 @@ impl Teardown {
             webrtc: webrtc.downgrade(),
             channels: Mutex::default(),
             turn: Default::default(),
+            removals: Tasks::new(MAX_STREAMS),
         });
         let held = own.clone();
         webrtc.connect("prepare-data-channel", false, move |args| {
@@ -73,7 +78,9 @@ impl Teardown {
     fn hold(self: &Arc<Self>, channel: WebRTCDataChannel) {
         let held = Arc::downgrade(self);
         channel.connect_on_close(move |channel| {
-            smol::spawn(Self::clear(held.clone(), channel.clone())).detach();
+            if let Some(held) = held.upgrade() {
+                held.removals.spawn(Self::clear(Arc::downgrade(&held), channel.clone()));
+            }
         });
         self.lock().push(OfChannel { channel, bins: vec![], came: Arc::default(), stream: Arc::default() });
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use gst::prelude::*;
 
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::gst::{elements, rtp};
 
 /// Times of the retransmissions after a datagram was sent; later ones are left to OpenSSL. A peer that has the datagram
@@ -17,6 +18,8 @@ const AGAIN: [Duration; 4] = [
     Duration::from_millis(200),
     Duration::from_millis(400),
 ];
+/// Maximum number of datagrams of one sink that are being repeated; a flight has a few.
+const MAX_COPIES: usize = 64;
 /// Minimum pause between two flights. A new flight means that the last one was answered or abandoned.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Mark of retransmitted datagrams, as a buffer's offset.
@@ -53,6 +56,7 @@ pub(crate) fn send_again(webrtc: &gst::Element) {
 
 fn repeat(pad: &gst::Pad) {
     let flights = Arc::new(Mutex::new(Flights::default()));
+    let copies = Tasks::new(MAX_COPIES);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
         if buffer.offset() == REPEATED || !is_handshake(buffer) {
@@ -61,7 +65,7 @@ fn repeat(pad: &gst::Pad) {
         let flight = lock(&flights).take(Instant::now());
         let (pad, mut buffer, flights) = (pad.downgrade(), buffer.copy(), flights.clone());
         buffer.make_mut().set_offset(REPEATED);
-        smol::spawn(async move {
+        copies.spawn(async move {
             let mut waited = Duration::ZERO;
             for at in AGAIN {
                 smol::Timer::after(at - waited).await;
@@ -73,8 +77,7 @@ fn repeat(pad: &gst::Pad) {
                     return;
                 }
             }
-        })
-        .detach();
+        });
         gst::PadProbeReturn::Ok
     });
 }
