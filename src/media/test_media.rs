@@ -1,5 +1,8 @@
 //! Media for tests.
 
+use std::sync::{Mutex, mpsc};
+use std::time::{Duration, Instant};
+
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
 use smol::channel::{Receiver, bounded};
 
@@ -7,6 +10,7 @@ use super::gst::launch;
 use super::gst::pipeline::Owned;
 use super::send::capture::{Capture, SourceConfig};
 use super::send::encode::{Encoders, Rates};
+use crate::base::lock::lock;
 use crate::sdp::Kind;
 
 /// Returns a frame of `bytes` bytes with this time in ms.
@@ -27,6 +31,48 @@ pub(crate) fn produce(text: &str) -> (Owned, StreamProducer) {
     let owned = Owned::new(pipeline, |_, _| {});
     owned.play().unwrap();
     (owned, producer)
+}
+
+/// Does `work`, and checks that `is_free` holds at each step of GStreamer that `work` causes in this thread: GStreamer
+/// logs each element that it creates and each state that an element reaches. Returns the result of `work` and the steps.
+pub(crate) fn steps_unlocked<T>(
+    is_free: impl Fn() -> bool + Send + Sync + 'static,
+    work: impl FnOnce() -> T,
+) -> (T, String) {
+    // The log's settings are common to all tests of the process.
+    static LOG: Mutex<()> = Mutex::new(());
+    let _log = lock(&LOG);
+    super::gst::init().unwrap();
+    let (seen, steps) = mpsc::channel();
+    let thread = std::thread::current().id();
+    let categories = ["GST_ELEMENT_FACTORY", "GST_STATES"];
+    for category in categories {
+        gst::log::set_threshold_for_name(category, gst::DebugLevel::Info);
+    }
+    gst::log::remove_default_log_function();
+    let log = gst::log::add_log_function(move |_, _, _, _, _, _, message| {
+        if std::thread::current().id() == thread {
+            let text = message.get().map(|text| text.to_string()).unwrap_or_default();
+            let _ = seen.send((is_free(), text));
+        }
+    });
+    let result = work();
+    gst::log::remove_log_function(log);
+    categories.into_iter().for_each(gst::log::unset_threshold_for_name);
+    let steps: Vec<(bool, String)> = steps.try_iter().collect();
+    let locked: Vec<_> = steps.iter().filter(|(is_free, _)| !is_free).collect();
+    assert!(locked.is_empty(), "{locked:?}");
+    let steps: Vec<String> = steps.into_iter().map(|(_, text)| text).collect();
+    (result, steps.join("\n"))
+}
+
+/// Waits, ten seconds at most, until `is_true` holds.
+pub(crate) fn wait(what: &str, is_true: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !is_true() {
+        assert!(Instant::now() < until, "{what}: not within ten seconds");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Starts a small test picture, 30 frames per second, with its encoders; returns them with the reports of failures.

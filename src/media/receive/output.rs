@@ -11,6 +11,7 @@ use smol::channel::Sender;
 use super::track::{Counters, Track};
 use super::{concealment, playout_delay};
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch::{self, Folder};
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
@@ -62,7 +63,14 @@ fn show_first_at_once(appsrc: &gst_app::AppSrc) {
 
 /// A running output of one track.
 #[derive(Debug)]
-pub struct Output(Arc<Mutex<Option<Running>>>);
+pub struct Output(Arc<Place>);
+
+/// Place of an output's elements, which other decoders may replace.
+#[derive(Debug)]
+struct Place {
+    running: Mutex<Option<Running>>,
+    restarts: Tasks,
+}
 
 #[derive(Debug)]
 struct Running {
@@ -133,7 +141,7 @@ impl Output {
 
     /// Continues with another track of the same codec.
     pub fn follow(&mut self, track: &Track) {
-        let mut running = lock(&self.0);
+        let mut running = lock(&self.0.running);
         let link = running.as_mut().map(|running| &mut running.link);
         if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
             tracing::warn!("an output does not continue: {error}");
@@ -159,15 +167,16 @@ impl Output {
         decodings: Vec<Decoding>,
         setting: Setting,
     ) -> Result<Self, MediaError> {
-        let running = Arc::new(Mutex::new(None));
-        start(&running, producer, decodings, setting)?;
-        Ok(Self(running))
+        let place = Arc::new(Place { running: Mutex::default(), restarts: Tasks::new(MAX_RESTARTS) });
+        start(&place, producer, decodings, setting)?;
+        Ok(Self(place))
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        drop(lock(&self.0).take());
+        let running = lock(&self.0.running).take();
+        drop(running);
     }
 }
 
@@ -185,9 +194,12 @@ struct Setting {
 /// Pause before decoding restarts after the last available decoder failed: the peer may cause an error with each frame.
 const REST: Duration = Duration::from_secs(1);
 
+/// Maximum number of restarts at a time: the new elements may fail before the task that started them has ended.
+const MAX_RESTARTS: usize = 4;
+
 /// Starts the first choice that works. If its decoder fails later, the next choice replaces it.
 fn start(
-    place: &Arc<Mutex<Option<Running>>>,
+    place: &Arc<Place>,
     producer: &StreamProducer,
     mut decodings: Vec<Decoding>,
     setting: Setting,
@@ -196,7 +208,7 @@ fn start(
     let started = play(place, producer, &decoding, &decodings, &setting);
     match (started, decodings.first()) {
         (Ok(running), _) => {
-            *lock(place) = Some(running);
+            *lock(&place.running) = Some(running);
             Ok(())
         }
         (Err(error), None) => Err(error),
@@ -210,7 +222,7 @@ fn start(
 }
 
 fn play(
-    place: &Arc<Mutex<Option<Running>>>,
+    place: &Arc<Place>,
     producer: &StreamProducer,
     decoding: &Decoding,
     others: &[Decoding],
@@ -255,7 +267,9 @@ fn play(
                 (vec![this.clone()], REST)
             }
         };
-        restart(weak.clone(), decodings, again.clone(), rest).detach();
+        if let Some(place) = weak.upgrade() {
+            place.restarts.spawn(restart(weak.clone(), decodings, again.clone(), rest));
+        }
     });
     pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
     if setting.kind == Kind::Video {
@@ -267,23 +281,16 @@ fn play(
 }
 
 /// Replaces the elements of an output after a pause, unless the output is gone by then.
-fn restart(
-    place: Weak<Mutex<Option<Running>>>,
-    decodings: Vec<Decoding>,
-    setting: Setting,
-    pause: Duration,
-) -> smol::Task<()> {
-    smol::spawn(async move {
-        smol::Timer::after(pause).await;
-        let Some(place) = place.upgrade() else { return };
-        // The link knows the current producer of the track, which may have changed.
-        let producer = lock(&place).take().and_then(|old| old.link.stream_producer().cloned());
-        let Some(producer) = producer else { return };
-        let (kind, failures) = (setting.kind, setting.failures.clone());
-        if let Err(error) = start(&place, &producer, decodings, setting) {
-            let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
-        }
-    })
+async fn restart(place: Weak<Place>, decodings: Vec<Decoding>, setting: Setting, pause: Duration) {
+    smol::Timer::after(pause).await;
+    let Some(place) = place.upgrade() else { return };
+    let old = lock(&place.running).take();
+    // The link knows the current producer of the track, which may have changed.
+    let Some(producer) = old.and_then(|old| old.link.stream_producer().cloned()) else { return };
+    let (kind, failures) = (setting.kind, setting.failures.clone());
+    if let Err(error) = start(&place, &producer, decodings, setting) {
+        let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
+    }
 }
 
 fn fell_back(decoder: &'static str, next: &str, error: &str) {
@@ -303,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn the_place_is_not_locked_while_a_decoder_starts() {
+        let (encoders, _failed) = smol::block_on(test_media::pictures());
+        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
+        let text = text(Kind::Video, "vp8dec", "fakesink sync=false", "peer").unwrap();
+        let decodings = vec![Decoding { text, decoder: "vp8dec" }];
+        let place = Arc::new(Place { running: Mutex::default(), restarts: Tasks::new(MAX_RESTARTS) });
+        let observed = place.clone();
+        let (_, steps) = test_media::steps_unlocked(
+            move || observed.running.try_lock().is_ok(),
+            || start(&place, encoder.producer(), decodings, setting(&encoders)).unwrap(),
+        );
+        assert!(steps.contains("\"vp8dec\"") && steps.contains("completed state change"), "{steps}");
+    }
+
+    #[test]
     fn a_decoder_that_fails_gives_way_to_the_next() {
         smol::block_on(async {
             let (encoders, failed) = test_media::pictures().await;
@@ -318,7 +340,8 @@ mod tests {
                 decoding("vp8dec", "vp8dec"),
             ];
             let output = Output::run(encoder.producer(), decodings, setting(&encoders)).unwrap();
-            let playing = || lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+            let playing =
+                || lock(&output.0.running).as_ref().map(|running| running._pipeline.pipeline().clone());
             let first = playing().unwrap();
             // Another decoder takes over in time, and its frames are shown.
             loop {
@@ -345,7 +368,8 @@ mod tests {
             let mut seen = Vec::new();
             while seen.len() < 3 {
                 smol::Timer::after(Duration::from_millis(20)).await;
-                let now = lock(&output.0).as_ref().map(|running| running._pipeline.pipeline().clone());
+                let now =
+                    lock(&output.0.running).as_ref().map(|running| running._pipeline.pipeline().clone());
                 seen.extend(now.filter(|now| !seen.contains(now)));
             }
             assert!(failed.recv().await.unwrap().starts_with("some of the video cannot be decoded"));

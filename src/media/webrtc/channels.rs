@@ -49,7 +49,8 @@ pub(super) fn adopt(
         inner.close();
         return;
     }
-    let channel = Channel::new(webrtc, inner.clone(), lock(state).over.1.clone());
+    let over = lock(state).over.1.clone();
+    let channel = Channel::new(webrtc, inner.clone(), over);
     // A channel of the peer may open before or after the handler is installed; the flag makes either report the only
     // one.
     let (opened, told) = (events.clone(), AtomicBool::new(false));

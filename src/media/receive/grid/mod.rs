@@ -15,6 +15,7 @@ use super::recorder::{Input as RecordInput, Recorded, Recorder};
 use super::track::Track;
 use super::{concealment, playout_delay};
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{self, BusEvent, Owned};
 use crate::media::gst::voice::Reference;
@@ -27,6 +28,8 @@ const HEIGHT: u32 = 720;
 const FPS: u32 = 30;
 /// Maximum delay of a peer's media behind the earliest, to be mixed in time.
 const LATENCY: gst::ClockTime = gst::ClockTime::from_mseconds(150);
+/// Maximum number of inputs that are being removed at a time.
+const MAX_REMOVALS: usize = 1024;
 
 /// A peer's media in a mix; leaves the mix when dropped.
 #[derive(Debug)]
@@ -57,20 +60,28 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let (mixer, number) = (self.mixer.clone(), self.number);
-        // Removing an input waits for a streaming thread.
-        smol::unblock(move || mixer.remove(number)).detach();
+        self.mixer.remove_later(self.number);
     }
 }
 
 #[derive(Debug)]
 struct Input {
     number: u64,
+    progress: Progress,
     /// Display name of the peer.
     label: String,
     bin: gst::Bin,
     pad: gst::Pad,
     link: ConsumptionLink,
+}
+
+/// Progress of an input's start, which runs without the lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Starting,
+    /// The input is to be removed once its start has ended.
+    Cancelled,
+    Started,
 }
 
 #[derive(Debug, Default)]
@@ -85,6 +96,7 @@ struct Mixer {
     inputs: Mutex<Inputs>,
     mix: gst::Element,
     producer: StreamProducer,
+    removals: Tasks,
     owned: Owned,
 }
 
@@ -122,14 +134,15 @@ impl Mixer {
                     let text =
                         format!("the {kind} of {label} cannot be decoded and leaves the room's: {reason}");
                     let _ = failures.try_send(text);
-                    smol::unblock(move || mixer.remove(number)).detach();
+                    mixer.remove_later(number);
                 }
             }
             BusEvent::Eos => {}
         });
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         owned.play()?;
-        let made = Arc::new(Self { kind, inputs: Mutex::default(), mix, producer, owned });
+        let removals = Tasks::new(MAX_REMOVALS);
+        let made = Arc::new(Self { kind, inputs: Mutex::default(), mix, producer, removals, owned });
         let _ = mixer.set(Arc::downgrade(&made));
         Ok(made)
     }
@@ -178,25 +191,53 @@ impl Mixer {
             level::watch(&pad, move |samples| counters.meter.take(samples));
         }
         pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
-        let pipeline = self.owned.pipeline();
-        let mut inputs = self.lock();
-        pipeline.add(&bin).map_err(|_| failed("add"))?;
+        self.owned.pipeline().add(&bin).map_err(|_| failed("add"))?;
         let pad = self.mix.request_pad_simple("sink_%u").ok_or_else(|| failed("no pad"))?;
         let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the decoder"))?;
         src.link(&pad).map_err(|_| failed("link"))?;
         // The appsrc gets its settings, among them its format, before it starts.
         let link = track.producer.add_consumer(&appsrc).map_err(|error| failed(&error.to_string()))?;
-        bin.sync_state_with_parent().map_err(|_| failed("state"))?;
-        inputs.next += 1;
-        let number = inputs.next;
-        inputs.all.push(Input { number, label: peer.to_owned(), bin, pad, link });
-        self.arrange(&inputs);
-        Ok(Seat { mixer: self.clone(), number })
+        let number = {
+            let mut inputs = self.lock();
+            inputs.next += 1;
+            let (number, bin) = (inputs.next, bin.clone());
+            let (label, progress) = (peer.to_owned(), Progress::Starting);
+            inputs.all.push(Input { number, progress, label, bin, pad, link });
+            self.arrange(&inputs);
+            number
+        };
+        let seat = Seat { mixer: self.clone(), number };
+        // The decoder starts without the lock, and may fail meanwhile.
+        let started = bin.sync_state_with_parent();
+        if self.has_started(number) == Progress::Cancelled {
+            self.remove_later(number);
+        }
+        started.map_err(|_| failed("state"))?;
+        Ok(seat)
+    }
+
+    /// Notes that the start of an input has ended; returns its progress before.
+    fn has_started(&self, number: u64) -> Progress {
+        let mut inputs = self.lock();
+        let input = inputs.all.iter_mut().find(|input| input.number == number);
+        input.map_or(Progress::Started, |input| std::mem::replace(&mut input.progress, Progress::Started))
+    }
+
+    /// Removes an input on a worker, because that waits for a streaming thread.
+    fn remove_later(self: &Arc<Self>, number: u64) {
+        let mixer = Arc::downgrade(self);
+        self.removals.spawn(smol::unblock(move || {
+            mixer.upgrade().iter().for_each(|mixer| mixer.remove(number));
+        }));
     }
 
     fn remove(&self, number: u64) {
         let mut inputs = self.lock();
         let Some(at) = inputs.all.iter().position(|input| input.number == number) else { return };
+        if let Some(starting) = inputs.all.get_mut(at).filter(|input| input.progress != Progress::Started) {
+            starting.progress = Progress::Cancelled;
+            return;
+        }
         let input = inputs.all.remove(at);
         self.arrange(&inputs);
         drop(inputs);
@@ -334,4 +375,42 @@ fn record(
     inputs.iter().try_for_each(|input| recorder.add_input(input))?;
     recorder.begin()?;
     Ok(recorder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::test_media;
+
+    #[test]
+    fn the_inputs_are_not_locked_while_a_decoder_starts() {
+        let (encoders, failed) = smol::block_on(test_media::pictures());
+        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
+        let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();
+        let track = Track::of(Codec::Vp8, encoder.producer());
+        let observed = mixer.clone();
+        let (seat, steps) = test_media::steps_unlocked(
+            move || observed.inputs.try_lock().is_ok(),
+            || mixer.add(&track, "ann").unwrap(),
+        );
+        assert!(steps.contains("\"vp8dec\"") && steps.contains("completed state change"), "{steps}");
+        assert_eq!(mixer.lock().all[0].progress, Progress::Started);
+        drop(seat);
+        test_media::wait("the input is removed", || mixer.lock().all.is_empty());
+        assert!(failed.is_empty());
+    }
+
+    #[test]
+    fn an_input_that_is_removed_while_it_starts_goes_when_the_start_has_ended() {
+        let (encoders, _failed) = smol::block_on(test_media::pictures());
+        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
+        let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();
+        let seat = mixer.add(&Track::of(Codec::Vp8, encoder.producer()), "ann").unwrap();
+        mixer.lock().all[0].progress = Progress::Starting;
+        mixer.remove(seat.number);
+        assert_eq!(mixer.lock().all.len(), 1);
+        assert_eq!(mixer.has_started(seat.number), Progress::Cancelled);
+        mixer.remove(seat.number);
+        assert!(mixer.lock().all.is_empty());
+    }
 }

@@ -367,39 +367,18 @@ fn fell_back(codec: Codec, element: &str, next: Option<&str>, error: &str) -> bo
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
     use crate::media::test_media;
 
-    /// GStreamer logs each element that it creates and each state that an element reaches, in the thread that does the
-    /// work. In that thread the state must not be locked.
     #[test]
     fn the_state_is_not_locked_while_an_encoder_starts() {
         let (encoders, _failed) = smol::block_on(test_media::pictures());
-        let (seen, steps) = mpsc::channel();
-        let (state, thread) = (encoders.state.clone(), std::thread::current().id());
-        for category in ["GST_ELEMENT_FACTORY", "GST_STATES"] {
-            gst::log::set_threshold_for_name(category, gst::DebugLevel::Info);
-        }
-        gst::log::remove_default_log_function();
-        let log = gst::log::add_log_function(move |_, _, _, _, _, _, message| {
-            if std::thread::current().id() == thread {
-                let text = message.get().map(|text| text.to_string()).unwrap_or_default();
-                let _ = seen.send((state.try_lock().is_ok(), text));
-            }
-        });
-        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
-        gst::log::remove_log_function(log);
-        for category in ["GST_ELEMENT_FACTORY", "GST_STATES"] {
-            gst::log::unset_threshold_for_name(category);
-        }
-        let steps: Vec<(bool, String)> = steps.try_iter().collect();
-        for wanted in ["\"vp8enc\"", "completed state change"] {
-            assert!(steps.iter().any(|(_, text)| text.contains(wanted)), "no {wanted} in {steps:?}");
-        }
-        let locked: Vec<_> = steps.iter().filter(|(is_free, _)| !is_free).collect();
-        assert!(locked.is_empty(), "{locked:?}");
+        let state = encoders.state.clone();
+        let ((_seat, encoder), steps) = test_media::steps_unlocked(
+            move || state.try_lock().is_ok(),
+            || encoders.join(Codec::Vp8).unwrap(),
+        );
+        assert!(steps.contains("\"vp8enc\"") && steps.contains("completed state change"), "{steps}");
         assert!(!encoder.passes());
     }
 }
