@@ -20,11 +20,10 @@ pub use self::config::{MICROPHONES, SourceConfig};
 pub(crate) use self::end::End;
 use self::end::Fault;
 use self::pace::Pacer;
-use self::starting::{Sink, Starting, Stop};
+use self::starting::{Running, Sink, Starting, Stop};
 use super::encoded_source::{DecoderFeed, Encoded, Obstacle, Tap};
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
-use crate::media::gst::level::Meter;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::media::gst::voice::Voice;
 use crate::sdp::Kind;
@@ -45,16 +44,9 @@ pub struct Capture {
     kind: Kind,
     config: SourceConfig,
     frames: Frames,
-    is_muted: Arc<AtomicBool>,
-    meter: Arc<Meter>,
-    ended: Receiver<End>,
-    /// Keeps the channel of `ended` open as long as the source exists.
-    _over: Sender<End>,
     /// Feed of the decoder if this source decodes another one; dropped before the pipeline that the feed writes to.
     _feed: Option<DecoderFeed>,
-    _stop: Stop,
-    _pipeline: Owned,
-    _tasks: Vec<smol::Task<()>>,
+    running: Running,
 }
 
 /// Number of the next source.
@@ -76,7 +68,7 @@ impl Capture {
         config.check()?;
         let starting = Starting::new(kind, config)?;
         let [raw, encoded] = starting.sinks();
-        let playing = starting.owned.play();
+        let playing = starting.running.owned.play();
         match starting.first_frame().await {
             Ok(()) => {}
             Err(Fault::Lacks) => return Err(MediaError::NoMedia { name: config.name(kind), kind }),
@@ -85,48 +77,23 @@ impl Capture {
                 return Err(config.error(kind, reason));
             }
         }
-        let Starting {
-            pipeline,
-            owned,
-            pacer,
-            stop,
-            started,
-            over,
-            ended,
-            is_muted,
-            meter,
-            last_frame,
-            tap,
-            loops,
-        } = starting;
+        let Starting { mut running, started, last_frame, tap } = starting;
         while let Ok(told) = started.try_recv() {
             if let Err(Fault::Failed(reason)) = told {
-                let _ = over.try_send(End::Stopped(reason));
+                let _ = running.over.try_send(End::Stopped(reason));
             }
         }
         drop(started);
-        let frames = choose(&pipeline, raw, encoded.zip(tap))?;
+        let frames = choose(running.owned.pipeline(), raw, encoded.zip(tap))?;
         if let (Frames::Encoded(encoded), Some(_)) = (&frames, config.size) {
             encoded.refuse(Obstacle::Size);
         }
         let last_frame = last_frame.filter(|_| matches!(frames, Frames::Raw(_)));
         let names = (config.name(kind), config.is_network());
-        let silence = silence::watch(pacer, names, failures, over.clone());
-        let tasks = [loops, silence].into_iter().chain(last_frame.map(raw_frames::repeat)).collect();
-        Ok(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            kind,
-            config: config.clone(),
-            frames,
-            is_muted,
-            meter,
-            ended,
-            _over: over,
-            _feed: None,
-            _stop: stop,
-            _pipeline: owned,
-            _tasks: tasks,
-        })
+        let silence = silence::watch(running.stop.0.clone(), names, failures, running.over.clone());
+        running.tasks.extend([silence].into_iter().chain(last_frame.map(raw_frames::repeat)));
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { id, kind, config: config.clone(), frames, _feed: None, running })
     }
 
     /// Starts a black or silent source that stands in for an unavailable one. If `end` is given, the stand-in reports
@@ -148,7 +115,7 @@ impl Capture {
         let stand_in = SourceConfig { source, device: None, voice: Voice::AsItIs, ..config.clone() };
         let started = Self::start(kind, &stand_in, failures).await?;
         if let Some(end) = end {
-            let _ = started._over.try_send(end);
+            let _ = started.running.over.try_send(end);
         }
         Ok(Self { config: config.clone(), ..started })
     }
@@ -165,7 +132,7 @@ impl Capture {
 
     /// Returns the receiver of the source's end, which is sent at most once.
     pub(crate) fn ended(&self) -> Receiver<End> {
-        self.ended.clone()
+        self.running.ended.clone()
     }
 
     /// Returns the media kind of the source.
@@ -189,26 +156,22 @@ impl Capture {
                     failures.try_send(format!("the {kind} source cannot be decoded: {reason} ({element})"));
             }
         });
-        let last_frame = raw_frames::prepare(&pipeline, kind, &self.config, &self.is_muted);
+        let last_frame = raw_frames::prepare(&pipeline, kind, &self.config, &self.running.is_muted);
         let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
         owned.play()?;
         let (over, ended) = bounded(1);
-        Ok(Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            kind,
-            config: self.config.clone(),
-            frames: Frames::Raw(producer),
-            is_muted: self.is_muted.clone(),
-            meter: self.meter.clone(),
+        let feed = encoded.feed(appsrc, pipeline.by_name("time").and_then(|time| time.static_pad("sink")));
+        let running = Running {
+            is_muted: self.running.is_muted.clone(),
+            meter: self.running.meter.clone(),
             ended,
-            _over: over,
-            _feed: Some(
-                encoded.feed(appsrc, pipeline.by_name("time").and_then(|time| time.static_pad("sink"))),
-            ),
-            _stop: Stop(Pacer::new(gst::ClockTime::ZERO, false)),
-            _pipeline: owned,
-            _tasks: last_frame.map(raw_frames::repeat).into_iter().collect(),
-        })
+            over,
+            stop: Stop(Pacer::new(gst::ClockTime::ZERO, false)),
+            owned,
+            tasks: last_frame.map(raw_frames::repeat).into_iter().collect(),
+        };
+        let (id, config) = (NEXT.fetch_add(1, Ordering::Relaxed), self.config.clone());
+        Ok(Self { id, kind, config, frames: Frames::Raw(producer), _feed: Some(feed), running })
     }
 
     /// Returns the maximum frame rate of the video, in frames per second.
@@ -218,7 +181,7 @@ impl Capture {
 
     /// Returns the level of the captured audio, if it was measured within the last two seconds.
     pub(crate) fn level(&self) -> Option<u8> {
-        self.meter.level()
+        self.running.meter.level()
     }
 
     /// Returns the output of the source.
@@ -228,17 +191,17 @@ impl Capture {
 
     /// Mutes the source: sends silence or black until unmuted. The peers need no renegotiation.
     pub fn set_muted(&self, muted: bool) {
-        self.is_muted.store(muted, Ordering::Relaxed);
+        self.running.is_muted.store(muted, Ordering::Relaxed);
     }
 
     /// Returns the shared mute flag, which follows later changes.
     pub(crate) fn mutes(&self) -> Arc<AtomicBool> {
-        self.is_muted.clone()
+        self.running.is_muted.clone()
     }
 
     /// Returns whether the source is muted.
     pub fn is_muted(&self) -> bool {
-        self.is_muted.load(Ordering::Relaxed)
+        self.running.is_muted.load(Ordering::Relaxed)
     }
 }
 

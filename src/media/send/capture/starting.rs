@@ -37,20 +37,25 @@ impl Drop for Stop {
     }
 }
 
-/// A source's pipeline before its first frame.
-pub(super) struct Starting {
-    pub(super) pipeline: gst::Pipeline,
-    pub(super) owned: Owned,
-    pub(super) pacer: Arc<Pacer>,
-    pub(super) stop: Stop,
-    pub(super) started: Receiver<Result<(), Fault>>,
-    pub(super) over: Sender<End>,
-    pub(super) ended: Receiver<End>,
+/// Pipeline and shared state of a source.
+#[derive(Debug)]
+pub(super) struct Running {
     pub(super) is_muted: Arc<AtomicBool>,
     pub(super) meter: Arc<Meter>,
+    pub(super) ended: Receiver<End>,
+    /// Sends to `ended`; keeps the channel open as long as the source exists.
+    pub(super) over: Sender<End>,
+    pub(super) stop: Stop,
+    pub(super) owned: Owned,
+    pub(super) tasks: Vec<smol::Task<()>>,
+}
+
+/// A source before its first frame.
+pub(super) struct Starting {
+    pub(super) running: Running,
+    pub(super) started: Receiver<Result<(), Fault>>,
     pub(super) last_frame: Option<LastFrame>,
     pub(super) tap: Option<Tap>,
-    pub(super) loops: smol::Task<()>,
 }
 
 pub(super) type Sink = (StreamProducer, gst_app::AppSink);
@@ -91,21 +96,9 @@ impl Starting {
             level::watch(&pad, move |samples| meter.take(samples));
         }
         let loops = play_again((&pipeline, ends), kind, config.is_file(), (pacer.clone(), over.clone()));
-        let stop = Stop(pacer.clone());
-        Ok(Self {
-            pipeline,
-            owned,
-            pacer,
-            stop,
-            started,
-            over,
-            ended,
-            is_muted,
-            meter,
-            last_frame,
-            tap,
-            loops,
-        })
+        let stop = Stop(pacer);
+        let running = Running { is_muted, meter, ended, over, stop, owned, tasks: vec![loops] };
+        Ok(Self { running, started, last_frame, tap })
     }
 
     /// Waits for the first frame.
@@ -122,7 +115,7 @@ impl Starting {
     pub(super) fn sinks(&self) -> [Option<Sink>; 2] {
         let produce =
             |sink: gst_app::AppSink| (StreamProducer::with(&sink, ProducerSettings { sync: false }), sink);
-        ["out", "encoded"].map(|name| self.pipeline.by_name(name).and_downcast().map(produce))
+        ["out", "encoded"].map(|name| self.running.owned.pipeline().by_name(name).and_downcast().map(produce))
     }
 }
 

@@ -216,7 +216,7 @@ fn a_thread_that_waits_for_a_frames_time_does_not_hold_up_the_end() {
         let (failures, _told) = bounded(8);
         crate::media::gst::init().unwrap();
         let capture = Capture::start(Kind::Video, &config(source), failures).await.unwrap();
-        let pipeline = capture._pipeline.pipeline().clone();
+        let pipeline = capture.running.owned.pipeline().clone();
         drop(capture);
         let stopped = async {
             while pipeline.current_state() != gst::State::Null {
