@@ -5,7 +5,7 @@
 
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
-use roomtone::media::channel::{ChannelConfig, Message};
+use roomtone::media::webrtc::data_channel::{ChannelConfig, Message};
 use roomtone::media::{Rates, Stream};
 use roomtone::sdp::Kind;
 use roomtone::signalling::Target;

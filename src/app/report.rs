@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::error::ClientError;
-use crate::media::channel::Channel;
 use crate::media::receive::Track;
+use crate::media::webrtc::data_channel::Channel;
 use crate::protocol::{PeerId, PeerMessage};
 use crate::sdp::Codec;
 use crate::session::{EndReason, link};

@@ -2,7 +2,7 @@
 //!
 //! Sources and encoders run once for all peers, in pipelines of their own ([`capture`], [`encode`]). Each peer has a
 //! pipeline with a webrtcbin ([`peer`]). Received media goes from there to windows, loudspeakers and files, each in a
-//! pipeline of its own ([`output`], [`record`]), so that no pipeline can stop another. `StreamProducer`s connect the
+//! pipeline of its own ([`output`], [`receive::recorder`]), so that no pipeline can stop another. `StreamProducer`s connect the
 //! pipelines: an appsink that feeds any number of bounded, leaky appsrcs. All pipelines share one clock and one base
 //! time.
 
@@ -16,11 +16,9 @@ pub mod webrtc;
 
 pub use self::gst::error::MediaError;
 pub use self::gst::{finish, init, inventory, launch, level, pipeline, version, voice, warm_up};
-pub use receive::{grid as stage, output, playout_delay as playout, recorder as record};
+pub use receive::output;
 pub use send::capture::{self, Capture};
 pub use send::encode::{self, Encoders, Rates};
-pub use send::encoded_source as encoded;
 pub use send::stream::{self, Stream};
-pub use webrtc::data_channel as channel;
 pub use webrtc::peer::{self, Peer, PeerEvent};
 pub use webrtc::{forgets_offers, stats, transport};

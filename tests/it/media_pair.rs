@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::pace;
 use roomtone::media::capture::SourceConfig;
-use roomtone::media::channel::{Channel, ChannelConfig, Message};
 use roomtone::media::peer::PeerConfig;
 use roomtone::media::receive::Track;
+use roomtone::media::webrtc::data_channel::{Channel, ChannelConfig, Message};
 use roomtone::media::{Capture, Encoders, Peer, PeerEvent, Rates, Stream};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::{Codec, Kind};

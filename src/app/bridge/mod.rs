@@ -18,7 +18,7 @@ pub use super::channel::{BridgeConfig, End, WrongChannel};
 use crate::base::files::{self, Partial};
 use crate::base::text::Shown;
 use crate::media::MediaError;
-use crate::media::channel::{Channel, ChannelConfig, Message};
+use crate::media::webrtc::data_channel::{Channel, ChannelConfig, Message};
 
 /// Interval of the progress reports.
 const REPORT: Duration = Duration::from_secs(1);

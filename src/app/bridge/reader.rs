@@ -2,7 +2,7 @@
 
 use smol::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
-use crate::media::channel::Message;
+use crate::media::webrtc::data_channel::Message;
 
 /// Maximum size of a binary message: every WebRTC endpoint accepts it (RFC 8831, 6.6).
 pub(super) const CHUNK: usize = 16 * 1024;

@@ -6,7 +6,7 @@ use smol::channel::{Sender, bounded};
 
 use super::reader::Reader;
 use crate::base::lock::lock;
-use crate::media::channel::{Channel, Message};
+use crate::media::webrtc::data_channel::{Channel, Message};
 
 /// See the module.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use clap::ArgAction;
 
 use crate::base::flag::Flag;
 use crate::media::peer::PeerConfig;
-use crate::media::playout::Latency;
+use crate::media::receive::playout_delay::Latency;
 use crate::sdp::Kind;
 
 /// The word for no source or no output.

@@ -13,7 +13,7 @@ use crate::app::setup::MediaSetup;
 use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
-use crate::media::channel::{Channel, Message};
+use crate::media::webrtc::data_channel::{Channel, Message};
 use crate::protocol::PeerId;
 
 /// Maximum size of a text that is reported, in bytes.

@@ -7,7 +7,7 @@ use crate::app::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::output::Output;
 use crate::media::receive::Track;
-use crate::media::stage::Seat;
+use crate::media::receive::grid::Seat;
 
 /// A track of the peer, and the output that it goes to.
 struct Received {

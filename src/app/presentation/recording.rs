@@ -9,7 +9,7 @@ use smol::channel::Sender;
 use crate::app::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::receive::Track;
-use crate::media::record::{self, Recorder};
+use crate::media::receive::recorder::{self, Recorder};
 
 /// How long a recording waits for the tracks that the peer announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
@@ -100,7 +100,7 @@ impl Recording {
     }
 
     fn open(&mut self, folder: &Path, failed: &Sender<String>) {
-        let path = folder.join(record::file_name(&self.name, &timestamp()));
+        let path = folder.join(recorder::file_name(&self.name, &timestamp()));
         match Recorder::open(&path, failed.clone()) {
             Ok(recorder) => {
                 (self.sink)(&Event::recording(&self.name, recorder.path()));
