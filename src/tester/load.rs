@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use smol::channel::{Receiver, bounded};
 use smol::future::or;
 
 use crate::protocol::hello::{ClientMessage, ServerMessage};
@@ -94,18 +95,35 @@ struct Times {
     relay: Vec<Duration>,
 }
 
+/// What all peers of a run share.
+struct Run {
+    load: Load,
+    target: Target,
+    /// Word in all ids and names, so that runs do not interfere.
+    word: String,
+    epoch: Instant,
+    /// Closed when the peers are to send messages.
+    started: Receiver<()>,
+    progress: Arc<Progress>,
+}
+
 /// Runs the load. All its peers leave the server at the end.
 pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Report {
-    let epoch = Instant::now();
-    let word = format!("{:08x}", fastrand::u32(..));
-    let (start, started) = smol::channel::bounded::<()>(1);
+    let (start, started) = bounded::<()>(1);
+    let run = Arc::new(Run {
+        load: load.clone(),
+        target: target.clone().extended(false),
+        word: format!("{:08x}", fastrand::u32(..)),
+        epoch: Instant::now(),
+        started,
+        progress: progress.clone(),
+    });
     let tasks: Vec<_> = (0..load.peers)
         .map(|n| {
-            let (load, target) = (load.clone(), target.clone().extended(false));
-            let (word, started, progress) = (word.clone(), started.clone(), progress.clone());
+            let run = run.clone();
             smol::spawn(async move {
-                let result = peer(n, &load, &target, &word, epoch, started, &progress).await;
-                progress.failed.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
+                let result = run.peer(n).await;
+                run.progress.failed.fetch_add(u64::from(result.is_err()), Ordering::Relaxed);
                 result
             })
         })
@@ -154,109 +172,113 @@ async fn within<T>(what: &str, work: impl Future<Output = Result<T, String>>) ->
     or(work, late).await
 }
 
-async fn peer(
-    n: usize,
-    load: &Load,
-    target: &Target,
-    word: &str,
-    epoch: Instant,
-    started: smol::channel::Receiver<()>,
-    progress: &Progress,
-) -> Result<Times, String> {
-    let id: PeerId = format!("load-{word}-{n}").parse().map_err(|error| format!("{error}"))?;
-    let room = n % load.rooms.max(1);
-    let room: RoomId = format!("load-{word}-{room}").parse().map_err(|error| format!("{error}"))?;
-    let began = Instant::now();
-    let mut socket = within("registering", async {
-        let mut socket = Socket::connect(target).await.map_err(|error| error.to_string())?;
-        say(&mut socket, &ClientMessage::Hello(id)).await?;
-        match hear(&mut socket).await? {
+impl Run {
+    async fn peer(&self, n: usize) -> Result<Times, String> {
+        let began = Instant::now();
+        let mut socket = within("registering", self.register(n)).await?;
+        let register = began.elapsed();
+        let began = Instant::now();
+        let others = within("joining", self.join(n, &mut socket)).await?;
+        let join = began.elapsed();
+        self.progress.joined.fetch_add(1, Ordering::Relaxed);
+        let relay = self.exchange(&mut socket, others).await?;
+        socket.close().await;
+        Ok(Times { register, join, relay })
+    }
+
+    async fn register(&self, n: usize) -> Result<Socket, String> {
+        let id: PeerId = format!("load-{}-{n}", self.word).parse().map_err(|error| format!("{error}"))?;
+        let mut socket = Socket::connect(&self.target).await.map_err(|error| error.to_string())?;
+        send(&mut socket, &ClientMessage::Hello(id)).await?;
+        match receive(&mut socket).await? {
             ServerMessage::Hello => Ok(socket),
             other => Err(format!("HELLO was answered by {other}")),
         }
-    })
-    .await?;
-    let register = began.elapsed();
-    let began = Instant::now();
-    say(&mut socket, &ClientMessage::Room(room)).await?;
-    let mut others = within("joining", async {
+    }
+
+    /// Joins a room; returns its other members.
+    async fn join(&self, n: usize, socket: &mut Socket) -> Result<Vec<PeerId>, String> {
+        let room = format!("load-{}-{}", self.word, n % self.load.rooms.max(1));
+        let room: RoomId = room.parse().map_err(|error| format!("{error}"))?;
+        send(socket, &ClientMessage::Room(room)).await?;
         loop {
-            match hear(&mut socket).await? {
+            match receive(socket).await? {
                 ServerMessage::RoomOk(peers) => return Ok(peers),
                 ServerMessage::Error(text) => return Err(text),
                 _ => {}
             }
         }
-    })
-    .await?;
-    let join = began.elapsed();
-    progress.joined.fetch_add(1, Ordering::Relaxed);
+    }
 
-    let mut relay = Vec::new();
-    let mut until: Option<Instant> = None;
-    let pause = Duration::from_secs_f64(1.0 / load.rate.clamp(0.01, 10_000.0));
-    // Spreads the first messages over the interval.
-    let mut next: Option<Instant> = None;
-    loop {
-        enum Happening {
-            Frame(Frame),
-            Start,
-            Tick,
+    /// Sends messages to the other members from the start of the run to its end; returns the times that received
+    /// messages took.
+    async fn exchange(&self, socket: &mut Socket, mut others: Vec<PeerId>) -> Result<Vec<Duration>, String> {
+        let mut relay = Vec::new();
+        loop {
+            let start = async {
+                let _ = self.started.recv().await;
+                None
+            };
+            match or(async { Some(socket.receive().await) }, start).await {
+                Some(frame) => self.accept(frame, &mut others, &mut relay)?,
+                None => break,
+            }
         }
-        let frame = async { Happening::Frame(socket.receive().await) };
-        let clock = async {
-            match (until, next) {
-                (Some(until), Some(next)) => {
-                    smol::Timer::at(until.min(next)).await;
-                    Happening::Tick
-                }
-                _ => {
-                    let _ = started.recv().await;
-                    Happening::Start
-                }
-            }
-        };
-        match or(frame, clock).await {
-            Happening::Start => {
-                let now = Instant::now();
-                until = Some(now + load.duration);
-                next = Some(now + pause.mul_f64(fastrand::f64()));
-            }
-            Happening::Frame(Frame::Text(text)) => match ServerMessage::parse(&text) {
-                Ok(ServerMessage::RoomPeerJoined(peer)) => others.push(peer),
-                Ok(ServerMessage::RoomPeerLeft(peer)) => others.retain(|other| *other != peer),
-                Ok(ServerMessage::RoomPeerMsg { body, .. }) => {
-                    progress.received.fetch_add(1, Ordering::Relaxed);
-                    let sent = body.trim_start_matches("{\"t\":").trim_end_matches('}').parse().unwrap_or(0);
-                    relay.push(epoch.elapsed().saturating_sub(Duration::from_nanos(sent)));
-                }
-                Ok(ServerMessage::Error(_)) => {} // To one that has just left.
-                other => return Err(format!("not expected: {other:?}")),
-            },
-            Happening::Frame(Frame::Binary(_)) => {}
-            Happening::Frame(Frame::Closed(code, reason)) => {
-                return Err(format!("closed by the server: {code} {reason}"));
-            }
-            Happening::Tick if until.is_some_and(|until| until <= Instant::now()) => break,
-            Happening::Tick => {
-                next = next.map(|next| next + pause);
-                if let Some(to) = fastrand::choice(&others).cloned() {
-                    let body = format!("{{\"t\":{}}}", epoch.elapsed().as_nanos());
-                    say(&mut socket, &ClientMessage::RoomPeerMsg { to, body }).await?;
-                    progress.sent.fetch_add(1, Ordering::Relaxed);
+        let pause = Duration::from_secs_f64(1.0 / self.load.rate.clamp(0.01, 10_000.0));
+        let until = Instant::now() + self.load.duration;
+        // Spreads the first messages over the interval.
+        let mut next = Instant::now() + pause.mul_f64(fastrand::f64());
+        loop {
+            let tick = async {
+                smol::Timer::at(until.min(next)).await;
+                None
+            };
+            match or(async { Some(socket.receive().await) }, tick).await {
+                Some(frame) => self.accept(frame, &mut others, &mut relay)?,
+                None if until <= Instant::now() => return Ok(relay),
+                None => {
+                    next += pause;
+                    if let Some(to) = fastrand::choice(&others).cloned() {
+                        let body = format!("{{\"t\":{}}}", self.epoch.elapsed().as_nanos());
+                        send(socket, &ClientMessage::RoomPeerMsg { to, body }).await?;
+                        self.progress.sent.fetch_add(1, Ordering::Relaxed);
+                    }
                 }
             }
         }
     }
-    socket.close().await;
-    Ok(Times { register, join, relay })
+
+    fn accept(
+        &self,
+        frame: Frame,
+        others: &mut Vec<PeerId>,
+        relay: &mut Vec<Duration>,
+    ) -> Result<(), String> {
+        match frame {
+            Frame::Text(text) => match ServerMessage::parse(&text) {
+                Ok(ServerMessage::RoomPeerJoined(peer)) => others.push(peer),
+                Ok(ServerMessage::RoomPeerLeft(peer)) => others.retain(|other| *other != peer),
+                Ok(ServerMessage::RoomPeerMsg { body, .. }) => {
+                    self.progress.received.fetch_add(1, Ordering::Relaxed);
+                    let sent = body.trim_start_matches("{\"t\":").trim_end_matches('}').parse().unwrap_or(0);
+                    relay.push(self.epoch.elapsed().saturating_sub(Duration::from_nanos(sent)));
+                }
+                // A message to a peer that has just left.
+                Ok(ServerMessage::Error(_)) => {}
+                other => return Err(format!("not expected: {other:?}")),
+            },
+            Frame::Binary(_) => {}
+            Frame::Closed(code, reason) => return Err(format!("closed by the server: {code} {reason}")),
+        }
+        Ok(())
+    }
 }
 
-async fn say(socket: &mut Socket, message: &ClientMessage) -> Result<(), String> {
+async fn send(socket: &mut Socket, message: &ClientMessage) -> Result<(), String> {
     socket.send(message.to_string()).await.map_err(|error| error.to_string())
 }
 
-async fn hear(socket: &mut Socket) -> Result<ServerMessage, String> {
+async fn receive(socket: &mut Socket) -> Result<ServerMessage, String> {
     match socket.receive().await {
         Frame::Text(text) => ServerMessage::parse(&text).map_err(|error| error.to_string()),
         Frame::Binary(bytes) => Err(format!("a binary frame of {} bytes", bytes.len())),

@@ -65,10 +65,7 @@ const KNOWN_CIRCLES: &[&[&str]] = &[];
 const KNOWN_LONG_FILES: &[&str] = &[];
 
 /// Functions of more than 60 lines, with their layers.
-const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[
-    // A load test's peer: its steps in their order.
-    ("tester", "peer"),
-];
+const KNOWN_LONG_FUNCTIONS: &[(&str, &str)] = &[];
 
 /// Words that pure files may not contain: clocks, chance, sockets, runtimes, files, threads, processes and GStreamer.
 const IMPURE: [&str; 23] = [
