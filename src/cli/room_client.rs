@@ -14,7 +14,7 @@ use crate::base::text::{brief, escape_json, shown};
 use crate::protocol::PeerId;
 use crate::signalling::{ConnectError, Proxies, Target};
 use crate::tester::check::{self, RULES, Weight};
-use crate::tester::hand::{self, HandError, Part};
+use crate::tester::interactive::{self, InteractiveError, Part};
 use crate::tester::load::{self, Load, Percentiles, Progress};
 use crate::tester::script::Script;
 use crate::tester::{run, script};
@@ -141,7 +141,7 @@ fn id<T: std::str::FromStr<Err = crate::protocol::id::IdError>>(text: &str) -> R
 pub fn room_client() -> Result<(), Failed> {
     let cli = Cli::parse();
     match &cli.command {
-        None => by_hand(&cli),
+        None => run_interactive(&cli),
         Some(Command::Run { file, verbose, server }) => run_script(file, *verbose, server),
         Some(Command::Check { junit, server }) => check_server(junit.as_deref(), server),
         Some(Command::Load { peers, rooms, seconds, rate, json, server }) => {
@@ -156,7 +156,7 @@ pub fn room_client() -> Result<(), Failed> {
     }
 }
 
-fn by_hand(cli: &Cli) -> Result<(), Failed> {
+fn run_interactive(cli: &Cli) -> Result<(), Failed> {
     let target = target(&cli.server)?;
     let part = match (&cli.room, &cli.session) {
         (Some(room), _) => Part::Room(id(room)?),
@@ -168,9 +168,9 @@ fn by_hand(cli: &Cli) -> Result<(), Failed> {
     let show = |direction: char, text: &str| {
         result_line(&format!("{:9.3} {direction} {}", began.elapsed().as_secs_f64(), shown(text)));
     };
-    smol::block_on(hand::talk(&target, &own, &part, show)).map_err(|error| match &error {
-        HandError::Connect(connect) => unreachable(connect),
-        HandError::Closed(..) | HandError::Refused(_) => (4, error.to_string()),
+    smol::block_on(interactive::run(&target, &own, &part, show)).map_err(|error| match &error {
+        InteractiveError::Connect(connect) => unreachable(connect),
+        InteractiveError::Closed(..) | InteractiveError::Refused(_) => (4, error.to_string()),
     })
 }
 

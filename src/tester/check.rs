@@ -75,7 +75,7 @@ pub const RULES: &[Rule] = &[
         "a !connect\na > HELLO a b\na !closed 1002 invalid peer uid",
     ),
     rule(
-        "SESSION is answered by SESSION_OK, and the callee hears nothing of it",
+        "SESSION is answered by SESSION_OK, and the callee receives nothing",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
          a > SESSION b-{run}\na < SESSION_OK\nb !quiet 200ms",
@@ -88,19 +88,19 @@ pub const RULES: &[Rule] = &[
          b < {\"sdp\": {\"type\": \"offer\"}}\nb > OFFER_REQUEST\na < OFFER_REQUEST",
     ),
     rule(
-        "a session ends for both when one is gone",
+        "a session ends for both peers when the connection of one ends",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
          a > SESSION b-{run}\na < SESSION_OK\nb !drop\na !closed * *",
     ),
     rule(
-        "… with code 1000 and no words",
-        Deviates("clients that look at the code take a hang-up for a fault"),
+        "… with code 1000 and no reason",
+        Deviates("clients that read the code take the end of a call for a fault"),
         "a !connect\na > HELLO a-{run}\na < HELLO\nb !connect\nb > HELLO b-{run}\nb < HELLO\n\
          a > SESSION b-{run}\na < SESSION_OK\nb !close\na !closed 1000",
     ),
     rule(
-        "a peer that is not there is not found",
+        "a call to an unknown peer gets 'not found'",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\na > SESSION x-{run}\na < ERROR peer 'x-{run}' not found",
     ),
@@ -117,14 +117,14 @@ pub const RULES: &[Rule] = &[
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK\\s",
     ),
     rule(
-        "who joins hears who is there, and they hear of it",
+        "a peer that joins gets the list of members, and the members get its id",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK a-{run}\n\
          a < ROOM_PEER_JOINED b-{run}",
     ),
     rule(
-        "messages in a room are addressed and arrive as they are",
+        "messages in a room go to one member, unchanged",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK a-{run}\n\
@@ -132,7 +132,7 @@ pub const RULES: &[Rule] = &[
          a < ROOM_PEER_MSG b-{run} {\"x\":  1}",
     ),
     rule(
-        "who leaves is told of",
+        "members learn when a peer leaves",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK *\n\
@@ -151,7 +151,7 @@ pub const RULES: &[Rule] = &[
          a > ROOM session\na < ERROR invalid room id *",
     ),
     rule(
-        "only peers of the room are written to",
+        "messages go to members of the room only",
         Required,
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\na > ROOM_PEER_MSG b-{run} x\na < ERROR *\nb !quiet 200ms",
@@ -170,13 +170,13 @@ pub const RULES: &[Rule] = &[
     ),
     rule(
         "ROOM_PEER_LIST lists the others",
-        Deviates("the demos' server ends the connection of who asks"),
+        Deviates("the demos' server ends the connection of the peer that asks"),
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          a > ROOM_PEER_LIST\na < ROOM_PEER_LIST\\s",
     ),
     rule(
-        "several that leave at once are all told of",
-        Deviates("peers that are gone stay in the room, and their ids stay in use"),
+        "members learn of all peers that leave at once",
+        Deviates("peers that left stay in the room, and their ids stay in use"),
         "a !connect\na > HELLO a-{run}\na < HELLO\na > ROOM r-{run}\na < ROOM_OK *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\nb > ROOM r-{run}\nb < ROOM_OK *\n\
          c !connect\nc > HELLO c-{run}\nc < HELLO\nc > ROOM r-{run}\nc < ROOM_OK *\n\
@@ -186,12 +186,12 @@ pub const RULES: &[Rule] = &[
     ),
     rule(
         "a bare command gets an ERROR, and the connection stays",
-        Deviates("a client's slip ends its connection without a word"),
+        Deviates("a client's mistake ends its connection without an error"),
         "a !connect\na > HELLO a-{run}\na < HELLO\na > SESSION\na < ERROR *\na > ROOM r-{run}\na < ROOM_OK *",
     ),
     rule(
         "a binary frame gets an ERROR, and the connection stays",
-        Deviates("a client's slip ends its connection without a word"),
+        Deviates("a client's mistake ends its connection without an error"),
         "a !connect\na > HELLO a-{run}\na < HELLO\na !binary 4\na < ERROR *\na > ROOM r-{run}\na < ROOM_OK *",
     ),
     rule(
@@ -200,7 +200,7 @@ pub const RULES: &[Rule] = &[
         "a !connect\na > HELLO a-{run}\na < HELLO\na > {fill:1048577}\na !closed 1009 *",
     ),
     rule(
-        "who asks for additions hears who calls, and who can be called",
+        "a client that asks for additions gets the caller's id and the list of peers",
         Ours,
         "a !connect +\na > HELLO a-{run}\na < HELLO\na > PEER_LIST\na < PEER_LIST *\n\
          b !connect\nb > HELLO b-{run}\nb < HELLO\nb > SESSION a-{run}\nb < SESSION_OK\na < SESSION_FROM b-{run}",

@@ -1,5 +1,5 @@
-//! Manual use, and the classic test client: shows what the server sends, and sends what is typed or the test client's
-//! own answers.
+//! Interactive use, and the classic test client: shows the lines of the server, and sends typed lines or the test
+//! client's own answers.
 
 use std::io::{BufRead, IsTerminal};
 
@@ -24,7 +24,7 @@ pub enum Part {
 /// Reason why the client ended.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum HandError {
+pub enum InteractiveError {
     /// The connection to the server failed.
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -78,20 +78,20 @@ fn is_offer(text: &str) -> bool {
 
 /// Exchanges lines until the server closes the connection or typed input ends. `show` receives the direction and the text
 /// of each line. At a terminal only typed lines are sent; elsewhere the test client answers.
-pub async fn talk(
+pub async fn run(
     target: &Target,
     id: &PeerId,
     part: &Part,
     show: impl Fn(char, &str),
-) -> Result<(), HandError> {
-    let by_hand = std::io::stdin().is_terminal();
+) -> Result<(), InteractiveError> {
+    let is_typed = std::io::stdin().is_terminal();
     let mut socket = Socket::connect(&target.clone().extended(false)).await?;
     let lines = typed();
-    let say = async |socket: &mut Socket, text: String| {
+    let send = async |socket: &mut Socket, text: String| {
         show('>', &text);
         socket.send(text).await
     };
-    say(&mut socket, ClientMessage::Hello(id.clone()).to_string()).await?;
+    send(&mut socket, ClientMessage::Hello(id.clone()).to_string()).await?;
     let mut typing = true;
     loop {
         let frame = async { Ok(socket.receive().await) };
@@ -104,15 +104,15 @@ pub async fn talk(
         match or(frame, line).await {
             Ok(Frame::Text(text)) => {
                 show('<', &text);
-                for text in told(&text, part, by_hand)? {
-                    say(&mut socket, text).await?;
+                for text in answers(&text, part, is_typed)? {
+                    send(&mut socket, text).await?;
                 }
             }
             Ok(Frame::Binary(bytes)) => show('<', &format!("[a binary frame of {} bytes]", bytes.len())),
             Ok(Frame::Closed(1000, _)) => return Ok(()),
-            Ok(Frame::Closed(code, reason)) => return Err(HandError::Closed(code, reason)),
-            Err(Ok(line)) => say(&mut socket, line).await?,
-            Err(Err(_)) if by_hand => {
+            Ok(Frame::Closed(code, reason)) => return Err(InteractiveError::Closed(code, reason)),
+            Err(Ok(line)) => send(&mut socket, line).await?,
+            Err(Err(_)) if is_typed => {
                 socket.close().await;
                 return Ok(());
             }
@@ -124,14 +124,14 @@ pub async fn talk(
 
 /// Returns the answers to a line of the server: after HELLO the request for the room or the session, then the test
 /// client's answers unless a person types.
-fn told(line: &str, part: &Part, by_hand: bool) -> Result<Vec<String>, HandError> {
+fn answers(line: &str, part: &Part, is_typed: bool) -> Result<Vec<String>, InteractiveError> {
     Ok(match (ServerMessage::parse(line), part) {
         (Ok(ServerMessage::Hello), Part::Room(room)) => vec![ClientMessage::Room(room.clone()).to_string()],
         (Ok(ServerMessage::Hello), Part::Session(peer)) => {
             vec![ClientMessage::Session(peer.clone()).to_string()]
         }
-        (Ok(ServerMessage::Error(text)), _) if !by_hand => return Err(HandError::Refused(text)),
-        _ if by_hand => vec![],
+        (Ok(ServerMessage::Error(text)), _) if !is_typed => return Err(InteractiveError::Refused(text)),
+        _ if is_typed => vec![],
         _ => reply(line, part),
     })
 }
@@ -153,7 +153,7 @@ mod tests {
         let session = Part::Session("ann".parse().unwrap());
         assert_eq!(reply("SESSION_OK", &session), ["{\"sdp\": \"initial sdp\"}"]);
         assert_eq!(reply("{\"sdp\": {\"type\": \"offer\"}}", &Part::None), ["{\"sdp\": \"reply sdp\"}"]);
-        assert!(matches!(told("ERROR no", &room, false), Err(HandError::Refused(_))));
-        assert!(told("ERROR no", &room, true).unwrap().is_empty());
+        assert!(matches!(answers("ERROR no", &room, false), Err(InteractiveError::Refused(_))));
+        assert!(answers("ERROR no", &room, true).unwrap().is_empty());
     }
 }

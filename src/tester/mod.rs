@@ -2,7 +2,7 @@
 //! Contains no GStreamer.
 
 pub mod check;
-pub mod hand;
+pub mod interactive;
 pub mod load;
 pub mod run;
 pub mod script;

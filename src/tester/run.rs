@@ -79,7 +79,7 @@ impl Runner<'_> {
     }
 
     /// Returns the next message of the peer; `None` after the timeout.
-    async fn hear(&mut self, peer: &str, until: Instant) -> Result<Option<Frame>, String> {
+    async fn receive(&mut self, peer: &str, until: Instant) -> Result<Option<Frame>, String> {
         let socket = self.socket(peer)?;
         let late = async {
             smol::Timer::at(until).await;
@@ -101,7 +101,7 @@ impl Runner<'_> {
 
     async fn expect(&mut self, peer: &str, pattern: &Pattern, timeout: Duration) -> Result<(), String> {
         let wanted = pattern.shown(&self.names);
-        let came = match self.hear(peer, Instant::now() + timeout).await? {
+        let came = match self.receive(peer, Instant::now() + timeout).await? {
             Some(Frame::Text(text)) if pattern.matches(&text, &mut self.names) => return Ok(()),
             Some(Frame::Text(text)) => format!("{} came", shown(&text)),
             Some(Frame::Binary(bytes)) => format!("a binary frame of {} bytes came", bytes.len()),
@@ -117,7 +117,7 @@ impl Runner<'_> {
         while let Some(first) = open.first() {
             let Step::Expect(peer, _) = &first.step else { return Err("a group of other steps".to_owned()) };
             let timeout = first.timeout;
-            let came = match self.hear(peer, Instant::now() + timeout).await? {
+            let came = match self.receive(peer, Instant::now() + timeout).await? {
                 Some(Frame::Text(text)) => {
                     let names = &mut self.names;
                     let fits = |line: &&Line| match &line.step {
@@ -166,17 +166,17 @@ impl Runner<'_> {
                 (self.trace)(peer, '!', "gone");
                 Ok(())
             }
-            Action::Quiet(time) => match self.hear(peer, Instant::now() + *time).await? {
+            Action::Quiet(time) => match self.receive(peer, Instant::now() + *time).await? {
                 None => Ok(()),
                 Some(Frame::Text(text)) => {
-                    Err(format!("{peer} was to hear nothing, but {} came", shown(&text)))
+                    Err(format!("{peer} was to receive nothing, but {} came", shown(&text)))
                 }
-                Some(frame) => Err(format!("{peer} was to hear nothing, but {frame:?} came")),
+                Some(frame) => Err(format!("{peer} was to receive nothing, but {frame:?} came")),
             },
             Action::Closed(code, words) => {
                 let until = Instant::now() + timeout;
                 loop {
-                    match self.hear(peer, until).await? {
+                    match self.receive(peer, until).await? {
                         Some(Frame::Closed(came, reason)) => {
                             let names = &mut self.names;
                             let fits =
