@@ -11,6 +11,7 @@ use super::presentation::{Notice, Presentation};
 use super::server_connection::ServerConnection;
 use super::setup::{ALL, MediaSetup};
 use super::{Event, Sink};
+use crate::base::timeout::sleep_until;
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Registration, Target};
 
@@ -125,10 +126,7 @@ impl Client {
         until: Option<Instant>,
     ) -> Happening<T> {
         let timer = async {
-            match until {
-                Some(time) => smol::Timer::at(time).await,
-                None => pending().await,
-            };
+            sleep_until(until).await;
             Happening::Timer
         };
         let outside = async { Happening::Outside(outside.await) };

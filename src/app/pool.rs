@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded};
-use smol::future::{or, pending};
+use smol::future::or;
 
 pub use super::channels::memory::{Memory, MemoryChannel};
 pub use super::channels::server::ServerChannel;
@@ -22,6 +22,7 @@ use super::ice::Ice;
 use super::peers::Peers;
 pub use super::report::PoolEvent;
 use super::report::Report;
+use crate::base::timeout::sleep_until;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::receive::playout_delay::Latency;
 use crate::media::webrtc::data_channel::ChannelConfig;
@@ -272,10 +273,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
         }
         let until = conference.poll_timeout();
         let timer = async {
-            match until {
-                Some(time) => smol::Timer::at(time).await,
-                None => pending().await,
-            };
+            sleep_until(until).await;
             Next::Timer
         };
         let order = async { Next::Order(orders.recv().await.unwrap_or(Order::Leave)) };

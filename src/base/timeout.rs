@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use smol::Timer;
-use smol::future::or;
+use smol::future::{or, pending};
 
 /// Completes with the output of `future`, or with `None` once `limit` has passed since the call.
 pub fn timeout<T>(limit: Duration, future: impl Future<Output = T>) -> impl Future<Output = Option<T>> {
@@ -19,6 +19,11 @@ pub fn timeout_at<T>(
     bounded(future, end.map_or_else(Timer::never, Timer::at))
 }
 
+/// Completes at the time `time`; never if there is none.
+pub async fn sleep_until(time: Option<Instant>) {
+    timeout_at(time, pending::<()>()).await;
+}
+
 /// Combines the two with `map`, which adds nothing to the size of `future`; an `async` block would hold it twice.
 fn bounded<T>(future: impl Future<Output = T>, timer: Timer) -> impl Future<Output = Option<T>> {
     or(future.map(Some), timer.map(|_| None))
@@ -27,7 +32,7 @@ fn bounded<T>(future: impl Future<Output = T>, timer: Timer) -> impl Future<Outp
 #[cfg(test)]
 mod tests {
     use smol::block_on;
-    use smol::future::{pending, ready};
+    use smol::future::ready;
 
     use super::*;
 

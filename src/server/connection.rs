@@ -12,8 +12,8 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::error::ProtocolError;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Error, Message};
-use futures_util::SinkExt;
-use smol::future::{or, yield_now};
+use futures_util::{FutureExt, SinkExt};
+use smol::future::yield_now;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::stream::Stream;
 
@@ -25,6 +25,7 @@ use super::switchboard::{Outcome, Switchboard};
 use super::timeouts::Timeouts;
 use super::timers::{Due, Timers};
 use crate::base::limit::Bucket;
+use crate::base::timeout::timeout;
 use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 
@@ -370,16 +371,12 @@ pub(super) async fn settle(mut parked: Vec<Parked>, id: ConnId, board: &Switchbo
         parked.retain_mut(|one| one.poll(context).is_pending());
         if parked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     });
-    or(accepted, after(time)).await;
+    timeout(time, accepted).await;
     board.refuse(id, parked);
 }
 
 /// A future with memory of its own: within the connection's task every idle connection would reserve that memory.
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-async fn after(time: Duration) {
-    smol::Timer::after(time).await;
-}
 
 /// Closes the connection: sends `disconnect`, then a close frame if `frame` is given, or else the answer to the peer's,
 /// then FIN at once (RFC 6455, 7.1.1: the server closes TCP first). Reads and drops the peer's data for at most `time`:
@@ -409,7 +406,7 @@ pub(super) fn close<'a>(
             }
         }
     };
-    Box::pin(or(handshake, after(time)))
+    Box::pin(timeout(time, handshake).map(|_| ()))
 }
 
 #[cfg(test)]

@@ -342,10 +342,14 @@ impl Inbox {
 mod tests {
     use std::time::Duration;
 
-    use smol::future::{block_on, or};
+    use smol::future::block_on;
 
     use super::*;
+    use crate::base::timeout::timeout;
     use crate::server::budget::PAIR;
+
+    /// The time within which a thread is woken.
+    const PATIENCE: Duration = Duration::from_secs(10);
 
     const ME: ConnId = ConnId(1);
     const ANN: ConnId = ConnId(2);
@@ -398,10 +402,8 @@ mod tests {
                     _ => outbox.abort(),
                 }
             });
-            let mail = block_on(or(inbox.next(), async {
-                smol::Timer::after(Duration::from_secs(10)).await;
-                panic!("{what} woke nobody");
-            }));
+            let mail = block_on(timeout(PATIENCE, inbox.next()));
+            let mail = mail.unwrap_or_else(|| panic!("{what} woke nobody"));
             late.join().unwrap();
             let fits = match what {
                 // Dropped in the thread's end, after the message.
@@ -430,10 +432,8 @@ mod tests {
         let (outbox, inbox) = mailbox(ME);
         let mut parked = fill(&outbox, ANN);
         let waits = std::thread::spawn(move || {
-            block_on(or(poll_fn(move |context| parked.poll(context)), async {
-                smol::Timer::after(Duration::from_secs(10)).await;
-                panic!("nobody woke the sender");
-            }));
+            let woken = block_on(timeout(PATIENCE, poll_fn(move |context| parked.poll(context))));
+            assert!(woken.is_some(), "nobody woke the sender");
         });
         assert!(matches!(forward(&outbox, BOB, "from another"), Forwarded::Queued));
         assert!(outbox.notify(text(1)), "the server can always tell something");

@@ -8,6 +8,7 @@ use serde::Serialize;
 use smol::channel::{Receiver, bounded};
 use smol::future::or;
 
+use crate::base::timeout::timeout;
 use crate::protocol::hello::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Frame, Socket, Target};
@@ -134,10 +135,7 @@ pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Repor
             smol::Timer::after(Duration::from_millis(5)).await;
         }
     };
-    let late = async {
-        smol::Timer::after(PATIENCE).await;
-    };
-    or(all_in, late).await;
+    timeout(PATIENCE, all_in).await;
     let began = Instant::now();
     // The channel is closed to start all peers, which wait for it.
     drop(start);
@@ -165,11 +163,8 @@ pub async fn run(load: &Load, target: &Target, progress: Arc<Progress>) -> Repor
 }
 
 async fn within<T>(what: &str, work: impl Future<Output = Result<T, String>>) -> Result<T, String> {
-    let late = async {
-        smol::Timer::after(PATIENCE).await;
-        Err(format!("{what} took more than {} s", PATIENCE.as_secs()))
-    };
-    or(work, late).await
+    let late = || Err(format!("{what} took more than {} s", PATIENCE.as_secs()));
+    timeout(PATIENCE, work).await.unwrap_or_else(late)
 }
 
 impl Run {

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use smol::future::or;
-
 use super::script::{Action, Line, Names, Pattern, Script, Step};
+use crate::base::timeout::timeout_at;
 use crate::signalling::{Frame, Socket, Target};
 
 /// Failure of a script.
@@ -81,11 +80,7 @@ impl Runner<'_> {
     /// Returns the next message of the peer; `None` after the timeout.
     async fn receive(&mut self, peer: &str, until: Instant) -> Result<Option<Frame>, String> {
         let socket = self.socket(peer)?;
-        let late = async {
-            smol::Timer::at(until).await;
-            None
-        };
-        let frame = or(async { Some(socket.receive().await) }, late).await;
+        let frame = timeout_at(Some(until), socket.receive()).await;
         match &frame {
             Some(Frame::Text(text)) => (self.trace)(peer, '<', text),
             Some(Frame::Closed(code, reason)) => {

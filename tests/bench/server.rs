@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use roomtone::base::timeout::timeout;
 use roomtone::signalling::{ConnectError, Frame, Socket, Target};
 use roomtone::tls::Trust;
 use serde_json::{Value, json};
-use smol::future::or;
 
 use super::common::{self, Holds, Program, cpu};
 use super::peers::Theirs;
@@ -235,15 +235,7 @@ async fn there_and_back(([mut a, mut b], text): ([Socket; 2], String), time: Dur
     while Instant::now() < until {
         let began = Instant::now();
         a.send(text.clone()).await.unwrap();
-        let late = async {
-            smol::Timer::after(LONGEST).await;
-            false
-        };
-        let back = async {
-            hear(&mut a).await;
-            true
-        };
-        let came = or(back, late).await;
+        let came = timeout(LONGEST, hear(&mut a)).await.is_some();
         all.push(ms(began.elapsed()));
         if !came {
             break;

@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::time::{Duration, Instant};
 
+use roomtone::base::timeout::timeout;
+
 /// How long anything may take before a test fails. Nothing waits that long when all is well.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -52,10 +54,5 @@ pub fn pace(due: Instant) {
 
 /// Returns the result of `work`, or fails the test after [`PATIENCE`].
 pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    let late = async {
-        // waits for: the end of the test's patience
-        smol::Timer::after(PATIENCE).await;
-        panic!("waited in vain for {what}")
-    };
-    smol::future::or(work, late).await
+    timeout(PATIENCE, work).await.unwrap_or_else(|| panic!("waited in vain for {what}"))
 }

@@ -6,13 +6,13 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
-use smol::future::or;
 
 use crate::app::bridge::{Bridge, End, Progress};
 use crate::app::setup::MediaSetup;
 use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
+use crate::base::timeout::timeout;
 use crate::media::webrtc::data_channel::{Channel, Message};
 use crate::protocol::PeerId;
 
@@ -104,10 +104,7 @@ impl Bridges {
                 held.task.await;
             }
         };
-        let late = async {
-            smol::Timer::after(SETTLE).await;
-        };
-        or(all, late).await;
+        timeout(SETTLE, all).await;
     }
 }
 

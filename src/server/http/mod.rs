@@ -2,7 +2,7 @@
 
 mod api;
 mod page;
-mod polling;
+pub(super) mod polling;
 pub(super) mod reply;
 mod upgrade;
 
@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
-use smol::future::or;
 use url::Host;
 
 use super::names::{WrongHost, origin_is_allowed};
 use super::shared::Shared;
 use crate::base::net::is_this_machine;
+use crate::base::timeout::timeout;
 use crate::protocol::hello::ADMISSION;
 use reply::{Reply, no_randomness, reply, text, too_slow};
 
@@ -67,7 +67,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
     }
     let path = request.uri().path();
     if path.starts_with(api::PREFIX) {
-        return or(api::handle(request, &shared, from.ip()), too_slow(shared.timeouts.body)).await;
+        let answer = timeout(shared.timeouts.body, api::handle(request, &shared, from.ip())).await;
+        return answer.unwrap_or_else(too_slow);
     }
     if is_polling(path) {
         // The origin was checked above.

@@ -1,7 +1,5 @@
 //! HTTP responses: the headers that every response bears, errors, and the bounded reading of request bodies.
 
-use std::time::Duration;
-
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -106,8 +104,7 @@ pub(in crate::server) fn too_often() -> Reply {
     reply
 }
 
-/// Returns, after the time `after`, the response to a request whose body is incomplete.
-pub(super) async fn too_slow(after: Duration) -> Reply {
-    smol::Timer::after(after).await;
+/// Returns the response to a request whose body did not arrive in time.
+pub(super) fn too_slow() -> Reply {
     text(StatusCode::REQUEST_TIMEOUT, "the request body did not arrive in time\n")
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use smol::Task;
 use smol::channel::{self, Receiver};
-use smol::future::{or, pending};
+use smol::future::or;
 
 use super::super::error::ConnectError;
 use super::super::event::Event;
@@ -19,7 +19,7 @@ use super::super::signaller::{
 use super::super::target::Target;
 use super::http;
 use super::websocket::Socket;
-use crate::base::timeout::{timeout, timeout_at};
+use crate::base::timeout::{sleep_until, timeout};
 
 /// The largest number of WebSockets that one signaller has open at a time; further ones fail.
 const MAX_SOCKETS: usize = 4;
@@ -175,7 +175,7 @@ impl Driver {
     async fn wait(&mut self) -> Woken {
         let until = self.signaller.poll_timeout();
         let mut first: Wait<'_> = Box::pin(async move {
-            timeout_at(until, pending::<()>()).await;
+            sleep_until(until).await;
             Woken::Timer
         });
         for (id, conn) in &mut self.conns {

@@ -15,6 +15,7 @@ use super::super::signaller::{Request, Response};
 use super::super::target::Target;
 use super::dial::dial;
 use super::websocket::headers;
+use crate::base::timeout::timeout;
 
 /// The time limit of one request: connecting, the request, and the whole response.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -27,11 +28,10 @@ const MAX_BODY: usize = 1 << 20;
 ///
 /// [`ConnectError`] if no complete response arrives within 15 s. A response with an error status is no error.
 pub async fn send(target: &Target, request: &Request) -> Result<Response, ConnectError> {
-    let late = async {
-        smol::Timer::after(REQUEST).await;
+    let at = target.at(&request.url);
+    timeout(REQUEST, exchange(&at, request)).await.unwrap_or_else(|| {
         Err(ConnectError::Silent(target.name(), format!("no HTTP response within {} s", REQUEST.as_secs())))
-    };
-    or(exchange(&target.at(&request.url), request), late).await
+    })
 }
 
 async fn exchange(target: &Target, request: &Request) -> Result<Response, ConnectError> {

@@ -13,6 +13,7 @@ use super::end::{End, Fault};
 use super::pace::{self, Pacer};
 use super::raw_frames;
 use crate::base::lock::lock;
+use crate::base::timeout::timeout;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::launch;
 use crate::media::gst::level::{self, Meter};
@@ -103,12 +104,12 @@ impl Starting {
 
     /// Waits for the first frame.
     pub(super) async fn first_frame(&self) -> Result<(), Fault> {
-        let nothing = async {
-            smol::Timer::after(FIRST_FRAME).await;
-            Err(Fault::Failed(format!("no frame came within {} s", FIRST_FRAME.as_secs())))
-        };
-        let gone = |_| Err(Fault::Failed("it is gone".to_owned()));
-        smol::future::or(async { self.started.recv().await.unwrap_or_else(gone) }, nothing).await
+        let failed = |why: String| Err(Fault::Failed(why));
+        match timeout(FIRST_FRAME, self.started.recv()).await {
+            Some(Ok(started)) => started,
+            Some(Err(_)) => failed("it is gone".to_owned()),
+            None => failed(format!("no frame came within {} s", FIRST_FRAME.as_secs())),
+        }
     }
 
     /// Returns the appsinks that the pipeline has, `out` and `encoded`, each with its producer for consumers.

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::base::timeout::timeout;
 use crate::media::send::encode::{Encoder, Rates, Seat};
 use crate::media::send::stream::Stream;
 use crate::sdp::Codec;
-use smol::future::or;
 
 /// Maximum time that a test waits for an expected event.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,11 +29,7 @@ fn make(folder: &Path, name: &str, text: &str) -> PathBuf {
 }
 
 async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
-    let late = async {
-        smol::Timer::after(PATIENCE).await;
-        panic!("waited in vain: {what}");
-    };
-    or(future, late).await
+    timeout(PATIENCE, future).await.unwrap_or_else(|| panic!("waited in vain: {what}"))
 }
 
 /// Starts a stream of these sources; returns it with the receiver of its reports.

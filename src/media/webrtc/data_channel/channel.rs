@@ -12,6 +12,7 @@ use smol::channel::{Receiver, Sender, bounded, unbounded};
 use smol::future::or;
 
 use crate::base::lock::lock;
+use crate::base::timeout::timeout;
 use crate::media::gst::elements;
 
 /// Maximum size of the messages that wait to be read, in bytes, with [`MESSAGE_COST`] added for each message.
@@ -196,27 +197,12 @@ impl Channel {
 
     /// Returns whether the channel was closed by a peer rather than lost with its connection. Takes up to 500 ms.
     pub async fn ended_in_order(&self) -> bool {
-        let stands = async {
-            smol::Timer::after(STANDS).await;
-            true
-        };
-        let ends = async {
-            let _ = self.over.recv().await;
-            false
-        };
-        self.is_in_order() && or(stands, ends).await
+        self.is_in_order() && timeout(STANDS, self.over.recv()).await.is_none()
     }
 
     /// Sends all queued messages and closes the channel; returns whether the peer has all messages. The peer's SCTP
     /// confirms that by closing the other direction after the last message (RFC 6525, 5.2.2).
     pub async fn finish(&self) -> bool {
-        let late = async {
-            smol::Timer::after(DELIVERY).await;
-            // webrtcbin (1.22) sometimes closes a channel without telling the peer. Our direction is done, and nothing
-            // waits longer; whether the peer has all messages is not known.
-            self.shared.close(self.inner.buffered_amount() == 0);
-            false
-        };
         let delivered = async {
             {
                 let mut state = self.shared.state();
@@ -232,7 +218,12 @@ impl Channel {
             self.wait_for_end().await;
             self.is_in_order()
         };
-        or(delivered, late).await
+        timeout(DELIVERY, delivered).await.unwrap_or_else(|| {
+            // webrtcbin (1.22) sometimes closes a channel without telling the peer. Our direction is done, and nothing
+            // waits longer; whether the peer has all messages is not known.
+            self.shared.close(self.inner.buffered_amount() == 0);
+            false
+        })
     }
 
     /// Waits until SCTP has the last message. webrtcbin counts a message as sent when it starts to pass it on, which

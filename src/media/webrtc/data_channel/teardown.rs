@@ -178,6 +178,7 @@ mod tests {
     use smol::channel::{bounded, unbounded};
 
     use super::*;
+    use crate::base::timeout::timeout;
 
     /// Number of the peer's control channel; the other channels have numbers from `FIRST` on.
     const CONTROL: i32 = 1;
@@ -301,17 +302,11 @@ mod tests {
                     channel.await;
                 }
             };
-            let late = async {
-                smol::Timer::after(Duration::from_secs(60)).await;
-                panic!("{} refused, and not all are closed", refused.load(Ordering::Relaxed));
-            };
-            smol::future::or(all, late).await;
+            let closed = timeout(Duration::from_secs(60), all).await;
+            closed.unwrap_or_else(|| panic!("{} refused, not all closed", refused.load(Ordering::Relaxed)));
             control.send_string_full(Some("still here")).unwrap();
-            let deaf = async {
-                smol::Timer::after(Duration::from_secs(20)).await;
-                panic!("the path is broken");
-            };
-            assert_eq!(smol::future::or(async { heard.recv().await.unwrap() }, deaf).await, "still here");
+            let text = timeout(Duration::from_secs(20), heard.recv()).await;
+            assert_eq!(text.expect("the path is broken").unwrap(), "still here");
             let started = Instant::now();
             while ours.bins() > 2 || peer.bins() > 2 {
                 assert!(
