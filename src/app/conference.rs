@@ -16,6 +16,7 @@ use super::ice::Ice;
 use super::peers::Peers;
 use super::report::{PoolEvent, Report};
 use crate::base::limit::Bucket;
+use crate::base::tasks::Tasks;
 use crate::media::peer::Stats;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
@@ -39,6 +40,9 @@ pub(super) enum Order {
     Leave,
 }
 
+/// Maximum number of data channels that are being closed at a time; further ones stay open.
+const CLOSING: usize = 1024;
+
 /// Something that the conference waits for.
 pub(super) enum Happening {
     Signal(Event),
@@ -56,6 +60,8 @@ pub(super) struct Conference {
     warnings: Bucket,
     /// Reason why the signalling channel ended for good; the conference ends once the last peer has left.
     ended: Option<ConnectError>,
+    /// Data channels that send what waits and then close.
+    closing: Tasks,
 }
 
 impl Conference {
@@ -68,7 +74,16 @@ impl Conference {
         terms: Terms,
     ) -> Self {
         let (room, warnings) = (Room::new(most, terms), Bucket::new(link::WARNINGS.0, link::WARNINGS.1));
-        Self { room, peers, channel, ice, reports: VecDeque::new(), warnings, ended: None }
+        Self {
+            room,
+            peers,
+            channel,
+            ice,
+            reports: VecDeque::new(),
+            warnings,
+            ended: None,
+            closing: Tasks::new(CLOSING),
+        }
     }
 
     /// Waits for the next thing that happens. May be dropped while it waits, without loss.
@@ -208,7 +223,7 @@ impl Conference {
                 self.peers.want(peer.as_ref(), |wanted| wanted.close_channel(&label));
                 for (_, peer) in self.peers.open_ones(peer.as_ref()) {
                     let (peer, label) = (peer.clone(), label.clone());
-                    smol::spawn(async move { peer.finish_channels(Some(&label)).await }).detach();
+                    self.closing.spawn(async move { peer.finish_channels(Some(&label)).await });
                 }
             }
             Order::Renew(peer) => self.input(Input::Link(peer, link::Input::Renew)),

@@ -83,10 +83,11 @@ impl ServerConnection {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::app::options::PathOptions;
+    use crate::base::timeout::timeout;
     use crate::server::ice::{Credentials, IceServers};
     use crate::server::{Config, Server};
     use crate::tls::Trust;
@@ -101,7 +102,7 @@ mod tests {
         let config = Config { ice, ..Config::plain(([127, 0, 0, 1], 0).into()) };
         let server = smol::block_on(Server::bind(config)).unwrap();
         let target = Target::parse(&format!("ws://{}/base/", server.address()), Trust::System).unwrap();
-        smol::spawn(server.run(std::future::pending())).detach();
+        let _serving = smol::spawn(server.run(std::future::pending()));
         let registration = Registration { id: "ann".parse().unwrap(), room: None, calls: None };
         let ice = Arc::new(Ice::new(PathOptions::default()));
         let sink: Sink = Arc::new(|_: &Event| {});
@@ -109,19 +110,14 @@ mod tests {
             let mut connection =
                 ServerConnection::open(target, registration, ice.clone(), sink).await.unwrap();
             let named = async |connection: &mut ServerConnection| {
-                let until = Instant::now() + Duration::from_secs(20);
-                let late = async {
-                    smol::Timer::at(until).await;
-                    panic!("no servers");
-                };
-                let event = async {
+                let servers = async {
                     loop {
                         if let signalling::Event::IceServers(servers) = connection.next().await {
                             return servers;
                         }
                     }
                 };
-                or(event, late).await
+                timeout(Duration::from_secs(20), servers).await.expect("the server names no servers")
             };
             // The first come with the registration, the second are requested.
             named(&mut connection).await;

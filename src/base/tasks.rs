@@ -5,6 +5,7 @@ use std::fmt;
 use std::mem::take;
 use std::sync::{Arc, Mutex};
 
+use futures_util::FutureExt;
 use smol::Task;
 
 use super::lock::lock;
@@ -54,10 +55,7 @@ impl Tasks {
         running.next += 1;
         let place = Place { running: self.running.clone(), number };
         // The lock is held: a task that ends at once finds its entry.
-        let task = smol::spawn(async move {
-            let _place = place;
-            future.await;
-        });
+        let task = smol::spawn(future.map(move |()| drop(place)));
         running.tasks.insert(number, task);
         true
     }

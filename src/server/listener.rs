@@ -24,8 +24,12 @@ use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::canonical;
 use crate::base::secret::Sealed;
+use crate::base::tasks::Tasks;
+use crate::base::timeout::timeout;
 use crate::protocol::Secret;
 
+/// The most connections at a time; usually the process has fewer descriptors.
+const CONNECTIONS: usize = 1 << 20;
 /// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
 /// The requests that a connection may make at once, and those regained per second; socket.io's polling is not limited.
@@ -41,6 +45,8 @@ const STOP: Duration = Duration::from_secs(2);
 pub struct Server {
     listener: Async<TcpListener>,
     shared: Arc<Shared>,
+    /// One task for each connection.
+    connections: Arc<Tasks>,
 }
 
 impl Server {
@@ -58,7 +64,9 @@ impl Server {
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
         let tokens = strong(config.token_secret.as_ref(), SecretKind::Token)?;
         let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
+        let connections = Arc::new(Tasks::new(CONNECTIONS));
         let shared = Shared {
+            connections: Arc::downgrade(&connections),
             board: Switchboard::new(config.limits, config.timeouts.unread, config.ice),
             identity: config.identity,
             plain: config.plain,
@@ -73,7 +81,7 @@ impl Server {
             token_guesses: GuessLimit::new("tokens"),
             sessions: Sessions::default(),
         };
-        Ok(Self { listener, shared: Arc::new(shared) })
+        Ok(Self { listener, shared: Arc::new(shared), connections })
     }
 
     /// Returns the bound address, with the port that the system chose if the settings named none.
@@ -87,14 +95,14 @@ impl Server {
     }
 
     /// Serves until `stop` completes; then closes all connections with code 1001 (RFC 6455, 7.4.1), and waits up to 2 s
-    /// for the peers' close frames.
+    /// for the peers' close frames. Connections that remain then, or when the returned future is dropped, are cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let accept = async {
             loop {
                 match self.listener.accept().await {
                     Ok((stream, from)) => {
                         let shared = self.shared.clone();
-                        smol::spawn(serve(stream, canonical(from), shared)).detach();
+                        self.connections.spawn(serve(stream, canonical(from), shared));
                     }
                     // Most likely the process has no descriptor left: it waits until some are closed.
                     Err(error) => {
@@ -104,7 +112,8 @@ impl Server {
                 }
             }
         };
-        or(accept, stop).await;
+        let sweep = http::polling::end_sessions(&self.shared);
+        or(or(accept, sweep), stop).await;
         let board = &self.shared.board;
         board.close_all();
         let all_gone = async {
@@ -112,10 +121,7 @@ impl Server {
                 smol::Timer::after(Duration::from_millis(10)).await;
             }
         };
-        or(all_gone, async {
-            smol::Timer::after(STOP).await;
-        })
-        .await;
+        timeout(STOP, all_gone).await;
     }
 }
 
@@ -133,12 +139,8 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
         tracing::info!("a connection is refused: its address has the most connections already");
         return;
     };
-    let handshake = async { secure(stream, &shared).await };
-    let late = async {
-        smol::Timer::after(shared.timeouts.handshake).await;
-        None
-    };
-    let Some((io, is_secure)) = or(handshake, late).await else { return };
+    let handshake = timeout(shared.timeouts.handshake, secure(stream, &shared)).await;
+    let Some((io, is_secure)) = handshake.flatten() else { return };
     let gauge = io.gauge().clone();
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {

@@ -24,7 +24,7 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 128 * 1024;
 /// The most replies of the server itself that wait for one client.
 const REPLIES: usize = 64;
-/// The interval at which a session is checked for its end.
+/// The interval at which the sessions are checked for their end.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
 /// The sessions that began over HTTP, by session id.
@@ -72,6 +72,11 @@ impl Sessions {
 
     pub(super) fn remove(&self, sid: &str) {
         self.lock().remove(sid);
+    }
+
+    /// Returns the sessions whose client is gone.
+    pub(super) fn over(&self, board: &Switchboard, timeouts: &Timeouts) -> Vec<Arc<Session>> {
+        self.lock().values().filter(|session| session.is_over(board, timeouts)).cloned().collect()
     }
 
     /// Returns the session `sid` if `token` equals the token with which the session began; a session without a token
@@ -182,7 +187,7 @@ impl Session {
         packets
     }
 
-    pub(super) fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
+    fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
         let state = self.lock();
         let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
         let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;

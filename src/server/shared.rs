@@ -1,7 +1,7 @@
 //! The state that all connections of a server share.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::guess_limit::GuessLimit;
 use super::names::Names;
@@ -12,10 +12,13 @@ use super::tls::Identity;
 use super::token::{self, Denied, TokenError, Tokens};
 use crate::base::net::is_this_machine;
 use crate::base::secret::Sealed;
+use crate::base::tasks::Tasks;
 use crate::hub::Grant;
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// The tasks of the connections; the server owns them.
+    pub(super) connections: Weak<Tasks>,
     pub(super) board: Arc<Switchboard>,
     pub(super) identity: Option<Identity>,
     pub(super) plain: bool,

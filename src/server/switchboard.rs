@@ -18,6 +18,7 @@ use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
+use crate::base::tasks::Tasks;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::hello::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
@@ -59,6 +60,8 @@ pub(super) struct Outcome {
 
 /// The fixed cost of a list, in names, since every list scans all names.
 const LIST: u32 = 50;
+/// The most unanswered probes that have timers; each timer decides about all probes.
+const PROBES: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 struct State {
@@ -81,6 +84,8 @@ pub(super) struct Switchboard {
     probe: Duration,
     unread: Duration,
     ice: IceServers,
+    /// The timers of unanswered probes.
+    probes: Tasks,
 }
 
 impl Switchboard {
@@ -88,7 +93,13 @@ impl Switchboard {
     /// dead.
     pub(super) fn new(limits: Limits, unread: Duration, ice: IceServers) -> Arc<Self> {
         let state = State { hub: Hub::new(limits), ..State::default() };
-        Arc::new(Self { state: Mutex::new(state), probe: limits.probe, unread, ice })
+        Arc::new(Self {
+            state: Mutex::new(state),
+            probe: limits.probe,
+            unread,
+            ice,
+            probes: Tasks::new(PROBES),
+        })
     }
 
     /// Returns the STUN and TURN servers that a client with extensions receives before this notice, if the notice begins
@@ -351,7 +362,7 @@ impl Switchboard {
     fn time_probe(self: &Arc<Self>, id: ConnId) {
         let this = Arc::downgrade(self);
         let wait = self.probe;
-        smol::spawn(async move {
+        self.probes.spawn(async move {
             let mut is_probed = true;
             while is_probed {
                 smol::Timer::after(wait).await;
@@ -360,8 +371,7 @@ impl Switchboard {
                 this.judge_probes(&mut state, Instant::now());
                 is_probed = state.hub.is_probed(id);
             }
-        })
-        .detach();
+        });
     }
 
     /// Decides about all connections that have not answered a probe in time.

@@ -18,11 +18,15 @@ use turn_client_proto::types::TurnCredentials;
 use turn_client_proto::udp::TurnClientUdp;
 
 use crate::base::stream::Stream;
+use crate::base::tasks::Tasks;
+use crate::base::timeout::timeout;
 use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::tls::{Trust, client_config};
 
 /// How long a server may take to give a relay.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The most connections through one tunnel; webrtcbin needs one or two for each peer.
+const TUNNELS: usize = 256;
 
 /// Why a TURN server gives no relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -72,11 +76,7 @@ pub async fn probe(url: &IceUrl, user: Option<(&str, &Secret)>, trust: &Trust) -
             }
         }
     };
-    let late = async {
-        smol::Timer::after(PATIENCE).await;
-        Err(TurnError::Silent)
-    };
-    or(attempt, late).await
+    timeout(PATIENCE, attempt).await.unwrap_or(Err(TurnError::Silent))
 }
 
 async fn resolve(url: &IceUrl) -> io::Result<SocketAddr> {
@@ -152,11 +152,8 @@ async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<
         let pause = Duration::from_nanos(
             u64::try_from((wait.as_nanos() - now().as_nanos()).max(1_000_000)).unwrap_or(1_000_000),
         );
-        let timer = async {
-            smol::Timer::after(pause.min(Duration::from_millis(200))).await;
-            Ok(0)
-        };
-        let length = or(wire.receive(&mut buffer), timer).await.map_err(unreachable)?;
+        let received = timeout(pause.min(Duration::from_millis(200)), wire.receive(&mut buffer)).await;
+        let length = received.transpose().map_err(unreachable)?.unwrap_or(0);
         if length == 0 {
             continue;
         }
@@ -194,17 +191,17 @@ impl Tunnel {
         let listener = TcpListener::bind((outward.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)).await?;
         let at = listener.local_addr()?;
         let task = smol::spawn(async move {
+            let tunnels = Tasks::new(TUNNELS);
             while let Ok((near, from)) = listener.accept().await {
                 if !own().any(|ip| ip == from.ip()) {
                     continue;
                 }
                 let (url, trust) = (url.clone(), trust.clone());
-                smol::spawn(async move {
+                tunnels.spawn(async move {
                     if let Err(error) = carry(near, &url, &trust).await {
                         tracing::debug!("a tunnel to a TURN server ended: {error}");
                     }
-                })
-                .detach();
+                });
             }
         });
         Ok(Self { at, _task: task })

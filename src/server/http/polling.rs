@@ -9,12 +9,12 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::Message;
 use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
-use smol::future::or;
 use smol::stream::StreamExt;
 
 use super::reply::{Reply, read_body, text, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
+use crate::base::timeout::timeout;
 use crate::hub::{Grant, Input};
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
@@ -100,6 +100,16 @@ fn end(shared: &Shared, session: &Session) {
     shared.sessions.remove(&session.sid);
 }
 
+/// Ends the sessions whose client is gone, whenever there are any.
+pub(in crate::server) async fn end_sessions(shared: &Shared) {
+    loop {
+        smol::Timer::after(LOOK).await;
+        for session in shared.sessions.over(&shared.board, &shared.timeouts) {
+            end(shared, &session);
+        }
+    }
+}
+
 /// Answers a request of a polling client.
 pub(super) async fn handle(
     request: Request<Incoming>,
@@ -148,12 +158,8 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
             };
             let is_known = shared.board.is_registered(session.inbox.id);
             let most = if is_known { MAX_MESSAGE } else { connection::MAX_UNREGISTERED };
-            let body = async { Ok(read_body(request.into_body(), most).await) };
-            let late = async { Err(too_slow(shared.timeouts.body).await) };
-            let body = match or(body, late).await {
-                Ok(body) => body,
-                Err(reply) => return reply,
-            };
+            let body = read_body(request.into_body(), most);
+            let Some(body) = timeout(shared.timeouts.body, body).await else { return too_slow() };
             let Some(body) = body.and_then(|body| String::from_utf8(body).ok()) else {
                 return text(StatusCode::PAYLOAD_TOO_LARGE, "too large, or no text\n");
             };
@@ -186,20 +192,8 @@ fn open(
     };
     let inbox = shared.board.open(Codec::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());
     let session = Session::new((sid, id), token, inbox, counted, (Instant::now(), &shared.timeouts));
-    let session = Arc::new(session);
-    shared.sessions.insert(session.clone());
     let open = Packet::Open(handshake(session.sid.clone(), &shared.timeouts, true));
-    let shared = shared.clone();
-    smol::spawn(async move {
-        // The loop keeps the session alive only while it is in use.
-        while !session.is_done.load(Ordering::Relaxed) && !session.is_over(&shared.board, &shared.timeouts) {
-            smol::Timer::after(LOOK).await;
-        }
-        if !session.is_done.load(Ordering::Relaxed) {
-            end(&shared, &session);
-        }
-    })
-    .detach();
+    shared.sessions.insert(Arc::new(session));
     Ok(text(StatusCode::OK, open.to_string()))
 }
 
@@ -221,11 +215,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
         }
         false
     };
-    let late = async {
-        smol::Timer::after(UPGRADE).await;
-        false
-    };
-    if !or(change, late).await || session.is_done.swap(true, Ordering::Relaxed) {
+    if timeout(UPGRADE, change).await != Some(true) || session.is_done.swap(true, Ordering::Relaxed) {
         // The session continues by polling. This close frame also answers a close frame of the client.
         let frame = Some((1002, "no change to a WebSocket"));
         return connection::close(&mut ws, None, frame, shared.timeouts.closing).await;

@@ -42,7 +42,7 @@ enum Client {
     New(Grant),
 }
 
-/// Answers a request for a WebSocket, and serves the WebSocket in a task of its own.
+/// Answers a request for a WebSocket, and serves the WebSocket in another task of the server.
 pub(super) fn upgrade(
     mut request: Request<Incoming>,
     shared: Arc<Shared>,
@@ -74,7 +74,10 @@ pub(super) fn upgrade(
         }
     };
     let upgraded = hyper::upgrade::on(&mut request);
-    smol::spawn(async move {
+    let Some(connections) = shared.connections.upgrade() else {
+        return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "the server stops\n"));
+    };
+    connections.spawn(async move {
         let Some(mut ws) = web_socket(upgraded).await else { return };
         // The connection outlives its HTTP half: it is counted anew, without a bound.
         let guard = shared.board.admit(from, usize::MAX);
@@ -87,8 +90,7 @@ pub(super) fn upgrade(
             }
         }
         drop(guard);
-    })
-    .detach();
+    });
     Ok(reply)
 }
 
