@@ -52,7 +52,7 @@ struct Cli {
 
 #[derive(Debug, Args)]
 struct ServerArgs {
-    /// URL of the server: ws://HOST:PORT or wss://HOST:PORT
+    /// URL of the server: ws://HOST:PORT, or wss://HOST:PORT (which HOST:PORT alone means, too)
     #[arg(long, default_value = "ws://127.0.0.1:8443", env = "ROOMTONE_SERVER", hide_env = true)]
     url: String,
     /// Trust this certificate (PEM) in addition to the system's root certificates

@@ -107,12 +107,15 @@ pub enum HelloError {
     Description,
 }
 
-/// Returns the meaning of the text of [`ServerMessage::Error`]. The protocol has no error codes; the demos' server and
-/// its relatives use the same words.
+/// Returns the meaning of the text of [`ServerMessage::Error`], or of the reason in a close frame. The protocol has no
+/// error codes; the demos' server and its relatives use the same words.
 pub fn refusal(text: String) -> Refusal {
     match text {
         text if text.contains("not found") => Refusal::PeerNotFound(text),
         text if text.contains("busy") => Refusal::PeerBusy(text),
+        text if text == "invalid peer uid" => {
+            Refusal::IdTaken(format!("the id is taken or invalid ({text})"))
+        }
         text => Refusal::Other(text),
     }
 }

@@ -10,7 +10,10 @@ pub enum Refusal {
     /// The requested peer is in a call or in a room.
     #[error("{0}")]
     PeerBusy(String),
-    /// The words have no meaning known to the client: the id is taken, the room is full.
+    /// The id is held by another client, or the server does not accept it.
+    #[error("{0}")]
+    IdTaken(String),
+    /// The words have no meaning known to the client: the room is full.
     #[error("{0}")]
     Other(String),
 }

@@ -209,6 +209,14 @@ impl std::fmt::Display for ClientEvent {
 }
 
 impl ServerEvent {
+    /// The error message of a server of version 1 for a message of version 2.
+    pub const NOT_TWO: &'static str = "RTC action 'sdp' not recognized.";
+
+    /// Returns whether this is the error of a server of version 1 for a message of version 2.
+    pub fn refuses_version_two(&self) -> bool {
+        matches!(self, Self::Error { message, .. } if message == Self::NOT_TWO)
+    }
+
     /// Reads an event. Unknown keys count for nothing.
     pub fn parse(line: &str) -> Result<Self, SspError> {
         let (kind, data) = event(line)?;

@@ -31,7 +31,7 @@ pub(super) fn brief(text: &str) -> String {
 pub enum ConnectError {
     /// The text is not the URL of a WebSocket.
     #[error(
-        "'{0}' is no server's address: it looks like wss://example.org:8443 or ws://127.0.0.1:8443, and that of a server of pools like ssp+wss://example.org/ssp, or ssp+https://example.org for one behind socket.io"
+        "'{0}' is no server's address: it looks like wss://example.org:8443 (or example.org:8443, which means the same), ws://127.0.0.1:8443 without TLS, ssp+wss://example.org/ssp for a server of pools, or ssp+https://example.org for one behind socket.io"
     )]
     Url(String),
     /// A file of certificates or keys cannot be used.

@@ -13,7 +13,7 @@ use super::signaller::{
 };
 use super::target::{Protocol, Target};
 use crate::protocol::hello::{ADMISSION, ClientMessage, EXTENSION_QUERY, SERVER, ServerMessage, refusal};
-use crate::protocol::{IceServer, PeerId, PeerMessage, Refusal};
+use crate::protocol::{IceServer, PeerId, PeerMessage};
 
 /// The protocol's entry in the registry.
 pub(super) const PROTOCOL: Protocol = Protocol {
@@ -222,11 +222,9 @@ impl Hello {
             (_, Phase::Lobby | Phase::Dialling | Phase::Session | Phase::Room) => {
                 self.report(Event::Lost { in_order: code == NORMAL });
             }
-            (ConnectError::Refused(_), _) if reason == "invalid peer uid" => {
-                let why = "the id is taken or invalid (invalid peer uid)".to_owned();
-                self.refused(ConnectError::Refused(Refusal::Other(why)));
+            (ConnectError::Refused(_), _) => {
+                self.refused(ConnectError::Refused(refusal(reason.to_owned())));
             }
-            (error @ ConnectError::Refused(_), _) => self.refused(error),
             (error, Phase::Down | Phase::Registering | Phase::Joining) => self.report(Event::Ended(error)),
         }
     }
@@ -276,6 +274,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::protocol::Refusal;
     use crate::signalling::testing::{Run, ann, target};
 
     fn id(text: &str) -> PeerId {

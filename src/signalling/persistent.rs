@@ -158,11 +158,10 @@ impl Persistent {
                 self.report(event);
                 self.succeeded(now);
             }
-            Event::Ended(ConnectError::OtherProtocol(name, why)) => {
-                let why = format!("{why}; {}", registry::advice(&self.target, None));
-                self.failed(now, ConnectError::OtherProtocol(name, why));
+            Event::Ended(error) => {
+                let error = self.advised(error);
+                self.failed(now, error);
             }
-            Event::Ended(error) => self.failed(now, error),
             Event::Refused(refusal) => self.failed(now, ConnectError::Refused(refusal)),
             Event::Lost { .. } => self.failed(now, ConnectError::Broken(self.target.name())),
             Event::IceServers(_) => self.report(event),
@@ -182,6 +181,20 @@ impl Persistent {
             | Event::From(..)
             | Event::JunkFrom(..)
             | Event::Described(..) => {}
+        }
+    }
+
+    /// Adds the URLs to try to an error that another protocol may have caused.
+    fn advised(&self, error: ConnectError) -> ConnectError {
+        let advice = || registry::advice(&self.target, None);
+        match (error, self.stage) {
+            (ConnectError::OtherProtocol(name, why), _) => {
+                ConnectError::OtherProtocol(name, format!("{why}; {}", advice()))
+            }
+            (ConnectError::Broken(why), Stage::BeforeFirstSuccess) => {
+                ConnectError::Broken(format!("{why}; {}", advice()))
+            }
+            (error, _) => error,
         }
     }
 

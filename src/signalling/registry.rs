@@ -18,8 +18,8 @@ const MAX_QUOTED: usize = 80;
 
 impl Target {
     /// Parses a server's URL: `ws://…` or `wss://…` for a server of rooms, prefixed by `ssp+` for a server of pools, and
-    /// `ssp+http://…` or `ssp+https://…` for a server of pools behind socket.io. A bare `HOST:PORT` means `wss://`. A
-    /// link-local address includes its interface: `wss://[fe80::1%eth0]:8443`.
+    /// `ssp+http://…` or `ssp+https://…` for a server of pools behind socket.io. A bare `HOST:PORT` means `wss://`, and
+    /// an error names the URL of a server without TLS. A link-local address includes its interface: `wss://[fe80::1%eth0]:8443`.
     ///
     /// # Errors
     ///
@@ -72,8 +72,12 @@ pub(super) fn advice(target: &Target, said: Option<&str>) -> String {
     if known.is_empty() && target.is_at_root() && target.protocol().usual_path != "/" {
         urls.push(target.like(target.protocol()));
     }
-    let candidates: Vec<&Protocol> = if known.is_empty() { others() } else { known };
+    let is_known = !known.is_empty();
+    let candidates: Vec<&Protocol> = if is_known { known } else { others() };
     urls.extend(candidates.into_iter().map(|protocol| target.like(protocol)));
+    if !is_known && !target.is_tls() {
+        urls.push(format!("this server with TLS is {}", target.with_other_tls()));
+    }
     format!("the URL of {}", urls.join(", of "))
 }
 

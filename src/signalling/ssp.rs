@@ -49,8 +49,6 @@ pub(super) const OVER_SOCKETIO: Protocol = Protocol {
     ..PROTOCOL
 };
 
-/// The error message of a server of version 1 for a message of version 2.
-const NOT_TWO: &str = "RTC action 'sdp' not recognized.";
 /// The reason given to the user when the server closed the pool.
 const CLOSED_POOL: &str = "it closed the pool";
 /// The largest number of foreign ids that are remembered because they contain characters that a [`PeerId`] escapes.
@@ -202,7 +200,7 @@ impl Ssp {
             ServerEvent::Close(peer) => Event::PeerLeft(self.id(&peer)?),
             ServerEvent::Describe(peer, description) => Event::Described(self.id(&peer)?, description),
             ServerEvent::Stop => Event::Ended(ConnectError::Dismissed(CLOSED_POOL.to_owned())),
-            ServerEvent::Error { message, .. } if message == NOT_TWO && self.speaks(Version::One) => {
+            event @ ServerEvent::Error { .. } if event.refuses_version_two() && self.speaks(Version::One) => {
                 return Ok(None);
             }
             ServerEvent::Error { message, reason } => Event::Refused(Refusal::Other(match reason {
@@ -395,7 +393,7 @@ mod tests {
         assert!(said(&mut old, &message).contains("rtc:offers"));
         assert_eq!(old.event(of_one()), Event::From(id("bob"), message.clone()));
         let mut deaf = run(Version::Auto);
-        let error = ServerEvent::Error { message: NOT_TWO.into(), reason: None };
+        let error = ServerEvent::Error { message: ServerEvent::NOT_TWO.into(), reason: None };
         assert!(deaf.text(error).events.is_empty());
         let answer = PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: "v=0".into() });
         assert!(said(&mut deaf, &answer).contains("rtc:answer"));

@@ -192,9 +192,31 @@ impl Target {
         if self.is_at_root() {
             like.url.set_path(protocol.usual_path);
         }
-        let name = like.name();
+        format!("{} is {}", protocol.server, like.full_name(protocol))
+    }
+
+    /// Returns the URL, for people, of the same host and port with TLS if this URL has none, or without TLS if it has.
+    pub(super) fn with_other_tls(&self) -> String {
+        let (mut other, port) = (self.clone(), self.url.port_or_known_default());
+        let _ = other.url.set_scheme(if self.is_tls() { "ws" } else { "wss" });
+        let _ = other.url.set_port(port);
+        other.full_name(self.protocol)
+    }
+
+    /// Returns the URL, for people, of the server with TLS at the host and port to which a server without TLS redirects.
+    pub(super) fn redirected(&self, to: &Url) -> String {
+        let mut other = self.clone();
+        let _ = other.url.set_scheme("wss");
+        let _ = other.url.set_host(to.host_str());
+        let _ = other.url.set_port(to.port());
+        other.full_name(self.protocol)
+    }
+
+    /// Returns the address for people, with the scheme that a protocol has in URLs.
+    fn full_name(&self, protocol: &Protocol) -> String {
+        let name = self.name();
         let rest = name.split_once("://").map_or("", |(_, rest)| rest);
-        format!("{} is {}://{rest}", protocol.server, protocol.schemes[usize::from(self.is_tls())])
+        format!("{}://{rest}", protocol.schemes[usize::from(self.is_tls())])
     }
 
     /// Returns the HTTP URL of the file `name` in the folder of the server's address (RFC 3986, 5.2), which a proxy in

@@ -98,7 +98,7 @@ fn what_is_no_server_is_told_apart() {
     });
     let error = connect(format!("ws://{web}"));
     assert!(error.contains("does not speak WebSocket") && error.contains("404"), "{error}");
-    assert!(connect(format!("wss://{web}")).contains("is it a ws:// server?"));
+    assert!(connect(format!("wss://{web}")).contains(&format!("its URL is ws://{web}")));
 }
 
 /// Starts an HTTP proxy that connects every request to one server; returns its address and the hosts that were

@@ -148,8 +148,8 @@ fn complete(media: &MediaOptions, relays: &RelayArgs, trust: Trust) -> Result<Me
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Signalling")]
 pub(crate) struct SignallingOptions {
-    /// URL of the signalling server: wss://HOST:PORT; of a server of pools: ssp+wss://HOST/PATH, or
-    /// ssp+https://HOST for socket.io
+    /// URL of the signalling server: wss://HOST:PORT (which HOST:PORT alone means, too), or ws://HOST:PORT
+    /// without TLS; of a server of pools: ssp+wss://HOST/PATH, or ssp+https://HOST for socket.io
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:8443")]
     pub server: String,
     /// Token that admits this client, issued by the server's back end. On the command line other users of this

@@ -14,6 +14,7 @@ use url::Host;
 
 use super::super::error::ConnectError;
 use super::super::proxy::Proxy;
+use super::super::registry::advice;
 use super::super::target::Target;
 use crate::base::stream::Stream;
 use crate::tls::client_config;
@@ -140,7 +141,13 @@ fn tls_error(target: &Target, error: &io::Error) -> ConnectError {
             ConnectError::Certificate(name, format!("{reason}; {advice}"))
         }
         Some(TlsError::AlertReceived(alert)) => refused(target, *alert),
-        _ => ConnectError::Tls(name, format!("{error}; is it a ws:// server?")),
+        Some(TlsError::InvalidMessage(_)) => {
+            ConnectError::Tls(name, format!("it does not use TLS; its URL is {}", target.with_other_tls()))
+        }
+        _ => ConnectError::Tls(
+            name,
+            format!("{error}; if it uses no TLS, its URL is {}", target.with_other_tls()),
+        ),
     }
 }
 
@@ -171,6 +178,6 @@ pub(super) fn upgrade_error(target: &Target, error: WsError) -> ConnectError {
         WsError::Protocol(ProtocolError::HandshakeIncomplete) | WsError::ConnectionClosed => {
             ConnectError::Broken(format!("{name} closed it without an answer"))
         }
-        error => ConnectError::NotWebSocket(name, error.to_string()),
+        error => ConnectError::NotWebSocket(name, format!("{error}; {}", advice(target, None))),
     }
 }

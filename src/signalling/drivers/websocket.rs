@@ -19,6 +19,7 @@ use futures_util::SinkExt;
 use smol::future::yield_now;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::stream::StreamExt as _;
+use url::Url;
 
 use super::super::error::{ABNORMAL, ConnectError, NO_STATUS, brief};
 use super::super::reconnect::retry_after;
@@ -350,7 +351,14 @@ fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectErro
             let retry_after = asked_to_wait(headers);
             ConnectError::Overloaded { server: name, status: status.to_string(), retry_after }
         }
-        _ => ConnectError::NotWebSocket(name, format!("it answered {status}")),
+        _ => {
+            let to = header(headers, "location").and_then(|to| Url::parse(to).ok());
+            let advice = match to.filter(|to| to.scheme() == "https" && !target.is_tls()) {
+                Some(to) => format!("its URL is {}", target.redirected(&to)),
+                None => advice(target, None),
+            };
+            ConnectError::NotWebSocket(name, format!("it answered {status}; {advice}"))
+        }
     }
 }
 
@@ -396,6 +404,7 @@ mod tests {
         let html = ("content-type", "text/html");
         assert_eq!(cause(200, &[html]).0, Cause::NotWebSocket);
         assert_eq!(cause(302, &[]).0, Cause::NotWebSocket);
+        assert!(cause(400, &[]).2.contains("a server of pools is ssp+wss://example.org/ssp"));
         assert!(cause(404, &[html]).2.contains("is the path right?"));
         let bearer = ("www-authenticate", r#"Bearer error="invalid_token""#);
         assert_eq!(cause(401, &[bearer]).0, Cause::TokenEnded);
