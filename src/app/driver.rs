@@ -56,9 +56,7 @@ impl Outlet {
         let peer = self.peer.clone();
         self.trace.iter().for_each(|trace| trace.event(peer.as_str(), &event));
         match event {
-            PeerEvent::LocalCandidate(mline, candidate) => {
-                self.link(link::Input::LocalCandidate(mline, candidate)).await
-            }
+            PeerEvent::LocalCandidate(candidate) => self.link(link::Input::LocalCandidate(candidate)).await,
             PeerEvent::Connection(state) => self.link(link::Input::Connection(state)).await,
             PeerEvent::Forged => self.link(link::Input::Connection(ConnectionState::Forged)).await,
             PeerEvent::Failed(text) => {

@@ -50,36 +50,3 @@ pub(super) fn media_lines(sdp: &mut Sdp) -> impl Iterator<Item = (usize, &mut Me
     let lines = sdp.media.iter_mut().enumerate();
     lines.filter(|(_, media)| super::Kind::of(media).is_some() && !media.is_rejected())
 }
-
-/// Returns the directions of a description, by m-line.
-pub fn flows(sdp: &Sdp) -> Vec<Direction> {
-    sdp.media.iter().map(Media::direction).collect()
-}
-
-/// Removes the directions from our answer that the offer does not have (RFC 3264, 6.1).
-pub fn narrow_answer(answer: &mut Sdp, offered: &[Direction]) {
-    for (mline, media) in media_lines(answer) {
-        if let Some(theirs) = offered.get(mline) {
-            let ours = media.direction();
-            let (send, receive) = (ours.send && theirs.receive, ours.receive && theirs.send);
-            media.set_direction(Direction { send, receive });
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_answer_is_narrowed_to_the_directions_of_its_offer() {
-        let line = |d: &&str| format!("m=video 9 X 96\na={d}\n");
-        let sdp =
-            |all: &[&str]| Sdp::parse(&format!("v=0\n{}", all.iter().map(line).collect::<String>())).unwrap();
-        let theirs = flows(&sdp(&["recvonly", "sendrecv", "inactive", "sendonly"]));
-        let mut ours = sdp(&["sendrecv", "recvonly", "sendrecv", "sendonly"]);
-        narrow_answer(&mut ours, &theirs);
-        let names: Vec<_> = ours.media.iter().map(|media| media.direction().as_str()).collect();
-        assert_eq!(names, ["sendonly", "recvonly", "inactive", "inactive"]);
-    }
-}

@@ -1,7 +1,7 @@
 //! Reading, checking and rewriting SDP (RFC 8866, as JSEP uses it: RFC 8829). Pure: no GStreamer.
 //!
-//! A description is kept as lines, so that what roomtone does not know passes through untouched.
-//! Nothing reaches webrtcbin that was not read and normalised here ([`normalise()`]).
+//! A description is kept as lines, so that attributes that roomtone does not know pass through unchanged. A description of
+//! a peer is checked ([`validate()`]) before it is used, and rewritten for webrtcbin by [`webrtcbin`] alone.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
@@ -13,21 +13,17 @@ pub mod codec;
 pub mod decline;
 pub mod direction;
 pub mod fingerprint;
-pub mod layout;
-pub mod normalise;
 pub mod payload;
 pub mod reach;
-pub mod setup;
 pub mod source;
+pub mod validate;
 pub mod webrtcbin;
 
 pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
 pub use direction::Direction;
-pub use layout::{Layout, Shown};
-pub use normalise::normalise;
 pub use reach::Reach;
-pub use setup::Setup;
+pub use validate::{name_answer, validate};
 
 use std::fmt;
 
@@ -159,9 +155,22 @@ impl Media {
         self.attribute("mid").filter(|mid| !mid.is_empty())
     }
 
-    /// Rejected: port 0 and not merely bundled (RFC 8843, 6).
+    /// Returns whether the m-line is rejected: its port is 0, and it is not merely bundled (RFC 8843, 6).
     pub fn is_rejected(&self) -> bool {
         self.rest.split(' ').next() == Some("0") && self.attribute("bundle-only").is_none()
+    }
+
+    /// Returns protocol and formats: the text behind the port.
+    pub fn formats(&self) -> &str {
+        self.rest.split_once(' ').map_or("", |(_, formats)| formats)
+    }
+
+    /// Gives an m-line of port 0 a port, as an m-line has that is in use and not only bundled.
+    pub(crate) fn give_port(&mut self) {
+        self.remove_attribute("bundle-only");
+        if self.rest.split(' ').next() == Some("0") {
+            self.rest = format!("9 {}", self.formats());
+        }
     }
 }
 
@@ -249,6 +258,12 @@ impl Sdp {
     /// Returns the certificate's fingerprint in the first m-line that is not rejected.
     pub fn certificate(&self) -> Option<&str> {
         self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("fingerprint"))
+    }
+
+    /// Returns whether an answer has the m-lines of this offer, in its order and with its mids (RFC 3264, 6).
+    pub fn is_answered_by(&self, answer: &Self) -> bool {
+        let same = |(ours, theirs): (&Media, &Media)| ours.mid() == theirs.mid() && ours.kind == theirs.kind;
+        self.media.len() == answer.media.len() && self.media.iter().zip(&answer.media).all(same)
     }
 
     /// The index of the m-line with that mid.

@@ -1,7 +1,7 @@
 //! Tasks of a session for its connection, and their results.
 
 use crate::protocol::SdpKind;
-use crate::sdp::{Direction, Kind, Sdp};
+use crate::sdp::Sdp;
 
 /// Number of an effect, by which its result is matched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,8 +16,9 @@ pub enum Effect {
     CreateOffer {
         /// Identifies the result.
         id: EffectId,
-        /// Kinds of m-lines that the peer already has: the offer has at least one of each.
-        kinds: Vec<Kind>,
+        /// Description with the m-lines that the peer has, if there is one: the offer keeps their order and mids (RFC 8829,
+        /// 5.2.2).
+        standing: Option<Sdp>,
         /// Whether the offer has new ICE credentials (RFC 8445, 9).
         restarts_ice: bool,
     },
@@ -28,12 +29,12 @@ pub enum Effect {
         /// Whether the answer has new ICE credentials, because the offer has.
         restarts_ice: bool,
     },
-    /// Applies a description of our side.
-    ApplyLocal(EffectId, SdpKind, Sdp),
-    /// Applies a description of the peer.
-    ApplyRemote(EffectId, SdpKind, Remote),
-    /// Adds a candidate of the peer: its m-line's index and the attribute.
-    AddCandidate(u32, String),
+    /// Applies the offer or answer that was created last.
+    ApplyLocal(EffectId, SdpKind),
+    /// Applies a description of the peer, which was checked.
+    ApplyRemote(EffectId, SdpKind, Sdp),
+    /// Adds a candidate of the peer: the attribute's text. All m-lines share one transport.
+    AddCandidate(String),
 }
 
 impl Effect {
@@ -49,21 +50,10 @@ impl Effect {
     }
 }
 
-/// A description of the peer, checked, with the m-lines of our side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remote {
-    /// The description.
-    pub sdp: Sdp,
-    /// Its directions, by m-line; none on rejected m-lines.
-    pub flows: Vec<Direction>,
-    /// Indexes of the m-lines that the peer rejected: no media is set up for them.
-    pub rejected: Vec<usize>,
-}
-
 /// Result of an effect that has an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EffectResult {
-    /// The offer or answer that was made.
+    /// The offer or answer that was made, as the peer gets it.
     Created(Sdp),
     /// The description is applied.
     Applied,

@@ -10,7 +10,7 @@ use super::terms::Terms;
 use super::tried::Tried;
 use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
-use crate::protocol::{PeerMessage, Refusal};
+use crate::protocol::{Candidate, PeerMessage, Refusal};
 
 /// How long ICE and DTLS may take once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
@@ -61,8 +61,8 @@ pub enum Input {
     Junk(String),
     /// An effect with an id ended.
     Result(EffectId, EffectResult),
-    /// The connection found a candidate of ours: the m-line's index and the attribute.
-    LocalCandidate(u32, String),
+    /// The connection found a candidate of ours; its user fragment is not set.
+    LocalCandidate(Candidate),
     /// The connection changed.
     Connection(ConnectionState),
     /// A sign of life came over the connection; whether media.
@@ -259,9 +259,9 @@ impl Link {
             Input::Peer(message) => self.peer_message(now, message),
             Input::Junk(why) => self.warn(now, &why),
             Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
-            Input::LocalCandidate(mline, candidate) => {
-                self.tried.ours(&candidate);
-                self.negotiation.handle_local_candidate(mline, candidate);
+            Input::LocalCandidate(candidate) => {
+                self.tried.ours(&candidate.candidate);
+                self.negotiation.handle_local_candidate(candidate);
             }
             Input::Connection(state) => self.connection_changed(now, state),
             Input::Heard(media) => {

@@ -20,7 +20,7 @@ pub mod tried;
 pub mod watch;
 
 pub use call::{Admission, Call};
-pub use effect::{Effect, EffectId, EffectResult, Remote};
+pub use effect::{Effect, EffectId, EffectResult};
 pub use link::{ConnectionState, EndReason, Link};
 pub use negotiation::Negotiation;
 pub use room::Room;

@@ -226,6 +226,19 @@ fn files_have_at_most_500_lines_and_functions_60() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Checks that session and signalling exchange plain descriptions: media alone rewrites them for webrtcbin.
+#[test]
+fn only_media_rewrites_descriptions_for_webrtcbin() {
+    let is_inside = |source: &Source| source.path.starts_with("sdp/webrtcbin/");
+    let mut wrong = vec![];
+    for (source, imports) in files_with_imports() {
+        let may = source.layer() == "media" || is_inside(source);
+        let inner = imports.into_iter().filter(|target| !may && is_inside(target));
+        wrong.extend(inner.map(|target| format!("{} imports {}", source.path, target.path)));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 /// An example is to be read in a minute.
 #[test]
 fn examples_are_short() {

@@ -186,8 +186,8 @@ impl End {
             match next {
                 None => return,
                 Some(Err(message)) => self.negotiation.handle_peer(Instant::now(), message),
-                Some(Ok(PeerEvent::LocalCandidate(mline, candidate))) => {
-                    self.negotiation.handle_local_candidate(mline, candidate);
+                Some(Ok(PeerEvent::LocalCandidate(candidate))) => {
+                    self.negotiation.handle_local_candidate(candidate);
                 }
                 Some(Ok(PeerEvent::Connection(ConnectionState::Connected))) => {
                     let _ = connected.set(super::timecode::now());

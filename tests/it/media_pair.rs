@@ -99,8 +99,8 @@ impl Side {
         }
         while let Ok(event) = self.events.1.try_recv() {
             match event {
-                PeerEvent::LocalCandidate(mline, candidate) => {
-                    self.negotiation.handle_local_candidate(mline, candidate);
+                PeerEvent::LocalCandidate(candidate) => {
+                    self.negotiation.handle_local_candidate(candidate);
                 }
                 PeerEvent::FirstFrame { codec, size, .. } => {
                     if codec.kind() == Kind::Video {

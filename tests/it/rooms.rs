@@ -44,13 +44,13 @@ impl Connection {
             Effect::CreateAnswer { id, .. } => {
                 (*id, EffectResult::Created(Sdp::parse(&sdp.replace("actpass", "active")).unwrap()))
             }
-            Effect::ApplyLocal(id, kind, _) => {
+            Effect::ApplyLocal(id, kind) => {
                 self.pending = *kind == SdpKind::Offer;
                 self.local = Some(*kind);
                 (*id, EffectResult::Applied)
             }
             Effect::ApplyRemote(id, kind, remote) => {
-                self.theirs = remote.sdp.ufrag().unwrap().to_owned();
+                self.theirs = remote.ufrag().unwrap().to_owned();
                 assert_eq!(self.pending, *kind == SdpKind::Answer, "{kind:?} in the wrong state");
                 self.pending = false;
                 self.remote = Some(*kind);

@@ -16,9 +16,9 @@ use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
-use crate::sdp::webrtcbin::{self, Credentials, directions};
-use crate::sdp::{Codec, Kind, Sdp, direction};
-use crate::session::{EffectResult, Remote};
+use crate::sdp::webrtcbin::{Credentials, Ours, Remote};
+use crate::sdp::{Codec, Direction, Kind, Media, Sdp};
+use crate::session::EffectResult;
 
 impl Peer {
     pub(super) async fn create(&self, kind: SdpKind, restarts_ice: bool) -> Result<EffectResult, MediaError> {
@@ -32,33 +32,26 @@ impl Peer {
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| failed(signal, "it made none"))?;
         let text = made.sdp().as_text().map_err(|error| failed(signal, error))?;
-        let mut sdp = Sdp::parse(&text).map_err(|error| failed(signal, error))?;
-        webrtcbin::name_certificate(&mut sdp, self.certificate.fingerprint());
-        // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
-        let credentials = match restarts_ice {
-            true => Some(fresh_credentials()?),
-            false => lock(&self.state).local.as_ref().and_then(Credentials::of),
-        };
-        credentials.into_iter().for_each(|credentials| credentials.write(&mut sdp));
-        if kind == SdpKind::Offer {
-            webrtcbin::complete_offer(&mut sdp);
-        }
-        directions::silence(&mut sdp, &self.mlines(|sender| sender.is_idle()));
+        let sdp = Sdp::parse(&text).map_err(|error| failed(signal, error))?;
+        let credentials = restarts_ice.then(fresh_credentials).transpose()?;
+        let idle = self.mlines(|sender| sender.is_idle());
+        let ours = Ours { fingerprint: self.certificate.fingerprint(), credentials, idle: &idle };
+        let sdp = lock(&self.state).adapter.made(kind, sdp, ours);
         tracing::debug!(kind = kind.as_str(), "made: {}", transceivers::summary(&sdp));
         tracing::trace!("{sdp}");
         Ok(EffectResult::Created(sdp))
     }
 
-    /// Fits the transceivers to the media that this end sends and receives, with at least one m-line for each of
-    /// `kinds`.
-    pub(super) fn prepare_offer(&self, kinds: &[Kind]) -> Result<(), MediaError> {
-        let (first, wanted, known) = {
-            let state = lock(&self.state);
+    /// Fits the transceivers to the media that this end sends and receives, and to the m-lines that the peer has.
+    pub(super) fn prepare_offer(&self, standing: Option<&Sdp>) -> Result<(), MediaError> {
+        let (first, wanted, known, kinds) = {
+            let mut state = lock(&self.state);
             let first = state.mlines == 0 && state.channels.is_empty();
-            (first, state.wanted.clone(), state.payloads.clone())
+            let kinds = state.adapter.kinds_to_offer(standing);
+            (first, state.wanted.clone(), state.payloads.clone(), kinds)
         };
         self.fit(|pipeline, streams, senders| {
-            transceivers::for_offer(pipeline, &self.webrtc, (&self.config, &known, kinds), streams, senders)
+            transceivers::for_offer(pipeline, &self.webrtc, (&self.config, &known, &kinds), streams, senders)
         })?;
         if first {
             for config in self.config.chat.iter().chain(&wanted) {
@@ -96,67 +89,59 @@ impl Peer {
             .collect()
     }
 
-    pub(super) async fn apply_local(&self, kind: SdpKind, mut sdp: Sdp) -> Result<EffectResult, MediaError> {
-        directions::unsilence(&mut sdp, &self.mlines(|_| true));
+    pub(super) async fn apply_local(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
+        let sending = self.mlines(|_| true);
+        let sdp = lock(&self.state).adapter.local(&sending);
+        let sdp = sdp.ok_or_else(|| failed("set-local-description", "none was made"))?;
         self.apply("set-local-description", kind, &sdp.to_string()).await?;
-        lock(&self.state).local = Some(sdp);
         self.send_what_is_wanted();
         self.watch_dtls();
         Ok(EffectResult::Applied)
     }
 
-    pub(super) async fn apply_remote(
-        &self,
-        kind: SdpKind,
-        remote: &Remote,
-    ) -> Result<EffectResult, MediaError> {
-        let Remote { sdp, flows, rejected } = remote;
-        tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(sdp));
-        {
+    pub(super) async fn apply_remote(&self, kind: SdpKind, theirs: &Sdp) -> Result<EffectResult, MediaError> {
+        tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(theirs));
+        let sending = self.mlines(|_| true);
+        let (Remote { sdp, flows, rejected }, agreed) = {
             let mut state = lock(&self.state);
-            (state.fingerprints, state.sources) = (Fingerprint::all(sdp), Sources::of(sdp));
-            state.payloads = sdp.media.iter().flat_map(|media| usable(media, &Codec::ALL, &[])).collect();
-        }
-        let mut shown = sdp.clone();
-        match (kind, &lock(&self.state).local) {
-            (SdpKind::Answer, Some(offer)) => directions::widen_answer(&mut shown, offer),
-            (SdpKind::Answer, None) => {}
-            (SdpKind::Offer, _) => directions::widen_offer(&mut shown),
-        }
-        directions::listen(&mut shown, &self.mlines(|_| true));
-        let agreed = lock(&self.state).mlines;
+            let remote = state.adapter.remote(kind, theirs, &sending);
+            let remote = remote.map_err(|error| failed("set-remote-description", error))?;
+            (state.fingerprints, state.sources) = (Fingerprint::all(&remote.sdp), Sources::of(&remote.sdp));
+            state.payloads =
+                remote.sdp.media.iter().flat_map(|media| usable(media, &Codec::ALL, &[])).collect();
+            (remote, state.mlines)
+        };
         if kind == SdpKind::Answer {
             self.fit(|_, _, senders| {
-                transceivers::by_answer(&self.config, senders, sdp, (agreed, rejected.as_slice()))
+                transceivers::by_answer(&self.config, senders, &sdp, (agreed, rejected.as_slice()))
             })?;
         }
         self.fit(|_, _, senders| {
-            transceivers::end_rejected(senders, rejected);
+            transceivers::end_rejected(senders, &rejected);
             Ok(())
         })?;
-        self.apply("set-remote-description", kind, &shown.to_string()).await?;
+        self.apply("set-remote-description", kind, &sdp.to_string()).await?;
         if kind == SdpKind::Offer {
             self.fit(|pipeline, streams, senders| {
-                transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, sdp, agreed)
+                transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, &sdp, agreed)
             })?;
         }
         let mut state = lock(&self.state);
-        let lines = sdp.media.iter().zip(flows);
-        let comes = |(media, flow): &(&crate::sdp::Media, &direction::Direction)| {
+        let lines = sdp.media.iter().zip(&flows);
+        let comes = |(media, flow): &(&Media, &Direction)| {
             flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
         };
         state.mlines = sdp.media.len();
         state.expected = lines.filter(comes).count();
         let before = std::mem::replace(&mut state.flows, flows.clone());
-        let sends = |flows: &[direction::Direction], track: &track::Track| {
-            flows.get(track.mline).is_some_and(|flow| flow.send)
-        };
-        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(flows, track));
+        let sends =
+            |flows: &[Direction], track: &track::Track| flows.get(track.mline).is_some_and(|flow| flow.send);
+        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(&flows, track));
         let changed: Vec<_> = changed.cloned().collect();
         drop(state);
         self.send_what_is_wanted();
         for track in changed {
-            let event = if sends(flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
+            let event = if sends(&flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
             report_of_peer(&self.state, &self.events, event(track));
         }
         self.watch_dtls();

@@ -2,6 +2,7 @@
 
 use super::data_channel::Channel;
 use crate::media::receive::track::Track;
+use crate::protocol::Candidate;
 use crate::sdp::Codec;
 use crate::session::ConnectionState;
 
@@ -9,8 +10,8 @@ use crate::session::ConnectionState;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum PeerEvent {
-    /// A local candidate: index of the m-line, and the value of the attribute.
-    LocalCandidate(u32, String),
+    /// A local candidate, without user fragment.
+    LocalCandidate(Candidate),
     /// The connection's state changed.
     Connection(ConnectionState),
     /// The peer sends a stream, for the first time or after a pause.

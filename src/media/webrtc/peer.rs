@@ -28,7 +28,7 @@ use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::receive::track;
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
-use crate::sdp::Kind;
+use crate::sdp::{Kind, webrtcbin};
 use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
 
 /// Time that the peer has to open a channel that both sides want, before our side opens it.
@@ -107,8 +107,8 @@ impl Peer {
         };
         match effect {
             Effect::Open => None,
-            Effect::CreateOffer { id, kinds, restarts_ice } => {
-                let made = match self.prepare_offer(&kinds) {
+            Effect::CreateOffer { id, standing, restarts_ice } => {
+                let made = match self.prepare_offer(standing.as_ref()) {
                     Ok(()) => self.create(SdpKind::Offer, restarts_ice).await,
                     Err(error) => Err(error),
                 };
@@ -117,12 +117,12 @@ impl Peer {
             Effect::CreateAnswer { id, restarts_ice } => {
                 Some((id, result(self.create(SdpKind::Answer, restarts_ice).await)))
             }
-            Effect::ApplyLocal(id, kind, sdp) => Some((id, result(self.apply_local(kind, sdp).await))),
+            Effect::ApplyLocal(id, kind) => Some((id, result(self.apply_local(kind).await))),
             Effect::ApplyRemote(id, kind, remote) => {
                 Some((id, result(self.apply_remote(kind, &remote).await)))
             }
-            Effect::AddCandidate(mline, candidate) => {
-                self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&mline, &candidate]);
+            Effect::AddCandidate(candidate) => {
+                self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&webrtcbin::CANDIDATES, &candidate]);
                 None
             }
         }
@@ -257,15 +257,14 @@ impl Peer {
     }
 
     fn report_candidates(&self) {
-        let events = self.events.clone();
+        let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
         self.webrtc.connect("on-ice-candidate", false, move |args| {
-            if let (Some(Ok(mline)), Some(Ok(candidate))) =
-                (args.get(1).map(|v| v.get::<u32>()), args.get(2).map(|v| v.get::<String>()))
-            {
-                // Newer versions report the end of candidates by an empty one, which nothing needs.
-                if !candidate.is_empty() {
-                    report(&events, PeerEvent::LocalCandidate(mline, candidate));
-                }
+            let mline = args.get(1)?.get::<u32>().ok()?;
+            let candidate = args.get(2)?.get::<String>().ok()?;
+            // Newer versions report the end of candidates by an empty one, which nothing needs.
+            if let Some(state) = state.upgrade().filter(|_| !candidate.is_empty()) {
+                let candidate = lock(&state).adapter.candidate(mline, candidate);
+                report(&events, PeerEvent::LocalCandidate(candidate));
             }
             None
         });

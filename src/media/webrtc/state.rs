@@ -14,7 +14,8 @@ use crate::media::receive::track::Track;
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
-use crate::sdp::{Direction, Payload, Sdp};
+use crate::sdp::webrtcbin::Adapter;
+use crate::sdp::{Direction, Payload};
 
 #[derive(Debug)]
 pub(super) struct State {
@@ -39,8 +40,8 @@ pub(super) struct State {
     /// SSRCs that the peer's m-lines name.
     pub(super) sources: Sources,
     pub(super) expected: usize,
-    /// The local description as webrtcbin has it.
-    pub(super) local: Option<Sdp>,
+    /// Translator of the descriptions.
+    pub(super) adapter: Adapter,
     /// Fingerprints in the peer's description.
     pub(super) fingerprints: Vec<Fingerprint>,
     /// Time at which ICE and DTLS were connected and the peer's certificate was verified.
@@ -71,7 +72,7 @@ impl State {
             payloads: vec![],
             sources: Sources::default(),
             expected: 0,
-            local: None,
+            adapter: Adapter::default(),
             fingerprints: vec![],
             connected: None,
             held: vec![],

@@ -14,9 +14,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Returns the credentials in a description: those of its first m-line that has any.
+    /// Returns the credentials in a description: those of its first active m-line that has any.
     pub fn of(sdp: &Sdp) -> Option<Self> {
-        sdp.media.iter().find_map(|media| {
+        sdp.media.iter().filter(|media| !media.is_rejected()).find_map(|media| {
             let (ufrag, password) = (media.attribute("ice-ufrag")?, media.attribute("ice-pwd")?);
             Some(Self { ufrag: ufrag.to_owned(), password: password.to_owned() })
         })

@@ -5,12 +5,12 @@ use crate::sdp::direction::media_lines;
 use crate::sdp::{Direction, Sdp};
 
 /// Makes the peer's offer send and receive on all m-lines.
-pub fn widen_offer(offer: &mut Sdp) {
+pub(super) fn widen_offer(offer: &mut Sdp) {
     media_lines(offer).for_each(|(_, media)| media.set_direction(Direction { send: true, receive: true }));
 }
 
 /// Makes the peer's answer accept all directions of our offer.
-pub fn widen_answer(answer: &mut Sdp, offer: &Sdp) {
+pub(super) fn widen_answer(answer: &mut Sdp, offer: &Sdp) {
     for (mline, media) in media_lines(answer) {
         if let Some(offered) = offer.media.get(mline) {
             media.set_direction(offered.direction().reversed());
@@ -18,18 +18,29 @@ pub fn widen_answer(answer: &mut Sdp, offer: &Sdp) {
     }
 }
 
+/// Removes the directions from our answer that the peer's offer does not have (RFC 3264, 6.1); webrtcbin saw a wider offer.
+pub(super) fn narrow_answer(answer: &mut Sdp, offered: &[Direction]) {
+    for (mline, media) in media_lines(answer) {
+        if let Some(theirs) = offered.get(mline) {
+            let ours = media.direction();
+            let (send, receive) = (ours.send && theirs.receive, ours.receive && theirs.send);
+            media.set_direction(Direction { send, receive });
+        }
+    }
+}
+
 /// Removes sending from these m-lines of a description that webrtcbin made: nothing is sent on them for now.
-pub fn silence(ours: &mut Sdp, mlines: &[usize]) {
+pub(super) fn silence(ours: &mut Sdp, mlines: &[usize]) {
     change(ours, mlines, |direction| Direction { send: false, ..direction });
 }
 
 /// Adds sending to these m-lines of our description: webrtcbin sends on them all the time.
-pub fn unsilence(ours: &mut Sdp, mlines: &[usize]) {
+pub(super) fn unsilence(ours: &mut Sdp, mlines: &[usize]) {
     change(ours, mlines, |direction| Direction { send: true, ..direction });
 }
 
 /// Adds receiving to these m-lines of the peer's description: webrtcbin sends on them.
-pub fn listen(theirs: &mut Sdp, mlines: &[usize]) {
+pub(super) fn listen(theirs: &mut Sdp, mlines: &[usize]) {
     change(theirs, mlines, |direction| Direction { receive: true, ..direction });
 }
 
@@ -44,6 +55,7 @@ fn change(sdp: &mut Sdp, mlines: &[usize], to: impl Fn(Direction) -> Direction) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sdp::Media;
 
     fn sdp(directions: &[&str]) -> Sdp {
         let line = |d: &&str| format!("m=video 9 X 96\na={d}\n");
@@ -62,6 +74,15 @@ mod tests {
         let mut answer = sdp(&["inactive", "recvonly", "sendrecv"]);
         widen_answer(&mut answer, &sdp(&["sendrecv", "sendonly", "recvonly"]));
         assert_eq!(names(&answer), ["sendrecv", "recvonly", "sendonly"]);
+    }
+
+    #[test]
+    fn an_answer_is_narrowed_to_the_directions_of_its_offer() {
+        let offer = sdp(&["recvonly", "sendrecv", "inactive", "sendonly"]);
+        let theirs: Vec<Direction> = offer.media.iter().map(Media::direction).collect();
+        let mut ours = sdp(&["sendrecv", "recvonly", "sendrecv", "sendonly"]);
+        narrow_answer(&mut ours, &theirs);
+        assert_eq!(names(&ours), ["sendonly", "recvonly", "inactive", "inactive"]);
     }
 
     #[test]

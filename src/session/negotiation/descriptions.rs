@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::exchange::{Answering, Exchange, Offer};
 use super::{Negotiation, Output};
 use crate::protocol::{Description, PeerMessage, SdpKind};
-use crate::sdp::{self, Kind, Layout, Media, Sdp, SdpError, Setup, Shown, direction};
-use crate::session::effect::{Effect, EffectId, Remote};
+use crate::sdp::{self, Kind, Media, Sdp, SdpError};
+use crate::session::effect::{Effect, EffectId};
 
 /// Time in which the peer has to offer the media that our side wants. The demos' page offers a data channel alone first,
 /// and audio and video as soon as that is answered.
@@ -22,19 +22,18 @@ impl Negotiation {
         let restarts_ice = std::mem::take(&mut self.restart_owed);
         self.complete_at = None;
         let id = self.id();
-        self.effect(Effect::CreateOffer { id, kinds: self.layout.awaited(), restarts_ice });
+        self.effect(Effect::CreateOffer { id, standing: self.standing.clone(), restarts_ice });
         self.enter(now, Exchange::CreatingOffer { id, restarts_ice });
     }
 
-    /// Sends an offer that webrtcbin made.
-    pub(super) fn offer(&mut self, now: Instant, sdp: Sdp, restarts_ice: bool) {
-        let (layout, mut told) = self.layout.tell_offer(&sdp);
-        sdp::sign(&mut told);
-        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: told.to_string() }));
+    /// Sends an offer that the connection made.
+    pub(super) fn offer(&mut self, now: Instant, mut sdp: Sdp, restarts_ice: bool) {
+        sdp::sign(&mut sdp);
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.to_string() }));
         // The first offer can be answered by a fresh start, so it need not wait to be applied.
         let is_deferred = self.terms.polite && self.is_established();
-        let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer, sdp.clone()));
-        self.enter(now, Exchange::Offered(Offer { sdp, applying, layout, restarts_ice }));
+        let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer));
+        self.enter(now, Exchange::Offered(Offer { sdp, applying, restarts_ice }));
         if restarts_ice {
             self.demote_candidates();
         }
@@ -43,19 +42,11 @@ impl Negotiation {
         }
     }
 
-    /// Sends an answer that webrtcbin made.
-    pub(super) fn answer(&mut self, now: Instant, mut answer: Sdp, restarts_ice: bool) {
-        let role = self.transport.role.or_else(|| Setup::of_answer(&answer));
-        role.into_iter().for_each(|role| role.write(&mut answer));
-        self.transport.role = role;
-        let held = self.layout.hold(&answer);
-        if let Some(remote) = &self.transport.remote {
-            direction::narrow_answer(&mut answer, &remote.flows);
-        }
-        let mut told = self.layout.tell_answer(&answer);
-        sdp::sign(&mut told);
-        self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: told.to_string() }));
-        self.transport.local = Some(held.clone());
+    /// Sends an answer that the connection made.
+    pub(super) fn answer(&mut self, now: Instant, mut sdp: Sdp, restarts_ice: bool) {
+        sdp::sign(&mut sdp);
+        self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: sdp.to_string() }));
+        self.transport.local = Some(sdp);
         // After the first ICE restart each description may be the first with these credentials that the peer accepts: it
         // ignores an answer if it gave up its offer.
         if self.transport.generation > 0 {
@@ -64,13 +55,19 @@ impl Negotiation {
         if restarts_ice {
             self.outputs.push_back(Output::IceRestarted);
         }
-        let id = self.apply_local(SdpKind::Answer, held);
+        let id = self.apply_local(SdpKind::Answer);
         self.enter(now, Exchange::ApplyingLocal(id));
     }
 
-    fn apply_local(&mut self, kind: SdpKind, sdp: Sdp) -> EffectId {
+    fn apply_local(&mut self, kind: SdpKind) -> EffectId {
         let id = self.id();
-        self.effect(Effect::ApplyLocal(id, kind, sdp));
+        self.effect(Effect::ApplyLocal(id, kind));
+        id
+    }
+
+    fn apply_remote(&mut self, kind: SdpKind, sdp: Sdp) -> EffectId {
+        let id = self.id();
+        self.effect(Effect::ApplyRemote(id, kind, sdp));
         id
     }
 
@@ -85,13 +82,13 @@ impl Negotiation {
             Err(error) => return self.warn(&error.to_string()),
         };
         if let (SdpKind::Answer, Exchange::Offered(offer)) = (kind, &self.exchange) {
-            offer.layout.name_answer(&mut sdp);
+            sdp::name_answer(&mut sdp, &offer.sdp);
             if let Some(reason) = sdp::decline::reason(&sdp) {
                 self.stop();
                 return self.outputs.push_back(Output::Declined(reason));
             }
         }
-        let sdp = match sdp::normalise(sdp) {
+        let sdp = match sdp::validate(sdp) {
             Ok(mut sdp) => {
                 self.filter.clean(now, &mut sdp);
                 sdp
@@ -118,7 +115,7 @@ impl Negotiation {
             }
             (SdpKind::Answer, exchange) => {
                 self.exchange = exchange;
-                self.unexpected_answer(now, &sdp);
+                self.unexpected_answer(now, sdp);
             }
         }
     }
@@ -179,39 +176,33 @@ impl Negotiation {
             self.outputs.push_back(Output::Restarted);
             return self.renew(now);
         }
-        let mut shown = match ours.layout.show_answer(&sdp, &ours.sdp) {
-            Ok(shown) => shown,
-            Err(error) => {
-                self.exchange = Exchange::Offered(ours);
-                return match self.transport.gave_way || self.transport.forgotten {
-                    // The answer belongs to a forgotten offer, whose m-lines the peer has applied.
-                    true => self.offer_afresh(now, &sdp),
-                    false => self.warn(&error.to_string()),
-                };
-            }
-        };
+        if !ours.sdp.is_answered_by(&sdp) {
+            self.exchange = Exchange::Offered(ours);
+            return match self.transport.gave_way || self.transport.forgotten {
+                // The answer belongs to a forgotten offer, whose m-lines the peer has applied.
+                true => self.offer_afresh(now, sdp),
+                false => self.warn(&SdpError::OtherLines.to_string()),
+            };
+        }
         self.ignoring = false;
         self.transport.passed_over = None;
-        self.transport.role = self.transport.role.or(Setup::of_answer(&sdp).map(Setup::opposite));
         self.transport.controls |= self.transport.remote.is_none();
-        let restarts_ice = self.transport.count_generation(&shown.sdp);
+        let restarts_ice = self.transport.count_generation(&sdp);
         if ours.restarts_ice {
             self.outputs.push_back(Output::IceRestarted);
         } else if restarts_ice {
             self.demote_candidates();
         }
-        self.prefer(&mut shown.sdp);
-        self.transport.local = Some(ours.sdp.clone());
-        let remote = self.take(shown);
         let is_deferred = ours.is_deferred();
-        let offer = is_deferred.then(|| self.apply_local(SdpKind::Offer, ours.sdp));
-        let answer = self.id();
-        self.effect(Effect::ApplyRemote(answer, SdpKind::Answer, remote));
+        self.transport.local = Some(ours.sdp);
+        let remote = self.accept(sdp);
+        let offer = is_deferred.then(|| self.apply_local(SdpKind::Offer));
+        let answer = self.apply_remote(SdpKind::Answer, remote);
         self.enter(now, Exchange::ApplyingAnswer { offer, answer });
     }
 
     /// Handles an answer while no offer of ours waits for one.
-    fn unexpected_answer(&mut self, now: Instant, sdp: &Sdp) {
+    fn unexpected_answer(&mut self, now: Instant, sdp: Sdp) {
         self.transport.answer_may_come = None;
         let begins = self.terms.mends || self.transport.forgotten && !self.terms.polite;
         if begins && self.is_established() && !self.transport.connected {
@@ -222,7 +213,7 @@ impl Negotiation {
             // Each side gave way to the other, and would do so again: one of the two has to insist on its offers.
             self.terms.polite &= !self.terms.mends;
             // The peer has applied m-lines that our side does not have.
-            if !self.layout.has_lines_of(sdp) {
+            if !self.standing.as_ref().is_some_and(|standing| standing.is_answered_by(&sdp)) {
                 self.outputs.push_back(Output::Restarted);
                 self.offer_afresh(now, sdp);
             }
@@ -232,9 +223,9 @@ impl Negotiation {
     }
 
     /// Starts a fresh connection with an offer of the m-lines that the peer has applied, which its answer shows.
-    fn offer_afresh(&mut self, now: Instant, answer: &Sdp) {
+    fn offer_afresh(&mut self, now: Instant, answer: Sdp) {
         self.restart();
-        self.layout = Layout::of_peer(answer);
+        self.standing = Some(answer);
         self.begin_offer(now);
     }
 
@@ -252,36 +243,23 @@ impl Negotiation {
     /// Answers an offer of the peer.
     pub(super) fn take_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
-        let offered = |kind: &Kind| sdp.media.iter().any(|m| Kind::of(m) == Some(*kind) && !m.is_rejected());
-        let mut shown = match self.layout.show_offer(&sdp, self.transport.local.as_ref()) {
-            Ok(shown) => shown,
-            Err(error) => return self.fail("the peer's offer to be applied", error.to_string()),
-        };
         // A kind that the peer refused before is not offered again.
-        let settled = |kind: &Kind| offered(kind) || shown.layout.is_refused(*kind);
-        self.complete_at = (!self.terms.wanted.iter().all(settled)).then_some(now + COMPLETION);
+        let has = |kind: &Kind| sdp.media.iter().any(|media| Kind::of(media) == Some(*kind));
+        self.complete_at = (!self.terms.wanted.iter().all(has)).then_some(now + COMPLETION);
         self.awaits_channel = false;
-        // The role stays for the life of the transport, whatever the offer names.
-        if let Some(role) = self.transport.role {
-            role.opposite().write(&mut shown.sdp);
-        }
-        let restarts_ice = self.transport.count_generation(&shown.sdp);
+        let restarts_ice = self.transport.count_generation(&sdp);
         if restarts_ice {
             self.demote_candidates();
         }
-        self.prefer(&mut shown.sdp);
-        let remote = self.take(shown);
-        let id = self.id();
-        self.effect(Effect::ApplyRemote(id, SdpKind::Offer, remote));
+        let remote = self.accept(sdp.clone());
+        let id = self.apply_remote(SdpKind::Offer, remote);
         let again = self.transport.connected.then_some(sdp);
         self.enter(now, Exchange::ApplyingOffer(Answering { id, again, restarts_ice }));
     }
 
-    /// Makes a description of the peer the current one, and returns it for webrtcbin to apply.
-    fn take(&mut self, Shown { layout, sdp, flows, rejected }: Shown) -> Remote {
-        let remote = Remote { sdp, flows, rejected };
-        self.layout = layout;
-        let ufrag = remote.sdp.ufrag().map(str::to_owned);
+    /// Makes a description of the peer the current one, and returns it for the connection to apply.
+    fn accept(&mut self, mut sdp: Sdp) -> Sdp {
+        let ufrag = sdp.ufrag().map(str::to_owned);
         let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
         match (of == self.theirs.0, self.transport.remote.is_some()) {
             (true, true) => self.theirs.1 = known,
@@ -296,7 +274,8 @@ impl Negotiation {
             }
             (false, _) => {}
         }
-        self.transport.remote = Some(remote.clone());
-        remote
+        self.prefer(&mut sdp);
+        (self.transport.remote, self.standing) = (Some(sdp.clone()), Some(sdp.clone()));
+        sdp
     }
 }

@@ -1,7 +1,7 @@
 //! State of the exchange of offer and answer (RFC 8829, 3.2), including the steps that webrtcbin takes in it. A state holds
 //! the ids of the effects whose results it waits for, and the descriptions that are needed later.
 
-use crate::sdp::{Layout, Sdp};
+use crate::sdp::Sdp;
 use crate::session::effect::EffectId;
 
 /// State of the exchange.
@@ -32,13 +32,11 @@ pub(super) enum Exchange {
 /// An offer of ours that was sent and not answered yet.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The offer as webrtcbin made it.
+    /// The offer as it was sent.
     pub(super) sdp: Sdp,
     /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin gets it together with the answer, so that it
     /// can be forgotten until then.
     pub(super) applying: Option<EffectId>,
-    /// Mapping of the m-lines that takes effect once the offer is answered.
-    pub(super) layout: Layout,
     /// Whether the offer restarts ICE on the connection that stands.
     pub(super) restarts_ice: bool,
 }

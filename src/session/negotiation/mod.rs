@@ -18,7 +18,7 @@ use super::filter::Filter;
 use super::terms::Terms;
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, PeerMessage};
-use crate::sdp::{self, Layout};
+use crate::sdp::{self, Sdp};
 
 pub use super::filter::MAX_CANDIDATES;
 
@@ -60,8 +60,8 @@ pub struct Negotiation {
     /// When the current step has failed.
     deadline: Option<Instant>,
     transport: Transport,
-    /// Mapping between the peer's m-lines and webrtcbin's.
-    layout: Layout,
+    /// Description with the m-lines that the peer has. They keep their order and mids over all connections (RFC 8829, 5.2.2).
+    standing: Option<Sdp>,
     next_id: u64,
     /// Whether our side makes an offer as soon as no exchange is under way.
     offer_owed: bool,
@@ -92,7 +92,7 @@ impl Negotiation {
             exchange: Exchange::Stable,
             deadline: None,
             transport: Transport::default(),
-            layout: Layout::default(),
+            standing: None,
             next_id: 0,
             offer_owed: false,
             restart_owed: false,
@@ -183,7 +183,7 @@ impl Negotiation {
     /// connection stood, during another exchange, or with a peer that runs roomtone, which takes a fresh connection.
     pub fn restart_ice(&mut self, now: Instant) -> bool {
         let stands = self.transport.connected && self.is_established() && self.exchange.is_stable();
-        let is_ours = self.transport.remote.as_ref().is_some_and(|remote| sdp::is_of_roomtone(&remote.sdp));
+        let is_ours = self.transport.remote.as_ref().is_some_and(sdp::is_of_roomtone);
         if !stands || is_ours {
             return false;
         }
@@ -329,8 +329,9 @@ impl Negotiation {
     /// Replaces the connection by a fresh one. The peer's m-lines stay.
     fn restart(&mut self) {
         // The peer may have applied the m-lines of an offer whose answer did not arrive.
-        let layout = if let Exchange::Offered(offer) = &self.exchange { &offer.layout } else { &self.layout };
-        self.layout = layout.standing();
+        if let Exchange::Offered(offer) = &self.exchange {
+            self.standing = Some(offer.sdp.clone());
+        }
         self.transport = Transport::default();
         self.restart_owed = false;
         self.effect(Effect::Open);
@@ -354,7 +355,7 @@ impl Negotiation {
 
     fn stop(&mut self) {
         if let Exchange::Offered(offer) = std::mem::replace(&mut self.exchange, Exchange::Ended) {
-            self.layout = offer.layout;
+            self.standing = Some(offer.sdp);
         }
         self.deadline = None;
         self.complete_at = None;

@@ -2,18 +2,16 @@
 
 use std::time::Instant;
 
-use crate::sdp::{Sdp, Setup};
-use crate::session::effect::Remote;
+use crate::protocol::Candidate;
+use crate::sdp::Sdp;
 
 /// A transport: ICE, DTLS and the descriptions that both sides applied on it.
 #[derive(Debug, Default)]
 pub(super) struct Transport {
-    /// The peer's description as webrtcbin has it.
-    pub(super) remote: Option<Remote>,
-    /// Our description as webrtcbin has it.
+    /// The peer's description.
+    pub(super) remote: Option<Sdp>,
+    /// Our description.
     pub(super) local: Option<Sdp>,
-    /// Our DTLS role, which stays for the life of the transport (RFC 8842, 5.5).
-    pub(super) role: Option<Setup>,
     /// Whether the first offer was ours, which gives this side the controlling role in ICE.
     pub(super) controls: bool,
     /// Whether ICE and DTLS were connected.
@@ -22,10 +20,10 @@ pub(super) struct Transport {
     pub(super) generation: u32,
     /// Number of candidates of the peer since its last ICE restart.
     pub(super) candidates: usize,
-    /// Our candidates: index of webrtcbin's m-line, and the attribute.
-    pub(super) ours: Vec<(u32, String)>,
-    /// Candidates of the peer that webrtcbin has, without those of earlier ICE credentials.
-    pub(super) added: Vec<(u32, String)>,
+    /// Our candidates.
+    pub(super) ours: Vec<Candidate>,
+    /// Candidates of the peer that were added, without those of earlier ICE credentials.
+    pub(super) added: Vec<String>,
     /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer:
     /// the next offer waits until it is clear which one the peer means.
     pub(super) forgotten: bool,
@@ -47,13 +45,13 @@ impl Transport {
 
     /// Returns whether the peer's description has an active m-line for data channels.
     pub(super) fn has_data(&self) -> bool {
-        let mut lines = self.remote.iter().flat_map(|remote| &remote.sdp.media);
+        let mut lines = self.remote.iter().flat_map(|remote| &remote.media);
         lines.any(|media| media.kind == "application" && !media.is_rejected())
     }
 
     /// Returns the user fragment of the peer.
     pub(super) fn ufrag(&self) -> Option<&str> {
-        self.remote.as_ref().and_then(|remote| remote.sdp.ufrag())
+        self.remote.as_ref().and_then(Sdp::ufrag)
     }
 
     /// Returns whether a description of the peer takes a fresh connection: the peer began anew, or is another one under
@@ -64,12 +62,12 @@ impl Transport {
 
     /// Returns whether a description has other ICE credentials than the peer's current one.
     pub(super) fn has_other_credentials(&self, theirs: &Sdp) -> bool {
-        self.remote.as_ref().is_some_and(|remote| remote.sdp.ufrag() != theirs.ufrag())
+        self.remote.as_ref().is_some_and(|remote| remote.ufrag() != theirs.ufrag())
     }
 
     /// Returns whether a description has another certificate than the peer's current one.
     pub(super) fn has_other_certificate(&self, theirs: &Sdp) -> bool {
-        self.remote.as_ref().is_some_and(|remote| remote.sdp.certificate() != theirs.certificate())
+        self.remote.as_ref().is_some_and(|remote| remote.certificate() != theirs.certificate())
     }
 
     /// Counts an ICE restart of the peer, if this description of the same connection is one; returns whether it is.

@@ -311,7 +311,7 @@ impl Native {
             match output {
                 Output::Effect(effect) => {
                     if let Effect::ApplyRemote(_, _, remote) = &effect {
-                        self.heard = mark(&remote.sdp.to_string());
+                        self.heard = mark(&remote.to_string());
                     }
                     self.results.extend(self.connection.execute(&effect));
                 }
@@ -331,7 +331,8 @@ impl Native {
         if self.connection.local.is_some() {
             let line = line(self.sent.len(), self.connection.opened);
             self.sent.push((self.connection.opened, line.clone()));
-            self.negotiation.handle_local_candidate(0, line);
+            let candidate = self.connection.adapter.candidate(0, line);
+            self.negotiation.handle_local_candidate(candidate);
             self.pump();
         }
     }

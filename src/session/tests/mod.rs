@@ -15,6 +15,7 @@ use super::call::{Admission, Call, Input as CallInput, Output};
 use super::link::{self, ConnectionState, EndReason, Input};
 use super::{Effect, EffectId, EffectResult, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
+use crate::sdp::webrtcbin::{Adapter, Credentials, Ours};
 use crate::sdp::{Kind, Media, Sdp, Section};
 
 /// A model of webrtcbin that executes effects, with the smallest descriptions that pass the checks.
@@ -35,6 +36,7 @@ struct Connection {
     offers: usize,
     /// The user fragment of the peer's description.
     theirs: String,
+    adapter: Adapter,
     /// Number of descriptions with new ICE credentials, and the user fragment that was applied last.
     restarts: usize,
     applied: Option<String>,
@@ -112,14 +114,19 @@ impl Connection {
         self.applied.clone().unwrap_or_else(|| format!("ufrag{}", self.opened))
     }
 
-    /// Returns the user fragment of the next description.
-    fn next_ufrag(&mut self, restarts_ice: bool) -> String {
-        if !restarts_ice {
-            return self.ufrag();
-        }
-        assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
-        self.restarts += 1;
-        format!("ufrag{}.{}", self.opened, self.restarts)
+    /// Makes a description of these m-lines and returns it as the peer gets it.
+    fn make(&mut self, kind: SdpKind, lines: &[(String, String)], restarts_ice: bool) -> EffectResult {
+        let credentials = restarts_ice.then(|| {
+            assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
+            self.restarts += 1;
+            let ufrag = format!("ufrag{}.{}", self.opened, self.restarts);
+            Credentials { ufrag, password: "0123456789012345678901".into() }
+        });
+        let (setup, mark) = if kind == SdpKind::Offer { ("actpass", self.offers) } else { ("active", 0) };
+        let sdp = Sdp::parse(&self.describe(lines, setup, mark, &self.ufrag())).unwrap();
+        let fingerprint = format!("sha-256 {:02X}", self.opened);
+        let ours = Ours { fingerprint: &fingerprint, credentials, idle: &[] };
+        EffectResult::Created(self.adapter.made(kind, sdp, ours))
     }
 
     fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
@@ -133,20 +140,18 @@ impl Connection {
                 };
                 None
             }
-            Effect::CreateOffer { id, restarts_ice, .. } => {
+            Effect::CreateOffer { id, standing, restarts_ice } => {
                 self.offers += 1;
                 self.offered = self.next_lines();
-                let ufrag = self.next_ufrag(*restarts_ice);
-                let sdp = self.describe(&self.offered, "actpass", self.offers, &ufrag);
-                Some((*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())))
+                self.adapter.kinds_to_offer(standing.as_ref());
+                Some((*id, self.make(SdpKind::Offer, &self.offered.clone(), *restarts_ice)))
             }
             Effect::CreateAnswer { id, restarts_ice } => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
-                let ufrag = self.next_ufrag(*restarts_ice);
-                let sdp = self.describe(&self.lines, "active", 0, &ufrag);
-                Some((*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())))
+                Some((*id, self.make(SdpKind::Answer, &self.lines.clone(), *restarts_ice)))
             }
-            Effect::ApplyLocal(id, kind, sdp) => {
+            Effect::ApplyLocal(id, kind) => {
+                let sdp = self.adapter.local(&[]).expect("it was made");
                 self.applied = sdp.ufrag().map(str::to_owned);
                 match kind {
                     SdpKind::Offer => {
@@ -165,6 +170,7 @@ impl Connection {
                         assert!(std::mem::take(&mut self.pending_offer), "an answer to nothing")
                     }
                 }
+                let remote = self.adapter.remote(*kind, remote, &[]).unwrap();
                 self.check(&remote.sdp);
                 let forgotten = *kind == SdpKind::Offer && self.offered.len() > self.lines.len();
                 assert!(self.forgets || !forgotten, "it ends the process");
@@ -176,7 +182,7 @@ impl Connection {
                 self.lines = lines(&remote.sdp);
                 Some((*id, EffectResult::Applied))
             }
-            Effect::AddCandidate(_, candidate) => {
+            Effect::AddCandidate(candidate) => {
                 assert!(self.remote.is_some(), "a candidate before the description");
                 if candidate.starts_with("candidate:stale ") {
                     return None;
@@ -524,7 +530,10 @@ proptest! {
         ], 0..60)
     ) {
         let (now, mut a, mut b) = accepted(request);
-        let local = |n: usize| Input::LocalCandidate(0, format!("candidate:{n} 1 udp 1 192.0.2.1 9000 typ host"));
+        let local = |n: usize| {
+            let candidate = format!("candidate:{n} 1 udp 1 192.0.2.1 9000 typ host");
+            Input::LocalCandidate(Candidate { candidate, mline: Some(0), ..Candidate::default() })
+        };
         let mut sent = (0, 0);
         for step in steps {
             match step {

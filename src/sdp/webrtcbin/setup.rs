@@ -1,10 +1,10 @@
 //! The DTLS role in SDP (`a=setup`, RFC 8842), which must not change while a connection lives.
 
-use super::{Sdp, Section};
+use crate::sdp::{Sdp, Section};
 
 /// A role named by `a=setup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Setup {
+pub(super) enum Setup {
     /// DTLS client.
     Active,
     /// DTLS server.
@@ -20,7 +20,7 @@ impl Setup {
     }
 
     /// The other side's role.
-    pub fn opposite(self) -> Self {
+    pub(super) fn opposite(self) -> Self {
         match self {
             Self::Active => Self::Passive,
             Self::Passive => Self::Active,
@@ -28,7 +28,7 @@ impl Setup {
     }
 
     /// Returns the role in an answer: that of its first m-line that names a role and is not rejected.
-    pub fn of_answer(answer: &Sdp) -> Option<Self> {
+    pub(super) fn of_answer(answer: &Sdp) -> Option<Self> {
         answer.media.iter().filter(|media| !media.is_rejected()).find_map(|media| {
             match media.attribute("setup") {
                 Some("active") => Some(Self::Active),
@@ -38,15 +38,15 @@ impl Setup {
         })
     }
 
-    /// Writes this role into every m-line that names one. webrtcbin answers `actpass` with
-    /// `active` even where it has been the DTLS server of this connection from the start.
-    pub fn write(self, sdp: &mut Sdp) {
+    /// Writes this role into every m-line that names one. webrtcbin answers `actpass` with `active` even if it has been the
+    /// DTLS server of this connection from the start.
+    pub(super) fn write(self, sdp: &mut Sdp) {
         set(sdp, self.as_str());
     }
 
     /// Leaves the role to the answer, as each offer does (RFC 8842, 5.2). webrtcbin names one in its later
     /// offers, and not always the same on all m-lines.
-    pub fn leave_open(offer: &mut Sdp) {
+    pub(super) fn leave_open(offer: &mut Sdp) {
         set(offer, "actpass");
     }
 }
