@@ -31,10 +31,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
         while let Some(event) = pool.next().await {
             match event {
-                PoolEvent::Join { peers, .. } => println!("in, with {peers:?}"),
-                PoolEvent::Track(peer, track) => println!("{peer} sends {}", track.codec),
-                PoolEvent::TrackEnded(peer, track) => println!("{peer} stops {}", track.codec),
-                PoolEvent::Describe(peer, description) => println!("{peer} is {description}"),
+                PoolEvent::Join { participants, .. } => println!("in, with {participants:?}"),
+                PoolEvent::Track(participant, track) => println!("{participant} sends {}", track.codec),
+                PoolEvent::TrackEnded(participant, track) => println!("{participant} stops {}", track.codec),
+                PoolEvent::Describe(participant, description) => println!("{participant} is {description}"),
                 PoolEvent::Close(peer, reason) => println!("{peer} is gone: {reason:?}"),
                 PoolEvent::DataChannel(peer, channel) => {
                     channel.send(&Message::Text("hello".to_owned())).await;

@@ -205,7 +205,8 @@ impl Conversation<'_> {
                 self.client.warn(&error.to_string());
                 return Ok(None);
             }
-            Event::Described(..)
+            Event::Participants(..)
+            | Event::Described(..)
             | Event::Application(..)
             | Event::Joined { .. }
             | Event::PeerJoined(_)
@@ -241,7 +242,7 @@ impl Conversation<'_> {
             match output {
                 Output::Dial(peer) => server.send(signalling::Command::Call(peer)),
                 Output::Caller(peer) => self.peer = peer,
-                Output::Ask => self.presentation.show_state(&self.peer, PeerState::Calling, None),
+                Output::Ask => self.presentation.show_state(&(&self.peer).into(), PeerState::Calling, None),
                 Output::Connecting => self.present(Report::Connecting(self.peer.clone())).await,
                 // The session of the other caller ends with our connection to the server.
                 Output::Busy => server.reconnect(Ended::InOrder),
@@ -294,7 +295,7 @@ impl Conversation<'_> {
             Command::Peers if is_idle => {}
             Command::Peers => {
                 let state = if self.was_connected { PeerState::Connected } else { PeerState::Connecting };
-                self.presentation.show_state(&self.peer, state, None);
+                self.presentation.show_state(&(&self.peer).into(), state, None);
             }
             Command::Tell(..) => client.warn("there is no application behind this server"),
             Command::Send(change) => client.change(change).await,
@@ -306,7 +307,7 @@ impl Conversation<'_> {
     /// Closes the connection if it is still open; returns the call of a peer that called meanwhile.
     async fn close(mut self) -> Option<Call> {
         self.presentation.finish(None).await;
-        self.presentation.leave(self.peers.close_all().await).await;
+        self.presentation.leave(&mut self.peers).await;
         self.presentation.finish_explanations().await;
         self.call.next(Instant::now())
     }

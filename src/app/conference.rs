@@ -20,9 +20,9 @@ use crate::base::tasks::Tasks;
 use crate::media::peer::Stats;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
-use crate::protocol::PeerId;
+use crate::protocol::{ParticipantId, PeerId};
 use crate::session::room::{Input, Output, Room};
-use crate::session::{Terms, link};
+use crate::session::{Participant, Terms, link};
 use crate::signalling::{ConnectError, Event};
 
 /// An order of the application. An order without a peer is for all peers, present and future.
@@ -104,9 +104,10 @@ impl Conference {
         self.room.handle_timeout(now);
     }
 
-    /// Returns the peers that are present, each with whether media can flow.
-    pub(super) fn present(&self) -> impl Iterator<Item = (&PeerId, bool)> {
-        self.room.peers()
+    /// Returns the participants that are present, each with whether media can flow.
+    pub(super) fn present(&self) -> impl Iterator<Item = (ParticipantId, bool)> {
+        let of = |(peer, is_up)| self.peers.participants.of(peer).into_iter().map(move |id| (id, is_up));
+        self.room.peers().flat_map(of)
     }
 
     /// Handles what happened; [`Conference::poll_report`] executes the consequences.
@@ -129,9 +130,10 @@ impl Conference {
     async fn signal(&mut self, event: Event) {
         match event {
             Event::Joined { me, peers, descriptions } => {
-                self.report(PoolEvent::Join { me, peers: peers.clone() });
-                for (peer, description) in descriptions {
-                    self.report(PoolEvent::Describe(peer, description));
+                let participants = peers.iter().flat_map(|peer| self.peers.participants.of(peer)).collect();
+                self.report(PoolEvent::Join { me, participants });
+                for (participant, description) in descriptions {
+                    self.report(PoolEvent::Describe(participant, description));
                 }
                 self.input(Input::Joined(peers));
             }
@@ -139,7 +141,8 @@ impl Conference {
             Event::PeerLeft(peer) => self.input(Input::PeerLeft(peer)),
             Event::From(peer, message) => self.input(Input::Link(peer, link::Input::Peer(message))),
             Event::JunkFrom(peer, why) => self.input(Input::Link(peer, link::Input::Junk(why))),
-            Event::Described(peer, what) => self.report(PoolEvent::Describe(peer, what)),
+            Event::Participants(peer, participants) => self.announce(&peer, participants),
+            Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
             Event::Refused(refusal) => self.complain(refusal.to_string()),
             Event::Junk(why) => self.complain(why),
@@ -160,6 +163,20 @@ impl Conference {
             }
             Event::Registered | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {}
         }
+    }
+
+    /// Replaces the participants that the connection with `peer` carries, and reports those that left and joined.
+    fn announce(&mut self, peer: &PeerId, participants: Vec<Participant>) {
+        let before = self.peers.participants.of(peer);
+        let tracks = self.peers.announce(peer, participants);
+        let now = self.peers.participants.of(peer);
+        if self.room.peers().any(|(present, _)| present == peer) {
+            let left = before.iter().filter(|id| !now.contains(id));
+            left.for_each(|id| self.reports.push_back(Report::Pool(PoolEvent::Left(id.clone()))));
+            let joined = now.iter().filter(|id| !before.contains(id));
+            joined.for_each(|id| self.reports.push_back(Report::Pool(PoolEvent::Participant(id.clone()))));
+        }
+        self.reports.extend(tracks);
     }
 
     /// Warns about a useless message of the server, at a limited rate.
@@ -183,10 +200,16 @@ impl Conference {
 
     async fn execute(&mut self, output: Output) {
         match output {
-            Output::Joined(peer) => self.report(PoolEvent::Peer(peer)),
+            Output::Joined(peer) => {
+                let participants = self.peers.participants.of(&peer);
+                participants.into_iter().for_each(|id| self.report(PoolEvent::Participant(id)));
+            }
             Output::Left(peer) => {
                 self.peers.close(&peer).await;
-                self.report(PoolEvent::Close(peer, None));
+                self.report(PoolEvent::Close(peer.clone(), None));
+                let participants = self.peers.participants.of(&peer);
+                participants.into_iter().for_each(|id| self.report(PoolEvent::Left(id)));
+                self.peers.participants.forget(&peer);
             }
             Output::Connecting(peer) => self.reports.push_back(Report::Connecting(peer)),
             Output::Warning(text) => self.report(PoolEvent::Warning(text)),
@@ -198,7 +221,7 @@ impl Conference {
         }
     }
 
-    /// Obeys an order; [`Order::Leave`] is the caller's matter: see [`Conference::close`].
+    /// Obeys an order; [`Order::Leave`] is the caller's matter: see [`Conference::leave`].
     pub(super) async fn obey(&mut self, order: Order) {
         match order {
             Order::AddStream(peer, stream) => {
@@ -250,9 +273,9 @@ impl Conference {
         }
     }
 
-    /// Leaves: closes the signalling channel, then all connections; returns the peers whose connections it closed.
-    pub(super) async fn close(mut self) -> Vec<PeerId> {
+    /// Leaves: closes the signalling channel, and returns the connections, which are still open.
+    pub(super) async fn leave(self) -> Peers {
         self.channel.close().await;
-        self.peers.close_all().await
+        self.peers
     }
 }

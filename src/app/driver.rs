@@ -51,7 +51,8 @@ impl Outlet {
         self.trace.iter().for_each(|trace| trace.effect(self.peer.as_str(), words, began.elapsed()));
     }
 
-    /// Translates an event of the connection.
+    /// Translates an event of the connection. A track is reported as the peer's until [`Peers`](super::peers::Peers)
+    /// assigns it to a participant.
     async fn event(&self, event: PeerEvent) -> bool {
         let peer = self.peer.clone();
         self.trace.iter().for_each(|trace| trace.event(peer.as_str(), &event));
@@ -62,10 +63,10 @@ impl Outlet {
             PeerEvent::Failed(text) => {
                 self.warn(&text).await && self.link(link::Input::Connection(ConnectionState::Failed)).await
             }
-            PeerEvent::Track(track) => self.pool(PoolEvent::Track(peer, track)).await,
-            PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded(peer, track)).await,
-            PeerEvent::FirstFrame { codec, size, after } => {
-                self.send(Report::FirstFrame { peer, codec, size, after }).await
+            PeerEvent::Track(track) => self.pool(PoolEvent::Track((&peer).into(), track)).await,
+            PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded((&peer).into(), track)).await,
+            PeerEvent::FirstFrame { track, size, after } => {
+                self.send(Report::FirstFrame { participant: (&peer).into(), track, size, after }).await
             }
             PeerEvent::Channel(channel) => self.pool(PoolEvent::DataChannel(peer, channel)).await,
             PeerEvent::Broken(codec) => {

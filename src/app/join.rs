@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Event;
+use super::channels::SignallingChannel;
 use super::channels::server::ServerChannel;
 use super::client::{Client, Happening};
 use super::command::Command;
@@ -11,7 +12,7 @@ use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
 use super::report::{PoolEvent, Report};
-use crate::protocol::{PeerId, RoomId};
+use crate::protocol::{ParticipantId, PeerId, RoomId};
 use crate::session::Terms;
 
 /// A client's stay in a room.
@@ -26,14 +27,20 @@ impl Client {
     /// Joins a room and stays until the user ends it; reconnects when the connection to the server is lost. Connects
     /// with at most `most` peers.
     pub async fn join(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
-        let result = self.stay(room, most).await;
+        let result = match self.register(None, Some(room)).await {
+            Ok(server) => self.stay(room, Box::new(ServerChannel::over(server, room.clone())), most).await,
+            Err(error) => Err(error),
+        };
         self.finish().await;
         result
     }
 
-    async fn stay(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
-        let server = self.register(None, Some(room)).await?;
-        let channel = Box::new(ServerChannel::over(server, room.clone()));
+    async fn stay(
+        &self,
+        room: &RoomId,
+        channel: Box<dyn SignallingChannel>,
+        most: usize,
+    ) -> Result<(), ClientError> {
         let setup = &self.setup;
         let peers = Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone());
         let terms = Terms { pool: self.target.capabilities().assigns_ids, ..setup.terms() };
@@ -80,8 +87,8 @@ impl Stay<'_> {
     async fn present(&mut self, report: Report) -> Result<(), ClientError> {
         match report {
             Report::Stopped(error) => return Err(error),
-            Report::Pool(PoolEvent::Join { peers, .. }) => {
-                let peers = peers.iter().map(PeerId::to_string).collect();
+            Report::Pool(PoolEvent::Join { participants, .. }) => {
+                let peers = participants.iter().map(ParticipantId::to_string).collect();
                 (self.client.sink)(&Event::Room { room: self.room.to_string(), peers });
             }
             report => self.presentation.handle_report(report, &self.conference.peers).await,
@@ -99,7 +106,9 @@ impl Stay<'_> {
                 }
             }
             Command::Peers => {
-                self.conference.present().for_each(|(peer, is_up)| self.presentation.show_peer(peer, is_up));
+                self.conference
+                    .present()
+                    .for_each(|(id, is_up)| self.presentation.show_participant(&id, is_up));
             }
             Command::Send(change) => client.change(change).await,
             Command::Stats => self.presentation.report_stats(&self.conference.peers),
@@ -125,6 +134,183 @@ impl Stay<'_> {
 
     async fn leave(mut self) {
         self.presentation.finish(None).await;
-        self.presentation.leave(self.conference.close().await).await;
+        self.presentation.leave(&mut self.conference.leave().await).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::DirEntry;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use clap::Parser;
+    use smol::channel::{Receiver, bounded, unbounded};
+    use smol::future::{or, zip};
+
+    use super::*;
+    use crate::app::channels::Boxed;
+    use crate::app::channels::memory::MemoryChannel;
+    use crate::app::pool::{Memory, Pool, PoolOptions};
+    use crate::app::{MediaOptions, MediaSetup, PeerState, Sink};
+    use crate::media::Stream;
+    use crate::media::capture::SourceConfig;
+    use crate::media::encode::Rates;
+    use crate::protocol::PeerMessage;
+    use crate::sdp::Kind;
+    use crate::session::Participant;
+    use crate::signalling::{self, Target};
+    use crate::tls::Trust;
+
+    #[derive(Parser)]
+    struct Args {
+        #[command(flatten)]
+        media: MediaOptions,
+    }
+
+    /// A channel to a server that forwards media: it announces the participants of its connection.
+    struct Announcing {
+        channel: MemoryChannel,
+        announcement: Option<signalling::Event>,
+    }
+
+    impl SignallingChannel for Announcing {
+        fn next(&mut self) -> Boxed<'_, signalling::Event> {
+            match self.announcement.take() {
+                Some(event) => Box::pin(std::future::ready(event)),
+                None => self.channel.next(),
+            }
+        }
+
+        fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()> {
+            self.channel.send(to, message)
+        }
+
+        fn close(self: Box<Self>) -> Boxed<'static, ()> {
+            Box::new(self.channel).close()
+        }
+    }
+
+    /// Starts to send video of this width.
+    async fn video(width: u32) -> Stream {
+        let config = SourceConfig { size: Some((width, 64)), fps: 15, ..SourceConfig::named("test") };
+        let (failures, _) = bounded(16);
+        Stream::start(&[(Kind::Video, config)], Rates::fixed(200_000), failures).await.unwrap()
+    }
+
+    /// Waits until each wish is true of an event; returns all events until then.
+    async fn seen(events: &Receiver<Event>, wishes: &[&dyn Fn(&Event) -> bool]) -> Vec<Event> {
+        let mut seen = Vec::new();
+        while !wishes.iter().all(|wish| seen.iter().any(wish)) {
+            let late = async {
+                smol::Timer::after(Duration::from_secs(30)).await;
+                panic!("only {seen:?}");
+            };
+            let event = or(async { events.recv().await.unwrap() }, late).await;
+            seen.push(event);
+        }
+        seen
+    }
+
+    /// Waits until so many recordings have media.
+    async fn written(folder: &Path, count: usize) {
+        const HEADER: u64 = 2000;
+        let began = Instant::now();
+        let has_media = |file: std::io::Result<DirEntry>| file.unwrap().metadata().unwrap().len() > HEADER;
+        while folder.read_dir().unwrap().map(has_media).filter(|has| *has).count() < count {
+            assert!(began.elapsed() < Duration::from_secs(30), "the recordings are empty");
+            smol::Timer::after(Duration::from_millis(20)).await;
+        }
+    }
+
+    fn is_media(event: &Event, from: &str, wide: u32) -> bool {
+        matches!(event, Event::Media { peer, width, .. } if peer == from && *width == Some(wide))
+    }
+
+    fn is_recording(event: &Event, of: &str, is_finished: bool) -> bool {
+        matches!(event, Event::Recording { peer, path, finished, error: None }
+            if peer == of && path.contains(&format!("/{of}-")) && *finished == is_finished)
+    }
+
+    fn states(events: &[Event], of: &str) -> Vec<PeerState> {
+        let state = |event: &Event| match event {
+            Event::Peer { peer, state, .. } if peer == of => Some(*state),
+            _ => None,
+        };
+        events.iter().filter_map(state).collect()
+    }
+
+    #[test]
+    fn one_connection_carries_two_participants() {
+        crate::media::init().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::default();
+        let id = |id: &str| id.parse::<PeerId>().unwrap();
+        smol::block_on(async {
+            let streams = [video(96).await, video(160).await, video(200).await];
+            let participants = streams.iter().zip(["ann", "bob", "cat"]).map(|(stream, name)| Participant {
+                id: name.parse().unwrap(),
+                streams: vec![stream.id.clone()],
+            });
+            let announcement = Some(signalling::Event::Participants(id("sfu"), participants.collect()));
+            let (event, events) = unbounded();
+            let sink: Sink = Arc::new(move |next: &Event| event.try_send(next.clone()).unwrap());
+            let record = folder.path().to_str().unwrap();
+            let args = ["", "--receive-only", "--record", record, "--show", "fakesink", "--play", "none"];
+            let mut options = Args::parse_from(args).media;
+            options.receive.together = true;
+            let setup = MediaSetup::start(&options, &sink).await.unwrap();
+            setup.ice.peers_are_here();
+            let (command, commands) = bounded(1);
+            let target = Target::parse("ws://127.0.0.1:1", Trust::System).unwrap();
+            let client = Client::new(target, id("own"), setup, commands, sink);
+            let channel = Box::new(Announcing { channel: memory.join(id("own")), announcement });
+            let work = async {
+                seen(&events, &[&|event| matches!(event, Event::Room { .. })]).await;
+                let server = Pool::over(memory.join(id("sfu")), PoolOptions::default()).unwrap();
+                server.add_stream(&streams[0]).await;
+                server.add_stream(&streams[1]).await;
+                let first = seen(
+                    &events,
+                    &[
+                        &|event| is_media(event, "ann", 96),
+                        &|event| is_media(event, "bob", 160),
+                        &|event| is_recording(event, "ann", false),
+                        &|event| is_recording(event, "bob", false),
+                    ],
+                )
+                .await;
+                for name in ["ann", "bob"] {
+                    let expected = [PeerState::Joined, PeerState::Connecting, PeerState::Connected];
+                    assert_eq!(states(&first, name), expected, "{name}");
+                }
+                assert!(states(&first, "sfu").is_empty());
+                let mut grid = client.setup.stage.as_ref().unwrap().labels();
+                grid.sort();
+                assert_eq!(grid, ["ann", "bob"]);
+                written(folder.path(), 2).await;
+                // The m-line of ann's stream passes to cat's.
+                server.remove_stream(&streams[0]).await;
+                server.add_stream(&streams[2]).await;
+                let passed: [&dyn Fn(&Event) -> bool; 2] =
+                    [&|event| is_recording(event, "ann", true), &|event| is_recording(event, "cat", false)];
+                seen(&events, &passed).await;
+                written(folder.path(), 3).await;
+                command.send(Command::Quit).await.unwrap();
+            };
+            let room = "attic".parse().unwrap();
+            zip(client.stay(&room, channel, 4), work).await.0.unwrap();
+            let mut after = Vec::new();
+            while let Ok(event) = events.try_recv() {
+                after.push(event);
+            }
+            for name in ["bob", "cat"] {
+                assert!(after.iter().any(|event| is_recording(event, name, true)), "{name}: {after:?}");
+            }
+            for name in ["ann", "bob", "cat"] {
+                assert_eq!(states(&after, name), [PeerState::Left]);
+            }
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! The connections of a call, a room or a pool: one for each peer. Executes the outputs of
+//! The connections of a call, a room or a pool, one for each peer, and the participants that they carry. Executes the outputs of
 //! the links with the peers.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,10 +12,11 @@ use super::ice::Ice;
 use super::report::{PoolEvent, Report};
 use super::trace::Trace;
 use crate::media::peer::{PeerConfig, Stats};
+use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
-use crate::protocol::PeerId;
-use crate::session::{Effect, EffectResult, link};
+use crate::protocol::{ParticipantId, PeerId};
+use crate::session::{Effect, EffectResult, Participant, Participants, link};
 
 /// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
 /// connection, so that no connection can crowd out the others.
@@ -55,6 +56,8 @@ pub(super) struct Peers {
     base: PeerConfig,
     ice: Arc<Ice>,
     trace: Option<Arc<Trace>>,
+    /// Decides which participant sends a track.
+    pub(super) participants: Participants,
     /// Streams and channels for all peers, present and future.
     everyone: Wanted,
     connections: BTreeMap<PeerId, Connection>,
@@ -67,19 +70,68 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(base: PeerConfig, ice: Arc<Ice>, trace: Option<Arc<Trace>>) -> Self {
         let (queue, reports) = bounded(REPORTS);
-        let (everyone, connections) = (Wanted::default(), BTreeMap::new());
-        Self { base, ice, trace, everyone, connections, opened: 0, queue, reports }
+        Self {
+            base,
+            ice,
+            trace,
+            participants: Participants::default(),
+            everyone: Wanted::default(),
+            connections: BTreeMap::new(),
+            opened: 0,
+            queue,
+            reports,
+        }
     }
 
     /// Waits for the next report of a connection. May be dropped while it waits, without loss. Reports of connections
     /// that were closed or replaced are left out.
     pub(super) async fn next(&self) -> Report {
         while let Ok((number, report)) = self.reports.recv().await {
-            if self.connections.values().any(|connection| connection.number == number) {
+            let mut all = self.connections.iter();
+            let of = all.find(|(_, connection)| connection.number == number);
+            if let Some(report) = of.and_then(|(peer, _)| self.assign(peer, report)) {
                 return report;
             }
         }
         pending().await
+    }
+
+    /// Assigns the track of a report, if the report has one, to the participant that sends it. Returns `None` if that
+    /// participant is not announced yet; [`Peers::announce`] reports the track later.
+    fn assign(&self, peer: &PeerId, mut report: Report) -> Option<Report> {
+        if let Report::Pool(
+            PoolEvent::Track(participant, track) | PoolEvent::TrackEnded(participant, track),
+        )
+        | Report::FirstFrame { participant, track, .. } = &mut report
+        {
+            *participant = self.participants.sender(peer, track.stream.as_deref())?;
+            track.participant = Some(participant.clone());
+        }
+        Some(report)
+    }
+
+    /// Replaces the participants that the connection with `peer` carries; returns the tracks that another participant
+    /// sends from now on.
+    pub(super) fn announce(&mut self, peer: &PeerId, participants: Vec<Participant>) -> Vec<Report> {
+        let tracks = self.peer(peer).map_or_else(Vec::new, |peer| peer.tracks());
+        let before = self.participants.clone();
+        self.participants.announce(peer, participants);
+        let is_new = |track: &Track| {
+            let sender = |by: &Participants| by.sender(peer, track.stream.as_deref());
+            sender(&before) != sender(&self.participants)
+        };
+        let new = tracks.into_iter().filter(is_new);
+        new.filter_map(|track| self.assign(peer, Report::Pool(PoolEvent::Track(peer.into(), track))))
+            .collect()
+    }
+
+    /// Returns the number of tracks that a participant sends by the last descriptions of the peers.
+    pub(super) fn expected_tracks(&self, participant: &ParticipantId) -> usize {
+        let all = self.connections.iter().flat_map(|(peer, connection)| {
+            let streams = connection.driver.peer.expected_tracks().into_iter();
+            streams.filter_map(|stream| self.participants.sender(peer, stream.as_deref()))
+        });
+        all.filter(|sender| sender == participant).count()
     }
 
     /// Executes an output of the link with `peer`; returns its report, if there is any.

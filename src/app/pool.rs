@@ -292,5 +292,5 @@ async fn leave(conference: Conference) {
     for (_, peer) in conference.peers.open_ones(None) {
         peer.finish_channels(None).await;
     }
-    conference.close().await;
+    conference.leave().await.close_all().await;
 }

@@ -7,8 +7,7 @@ use serde_json::Value;
 use super::error::ClientError;
 use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
-use crate::protocol::{PeerId, PeerMessage};
-use crate::sdp::Codec;
+use crate::protocol::{ParticipantId, PeerId, PeerMessage};
 use crate::session::{EndReason, link};
 
 /// An event of a pool.
@@ -19,24 +18,27 @@ pub enum PoolEvent {
     Join {
         /// The id of this endpoint, if the server assigned one.
         me: Option<PeerId>,
-        /// The peers that were in the pool before.
-        peers: Vec<PeerId>,
+        /// The participants that were in the pool before.
+        participants: Vec<ParticipantId>,
     },
-    /// A peer is in the pool.
-    Peer(PeerId),
+    /// A participant is in the pool.
+    Participant(ParticipantId),
+    /// A participant left the pool.
+    Left(ParticipantId),
     /// Media and messages flow between this endpoint and a peer, for the first time or again.
     Connected(PeerId),
     /// The path to a peer is disconnected; a new path is being negotiated.
     Reconnecting(PeerId),
-    /// A peer sends a stream, for the first time or again.
-    Track(PeerId, Track),
-    /// A peer no longer sends a stream.
-    TrackEnded(PeerId, Track),
+    /// A participant sends a track, for the first time or again. A track that another participant sent before has passed
+    /// to this one.
+    Track(ParticipantId, Track),
+    /// A participant no longer sends a track.
+    TrackEnded(ParticipantId, Track),
     /// A data channel with a peer is open, whichever side opened it.
     DataChannel(PeerId, Channel),
-    /// The server's back end describes a peer anew.
-    Describe(PeerId, Value),
-    /// A peer left, or its connection ended; the reason, where it is known.
+    /// The server's back end describes a participant anew.
+    Describe(ParticipantId, Value),
+    /// The peer of a connection left, or the connection ended; the reason, where it is known.
     Close(PeerId, Option<EndReason>),
     /// An event of the application behind the server: its name and its data.
     Application(String, Value),
@@ -64,9 +66,9 @@ pub(super) enum Report {
     /// The first frame of a track arrived.
     FirstFrame {
         /// The sender.
-        peer: PeerId,
-        /// Codec of the track.
-        codec: Codec,
+        participant: ParticipantId,
+        /// The track.
+        track: Track,
         /// Width and height of a video frame, in pixels.
         size: Option<(u32, u32)>,
         /// Time since the connection was opened.

@@ -71,8 +71,8 @@ impl Trace {
             PeerEvent::Track(track) => {
                 self.step(Some(peer), &format!("the first packet of {} came", track.kind()), None);
             }
-            PeerEvent::FirstFrame { codec, .. } => {
-                self.step(Some(peer), &format!("the first frame of {} came", codec.kind()), None);
+            PeerEvent::FirstFrame { track, .. } => {
+                self.step(Some(peer), &format!("the first frame of {} came", track.kind()), None);
             }
             PeerEvent::Connection(_)
             | PeerEvent::TrackEnded(_)

@@ -129,6 +129,19 @@ id!(
     check
 );
 
+id!(
+    /// The name of a participant: somebody whose media is received. A participant with a connection of its own has the
+    /// name of its peer; a server that forwards media carries many participants over one connection.
+    ParticipantId,
+    check
+);
+
+impl From<&PeerId> for ParticipantId {
+    fn from(peer: &PeerId) -> Self {
+        Self(peer.0.clone())
+    }
+}
+
 impl PeerId {
     /// Returns the id that stands for a caller whose id the server does not tell.
     pub fn caller() -> Self {

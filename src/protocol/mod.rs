@@ -17,7 +17,7 @@ pub mod ssp;
 
 pub use channel::ChannelConfig;
 pub use ice::{IceKind, IceServer, IceUrl, Secret};
-pub use id::{PeerId, RoomId};
+pub use id::{ParticipantId, PeerId, RoomId};
 pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};
 pub use refusal::Refusal;
 

@@ -4,7 +4,8 @@
 //! Pure: no clock, chance, socket or GStreamer.
 
 use super::error::ConnectError;
-use crate::protocol::{IceServer, PeerId, PeerMessage, Refusal};
+use crate::protocol::{IceServer, ParticipantId, PeerId, PeerMessage, Refusal};
+use crate::session::Participant;
 
 /// An event of the connection to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,9 +41,12 @@ pub enum Event {
         me: Option<PeerId>,
         /// The peers that joined before the client. The client offers to them and is the polite side.
         peers: Vec<PeerId>,
-        /// Descriptions of some of the peers, from the application behind the server.
-        descriptions: Vec<(PeerId, serde_json::Value)>,
+        /// Descriptions of some of the participants, from the application behind the server.
+        descriptions: Vec<(ParticipantId, serde_json::Value)>,
     },
+    /// The connection with this peer carries the media of these participants, not of the peer itself. Replaces the
+    /// announcement before; may come before [`Event::Joined`].
+    Participants(PeerId, Vec<Participant>),
     /// A peer joined the room.
     PeerJoined(PeerId),
     /// A peer left the room.
@@ -51,8 +55,8 @@ pub enum Event {
     From(PeerId, PeerMessage),
     /// A message of a peer of the room is useless, for this reason.
     JunkFrom(PeerId, String),
-    /// The application behind the server describes a peer; null removes the description.
-    Described(PeerId, serde_json::Value),
+    /// The application behind the server describes a participant; null removes the description.
+    Described(ParticipantId, serde_json::Value),
     /// An event of the application behind the server: the name and the data.
     Application(String, serde_json::Value),
 }

@@ -171,7 +171,7 @@ impl Hello {
             (Ok(ServerMessage::RoomPeerJoined(peer)), Phase::Room) => Event::PeerJoined(peer),
             (Ok(ServerMessage::RoomPeerLeft(peer)), Phase::Room) => Event::PeerLeft(peer),
             (Ok(ServerMessage::RoomPeerDescribed(peer, description)), Phase::Room) => {
-                Event::Described(peer, description)
+                Event::Described((&peer).into(), description)
             }
             (Ok(ServerMessage::RoomPeerMsg { from, body }), Phase::Room) => match PeerMessage::parse(&body) {
                 Ok(message) => Event::From(from, message),

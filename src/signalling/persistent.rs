@@ -164,7 +164,7 @@ impl Persistent {
             }
             Event::Refused(refusal) => self.failed(now, ConnectError::Refused(refusal)),
             Event::Lost { .. } => self.failed(now, ConnectError::Broken(self.target.name())),
-            Event::IceServers(_) => self.report(event),
+            Event::IceServers(_) | Event::Participants(..) => self.report(event),
             Event::Application(..) => {
                 self.early += 1;
                 if self.early <= MAX_EARLY {

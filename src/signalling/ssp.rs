@@ -189,7 +189,7 @@ impl Ssp {
                     me: self.id(&me).ok(),
                     peers: peers.iter().filter_map(|peer| self.id(peer).ok()).collect(),
                     descriptions: described
-                        .filter_map(|(peer, what)| Some((self.id(&peer).ok()?, what)))
+                        .filter_map(|(peer, what)| Some(((&self.id(&peer).ok()?).into(), what)))
                         .collect(),
                 }
             }
@@ -198,7 +198,9 @@ impl Ssp {
                 Event::PeerJoined(self.id(&peer)?)
             }
             ServerEvent::Close(peer) => Event::PeerLeft(self.id(&peer)?),
-            ServerEvent::Describe(peer, description) => Event::Described(self.id(&peer)?, description),
+            ServerEvent::Describe(peer, description) => {
+                Event::Described((&self.id(&peer)?).into(), description)
+            }
             ServerEvent::Stop => Event::Ended(ConnectError::Dismissed(CLOSED_POOL.to_owned())),
             event @ ServerEvent::Error { .. } if event.refuses_version_two() && self.speaks(Version::One) => {
                 return Ok(None);

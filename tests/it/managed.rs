@@ -10,7 +10,7 @@ use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
 use roomtone::media::webrtc::data_channel::{Channel, ChannelConfig, Message};
 use roomtone::media::{Rates, Stream};
-use roomtone::protocol::PeerId;
+use roomtone::protocol::{ParticipantId, PeerId};
 use roomtone::sdp::Kind;
 use roomtone::signalling::Target;
 use roomtone::tls::Trust;
@@ -76,9 +76,9 @@ async fn expect<T>(member: &Member, what: &str, mut wanted: impl FnMut(&PoolEven
     .await
 }
 
-async fn track(pool: &Member, kind: Kind) -> (PeerId, Track) {
+async fn track(pool: &Member, kind: Kind) -> (ParticipantId, Track) {
     expect(pool, &format!("a track of {kind}"), |event| match event {
-        PoolEvent::Track(peer, track) if track.kind() == kind => Some((peer.clone(), track.clone())),
+        PoolEvent::Track(from, track) if track.kind() == kind => Some((from.clone(), track.clone())),
         _ => None,
     })
     .await
@@ -90,9 +90,9 @@ async fn channel_again(pool: &Member, with: &str, label: &str, peer: &Member) ->
     channel(peer, "ann", label).await
 }
 
-async fn any_track(pool: &Member) -> (PeerId, Track) {
+async fn any_track(pool: &Member) -> (ParticipantId, Track) {
     expect(pool, "a track", |event| match event {
-        PoolEvent::Track(peer, track) => Some((peer.clone(), track.clone())),
+        PoolEvent::Track(from, track) => Some((from.clone(), track.clone())),
         _ => None,
     })
     .await
@@ -128,7 +128,7 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
         let (bob, cat) = (enter("bob"), enter("cat"));
         for other in [&bob, &cat] {
             let (from, track) = track(other, Kind::Video).await;
-            assert_eq!(from, id("ann"));
+            assert_eq!(from, (&id("ann")).into());
             moves(&track);
         }
         // To both, while they are there; and of one who sent nothing, to one alone.
@@ -142,7 +142,7 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
         bob.peer(&id("cat")).add_stream(&own).await;
         for _ in Kind::ALL {
             let (from, track) = any_track(&cat).await;
-            assert_eq!(from, id("bob"));
+            assert_eq!(from, (&id("bob")).into());
             moves(&track);
         }
         // Away from all, and back.
@@ -241,7 +241,7 @@ fn a_program_of_ones_own_is_in_a_room_and_a_pool_of_the_server() {
             pool.add_stream(&stream).await;
             for _ in Kind::ALL {
                 let (from, track) = any_track(&pool).await;
-                assert_eq!(from, id("ann"));
+                assert_eq!(from, (&id("ann")).into());
                 moves(&track);
             }
             ann.expect_all(&[("media", &[("kind", "video")]), ("media", &[("kind", "audio")])]);

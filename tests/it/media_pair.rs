@@ -102,7 +102,8 @@ impl Side {
                 PeerEvent::LocalCandidate(candidate) => {
                     self.negotiation.handle_local_candidate(candidate);
                 }
-                PeerEvent::FirstFrame { codec, size, .. } => {
+                PeerEvent::FirstFrame { track, size, .. } => {
+                    let codec = track.codec;
                     if codec.kind() == Kind::Video {
                         assert_eq!(size, Some((160, 120)));
                     }

@@ -21,7 +21,7 @@ use super::{Event, PeerState, Sink};
 use crate::base::tasks::Tasks;
 use crate::base::text::{brief, shown};
 use crate::media::receive::Track;
-use crate::protocol::PeerId;
+use crate::protocol::{ParticipantId, PeerId};
 use crate::session::EndReason;
 
 /// Minimum interval of the statistics.
@@ -39,20 +39,21 @@ pub(super) enum Notice {
     Bridged(PeerId, String),
 }
 
-/// Presentation of one peer.
+/// Presentation of one participant.
 struct Presented {
     outputs: Outputs,
     recording: Recording,
-    bridges: Bridges,
 }
 
 /// See the module.
 pub(super) struct Presentation<'a> {
     setup: &'a MediaSetup,
     sink: &'a Sink,
-    peers: BTreeMap<PeerId, Presented>,
-    /// Descriptions of peers by the server's back end.
-    descriptions: BTreeMap<PeerId, Value>,
+    participants: BTreeMap<ParticipantId, Presented>,
+    /// Data channels, by the peer of the connection.
+    bridges: BTreeMap<PeerId, Bridges>,
+    /// Descriptions of participants by the server's back end.
+    descriptions: BTreeMap<ParticipantId, Value>,
     /// Checks of the TURN servers after a connection found no path.
     explanations: Tasks,
     stats_at: Option<Instant>,
@@ -70,7 +71,8 @@ impl<'a> Presentation<'a> {
         Self {
             setup,
             sink,
-            peers: BTreeMap::new(),
+            participants: BTreeMap::new(),
+            bridges: BTreeMap::new(),
             descriptions: BTreeMap::new(),
             explanations: Tasks::new(EXPLANATIONS),
             stats_at: None,
@@ -110,8 +112,7 @@ impl<'a> Presentation<'a> {
                 if bridges.any(|bridge| bridge.is_once()) {
                     peers.want(Some(&peer), |wanted| wanted.close_channel(&label));
                 }
-                let presented = self.peers.get_mut(&peer)?;
-                presented.bridges.is_done(label, self.setup).then_some(peer)
+                self.bridges.get_mut(&peer)?.is_done(label, self.setup).then_some(peer)
             }
         }
     }
@@ -119,42 +120,47 @@ impl<'a> Presentation<'a> {
     /// Presents a report of a call or a conference. Reports for the loop itself are ignored.
     pub(super) async fn handle_report(&mut self, report: Report, peers: &Peers) {
         match report {
-            Report::Opened(peer) => self.opened(peer),
-            Report::Connecting(peer) => self.show_state(&peer, PeerState::Connecting, None),
-            Report::FirstFrame { peer, codec, size, after } => {
+            Report::Opened(peer) => self.opened(peer, peers),
+            Report::Connecting(peer) => self.show_states(&peer, PeerState::Connecting, None, peers),
+            Report::FirstFrame { participant, track, size, after } => {
                 (self.sink)(&Event::Media {
-                    peer: peer.to_string(),
-                    kind: codec.kind().as_str(),
+                    peer: participant.to_string(),
+                    kind: track.kind().as_str(),
                     direction: "receive",
-                    codec: codec.to_string(),
+                    codec: track.codec.to_string(),
                     width: size.map(|(width, _)| width),
                     height: size.map(|(_, height)| height),
                     first_frame_ms: after.as_millis().try_into().unwrap_or(u64::MAX),
                 });
-                self.record(&peer, peers);
+                self.record(&participant, peers);
             }
-            Report::Pool(event) => self.handle_event(event).await,
+            Report::Pool(event) => self.handle_event(event, peers).await,
             Report::Link(..) | Report::Send(..) | Report::Stopped(_) => {}
         }
     }
 
-    async fn handle_event(&mut self, event: PoolEvent) {
+    async fn handle_event(&mut self, event: PoolEvent, peers: &Peers) {
         match event {
-            PoolEvent::Peer(peer) => self.show_state(&peer, PeerState::Joined, None),
+            PoolEvent::Participant(id) => self.show_state(&id, PeerState::Joined, None),
+            PoolEvent::Left(id) => {
+                self.end(&id).await;
+                self.descriptions.remove(&id);
+                self.show_state(&id, PeerState::Left, None);
+            }
             PoolEvent::Connected(peer) => {
                 let first = self.setup.stats.map(|every| Instant::now() + every);
                 self.stats_at = self.stats_at.or(first);
-                self.show_state(&peer, PeerState::Connected, None);
+                self.show_states(&peer, PeerState::Connected, None, peers);
             }
-            PoolEvent::Reconnecting(peer) => self.show_state(&peer, PeerState::Reconnecting, None),
-            PoolEvent::Track(peer, track) => self.add_track(&peer, &track),
+            PoolEvent::Reconnecting(peer) => self.show_states(&peer, PeerState::Reconnecting, None, peers),
+            PoolEvent::Track(id, track) => self.add_track(id, &track, peers),
             PoolEvent::DataChannel(peer, channel) => {
-                if let Some(presented) = self.peers.get_mut(&peer) {
-                    presented.bridges.add(channel, self.setup, self.sink);
+                if let Some(bridges) = self.bridges.get_mut(&peer) {
+                    bridges.add(channel, self.setup, self.sink);
                 }
             }
-            PoolEvent::Describe(peer, description) => self.describe(peer, description),
-            PoolEvent::Close(peer, reason) => self.close(&peer, reason).await,
+            PoolEvent::Describe(id, description) => self.describe(id, description),
+            PoolEvent::Close(peer, reason) => self.close(&peer, reason, peers).await,
             PoolEvent::Application(name, data) => (self.sink)(&Event::Application { name, data }),
             PoolEvent::Gone => self.warn("the server is gone; trying again"),
             PoolEvent::Warning(text) | PoolEvent::Stop(text) => self.warn(&text),
@@ -167,52 +173,66 @@ impl<'a> Presentation<'a> {
         (self.sink)(&Event::Warning { text: text.to_owned() });
     }
 
-    /// Reports the state of the call with a peer.
-    pub(super) fn show_state(&self, peer: &PeerId, state: PeerState, reason: Option<String>) {
-        (self.sink)(&Event::Peer { peer: peer.to_string(), state, reason });
+    /// Reports the state of the call with a participant.
+    pub(super) fn show_state(&self, id: &ParticipantId, state: PeerState, reason: Option<String>) {
+        (self.sink)(&Event::Peer { peer: id.to_string(), state, reason });
     }
 
-    /// Reports a peer that is present, with its description if it has one.
-    pub(super) fn show_peer(&self, peer: &PeerId, is_connected: bool) {
-        let state = if is_connected { PeerState::Connected } else { PeerState::Joined };
-        self.show_state(peer, state, None);
-        if let Some(description) = self.descriptions.get(peer).cloned() {
-            (self.sink)(&Event::Described { peer: peer.to_string(), description });
+    /// Reports the state of a connection for each participant that it carries.
+    fn show_states(&self, peer: &PeerId, state: PeerState, reason: Option<&str>, peers: &Peers) {
+        for id in peers.participants.of(peer) {
+            self.show_state(&id, state, reason.map(str::to_owned));
         }
     }
 
-    fn describe(&mut self, peer: PeerId, description: Value) {
-        (self.sink)(&Event::Described { peer: peer.to_string(), description: description.clone() });
-        self.descriptions.insert(peer.clone(), description);
-        let label = self.label(&peer);
-        if let Some(presented) = self.peers.get_mut(&peer) {
+    /// Reports a participant that is present, with its description if it has one.
+    pub(super) fn show_participant(&self, id: &ParticipantId, is_connected: bool) {
+        let state = if is_connected { PeerState::Connected } else { PeerState::Joined };
+        self.show_state(id, state, None);
+        if let Some(description) = self.descriptions.get(id).cloned() {
+            (self.sink)(&Event::Described { peer: id.to_string(), description });
+        }
+    }
+
+    fn describe(&mut self, id: ParticipantId, description: Value) {
+        (self.sink)(&Event::Described { peer: id.to_string(), description: description.clone() });
+        self.descriptions.insert(id.clone(), description);
+        let label = self.label(&id);
+        if let Some(presented) = self.participants.get_mut(&id) {
             presented.outputs.label(label);
         }
     }
 
-    /// Returns the name that is shown under a peer's video: the one that the server's back end gives it, or its id.
-    fn label(&self, peer: &PeerId) -> String {
-        let name = self.descriptions.get(peer).and_then(|description| description["name"].as_str());
-        name.map_or_else(|| shown(peer.as_str()), brief)
+    /// Returns the name under a participant's video: the one that the server's back end gives it, or its id.
+    fn label(&self, id: &ParticipantId) -> String {
+        let name = self.descriptions.get(id).and_then(|description| description["name"].as_str());
+        name.map_or_else(|| shown(id.as_str()), brief)
     }
 
-    /// Prepares the presentation of a connection that was opened, or that replaces the previous one with its peer.
-    fn opened(&mut self, peer: PeerId) {
-        if let Some(presented) = self.peers.get_mut(&peer) {
-            presented.outputs.replaced();
-            return;
+    /// Prepares for the tracks and channels of a connection that was opened, or that replaces the previous one with its
+    /// peer.
+    fn opened(&mut self, peer: PeerId, peers: &Peers) {
+        for id in peers.participants.of(&peer) {
+            if let Some(presented) = self.participants.get_mut(&id) {
+                presented.outputs.replaced();
+            }
         }
-        let (name, label) = (peer.to_string(), self.label(&peer));
-        let presented = Presented {
+        let finished = self.finished.clone();
+        self.bridges.entry(peer).or_insert_with_key(|peer| Bridges::new(peer.clone(), finished));
+    }
+
+    fn add_track(&mut self, id: ParticipantId, track: &Track, peers: &Peers) {
+        // A track has one sender: it may have passed to this one.
+        for (_, other) in self.participants.iter_mut().filter(|(other, _)| **other != id) {
+            if other.outputs.remove(track) {
+                other.recording.finish();
+            }
+        }
+        let (name, label) = (id.to_string(), self.label(&id));
+        let presented = self.participants.entry(id.clone()).or_insert_with(|| Presented {
             outputs: Outputs::new(name.clone(), label),
             recording: Recording::new(name, self.sink.clone()),
-            bridges: Bridges::new(peer.clone(), self.finished.clone()),
-        };
-        self.peers.insert(peer, presented);
-    }
-
-    fn add_track(&mut self, peer: &PeerId, track: &Track) {
-        let Some(presented) = self.peers.get_mut(peer) else { return };
+        });
         if let Some(before) = presented.outputs.add(track, self.setup, &self.failed, self.sink) {
             presented.recording.follow(&before, track);
         }
@@ -220,19 +240,23 @@ impl<'a> Presentation<'a> {
         // it.
         if self.setup.record.is_none() {
             track.flow();
+        } else if track.is_live() {
+            self.record(&id, peers);
         }
     }
 
-    fn record(&mut self, peer: &PeerId, peers: &Peers) {
-        let (Some(folder), Some(presented)) = (&self.setup.record, self.peers.get_mut(peer)) else { return };
-        let announced = peers.peer(peer).map_or(0, |peer| peer.expected_tracks());
-        presented.recording.update(&presented.outputs.live(), announced, folder, &self.failed);
+    fn record(&mut self, id: &ParticipantId, peers: &Peers) {
+        let (Some(folder), Some(presented)) = (&self.setup.record, self.participants.get_mut(id)) else {
+            return;
+        };
+        let expected = peers.expected_tracks(id);
+        presented.recording.update(&presented.outputs.live(), expected, folder, &self.failed);
     }
 
     /// Sends a text to one peer or to all peers; returns the number of peers that have a channel for it.
     pub(super) fn say(&self, to: Option<&PeerId>, text: &str) -> usize {
-        let meant = self.peers.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer));
-        meant.filter(|(_, presented)| presented.bridges.say(text)).count()
+        let meant = self.bridges.iter().filter(|(peer, _)| to.is_none_or(|to| to == *peer));
+        meant.filter(|(_, bridges)| bridges.say(text)).count()
     }
 
     /// Reports the counters of all connections now.
@@ -244,18 +268,19 @@ impl<'a> Presentation<'a> {
 
     /// Returns the time at which [`Presentation::handle_timeout`] is due.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let recordings = self.peers.values().filter_map(|presented| presented.recording.poll_timeout());
+        let recordings =
+            self.participants.values().filter_map(|presented| presented.recording.poll_timeout());
         recordings.chain(self.stats_at).min()
     }
 
     /// Handles the passing of time.
     pub(super) fn handle_timeout(&mut self, now: Instant, peers: &Peers) {
-        let due = self.peers.iter_mut().filter_map(|(peer, presented)| {
+        let due = self.participants.iter_mut().filter_map(|(id, presented)| {
             let is_due = presented.recording.poll_timeout().is_some_and(|at| at <= now);
-            (is_due && presented.recording.handle_timeout()).then(|| peer.clone())
+            (is_due && presented.recording.handle_timeout()).then(|| id.clone())
         });
-        for peer in due.collect::<Vec<_>>() {
-            self.record(&peer, peers);
+        for id in due.collect::<Vec<_>>() {
+            self.record(&id, peers);
         }
         if self.stats_at.is_some_and(|at| at <= now) {
             self.stats_at = self.setup.stats.map(|every| now + every.max(MIN_STATS));
@@ -265,45 +290,50 @@ impl<'a> Presentation<'a> {
 
     /// Closes the bridged channels with `peer`, or with every peer, once their data is sent.
     pub(super) async fn finish(&self, peer: Option<&PeerId>) {
-        for (id, presented) in &self.peers {
+        for (id, bridges) in &self.bridges {
             if peer.is_none_or(|peer| peer == id) {
-                presented.bridges.finish().await;
+                bridges.finish().await;
             }
         }
     }
 
-    /// Ends the presentation of peers whose connections this side closed because the user left.
-    pub(super) async fn leave(&mut self, peers: Vec<PeerId>) {
-        for peer in peers {
-            self.close(&peer, Some(EndReason::HungUp)).await;
+    /// Closes all connections because the user leaves, and ends their presentation.
+    pub(super) async fn leave(&mut self, peers: &mut Peers) {
+        for peer in peers.close_all().await {
+            self.close(&peer, Some(EndReason::HungUp), peers).await;
         }
     }
 
-    /// Ends the presentation of a peer that left (no reason) or whose connection ended; its recording is complete
-    /// afterwards.
-    async fn close(&mut self, peer: &PeerId, reason: Option<EndReason>) {
-        if let Some(Presented { outputs, recording, bridges }) = self.peers.remove(peer) {
-            drop(outputs);
+    /// Ends the presentation of a connection that is closed: its peer left (no reason), or it ended.
+    async fn close(&mut self, peer: &PeerId, reason: Option<EndReason>, peers: &Peers) {
+        if let Some(bridges) = self.bridges.remove(peer) {
             bridges.settle().await;
-            recording.close().await;
+        }
+        let Some(reason) = reason else { return };
+        for id in peers.participants.of(peer) {
+            self.end(&id).await;
         }
         let state = match &reason {
-            None | Some(EndReason::HungUp | EndReason::PeerHungUp) => PeerState::Left,
-            Some(EndReason::NotTaken(_)) => PeerState::Declined,
-            Some(EndReason::NoPath(_)) => {
-                self.explanations.spawn(self.setup.ice.explain(self.sink));
-                PeerState::Failed
-            }
-            Some(_) => PeerState::Failed,
+            EndReason::HungUp | EndReason::PeerHungUp => PeerState::Left,
+            EndReason::NotTaken(_) => PeerState::Declined,
+            _ => PeerState::Failed,
         };
-        let text = reason.map(|reason| match reason {
+        if let EndReason::NoPath(_) = reason {
+            self.explanations.spawn(self.setup.ice.explain(self.sink));
+        }
+        let text = match reason {
             EndReason::NotTaken(why) => why,
             reason => reason.to_string(),
-        });
-        if text.is_none() {
-            self.descriptions.remove(peer);
+        };
+        self.show_states(peer, state, Some(&text), peers);
+    }
+
+    /// Ends the presentation of a participant; its recording is complete afterwards.
+    async fn end(&mut self, id: &ParticipantId) {
+        if let Some(Presented { outputs, recording }) = self.participants.remove(id) {
+            drop(outputs);
+            recording.close().await;
         }
-        self.show_state(peer, state, text);
     }
 
     /// Waits until the TURN servers are checked that explain why a connection found no path.

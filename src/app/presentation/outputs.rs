@@ -1,4 +1,6 @@
-//! The outputs of one peer: windows, speakers and places in the grid, and the tracks that they show and play.
+//! The outputs of one participant: windows, speakers and places in the grid, and the tracks that they show and play.
+
+use std::sync::Arc;
 
 use smol::channel::Sender;
 
@@ -9,7 +11,7 @@ use crate::media::output::Output;
 use crate::media::receive::Track;
 use crate::media::receive::grid::Seat;
 
-/// A track of the peer, and the output that it goes to.
+/// A track of the participant, and the output that it goes to.
 struct Received {
     track: Track,
     /// The connection of the track was replaced; a track of the new connection takes over the output.
@@ -20,9 +22,9 @@ struct Received {
 
 /// See the module.
 pub(super) struct Outputs {
-    /// The peer's id.
+    /// The participant's id.
     name: String,
-    /// Text under the peer's video in a grid.
+    /// Text under the participant's video in a grid.
     label: String,
     received: Vec<Received>,
 }
@@ -32,7 +34,7 @@ impl Outputs {
         Self { name, label, received: vec![] }
     }
 
-    /// Shows the label under the peer's video from now on.
+    /// Shows the label under the participant's video from now on.
     pub(super) fn label(&mut self, label: String) {
         self.received.iter().filter_map(|one| one.seat.as_ref()).for_each(|seat| seat.label(&label));
         self.label = label;
@@ -69,6 +71,13 @@ impl Outputs {
         let (track, (output, seat)) = (track.clone(), outputs);
         self.received.push(Received { track, is_replaced: false, output, seat });
         before
+    }
+
+    /// Ends the outputs of a track; returns whether the track had any.
+    pub(super) fn remove(&mut self, track: &Track) -> bool {
+        let count = self.received.len();
+        self.received.retain(|received| !Arc::ptr_eq(&received.track.counters, &track.counters));
+        self.received.len() < count
     }
 
     fn start(

@@ -1,4 +1,4 @@
-//! The recording of one peer. The tracks of a file are fixed once the recording has begun: a track that flows later
+//! The recording of one participant. The tracks of a file are fixed once the recording has begun: a track that flows later
 //! begins another file, with all tracks.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::media::MediaError;
 use crate::media::receive::Track;
 use crate::media::receive::recorder::{self, Recorder};
 
-/// How long a recording waits for the tracks that the peer announced.
+/// How long a recording waits for the tracks that the participant announced.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
 
 /// Interval of the checks whether a running recording lacks a track that flows.
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub(super) struct Recording {
-    /// The peer's id.
+    /// The participant's id.
     name: String,
     recorder: Option<Recorder>,
     /// Next time at which the recording begins with the tracks present by then, or, once it has begun, is checked for
@@ -71,7 +71,7 @@ impl Recording {
     }
 
     /// Records `live`, the tracks that flow, to a file in `folder`. The recording begins when as many tracks flow as the
-    /// peer announced.
+    /// peer's description has.
     pub(super) fn update(
         &mut self,
         live: &[Track],
@@ -119,7 +119,7 @@ impl Recording {
     }
 
     /// Completes the current file in a background task.
-    fn finish(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.check_at = None;
         if let Some(recorder) = self.recorder.take() {
             self.finishing.retain(|task| !task.is_finished());
@@ -139,9 +139,9 @@ impl Recording {
 }
 
 /// Completes a file and reports the result.
-async fn complete(recorder: Recorder, peer: String, sink: Sink) {
+async fn complete(recorder: Recorder, name: String, sink: Sink) {
     let recorded = recorder.finish().await;
-    sink(&Event::recorded(&peer, &recorded.path, recorded.error));
+    sink(&Event::recorded(&name, &recorded.path, recorded.error));
 }
 
 /// Returns the current time in UTC, as RFC 3339.

@@ -13,6 +13,7 @@ use crate::media::gst::error::MediaError;
 use crate::media::gst::level::Meter;
 use crate::media::gst::pipeline::running_time;
 use crate::media::gst::{isolated_bin, rtp};
+use crate::protocol::ParticipantId;
 use crate::sdp::{Codec, Kind, payload};
 
 /// Maximum size of a decoded frame, in pixels (a little more than 4096x2304): a decoder would allocate memory for more.
@@ -44,9 +45,13 @@ pub struct Counters {
     pub meter: Meter,
 }
 
-/// A received stream, still encoded.
+/// A received track, still encoded.
 #[derive(Debug, Clone)]
 pub struct Track {
+    /// The participant that sends the track; absent until the loop of the connection has assigned it.
+    pub participant: Option<ParticipantId>,
+    /// Id of the stream that the track belongs to (`a=msid`, RFC 8830), if the peer's description names one.
+    pub stream: Option<String>,
     /// Index of the m-line, which identifies the track for the life of the connection.
     pub mline: usize,
     /// Codec.
@@ -126,12 +131,13 @@ impl Track {
     /// Returns a track with the frames of a producer.
     pub(crate) fn of(codec: Codec, producer: &StreamProducer) -> Self {
         let gate = Gate::before(producer.appsink());
-        Self { mline: 0, codec, producer: producer.clone(), counters: Arc::default(), gate }
+        let (producer, counters) = (producer.clone(), Arc::default());
+        Self { participant: None, stream: None, mline: 0, codec, producer, counters, gate }
     }
 }
 
-/// Links a pad of webrtcbin, and returns its track if the stream's codec is supported and wanted; the m-line of the
-/// track is still unset. `on_first` is called at the first frame, once the video size is known, and `on_fault` at most
+/// Links a pad of webrtcbin, and returns its track if the stream's codec is supported and wanted; m-line and stream of the
+/// track are still unset. `on_first` is called at the first frame, once the video size is known, and `on_fault` at most
 /// once, when data of the stream cannot be read. Unreadable data is left out, and the rest of the stream continues.
 pub(crate) fn link(
     pipeline: &gst::Pipeline,
@@ -172,7 +178,7 @@ pub(crate) fn link(
             count(&appsink, codec, &counters, on_first);
             let gate = Gate::before(&appsink);
             let producer = StreamProducer::with(&appsink, ProducerSettings { sync: false });
-            Some(Track { mline: 0, codec, producer, counters, gate })
+            Some(Track { participant: None, stream: None, mline: 0, codec, producer, counters, gate })
         }
         _ => None,
     };

@@ -3,14 +3,12 @@
 use gst::prelude::*;
 use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 
-use super::events::PeerEvent;
 use super::peer::Peer;
 use super::state::report_of_peer;
 use super::{channels, transceivers};
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
 use crate::media::gst::error::MediaError;
-use crate::media::receive::track;
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
@@ -127,22 +125,18 @@ impl Peer {
             })?;
         }
         let mut state = lock(&self.state);
-        let lines = sdp.media.iter().zip(&flows);
-        let comes = |(media, flow): &(&Media, &Direction)| {
+        let lines = sdp.media.iter().zip(&flows).enumerate();
+        let comes = |(_, (media, flow)): &(usize, (&Media, &Direction))| {
             flow.send && Kind::of(media).is_some_and(|kind| self.config.receives(kind))
         };
+        let stream = |mline| state.sources.stream(mline).map(str::to_owned);
+        state.expected = lines.filter(comes).map(|(mline, _)| stream(mline)).collect();
         state.mlines = sdp.media.len();
-        state.expected = lines.filter(comes).count();
-        let before = std::mem::replace(&mut state.flows, flows.clone());
-        let sends =
-            |flows: &[Direction], track: &track::Track| flows.get(track.mline).is_some_and(|flow| flow.send);
-        let changed = state.tracks.iter().filter(|track| sends(&before, track) != sends(&flows, track));
-        let changed: Vec<_> = changed.cloned().collect();
+        let changes = state.fit_tracks(flows);
         drop(state);
         self.send_what_is_wanted();
-        for track in changed {
-            let event = if sends(&flows, &track) { PeerEvent::Track } else { PeerEvent::TrackEnded };
-            report_of_peer(&self.state, &self.events, event(track));
+        for change in changes {
+            report_of_peer(&self.state, &self.events, change);
         }
         self.watch_dtls();
         Ok(EffectResult::Applied)

@@ -18,10 +18,10 @@ pub enum PeerEvent {
     Track(Track),
     /// The peer no longer sends this stream.
     TrackEnded(Track),
-    /// The first frame of a stream has arrived.
+    /// The first frame of a track has arrived.
     FirstFrame {
-        /// Codec of the stream.
-        codec: Codec,
+        /// The track.
+        track: Track,
         /// Width and height of the video in pixels.
         size: Option<(u32, u32)>,
         /// Time since the connection was opened.

@@ -25,7 +25,7 @@ use crate::media::gst::error::MediaError;
 use crate::media::gst::pipeline::{BusEvent, Owned};
 use crate::media::rate::estimator::BandwidthEstimate;
 use crate::media::receive::jitter_buffers::JitterBuffers;
-use crate::media::receive::track;
+use crate::media::receive::track::{self, Track};
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
 use crate::sdp::{Kind, webrtcbin};
@@ -199,9 +199,15 @@ impl Peer {
         self.owned.without_farewell();
     }
 
-    /// Returns the number of streams that the peer has announced.
-    pub fn expected_tracks(&self) -> usize {
-        lock(&self.state).expected
+    /// Returns the streams of the tracks that the peer sends by its last description, one entry for each track.
+    pub fn expected_tracks(&self) -> Vec<Option<String>> {
+        lock(&self.state).expected.clone()
+    }
+
+    /// Returns the tracks that the peer has sent; none until its certificate is verified.
+    pub fn tracks(&self) -> Vec<Track> {
+        let state = lock(&self.state);
+        if state.connected.is_some() { state.tracks.clone() } else { vec![] }
     }
 
     /// Returns the current counters.
@@ -315,8 +321,10 @@ impl Peer {
                     use std::sync::atomic::Ordering::Relaxed;
                     let size = (counters.width.load(Relaxed), counters.height.load(Relaxed));
                     let size = (codec.kind() == Kind::Video).then_some(size);
-                    if let Some(state) = of.upgrade() {
-                        let event = PeerEvent::FirstFrame { codec, size, after: opened.elapsed() };
+                    let Some(state) = of.upgrade() else { return };
+                    let track = lock(&state).track_of(counters);
+                    if let Some(track) = track {
+                        let event = PeerEvent::FirstFrame { track, size, after: opened.elapsed() };
                         report_of_peer(&state, &first, event);
                     }
                 },
@@ -333,6 +341,7 @@ impl Peer {
                     let taken: Vec<usize> = known.tracks.iter().map(|track| track.mline).collect();
                     let guess = pad.property::<WebRTCRTPTransceiver>("transceiver").mlineindex() as usize;
                     track.mline = known.sources.mline(track::ssrc(pad), track.kind(), guess, &taken);
+                    track.stream = known.sources.stream(track.mline).map(str::to_owned);
                     known.tracks.push(track.clone());
                     drop(known);
                     report_of_peer(&state, &events, PeerEvent::Track(track));

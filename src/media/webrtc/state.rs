@@ -10,7 +10,7 @@ use super::events::PeerEvent;
 use super::transceivers::Sender;
 use crate::base::lock::lock;
 use crate::base::tasks::Tasks;
-use crate::media::receive::track::Track;
+use crate::media::receive::track::{Counters, Track};
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::source::Sources;
@@ -39,7 +39,8 @@ pub(super) struct State {
     pub(super) payloads: Vec<Payload>,
     /// SSRCs that the peer's m-lines name.
     pub(super) sources: Sources,
-    pub(super) expected: usize,
+    /// Streams of the tracks that the peer's last description announces.
+    pub(super) expected: Vec<Option<String>>,
     /// Translator of the descriptions.
     pub(super) adapter: Adapter,
     /// Fingerprints in the peer's description.
@@ -71,7 +72,7 @@ impl State {
             flows: vec![],
             payloads: vec![],
             sources: Sources::default(),
-            expected: 0,
+            expected: vec![],
             adapter: Adapter::default(),
             fingerprints: vec![],
             connected: None,
@@ -102,6 +103,34 @@ impl State {
         if self.wanted.iter().any(|config| config.label == label) && !self.opened.contains(&label) {
             self.opened.push(label);
         }
+    }
+
+    /// Fits the tracks to the peer's new description, in which its directions are `flows`; returns the tracks that begin
+    /// and end. A track whose m-line has passed to another stream ends and begins.
+    pub(super) fn fit_tracks(&mut self, flows: Vec<Direction>) -> Vec<PeerEvent> {
+        let before = std::mem::replace(&mut self.flows, flows);
+        let sends = |flows: &[Direction], mline: usize| flows.get(mline).is_some_and(|flow| flow.send);
+        let mut events = Vec::new();
+        for track in &mut self.tracks {
+            let (did_send, does_send) = (sends(&before, track.mline), sends(&self.flows, track.mline));
+            let stream = self.sources.stream(track.mline);
+            let has_moved = does_send && stream != track.stream.as_deref();
+            if did_send && (has_moved || !does_send) {
+                events.push(PeerEvent::TrackEnded(track.clone()));
+            }
+            if has_moved {
+                track.stream = stream.map(str::to_owned);
+            }
+            if does_send && (has_moved || !did_send) {
+                events.push(PeerEvent::Track(track.clone()));
+            }
+        }
+        events
+    }
+
+    /// Returns the track with these counters.
+    pub(super) fn track_of(&self, counters: &Counters) -> Option<Track> {
+        self.tracks.iter().find(|track| std::ptr::eq(&*track.counters, counters)).cloned()
     }
 
     /// Returns the wanted channels that neither exist nor have existed.

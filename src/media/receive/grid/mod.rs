@@ -332,6 +332,16 @@ impl Stage {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }
 
+    /// Returns the labels of the videos.
+    #[cfg(test)]
+    pub(crate) fn labels(&self) -> Vec<String> {
+        let inputs = self.video.iter().flat_map(|mixer| {
+            let inputs = mixer.lock();
+            inputs.all.iter().map(|input| input.label.clone()).collect::<Vec<_>>()
+        });
+        inputs.collect()
+    }
+
     /// Returns the path of the file being recorded, if any.
     pub fn recording(&self) -> Option<PathBuf> {
         let recorder = lock(&self.recorder);
