@@ -286,7 +286,7 @@ mod tests {
                     assert_eq!(states(&first, name), expected, "{name}");
                 }
                 assert!(states(&first, "sfu").is_empty());
-                let mut grid = client.setup.stage.as_ref().unwrap().labels();
+                let mut grid = client.setup.mix.as_ref().unwrap().labels();
                 grid.sort();
                 assert_eq!(grid, ["ann", "bob"]);
                 written(folder.path(), 2).await;

@@ -15,7 +15,7 @@ use super::{Event, Sink};
 use crate::media::capture::MICROPHONES;
 use crate::media::inventory::Codecs;
 use crate::media::peer::PeerConfig;
-use crate::media::receive::grid::{Stage, StageConfig};
+use crate::media::receive::grid::{Mix, MixConfig};
 use crate::media::receive::recorder::Recorded;
 use crate::media::voice::{Reference, Voice};
 use crate::media::webrtc::data_channel::ChannelConfig;
@@ -46,7 +46,7 @@ pub struct MediaSetup {
     pub(super) reference: Option<Arc<Reference>>,
     pub(super) record: Option<PathBuf>,
     pub(super) stats: Option<Duration>,
-    pub(super) stage: Option<Arc<Stage>>,
+    pub(super) mix: Option<Arc<Mix>>,
     pub(super) ice: Arc<Ice>,
     failed: Sender<String>,
     /// Sources and encoders that stopped.
@@ -70,8 +70,8 @@ impl MediaSetup {
         let encoders = stream.encoders.clone();
         let codecs = start_encoders(send, &encoders)?;
         step("the encoders run");
-        let (stage, outputs) = outputs.start_stage(receive, reference.as_ref(), &failed)?;
-        if let Some(path) = stage.as_ref().and_then(|stage| stage.recording()) {
+        let (mix, outputs) = outputs.start_mix(receive, reference.as_ref(), &failed)?;
+        if let Some(path) = mix.as_ref().and_then(|mix| mix.recording()) {
             sink(&Event::recording(ALL, &path));
         }
         let mut bridges = Vec::new();
@@ -99,7 +99,7 @@ impl MediaSetup {
             reference,
             record: receive.record.clone(),
             stats: connection.stats(),
-            stage,
+            mix,
             ice: Arc::new(ice),
             failed,
             failures,
@@ -121,8 +121,8 @@ impl MediaSetup {
 
     /// Completes the mixed recording of all peers; returns `None` if there is none.
     pub async fn finish(&self) -> Option<Recorded> {
-        match &self.stage {
-            Some(stage) => stage.finish().await,
+        match &self.mix {
+            Some(mix) => mix.finish().await,
             None => None,
         }
     }
@@ -203,14 +203,14 @@ impl Outputs {
 
     /// Starts the outputs and the recording of all peers together, if there are any. Returns them with the outputs that
     /// remain for each peer.
-    fn start_stage(
+    fn start_mix(
         self,
         receive: &ReceiveOptions,
         reference: Option<&Arc<Reference>>,
         failed: &Sender<String>,
-    ) -> Result<(Option<Arc<Stage>>, Self), MediaError> {
+    ) -> Result<(Option<Arc<Mix>>, Self), MediaError> {
         let is_together = |output: &String| receive.together && !output.contains("{peer}");
-        let config = StageConfig {
+        let config = MixConfig {
             show: self.show.clone().filter(is_together),
             play: self.play.clone().filter(is_together),
             record: receive.record_mix.clone().filter(|_| !receive.send_only.is_on()),
@@ -219,11 +219,11 @@ impl Outputs {
             show: self.show.filter(|_| config.show.is_none()),
             play: self.play.filter(|_| config.play.is_none()),
         };
-        let stage = match config == StageConfig::default() {
+        let mix = match config == MixConfig::default() {
             true => None,
-            false => Some(Arc::new(Stage::start(&config, reference, failed)?)),
+            false => Some(Arc::new(Mix::start(&config, reference, failed)?)),
         };
-        Ok((stage, remaining))
+        Ok((mix, remaining))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The outputs of one participant: windows, speakers and places in the grid, and the tracks that they show and play.
+//! The outputs of one participant: windows, speakers and tracks in the mix, and the tracks that they show and play.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::app::{Event, Sink};
 use crate::media::MediaError;
 use crate::media::output::Output;
 use crate::media::receive::Track;
-use crate::media::receive::grid::Seat;
+use crate::media::receive::grid::MixedTrack;
 
 /// A track of the participant, and the output that it goes to.
 struct Received {
@@ -17,7 +17,7 @@ struct Received {
     /// The connection of the track was replaced; a track of the new connection takes over the output.
     is_replaced: bool,
     output: Option<Output>,
-    seat: Option<Seat>,
+    mixed: Option<MixedTrack>,
 }
 
 /// See the module.
@@ -36,7 +36,7 @@ impl Outputs {
 
     /// Shows the label under the participant's video from now on.
     pub(super) fn label(&mut self, label: String) {
-        self.received.iter().filter_map(|one| one.seat.as_ref()).for_each(|seat| seat.label(&label));
+        self.received.iter().filter_map(|one| one.mixed.as_ref()).for_each(|mixed| mixed.label(&label));
         self.label = label;
     }
 
@@ -61,15 +61,15 @@ impl Outputs {
         let is_before = |received: &Received| received.is_replaced && received.track.kind() == track.kind();
         let before = self.received.iter().position(is_before).map(|at| self.received.remove(at));
         let (before, outputs) = match before {
-            Some(Received { track: before, mut output, seat, .. }) if before.codec == track.codec => {
+            Some(Received { track: before, mut output, mixed, .. }) if before.codec == track.codec => {
                 output.iter_mut().for_each(|output| output.follow(track));
-                seat.iter().for_each(|seat| seat.follow(track));
-                (Some(before), (output, seat))
+                mixed.iter().for_each(|mixed| mixed.follow(track));
+                (Some(before), (output, mixed))
             }
             before => (before.map(|before| before.track), self.start(track, setup, failed, sink)),
         };
-        let (track, (output, seat)) = (track.clone(), outputs);
-        self.received.push(Received { track, is_replaced: false, output, seat });
+        let (track, (output, mixed)) = (track.clone(), outputs);
+        self.received.push(Received { track, is_replaced: false, output, mixed });
         before
     }
 
@@ -86,14 +86,14 @@ impl Outputs {
         setup: &MediaSetup,
         failed: &Sender<String>,
         sink: &Sink,
-    ) -> (Option<Output>, Option<Seat>) {
+    ) -> (Option<Output>, Option<MixedTrack>) {
         let warn = |error: MediaError| sink(&Event::Warning { text: error.to_string() });
-        let seat = setup.stage.as_ref().map(|stage| stage.add(track, &self.label)).transpose();
-        let seat = seat.map_err(warn).ok().flatten().flatten();
+        let mixed = setup.mix.as_ref().map(|mix| mix.add(track, &self.label)).transpose();
+        let mixed = mixed.map_err(warn).ok().flatten().flatten();
         let start =
             |output| Output::start(track, output, &self.name, setup.reference.as_ref(), failed.clone());
         let output = setup.own_output(track.kind()).map(start).transpose();
-        (output.map_err(warn).ok().flatten(), seat)
+        (output.map_err(warn).ok().flatten(), mixed)
     }
 
     /// Returns the tracks that delivered a frame within the last five seconds.

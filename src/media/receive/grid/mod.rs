@@ -33,12 +33,12 @@ const MAX_REMOVALS: usize = 1024;
 
 /// A peer's media in a mix; leaves the mix when dropped.
 #[derive(Debug)]
-pub struct Seat {
+pub struct MixedTrack {
     mixer: Arc<Mixer>,
     number: u64,
 }
 
-impl Seat {
+impl MixedTrack {
     /// Continues with another track of the same codec; the last frame stays until the new track's first one.
     pub fn follow(&self, track: &Track) {
         let mut inputs = self.mixer.lock();
@@ -58,7 +58,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for MixedTrack {
     fn drop(&mut self) {
         self.mixer.remove_later(self.number);
     }
@@ -161,7 +161,7 @@ impl Mixer {
         Some((self, found.0, found.1))
     }
 
-    fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<Seat, MediaError> {
+    fn add(self: &Arc<Self>, track: &Track, peer: &str) -> Result<MixedTrack, MediaError> {
         let failed = |what: &str| MediaError::pipeline(format!("mixing the media of {peer}"), what);
         // A hardware decoder that fails would end the mix for all peers.
         let decoder = inventory::software_decoder(track.codec)?.pipeline;
@@ -206,7 +206,7 @@ impl Mixer {
             self.arrange(&inputs);
             number
         };
-        let seat = Seat { mixer: self.clone(), number };
+        let seat = MixedTrack { mixer: self.clone(), number };
         // The decoder starts without the lock, and may fail meanwhile.
         let started = bin.sync_state_with_parent();
         if self.has_started(number) == Progress::Cancelled {
@@ -274,7 +274,7 @@ fn write(overlay: &gst::Element, text: &str) {
 
 /// Outputs and recording of a room's media.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct StageConfig {
+pub struct MixConfig {
     /// Output of the video grid.
     pub show: Option<String>,
     /// Output of the mixed audio.
@@ -285,17 +285,17 @@ pub struct StageConfig {
 
 /// The mixed media of a room.
 #[derive(Debug)]
-pub struct Stage {
+pub struct Mix {
     _outputs: Vec<Output>,
     recorder: Mutex<Option<Recorder>>,
     video: Option<Arc<Mixer>>,
     audio: Option<Arc<Mixer>>,
 }
 
-impl Stage {
+impl Mix {
     /// Starts the wanted outputs and the recording. `reference` receives the played audio.
     pub fn start(
-        config: &StageConfig,
+        config: &MixConfig,
         reference: Option<&Arc<Reference>>,
         failures: &Sender<String>,
     ) -> Result<Self, MediaError> {
@@ -328,7 +328,7 @@ impl Stage {
 
     /// Adds a peer's track to the mix for as long as the returned seat exists; returns `None` if no output or recording
     /// takes its kind.
-    pub fn add(&self, track: &Track, peer: &str) -> Result<Option<Seat>, MediaError> {
+    pub fn add(&self, track: &Track, peer: &str) -> Result<Option<MixedTrack>, MediaError> {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }
 
