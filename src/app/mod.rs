@@ -30,9 +30,9 @@ pub mod host;
 pub mod ice;
 #[cfg(feature = "media")]
 mod join;
-mod links;
 #[cfg(feature = "media")]
 pub mod options;
+mod page_urls;
 #[cfg(feature = "media")]
 mod peers;
 #[cfg(feature = "media")]
@@ -55,9 +55,9 @@ pub use command::{Change, Command};
 #[cfg(feature = "media")]
 pub use error::ClientError;
 pub use event::{Event, PeerState, Sink};
-pub use links::links;
 #[cfg(feature = "media")]
 pub use options::MediaOptions;
+pub use page_urls::page_urls;
 #[cfg(feature = "media")]
 pub use pool::{Pool, PoolEvent, PoolOptions};
 #[cfg(feature = "media")]

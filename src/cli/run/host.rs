@@ -19,16 +19,16 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
     smol::block_on(async {
         let server = bind(&args.server, options.paths.servers.clone(), None).await?;
         let setup = MediaSetup::start(&options, &sink).await?;
-        let links = app::links(&server, args.server.plain.is_on(), &part.query(&args.id));
+        let urls = app::page_urls(&server, args.server.plain.is_on(), &part.query(&args.id));
         if !json {
             human(match &part {
                 Part::Room(..) => "Open one of these links and press Join to be in the room:",
                 Part::Calls { .. } => "Open one of these links and press Call to be in the call:",
             });
         }
-        links.iter().for_each(|event| sink(event));
+        urls.iter().for_each(|event| sink(event));
         show_fingerprint(&server, json);
-        let for_phones = links.iter().find_map(|event| match event {
+        let for_phones = urls.iter().find_map(|event| match event {
             Event::Listening { url, fingerprint: Some(_) } => Some(url),
             _ => None,
         });

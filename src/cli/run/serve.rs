@@ -35,7 +35,7 @@ pub(super) fn serve(args: &ServeArgs, json: bool) -> Result<(), CliError> {
     smol::block_on(async {
         let server = bind(&args.server, ice, args.token_secret.clone()).await?;
         let sink = output::sink(json);
-        crate::app::links(&server, args.server.plain.is_on(), "").iter().for_each(|event| sink(event));
+        crate::app::page_urls(&server, args.server.plain.is_on(), "").iter().for_each(|event| sink(event));
         show_fingerprint(&server, json);
         server
             .run(async {

@@ -1,4 +1,4 @@
-//! The links under which a server is reached.
+//! URLs of a server's page.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -6,24 +6,24 @@ use super::Event;
 use crate::base::net::is_this_machine;
 use crate::server::{Server, tls};
 
-/// The links to a server for browsers: on this machine without TLS, from others with it. The query says
-/// what the page does: `?call=ID` or `?room=NAME`, or nothing.
-pub fn links(server: &Server, plain: bool, query: &str) -> Vec<Event> {
+/// Returns the URLs of a server's page as events: for this machine without TLS, for others with TLS. The query selects
+/// what the page does: `?call=ID`, `?room=NAME`, or nothing.
+pub fn page_urls(server: &Server, plain: bool, query: &str) -> Vec<Event> {
     let address = server.address();
     let is_for_this_machine = |ip: IpAddr| ip.is_unspecified() || is_this_machine(ip);
-    let mut links = Vec::new();
+    let mut urls = Vec::new();
     if is_for_this_machine(address.ip()) || plain {
         let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
         let url = format!("http://{}/{query}", SocketAddr::new(ip, address.port()));
-        links.push(Event::Listening { url, fingerprint: None });
+        urls.push(Event::Listening { url, fingerprint: None });
     }
     if let Some(fingerprint) = server.fingerprint() {
         let ips = if address.ip().is_unspecified() { tls::addresses() } else { vec![address.ip()] };
         let reachable = |ip: &IpAddr| address.is_ipv6() || ip.is_ipv4();
-        links.extend(ips.into_iter().filter(reachable).map(|ip| Event::Listening {
+        urls.extend(ips.into_iter().filter(reachable).map(|ip| Event::Listening {
             url: format!("https://{}/{query}", SocketAddr::new(ip, address.port())),
             fingerprint: Some(fingerprint.to_owned()),
         }));
     }
-    links
+    urls
 }
