@@ -15,9 +15,9 @@ use crate::signalling::Target;
 use crate::tls::Trust;
 use smol::channel::{Receiver, bounded};
 
-/// The part of the host's own client.
+/// What the client of the host does.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum Role {
     /// It answers calls, one after another.
     Calls {
         /// Answers the first call only.
@@ -29,7 +29,7 @@ pub enum Part {
     Room(RoomId, usize),
 }
 
-impl Part {
+impl Role {
     /// Returns the query of a link that leads to this host, whose client has the id `id`.
     pub fn query(&self, id: &PeerId) -> String {
         let (key, value) = match self {
@@ -48,7 +48,7 @@ pub async fn host(
     setup: MediaSetup,
     commands: Receiver<Command>,
     sink: Sink,
-    part: Part,
+    role: Role,
 ) -> Result<(), ClientError> {
     // The client connects over loopback if the server listens there, and trusts its own server.
     let mut address = server.address();
@@ -63,9 +63,9 @@ pub async fn host(
         let _ = stopped.recv().await;
     }));
     let client = Client::new(target, id, setup, commands, sink);
-    let result = match part {
-        Part::Calls { once, admission } => client.answer(once, &admission).await,
-        Part::Room(room, most) => client.join(&room, most).await,
+    let result = match role {
+        Role::Calls { once, admission } => client.answer(once, &admission).await,
+        Role::Room(room, most) => client.join(&room, most).await,
     };
     drop(stop);
     serving.await;

@@ -2,7 +2,7 @@
 
 use super::client::commands;
 use super::serve::{bind, show_fingerprint};
-use crate::app::host::Part;
+use crate::app::host::Role;
 use crate::app::{self, Event, MediaSetup};
 use crate::cli::CliError;
 use crate::cli::args::client::HostArgs;
@@ -10,20 +10,20 @@ use crate::cli::output::{self, human};
 
 pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
     let options = args.media()?;
-    let part = match &args.room {
-        Some(room) => Part::Room(room.clone(), args.max_peers),
-        None => Part::Calls { once: args.admission.once.is_on(), admission: args.admission.admission() },
+    let role = match &args.room {
+        Some(room) => Role::Room(room.clone(), args.max_peers),
+        None => Role::Calls { once: args.admission.once.is_on(), admission: args.admission.admission() },
     };
     let sink = output::sink(json);
     let commands = commands(json, &options);
     smol::block_on(async {
         let server = bind(&args.server, options.paths.servers.clone(), None).await?;
         let setup = MediaSetup::start(&options, &sink).await?;
-        let urls = app::page_urls(&server, args.server.plain.is_on(), &part.query(&args.id));
+        let urls = app::page_urls(&server, args.server.plain.is_on(), &role.query(&args.id));
         if !json {
-            human(match &part {
-                Part::Room(..) => "Open one of these links and press Join to be in the room:",
-                Part::Calls { .. } => "Open one of these links and press Call to be in the call:",
+            human(match &role {
+                Role::Room(..) => "Open one of these links and press Join to be in the room:",
+                Role::Calls { .. } => "Open one of these links and press Call to be in the call:",
             });
         }
         urls.iter().for_each(|event| sink(event));
@@ -35,6 +35,6 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
         if let (false, Some(url)) = (json, for_phones) {
             output::qr(url);
         }
-        Ok(app::host::host(server, args.id.clone(), setup, commands, sink, part).await?)
+        Ok(app::host::host(server, args.id.clone(), setup, commands, sink, role).await?)
     })
 }
