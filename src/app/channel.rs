@@ -15,12 +15,12 @@ pub struct BridgeConfig {
     /// Each line is a text message, instead of bytes as they come.
     pub lines: bool,
     /// The endpoint.
-    pub end: End,
+    pub endpoint: Endpoint,
 }
 
 /// Endpoint of a bridge on this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub enum Endpoint {
     /// Standard input is sent to all peers; received data is written to standard output.
     Stdio,
     /// The file is sent to each peer, and the channel closed.
@@ -55,7 +55,8 @@ impl FromStr for BridgeConfig {
         if label.is_empty() || label.len() > MAX_LABEL {
             return Err(wrong(format!("'{label}' is no label, of 1 to {MAX_LABEL} bytes")));
         }
-        let mut config = Self { channel: ChannelConfig::reliable(label), lines: false, end: End::Stdio };
+        let mut config =
+            Self { channel: ChannelConfig::reliable(label), lines: false, endpoint: Endpoint::Stdio };
         while let Some(options) = rest {
             // A path may contain any character, so it is the last option.
             let (option, more) = match options {
@@ -68,7 +69,7 @@ impl FromStr for BridgeConfig {
                 Ok(port) if port > 0 => Ok(port),
                 Ok(_) | Err(_) => Err(wrong(format!("'{value}' is no port"))),
             };
-            let end = match (name, value) {
+            let endpoint = match (name, value) {
                 ("ordered", "") => {
                     config.channel.ordered = true;
                     continue;
@@ -87,19 +88,19 @@ impl FromStr for BridgeConfig {
                     config.channel.retransmits = Some(times);
                     continue;
                 }
-                ("tcp", _) => End::Tcp(port()?),
-                ("listen", _) => End::Listen(port()?),
-                ("send", path) if !path.is_empty() => End::Send(path.into()),
-                ("save", path) if !path.is_empty() => End::Save(path.to_owned()),
+                ("tcp", _) => Endpoint::Tcp(port()?),
+                ("listen", _) => Endpoint::Listen(port()?),
+                ("send", path) if !path.is_empty() => Endpoint::Send(path.into()),
+                ("save", path) if !path.is_empty() => Endpoint::Save(path.to_owned()),
                 _ => return Err(wrong(format!("'{option}' is no option of a channel"))),
             };
-            if std::mem::replace(&mut config.end, end) != End::Stdio {
+            if std::mem::replace(&mut config.endpoint, endpoint) != Endpoint::Stdio {
                 return Err(wrong(format!("'{label}' is joined to two things")));
             }
         }
         // A file is useless with parts missing or in another order.
         let is_loose = !config.channel.ordered || config.channel.retransmits.is_some();
-        if is_loose && matches!(config.end, End::Send(_) | End::Save(_)) {
+        if is_loose && matches!(config.endpoint, Endpoint::Send(_) | Endpoint::Save(_)) {
             return Err(wrong(format!("'{label}' is to carry a file, and may lose or mix up parts of it")));
         }
         Ok(config)
@@ -117,14 +118,17 @@ mod tests {
     #[test]
     fn a_channel_is_a_label_with_options() {
         let plain = parse("robot").unwrap();
-        assert_eq!((plain.channel, plain.end), (ChannelConfig::reliable("robot"), End::Stdio));
+        assert_eq!((plain.channel, plain.endpoint), (ChannelConfig::reliable("robot"), Endpoint::Stdio));
         let loose = parse("robot:unordered:retransmits=0:lines:tcp=9000").unwrap();
         assert_eq!((loose.channel.ordered, loose.channel.retransmits), (false, Some(0)));
         assert!(loose.lines);
-        assert_eq!(loose.end, End::Tcp(9000));
-        assert_eq!(parse("a:listen=1:ordered").unwrap().end, End::Listen(1));
-        assert_eq!(parse("f:send=C:\\x:y=z").unwrap().end, End::Send("C:\\x:y=z".into()));
-        assert_eq!(parse("f:save=/tmp/{peer}:lines").unwrap().end, End::Save("/tmp/{peer}:lines".into()));
+        assert_eq!(loose.endpoint, Endpoint::Tcp(9000));
+        assert_eq!(parse("a:listen=1:ordered").unwrap().endpoint, Endpoint::Listen(1));
+        assert_eq!(parse("f:send=C:\\x:y=z").unwrap().endpoint, Endpoint::Send("C:\\x:y=z".into()));
+        assert_eq!(
+            parse("f:save=/tmp/{peer}:lines").unwrap().endpoint,
+            Endpoint::Save("/tmp/{peer}:lines".into())
+        );
     }
 
     #[test]

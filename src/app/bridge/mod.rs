@@ -14,7 +14,7 @@ use smol::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use self::reader::{CHUNK, Reader};
 use self::stdio::Stdin;
-pub use super::channel::{BridgeConfig, End, WrongChannel};
+pub use super::channel::{BridgeConfig, Endpoint, WrongChannel};
 use crate::base::files::{self, Partial};
 use crate::base::text::Shown;
 use crate::media::MediaError;
@@ -38,11 +38,11 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Bridge {
     config: BridgeConfig,
-    endpoint: Endpoint,
+    endpoint: OpenEndpoint,
 }
 
 #[derive(Debug)]
-enum Endpoint {
+enum OpenEndpoint {
     Stdio(Stdin),
     Send(PathBuf),
     Save(String),
@@ -55,19 +55,19 @@ impl Bridge {
     pub(super) async fn start(config: BridgeConfig) -> Result<Self, MediaError> {
         let label = &config.channel.label;
         let wrong = |why: String| MediaError::Parameter(format!("channel '{label}': {why}"));
-        let endpoint = match &config.end {
-            End::Stdio => Endpoint::Stdio(Stdin::start(config.lines)),
-            End::Tcp(port) => Endpoint::Tcp(*port),
-            End::Save(path) => Endpoint::Save(path.clone()),
-            End::Send(path) => {
+        let endpoint = match &config.endpoint {
+            Endpoint::Stdio => OpenEndpoint::Stdio(Stdin::start(config.lines)),
+            Endpoint::Tcp(port) => OpenEndpoint::Tcp(*port),
+            Endpoint::Save(path) => OpenEndpoint::Save(path.clone()),
+            Endpoint::Send(path) => {
                 let readable = smol::fs::File::open(path).await;
                 readable.map_err(|error| wrong(format!("{}: {error}", path.display())))?;
-                Endpoint::Send(path.clone())
+                OpenEndpoint::Send(path.clone())
             }
-            End::Listen(port) => {
+            Endpoint::Listen(port) => {
                 let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).await;
                 let listener = listener.map_err(|error| wrong(format!("port {port}: {error}")))?;
-                Endpoint::Listen(listener, Mutex::new(()))
+                OpenEndpoint::Listen(listener, Mutex::new(()))
             }
         };
         Ok(Self { config, endpoint })
@@ -75,7 +75,7 @@ impl Bridge {
 
     /// Returns whether the bridge does its work once for each peer.
     pub(super) fn is_once(&self) -> bool {
-        self.config.end.is_once()
+        self.config.endpoint.is_once()
     }
 
     pub(super) fn channel(&self) -> &ChannelConfig {
@@ -98,22 +98,22 @@ impl Bridge {
             reported_at: None,
         };
         let forwarded = match &self.endpoint {
-            Endpoint::Stdio(stdin) => {
+            OpenEndpoint::Stdio(stdin) => {
                 stdin.add(channel.clone());
                 let stdout = std::io::stdout();
                 pump.shown = stdout.is_terminal().then(Shown::default);
                 pump.drain(smol::Unblock::new(stdout)).await
             }
-            Endpoint::Send(path) => pump.send(path).await,
-            Endpoint::Save(path) => pump.save(files::path_for(path, peer)).await,
-            Endpoint::Tcp(port) => {
+            OpenEndpoint::Send(path) => pump.send(path).await,
+            OpenEndpoint::Save(path) => pump.save(files::path_for(path, peer)).await,
+            OpenEndpoint::Tcp(port) => {
                 let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await;
                 match stream {
                     Ok(stream) => pump.join(stream).await,
                     Err(error) => Err(format!("port {port} of this machine: {error}")),
                 }
             }
-            Endpoint::Listen(listener, turn) => {
+            OpenEndpoint::Listen(listener, turn) => {
                 let accept = async {
                     // Connections are accepted one after another, in the order of the peers.
                     let _turn = turn.lock().await;

@@ -1,6 +1,6 @@
 //! Options of data channels.
 
-use crate::app::channel::{BridgeConfig, End};
+use crate::app::channel::{BridgeConfig, Endpoint};
 
 /// Data channels of a client.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -21,7 +21,7 @@ pub struct ChannelOptions {
 impl ChannelOptions {
     /// Returns whether a channel is joined to stdin and stdout.
     pub fn uses_stdio(&self) -> bool {
-        self.channel.iter().any(|one| one.end == End::Stdio)
+        self.channel.iter().any(|one| one.endpoint == Endpoint::Stdio)
     }
 
     /// Checks that each label, and stdin, is used by one channel only.
@@ -31,7 +31,7 @@ impl ChannelOptions {
         if let Some(pair) = labels.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ChannelsError::Twice(pair[0].to_owned()));
         }
-        match self.channel.iter().filter(|one| one.end == End::Stdio).count() {
+        match self.channel.iter().filter(|one| one.endpoint == Endpoint::Stdio).count() {
             0 | 1 => Ok(()),
             _ => Err(ChannelsError::Stdio),
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use smol::channel::Sender;
 
-use crate::app::bridge::{Bridge, End, Progress};
+use crate::app::bridge::{Bridge, Endpoint, Progress};
 use crate::app::setup::MediaSetup;
 use crate::app::{Event, Sink};
 use crate::base::limit::Bucket;
@@ -148,7 +148,7 @@ async fn report_texts(channel: Channel, peer: String, label: String, sink: Sink)
     }
 }
 
-impl End {
+impl Endpoint {
     /// Returns whether the work is done once for each peer: a file is sent once.
     pub(in crate::app) fn is_once(&self) -> bool {
         match self {
