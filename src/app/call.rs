@@ -297,7 +297,7 @@ impl Conversation<'_> {
                 let state = if self.was_connected { PeerState::Connected } else { PeerState::Connecting };
                 self.presentation.show_state(&(&self.peer).into(), state, None);
             }
-            Command::Tell(..) => client.warn("there is no application behind this server"),
+            Command::Application(..) => client.warn("there is no application behind this server"),
             Command::Send(change) => client.change(change).await,
             Command::HangUp(_) | Command::Quit | Command::Interrupt => {}
         }

@@ -24,7 +24,7 @@ pub enum Command {
     /// Renegotiates the connection with this peer, or with all peers, over a new path.
     Reconnect(Option<PeerId>),
     /// Sends an event, given by its name and data, to the application behind the server.
-    Tell(String, serde_json::Value),
+    Application(String, serde_json::Value),
     /// Lists the peers.
     Peers,
     /// Reports the counters now.

@@ -36,7 +36,7 @@ pub(super) enum Order {
     HangUp(PeerId),
     Stats(PeerId, Sender<Stats>),
     /// A message for the application behind the server: its name and its data.
-    Tell(String, Value),
+    Application(String, Value),
     Leave,
 }
 
@@ -256,7 +256,7 @@ impl Conference {
                     let _ = reply.send(peer.stats()).await;
                 }
             }
-            Order::Tell(kind, data) => self.channel.tell(&kind, &data).await,
+            Order::Application(kind, data) => self.channel.send_event(&kind, &data).await,
             Order::Leave => {}
         }
     }

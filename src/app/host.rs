@@ -15,7 +15,7 @@ use crate::signalling::Target;
 use crate::tls::Trust;
 use smol::channel::{Receiver, bounded};
 
-/// What the client of the host does.
+/// The work of the host's own client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
     /// It answers calls, one after another.

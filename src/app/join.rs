@@ -121,7 +121,7 @@ impl Stay<'_> {
             Command::HangUp(Some(peer)) => self.hang_up(peer).await,
             Command::HangUp(None) => client.warn("hang up on whom? hang-up PEER; quit leaves the room"),
             Command::Decide(_) => client.warn("nobody waits to be let in"),
-            Command::Tell(name, data) => self.conference.obey(Order::Tell(name, data)).await,
+            Command::Application(name, data) => self.conference.obey(Order::Application(name, data)).await,
             Command::Quit | Command::Interrupt => {}
         }
     }

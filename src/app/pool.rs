@@ -175,8 +175,8 @@ impl Pool {
     }
 
     /// Sends an event to the application behind the server, if the server's protocol has such events.
-    pub async fn tell(&self, kind: &str, data: Value) {
-        self.order(Order::Tell(kind.to_owned(), data)).await;
+    pub async fn send_event(&self, kind: &str, data: Value) {
+        self.order(Order::Application(kind.to_owned(), data)).await;
     }
 
     /// Leaves the pool once all data that was sent over channels has arrived.

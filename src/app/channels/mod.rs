@@ -22,7 +22,7 @@ pub trait SignallingChannel: Send {
     /// Sends a message to an endpoint; the message is lost if that endpoint has left.
     fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()>;
     /// Sends an event to the application behind the channel, if there is one.
-    fn tell<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
+    fn send_event<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
         Box::pin(async {})
     }
     /// Returns whether all endpoints run in this process.

@@ -59,7 +59,7 @@ impl SignallingChannel for ServerChannel {
         Box::pin(ready(()))
     }
 
-    fn tell<'a>(&'a mut self, kind: &'a str, data: &'a Value) -> Boxed<'a, ()> {
+    fn send_event<'a>(&'a mut self, kind: &'a str, data: &'a Value) -> Boxed<'a, ()> {
         self.server.send(Command::Application(kind.to_owned(), data.clone()));
         Box::pin(ready(()))
     }

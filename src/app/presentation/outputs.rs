@@ -1,4 +1,4 @@
-//! The outputs of one participant: windows, speakers and tracks in the mix, and the tracks that they show and play.
+//! The tracks of one participant, and their outputs: windows, loudspeakers, or the mix of the room.
 
 use std::sync::Arc;
 

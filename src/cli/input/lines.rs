@@ -48,7 +48,7 @@ fn of_program(line: &str) -> Result<Command, String> {
         JsonCommand::Peers => Command::Peers,
         JsonCommand::Accept => Command::Decide(true),
         JsonCommand::Decline => Command::Decide(false),
-        JsonCommand::Event { name, data } => Command::Tell(name, data.into()),
+        JsonCommand::Event { name, data } => Command::Application(name, data.into()),
         JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
         JsonCommand::Reconnect { peer: who } => Command::Reconnect(peer(who)?),
         JsonCommand::Stats => Command::Stats,
@@ -80,7 +80,7 @@ fn of_person(line: &str) -> Result<Command, String> {
             Some((name, data)) => {
                 let data = serde_json::from_str::<serde_json::Map<_, _>>(data);
                 let data = data.map_err(|error| format!("event NAME {{\"key\": value}}: {error}"))?;
-                Command::Tell(name.to_owned(), data.into())
+                Command::Application(name.to_owned(), data.into())
             }
             None => return Err(HELP.to_owned()),
         },
@@ -150,7 +150,7 @@ mod tests {
             (
                 r#"event seat {"row":2}"#,
                 r#"{"command":"event","name":"seat","data":{"row":2}}"#,
-                Command::Tell("seat".into(), serde_json::json!({"row": 2})),
+                Command::Application("seat".into(), serde_json::json!({"row": 2})),
             ),
             ("peers", r#"{"command":"peers"}"#, Command::Peers),
             ("quit", r#"{"command":"quit"}"#, Command::Quit),

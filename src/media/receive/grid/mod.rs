@@ -206,14 +206,14 @@ impl Mixer {
             self.arrange(&inputs);
             number
         };
-        let seat = MixedTrack { mixer: self.clone(), number };
+        let mixed = MixedTrack { mixer: self.clone(), number };
         // The decoder starts without the lock, and may fail meanwhile.
         let started = bin.sync_state_with_parent();
         if self.has_started(number) == Progress::Cancelled {
             self.remove_later(number);
         }
         started.map_err(|_| failed("state"))?;
-        Ok(seat)
+        Ok(mixed)
     }
 
     /// Notes that the start of an input has ended; returns its progress before.
@@ -326,7 +326,7 @@ impl Mix {
         }
     }
 
-    /// Adds a peer's track to the mix for as long as the returned seat exists; returns `None` if no output or recording
+    /// Adds a peer's track to the mix for as long as the returned mixed track exists; returns `None` if no output or recording
     /// takes its kind.
     pub fn add(&self, track: &Track, peer: &str) -> Result<Option<MixedTrack>, MediaError> {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
@@ -399,13 +399,13 @@ mod tests {
         let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();
         let track = Track::of(Codec::Vp8, encoder.producer());
         let observed = mixer.clone();
-        let (seat, steps) = test_media::steps_unlocked(
+        let (mixed, steps) = test_media::steps_unlocked(
             move || observed.inputs.try_lock().is_ok(),
             || mixer.add(&track, "ann").unwrap(),
         );
         assert!(steps.contains("\"vp8dec\"") && steps.contains("completed state change"), "{steps}");
         assert_eq!(mixer.lock().all[0].progress, Progress::Started);
-        drop(seat);
+        drop(mixed);
         test_media::wait("the input is removed", || mixer.lock().all.is_empty());
         assert!(failed.is_empty());
     }
@@ -415,12 +415,12 @@ mod tests {
         let (encoders, _failed) = smol::block_on(test_media::pictures());
         let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
         let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();
-        let seat = mixer.add(&Track::of(Codec::Vp8, encoder.producer()), "ann").unwrap();
+        let mixed = mixer.add(&Track::of(Codec::Vp8, encoder.producer()), "ann").unwrap();
         mixer.lock().all[0].progress = Progress::Starting;
-        mixer.remove(seat.number);
+        mixer.remove(mixed.number);
         assert_eq!(mixer.lock().all.len(), 1);
-        assert_eq!(mixer.has_started(seat.number), Progress::Cancelled);
-        mixer.remove(seat.number);
+        assert_eq!(mixer.has_started(mixed.number), Progress::Cancelled);
+        mixer.remove(mixed.number);
         assert!(mixer.lock().all.is_empty());
     }
 }
