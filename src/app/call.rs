@@ -19,7 +19,7 @@ use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, ConnectError, Event};
 
 /// How a call's loop came to its end.
-enum End {
+enum CallEnd {
     /// The call ended. Contains the reason, whether the call had been connected, and the call of a peer that called
     /// meanwhile.
     Call(EndReason, bool, Option<Box<Call>>),
@@ -40,11 +40,11 @@ impl Client {
         let mut server = self.register(Some(peer), None).await?;
         let terms = Terms { ring, mends: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
-        let end = self.converse(&mut server, call, Some(peer)).await;
+        let end = self.run_call(&mut server, call, Some(peer)).await;
         server.close().await;
         match end? {
-            End::Quit => Ok(()),
-            End::Call(reason, was_connected, _) => outcome(reason, was_connected),
+            CallEnd::Quit => Ok(()),
+            CallEnd::Call(reason, was_connected, _) => outcome(reason, was_connected),
         }
     }
 
@@ -72,15 +72,15 @@ impl Client {
                     Call::answer(self.terms(), admission.clone())
                 }
             };
-            next = match self.converse(&mut server, call, None).await {
+            next = match self.run_call(&mut server, call, None).await {
                 Err(error) => break Err(error),
-                Ok(End::Quit) => break Ok(()),
-                Ok(End::Call(EndReason::NotTaken(_), _, next)) => {
+                Ok(CallEnd::Quit) => break Ok(()),
+                Ok(CallEnd::Call(EndReason::NotTaken(_), _, next)) => {
                     ended = Ended::InOrder;
                     next
                 }
-                Ok(End::Call(reason, was_connected, _)) if once => break outcome(reason, was_connected),
-                Ok(End::Call(_, was_connected, next)) => {
+                Ok(CallEnd::Call(reason, was_connected, _)) if once => break outcome(reason, was_connected),
+                Ok(CallEnd::Call(_, was_connected, next)) => {
                     ended = if was_connected { Ended::CallOver } else { Ended::InOrder };
                     next
                 }
@@ -97,14 +97,14 @@ impl Client {
     }
 
     /// Runs a call, from waiting for it to its end. `peer` is the peer that is called.
-    async fn converse(
+    async fn run_call(
         &self,
         server: &mut ServerConnection,
         call: Call,
         peer: Option<&PeerId>,
-    ) -> Result<End, ClientError> {
+    ) -> Result<CallEnd, ClientError> {
         let setup = &self.setup;
-        let mut conversation = Conversation {
+        let mut call_loop = CallLoop {
             client: self,
             peer: peer.cloned().unwrap_or_else(PeerId::caller),
             call,
@@ -112,15 +112,15 @@ impl Client {
             presentation: Presentation::new(setup, &self.sink),
             was_connected: false,
         };
-        let end = conversation.run(server).await;
-        let was_connected = conversation.was_connected;
-        let next = conversation.close().await.map(Box::new);
-        end.map(|reason| reason.map_or(End::Quit, |reason| End::Call(reason, was_connected, next)))
+        let end = call_loop.run(server).await;
+        let was_connected = call_loop.was_connected;
+        let next = call_loop.close().await.map(Box::new);
+        end.map(|reason| reason.map_or(CallEnd::Quit, |reason| CallEnd::Call(reason, was_connected, next)))
     }
 }
 
-/// A 1-1 call under way.
-struct Conversation<'a> {
+/// The event loop of one 1-1 call.
+struct CallLoop<'a> {
     client: &'a Client,
     peer: PeerId,
     call: Call,
@@ -135,11 +135,11 @@ enum Incoming {
     Report(Report),
 }
 
-impl Conversation<'_> {
+impl CallLoop<'_> {
     /// Runs until the call ends, for this reason, or the user ends the program (no reason).
     async fn run(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
         loop {
-            if let Some(reason) = self.act(server).await? {
+            if let Some(reason) = self.execute_outputs(server).await? {
                 return Ok(Some(reason));
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
@@ -168,7 +168,7 @@ impl Conversation<'_> {
                 },
                 Happening::Command(Command::Quit) => return Ok(None),
                 Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
-                Happening::Command(command) => self.obey(command).await,
+                Happening::Command(command) => self.handle_command(command).await,
             };
             if let Some(input) = input {
                 self.call.handle_input(Instant::now(), input);
@@ -237,7 +237,10 @@ impl Conversation<'_> {
     }
 
     /// Executes the outputs of the call; returns its reason when it is over.
-    async fn act(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
+    async fn execute_outputs(
+        &mut self,
+        server: &mut ServerConnection,
+    ) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
             match output {
                 Output::Dial(peer) => server.send(signalling::Command::Call(peer)),
@@ -277,7 +280,7 @@ impl Conversation<'_> {
         Input::Link(link::Input::HangUp)
     }
 
-    async fn obey(&mut self, command: Command) -> Option<Input> {
+    async fn handle_command(&mut self, command: Command) -> Option<Input> {
         let (client, is_idle) = (self.client, self.peers.is_empty());
         match command {
             Command::Decide(accepted) => return Some(Input::Decision(accepted)),

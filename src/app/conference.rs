@@ -221,8 +221,8 @@ impl Conference {
         }
     }
 
-    /// Obeys an order; [`Order::Leave`] is the caller's matter: see [`Conference::leave`].
-    pub(super) async fn obey(&mut self, order: Order) {
+    /// Executes an order; [`Order::Leave`] is the caller's matter: see [`Conference::leave`].
+    pub(super) async fn handle_order(&mut self, order: Order) {
         match order {
             Order::AddStream(peer, stream) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.streams.push(stream.clone()));

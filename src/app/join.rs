@@ -1,4 +1,4 @@
-//! A client in a room: presents the reports of the conference, and obeys commands.
+//! A client in a room: presents the reports of the conference, and executes commands.
 
 use std::time::Instant;
 
@@ -15,8 +15,8 @@ use super::report::{PoolEvent, Report};
 use crate::protocol::{ParticipantId, PeerId, RoomId};
 use crate::session::Terms;
 
-/// A client's stay in a room.
-struct Stay<'a> {
+/// The event loop of a client in a room.
+struct RoomLoop<'a> {
     client: &'a Client,
     room: &'a RoomId,
     conference: Conference,
@@ -28,14 +28,16 @@ impl Client {
     /// with at most `most` peers.
     pub async fn join(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
         let result = match self.register(None, Some(room)).await {
-            Ok(server) => self.stay(room, Box::new(ServerChannel::over(server, room.clone())), most).await,
+            Ok(server) => {
+                self.run_room(room, Box::new(ServerChannel::over(server, room.clone())), most).await
+            }
             Err(error) => Err(error),
         };
         self.finish().await;
         result
     }
 
-    async fn stay(
+    async fn run_room(
         &self,
         room: &RoomId,
         channel: Box<dyn SignallingChannel>,
@@ -44,19 +46,19 @@ impl Client {
         let setup = &self.setup;
         let peers = Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone());
         let terms = Terms { pool: self.target.capabilities().assigns_ids, ..setup.terms() };
-        let mut stay = Stay {
+        let mut room_loop = RoomLoop {
             client: self,
             room,
             conference: Conference::new(channel, peers, setup.ice.clone(), most, terms),
             presentation: Presentation::new(setup, &self.sink),
         };
-        let end = stay.run().await;
-        stay.leave().await;
+        let end = room_loop.run().await;
+        room_loop.leave().await;
         end
     }
 }
 
-impl Stay<'_> {
+impl RoomLoop<'_> {
     /// Runs until the user leaves or the conference is over.
     async fn run(&mut self) -> Result<(), ClientError> {
         loop {
@@ -79,7 +81,7 @@ impl Stay<'_> {
                 }
                 Happening::Command(Command::Quit) => return Ok(()),
                 Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
-                Happening::Command(command) => self.obey(command).await,
+                Happening::Command(command) => self.handle_command(command).await,
             }
         }
     }
@@ -96,7 +98,7 @@ impl Stay<'_> {
         Ok(())
     }
 
-    async fn obey(&mut self, command: Command) {
+    async fn handle_command(&mut self, command: Command) {
         let client = self.client;
         match command {
             Command::Say { to, text } => {
@@ -115,13 +117,15 @@ impl Stay<'_> {
             Command::Reconnect(peer) => {
                 let peers = peer.map_or_else(|| self.conference.peers.ids(), |peer| vec![peer]);
                 for peer in peers {
-                    self.conference.obey(Order::Renew(peer)).await;
+                    self.conference.handle_order(Order::Renew(peer)).await;
                 }
             }
             Command::HangUp(Some(peer)) => self.hang_up(peer).await,
             Command::HangUp(None) => client.warn("hang up on whom? hang-up PEER; quit leaves the room"),
             Command::Decide(_) => client.warn("nobody waits to be let in"),
-            Command::Application(name, data) => self.conference.obey(Order::Application(name, data)).await,
+            Command::Application(name, data) => {
+                self.conference.handle_order(Order::Application(name, data)).await
+            }
             Command::Quit | Command::Interrupt => {}
         }
     }
@@ -129,7 +133,7 @@ impl Stay<'_> {
     /// Ends the connection with a peer once the data for it is sent.
     async fn hang_up(&mut self, peer: PeerId) {
         self.presentation.finish(Some(&peer)).await;
-        self.conference.obey(Order::HangUp(peer)).await;
+        self.conference.handle_order(Order::HangUp(peer)).await;
     }
 
     async fn leave(mut self) {
@@ -300,7 +304,7 @@ mod tests {
                 command.send(Command::Quit).await.unwrap();
             };
             let room = "attic".parse().unwrap();
-            zip(client.stay(&room, channel, 4), work).await.0.unwrap();
+            zip(client.run_room(&room, channel, 4), work).await.0.unwrap();
             let mut after = Vec::new();
             while let Ok(event) = events.try_recv() {
                 after.push(event);

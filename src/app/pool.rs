@@ -34,7 +34,7 @@ use crate::signalling::{ConnectError, Target};
 
 /// Maximum number of events that wait to be read; at the limit the pool waits for the reader.
 const EVENTS: usize = 1024;
-/// Maximum number of orders that wait to be obeyed.
+/// Maximum number of orders that wait to be executed.
 const ORDERS: usize = 64;
 
 /// Options of a pool's connections.
@@ -138,7 +138,7 @@ impl Pool {
     }
 
     async fn order(&self, order: Order) {
-        // A pool that is over obeys no orders.
+        // A pool that is over ignores orders.
         let _ = self.orders.send(order).await;
     }
 
@@ -282,7 +282,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
             Next::Timer => conference.handle_timeout(Instant::now()),
             Next::Conference(happening) => conference.handle(happening).await,
             Next::Order(Order::Leave) => return leave(conference).await,
-            Next::Order(order) => conference.obey(order).await,
+            Next::Order(order) => conference.handle_order(order).await,
         }
     }
 }
