@@ -18,6 +18,7 @@ pub mod pulse;
 #[cfg(feature = "media")]
 pub mod raw;
 pub mod received;
+pub mod stage;
 pub mod waiting;
 pub mod websocket;
 
@@ -27,6 +28,7 @@ pub use namespace::Namespace;
 pub(crate) use needs::needs;
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
+pub use stage::{Client, Stage};
 pub use waiting::{PATIENCE, in_time, pace, settled, until, wait_for};
 pub use websocket::WebSocket;
 

@@ -1,31 +1,16 @@
 //! Whose calls are taken, and what those hear whose calls are not.
 
-use std::path::Path;
-
 use crate::common::browser::Browser;
-use crate::common::{Program, SMALL, needs, ws};
+use crate::common::{Stage, needs};
 use serde_json::json;
-
-fn server(home: &Path) -> (Program, String, String) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let url = ws(&link);
-    (server, link, url)
-}
-
-fn start(home: &Path, args: &[&str]) -> Program {
-    Program::start(home, &[args, &["--headless"], &SMALL].concat())
-}
 
 #[test]
 fn a_call_waits_for_a_yes_and_a_no_is_told() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, link, url) = server(home.path());
-    let mut bob = start(home.path(), &["answer", "--id", "bob", "--ask", "--server", &url]);
-    bob.expect("registered", &[]);
+    let stage = Stage::new();
+    let mut bob = stage.answer("bob").with(&["--ask"]).ready();
 
-    let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url]);
+    let mut ann = stage.call("bob").id("ann").start();
     bob.expect("peer", &[("peer", "ann"), ("state", "calling")]);
     bob.say(&json!({"command": "decline"}));
     bob.expect("peer", &[("peer", "ann"), ("state", "declined"), ("reason", "the call was declined")]);
@@ -33,11 +18,11 @@ fn a_call_waits_for_a_yes_and_a_no_is_told() {
     assert_eq!(ann.end().0, 5);
 
     bob.expect("registered", &[]);
-    let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url]);
+    let mut ann = stage.call("bob").id("ann").start();
     bob.expect("peer", &[("peer", "ann"), ("state", "calling")]);
     // Nothing comes to the caller, neither words nor media, for as long as nobody agreed: not while another caller
     // starts and is refused.
-    let (code, error) = start(home.path(), &["call", "bob", "--id", "cat", "--server", &url]).end();
+    let (code, error) = stage.call("bob").id("cat").start().end();
     assert_eq!((code, error.contains("peer 'bob' busy")), (5, true), "{error}");
     assert!(!ann.has_seen("peer", &[("state", "connected")]));
     bob.say(&json!({"command": "accept"}));
@@ -50,8 +35,7 @@ fn a_call_waits_for_a_yes_and_a_no_is_told() {
 
     // A page is told as well.
     bob.expect("registered", &[]);
-    let browser = Browser::start();
-    browser.enter(&format!("{link}?call=bob"));
+    let browser = stage.enter("?call=bob");
     bob.expect("peer", &[("state", "calling")]);
     bob.say(&json!({"command": "decline"}));
     browser.wait(
@@ -62,13 +46,10 @@ fn a_call_waits_for_a_yes_and_a_no_is_told() {
 
 #[test]
 fn only_the_chosen_may_call() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, _, url) = server(home.path());
-    let args = ["answer", "--id", "bob", "--allow", "ann,cat", "--server", &url];
-    let mut bob = start(home.path(), &args);
-    bob.expect("registered", &[]);
+    let stage = Stage::new();
+    let mut bob = stage.answer("bob").with(&["--allow", "ann,cat"]).ready();
     for request in [&[][..], &["--request-offer"]] {
-        let eve = start(home.path(), &[&["call", "bob", "--id", "eve", "--server", &url], request].concat());
+        let eve = stage.call("bob").id("eve").with(request).start();
         bob.expect("peer", &[("peer", "eve"), ("state", "declined")]);
         let (code, error) = eve.end();
         let expected = match request {
@@ -79,23 +60,18 @@ fn only_the_chosen_may_call() {
         assert!(code == expected.0 && error.contains(expected.1), "{code}: {error}");
         bob.expect("registered", &[]);
     }
-    let mut cat = start(home.path(), &["call", "bob", "--id", "cat", "--server", &url]);
+    let mut cat = stage.call("bob").id("cat").start();
     cat.expect("peer", &[("state", "connected")]);
 }
 
 #[test]
 fn who_is_one_too_many_in_a_room_is_told_so() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, link, url) = server(home.path());
-    let join = |name: &str, more: &[&str]| {
-        start(home.path(), &[&["join", "attic", "--id", name, "--server", &url], more].concat())
-    };
-    let mut ann = join("ann", &["--max-peers", "1"]);
-    ann.expect("room", &[]);
-    let mut bob = join("bob", &[]);
+    let stage = Stage::new();
+    let mut ann = stage.join("ann").with(&["--max-peers", "1"]).ready();
+    let mut bob = stage.join("bob").start();
     ann.expect("peer", &[("peer", "bob"), ("state", "connected")]);
-    let mut cat = join("cat", &[]);
+    let mut cat = stage.join("cat").start();
     let reason = "the peer declined: it is connected with 1 peers already, as many as it takes";
     cat.expect_all(&[
         ("peer", &[("peer", "ann"), ("state", "failed"), ("reason", reason)]),
@@ -103,8 +79,7 @@ fn who_is_one_too_many_in_a_room_is_told_so() {
     ]);
     ann.expect("warning", &[("text", "not connected to 'cat': the limit of 1 connections is reached")]);
     // And a page, which goes on with the others.
-    let browser = Browser::start();
-    browser.enter(&format!("{link}?room=attic"));
+    let browser = stage.enter("?room=attic");
     let tile = |peer: &str, state: &str| {
         format!("document.querySelector('.tile[data-peer={peer}]').dataset.state === '{state}'")
     };
@@ -115,7 +90,7 @@ fn who_is_one_too_many_in_a_room_is_told_so() {
     // When there is room again, an offer is welcome.
     bob.say(&json!({"command": "quit"}));
     ann.expect("peer", &[("peer", "bob"), ("state", "left")]);
-    let mut dan = join("dan", &[]);
+    let mut dan = stage.join("dan").start();
     dan.expect("peer", &[("peer", "ann"), ("state", "connected")]);
 }
 

@@ -2,13 +2,9 @@
 
 use crate::common::browser::{Browser, foreign_page};
 use crate::common::{
-    Behind, Program, Proxy, Received, SMALL, WebSocket, duration_and_frames, needs, probe, ws,
+    Behind, Client, Program, Proxy, Received, Stage, duration_and_frames, needs, probe, wait_for,
 };
 use serde_json::json;
-
-fn args<'a>(first: &[&'a str], rest: &'a [String]) -> Vec<&'a str> {
-    first.iter().copied().chain(SMALL).chain(rest.iter().map(String::as_str)).collect()
-}
 
 fn chat_both_ways(browser: &Browser, program: &mut Program) {
     browser.wait("!document.querySelector('#text').disabled");
@@ -22,14 +18,11 @@ fn chat_both_ways(browser: &Browser, program: &mut Program) {
 #[test]
 fn whoever_opens_the_link_is_in_the_call_again_and_again() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let link = host.link();
-    let browser = Browser::start();
+    let received = Received::new();
+    let (stage, mut host) = Stage::hosting(|host| host.receiving(&received));
 
     // The page calls, all flows, and the page hangs up.
-    browser.enter(&link);
+    let browser = stage.enter("?call=host");
     host.expect("peer", &[("state", "connected")]);
     let video = host.expect("media", &[("kind", "video")]);
     assert_eq!(video["codec"], "VP8");
@@ -41,7 +34,7 @@ fn whoever_opens_the_link_is_in_the_call_again_and_again() {
 
     // A second call to the same client; this time the client hangs up.
     let mark = received.mark();
-    browser.enter(&link);
+    browser.enter(&stage.page("?call=host"));
     host.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible(mark, 20);
     browser.expect_moving_and_audible();
@@ -54,31 +47,22 @@ fn whoever_opens_the_link_is_in_the_call_again_and_again() {
     assert_eq!(host.end().0, 130);
 }
 
-/// A server alone, and a page on it that is registered as `page`.
-fn server_and_page(home: &std::path::Path, page: &str) -> (Program, String, Browser) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let browser = Browser::start();
-    browser.open(&format!("{link}?id=page{page}"));
-    if page.contains("answer=auto") {
+/// A server, and a page on it that is registered as `page`.
+fn server_and_page(query: &str) -> (Stage, Browser) {
+    let (stage, browser) = (Stage::new(), Browser::start());
+    browser.open(&stage.page(&format!("?id=page{query}")));
+    if query.contains("answer=auto") {
         browser.press_go();
     }
     browser.wait("document.body.dataset.state === 'lobby' && roomtone.signalling.isFree");
-    (server, link, browser)
+    (stage, browser)
 }
 
-fn the_client_calls_the_page(codec: &[&str], extra: &[&str], expected: &str) {
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let (_server, link, browser) = server_and_page(home.path(), "&answer=auto");
-    let server = ws(&link);
-    let options = received.options();
-    let first: Vec<&str> = ["call", "page", "--id", "robot", "--server", &server]
-        .iter()
-        .chain(codec)
-        .chain(extra)
-        .copied()
-        .collect();
-    let mut client = Program::start(home.path(), &args(&first, &options));
+fn the_client_calls_the_page(codec: &str, extra: &[&str], expected: &str) {
+    let received = Received::new();
+    let (stage, browser) = server_and_page("&answer=auto");
+    let client = stage.call("page").id("robot").receiving(&received);
+    let mut client = client.with(&["--video-codec", codec]).with(extra).start();
     client.expect("peer", &[("peer", "page"), ("state", "connected")]);
     assert_eq!(client.expect("media", &[("kind", "video")])["codec"], expected);
     received.expect_moving_and_audible((0, 0), 20);
@@ -96,29 +80,27 @@ fn the_client_calls_the_page(codec: &[&str], extra: &[&str], expected: &str) {
 #[test]
 fn the_client_calls_the_page_in_vp8() {
     needs!(Browser);
-    the_client_calls_the_page(&["--video-codec", "vp8"], &[], "VP8");
+    the_client_calls_the_page("vp8", &[], "VP8");
 }
 
 #[test]
 fn the_client_calls_the_page_in_h264() {
     needs!(Browser);
-    the_client_calls_the_page(&["--video-codec", "h264"], &[], "H.264");
+    the_client_calls_the_page("h264", &[], "H.264");
 }
 
 #[test]
 fn the_client_lets_the_page_make_the_offer_and_prefers_h264_in_its_answer() {
     needs!(Browser);
-    the_client_calls_the_page(&["--video-codec", "h264"], &["--request-offer"], "H.264");
+    the_client_calls_the_page("h264", &["--request-offer"], "H.264");
 }
 
 #[test]
 fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let (_server, link, browser) = server_and_page(home.path(), "");
-    let server = ws(&link);
-    let options = received.options();
-    let mut client = Program::start(home.path(), &args(&["call", "page", "--server", &server], &options));
+    let received = Received::new();
+    let (stage, browser) = server_and_page("");
+    let mut client = stage.call("page").receiving(&received).start();
     client.expect("peer", &[("state", "connected")]);
     browser.expect_moving_and_audible();
     assert_eq!(received.mark(), (0, 0), "nothing is sent before the user agreed");
@@ -133,13 +115,10 @@ fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
 #[test]
 fn a_page_offers_a_data_channel_first_and_sound_and_picture_second() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let link = host.link();
-    let browser = Browser::start();
+    let received = Received::new();
+    let (stage, mut host) = Stage::hosting(|host| host.receiving(&received));
     // A page of another make, on a page of ours that does nothing by itself.
-    browser.open(&link.replace("?call=host", "health"));
+    let browser = stage.empty_page();
     browser.run(FOREIGN_PAGE);
     host.expect("channel", &[("channel", "label")]);
     host.expect("media", &[("kind", "video")]);
@@ -190,24 +169,17 @@ const FOREIGN_PAGE: &str = "
 fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
     needs!(Browser);
     for (kind, calls) in [("video", true), ("audio", false)] {
-        let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-        let link = server.link();
-        let options = received.options();
-        let url = ws(&link);
-        let browser = Browser::start();
-        browser.open(&format!("{link}health"));
+        let (stage, received) = (Stage::new(), Received::new());
+        let browser = stage.empty_page();
         let page = foreign_page(&[kind], calls.then_some("bob"));
         let mut bob = if calls {
-            let mut bob =
-                Program::start(home.path(), &args(&["answer", "--id", "bob", "--server", &url], &options));
-            bob.expect("registered", &[]);
+            let bob = stage.answer("bob").receiving(&received).ready();
             browser.run(&page);
             bob
         } else {
             browser.run(&page);
             browser.wait("globalThis.registered");
-            Program::start(home.path(), &args(&["call", "page", "--id", "bob", "--server", &url], &options))
+            stage.call("page").id("bob").receiving(&received).start()
         };
         bob.expect("media", &[("kind", kind)]);
         // The native side offers the missing kind, and the page rejects that m-line.
@@ -218,7 +190,7 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
             |bob: &mut Program, way: &str| bob.stats()[format!("{kind}_frames_{way}")].as_u64().unwrap();
         let in_page = "let n = 0; (await pc.getStats()).forEach((r) => { if (r.type === 'inbound-rtp') n += r.packetsReceived; }); return n;";
         let before = (count(&mut bob, "received"), browser.run(in_page).as_u64().unwrap());
-        crate::common::wait_for("the kind that both have, at both ends", || {
+        wait_for("the kind that both have, at both ends", || {
             let now = (count(&mut bob, "received"), browser.run(in_page).as_u64().unwrap());
             (now.0 > before.0 + 20 && now.1 > before.1 + 20).then_some(())
         });
@@ -230,14 +202,9 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
 /// A page that does not know roomtone keeps its connection, DTLS included, while either side renews the path.
 #[test]
 fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let (link, options) = (server.link(), received.options());
-    let url = ws(&link);
-    let browser = Browser::start();
-    browser.open(&format!("{link}health"));
-    let mut bob = Program::start(home.path(), &args(&["answer", "--id", "bob", "--server", &url], &options));
-    bob.expect("registered", &[]);
+    let (stage, received) = (Stage::new(), Received::new());
+    let browser = stage.empty_page();
+    let mut bob = stage.answer("bob").receiving(&received).ready();
     browser.run(&foreign_page(&["video", "audio"], Some("bob")));
     bob.expect("media", &[("kind", "video")]);
     let transport = "const all = (name) => pc.currentRemoteDescription.sdp.match(new RegExp(`^a=${name}:(.*)$`, 'm'))[1]; \
@@ -250,7 +217,7 @@ fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
         } else {
             bob.say(&json!({"command": "reconnect"}));
         }
-        let now = crate::common::wait_for("new ICE credentials of the native side", || {
+        let now = wait_for("new ICE credentials of the native side", || {
             let now = browser.run(transport);
             (now[0] != before[0]).then_some(now)
         });
@@ -258,7 +225,7 @@ fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
         before = now;
         let received = |bob: &mut Program| bob.stats()["video_frames_received"].as_u64().unwrap();
         let start = (received(&mut bob), browser.run(in_page).as_u64().unwrap());
-        crate::common::wait_for("media at both ends", || {
+        wait_for("media at both ends", || {
             let now = (received(&mut bob), browser.run(in_page).as_u64().unwrap());
             (now.0 > start.0 + 20 && now.1 > start.1 + 20).then_some(())
         });
@@ -270,17 +237,15 @@ fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
 #[test]
 fn what_a_page_sends_is_recorded_as_it_came() {
     needs!(Browser);
-    let (home, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let folder_name = folder.path().to_str().unwrap().to_owned();
-    for (codec, name) in [("vp8", "vp8"), ("h264", "h264")] {
-        let options = ["--headless", "--record", &folder_name, "--video-codec", codec].map(str::to_owned);
-        let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-        let link = host.link();
-        let browser = Browser::start();
-        browser.enter(&link);
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path().to_str().unwrap();
+    for codec in ["vp8", "h264"] {
+        let (stage, mut host) =
+            Stage::hosting(|host| host.with(&["--record", folder, "--video-codec", codec]));
+        let _browser = stage.enter("?call=host");
         host.expect("recording", &[]);
         let began = std::time::Instant::now();
-        crate::common::wait_for("five seconds of media", || {
+        wait_for("five seconds of media", || {
             let stats = host.stats();
             let enough = stats["audio_frames_received"].as_u64()? > 250
                 && stats["video_frames_received"].as_u64()? > 40;
@@ -292,7 +257,7 @@ fn what_a_page_sends_is_recorded_as_it_came() {
         let file = host.expect("recording", &[])["path"].as_str().unwrap().to_owned();
         assert_eq!(host.end().0, 130);
         let probe = probe(&file);
-        let (duration, pictures) = duration_and_frames(&probe, name);
+        let (duration, pictures) = duration_and_frames(&probe, codec);
         assert!((duration - lasted).abs() < 1.5, "{duration} s in the file, {lasted} s in the call");
         assert!(pictures > 30, "{probe}");
         assert!(duration_and_frames(&probe, "opus").1 > 150, "{probe}");
@@ -302,13 +267,11 @@ fn what_a_page_sends_is_recorded_as_it_came() {
 #[test]
 fn over_tls_with_the_certificate_made_here() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let plain = host.link();
+    let received = Received::new();
+    let (stage, mut host) = Stage::hosting(|host| host.receiving(&received));
     let secure = host.expect("listening", &[]);
     let url = secure["url"].as_str().unwrap().to_owned();
-    assert!(url.starts_with("https://127.0.0.1:") && plain.starts_with("http://127.0.0.1:"));
+    assert!(url.starts_with("https://127.0.0.1:") && stage.link.starts_with("http://127.0.0.1:"));
     assert_eq!(secure["fingerprint"].as_str().unwrap().len(), 95);
     let browser = Browser::start_with(&["--use-fake-ui-for-media-stream", "--ignore-certificate-errors"]);
     browser.enter(&url);
@@ -321,11 +284,8 @@ fn over_tls_with_the_certificate_made_here() {
 #[test]
 fn a_tab_that_closes_ends_the_call_within_two_seconds() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let browser = Browser::start();
-    browser.enter(&host.link());
+    let (stage, mut host) = Stage::hosting(|host| host);
+    let browser = stage.enter("?call=host");
     host.expect("media", &[("kind", "video")]);
     // The socket stays: only the connection between the two tells.
     browser.run("roomtone.call.pc.close()");
@@ -337,11 +297,9 @@ fn a_tab_that_closes_ends_the_call_within_two_seconds() {
 #[test]
 fn who_denies_the_camera_is_told_what_to_do_and_still_sees_and_hears() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut host =
-        Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0", "--headless"], &[]));
+    let (stage, mut host) = Stage::hosting(|host| host);
     let browser = Browser::start_with(&["--deny-permission-prompts"]);
-    browser.enter(&host.link());
+    browser.enter(&stage.page("?call=host"));
     host.expect("peer", &[("state", "connected")]);
     browser.wait(
         "document.querySelector('#notice-text').textContent.startsWith('Camera and microphone are not allowed')",
@@ -356,8 +314,7 @@ fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
     needs!(Browser, Address);
     let own = roomtone::server::tls::addresses().into_iter().find(std::net::IpAddr::is_ipv4).unwrap();
     let home = tempfile::tempdir().unwrap();
-    let mut host =
-        Program::start(home.path(), &args(&["host", "--plain", "--listen", "0.0.0.0:0", "--headless"], &[]));
+    let mut host = Client::new(home.path(), &["host", "--plain", "--listen", "0.0.0.0:0"]).start();
     let browser = Browser::start();
     browser.enter(&host.link().replace("127.0.0.1", &own.to_string()));
     host.expect("peer", &[("state", "connected")]);
@@ -370,12 +327,10 @@ fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
 #[test]
 fn the_page_mutes_and_shows_who_is_there() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let link = host.link();
+    let received = Received::new();
+    let (stage, mut host) = Stage::hosting(|host| host.receiving(&received));
     let browser = Browser::start();
-    browser.open(&link.replace("?call=host", "?id=visitor"));
+    browser.open(&stage.page("?id=visitor"));
     browser.wait("document.querySelector('#my-id').value === 'visitor'");
     browser.wait("document.querySelector('#peers button')?.getAttribute('aria-label') === 'Call host'");
     // By keyboard alone.
@@ -396,21 +351,18 @@ fn the_page_mutes_and_shows_who_is_there() {
 }
 
 /// A host, and a page in a call with it.
-fn host_and_page() -> (tempfile::TempDir, Program, Browser, Received) {
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let options = received.options();
-    let mut host = Program::start(home.path(), &args(&["host", "--listen", "127.0.0.1:0"], &options));
-    let link = host.link();
-    let browser = Browser::start();
-    browser.enter(&link);
+fn host_and_page() -> (Stage, Program, Browser, Received) {
+    let received = Received::new();
+    let (stage, host) = Stage::hosting(|host| host.receiving(&received));
+    let browser = stage.enter("?call=host");
     received.expect_moving_and_audible((0, 0), 20);
-    (home, host, browser, received)
+    (stage, host, browser, received)
 }
 
 #[test]
 fn a_hundred_collisions_end_well() {
     needs!(Browser);
-    let (_home, mut host, browser, received) = host_and_page();
+    let (_stage, mut host, browser, received) = host_and_page();
     // Both offer in the same moment: the page while its request for an offer of ours is on the way.
     browser.run(
         "const send = WebSocket.prototype.send;
@@ -456,7 +408,7 @@ fn a_hundred_collisions_end_well() {
 #[test]
 fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
     needs!(Browser);
-    let (_home, mut host, browser, received) = host_and_page();
+    let (_stage, mut host, browser, received) = host_and_page();
     browser.wait("!document.querySelector('#text').disabled");
     browser.run(
         "for (let i = 0; i < 100; i++) roomtone.call.pc.createDataChannel('more' + i);
@@ -475,7 +427,7 @@ fn a_flood_of_messages_and_channels_does_not_disturb_the_call() {
 #[test]
 fn channels_that_come_and_go_leave_nothing_behind() {
     needs!(Browser);
-    let (_home, mut host, browser, received) = host_and_page();
+    let (_stage, mut host, browser, received) = host_and_page();
     browser.wait("!document.querySelector('#text').disabled");
     received.expect_moving_and_audible((0, 0), 30);
     let pid = host.pid();
@@ -498,7 +450,7 @@ fn channels_that_come_and_go_leave_nothing_behind() {
          for (let i = 0; i < 5; i++) setTimeout(some, 200 * i);",
     );
     browser.wait("window.ended === 150");
-    crate::common::wait_for("the channels' threads to end", || (threads() < before + 30).then_some(()));
+    wait_for("the channels' threads to end", || (threads() < before + 30).then_some(()));
     assert!(!host.has_seen("peer", &[("state", "reconnecting")]));
     received.expect_moving_and_audible(received.mark(), 20);
     chat_both_ways(&browser, &mut host);
@@ -509,35 +461,22 @@ const COUNT_CAPTURES: &str = "globalThis.captures = 0;
     const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
     navigator.mediaDevices.getUserMedia = (...what) => { captures += 1; return get(...what); };";
 
-fn address_of(link: &str) -> std::net::SocketAddr {
-    ws(link).trim_start_matches("ws://").parse().unwrap()
-}
-
-/// Returns a registered peer that the test controls.
-fn peer(link: &str, id: &str) -> WebSocket {
-    let mut peer = WebSocket::connect(&ws(link));
-    peer.say(&format!("HELLO {id}"));
-    peer.expect("HELLO");
-    peer
-}
-
 #[test]
 fn a_link_turns_nothing_on_before_a_click() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, link, browser) = server_and_page(home.path(), "");
+    let (stage, browser) = server_and_page("");
     browser.before_pages(COUNT_CAPTURES);
     // An earlier choice to answer calls on this page must not turn anything on either.
     browser.run("localStorage.setItem('auto', 'yes')");
-    let mut spy = peer(&link, "spy");
+    let mut spy = stage.peer("spy");
     for (query, label) in
         [("call=spy", "Call spy"), ("room=attic", "Join attic"), ("answer=auto", "Answer calls")]
     {
-        browser.open(&format!("{link}?id=page&{query}"));
+        browser.open(&stage.page(&format!("?id=page&{query}")));
         browser.wait("roomtone.signalling.isFree && !document.querySelector('#go').disabled");
         assert_eq!(browser.run("return document.querySelector('#go').textContent"), label);
         // A caller meanwhile receives nothing.
-        let mut eve = peer(&link, "eve");
+        let mut eve = stage.peer("eve");
         eve.say("SESSION page");
         eve.expect("SESSION_OK");
         assert_eq!(eve.hear(), None);
@@ -546,7 +485,7 @@ fn a_link_turns_nothing_on_before_a_click() {
         assert_eq!(now, json!([0, null, null, "prepare"]), "{query}");
     }
     // Only the user sees the preview; the button then starts the call.
-    browser.open(&format!("{link}?id=page&call=spy"));
+    browser.open(&stage.page("?id=page&call=spy"));
     browser.click("look");
     browser.wait("document.querySelector('#preview').videoWidth > 0");
     assert_eq!(browser.run("return [captures, roomtone.call]"), json!([1, null]));
@@ -558,11 +497,10 @@ fn a_link_turns_nothing_on_before_a_click() {
 #[test]
 fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, link, browser) = server_and_page(home.path(), "");
+    let (stage, browser) = server_and_page("");
     let text =
         |id: &str| browser.run(&format!("return document.querySelector('#{id}').innerText")).to_string();
-    browser.open(&format!("{link}?room=%3Cb%3Ebold%3C/b%3E"));
+    browser.open(&stage.page("?room=%3Cb%3Ebold%3C/b%3E"));
     assert_eq!(text("prepare-name"), "\"<b>bold</b>\"");
     for (query, why) in [
         ("call=a%20b", "An id may hold no blanks. Choose one without, such as “a-b”."),
@@ -578,14 +516,14 @@ fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
         ("room=session", "A room may not be called “session”."),
         ("room=", "The name of a room may not be empty."),
     ] {
-        browser.open(&format!("{link}?{query}"));
+        browser.open(&stage.page(&format!("?{query}")));
         assert!(text("prepare-text").contains(why), "{query}: {}", text("prepare-text"));
         assert_eq!(browser.run("return document.querySelector('#go').hidden"), true);
         let shown = text("prepare-name");
         assert!(shown.chars().count() <= 82 && !shown.contains('\u{202e}'), "{shown}");
     }
     // Invalid ids of the page itself, and invalid names in its forms.
-    browser.open(&format!("{link}?id=a%20b"));
+    browser.open(&stage.page("?id=a%20b"));
     browser.wait("document.querySelector('#notice').innerText.includes('An id may hold no blanks') && roomtone.signalling.isFree");
     for (field, form) in [("callee", "dial"), ("room", "enter")] {
         let fill = format!(
@@ -600,11 +538,8 @@ fn names_of_links_are_shown_as_they_are_and_explained_where_they_cannot_be() {
 #[test]
 fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
     let secret = "as long as a secret has to be, and longer";
-    let serve = ["serve", "--listen", "127.0.0.1:0"];
-    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_TOKEN_SECRET", secret)]);
-    let link = server.link();
+    let stage = Stage::serving(&[], &[("ROOMTONE_TOKEN_SECRET", secret)]);
     let token = |until: u64| {
         let claims = json!({"exp": until, "sub": "ann"});
         let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
@@ -614,12 +549,12 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
     let notice = |words: &str| {
         browser.wait(&format!("document.querySelector('#notice').innerText.includes('{words}')"))
     };
-    browser.open(&format!("{link}?room=attic"));
+    browser.open(&stage.page("?room=attic"));
     notice("You need an invitation");
     assert_eq!(browser.run("return document.body.dataset.state"), "locked");
-    browser.open(&format!("{link}?token={}", token(1)));
+    browser.open(&stage.page(&format!("?token={}", token(1))));
     notice("Your invitation has ended");
-    browser.open(&format!("{link}?room=attic&token={}", token(4_000_000_000)));
+    browser.open(&stage.page(&format!("?room=attic&token={}", token(4_000_000_000))));
     for _ in 0..2 {
         browser.wait("roomtone.signalling.isFree");
         assert_eq!(
@@ -632,7 +567,7 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
     }
     browser.press_go();
     browser.wait("document.querySelector('#status').textContent.startsWith('attic: you and nobody')");
-    assert_eq!(browser.run("return document.querySelector('#link').value"), format!("{link}?room=attic"));
+    assert_eq!(browser.run("return document.querySelector('#link').value"), stage.page("?room=attic"));
 }
 
 /// Makes ticks four times as frequent, and timeouts of 20 s or more ten times as short.
@@ -644,14 +579,9 @@ const HURRY: &str = "globalThis.Worker = undefined;
 #[test]
 fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
     needs!(Browser);
-    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let proxy = Proxy::start("/deep/down/", Behind::Server(address_of(&link)));
-    let options = received.options();
-    let answer = ["answer", "--id", "bob", "--server", &ws(&link)];
-    let mut bob = Program::start(home.path(), &args(&answer, &options));
-    bob.expect("registered", &[]);
+    let (stage, received) = (Stage::new(), Received::new());
+    let proxy = Proxy::start("/deep/down/", Behind::Server(stage.address()));
+    let mut bob = stage.answer("bob").receiving(&received).ready();
     let browser = Browser::start();
     browser.before_pages(HURRY);
     browser.enter(&format!("{}?id=page&call=bob", proxy.link()));
@@ -660,7 +590,7 @@ fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
     browser.run("globalThis.before = roomtone.call.pc");
     let sockets = proxy.sockets().len();
     proxy.cut();
-    crate::common::wait_for("another connection", || (proxy.sockets().len() > sockets).then_some(()));
+    wait_for("another connection", || (proxy.sockets().len() > sockets).then_some(()));
     // The server gave the dead connection's id to the new one, and the page requested a new session for the same
     // call.
     bob.expect("registered", &[]);
@@ -672,12 +602,10 @@ fn a_page_in_a_call_behind_a_proxy_notices_a_dead_path_and_the_call_goes_on() {
 #[test]
 fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_ever() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let there = || Behind::Server(address_of(&link));
+    let stage = Stage::new();
+    let there = || Behind::Server(stage.address());
     let proxy = Proxy::start("/", there());
-    let mut bob = peer(&link, "bob");
+    let mut bob = stage.peer("bob");
     let browser = Browser::start();
     let has = |id: &str, words: &str| {
         browser.wait(&format!("document.querySelector('#{id}').innerText.includes('{words}')"))
@@ -701,12 +629,12 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
     proxy.put(Behind::Answers(403));
     let before = proxy.sockets().len();
     browser.run("roomtone.signalling.again()");
-    crate::common::wait_for("more connections", || (proxy.sockets().len() >= before + 3).then_some(()));
+    wait_for("more connections", || (proxy.sockets().len() >= before + 3).then_some(()));
     proxy.put(there());
     browser.wait("roomtone.signalling.isFree");
 
     // First a peer never answers, then the server.
-    let mut bob = peer(&link, "bob");
+    let mut bob = stage.peer("bob");
     browser.before_pages(HURRY);
     browser.enter(&format!("{}?id=page&call=bob", proxy.link()));
     has("notice", "bob did not answer within 30 seconds");
@@ -719,16 +647,13 @@ fn who_is_called_while_the_server_is_away_is_called_later_and_nothing_rings_for_
 #[test]
 fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let address = address_of(&server.link());
+    let stage = Stage::new();
+    let address = stage.address();
     for lines in [&[][..], &["HELLO"], &["HELLO", "SESSION_FROM eve"], &["HELLO", "ROOM_OK "]] {
         let proxy = Proxy::start("/", Behind::Says(address, lines));
         let browser = Browser::start();
         browser.open(&proxy.link());
-        let times = crate::common::wait_for("five connections", || {
-            Some(proxy.sockets()).filter(|times| times.len() >= 5)
-        });
+        let times = wait_for("five connections", || Some(proxy.sockets()).filter(|times| times.len() >= 5));
         // The nominal pauses double from one to the next, and chance subtracts up to a half of each.
         let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
         for (pause, least) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0]) {
@@ -740,8 +665,7 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
 #[test]
 fn the_page_and_the_server_take_the_same_ids() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, _, browser) = server_and_page(home.path(), "");
+    let (_stage, browser) = server_and_page("");
     let refused = browser.run(
         "const { fault } = await import('/names.js');
          const refused = [];
@@ -763,8 +687,7 @@ fn the_page_and_the_server_take_the_same_ids() {
 #[test]
 fn the_pages_rules_hold_on_any_time_and_chance() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, _, browser) = server_and_page(home.path(), "");
+    let (_stage, browser) = server_and_page("");
     let worst = browser.run(BACKOFF_RUNS);
     assert!(worst["quarter"].as_u64().unwrap() <= 9 && worst["minute"].as_u64().unwrap() <= 14, "{worst}");
     assert!(worst["longest"].as_f64().unwrap() <= 15_000.0, "{worst}");
@@ -816,10 +739,9 @@ const BACKOFF_RUNS: &str = "
 #[test]
 fn who_hangs_up_is_back_at_once_and_calls_somebody_else() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, link, browser) = server_and_page(home.path(), "");
+    let (stage, browser) = server_and_page("");
     let is_offer = |line: Option<String>| line.is_some_and(|line| line.contains("offer"));
-    let (mut bob, mut cat) = (peer(&link, "bob"), peer(&link, "cat"));
+    let (mut bob, mut cat) = (stage.peer("bob"), stage.peer("cat"));
     let dial = |peer: &str| {
         format!(
             "document.querySelector('#callee').value = '{peer}'; document.querySelector('#dial').requestSubmit();"

@@ -1,21 +1,9 @@
 //! A peer's troubles stay with it, and resources of peers that left are freed.
 
-use crate::common::{Holds, Program, WebSocket, wait_for, ws};
+use crate::common::{Holds, Program, Stage, wait_for};
 use serde_json::json;
 
-const TINY: [&str; 9] =
-    ["--video", "test", "--audio", "tone", "--size", "160x120", "--fps", "10", "--headless"];
-
-fn server(home: &std::path::Path) -> (Program, String) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    (server, url)
-}
-
-fn join(home: &std::path::Path, url: &str, name: &str) -> Program {
-    let first = ["join", "attic", "--id", name, "--server", url];
-    Program::start(home, &[&first[..], &TINY].concat())
-}
+const TINY: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "160x120", "--fps", "10"];
 
 /// Pictures received of that peer so far.
 fn pictures(program: &mut Program, peer: &str) -> u64 {
@@ -33,12 +21,9 @@ fn all_go_on(program: &mut Program, peers: &[&str]) {
 
 #[test]
 fn one_of_five_is_frozen_one_talks_junk_and_one_is_killed_and_the_others_see_nothing_of_it() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let mut ann = join(home.path(), &url, "ann");
-    ann.expect("room", &[]);
-    let others: Vec<Program> =
-        ["bob", "cat", "dan", "eve"].iter().map(|name| join(home.path(), &url, name)).collect();
+    let stage = Stage::new();
+    let mut ann = stage.join("ann").media(&TINY).ready();
+    let others = ["bob", "cat", "dan", "eve"].map(|name| stage.join(name).media(&TINY).start());
     let media = ["bob", "cat", "dan", "eve"].map(|peer| [("peer", peer), ("kind", "video")]);
     ann.expect_all(&media.each_ref().map(|fields| ("media", &fields[..])));
     all_go_on(&mut ann, &["bob", "cat", "dan", "eve"]);
@@ -46,9 +31,7 @@ fn one_of_five_is_frozen_one_talks_junk_and_one_is_killed_and_the_others_see_not
     others[0].signal("STOP");
     all_go_on(&mut ann, &["cat", "dan", "eve"]);
 
-    let mut junk = WebSocket::connect(&url);
-    junk.say("HELLO junk");
-    junk.expect("HELLO");
+    let mut junk = stage.peer("junk");
     junk.say("ROOM attic");
     for body in [
         "nonsense",
@@ -71,15 +54,11 @@ fn one_of_five_is_frozen_one_talks_junk_and_one_is_killed_and_the_others_see_not
 
 #[test]
 fn forty_joins_and_leaves_leave_nothing_behind() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let mut ann = join(home.path(), &url, "ann");
-    ann.expect("room", &[]);
+    let stage = Stage::new();
+    let mut ann = stage.join("ann").media(&TINY).ready();
     let mut visit = |n: usize| {
         let name = format!("visitor{n}");
-        let first =
-            ["join", "attic", "--id", &name, "--server", &url, "--video=none", "--audio=none", "--headless"];
-        let mut visitor = Program::start(home.path(), &first);
+        let mut visitor = stage.join(&name).without_media().start();
         visitor.expect("media", &[("kind", "video")]);
         visitor.say(&json!({"command": "quit"}));
         assert_eq!(visitor.end().0, 0);

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::common::{Mood, Moody, Program, SMALL, in_time, wait_for, ws};
+use crate::common::{Mood, Moody, Stage, in_time, wait_for};
 use roomtone::app::pool::{Memory, Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -225,13 +225,9 @@ fn streams_added_by_all_at_once_come_to_all() {
 
 #[test]
 fn a_program_of_ones_own_is_in_a_room_and_a_pool_of_the_server() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--plain"]);
-    let url = ws(&server.link());
-    let join = ["join", "attic", "--headless", "--id", "ann", "--server", &url];
-    let mut ann = Program::start(home.path(), &[&join[..], &SMALL].concat());
-    ann.expect("room", &[]);
-    for (server, name) in [(url.clone(), "own-1"), (format!("ssp+{url}/ssp"), "own-2")] {
+    let stage = Stage::new();
+    let mut ann = stage.join("ann").ready();
+    for (server, name) in [(stage.url.clone(), "own-1"), (format!("ssp+{}/ssp", stage.url), "own-2")] {
         smol::block_on(async {
             let target = Target::parse(&server, Trust::System).unwrap();
             let room = "attic".parse().unwrap();

@@ -3,37 +3,18 @@
 use std::time::{Duration, Instant};
 
 use crate::common::raw::RawCall;
-use crate::common::{Program, Received, SMALL, pace, wait_for, ws};
+use crate::common::{Client, Program, Received, Stage, duration_and_frames, pace, probe, wait_for};
 use gst::prelude::*;
 use serde_json::json;
 
-fn start(home: &std::path::Path, first: &[&str], media: &[&str], received: Option<&Received>) -> Program {
-    let options = received.map(Received::options);
-    let outputs: Vec<&str> = match &options {
-        Some(options) => options.iter().map(String::as_str).collect(),
-        None => vec!["--headless"],
-    };
-    Program::start(home, &[first, media, &outputs].concat())
-}
-
-fn server(home: &std::path::Path) -> (Program, String) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    (server, ws(&link))
-}
-
 #[test]
 fn they_see_and_hear_each_other_and_can_do_so_again() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let heard_by_bob = Received::new();
-    let mut bob =
-        start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, Some(&heard_by_bob));
+    let (stage, heard_by_bob) = (Stage::new(), Received::new());
+    let mut bob = stage.answer("bob").receiving(&heard_by_bob).start();
     bob.expect("registered", &[("id", "bob")]);
     for (codec, name) in [("vp8", "VP8"), ("h264", "H.264")] {
         let (heard, mark) = (Received::new(), heard_by_bob.mark());
-        let call = ["call", "bob", "--id", "ann", "--server", &url, "--video-codec", codec];
-        let mut ann = start(home.path(), &call, &SMALL, Some(&heard));
+        let mut ann = stage.call("bob").id("ann").receiving(&heard).with(&["--video-codec", codec]).start();
         for (program, peer) in [(&mut ann, "bob"), (&mut bob, "ann")] {
             program.expect("peer", &[("peer", peer), ("state", "connected")]);
             let media = program.expect("media", &[("kind", "video"), ("codec", name)]);
@@ -57,8 +38,7 @@ fn they_see_and_hear_each_other_and_can_do_so_again() {
             assert!((1..60).contains(&stats[level].as_u64().unwrap()), "{level}: {stats}");
         }
         // While it lasts nobody else comes in.
-        let mut cat =
-            start(home.path(), &["call", "bob", "--server", &url], &["--video=none", "--audio=none"], None);
+        let mut cat = stage.call("bob").without_media().start();
         cat.expect("ended", &[]);
         let (code, error) = cat.end();
         assert_eq!((code, error.contains("peer 'bob' busy")), (5, true), "{error}");
@@ -77,14 +57,10 @@ fn they_see_and_hear_each_other_and_can_do_so_again() {
 
 #[test]
 fn the_caller_lets_the_callee_offer_and_each_sends_only_one_way() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let received = Received::new();
-    let sends: Vec<&str> = SMALL.iter().copied().chain(["--send-only"]).collect();
-    let mut bob = start(home.path(), &["answer", "--once", "--id", "bob", "--server", &url], &sends, None);
-    bob.expect("registered", &[]);
-    let call = ["call", "bob", "--request-offer", "--server", &url];
-    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    let (stage, received) = (Stage::new(), Received::new());
+    let mut bob = stage.answer("bob").with(&["--once", "--send-only"]).ready();
+    let media = ["--receive-only", "--request-offer"];
+    let mut ann = stage.call("bob").media(&media).receiving(&received).start();
     ann.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
     bob.say(&json!({"command": "stats"}));
@@ -95,38 +71,23 @@ fn the_caller_lets_the_callee_offer_and_each_sends_only_one_way() {
 
 #[test]
 fn a_file_is_sent_in_real_time_and_over_and_over() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let file = home.path().join("a movie.mkv");
+    let stage = Stage::new();
+    let file = stage.path("a movie.mkv");
     let make = format!(
-        "matroskamux name=mux ! filesink location=\"{}\" videotestsrc num-buffers=30 pattern=ball ! \
+        "matroskamux name=mux ! filesink location=\"{file}\" videotestsrc num-buffers=30 pattern=ball ! \
          video/x-raw,width=320,height=240,framerate=15/1 ! vp8enc deadline=1 ! mux. \
-         audiotestsrc num-buffers=86 samplesperbuffer=1024 ! vorbisenc ! mux.",
-        file.display()
+         audiotestsrc num-buffers=86 samplesperbuffer=1024 ! vorbisenc ! mux."
     );
     roomtone::media::init().unwrap();
     let pipeline = roomtone::media::launch::parse(&make).unwrap();
     roomtone::media::launch::run_to_end(&pipeline).unwrap();
     let received = Received::new();
-    let sends = [
-        "--video",
-        "file",
-        "--audio",
-        "file",
-        "--device",
-        file.to_str().unwrap(),
-        "--size",
-        "320x240",
-        "--fps",
-        "15",
-    ];
-    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &sends, None);
-    bob.expect("registered", &[]);
-    let call = ["call", "bob", "--server", &url];
-    let mut ann = start(home.path(), &call, &["--receive-only"], Some(&received));
+    let media = ["--video", "file", "--audio", "file", "--device", &file, "--size", "320x240", "--fps", "15"];
+    let _bob = stage.answer("bob").media(&media).ready();
+    let mut ann = stage.call("bob").media(&["--receive-only"]).receiving(&received).start();
     ann.expect("media", &[("kind", "video")]);
     // The file has 30 pictures: more than two rounds of it, and not all at once.
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     received.expect_moving_and_audible((0, 0), 75);
     let seconds = began.elapsed().as_secs_f64();
     assert!(seconds > 3.0, "75 pictures of 15 a second came within {seconds} s");
@@ -138,11 +99,8 @@ fn without_camera_sound_card_and_display_the_defaults_fall_back_and_say_so() {
     if !roomtone::media::inventory::sources().is_empty() || roomtone::media::inventory::has_speaker() {
         return crate::common::needs::skip("this machine has a camera or a sound card");
     }
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let small = ["--size", "320x240", "--fps", "15"];
-    let answer = ["answer", "--id", "bob", "--server", &url];
-    let mut bob = Program::start(home.path(), &[&answer[..], &small].concat());
+    let stage = Stage::new();
+    let mut bob = stage.answer("bob").media(&["--size", "320x240", "--fps", "15"]).outputs(&[]).start();
     let texts: Vec<String> =
         (0..4).map(|_| bob.expect("warning", &[])["text"].as_str().unwrap().to_owned()).collect();
     for (text, words) in texts.iter().zip(["no display", "no sound card", "no camera", "no microphone"]) {
@@ -150,19 +108,16 @@ fn without_camera_sound_card_and_display_the_defaults_fall_back_and_say_so() {
     }
     bob.expect("registered", &[]);
     let received = Received::new();
-    let call = ["call", "bob", "--receive-only", "--server", &url];
-    let mut ann = start(home.path(), &call, &[], Some(&received));
+    let mut ann = stage.call("bob").media(&["--receive-only"]).receiving(&received).start();
     ann.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
 }
 
 #[test]
 fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let none = ["--video=none", "--audio=none"];
-    let outcome = |args: &[&str]| {
-        let (code, error) = start(home.path(), args, &none, None).end();
+    let stage = Stage::new();
+    let outcome = |client: Client| {
+        let (code, error) = client.without_media().start().end();
         assert_eq!(
             error.trim_end().lines().filter(|line| line.starts_with("roomtone: ")).count(),
             1,
@@ -170,19 +125,16 @@ fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
         );
         (code, error)
     };
-    let (code, error) = outcome(&["call", "nobody", "--server", &url]);
+    let (code, error) = outcome(stage.call("nobody"));
     assert_eq!((code, error.contains("peer 'nobody' not found")), (5, true), "{error}");
 
-    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
-    bob.expect("registered", &[]);
-    let (code, error) = outcome(&["answer", "--id", "bob", "--server", &url]);
+    let _bob = stage.answer("bob").without_media().ready();
+    let (code, error) = outcome(stage.answer("bob"));
     assert_eq!((code, error.contains("the id is taken")), (4, true), "{error}");
 
     // Registered, and never a word more.
-    let mut mute = crate::common::WebSocket::connect(&url);
-    mute.say("HELLO mute");
-    mute.expect("HELLO");
-    let (code, error) = outcome(&["call", "mute", "--ring", "3", "--server", &url]);
+    let _mute = stage.peer("mute");
+    let (code, error) = outcome(stage.call("mute").with(&["--ring", "3"]));
     assert_eq!(
         (code, error.contains("waiting for the peer's answer: nothing came for 3 s")),
         (6, true),
@@ -192,12 +144,9 @@ fn nobody_and_a_taken_id_and_a_silent_peer_are_told_apart() {
 
 #[test]
 fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
+    let stage = Stage::new();
     let received: Vec<Received> = (0..3).map(|_| Received::new()).collect();
-    let join = |name: &str, received: &Received| {
-        start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, Some(received))
-    };
+    let join = |name: &str, received: &Received| stage.join(name).receiving(received).start();
     let mut ann = join("ann", &received[0]);
     assert_eq!(ann.expect("room", &[("room", "attic")])["peers"], json!([]));
     let mut bob = join("bob", &received[1]);
@@ -250,7 +199,7 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
     );
     again.expect_moving_and_audible(again.mark(), 20);
     ann.say(&json!({"command": "hang-up", "peer": "bob"}));
-    let said = std::time::Instant::now();
+    let said = Instant::now();
     bob.expect("peer", &[("peer", "ann"), ("state", "left"), ("reason", "the peer hung up")]);
     assert!(said.elapsed().as_secs_f64() < 2.0, "{:?}", said.elapsed());
 }
@@ -263,7 +212,8 @@ fn who_is_called_is_said_with_the_name_where_the_server_reads_on() {
     for (server, reads_on) in [(Some("roomtone"), true), (Some("nginx"), false), (None, false)] {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}", listener.local_addr().unwrap());
-        let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+        let ann = Client::new(home.path(), &["call", "bob", "--id", "ann", "--server", &url]);
+        let mut ann = ann.start();
         let (stream, _) = listener.accept().unwrap();
         let waits = stream.try_clone().unwrap();
         #[allow(clippy::result_large_err, reason = "the library's own type")]
@@ -295,30 +245,22 @@ fn who_is_called_is_said_with_the_name_where_the_server_reads_on() {
 
 #[test]
 fn a_caller_takes_over_the_id_of_one_that_is_dead() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let answers = |id: &str| start(home.path(), &["answer", "--id", id, "--server", &url], &SMALL, None);
-    let (mut bob, mut dead) = (answers("bob"), answers("ann"));
-    bob.expect("registered", &[]);
-    dead.expect("registered", &[]);
+    let stage = Stage::new();
+    let (mut bob, dead) = (stage.answer("bob").ready(), stage.answer("ann").ready());
     dead.signal("STOP");
     // The server asks the dead one first; whom she calls is said too soon then, and once more.
-    let mut ann = start(home.path(), &["call", "bob", "--id", "ann", "--server", &url], &SMALL, None);
+    let mut ann = stage.call("bob").id("ann").start();
     ann.expect("peer", &[("peer", "bob"), ("state", "connected")]);
     bob.expect("media", &[("kind", "video")]);
 }
 
 #[test]
 fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let join =
-        |name: &str| start(home.path(), &["join", "attic", "--id", name, "--server", &url], &SMALL, None);
-    let mut ann = join("ann");
-    ann.expect("room", &[]);
+    let stage = Stage::new();
+    let mut ann = stage.join("ann").ready();
     // From before there is an offer to after the media has come, three at a time.
     for round in 0..5 {
-        let mut others = [0, 1, 2].map(|n| join(&format!("p{round}{n}")));
+        let mut others = [0, 1, 2].map(|n| stage.join(&format!("p{round}{n}")).start());
         for (n, other) in (0..).zip(&mut others) {
             other.expect("room", &[]);
             let joined = Instant::now();
@@ -335,25 +277,15 @@ fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
 
 #[test]
 fn a_room_comes_in_one_window_and_one_file() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let join = |name: &str, received: &Received, extra: &[&str]| {
-        start(home.path(), &["join", "attic", "--id", name, "--server", &url], extra, Some(received))
-    };
-    let file = home.path().join("all.mkv");
-    let all = Received::new();
-    let mut cat = join("cat", &all, &["--receive-only", "--record-mix", file.to_str().unwrap()]);
-    cat.expect("room", &[]);
-    let began = std::time::Instant::now();
+    let stage = Stage::new();
+    let (file, all) = (stage.path("all.mkv"), Received::new());
+    let mut cat = stage.join("cat").media(&["--receive-only", "--record-mix", &file]).receiving(&all).ready();
+    let began = Instant::now();
     all.expect_halves([false, false]);
-    let headless = |name: &str| {
-        let first = ["join", "attic", "--id", name, "--server", &url, "--headless"];
-        Program::start(home.path(), &[&first[..], &SMALL].concat())
-    };
-    let _ann = headless("ann");
+    let _ann = stage.join("ann").start();
     cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
     all.expect_halves([true, true]);
-    let mut bob = headless("<b>&ob");
+    let mut bob = stage.join("<b>&ob").start();
     cat.expect("media", &[("peer", "<b>&ob"), ("kind", "video")]);
     all.expect_moving_and_audible(all.mark(), 20);
     // Two beside each other: their pictures leave the upper and the lower border black.
@@ -365,49 +297,41 @@ fn a_room_comes_in_one_window_and_one_file() {
     cat.say(&json!({"command": "quit"}));
     cat.expect("recording", &[("peer", "all")]);
     assert_eq!(cat.end().0, 0);
-    let probe = crate::common::probe(file.to_str().unwrap());
-    let (duration, pictures) = crate::common::duration_and_frames(&probe, "vp8");
+    let report = probe(&file);
+    let (duration, pictures) = duration_and_frames(&report, "vp8");
     assert!((duration - lasted).abs() < 3.0, "{duration} s in the file, {lasted} s in the room");
     // A machine that cannot keep up with the encoding leaves some of the 30 a second out.
-    assert!(pictures as f64 > duration * 5.0, "{probe}");
-    assert!(crate::common::duration_and_frames(&probe, "opus").1 as f64 > duration * 40.0, "{probe}");
+    assert!(pictures as f64 > duration * 5.0, "{report}");
+    assert!(duration_and_frames(&report, "opus").1 as f64 > duration * 40.0, "{report}");
 }
 
 #[test]
 fn what_waits_long_is_shown_and_heard_whole() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let ways =
-        [(&["answer"][..], ["call", "bob"], "registered"), (&["join", "attic"], ["join", "attic"], "room")];
-    for (theirs, ours, ready) in ways {
+    let stage = Stage::new();
+    for in_room in [false, true] {
         let received = Received::in_time();
-        let mut bob =
-            start(home.path(), &[theirs, &["--id", "bob", "--server", &url]].concat(), &SMALL, None);
-        bob.expect(ready, &[]);
-        let more = ["--server", &url, "--receive-only", "--latency", "1500"];
-        let mut ann = start(home.path(), &[&ours[..], &more].concat(), &[], Some(&received));
+        let _bob = if in_room { stage.join("bob") } else { stage.answer("bob") }.ready();
+        let ann = if in_room { stage.join("ann") } else { stage.call("bob") };
+        let mut ann = ann.media(&["--receive-only", "--latency", "1500"]).receiving(&received).start();
         ann.expect("media", &[("kind", "video")]);
         received.expect_moving_and_audible((0, 0), 20);
         let (pictures, sound) = received.rates(4);
         // Dropped after half a second, it was less than one picture and 0.02 s of sound; a machine that is busy sends fewer
         // than the 15 there are.
-        assert!(pictures > 5.0 && sound > 0.85, "{ours:?}: {pictures} pictures, {sound} s of sound a second");
+        assert!(
+            pictures > 5.0 && sound > 0.85,
+            "room {in_room}: {pictures} pictures, {sound} s of sound a second"
+        );
     }
 }
 
 #[test]
 fn who_answers_comes_back_when_the_server_does() {
-    let home = tempfile::tempdir().unwrap();
-    let (first, url) = server(home.path());
-    let none = ["--video=none", "--audio=none"];
-    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &none, None);
-    bob.expect("registered", &[]);
-    first.interrupt();
+    let mut stage = Stage::new();
+    let mut bob = stage.answer("bob").without_media().ready();
+    assert_eq!(stage.end_server("INT"), 0);
     bob.expect("warning", &[("text", "the server is gone; trying again")]);
-    assert_eq!(first.end().0, 0);
-    let address = url.trim_start_matches("ws://");
-    let mut second = Program::start(home.path(), &["serve", "--listen", address]);
-    second.link();
+    stage.serve_again();
     bob.expect("registered", &[("id", "bob")]);
     bob.say(&json!({"command": "quit"}));
     assert_eq!(bob.end().0, 0);
@@ -415,13 +339,9 @@ fn who_answers_comes_back_when_the_server_does() {
 
 #[test]
 fn the_way_to_a_call_is_told_step_by_step() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let answer = ["answer", "--id", "bob", "--server", &url, "--trace-setup"];
-    let mut bob = start(home.path(), &answer, &SMALL, None);
-    bob.expect("registered", &[]);
-    let call = ["call", "bob", "--id", "ann", "--server", &url, "--trace-setup"];
-    let mut ann = start(home.path(), &call, &SMALL, None);
+    let stage = Stage::new();
+    let mut bob = stage.answer("bob").with(&["--trace-setup"]).ready();
+    let mut ann = stage.call("bob").id("ann").with(&["--trace-setup"]).start();
     for (program, peer, way) in [
         (&mut ann, "bob", ["our offer is made", "the peer's answer is applied"]),
         (&mut bob, "ann", ["the peer's offer is applied", "our answer is made"]),
@@ -458,16 +378,12 @@ const CAMERA: &str = "videotestsrc is-live=true ! video/x-raw,width=160,height=1
 
 #[test]
 fn a_camera_that_is_switched_on_later_is_recorded() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let records = home.path().join("records");
-    let record = ["--record", records.to_str().unwrap()];
-    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
-    let mut bob = start(home.path(), &answer, &record, None);
-    bob.expect("registered", &[]);
+    let stage = Stage::new();
+    let mut bob =
+        stage.answer("bob").without_media().with(&["--once", "--record", &stage.path("records")]).ready();
     // The id has 256 bytes, more than the name of a file may have.
     let id = "\u{1D4D0}".repeat(64);
-    let ann = RawCall::start(&url, &id, "bob", CAMERA);
+    let ann = RawCall::start(&stage.url, &id, "bob", CAMERA);
     bob.expect("media", &[("kind", "audio")]);
     bob.expect("recording", &[]);
     let received = |bob: &mut Program, kind: &str| bob.stats()[format!("{kind}_frames_received")].as_u64();
@@ -484,10 +400,10 @@ fn a_camera_that_is_switched_on_later_is_recorded() {
         bob.all("recording", &[]).into_iter().filter(|event| event["finished"] == true).collect();
     let paths: Vec<&str> = done.iter().map(|event| event["path"].as_str().unwrap()).collect();
     assert_eq!(paths.len(), 2, "{done:?}");
-    let (first, second) = (crate::common::probe(paths[0]), crate::common::probe(paths[1]));
-    assert!(crate::common::duration_and_frames(&first, "opus").1 > 100, "{first}");
-    assert!(crate::common::duration_and_frames(&second, "opus").1 > 50, "{second}");
-    assert!(crate::common::duration_and_frames(&second, "vp8").1 > 15, "{second}");
+    let (first, second) = (probe(paths[0]), probe(paths[1]));
+    assert!(duration_and_frames(&first, "opus").1 > 100, "{first}");
+    assert!(duration_and_frames(&second, "opus").1 > 50, "{second}");
+    assert!(duration_and_frames(&second, "vp8").1 > 15, "{second}");
 }
 
 /// A small file system of the test's own, which soon is full.
@@ -514,15 +430,11 @@ impl Drop for Small {
 
 #[test]
 fn a_recording_on_a_full_disk_is_told_once_and_is_not_finished() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let small = Small::mount(home.path().join("records"), "256k");
-    let record = ["--record", small.0.to_str().unwrap()];
-    let answer = ["answer", "--once", "--id", "bob", "--server", &url, "--video=none", "--audio=none"];
-    let mut bob = start(home.path(), &answer, &record, None);
-    bob.expect("registered", &[]);
-    let call = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
-    let mut ann = Program::start(home.path(), &[&call[..], &SMALL].concat());
+    let stage = Stage::new();
+    let small = Small::mount(stage.home().join("records"), "256k");
+    let mut bob =
+        stage.answer("bob").without_media().with(&["--once", "--record", small.0.to_str().unwrap()]).ready();
+    let mut ann = stage.call("bob").id("ann").start();
     let path = bob.expect("recording", &[("peer", "ann")])["path"].as_str().unwrap().to_owned();
     let warning = bob.expect("warning", &[])["text"].as_str().unwrap().to_owned();
     assert!(warning.contains(&path) && warning.contains("No space left"), "{warning}");
@@ -540,12 +452,9 @@ fn a_recording_on_a_full_disk_is_told_once_and_is_not_finished() {
 
 #[test]
 fn what_is_not_measured_is_not_in_the_statistics() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let mut bob = start(home.path(), &["answer", "--id", "bob", "--server", &url], &SMALL, None);
-    bob.expect("registered", &[]);
-    let call = ["call", "bob", "--receive-only", "--server", &url];
-    let mut ann = start(home.path(), &call, &[], None);
+    let stage = Stage::new();
+    let mut bob = stage.answer("bob").ready();
+    let mut ann = stage.call("bob").media(&["--receive-only"]).start();
     ann.expect("media", &[("kind", "audio")]);
     ann.expect("media", &[("kind", "video")]);
     let (of_ann, of_bob) = (ann.stats(), bob.stats());

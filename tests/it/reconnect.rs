@@ -5,20 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::browser::Browser;
 use crate::common::{
-    Mood, Moody, Namespace, Program, Received, SMALL, duration_and_frames, needs, probe, strings, wait_for,
-    ws,
+    Client, Mood, Moody, Namespace, Program, Received, Stage, duration_and_frames, needs, probe, wait_for,
 };
 use serde_json::json;
-
-fn serve(home: &Path, port: u16) -> Program {
-    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
-    server.link();
-    server
-}
-
-fn port_of(server: &mut Program) -> u16 {
-    ws(&server.link()).rsplit(':').next().unwrap().parse().unwrap()
-}
 
 const CONNECTED: (&str, &str) = ("state", "connected");
 const RECONNECTING: (&str, &str) = ("state", "reconnecting");
@@ -38,18 +27,10 @@ fn renew_in_new_session(side: &mut Program) {
 
 #[test]
 fn a_renewed_path_carries_on_into_the_same_window_and_the_same_file() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    let records = home.path().join("records");
-    let record = ["--record", records.to_str().unwrap()];
-    let received = Received::new();
-    let options = received.options();
-    let bob = ["answer", "--id", "bob", "--server", &url];
-    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &record, &strings(&options)].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    let (stage, received) = (Stage::new(), Received::new());
+    let records = stage.path("records");
+    let mut bob = stage.answer("bob").receiving(&received).with(&["--record", &records]).ready();
+    let mut ann = stage.call("bob").id("ann").start();
     received.expect_moving_and_audible((0, 0), 30);
     bob.expect("recording", &[]);
 
@@ -76,26 +57,17 @@ fn a_renewed_path_carries_on_into_the_same_window_and_the_same_file() {
 
 #[test]
 fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let port = port_of(&mut server);
-    let url = format!("ws://127.0.0.1:{port}");
-    let received = Received::new();
-    let options = received.options();
-    let bob = ["answer", "--id", "bob", "--server", &url];
-    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--headless"];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    let (mut stage, received) = (Stage::new(), Received::new());
+    let mut bob = stage.answer("bob").receiving(&received).ready();
+    let mut ann = stage.call("bob").id("ann").start();
     received.expect_moving_and_audible((0, 0), 20);
 
-    server.signal("KILL");
-    server.end();
+    stage.end_server("KILL");
     for side in [&mut ann, &mut bob] {
         side.expect("warning", &[("text", "the server is gone; the call goes on")]);
     }
     received.expect_moving_and_audible(received.mark(), 60);
-    let _server = serve(home.path(), port);
+    stage.serve_again();
     for side in [&mut ann, &mut bob] {
         side.expect("registered", &[]);
         assert!(!side.has_seen("peer", &[RECONNECTING]));
@@ -112,30 +84,17 @@ fn a_call_outlives_its_server_and_can_be_renewed_when_it_is_back() {
 
 #[test]
 fn a_room_outlives_its_server() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let port = port_of(&mut server);
-    let url = format!("ws://127.0.0.1:{port}");
-    let received = Received::of_each();
-    let options = received.options();
-    let ann = ["join", "attic", "--id", "ann", "--server", &url];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
-    ann.expect("room", &[]);
-    let join = |name: &str| {
-        let args = ["join", "attic", "--id", name, "--server", &url, "--headless"];
-        Program::start(home.path(), &[&args, &SMALL[..]].concat())
-    };
-    let mut bob = join("bob");
-    let mut cat = join("cat");
+    let (mut stage, received) = (Stage::new(), Received::of_each());
+    let mut ann = stage.join("ann").receiving(&received).ready();
+    let (mut bob, mut cat) = (stage.join("bob").start(), stage.join("cat").start());
     for peer in ["bob", "cat"] {
         received.from(peer).expect_moving_and_audible((0, 0), 20);
     }
-    server.signal("KILL");
-    server.end();
+    stage.end_server("KILL");
     for side in [&mut ann, &mut bob, &mut cat] {
         side.expect("warning", &[("text", "the server is gone; trying again")]);
     }
-    let _server = serve(home.path(), port);
+    stage.serve_again();
     for side in [&mut ann, &mut bob, &mut cat] {
         side.expect("room", &[]);
     }
@@ -147,7 +106,7 @@ fn a_room_outlives_its_server() {
     for side in [&mut ann, &mut bob, &mut cat] {
         assert!(!side.has_seen("peer", &[RECONNECTING]) && !side.has_seen("peer", &[("state", "left")]));
     }
-    let mut dan = join("dan");
+    let mut dan = stage.join("dan").start();
     let connected = |peer| [("peer", peer), CONNECTED];
     let all = ["ann", "bob", "cat"].map(connected);
     dan.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
@@ -155,16 +114,9 @@ fn a_room_outlives_its_server() {
 
 #[test]
 fn a_peer_that_freezes_is_reconnected_when_it_wakes_and_given_up_when_it_does_not() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
-    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..]].concat());
-    bob.expect("registered", &[]);
-    let received = Received::new();
-    let options = received.options();
-    let ann = ["call", "bob", "--id", "ann", "--server", &url, "--give-up-after", "12"];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
+    let (stage, received) = (Stage::new(), Received::new());
+    let bob = stage.answer("bob").ready();
+    let mut ann = stage.call("bob").id("ann").receiving(&received).with(&["--give-up-after", "12"]).start();
     received.expect_moving_and_audible((0, 0), 20);
 
     bob.signal("STOP");
@@ -190,15 +142,9 @@ fn a_machine_that_changes_its_network_is_found_again() {
     let [hub, left, right] = Namespace::around_a_hub();
     // The server is reached by cables of its own; the two talk over another.
     left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&hub, home.path());
-    let received = Received::new();
-    let options = received.options();
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
-    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
-    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    let (stage, received) = (Stage::within(&hub, &[]), Received::new());
+    let mut bob = stage.answer("bob").within(&left, "10.78.1.1").receiving(&received).ready();
+    let mut ann = stage.call("bob").within(&right, "10.78.2.1").start();
     received.expect_moving_and_audible((0, 0), 20);
 
     // The cable between them is pulled; another network comes up.
@@ -214,26 +160,19 @@ fn a_machine_that_changes_its_network_is_found_again() {
 }
 
 /// A page that called a client, and what the client receives of it.
-fn page_and_client(home: &Path, port: u16) -> (Program, Program, Browser, Received) {
-    let mut server = Program::start(home, &["serve", "--listen", &format!("127.0.0.1:{port}")]);
-    let link = server.link();
-    let received = Received::new();
-    let options = received.options();
-    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
-    let mut bob = Program::start(home, &[&bob, &SMALL[..], &strings(&options)].concat());
-    bob.expect("registered", &[]);
-    let browser = Browser::start();
-    browser.enter(&format!("{link}?id=page&call=bob"));
+fn page_and_client() -> (Stage, Program, Browser, Received) {
+    let (stage, received) = (Stage::new(), Received::new());
+    let bob = stage.answer("bob").receiving(&received).ready();
+    let browser = stage.enter("?id=page&call=bob");
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
-    (server, bob, browser, received)
+    (stage, bob, browser, received)
 }
 
 #[test]
 fn a_page_and_a_client_find_new_paths_to_each_other() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    let (_stage, mut bob, browser, received) = page_and_client();
     for side in ["client", "page"] {
         let mark = received.mark();
         match side {
@@ -256,16 +195,9 @@ fn a_page_and_a_client_find_new_paths_to_each_other() {
 #[test]
 fn a_page_that_knows_nothing_of_us_is_found_again() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let received = Received::new();
-    let options = received.options();
-    let bob = ["answer", "--id", "bob", "--server", &ws(&link)];
-    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &strings(&options)].concat());
-    bob.expect("registered", &[]);
-    let browser = Browser::start();
-    browser.open(&format!("{link}health"));
+    let (stage, received) = (Stage::new(), Received::new());
+    let mut bob = stage.answer("bob").receiving(&received).ready();
+    let browser = stage.empty_page();
     browser.run(&crate::common::browser::foreign_page(&["audio", "video", "application"], Some("bob")));
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_of("document.querySelector('#remote')", "pc");
@@ -290,8 +222,7 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
 #[test]
 fn a_page_of_another_make_restarts_its_ice() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (_server, mut bob, browser, received) = page_and_client(home.path(), 0);
+    let (_stage, mut bob, browser, received) = page_and_client();
     // A page that keeps its connection has new credentials and candidates, and the old certificate.
     browser.run(
         "const { pc } = roomtone.call; pc.onnegotiationneeded = null; pc.restartIce(); \
@@ -318,15 +249,12 @@ fn a_page_of_another_make_restarts_its_ice() {
 #[test]
 fn a_call_with_a_page_outlives_the_server() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let (mut server, mut bob, browser, received) = page_and_client(home.path(), 0);
-    let port = port_of(&mut server);
-    server.signal("KILL");
-    server.end();
+    let (mut stage, mut bob, browser, received) = page_and_client();
+    stage.end_server("KILL");
     bob.expect("warning", &[("text", "the server is gone; the call goes on")]);
     received.expect_moving_and_audible(received.mark(), 40);
     browser.expect_moving_and_audible();
-    let _server = serve(home.path(), port);
+    stage.serve_again();
     bob.expect("registered", &[]);
     renew_in_new_session(&mut bob);
     wait_for("the new path", || (bob.count("peer", &[CONNECTED]) >= 2).then_some(()));
@@ -338,26 +266,16 @@ fn a_call_with_a_page_outlives_the_server() {
 #[test]
 fn a_room_of_pages_and_clients_outlives_the_server() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let url = ws(&link);
-    let port = url.rsplit(':').next().unwrap().parse().unwrap();
-    let received = Received::of_each();
-    let options = received.options();
-    let ann = ["join", "attic", "--id", "ann", "--server", &url];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..], &strings(&options)].concat());
-    ann.expect("room", &[]);
+    let (mut stage, received) = (Stage::new(), Received::of_each());
+    let mut ann = stage.join("ann").receiving(&received).ready();
     let tabs = ["tab1", "tab2"].map(|id| {
-        let tab = Browser::start();
-        tab.enter(&format!("{link}?room=attic&id={id}"));
+        let tab = stage.enter(&format!("?room=attic&id={id}"));
         received.from(id).expect_moving_and_audible((0, 0), 20);
         tab
     });
     tabs[0].expect_of_peer("tab2");
-    server.signal("KILL");
-    server.end();
-    let _server = serve(home.path(), port);
+    stage.end_server("KILL");
+    stage.serve_again();
     ann.expect("room", &[]);
     // All are in the room again, over the connections that they had.
     tabs[0].wait("document.querySelector('#status').textContent.startsWith('attic: you and 2')");
@@ -386,8 +304,8 @@ const CLIENTS: [(&str, &[&str], &str); 4] = [
 
 fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
     let url = format!("{}{}", args.last().unwrap(), server.address);
-    let media = ["--headless", "--video", "none", "--audio", "none"];
-    Program::start(home, &[&args[..args.len() - 1], &[&url], &media[..]].concat())
+    let command: Vec<&str> = args[..args.len() - 2].to_vec();
+    Client::new(home, &command).server(&url).without_media().start()
 }
 
 /// Returns a mood that closes the connection as soon as the client counts as registered.
@@ -449,13 +367,9 @@ fn a_token_that_has_ended_and_a_dismissal_end_a_client() {
 
 #[test]
 fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    let client = |server: &str| {
-        let join = ["join", "attic", "--headless", "--video", "none", "--audio", "none", "--server", server];
-        Program::start(home.path(), &join).end()
-    };
+    let stage = Stage::new();
+    let url = &stage.url;
+    let client = |server: &str| stage.client(&["join", "attic"]).server(server).without_media().start().end();
     let (code, error) = client(&format!("ssp+{url}"));
     assert_eq!((code, error.contains(&format!("is ssp+{url}/ssp"))), (3, true), "{error}");
     let (code, error) = client(&format!("{url}/ssp"));

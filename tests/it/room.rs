@@ -1,40 +1,24 @@
 //! A room of browsers and native clients: everybody sees and hears everybody.
 
 use crate::common::browser::Browser;
-use crate::common::{Program, Received, SMALL, duration_and_frames, needs, probe, strings, wait_for, ws};
+use crate::common::{Received, Stage, duration_and_frames, needs, probe, wait_for};
 use serde_json::json;
 
 const SECRET: &str = "only the back end of this test knows it";
 
-fn client(home: &std::path::Path, first: &[&str], received: &Received) -> Program {
-    let options = received.options();
-    let outputs = strings(&options);
-    Program::start(home, &[first, &SMALL, &outputs].concat())
-}
-
 #[test]
 fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
     let (by_host, by_bob) = (Received::of_each(), Received::of_each());
-    let mut host = client(home.path(), &["host", "--room", "attic", "--listen", "127.0.0.1:0"], &by_host);
-    let link = host.link();
-    assert!(link.ends_with("/?room=attic"), "{link}");
+    let (stage, mut host) = Stage::hosting(|host| host.with(&["--room", "attic"]).receiving(&by_host));
     host.expect("room", &[("room", "attic")]);
-    let url = ws(&link);
-    let tabs: Vec<Browser> = ["tab1", "tab2"]
-        .iter()
-        .map(|id| {
-            let tab = Browser::start();
-            tab.enter(&format!("{link}&id={id}"));
-            host.expect("peer", &[("peer", id), ("state", "connected")]);
-            tab
-        })
-        .collect();
-    let records = home.path().join("records");
-    let record = ["--record", records.to_str().unwrap()];
-    let join = ["join", "attic", "--id", "bob", "--server", &url];
-    let mut bob = client(home.path(), &[&join[..], &record].concat(), &by_bob);
+    let tabs = ["tab1", "tab2"].map(|id| {
+        let tab = stage.enter(&format!("?room=attic&id={id}"));
+        host.expect("peer", &[("peer", id), ("state", "connected")]);
+        tab
+    });
+    let records = stage.path("records");
+    let mut bob = stage.join("bob").receiving(&by_bob).with(&["--record", &records]).start();
     let connected = |peer| [("peer", peer), ("state", "connected")];
     let all = ["host", "tab1", "tab2"].map(connected);
     bob.expect_all(&all.each_ref().map(|fields| ("peer", &fields[..])));
@@ -71,7 +55,7 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
     }
     tabs[1].wait("!document.querySelector('.tile[data-peer=tab1]')");
     let mark = by_bob.from("tab1").mark();
-    tabs[0].enter(&format!("{link}&id=tab1"));
+    tabs[0].enter(&stage.page("?room=attic&id=tab1"));
     bob.expect("peer", &[("peer", "tab1"), ("state", "connected")]);
     by_bob.from("tab1").expect_moving_and_audible(mark, 15);
     tabs[0].expect_of_peer("bob");
@@ -104,19 +88,12 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
 #[test]
 fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let serve = ["serve", "--listen", "127.0.0.1:0"];
-    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
-    let link = server.link();
-    let received = Received::of_each();
-    let join = ["join", "attic", "--id", "bob", "--server", &ws(&link)];
-    let mut bob = client(home.path(), &join, &received);
-    bob.expect("room", &[]);
-    let tab = Browser::start();
-    tab.enter(&format!("{link}?room=attic&id=tab"));
+    let stage = Stage::serving(&[], &[("ROOMTONE_API_SECRET", SECRET)]);
+    let mut bob = stage.join("bob").ready();
+    let tab = stage.enter("?room=attic&id=tab");
     tab.expect_of_peer("bob");
     let order = |method: &str, path: &str, body: &str| {
-        let request = ureq::http::Request::builder().method(method).uri(format!("{link}api/{path}"));
+        let request = ureq::http::Request::builder().method(method).uri(stage.page(&format!("api/{path}")));
         let request =
             request.header("authorization", format!("Bearer {SECRET}")).body(body.to_owned()).unwrap();
         assert_eq!(ureq::run(request).unwrap().status(), 204);
@@ -134,10 +111,7 @@ fn a_page_shows_who_somebody_is_and_goes_when_it_is_sent_away() {
 #[test]
 fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
     needs!(Browser);
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let link = server.link();
-    let url = ws(&link);
+    let stage = Stage::new();
     let tab = Browser::start();
     // Packets in flight when the peer died still increase the first byte counts.
     tab.before_pages(
@@ -150,15 +124,11 @@ fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
              return all;
          };",
     );
-    tab.enter(&format!("{link}?room=attic&id=tab"));
+    tab.enter(&stage.page("?room=attic&id=tab"));
     let count =
         |words: &str| tab.wait(&format!("document.querySelector('#status').textContent === '{words}'"));
     count("attic: you and nobody else yet");
-    let join = |id: &str| {
-        let join = ["join", "attic", "--headless", "--id", id, "--server", &url];
-        Program::start(home.path(), &[&join[..], &SMALL].concat())
-    };
-    let (mut ann, mut bob) = (join("ann"), join("bob"));
+    let (mut ann, mut bob) = (stage.join("ann").start(), stage.join("bob").start());
     for program in [&mut ann, &mut bob] {
         program.expect("peer", &[("peer", "tab"), ("state", "connected")]);
     }
@@ -178,25 +148,17 @@ fn a_peer_that_is_killed_leaves_the_page_at_once_and_the_count_is_right() {
 
 #[test]
 fn the_grid_shows_who_somebody_is() {
-    let home = tempfile::tempdir().unwrap();
-    let serve = ["serve", "--listen", "127.0.0.1:0"];
-    let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
-    let link = server.link();
-    let file = home.path().join("grid");
+    let stage = Stage::serving(&[], &[("ROOMTONE_API_SECRET", SECRET)]);
+    let file = stage.path("grid");
     let show = format!(
-        "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width=320,height=240 ! filesink sync=false location={}",
-        file.display()
+        "videoconvert ! videoscale ! video/x-raw,format=GRAY8,width=320,height=240 ! filesink sync=false location={file}"
     );
-    let join = ["join", "attic", "--server", &ws(&link), "--video", "none", "--audio", "none"];
-    let mut viewer = Program::start(home.path(), &[&join[..], &["--show", &show, "--play", "none"]].concat());
-    viewer.expect("room", &[]);
+    let viewer = stage.client(&["join", "attic"]).without_media();
+    let mut viewer = viewer.outputs(&["--show", &show, "--play", "none"]).ready();
     // Black, so that whatever is bright is words.
     let dark = "videotestsrc is-live=true pattern=black ! identity";
-    let ann = ["join", "attic", "--server", &ws(&link), "--id", "i", "--video", dark, "--audio", "none"];
-    let _ann = Program::start(
-        home.path(),
-        &[&ann[..], &["--headless", "--size", "320x240", "--fps", "15"]].concat(),
-    );
+    let media = ["--video", dark, "--audio", "none", "--size", "320x240", "--fps", "15"];
+    let _ann = stage.join("i").media(&media).start();
     viewer.expect("media", &[("peer", "i"), ("kind", "video")]);
     let bright = || {
         let bytes = std::fs::read(&file).unwrap_or_default();
@@ -204,7 +166,7 @@ fn the_grid_shows_who_somebody_is() {
         Some(last.iter().filter(|pixel| **pixel > 40).count())
     };
     let narrow = wait_for("the id", || bright().filter(|count| *count > 3));
-    let request = ureq::http::Request::builder().method("PUT").uri(format!("{link}api/peers/i/description"));
+    let request = ureq::http::Request::builder().method("PUT").uri(stage.page("api/peers/i/description"));
     let body = r#"{"name":"WWWW WWWW WWWW"}"#.to_owned();
     let request = request.header("authorization", format!("Bearer {SECRET}")).body(body).unwrap();
     assert_eq!(ureq::run(request).unwrap().status(), 204);

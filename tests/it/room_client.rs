@@ -1,6 +1,6 @@
 //! `room-client` against our server, and against one that does it wrong.
 
-use crate::common::{PATIENCE, Program, ws};
+use crate::common::{PATIENCE, Stage};
 use assert_cmd::Command;
 
 fn room_client(args: &[&str]) -> (i32, String, String) {
@@ -12,22 +12,15 @@ fn room_client(args: &[&str]) -> (i32, String, String) {
     (output.status.code().unwrap_or(-1), out, err)
 }
 
-fn server(home: &std::path::Path) -> (Program, String) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    (server, url)
-}
-
 #[test]
 fn the_protocols_story_runs_on_our_server() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
+    let stage = Stage::new();
     let folder = format!("{}/scripts", env!("CARGO_MANIFEST_DIR"));
     let mut ran = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "room") {
-            let (code, _, err) = room_client(&["run", path.to_str().unwrap(), "--url", &url]);
+            let (code, _, err) = room_client(&["run", path.to_str().unwrap(), "--url", &stage.url]);
             assert_eq!(code, 0, "{err}");
             ran += 1;
         }
@@ -37,15 +30,14 @@ fn the_protocols_story_runs_on_our_server() {
 
 #[test]
 fn our_server_conforms_and_nobody_is_left_behind() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let report = home.path().join("report.xml");
-    let (code, out, err) = room_client(&["check", "--url", &url, "--junit", report.to_str().unwrap()]);
+    let stage = Stage::new();
+    let report = stage.home().join("report.xml");
+    let (code, out, err) = room_client(&["check", "--url", &stage.url, "--junit", report.to_str().unwrap()]);
     assert_eq!(code, 0, "{out}{err}");
     assert!(out.ends_with("25 ok, 0 failed, 0 known deviations, 0 absent\n"), "{out}");
     let report = std::fs::read_to_string(report).unwrap();
     assert!(report.contains("tests=\"25\" failures=\"0\"") && report.matches("<testcase").count() == 25);
-    let health = url.replacen("ws", "http", 1) + "/health";
+    let health = stage.url.replacen("ws", "http", 1) + "/health";
     crate::common::wait_for("all to be gone", || {
         let text = ureq::get(&health).call().unwrap().body_mut().read_to_string().unwrap();
         (text == "OK\nconnections 0\npeers 0\nrooms 0\n").then_some(())
@@ -92,14 +84,11 @@ fn what_cannot_be_run_says_why() {
 
 #[test]
 fn the_classic_test_client_offers_answers_and_ends_on_an_error() {
-    let home = tempfile::tempdir().unwrap();
-    let (server, url) = server(home.path());
-    let mut ann = crate::common::WebSocket::connect(&url);
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    let mut stage = Stage::new();
+    let mut ann = stage.peer("ann");
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
-    let arguments = ["--url", &url, "--room", "attic", "--id", "bob"].map(str::to_owned);
+    let arguments = ["--url", &stage.url, "--room", "attic", "--id", "bob"].map(str::to_owned);
     let bob = std::thread::spawn(move || room_client(&arguments.each_ref().map(String::as_str)));
     ann.expect("ROOM_PEER_JOINED bob");
     ann.expect("ROOM_PEER_MSG bob {\"sdp\": \"initial sdp\"}");
@@ -107,22 +96,31 @@ fn the_classic_test_client_offers_answers_and_ends_on_an_error() {
     ann.expect("ROOM_PEER_MSG bob {\"sdp\": \"reply sdp\"}");
     // A peer can say ERROR too, but only the server's own counts; and the server's end is the end.
     ann.say("ROOM_PEER_MSG bob ERROR forged");
-    server.interrupt();
+    stage.end_server("INT");
     let (code, out, err) = bob.join().unwrap();
     assert_eq!((code, err.contains("closed by the server: 1001 the server stops")), (4, true), "{out}{err}");
     assert!(out.contains(" > HELLO bob\n") && out.contains(" < ROOM_OK ann\n"), "{out}");
 
-    let (_server, url) = self::server(home.path());
-    let (code, _, err) = room_client(&["--url", &url, "--session", "nobody"]);
+    stage.serve_again();
+    let (code, _, err) = room_client(&["--url", &stage.url, "--session", "nobody"]);
     assert_eq!((code, err.contains("the server said ERROR peer 'nobody' not found")), (4, true), "{err}");
 }
 
 #[test]
 fn a_load_reports_what_it_measured() {
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = server(home.path());
-    let (code, out, err) =
-        room_client(&["load", "--url", &url, "--peers", "40", "--rooms", "8", "--seconds", "1", "--json"]);
+    let stage = Stage::new();
+    let (code, out, err) = room_client(&[
+        "load",
+        "--url",
+        &stage.url,
+        "--peers",
+        "40",
+        "--rooms",
+        "8",
+        "--seconds",
+        "1",
+        "--json",
+    ]);
     assert_eq!(code, 0, "{err}");
     let report: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["register_ms"]["count"], 40);

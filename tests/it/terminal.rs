@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{PATIENCE, Program, SMALL, WebSocket, until, wait_for, ws};
+use crate::common::{PATIENCE, Program, SMALL, Stage, WebSocket, until, wait_for, ws};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::json;
@@ -74,15 +74,10 @@ impl Drop for AtTerminal {
 
 #[test]
 fn keys_act_at_once_and_the_terminal_is_left_as_it_was() {
-    let home = tempfile::tempdir().unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-    let url = ws(&server.link());
-    let join = |name: &'static str| {
-        [&["join", "attic", "--id", name, "--server", &url, "--headless"], &SMALL[..]].concat()
-    };
-    let mut bob = Program::start(home.path(), &join("bob"));
-    bob.expect("room", &[]);
-    let mut ann = AtTerminal::start(home.path(), &join("ann"));
+    let stage = Stage::new();
+    let join = ["join", "attic", "--id", "ann", "--server", &stage.url, "--headless"];
+    let mut bob = stage.join("bob").ready();
+    let mut ann = AtTerminal::start(stage.home(), &[&join, &SMALL[..]].concat());
     let at = ann.sees("keys: m mute", 0);
     let canonical = LocalModes::ICANON | LocalModes::ECHO;
     assert!(!ann.modes().local_modes.intersects(canonical), "single keys");
