@@ -361,6 +361,23 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_that_ends_before_a_stream_has_begun_holds_the_others() {
+        smol::block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let (mut recorder, failed) = recorder(home.path());
+            let (sources, inputs): (Vec<_>, Vec<_>) = [pictures(), sound("mulawenc")].into_iter().unzip();
+            sources[0].pipeline().by_name("valve").unwrap().set_property("drop", true);
+            inputs.iter().for_each(|input| recorder.add_input(input).unwrap());
+            recorder.begin().unwrap();
+            pause(2000).await;
+            let recorded = recorder.finish().await;
+            drop(sources);
+            assert_eq!((recorded.error, failed.try_recv().ok()), (None, None));
+            assert!(frames(&recorded.path)["audio/x-mulaw"] > 50);
+        });
+    }
+
+    #[test]
     fn a_recording_without_a_frame_is_not_complete_and_leaves_no_file() {
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
