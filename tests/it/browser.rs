@@ -254,8 +254,11 @@ fn what_a_page_sends_is_recorded_as_it_came() {
         let lasted = began.elapsed().as_secs_f64();
         // Ctrl-C in the middle of it: the file is whole all the same.
         host.interrupt();
-        let file = host.expect("recording", &[])["path"].as_str().unwrap().to_owned();
+        host.expect("ended", &[]);
+        let told = host.all("recording", &[]);
         assert_eq!(host.end().0, 130);
+        assert!(told.len() == 2 && told[1]["finished"] == true, "{told:?}");
+        let file = told[1]["path"].as_str().unwrap().to_owned();
         let probe = probe(&file);
         let (duration, pictures) = duration_and_frames(&probe, codec);
         assert!((duration - lasted).abs() < 1.5, "{duration} s in the file, {lasted} s in the call");

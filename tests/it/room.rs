@@ -62,18 +62,19 @@ fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns()
     tabs[1].expect_of_peer("tab1");
 
     bob.say(&json!({"command": "quit"}));
+    bob.expect("ended", &[]);
+    let told = bob.all("recording", &[]);
     assert_eq!(bob.end().0, 0);
     host.expect("peer", &[("peer", "bob"), ("state", "left")]);
 
     // A file of each peer, and another of the one that returned.
-    let mut files: Vec<String> = std::fs::read_dir(records)
-        .unwrap()
-        .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
-        .collect();
-    files.sort();
+    let done = told.iter().filter(|event| event["finished"] == true);
+    let files: Vec<&str> = done.map(|event| event["path"].as_str().unwrap()).collect();
+    assert_eq!((files.len(), told.len()), (4, 8), "{told:?}");
+    assert_eq!(std::fs::read_dir(records).unwrap().count(), 4, "no other files");
     let count = |peer: &str| files.iter().filter(|file| file.contains(&format!("/{peer}-"))).count();
     assert_eq!(["host", "tab1", "tab2"].map(count), [1, 2, 1], "{files:?}");
-    for file in &files {
+    for file in files {
         let probe = probe(file);
         let (duration, pictures) = duration_and_frames(&probe, "vp8");
         assert!(
