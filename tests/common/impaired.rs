@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tun_rs::{DeviceBuilder, SyncDevice};
 
-use super::{Namespace, Program, Received, SMALL, pace, strings};
+use super::{Namespace, Program, Received, SMALL, Stage, pace};
 
 /// The impairment of the packets of one direction.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -188,11 +188,10 @@ pub struct Setting {
     pub received: Received,
     pub bob: Program,
     pub ann: Program,
-    _server: Program,
-    _home: tempfile::TempDir,
+    _stage: Stage,
 }
 
-/// A call that sends video and audio both ways.
+/// Starts a call that sends video and audio both ways.
 pub fn call_over(impairment: Impairment) -> Setting {
     let mut setting = call_of(impairment, &SMALL, &SMALL);
     setting.ann.expect("media", &[("kind", "video")]);
@@ -201,18 +200,11 @@ pub fn call_over(impairment: Impairment) -> Setting {
 
 /// The same with these options of what each side sends.
 pub fn call_of(impairment: Impairment, bob_sends: &[&str], ann_sends: &[&str]) -> Setting {
-    let network = Impaired::new(impairment);
-    let home = tempfile::tempdir().unwrap();
-    let server = Program::serve_in(&network.left, home.path());
-    let received = Received::new();
-    let options = received.options();
-    let options = strings(&options);
-    let bob = ["answer", "--id", "bob", "--server", "ws://127.0.0.1:7000"];
-    let mut bob = Program::start_in(&network.left, home.path(), &[&bob, bob_sends, &options].concat());
-    bob.expect("registered", &[]);
-    let url = format!("ws://{LEFT}:7000");
-    let ann = ["call", "bob", "--server", &url, "--headless"];
-    let mut ann = Program::start_in(&network.right, home.path(), &[&ann, ann_sends].concat());
+    let (network, received) = (Impaired::new(impairment), Received::new());
+    let stage = Stage::within(&network.left, &[]);
+    let bob = stage.answer("bob").within(&network.left, "127.0.0.1");
+    let bob = bob.media(bob_sends).receiving(&received).ready();
+    let mut ann = stage.call("bob").within(&network.right, LEFT).media(ann_sends).start();
     ann.expect("peer", &[("state", "connected")]);
-    Setting { network, received, bob, ann, _server: server, _home: home }
+    Setting { network, received, bob, ann, _stage: stage }
 }

@@ -1,6 +1,5 @@
 //! A sound card of the test's own: a PulseAudio server whose one speaker is heard by its one microphone.
 
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use super::wait_for;
@@ -43,10 +42,9 @@ impl Pulse {
     }
 
     /// Somebody speaks in the room, until this is dropped: the sound of a file.
-    pub fn speak(&self, file: &Path) -> Voice {
+    pub fn speak(&self, file: &str) -> Voice {
         let text = format!(
-            "filesrc location={} ! wavparse ! audioconvert ! audioresample ! pulsesink device=room",
-            file.display()
+            "filesrc location={file} ! wavparse ! audioconvert ! audioresample ! pulsesink device=room"
         );
         let child = Command::new("gst-launch-1.0")
             .arg("-q")
@@ -76,7 +74,7 @@ impl Drop for Voice {
 }
 
 /// A minute of what speech is to signal processing: noise of changing colour in bursts, as loud as that (1 is the loudest).
-pub fn speech(path: &Path, seed: u64, loudness: f64) {
+pub fn speech(path: &str, seed: u64, loudness: f64) {
     const RATE: usize = 48_000;
     let mut random = fastrand::Rng::with_seed(seed);
     let mut samples: Vec<i16> = vec![];

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, call_of};
 use crate::common::{
-    Impaired, Impairment, Namespace, Program, Received, SMALL, alone, needs, pace, strings, wait_for,
+    Client, Impaired, Impairment, Program, Received, SMALL, Stage, alone, needs, pace, wait_for,
 };
 use serde_json::Value;
 
@@ -98,18 +98,11 @@ fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
     let _alone = alone();
     let narrow = Impairment { delay: 10 * MS, rate: Some(400_000), ..Impairment::default() };
     let network = Impaired::new(narrow);
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&network.left, home.path());
-    let join = |at: &Namespace, id: &str, server: &str, more: &[&str]| {
-        let args = ["join", "attic", "--id", id, "--server", &format!("ws://{server}:7000"), "--headless"];
-        let mut program = Program::start_in(at, home.path(), &[&args, more].concat());
-        program.expect("room", &[]);
-        program
-    };
-    let takes = ["--receive-only"];
-    let mut sender = join(&network.left, "sender", LEFT, &[&BUSY[..], &["--send-only"]].concat());
-    let mut fast = join(&network.left, "fast", LEFT, &takes);
-    let mut slow = join(&network.right, "slow", LEFT, &takes);
+    let stage = Stage::within(&network.left, &[]);
+    let sender = stage.join("sender").within(&network.left, LEFT).media(&BUSY);
+    let mut sender = sender.with(&["--send-only"]).ready();
+    let takes = |id: &str, at| stage.join(id).within(at, LEFT).media(&["--receive-only"]).ready();
+    let (mut fast, mut slow) = (takes("fast", &network.left), takes("slow", &network.right));
     for program in [&mut fast, &mut slow] {
         program.expect("media", &[("kind", "video")]);
     }
@@ -139,16 +132,10 @@ fn frames(program: &mut Program) -> u64 {
 /// A call on this machine with these options of each side; the codecs of what each received.
 fn codecs_of(caller: &[&str], callee: &[&str]) -> [Vec<String>; 2] {
     let network = Impaired::new(Impairment::default());
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&network.left, home.path());
-    let url = format!("ws://{LEFT}:7000");
-    let received = Received::new();
-    let options = received.options();
-    let bob = [&["answer", "--id", "bob", "--server", &url], &SMALL[..], callee, &strings(&options)].concat();
-    let mut bob = Program::start_in(&network.left, home.path(), &bob);
-    bob.expect("registered", &[]);
-    let ann = [&["call", "bob", "--server", &url, "--headless"], &SMALL[..], caller].concat();
-    let mut ann = Program::start_in(&network.right, home.path(), &ann);
+    let (stage, received) = (Stage::within(&network.left, &[]), Received::new());
+    let bob = stage.answer("bob").within(&network.left, LEFT).with(callee);
+    let mut bob = bob.receiving(&received).ready();
+    let mut ann = stage.call("bob").within(&network.right, LEFT).with(caller).start();
     let seen = |program: &mut Program| {
         program.expect_all(&[("media", &[("kind", "video")]), ("media", &[("kind", "audio")])]);
         let media = program.all("media", &[]);
@@ -181,21 +168,17 @@ fn every_codec_carries_a_call() {
 #[test]
 fn an_encoder_that_fails_gives_way_to_the_next() {
     let _alone = alone();
+    let (stage, received) = (Stage::new(), Received::new());
+    // Pipelines in the caller's folder alone.
     let home = tempfile::tempdir().unwrap();
     let own = home.path().join(".config/roomtone/pipelines/encode");
     std::fs::create_dir_all(&own).unwrap();
     let text = "x264enc tune=zerolatency speed-preset=ultrafast bitrate={bitrate} ! identity error-after=60 ! \
                 video/x-h264,profile=constrained-baseline,stream-format=byte-stream,alignment=au\n";
     std::fs::write(own.join("h264.launch"), format!("# Not for long.\n{text}")).unwrap();
-    let mut server = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
-    let url = crate::common::ws(&server.link());
-    let received = Received::new();
-    let options = received.options();
-    let bob = [&["answer", "--id", "bob", "--server", &url], &SMALL[..], &strings(&options)].concat();
-    let mut bob = Program::start(&std::env::temp_dir(), &bob);
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", &url, "--headless", "--video-codec", "h264"];
-    let mut ann = Program::start(home.path(), &[&ann, &SMALL[..]].concat());
+    let mut bob = stage.answer("bob").receiving(&received).ready();
+    let ann = Client::new(home.path(), &["call", "bob", "--video-codec", "h264"]);
+    let mut ann = ann.server(&stage.url).start();
     bob.expect("media", &[("kind", "video"), ("codec", "H.264")]);
     // Sixty frames are four seconds; it goes on long after them, and nothing is connected anew.
     received.expect_moving_and_audible((0, 0), 120);

@@ -6,42 +6,18 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::browser::Browser;
-use crate::common::{Holds, Program, SMALL, needs, settled, wait_for, ws};
+use crate::common::{Holds, Program, SMALL, Stage, needs, settled, wait_for};
 use serde_json::json;
 
 /// A call of nothing but channels.
 const NO_MEDIA: [&str; 5] = ["--video", "none", "--audio", "none", "--send-only"];
 
-struct Stage {
-    home: tempfile::TempDir,
-    _server: Program,
-    url: String,
+fn answer(stage: &Stage, channels: &[&str], media: &[&str]) -> Program {
+    stage.answer("bob").media(media).with(&["--once"]).with(channels).ready()
 }
 
-impl Stage {
-    fn new() -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0", "--plain"]);
-        let url = ws(&server.link());
-        Self { home, _server: server, url }
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.home.path().join(name).display().to_string()
-    }
-
-    fn answer(&self, channels: &[&str], media: &[&str]) -> Program {
-        let options = ["answer", "--once", "--headless", "--id", "bob", "--server", &self.url];
-        let mut bob = Program::start(self.home.path(), &[&options, media, channels].concat());
-        bob.expect("registered", &[]);
-        bob
-    }
-
-    fn call(&self, channels: &[&str], media: &[&str]) -> Program {
-        let options = ["call", "bob", "--headless", "--id", "ann", "--server", &self.url];
-        Program::start(self.home.path(), &[&options, media, channels].concat())
-    }
+fn call(stage: &Stage, channels: &[&str], media: &[&str]) -> Program {
+    stage.call("bob").id("ann").media(media).with(channels).start()
 }
 
 /// Bytes that repeat nowhere.
@@ -68,8 +44,8 @@ fn a_file_comes_whole_and_the_call_is_over_with_it() {
     let save = format!("file:save={}", stage.path("from-{peer}.bin"));
     // Something is there already, and stays.
     std::fs::write(stage.path("from-ann.bin"), b"before").unwrap();
-    let mut bob = stage.answer(&["--channel", &save], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("photos"))], &NO_MEDIA);
+    let mut bob = answer(&stage, &["--channel", &save], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("file:send={}", stage.path("photos"))], &NO_MEDIA);
     let done = ann.expect("transfer", &[("peer", "bob"), ("channel", "file")]);
     assert_eq!(done["finished"], false);
     ann.expect("ended", &[("reason", "normally")]);
@@ -97,11 +73,8 @@ fn two_senders_at_once_give_two_whole_files_and_no_link_is_followed() {
         std::os::unix::fs::symlink(stage.path("secret"), stage.path(name)).unwrap();
     }
     std::fs::write(stage.path("secret"), b"before").unwrap();
-    let join = |id: &str, channel: &str| {
-        let options =
-            ["join", "attic", "--headless", "--id", id, "--server", &stage.url, "--channel", channel];
-        Program::start(stage.home.path(), &[&options, &NO_MEDIA[..]].concat())
-    };
+    let join =
+        |id: &str, channel: &str| stage.join(id).media(&NO_MEDIA).with(&["--channel", channel]).start();
     let mut ann = join("ann", &format!("file:save={}", stage.path("all.bin")));
     ann.expect("room", &[]);
     let _senders = [
@@ -116,7 +89,7 @@ fn two_senders_at_once_give_two_whole_files_and_no_link_is_followed() {
     });
     assert!(saved[0] == one && saved[1] == two, "{} and {} bytes", saved[0].len(), saved[1].len());
     assert_eq!(std::fs::read(stage.path("secret")).unwrap(), b"before");
-    let parts = std::fs::read_dir(stage.home.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    let parts = std::fs::read_dir(stage.home()).unwrap().map(|entry| entry.unwrap().file_name());
     let parts: Vec<_> = parts.filter(|name| name.to_string_lossy().ends_with(".part")).collect();
     assert_eq!(parts, ["all-2.bin.part"], "the link alone");
 }
@@ -126,9 +99,9 @@ fn who_is_called_opens_the_channel_that_the_caller_does_not_know_of() {
     let stage = Stage::new();
     let sent = noise(300_000);
     std::fs::write(stage.path("log"), &sent).unwrap();
-    let mut bob = stage.answer(&["--channel", &format!("log:send={}", stage.path("log"))], &SMALL);
+    let mut bob = answer(&stage, &["--channel", &format!("log:send={}", stage.path("log"))], &SMALL);
     let save = format!("log:save={}", stage.path("saved"));
-    let mut ann = stage.call(&["--channel", &save], &SMALL);
+    let mut ann = call(&stage, &["--channel", &save], &SMALL);
     ann.expect("transfer", &[("channel", "log")]);
     wait_for("the file", || std::fs::read(stage.path("saved")).ok().filter(|saved| *saved == sent));
     // There is media: the call goes on, and its chat is another channel.
@@ -138,8 +111,8 @@ fn who_is_called_opens_the_channel_that_the_caller_does_not_know_of() {
     // This time the caller has no such option: the one who is called opens it all the same.
     let stage = Stage::new();
     std::fs::write(stage.path("log"), &sent).unwrap();
-    let mut bob = stage.answer(&["--channel", &format!("log:send={}", stage.path("log"))], &NO_MEDIA);
-    let mut cat = stage.call(&[], &SMALL);
+    let mut bob = answer(&stage, &["--channel", &format!("log:send={}", stage.path("log"))], &NO_MEDIA);
+    let mut cat = call(&stage, &[], &SMALL);
     cat.expect("channel", &[("channel", "log")]);
     bob.expect("transfer", &[("channel", "log")]);
 }
@@ -150,8 +123,8 @@ fn two_ports_are_joined_both_ways_and_end_together() {
     let echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = format!("tunnel:tcp={}", echo.local_addr().unwrap().port());
     let port = free_port();
-    let _bob = stage.answer(&["--channel", &tcp], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("tunnel:listen={port}")], &NO_MEDIA);
+    let _bob = answer(&stage, &["--channel", &tcp], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("tunnel:listen={port}")], &NO_MEDIA);
     ann.expect("transfer", &[("channel", "tunnel")]);
     let echoes = std::thread::spawn(move || {
         let (mut stream, _) = echo.accept().unwrap();
@@ -182,7 +155,7 @@ fn what_is_piped_in_here_comes_out_there_and_the_other_way_round() {
     let program = |options: &[&str], peer: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomtone"));
         command.args(options).args(NO_MEDIA).args(["--server", &stage.url]).args(peer);
-        command.env("HOME", stage.home.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("HOME", stage.home()).stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut bob = program(&["answer", "--once", "--json"], &["--id", "bob", "--channel", "pipe"]);
@@ -213,8 +186,8 @@ fn a_file_of_a_sender_that_dies_is_not_taken_for_whole() {
     std::fs::write(stage.path("endless"), noise(60_000_000)).unwrap();
     let save = format!("file:save={}", stage.path("saved"));
     let bob =
-        stage.answer(&["--channel", &save, "--give-up-after", "1", "--reconnect-after", "1"], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
+        answer(&stage, &["--channel", &save, "--give-up-after", "1", "--reconnect-after", "1"], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
     ann.expect("transfer", &[]);
     let part = stage.path("saved.part");
     wait_for("the first bytes", || std::fs::metadata(&part).ok().filter(|part| part.len() > 100_000));
@@ -223,8 +196,8 @@ fn a_file_of_a_sender_that_dies_is_not_taken_for_whole() {
     assert!(warnings.contains("saved.part is not complete"), "{warnings}");
     assert!(!Path::new(&stage.path("saved")).exists());
     // Nor is that of one who ends in the middle of it, in order.
-    let bob = stage.answer(&["--channel", &save], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
+    let bob = answer(&stage, &["--channel", &save], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
     ann.expect("transfer", &[]);
     let part = stage.path("saved-2.part");
     wait_for("the first bytes", || std::fs::metadata(&part).ok().filter(|part| part.len() > 100_000));
@@ -240,8 +213,8 @@ fn a_file_begins_again_over_a_new_path() {
     let sent = noise(40_000_000);
     std::fs::write(stage.path("large"), &sent).unwrap();
     let save = format!("file:save={}", stage.path("saved"));
-    let mut bob = stage.answer(&["--channel", &save], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("large"))], &NO_MEDIA);
+    let mut bob = answer(&stage, &["--channel", &save], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("file:send={}", stage.path("large"))], &NO_MEDIA);
     ann.expect("transfer", &[]);
     let part = stage.path("saved.part");
     wait_for("the first bytes", || std::fs::metadata(&part).ok().filter(|part| part.len() > 100_000));
@@ -263,8 +236,8 @@ fn a_reader_that_stands_still_makes_the_sender_wait() {
     let sink = TcpListener::bind("127.0.0.1:0").unwrap();
     std::fs::write(stage.path("endless"), noise(400_000_000)).unwrap();
     let tcp = format!("file:tcp={}", sink.local_addr().unwrap().port());
-    let bob = stage.answer(&["--channel", &tcp], &NO_MEDIA);
-    let mut ann = stage.call(&["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
+    let bob = answer(&stage, &["--channel", &tcp], &NO_MEDIA);
+    let mut ann = call(&stage, &["--channel", &format!("file:send={}", stage.path("endless"))], &NO_MEDIA);
     let (_stream, _) = sink.accept().unwrap();
     bob.signal("STOP");
     let sent = settled("pause of the sender", Duration::from_secs(3), || {
@@ -281,10 +254,8 @@ fn a_page_talks_to_a_port_over_a_channel_of_its_own() {
     let stage = Stage::new();
     let echo = TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = format!("robot:lines:tcp={}", echo.local_addr().unwrap().port());
-    let _host = stage.answer(&["--channel", &tcp], &SMALL);
-    let browser = Browser::start();
-    let page = stage.url.replace("ws://", "http://");
-    browser.open(&format!("{page}/health"));
+    let _host = answer(&stage, &["--channel", &tcp], &SMALL);
+    let browser = stage.empty_page();
     browser.run(ROBOT_PAGE);
     let (stream, _) = echo.accept().unwrap();
     let mut lines = std::io::BufReader::new(stream.try_clone().unwrap());
@@ -336,7 +307,7 @@ fn what_cannot_be_joined_is_told_before_any_call() {
         (vec![listen.as_str()], 2, "in use"),
     ] {
         let options: Vec<&str> = channels.iter().flat_map(|channel| ["--channel", channel]).collect();
-        let (status, error) = stage.call(&options, &NO_MEDIA).end();
+        let (status, error) = call(&stage, &options, &NO_MEDIA).end();
         assert_eq!((status, error.contains(why)), (code, true), "{channels:?}: {status} {error}");
     }
 }

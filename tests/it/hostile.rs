@@ -7,28 +7,25 @@ use std::time::{Duration, Instant};
 
 use crate::common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
 use crate::common::raw::RawCall;
-use crate::common::{Holds, PATIENCE, Program, Received, SMALL, WebSocket, pace, strings, wait_for, ws};
+use crate::common::{Client, Holds, PATIENCE, Program, Received, SMALL, Stage, WebSocket, pace, wait_for};
 use gst::prelude::*;
 use serde_json::json;
 
-fn host(home: &std::path::Path, options: &[&str]) -> (Program, String) {
-    let mut host = Program::start(home, &[&["host", "--listen", "127.0.0.1:0"], options].concat());
-    let url = ws(&host.link());
+/// Starts a host; `change` completes its command line.
+fn host(change: impl for<'a> FnOnce(Client<'a>) -> Client<'a>) -> (Stage, Program) {
+    let (stage, mut host) = Stage::hosting(change);
     host.expect("registered", &[]);
-    (host, url)
+    (stage, host)
 }
 
 #[test]
 fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
-    let home = tempfile::tempdir().unwrap();
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
+    let (stage, mut host) = host(|host| host.receiving(&received));
 
     for (n, messages) in junk().iter().enumerate() {
         let id = format!("junk{n}");
-        let mut peer = caller(&url, &id, "host");
+        let mut peer = caller(&stage.url, &id, "host");
         messages.iter().for_each(|message| peer.say(message));
         host.expect("peer", &[("peer", &id), ("state", "connecting")]);
         // Messages are handled in order, so the last one shows that all were.
@@ -38,8 +35,7 @@ fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
     }
 
     // After all of it, a call.
-    let call = ["call", "host", "--server", &url, "--headless"];
-    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    let mut caller = stage.call("host").start();
     caller.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
     caller.say(&json!({"command": "quit"}));
@@ -59,8 +55,7 @@ fn server(script: impl FnOnce(&mut WebSocket) + Send + 'static) -> String {
 
 fn call(url: &str) -> (i32, String) {
     let home = tempfile::tempdir().unwrap();
-    let args = ["call", "bob", "--server", url, "--headless", "--video=none", "--audio=none"];
-    Program::start(home.path(), &args).end()
+    Client::new(home.path(), &["call", "bob"]).server(url).without_media().start().end()
 }
 
 #[test]
@@ -138,7 +133,7 @@ fn who_talks_without_end_holds_nothing_up() {
         }
     });
     let home = tempfile::tempdir().unwrap();
-    let mut caller = Program::start(home.path(), &["call", "bob", "--server", &url, "--headless"]);
+    let mut caller = Client::new(home.path(), &["call", "bob"]).server(&url).start();
     for word in ["offer", "candidate"] {
         while !lines.recv_timeout(PATIENCE).expect(word).contains(word) {}
     }
@@ -195,8 +190,8 @@ fn a_room_goes_on_whatever_its_peers_and_its_server_say() {
         assert!(answer.unwrap().contains("a=fingerprint"));
         told.recv().unwrap();
     });
-    let args = ["join", "attic", "--id", "ann", "--server", &url, "--max-peers", "2", "--headless"];
-    let mut ann = Program::start(home.path(), &[&args, &SMALL[..]].concat());
+    let join = ["join", "attic", "--id", "ann", "--max-peers", "2"];
+    let mut ann = Client::new(home.path(), &join).server(&url).start();
     ann.expect("warning", &[("text", "a message from 'eve', who is not in the room")]);
     ann.expect("peer", &[("peer", "p0"), ("state", "left")]);
     ann.expect("peer", &[("peer", "p7"), ("state", "connecting")]);
@@ -220,8 +215,8 @@ fn a_room_that_is_refused_says_why() {
             ws.say(refusal);
             ws.hear();
         });
-        let args = ["join", "attic", "--server", &url, "--headless", "--video=none", "--audio=none"];
-        let (code, error) = Program::start(home.path(), &args).end();
+        let client = Client::new(home.path(), &["join", "attic"]).server(&url).without_media();
+        let (code, error) = client.start().end();
         assert_eq!((code, error.contains(refusal.trim_start_matches("ERROR "))), (4, true), "{error}");
     }
     // A name that no server takes is refused before anything is opened.
@@ -231,25 +226,23 @@ fn a_room_that_is_refused_says_why() {
 
 #[test]
 fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
-    let home = tempfile::tempdir().unwrap();
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
+    let (stage, mut host) = host(|host| host.receiving(&received));
     let honest = |line: &str| line.to_owned();
     let words = "somebody sits between the two";
     let data_alone = ["--video", "none", "--audio", "none", "--send-only"];
     let mut found = 0;
     for sends in [&SMALL[..], &data_alone] {
         // The offer is forged, for the host; the answer, for the caller; both.
-        for (n, url) in
-            [between(&url, forge, honest), between(&url, honest, forge), between(&url, forge, forge)]
-                .iter()
-                .enumerate()
+        for (n, url) in [
+            between(&stage.url, forge, honest),
+            between(&stage.url, honest, forge),
+            between(&stage.url, forge, forge),
+        ]
+        .iter()
+        .enumerate()
         {
-            let call = ["call", "host", "--server", url, "--headless"];
-            let caller = Program::start(home.path(), &[&call, sends].concat());
-            let (code, error) = caller.end();
+            let (code, error) = stage.call("host").server(url).media(sends).start().end();
             host.expect("registered", &[]);
             let failed = host.all("peer", &[("state", "failed")]).len() - found;
             found += failed;
@@ -268,28 +261,25 @@ fn who_sits_in_between_ends_the_call_before_anything_is_seen() {
     assert!(!host.has_seen("media", &[]) && !host.has_seen("channel", &[]));
     assert_eq!(received.mark(), (0, 0), "nothing is shown");
     // An honest peer gets its call.
-    let call = ["call", "host", "--server", &url, "--headless"];
-    let _caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    let _caller = stage.call("host").start();
     received.expect_moving_and_audible((0, 0), 20);
 }
 
 /// Tests offers whose first m-line is rejected, inactive or of a foreign kind.
 #[test]
 fn an_honest_peer_is_taken_for_itself_and_a_forger_is_not_whatever_the_first_mline_is() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--headless"]].concat());
+    let (stage, mut host) = host(|host| host);
     let rejected = |line: &str| line.replacen("m=video 9", "m=video 0", 1);
     let inactive = |line: &str| line.replacen("a=sendrecv", "a=inactive", 1);
     let foreign = |line: &str| line.replacen("m=video 9", "m=image 9", 1);
     for (n, change) in [rejected, inactive, foreign].into_iter().enumerate() {
         let call = |url: &str| {
             let id = format!("caller{n}");
-            let call = ["call", "host", "--id", &id, "--server", url, "--headless"];
-            Program::start(home.path(), &[&call, &SMALL[..]].concat())
+            stage.call("host").id(&id).server(url).start()
         };
         let offer = move |line: &str| if line.contains("\"offer\"") { change(line) } else { line.to_owned() };
         let back = |line: &str| line.replace("m=image ", "m=video ");
-        let mut honest = call(&between(&url, offer, back));
+        let mut honest = call(&between(&stage.url, offer, back));
         honest.expect("media", &[("kind", "audio")]);
         honest.say(&json!({"command": "quit"}));
         let (code, error) = honest.end();
@@ -297,7 +287,7 @@ fn an_honest_peer_is_taken_for_itself_and_a_forger_is_not_whatever_the_first_mli
         host.expect("registered", &[]);
         let forged = host.count("peer", &[("state", "failed")]);
         let (code, error) =
-            call(&between(&url, move |line| forge(&offer(line)), move |line| forge(&back(line)))).end();
+            call(&between(&stage.url, move |line| forge(&offer(line)), move |line| forge(&back(line)))).end();
         host.expect("registered", &[]);
         let by_host = host.count("peer", &[("state", "failed")]) == forged + 1;
         assert!(by_host || code == 8, "{code} {error}");
@@ -306,16 +296,12 @@ fn an_honest_peer_is_taken_for_itself_and_a_forger_is_not_whatever_the_first_mli
 
 #[test]
 fn media_that_nobody_asked_for_goes_nowhere() {
-    let home = tempfile::tempdir().unwrap();
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--send-only"], &outputs].concat());
+    let (stage, mut host) = host(|host| host.receiving(&received).with(&["--send-only"]));
     let before = Holds::of(host.pid());
     // The host says that it only sends; the caller hears that it may send too.
-    let eager = between(&url, str::to_owned, |line| line.replace("a=sendonly", "a=sendrecv"));
-    let call = ["call", "host", "--server", &eager, "--headless"];
-    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    let eager = between(&stage.url, str::to_owned, |line| line.replace("a=sendonly", "a=sendrecv"));
+    let mut caller = stage.call("host").server(&eager).start();
     caller.expect("media", &[("kind", "video")]);
     wait_for("media to be sent", || {
         let sent = caller.stats();
@@ -347,7 +333,7 @@ fn own_address() -> std::net::IpAddr {
 /// Returns whether a host with these options sends to ports below 1024 of this machine, by UDP and TCP, when a caller
 /// names them as candidates; and the number of warnings about such candidates.
 fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
-    let (home, own) = (tempfile::tempdir().unwrap(), own_address());
+    let own = own_address();
     let bound = "a free port below 1024, which takes root";
     let low = (600..1024).rev().find_map(|port| UdpSocket::bind((own, port)).ok()).expect(bound);
     let low_tcp = (600..1024).rev().find_map(|port| TcpListener::bind((own, port)).ok()).expect(bound);
@@ -361,8 +347,8 @@ fn knocks_at_low_ports(options: &[&str]) -> (bool, bool, usize) {
     let within = format!("a=mid:0\na={}\na={tcp}\n", udp(1, &low));
     let offer = OFFER.replacen("a=mid:0\n", &within, 1);
     assert!(offer.contains(&tcp));
-    let (mut host, url) = host(home.path(), &[&SMALL[..], options].concat());
-    let mut eve = caller(&url, "eve", "host");
+    let (stage, mut host) = host(|host| host.with(options));
+    let mut eve = caller(&stage.url, "eve", "host");
     eve.say(&description("offer", &offer));
     for candidate in [udp(2, &low), tcp, udp(4, &high)] {
         eve.say(&json!({"ice": {"candidate": candidate, "sdpMLineIndex": 0}}).to_string());
@@ -390,11 +376,10 @@ fn a_candidate_does_not_make_a_client_knock_at_low_ports_of_its_machine() {
 
 #[test]
 fn one_that_offers_without_end_and_many_that_say_nothing_keep_nobody_else_out() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut host, url) = host(home.path(), &SMALL);
-    let silent = half_open(&url, 50);
+    let (stage, mut host) = host(|host| host);
+    let silent = half_open(&stage.url, 50);
     assert!(silent.len() == 50);
-    let mut eager = caller(&url, "eager", "host");
+    let mut eager = caller(&stage.url, "eager", "host");
     // Each offer is answered, until it is too much.
     let offer = description("offer", OFFER);
     eager.say(&offer);
@@ -409,8 +394,7 @@ fn one_that_offers_without_end_and_many_that_say_nothing_keep_nobody_else_out() 
     let failed = host.expect("peer", &[("peer", "eager"), ("state", "failed")]);
     assert!(failed["reason"].as_str().unwrap().contains("it offers without end"), "{failed}");
     host.expect("registered", &[]);
-    let call = ["call", "host", "--server", &url, "--headless"];
-    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    let mut caller = stage.call("host").start();
     caller.expect("media", &[("kind", "video")]);
     drop(silent);
 }
@@ -436,12 +420,9 @@ fn send(call: &RawCall, payload_type: u8, sequence: u32, payload: &[u8]) {
 
 #[test]
 fn rubbish_in_one_stream_costs_no_other_and_no_call() {
-    let home = tempfile::tempdir().unwrap();
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &outputs].concat());
-    let eve = RawCall::start(&url, "eve", "host", AV1);
+    let (stage, mut host) = host(|host| host.receiving(&received));
+    let eve = RawCall::start(&stage.url, "eve", "host", AV1);
     host.expect("media", &[("kind", "audio")]);
     // An AV1 OBU with a length of more than 32 bits, without so much data (AV1's RTP specification, 4.4): an error of
     // the depayloader.
@@ -458,23 +439,20 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
     assert!(!["reconnecting", "failed", "left"].into_iter().any(|state| is_in(&mut host, state)));
     // The host accepts the next caller at once.
     drop(eve);
-    let call = ["call", "host", "--id", "ann", "--server", &url, "--headless"];
     wait_for("a free host", || {
         ["failed", "left"].into_iter().any(|state| is_in(&mut host, state)).then_some(())
     });
-    let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+    let mut caller = stage.call("host").id("ann").start();
     caller.expect("media", &[("kind", "video")]);
 }
 
 /// Tests a flood in which each packet has another SSRC: RTP and RTCP packets alike.
 #[test]
 fn sources_without_end_take_no_memory_and_give_it_back() {
-    let home = tempfile::tempdir().unwrap();
-    let (mut host, url) = host(home.path(), &[&SMALL[..], &["--headless", "--give-up-after", "2"]].concat());
+    let (stage, mut host) = host(|host| host.with(&["--give-up-after", "2"]));
     // A first honest call loads the plugins, so that they do not count.
     let honest = |host: &mut Program, id: &str| {
-        let call = ["call", "host", "--id", id, "--server", &url, "--headless"];
-        let mut caller = Program::start(home.path(), &[&call, &SMALL[..]].concat());
+        let mut caller = stage.call("host").id(id).start();
         caller.expect("media", &[("kind", "video")]);
         drop(caller);
         host.expect("peer", &[("peer", id), ("state", "left")]);
@@ -486,7 +464,7 @@ fn sources_without_end_take_no_memory_and_give_it_back() {
     };
     let (floods, packets) = (number("FLOODS", 2), number("FLOOD_PACKETS", 20_000));
     for flood in 0..floods {
-        let eve = RawCall::start(&url, "eve", "host", G711);
+        let eve = RawCall::start(&stage.url, "eve", "host", G711);
         let next = Arc::new(AtomicU32::new(1));
         for reports in [false, true] {
             let next = next.clone();

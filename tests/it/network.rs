@@ -3,9 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, arrivals, call_of, call_over};
-use crate::common::{
-    Impaired, Impairment, PATIENCE, Program, Received, SMALL, needs, strings, until, wait_for,
-};
+use crate::common::{Impaired, Impairment, PATIENCE, Received, SMALL, Stage, needs, until, wait_for};
 
 /// Options of one that sends no media.
 const ONLY_TAKES: [&str; 4] = ["--video", "none", "--audio", "none"];
@@ -75,17 +73,10 @@ fn a_mix_waits_for_those_who_are_far_away() {
     // With this loss most frames wait for a lost packet.
     let far = Impairment { delay: 80 * MS, jitter: 40 * MS, loss: 0.1, ..Impairment::default() };
     let network = Impaired::new(far);
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&network.left, home.path());
-    let received = Received::new();
-    let options = received.options();
-    let options = strings(&options);
-    let cat = ["join", "attic", "--id", "cat", "--server", "ws://127.0.0.1:7000", "--receive-only"];
-    let mut cat = Program::start_in(&network.left, home.path(), &[&cat, &options[..]].concat());
-    cat.expect("room", &[]);
-    let url = format!("ws://{LEFT}:7000");
-    let ann = ["join", "attic", "--id", "ann", "--server", &url, "--headless"];
-    let _ann = Program::start_in(&network.right, home.path(), &[&ann, &SMALL[..]].concat());
+    let (stage, received) = (Stage::within(&network.left, &[]), Received::new());
+    let cat = stage.join("cat").within(&network.left, "127.0.0.1").media(&["--receive-only"]);
+    let mut cat = cat.receiving(&received).ready();
+    let _ann = stage.join("ann").within(&network.right, LEFT).start();
     cat.expect("media", &[("peer", "ann"), ("kind", "video")]);
     // Longer than the mix waits by itself.
     wait_for("a longer delay", || (cat.stats()["delay_ms"].as_u64()? >= 220).then_some(()));

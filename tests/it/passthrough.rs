@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::impaired::call_of;
-use crate::common::{Impairment, Program, Received, needs, strings, wait_for};
+use crate::common::{Impairment, Program, Received, Stage, needs, wait_for};
 
 /// Ten seconds of moving pictures, encoded by that, in a Matroska file.
 fn file(folder: &Path, name: &str, encoder: &str) -> PathBuf {
@@ -40,8 +40,7 @@ fn pictures(path: &Path) -> Vec<String> {
 
 /// A call to one who records: what it recorded, once so many frames came.
 struct Call {
-    home: tempfile::TempDir,
-    _server: Program,
+    stage: Stage,
     ann: Program,
     bob: Program,
     received: Received,
@@ -49,20 +48,12 @@ struct Call {
 
 impl Call {
     fn start(source: &[&str]) -> Self {
-        let home = tempfile::tempdir().unwrap();
-        let mut server = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
-        let url = crate::common::ws(&server.link());
-        let received = Received::new();
-        let (output, folder) = (received.options(), home.path().join("records"));
-        let bob = ["answer", "--id", "bob", "--server", &url, "--video", "none", "--audio", "none"];
+        let (stage, received) = (Stage::new(), Received::new());
         // Long enough for what comes late on a busy machine: frames are counted here.
-        let bob = [&bob[..], &["--latency", "300"]].concat();
-        let record = ["--record", folder.to_str().unwrap()];
-        let mut bob = Program::start(home.path(), &[&bob[..], &record, &strings(&output)].concat());
-        bob.expect("registered", &[]);
-        let ann = ["call", "bob", "--server", &url, "--headless", "--audio", "none"];
-        let ann = Program::start(home.path(), &[&ann, source].concat());
-        Self { home, _server: server, ann, bob, received }
+        let options = ["--latency", "300", "--record", &stage.path("records")];
+        let bob = stage.answer("bob").without_media().receiving(&received).with(&options).ready();
+        let ann = stage.call("bob").media(source).with(&["--audio", "none"]).start();
+        Self { stage, ann, bob, received }
     }
 
     /// Waits for moving pictures.
@@ -79,7 +70,7 @@ impl Call {
         assert_eq!(told["finished"], true, "{told}");
         let recorded = pictures(Path::new(told["path"].as_str().unwrap()));
         let (_, said) = self.ann.end_with_warnings();
-        drop(self.home);
+        drop(self.stage);
         (recorded, said)
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::browser::Browser;
-use crate::common::{Program, Received, SMALL, alone, beside_others, needs, strings, wait_for, ws};
+use crate::common::{Client, Program, Received, Stage, alone, beside_others, needs, wait_for};
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -24,6 +24,8 @@ fn installed(what: &str) -> PathBuf {
 struct PyRtc {
     child: Child,
     url: String,
+    /// Folder of its clients.
+    home: tempfile::TempDir,
 }
 
 impl PyRtc {
@@ -40,7 +42,7 @@ impl PyRtc {
         wait_for("PyRTC", || {
             std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listens).then_some(())
         });
-        Self { child, url: format!("ws://127.0.0.1:{port}") }
+        Self { child, url: format!("ws://127.0.0.1:{port}"), home: tempfile::tempdir().unwrap() }
     }
 
     /// It takes no more to kill it than one client's fault: it must have seen none.
@@ -56,11 +58,9 @@ impl Drop for PyRtc {
     }
 }
 
-/// A server of ours that pages from anywhere may use, and its address.
-fn our_server(home: &Path) -> (Program, String) {
-    let mut server = Program::start(home, &["serve", "--listen", "127.0.0.1:0", "--allow-origin", "*"]);
-    let url = ws(&server.link());
-    (server, url)
+/// A server of ours that pages from anywhere may use.
+fn our_server() -> Stage {
+    Stage::serving(&["--allow-origin", "*"], &[])
 }
 
 /// Serves the page of RTCPool for as long as the test runs; its address.
@@ -109,11 +109,14 @@ fn expect_in(browser: &Browser, peer: &str) {
     browser.expect_of(&format!("page.videos['{peer}']"), &format!("page.connections['{peer}']"));
 }
 
-/// A client of ours, and what it is called.
-fn join(home: &Path, server: &str, more: &[&str]) -> (Program, String) {
-    let url = format!("ssp+{server}");
-    let mut program =
-        Program::start(home, &[&["join", "attic", "--server", &url], &SMALL[..], more].concat());
+/// A client of ours in a pool of that server, and its id.
+fn join(
+    home: &Path,
+    server: &str,
+    change: impl for<'a> FnOnce(Client<'a>) -> Client<'a>,
+) -> (Program, String) {
+    let client = Client::new(home, &["join", "attic"]).server(&format!("ssp+{server}"));
+    let mut program = change(client).start();
     let id = program.expect("registered", &[])["id"].as_str().unwrap().to_owned();
     (program, id)
 }
@@ -123,17 +126,16 @@ fn two_clients_meet_on_pyrtc() {
     needs!(Pools);
     let _cores = beside_others();
     let mut server = PyRtc::start();
-    let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
-    let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));
-    let (mut two, second) = join(home.path(), &server.url, &["--headless"]);
+    let (mut one, first) = join(server.home.path(), &server.url, |client| client.receiving(&received));
+    let (mut two, second) = join(server.home.path(), &server.url, |client| client);
     two.expect("media", &[("peer", &first), ("kind", "video")]);
     received.from(&second).expect_moving_and_audible((0, 0), 20);
     two.say(&json!({"command": "quit"}));
     assert_eq!(two.end().0, 0);
     one.expect("peer", &[("peer", &second), ("state", "left")]);
     // Another comes, and finds PyRTC alive.
-    let (mut three, _) = join(home.path(), &server.url, &["--headless"]);
+    let (mut three, _) = join(server.home.path(), &server.url, |client| client);
     three.expect("media", &[("peer", &first), ("kind", "video")]);
     server.expect_alive();
 }
@@ -143,11 +145,10 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
     needs!(Browser, Pools);
     let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
-    let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
 
     // The client is there first, and the page brings sound, picture and a channel.
-    let (mut client, me) = join(home.path(), &server.url, &strings(&received.options()));
+    let (mut client, me) = join(server.home.path(), &server.url, |client| client.receiving(&received));
     let page = tab(&pages, &server.url, "media&channel");
     let its = id_of(&page);
     received.from(&its).expect_moving_and_audible((0, 0), 20);
@@ -171,7 +172,7 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
     assert_eq!(client.end().0, 0);
     let page = tab(&pages, &server.url, "media");
     let its = id_of(&page);
-    let (mut client, me) = join(home.path(), &server.url, &strings(&received.options()));
+    let (mut client, me) = join(server.home.path(), &server.url, |client| client.receiving(&received));
     received.from(&its).expect_moving_and_audible((0, 0), 20);
     expect_in(&page, &me);
     client.say(&json!({"command": "quit"}));
@@ -185,18 +186,9 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     needs!(Browser, Pools);
     let _cores = alone();
     let pages = pages();
-    let home = tempfile::tempdir().unwrap();
-    let options = [
-        "serve",
-        "--listen",
-        "127.0.0.1:0",
-        "--allow-origin",
-        "*",
-        "--api-secret",
-        "the back end of the other makes of peers",
-    ];
-    let mut server = Program::start(home.path(), &options);
-    let url = ws(&server.link());
+    let secret = "the back end of the other makes of peers";
+    let stage = Stage::serving(&["--allow-origin", "*", "--api-secret", secret], &[]);
+    let url = &stage.url;
     let pool = format!("{url}/ssp");
     let received = Received::of_each();
     let one = tab(&pages, &pool, "media");
@@ -207,17 +199,16 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     expect_in(&two, &first);
     let describe = format!("{}/api/peers/{second}/description", url.replace("ws://", "http://"));
     let answer = ureq::put(&describe)
-        .header("authorization", "Bearer the back end of the other makes of peers")
+        .header("authorization", format!("Bearer {secret}"))
         .send_json(json!({"name": "Two"}))
         .unwrap();
     assert_eq!(answer.status(), 204);
     one.wait("page.described.some((told) => JSON.stringify(told).includes('Two'))");
-    let (mut client, me) = join(home.path(), &pool, &strings(&received.options()));
+    let (mut client, me) = join(stage.home(), &pool, |client| client.receiving(&received));
     received.from(&first).expect_moving_and_audible((0, 0), 20);
     expect_in(&one, &me);
     expect_in(&two, &me);
-    let room = ["join", "attic", "--id", "ann", "--server", &url, "--headless"];
-    let mut ann = Program::start(home.path(), &[&room, &SMALL[..]].concat());
+    let mut ann = stage.join("ann").start();
     ann.expect_all(&[
         ("media", &[("peer", &first), ("kind", "video")]),
         ("media", &[("peer", &me), ("kind", "video")]),
@@ -240,13 +231,10 @@ fn a_page_that_brings_a_channel_alone_is_talked_to() {
     needs!(Browser, Pools);
     let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
-    let home = tempfile::tempdir().unwrap();
     let page = tab(&pages, &server.url, "channel");
     let its = id_of(&page);
-    let url = format!("ssp+{}", server.url);
-    let join = ["join", "attic", "--server", &url, "--video", "none", "--audio", "none", "--send-only"];
-    let mut client = Program::start(home.path(), &join);
-    let me = client.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+    let (mut client, me) =
+        join(server.home.path(), &server.url, |client| client.without_media().with(&["--send-only"]));
     page.wait(&format!("page.channels['{me}']?.readyState === 'open'"));
     page.run(&format!("page.channels['{me}'].send('nothing to see')"));
     client.expect("message", &[("peer", &its), ("text", "nothing to see")]);
@@ -260,13 +248,12 @@ fn both_come_at_once_and_find_each_other() {
     needs!(Browser, Pools);
     let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
-    let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
     let url = server.url.clone();
     // The tab opens while the client starts: whoever is in first, both offer.
     let (page, (mut client, me)) = std::thread::scope(|scope| {
         let page = scope.spawn(|| tab(&pages, &url, "media&channel"));
-        let client = join(home.path(), &url, &strings(&received.options()));
+        let client = join(server.home.path(), &url, |client| client.receiving(&received));
         (page.join().unwrap(), client)
     });
     let its = id_of(&page);
@@ -282,10 +269,10 @@ fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
     needs!(Browser, Pools);
     let _cores = alone();
     let pages = pages();
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = our_server(home.path());
+    let stage = our_server();
+    let url = &stage.url;
     let received = Received::of_each();
-    let (mut client, me) = join(home.path(), &format!("{url}/ssp"), &strings(&received.options()));
+    let (mut client, me) = join(stage.home(), &format!("{url}/ssp"), |client| client.receiving(&received));
     // The sound is here before the offer that says what it is.
     let page = tab(&pages, &format!("{url}/ssp"), "media=2500&slow=500");
     let its = id_of(&page);
@@ -299,8 +286,8 @@ fn a_collision_by_force_ends_well() {
     needs!(Browser, Pools);
     let _cores = beside_others();
     let pages = pages();
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = our_server(home.path());
+    let stage = our_server();
+    let url = &stage.url;
     let pool = format!("{url}/ssp");
     // The page is there first, so it is the one that does not give way.
     let page = tab(&pages, &pool, "media&channel");
@@ -365,21 +352,15 @@ fn pages_of_rtcpool_come_by_socket_io_too() {
     needs!(Browser, Pools);
     let _cores = alone();
     let pages = pages();
-    let home = tempfile::tempdir().unwrap();
-    let (_server, url) = our_server(home.path());
+    let stage = our_server();
+    let url = &stage.url;
     let http = url.replace("ws://", "http://");
     let received = Received::of_each();
     let page = tab(&pages, &http, "media&channel");
     let its = id_of(&page);
     // It began by polling, and went over to a WebSocket.
     page.wait("page.socket.io.engine.transport.name === 'websocket'");
-    let options = received.options();
-    let more = strings(&options);
-    let mut client = Program::start(
-        home.path(),
-        &[&["join", "attic", "--server", &format!("ssp+{http}")], &SMALL[..], &more].concat(),
-    );
-    let me = client.expect("registered", &[])["id"].as_str().unwrap().to_owned();
+    let (mut client, me) = join(stage.home(), &http, |client| client.receiving(&received));
     received.from(&its).expect_moving_and_audible((0, 0), 20);
     expect_in(&page, &me);
     // Endpoints without socket.io, and with polling alone, are in the same pool.
@@ -400,6 +381,8 @@ fn pages_of_rtcpool_come_by_socket_io_too() {
 struct SocketIoServer {
     child: Child,
     url: String,
+    /// Folder of its clients.
+    home: tempfile::TempDir,
 }
 
 impl SocketIoServer {
@@ -414,7 +397,8 @@ impl SocketIoServer {
             .unwrap();
         let mut port = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        Self { child, url: format!("http://127.0.0.1:{}", port.trim()) }
+        let url = format!("http://127.0.0.1:{}", port.trim());
+        Self { child, url, home: tempfile::tempdir().unwrap() }
     }
 }
 
@@ -430,14 +414,13 @@ fn clients_meet_on_a_server_of_socket_io() {
     needs!(Pools);
     let _cores = beside_others();
     let server = SocketIoServer::start();
-    let home = tempfile::tempdir().unwrap();
     let received = Received::of_each();
-    let (mut one, first) = join(home.path(), &server.url, &strings(&received.options()));
+    let (mut one, first) = join(server.home.path(), &server.url, |client| client.receiving(&received));
     // The application's own events come, and go.
     assert_eq!(one.expect("application", &[("name", "motd")])["data"]["transport"], "websocket");
     one.say(&json!({"command": "event", "name": "greet", "data": {"seat": 7}}));
     assert_eq!(one.expect("application", &[("name", "greeted")])["data"]["seat"], 7);
-    let (mut two, second) = join(home.path(), &server.url, &["--headless"]);
+    let (mut two, second) = join(server.home.path(), &server.url, |client| client);
     two.expect("media", &[("peer", &first), ("kind", "video")]);
     received.from(&second).expect_moving_and_audible((0, 0), 20);
     two.say(&json!({"command": "quit"}));

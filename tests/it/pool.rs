@@ -261,30 +261,22 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
 
 #[cfg(feature = "media")]
 mod clients {
-    use crate::common::{Program, Received, SMALL, strings, ws};
+    use crate::common::{Client, Received, Stage};
 
     use super::*;
 
     #[test]
     fn clients_meet_in_a_pool_whether_they_come_by_ssp_or_by_the_room_protocol() {
-        let home = tempfile::tempdir().unwrap();
-        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-        let url = ws(&server.link());
-        let pool = format!("ssp+{url}/ssp");
-        let received = Received::of_each();
-        let options = received.options();
-        let outputs = strings(&options);
-        let join = |url: &str, more: &[&str]| {
-            let first = ["join", "attic", "--server", url];
-            Program::start(home.path(), &[&first[..], &SMALL, more].concat())
-        };
-        let mut one = join(&pool, &outputs);
+        let (mut stage, received) = (Stage::new(), Received::of_each());
+        let pool = format!("ssp+{}/ssp", stage.url);
+        let join = || stage.client(&["join", "attic"]).server(&pool);
+        let mut one = join().receiving(&received).start();
         let me = one.expect("registered", &[])["id"].as_str().unwrap().to_owned();
-        let mut two = join(&pool, &["--headless"]);
+        let mut two = join().start();
         let second = two.expect("registered", &[])["id"].as_str().unwrap().to_owned();
         two.expect("media", &[("peer", &me), ("kind", "video")]);
         received.from(&second).expect_moving_and_audible((0, 0), 20);
-        let mut ann = join(&url, &["--headless", "--id", "ann"]);
+        let mut ann = stage.join("ann").start();
         ann.expect_all(&[
             ("media", &[("peer", &me), ("kind", "video")]),
             ("media", &[("peer", &second), ("kind", "video")]),
@@ -298,11 +290,9 @@ mod clients {
             side.expect("peer", &[("peer", "ann"), ("state", "left")]);
         }
         // The server goes and comes back: both come back, under other names.
-        let port = url.rsplit(':').next().unwrap().to_owned();
-        server.signal("KILL");
+        stage.end_server("KILL");
         one.expect("warning", &[("text", "the server is gone; trying again")]);
-        let listen = format!("127.0.0.1:{port}");
-        let _server = Program::start(home.path(), &["serve", "--listen", &listen]);
+        stage.serve_again();
         let again = two.expect("registered", &[])["id"].as_str().unwrap().to_owned();
         assert_ne!(again, second);
         one.expect("media", &[("peer", &again), ("kind", "video")]);
@@ -311,18 +301,12 @@ mod clients {
 
     #[test]
     fn clients_tell_who_somebody_is_and_go_when_they_are_sent_away() {
-        let home = tempfile::tempdir().unwrap();
-        let serve = ["serve", "--listen", "127.0.0.1:0"];
-        let mut server = Program::start_with(home.path(), &serve, &[("ROOMTONE_API_SECRET", SECRET)]);
-        let url = ws(&server.link());
-        let address = url.trim_start_matches("ws://").to_owned();
-        let start = |url: &str, id: &[&str]| {
-            let first = ["join", "attic", "--server", url, "--headless"];
-            Program::start(home.path(), &[&first[..], &SMALL, id].concat())
-        };
-        let mut one = start(&format!("ssp+{url}/ssp"), &[]);
+        let stage = Stage::serving(&[], &[("ROOMTONE_API_SECRET", SECRET)]);
+        let address = stage.address().to_string();
+        let pool = format!("ssp+{}/ssp", stage.url);
+        let mut one = stage.client(&["join", "attic"]).server(&pool).start();
         let me = one.expect("registered", &[])["id"].as_str().unwrap().to_owned();
-        let mut ann = start(&url, &["--id", "ann"]);
+        let mut ann = stage.join("ann").start();
         ann.expect("media", &[("peer", &me), ("kind", "video")]);
         let named = r#"{"name":"the door"}"#;
         order(&address, "PUT", &format!("peers/{me}/description"), SECRET, named);
@@ -335,7 +319,7 @@ mod clients {
         let (code, error) = ann.end();
         assert_eq!((code, error.contains("removed")), (4, true), "{error}");
         one.expect("peer", &[("peer", "ann"), ("state", "left")]);
-        let mut ann = start(&url, &["--id", "ann"]);
+        let mut ann = stage.join("ann").start();
         ann.expect("media", &[("peer", &me), ("kind", "video")]);
         assert_eq!(ann.count("described", &[("peer", &me)]), 1);
         // The pool is closed in the middle of the call: nobody comes back to it.
@@ -365,12 +349,9 @@ mod clients {
 
     #[test]
     fn a_server_that_never_answers_is_tried_again() {
-        let home = tempfile::tempdir().unwrap();
-        let mut server = Program::start(home.path(), &["serve", "--listen", "127.0.0.1:0"]);
-        let address = ws(&server.link()).trim_start_matches("ws://").to_owned();
-        let args = ["join", "attic", "--headless", "--video=none", "--audio=none"];
-        let url = deaf_at_first(address);
-        let mut client = Program::start(home.path(), &[&args[..], &["--server", &url]].concat());
+        let stage = Stage::new();
+        let url = deaf_at_first(stage.address().to_string());
+        let mut client = stage.client(&["join", "attic"]).server(&url).without_media().start();
         client.expect("room", &[("room", "attic")]);
         client.say(&json!({"command": "quit"}));
         assert_eq!(client.end().0, 0);
@@ -455,15 +436,9 @@ mod clients {
         for version in ["auto", "1"] {
             let url = server_of_version_1();
             let received = Received::of_each();
-            let options = received.options();
-            let outputs = strings(&options);
-            let join = |more: &[&str]| {
-                let first = ["join", "attic", "--server", &url, "--ssp-version", version];
-                Program::start(home.path(), &[&first[..], &SMALL, more].concat())
-            };
-            let mut one = join(&outputs);
-            one.expect("room", &[]);
-            let mut two = join(&["--headless"]);
+            let join = || Client::new(home.path(), &["join", "attic", "--ssp-version", version]).server(&url);
+            let mut one = join().receiving(&received).ready();
+            let mut two = join().start();
             two.expect("media", &[("peer", "e0"), ("kind", "video")]);
             received.from("e1").expect_moving_and_audible((0, 0), 20);
             two.say(&json!({"command": "quit"}));
@@ -476,8 +451,8 @@ mod clients {
     fn a_pool_knows_no_calls() {
         let home = tempfile::tempdir().unwrap();
         for args in [&["call", "bob"][..], &["answer"]] {
-            let server = ["--server", "ssp+ws://127.0.0.1:1", "--headless", "--video=none", "--audio=none"];
-            let (code, error) = Program::start(home.path(), &[args, &server].concat()).end();
+            let client = Client::new(home.path(), args).server("ssp+ws://127.0.0.1:1").without_media();
+            let (code, error) = client.start().end();
             assert_eq!((code, error.contains("roomtone join POOL")), (2, true), "{error}");
         }
     }

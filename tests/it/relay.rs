@@ -4,8 +4,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::browser::Browser;
-use crate::common::{Namespace, Program, Received, SMALL, needs, strings, wait_for, ws};
+use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, needs, wait_for, ws};
 
 const SECRET: &str = "north/of+here";
 
@@ -68,41 +67,26 @@ impl Drop for Turn {
     }
 }
 
-fn server(home: &Path, more: &[&str]) -> (Program, String, String) {
-    let mut server = Program::start(home, &[&["serve", "--listen", "127.0.0.1:0"], more].concat());
-    let link = server.link();
-    let url = ws(&link);
-    (server, link, url)
-}
-
 #[test]
 fn a_call_that_can_only_go_through_the_relay_goes() {
     needs!(TurnServer);
-    let home = tempfile::tempdir().unwrap();
-    let turn = Turn::start(home.path(), false);
-    let (_server, _, url) = server(home.path(), &[]);
-    std::fs::write(home.path().join("password"), "pass:word\n").unwrap();
-    let cert = home.path().join("cert.pem").display().to_string();
+    let stage = Stage::new();
+    let turn = Turn::start(stage.home(), false);
+    let (password, cert) = (stage.path("password"), stage.path("cert.pem"));
+    std::fs::write(&password, "pass:word\n").unwrap();
     for relay in [
         format!("turn:{}:{}", turn.at, turn.port),
         format!("turn:{}:{}?transport=tcp", turn.at, turn.port),
         format!("turns:{}:{}", turn.at, turn.tls),
     ] {
-        let password = home.path().join("password").display().to_string();
-        let paths = ["--server", &url, "--turn", &relay, "--turn-user", "ann", "--relay-only", "--ca", &cert];
-        let paths = [&paths[..], &["--turn-password-file", &password]].concat();
+        let user = ["--turn-user", "ann", "--turn-password-file", &password];
+        let paths = [&["--turn", &relay, "--relay-only", "--ca", &cert], &user[..]].concat();
         let received = Received::new();
-        let options = received.options();
-        let outputs = strings(&options);
-        let mut bob =
-            Program::start(home.path(), &[&["answer", "--id", "bob"], &paths[..], &SMALL, &outputs].concat());
-        bob.expect("registered", &[]);
-        let mut ann =
-            Program::start(home.path(), &[&["call", "bob", "--headless"], &paths[..], &SMALL].concat());
+        let _bob = stage.answer("bob").with(&paths).receiving(&received).ready();
+        let mut ann = stage.call("bob").with(&paths).start();
         ann.expect("media", &[("kind", "video")]);
         received.expect_moving_and_audible((0, 0), 20);
-        ann.say(&serde_json::json!({"command": "stats"}));
-        let stats = ann.expect("stats", &[]);
+        let stats = ann.stats();
         assert_eq!(
             (stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()),
             (Some("relay"), Some("relay")),
@@ -118,9 +102,9 @@ fn a_relay_that_is_refused_says_why() {
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
     let none = format!("turn:127.0.0.1:{}?transport=tcp", free_port());
-    let attempt = |args: &[&str]| {
-        let fixed = ["call", "bob", "--headless", "--video=none", "--audio=none", "--relay-only"];
-        Program::start(home.path(), &[&fixed, args].concat()).end_with_warnings()
+    let attempt = |options: &[&str]| {
+        let client = Client::new(home.path(), &["call", "bob", "--relay-only"]).without_media();
+        client.with(options).start().end_with_warnings()
     };
     // A password that is wrong, and one whose time is over.
     for user in ["ann", "1000:roomtone"] {
@@ -141,15 +125,10 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
-    let (_server, link, url) = server(home.path(), &["--turn", &relay, "--turn-secret", SECRET]);
+    let stage = Stage::serving(&["--turn", &relay, "--turn-secret", SECRET], &[]);
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let bob = ["answer", "--id", "bob", "--relay-only", "--server", &url];
-    let mut bob = Program::start(home.path(), &[&bob, &SMALL[..], &outputs].concat());
-    bob.expect("registered", &[]);
-    let browser = Browser::start();
-    browser.enter(&format!("{link}?relay-only=1&call=bob"));
+    let mut bob = stage.answer("bob").with(&["--relay-only"]).receiving(&received).ready();
+    let browser = stage.enter("?relay-only=1&call=bob");
     bob.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
@@ -163,10 +142,8 @@ fn the_server_tells_the_page_and_the_clients_of_relays_with_fresh_users() {
     browser.wait("user() !== first && roomtone.call.isInSession");
 
     // A client that did not ask for extensions gets no list.
-    let mut old = crate::common::WebSocket::connect(&url);
-    old.say("HELLO old");
-    old.expect("HELLO");
-    let mut new = crate::common::WebSocket::connect_to(url.trim_start_matches("ws://"), "?roomtone=1");
+    drop(stage.peer("old"));
+    let mut new = WebSocket::connect_to(stage.address(), "?roomtone=1");
     new.say("HELLO new");
     let told = new.hear().unwrap();
     assert!(told.starts_with("ICE_SERVERS [{\"urls\":[\"turn:"), "{told}");
@@ -184,21 +161,13 @@ fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
     command.args(&hub.prefix()[1..]).arg("turnserver");
     let turn = Turn::spawn(command, home.path(), "10.78.1.1".parse().unwrap(), true);
     let relay = format!("turn:10.78.1.1:{}", turn.port);
-    let serve = ["serve", "--listen", "0.0.0.0:7000", "--plain", "--turn", &relay, "--turn-secret", SECRET];
-    let mut server = Program::start_in(&hub, home.path(), &serve);
-    server.link();
+    let stage = Stage::within(&hub, &["--turn", &relay, "--turn-secret", SECRET]);
     let received = Received::new();
-    let options = received.options();
-    let outputs = strings(&options);
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000"];
-    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &outputs].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless"];
-    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    let _bob = stage.answer("bob").within(&left, "10.78.1.1").receiving(&received).ready();
+    let mut ann = stage.call("bob").within(&right, "10.78.2.1").start();
     ann.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
-    ann.say(&serde_json::json!({"command": "stats"}));
-    let stats = ann.expect("stats", &[]);
+    let stats = ann.stats();
     let path = [stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()];
     assert!(path.contains(&Some("relay")), "{stats}");
 }
@@ -230,17 +199,13 @@ fn two_behind_routers_find_each_other_by_stun() {
     let mut command = Command::new(program);
     command.args(prefix).arg("turnserver");
     let stun = Turn::spawn(command, home.path(), "10.81.1.1".parse().unwrap(), false);
-    let _server = Program::serve_in(&world, home.path());
-    let stun = format!("stun:{}:{}", stun.at, stun.port);
-    let url = ["--server", "ws://10.81.1.1:7000", "--stun", &stun, "--no-ice-tcp"];
+    let stage = Stage::within(&world, &[]);
+    let address = format!("stun:{}:{}", stun.at, stun.port);
+    let paths = ["--stun", &address, "--no-ice-tcp"];
     let received = Received::new();
-    let options = received.options();
-    let options = strings(&options);
-    let bob = ["answer", "--id", "bob"];
-    let mut bob = Program::start_in(&left, home.path(), &[&bob, &url[..], &SMALL, &options].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--headless"];
-    let mut ann = Program::start_in(&right, home.path(), &[&ann, &url[..], &SMALL].concat());
+    let bob = stage.answer("bob").within(&left, "10.81.1.1").with(&paths);
+    let _bob = bob.receiving(&received).ready();
+    let mut ann = stage.call("bob").within(&right, "10.81.1.1").with(&paths).start();
     received.expect_moving_and_audible((0, 0), 20);
     let path = ann.stats();
     let far = path["remote_candidate"].as_str();
@@ -253,17 +218,11 @@ fn only_the_interface_that_is_named_is_used() {
     let (left, right) = (Namespace::new(), Namespace::new());
     left.join(&right, "one", "10.82.1.1", "10.82.1.2");
     left.join(&right, "two", "10.82.2.1", "10.82.2.2");
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&left, home.path());
-    let received = Received::new();
-    let options = received.options();
-    let options = strings(&options);
+    let (stage, received) = (Stage::within(&left, &[]), Received::new());
     // Signalling goes over the one, media is to go over the other.
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "two"];
-    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..], &options].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.82.1.1:7000", "--interface", "twox", "--headless"];
-    let _ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    let bob = stage.answer("bob").within(&left, "10.82.1.1").with(&["--interface", "two"]);
+    let _bob = bob.receiving(&received).ready();
+    let _ann = stage.call("bob").within(&right, "10.82.1.1").with(&["--interface", "twox"]).start();
     received.expect_moving_and_audible((0, 0), 20);
     let (one, two) = (left.received("one"), left.received("two"));
     assert!(two > 3 * one, "{one} {two}");
@@ -273,13 +232,9 @@ fn only_the_interface_that_is_named_is_used() {
 fn no_way_at_all_says_what_was_tried() {
     needs!(Networks);
     let [hub, left, right] = Namespace::around_a_hub();
-    let home = tempfile::tempdir().unwrap();
-    let _server = Program::serve_in(&hub, home.path());
-    let bob = ["answer", "--id", "bob", "--server", "ws://10.78.1.1:7000", "--headless"];
-    let mut bob = Program::start_in(&left, home.path(), &[&bob, &SMALL[..]].concat());
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", "ws://10.78.2.1:7000", "--headless", "--no-ice-tcp"];
-    let mut ann = Program::start_in(&right, home.path(), &[&ann, &SMALL[..]].concat());
+    let stage = Stage::within(&hub, &[]);
+    let mut bob = stage.answer("bob").within(&left, "10.78.1.1").ready();
+    let mut ann = stage.call("bob").within(&right, "10.78.2.1").with(&["--no-ice-tcp"]).start();
     // Whichever finds out first tells; to the other it hung up.
     let of_ann = ann.expect("ended", &[])["reason"].to_string();
     assert_eq!(ann.end().0, 6);
@@ -314,14 +269,13 @@ fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
     let serve = ["serve", "--listen", "127.0.0.1:0", "--turn", &relay, "--turn-secret", SECRET];
     let mut server = Program::start_with(home.path(), &serve, &log);
     let url = ws(&server.link());
-    let bob = ["answer", "--id", "bob", "--server", &url, "--headless"];
-    let mut bob = Program::start_with(home.path(), &[&bob, &SMALL[..]].concat(), &log);
-    bob.expect("registered", &[]);
-    let ann = ["call", "bob", "--server", &url, "--headless"];
-    let mut ann = Program::start_with(home.path(), &[&ann, &SMALL[..]].concat(), &log);
+    let client =
+        |command: &[&str]| Client::new(home.path(), command).server(&url).variable("ROOMTONE_LOG", "info");
+    let mut bob = client(&["answer", "--id", "bob"]).ready();
+    let mut ann = client(&["call", "bob"]).start();
     ann.expect("media", &[("kind", "video")]);
     // A useless message of a peer is reported, too.
-    let mut eve = crate::common::WebSocket::connect(&url);
+    let mut eve = WebSocket::connect(&url);
     eve.say("HELLO eve");
     eve.expect("HELLO");
     eve.say(&format!("SESSION x {} a=ice-pwd:geheim", turn.at));

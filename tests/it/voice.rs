@@ -1,9 +1,7 @@
 //! Sound with a real sound server: what the speaker plays does not come back, and who speaks in the room is heard.
 
-use std::path::PathBuf;
-
 use crate::common::pulse::{MICROPHONE, Pulse, speech};
-use crate::common::{PATIENCE, Program, Received, needs, strings, until, wait_for};
+use crate::common::{PATIENCE, Program, Received, Stage, needs, until, wait_for};
 
 /// A call with one who has a speaker and a microphone in one room.
 struct Room {
@@ -11,34 +9,27 @@ struct Room {
     /// Audio that the far end receives from that room.
     received: Received,
     /// Speech of somebody in the room.
-    near: PathBuf,
-    _programs: [Program; 3],
-    _home: tempfile::TempDir,
+    near: String,
+    _programs: [Program; 2],
+    _stage: Stage,
 }
 
 impl Room {
     fn with(options: &[&str]) -> Self {
         let pulse = Pulse::start();
-        let home = tempfile::tempdir().unwrap();
-        let (far, near) = (home.path().join("far.wav"), home.path().join("near.wav"));
+        let (stage, received) = (Stage::new(), Received::new());
+        let (far, near) = (stage.path("far.wav"), stage.path("near.wav"));
         speech(&far, 1, 0.5);
         speech(&near, 2, 0.5);
-        let mut server = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
-        let url = crate::common::ws(&server.link());
-        let bob = ["answer", "--id", "bob", "--server", &url, "--video", "none", "--audio", "pulse"];
-        let sound = ["--audio-device", MICROPHONE];
-        let mut bob =
-            Program::start_with(home.path(), &[&bob, &sound[..], options].concat(), &pulse.variables());
-        bob.expect("registered", &[]);
-        let received = Received::new();
-        let output = received.options();
-        let ann = ["call", "bob", "--server", &url, "--video", "none", "--audio", "file", "--audio-device"];
-        let output = strings(&output);
-        let mut ann =
-            Program::start(home.path(), &[&ann[..], &[far.to_str().unwrap()], &output[..]].concat());
+        let sound = ["--video", "none", "--audio", "pulse", "--audio-device", MICROPHONE];
+        let [(name, address)] = pulse.variables();
+        let bob = stage.answer("bob").media(&sound).outputs(&[]).with(options);
+        let mut bob = bob.variable(name, address).ready();
+        let sound = ["--video", "none", "--audio", "file", "--audio-device", &far];
+        let mut ann = stage.call("bob").media(&sound).receiving(&received).start();
         ann.expect("media", &[("kind", "audio")]);
         bob.expect("media", &[("kind", "audio")]);
-        Self { pulse, received, near, _programs: [server, bob, ann], _home: home }
+        Self { pulse, received, near, _programs: [bob, ann], _stage: stage }
     }
 
     /// Returns the level at the far end over the next five seconds, in dB below full scale: the median of half seconds.
