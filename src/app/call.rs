@@ -191,7 +191,8 @@ impl CallLoop<'_> {
             Event::Junk(why) => Input::Link(link::Input::Junk(why)),
             Event::Lost { in_order } => return Ok(self.lost(server, in_order).map(Input::Link)),
             Event::IceServers(servers) => {
-                self.client.setup.ice.take(servers).await;
+                let refused = self.client.setup.ice.take(servers).await;
+                refused.iter().for_each(|text| self.client.warn(text));
                 return Ok(None);
             }
             Event::Retrying(why) => {

@@ -147,7 +147,10 @@ impl Conference {
             Event::Refused(refusal) => self.complain(refusal.to_string()),
             Event::Junk(why) => self.complain(why),
             Event::Retrying(why) => self.report(PoolEvent::Warning(why)),
-            Event::IceServers(servers) => self.ice.take(servers).await,
+            Event::IceServers(servers) => {
+                let refused = self.ice.take(servers).await;
+                refused.into_iter().for_each(|text| self.report(PoolEvent::Warning(text)));
+            }
             Event::Lost { .. } => {
                 self.report(PoolEvent::Gone);
                 self.input(Input::ServerGone);

@@ -1,48 +1,63 @@
 //! The STUN and TURN servers of a client: its own, and those that the signalling server names.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures_util::FutureExt;
 use smol::future::pending;
 
 use super::options::PathOptions;
 use super::{Event, Sink};
 use crate::base::lock::lock;
+use crate::base::tasks::Tasks;
+use crate::base::timeout::timeout;
 use crate::media::MediaError;
 use crate::media::transport::IceConfig;
 use crate::protocol::{IceKind, IceServer, IceUrl};
 use crate::sdp::Reach;
-use crate::sdp::reach;
+use crate::sdp::reach::{self, Network};
 use crate::signalling::turn::{self, Tunnel, TurnError};
 use crate::tls::Trust;
 
 #[derive(Debug, Default)]
 struct State {
-    /// As the signalling server named them last.
+    /// As the signalling server named them last, without those that are not used.
     told: Vec<IceServer>,
+    /// Those that are not used and were reported, at most [`MAX_REFUSED`].
+    refused: BTreeSet<String>,
     tunnels: BTreeMap<String, Arc<Tunnel>>,
     /// Whether the signalling server runs on this machine or on this link.
     is_local: bool,
+    /// Address of the signalling server, if it is known.
+    server: Option<IpAddr>,
     /// Time of the next request for fresh servers, before the credentials of the TURN servers expire.
     renew_at: Option<Instant>,
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ice {
     options: PathOptions,
     /// Whether host names in candidates are looked up.
     mdns: bool,
     state: Mutex<State>,
+    /// Checks of the user's TURN servers.
+    checks: Tasks,
+}
+
+impl Default for Ice {
+    fn default() -> Self {
+        Self { mdns: false, ..Self::new(PathOptions::default()) }
+    }
 }
 
 impl Ice {
     /// With these options, untried.
     pub fn new(options: PathOptions) -> Self {
         let mdns = options.mdns.is_on() && looks_up_mdns();
-        Self { options, mdns, state: Mutex::default() }
+        Self { options, mdns, state: Mutex::default(), checks: Tasks::new(MAX_CHECKS) }
     }
 
     /// Tries the user's TURN servers: what is wrong with one is told; with relays only, none that works
@@ -51,15 +66,17 @@ impl Ice {
         let own = options.servers.list(SystemTime::now());
         let (relay_only, trust) = (options.relay_only.is_on(), options.trust.clone());
         let ice = Self::new(options);
-        ice.open_tunnels(&own).await;
+        ice.open_tunnels(&own, None).await;
         let mut tries = Vec::new();
         for (url, server) in relays(&own) {
             let (trust, sink) = (trust.clone(), sink.clone());
-            tries.push(smol::spawn(async move { attempt(&url, &server, &trust, &sink).await }));
+            tries.push(smol::spawn(async move { attempt(&url, &server, &trust, None, &sink).await }));
         }
         let is_given = !tries.is_empty();
         if !relay_only {
-            tries.into_iter().for_each(smol::Task::detach);
+            for check in tries {
+                ice.checks.spawn(check.map(drop));
+            }
             return Ok(ice);
         }
         let mut works = false;
@@ -72,14 +89,49 @@ impl Ice {
         }
     }
 
-    /// Takes the servers that the signalling server names from now on.
-    pub(super) async fn take(&self, servers: Vec<IceServer>) {
-        self.open_tunnels(&servers).await;
+    /// Accepts the servers that the signalling server names from now on, without those that the rule for a peer's addresses
+    /// excludes, unless they have the signalling server's own address. Returns a warning for each new one of these.
+    pub(super) async fn take(&self, servers: Vec<IceServer>) -> Vec<String> {
+        let (servers, refused) = self.admit(servers).await;
+        self.open_tunnels(&servers, Some(self.server_reach())).await;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let renewal = renewal(&servers, since_1970);
         let mut state = self.lock();
         state.renew_at = renewal.map(|wait| Instant::now() + wait);
         state.told = servers;
+        let all = &mut state.refused;
+        let is_new = |text: &String| all.len() < MAX_REFUSED && all.insert(text.clone());
+        refused.into_iter().filter(is_new).collect()
+    }
+
+    /// Returns the servers that are used, and warnings about the others. Where possible the checked address replaces a
+    /// name, which could have another address later.
+    async fn admit(&self, servers: Vec<IceServer>) -> (Vec<IceServer>, Vec<String>) {
+        let reach = self.server_reach();
+        let urls =
+            servers.iter().map(|server| server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok()));
+        let lookups: Vec<Vec<_>> =
+            urls.map(|urls| urls.map(|url| smol::spawn(look_up(url, reach.clone()))).collect()).collect();
+        let (mut admitted, mut refused) = (vec![], vec![]);
+        for (mut server, lookups) in servers.into_iter().zip(lookups) {
+            server.urls.clear();
+            for lookup in lookups {
+                match lookup.await {
+                    Ok(url) => server.urls.push(url.to_string()),
+                    Err(warning) => refused.push(warning),
+                }
+            }
+            admitted.push(server);
+        }
+        admitted.retain(|server| !server.urls.is_empty());
+        (admitted, refused)
+    }
+
+    /// Returns the rule for the servers that the signalling server names.
+    fn server_reach(&self) -> Reach {
+        let mut reach = self.reach();
+        reach.allowed.extend(self.lock().server.map(Network::from));
+        reach
     }
 
     /// Completes when the client should request fresh servers; never completes if no credentials expire.
@@ -128,7 +180,8 @@ impl Ice {
 
     /// Records the address of the signalling server; `None` if the address is unknown.
     pub(super) fn server_is_at(&self, address: Option<IpAddr>) {
-        self.lock().is_local = address.is_some_and(reach::is_local);
+        let mut state = self.lock();
+        (state.is_local, state.server) = (address.is_some_and(reach::is_local), address);
     }
 
     /// Records that all peers run in this process, so that local addresses are allowed.
@@ -148,16 +201,18 @@ impl Ice {
 
     /// No path was found: tells what is wrong with the TURN servers, in words.
     pub(super) fn explain(&self, sink: &Sink) -> impl Future<Output = ()> + Send + 'static {
-        let servers = self.servers();
-        let (trust, sink) = (self.options.trust.clone(), sink.clone());
+        let (own, told) = (self.options.servers.list(SystemTime::now()), self.lock().told.clone());
+        let (trust, reach, sink) = (self.options.trust.clone(), self.server_reach(), sink.clone());
         async move {
-            for (url, server) in relays(&servers) {
-                attempt(&url, &server, &trust, &sink).await;
+            for (servers, reach) in [(own, None), (told, Some(&reach))] {
+                for (url, server) in relays(&servers) {
+                    attempt(&url, &server, &trust, reach, &sink).await;
+                }
             }
         }
     }
 
-    async fn open_tunnels(&self, servers: &[IceServer]) {
+    async fn open_tunnels(&self, servers: &[IceServer], reach: Option<Reach>) {
         for (url, _) in relays(servers).into_iter().filter(|(url, _)| url.kind == IceKind::TurnTls) {
             let given = servers.iter().flat_map(|server| &server.urls);
             let texts = given.filter(|text| text.parse() == Ok(url.clone())).cloned();
@@ -165,7 +220,7 @@ impl Ice {
             if missing.is_empty() {
                 continue;
             }
-            match Tunnel::open(url, self.options.trust.clone()).await {
+            match Tunnel::open(url, self.options.trust.clone(), reach.clone()).await {
                 Ok(tunnel) => {
                     let tunnel = Arc::new(tunnel);
                     self.lock().tunnels.extend(missing.into_iter().map(|text| (text, tunnel.clone())));
@@ -180,6 +235,12 @@ impl Ice {
     }
 }
 
+/// Maximum number of refused servers that are reported.
+const MAX_REFUSED: usize = 64;
+/// Maximum number of checks of the user's TURN servers.
+const MAX_CHECKS: usize = 64;
+/// Time limit for finding the address of a server that the signalling server names.
+const LOOK_UP: Duration = Duration::from_secs(2);
 /// Pause before the next request for fresh servers when a request stayed without an answer.
 const RENEW_AGAIN: Duration = Duration::from_secs(600);
 /// Minimum and maximum time until fresh servers are requested.
@@ -206,6 +267,20 @@ fn relays(servers: &[IceServer]) -> Vec<(IceUrl, IceServer)> {
     servers.iter().flat_map(urls).collect()
 }
 
+/// Returns the URL with the address that the rule admits in place of a name, or a warning. A server with TLS keeps its
+/// name for the certificate: its address is checked at each connection.
+async fn look_up(mut url: IceUrl, reach: Reach) -> Result<IceUrl, String> {
+    let found = timeout(LOOK_UP, turn::resolve(&url, Some(&reach))).await;
+    let seconds = LOOK_UP.as_secs();
+    let found = found.ok_or_else(|| format!("no answer of the name service within {seconds} s"));
+    match found.and_then(|found| found.map_err(|error| error.to_string())) {
+        Ok(at) if url.kind != IceKind::TurnTls => url.host = at.ip().to_string(),
+        Ok(_) => {}
+        Err(why) => return Err(format!("{url}, which the signalling server names, is not used: {why}")),
+    }
+    Ok(url)
+}
+
 /// Whether this machine's resolver knows mDNS: elsewhere the names would go to name servers.
 fn looks_up_mdns() -> bool {
     let config = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
@@ -213,9 +288,15 @@ fn looks_up_mdns() -> bool {
 }
 
 /// Tries one, and tells what is wrong with it.
-async fn attempt(url: &IceUrl, server: &IceServer, trust: &Trust, sink: &Sink) -> bool {
+async fn attempt(
+    url: &IceUrl,
+    server: &IceServer,
+    trust: &Trust,
+    reach: Option<&Reach>,
+    sink: &Sink,
+) -> bool {
     let user = server.username.as_deref().zip(server.credential.as_ref());
-    let result: Result<(), TurnError> = turn::probe(url, user, trust).await;
+    let result: Result<(), TurnError> = turn::probe(url, user, trust, reach).await;
     if let Err(error) = &result {
         sink(&Event::Warning { text: format!("the TURN server {url}: {error}") });
     }
@@ -225,6 +306,48 @@ async fn attempt(url: &IceUrl, server: &IceServer, trust: &Trust, sink: &Sink) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Returns the URLs that are used of those that a signalling server at `server` names, and the number of warnings.
+    fn used(server: Option<&str>, allowed: &[&str], urls: &[&str]) -> (Vec<String>, usize) {
+        let ice_allow = allowed.iter().map(|text| text.parse().unwrap()).collect();
+        let ice = Ice::new(PathOptions { ice_allow, ..PathOptions::default() });
+        ice.server_is_at(server.map(|text| text.parse().unwrap()));
+        let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+        let named = vec![IceServer { urls, username: None, credential: None }];
+        let warnings = smol::block_on(ice.take(named.clone())).len();
+        assert!(smol::block_on(ice.take(named)).is_empty(), "each is reported once");
+        (ice.config().servers.into_iter().flat_map(|server| server.urls).collect(), warnings)
+    }
+
+    #[test]
+    fn servers_that_the_signalling_server_names_pass_the_rule_for_a_peers_addresses() {
+        let named = [
+            "stun:192.0.2.1:3478",
+            "stun:127.0.0.1:3478",
+            "turn:169.254.169.254:80?transport=tcp",
+            "turn:10.0.0.5:22?transport=tcp",
+            "turn:10.0.0.5:3478?transport=udp",
+            "stun:[::ffff:127.0.0.1]:5000",
+        ];
+        let [public, loopback, _, low, private, _] = named.map(str::to_owned);
+        let elsewhere = vec![public.clone(), private.clone()];
+        assert_eq!(used(Some("192.0.2.9"), &[], &named), (elsewhere.clone(), 4));
+        assert_eq!(used(None, &[], &named), (elsewhere, 4));
+        let (here, refused) = used(Some("127.0.0.1"), &[], &named);
+        assert!(here.contains(&loopback) && refused == 2, "{here:?}");
+        // The signalling server's own address, and one that the user allows, have any port.
+        for (server, allowed) in [("10.0.0.5", &[][..]), ("192.0.2.9", &["10.0.0.0/8"])] {
+            assert!(used(Some(server), allowed, &named).0.contains(&low), "{server}");
+        }
+    }
+
+    #[test]
+    fn a_name_passes_with_its_address_only() {
+        let (urls, refused) = used(Some("192.0.2.9"), &[], &["stun:localhost:3478", "turns:localhost:5349"]);
+        assert_eq!((urls, refused), (vec![], 2));
+        let (urls, _) = used(Some("127.0.0.1"), &[], &["stun:localhost:3478"]);
+        assert!(urls == ["stun:127.0.0.1:3478"] || urls == ["stun:[::1]:3478"], "{urls:?}");
+    }
 
     #[test]
     fn fresh_users_are_asked_for_when_half_of_their_time_is_over() {

@@ -1,8 +1,9 @@
-//! Rule for the addresses of a peer to which our side sends packets. A peer may name any address, over UDP and TCP:
-//! without a rule it could make our side send to hosts that only this machine can reach.
+//! Rule for the addresses of a peer, and of STUN and TURN servers that a signalling server names, to which our side sends
+//! packets. Both may name any address, over UDP and TCP: without a rule they could make our side send to hosts that only
+//! this machine can reach.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::candidate::{CandidateLine, LEAST_PORT};
@@ -44,6 +45,12 @@ impl FromStr for Network {
             return Err(NoNetwork);
         }
         Ok(Self { address, bits })
+    }
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self { address, bits: if address.is_ipv4() { 32 } else { 128 } }
     }
 }
 
@@ -103,7 +110,17 @@ pub struct Reach {
 impl Reach {
     /// Returns why a candidate is not tried; `None` if it is tried.
     pub fn refuses(&self, candidate: &CandidateLine) -> Option<Refused> {
-        let forms = forms(candidate.address);
+        // Nothing is sent to the port of an active candidate: the peer connects to us.
+        self.check(candidate.address, Some(candidate.port).filter(|_| !candidate.is_active))
+    }
+
+    /// Returns why a STUN or TURN server that the signalling server names is not used; `None` if it is used.
+    pub fn refuses_server(&self, at: SocketAddr) -> Option<Refused> {
+        self.check(at.ip(), Some(at.port()))
+    }
+
+    fn check(&self, address: IpAddr, port: Option<u16>) -> Option<Refused> {
+        let forms = forms(address);
         if forms.iter().any(|form| self.allowed.iter().any(|network| network.holds(*form))) {
             return None;
         }
@@ -111,10 +128,8 @@ impl Reach {
             Class::Nobody => Some(Refused::Nobody),
             Class::Metadata => Some(Refused::Metadata),
             Class::Local if !self.local => Some(Refused::Local),
-            // Nothing is sent to the port of an active candidate: the peer connects to us.
-            _ if candidate.is_active => None,
-            _ if candidate.port >= LEAST_PORT => None,
-            Class::Public if WEB_PORTS.contains(&candidate.port) => None,
+            _ if port.is_none_or(|port| port >= LEAST_PORT) => None,
+            Class::Public if port.is_some_and(|port| WEB_PORTS.contains(&port)) => None,
             Class::Local | Class::Private | Class::Public => Some(Refused::Port),
         };
         forms.iter().find_map(refused)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::sdp::{CandidateError, CandidateLine};
 
@@ -12,8 +13,14 @@ pub struct Tried {
     theirs: BTreeMap<String, usize>,
 }
 
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 fn count(all: &mut BTreeMap<String, usize>, candidate: &str) {
     let kind = match CandidateLine::parse(candidate) {
+        // Every machine has IPv6 link-local addresses; they are not tried unless the server is on the link, too.
+        Ok(line) if is_link_local(line.address) => "link-local".to_owned(),
         Ok(line) if line.is_udp => line.kind,
         Ok(line) => format!("{} over TCP", line.kind),
         Err(CandidateError::Mdns) => "hidden (mDNS)".to_owned(),
@@ -66,9 +73,10 @@ mod tests {
         assert!(tried.to_string().contains("the peer offered no address"));
         tried.theirs("v=0\r\na=candidate:1 1 udp 1 198.51.100.7 9 typ srflx\r\na=end-of-candidates");
         tried.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9000 typ host");
+        tried.theirs("candidate:1 1 udp 1 fe80::1 9000 typ host");
         let text = tried.to_string();
         assert!(text.starts_with(
-            "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 srflx;"
+            "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 link-local, 1 srflx;"
         ));
         assert!(text.ends_with("TURN server") && !text.contains("192.0.2"), "{text}");
     }

@@ -21,6 +21,7 @@ use crate::base::stream::Stream;
 use crate::base::tasks::Tasks;
 use crate::base::timeout::timeout;
 use crate::protocol::{IceKind, IceUrl, Secret};
+use crate::sdp::Reach;
 use crate::tls::{Trust, client_config};
 
 /// How long a server may take to give a relay.
@@ -50,12 +51,17 @@ pub enum TurnError {
 }
 
 /// Asks a TURN server for a relay, and gives it back.
-pub async fn probe(url: &IceUrl, user: Option<(&str, &Secret)>, trust: &Trust) -> Result<(), TurnError> {
+pub async fn probe(
+    url: &IceUrl,
+    user: Option<(&str, &Secret)>,
+    trust: &Trust,
+    reach: Option<&Reach>,
+) -> Result<(), TurnError> {
     let (user, password) = user.ok_or(TurnError::NoUser)?;
     let config = TurnConfig::new(TurnCredentials::new(user, &password.0));
     let unreachable = |error: io::Error| TurnError::Unreachable(error.to_string());
     let attempt = async {
-        let to = resolve(url).await.map_err(unreachable)?;
+        let to = resolve(url, reach).await.map_err(unreachable)?;
         match url.kind {
             IceKind::Stun => Ok(()),
             IceKind::TurnUdp => {
@@ -79,9 +85,20 @@ pub async fn probe(url: &IceUrl, user: Option<(&str, &Secret)>, trust: &Trust) -
     timeout(PATIENCE, attempt).await.unwrap_or(Err(TurnError::Silent))
 }
 
-async fn resolve(url: &IceUrl) -> io::Result<SocketAddr> {
-    let found = smol::net::resolve((url.host.as_str(), url.port)).await?;
-    found.into_iter().next().ok_or_else(|| io::Error::other("its name has no address"))
+/// Returns the first address of a server that the rule `reach` admits; without a rule, the first address.
+///
+/// # Errors
+///
+/// An error of the name service, or an error that says that no address is admitted, and why.
+pub async fn resolve(url: &IceUrl, reach: Option<&Reach>) -> io::Result<SocketAddr> {
+    let mut refused = None;
+    for at in smol::net::resolve((url.host.as_str(), url.port)).await? {
+        match reach.and_then(|reach| reach.refuses_server(at)) {
+            None => return Ok(at),
+            Some(why) => refused = Some(format!("{at} has {why}")),
+        }
+    }
+    Err(io::Error::other(refused.unwrap_or_else(|| "its name has no address".to_owned())))
 }
 
 async fn connect(url: &IceUrl, to: SocketAddr, trust: &Trust) -> io::Result<Box<dyn Stream>> {
@@ -185,7 +202,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// Opens the port; who connects to it talks to the server.
-    pub async fn open(url: IceUrl, trust: Trust) -> io::Result<Self> {
+    pub async fn open(url: IceUrl, trust: Trust, reach: Option<Reach>) -> io::Result<Self> {
         let own = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
         let outward = own().find(|ip| ip.is_ipv4() && !ip.is_loopback());
         let listener = TcpListener::bind((outward.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)).await?;
@@ -196,9 +213,9 @@ impl Tunnel {
                 if !own().any(|ip| ip == from.ip()) {
                     continue;
                 }
-                let (url, trust) = (url.clone(), trust.clone());
+                let (url, trust, reach) = (url.clone(), trust.clone(), reach.clone());
                 tunnels.spawn(async move {
-                    if let Err(error) = carry(near, &url, &trust).await {
+                    if let Err(error) = carry(near, &url, &trust, reach.as_ref()).await {
                         tracing::debug!("a tunnel to a TURN server ended: {error}");
                     }
                 });
@@ -213,9 +230,9 @@ impl Tunnel {
     }
 }
 
-async fn carry(near: TcpStream, url: &IceUrl, trust: &Trust) -> io::Result<()> {
+async fn carry(near: TcpStream, url: &IceUrl, trust: &Trust, reach: Option<&Reach>) -> io::Result<()> {
     let _ = near.set_nodelay(true);
-    let far = connect(url, resolve(url).await?, trust).await?;
+    let far = connect(url, resolve(url, reach).await?, trust).await?;
     let (from_far, to_far) = smol::io::split(far);
     let (from_near, to_near) = smol::io::split(near);
     or(smol::io::copy(from_near, to_far), smol::io::copy(from_far, to_near)).await.map(drop)
