@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_owed_takes_time() {
+    fn a_debt_delays_later_tokens() {
         let (mut bucket, now) = (Bucket::new(1000, 100), Instant::now());
         assert_eq!(bucket.charge(now, 1000), Duration::ZERO);
         assert_eq!(bucket.charge(now, 50), Duration::from_millis(500));
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_tells_when_the_next_token_comes() {
+    fn an_empty_bucket_returns_the_time_of_the_next_token() {
         let (mut bucket, now) = (Bucket::every(2, Duration::from_secs(5)), Instant::now());
         assert!(bucket.is_full(now) && bucket.wait(now).is_zero());
         assert!(bucket.take(now) && bucket.take(now) && !bucket.take(now));

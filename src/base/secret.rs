@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_secret_is_the_secret() {
+    fn other_texts_are_not_the_secret() {
         let sealed = Sealed::new("open sesame").unwrap();
         assert!(sealed.is("open sesame"));
         for other in ["", "open sesam", "open sesame ", "OPEN SESAME"] {

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_person_cannot_see_is_escaped() {
+    fn invisible_characters_are_escaped() {
         for (text, seen) in [
             ("späti 7 Ω 日本 שלום", "späti 7 Ω 日本 שלום"),
             ("\u{1b}[2J\u{7}\u{9b}1m", "\\u{1b}[2J\\u{7}\\u{9b}1m"),
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn json_says_the_same_without_invisible_characters() {
+    fn escaped_json_has_the_same_value() {
         let value = serde_json::json!({"a\u{202e}": "\u{9b}\u{e0041}\u{2028}\n \u{7f} plain"});
         let escaped = escape_json(&value.to_string());
         assert_eq!(escaped, r#"{"a\u202e":"\u009b\udb40\udc41\u2028\n \u007f plain"}"#);
@@ -206,7 +206,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_said_nothing_invisible_is_shown(text in text()) {
+        fn shown_text_contains_no_invisible_character(text in text()) {
             let is_plain = |shown: &str| !shown.chars().any(is_escaped);
             prop_assert!(is_plain(&shown(&text)), "{text:?}");
             prop_assert!(is_plain(&brief(&text)));
@@ -220,7 +220,7 @@ mod tests {
 
         /// The table matches Unicode's properties as the `regex` crate knows them.
         #[test]
-        fn all_that_unicode_calls_a_format_character_is_invisible(
+        fn format_characters_of_unicode_are_invisible(
             odd in "[\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}\\p{Default_Ignorable_Code_Point}\\p{Bidi_Control}]{200}",
             plain in "[\\p{L}\\p{N}\\p{P}&&[^\\p{Default_Ignorable_Code_Point}]]{200}",
         ) {

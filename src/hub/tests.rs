@@ -130,7 +130,7 @@ fn an_id_of_a_token_is_for_its_bearer_and_is_inherited_from_a_dead_holder() {
 }
 
 #[test]
-fn a_connection_limited_to_rooms_sees_nobody_elsewhere() {
+fn a_connection_limited_to_rooms_lists_no_peers_elsewhere() {
     let mut bench = Bench::registered(&["ann", "bob", "cat"]);
     let rooms = Some(["attic".parse().unwrap()].into());
     let granted = bench.input(Input::Granted(ConnId(1), Grant { rooms, ..Grant::default() }));

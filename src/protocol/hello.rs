@@ -8,7 +8,7 @@ use super::ice::IceServer;
 use super::id::{IdError, PeerId, RoomId};
 use super::refusal::Refusal;
 
-/// The part of a URL's query by which a client asks for roomtone's additions.
+/// Part of a URL's query by which a client asks for roomtone's extensions.
 pub const EXTENSION_QUERY: &str = "roomtone=1";
 /// Extension for clients with [`EXTENSION_QUERY`]: such a client may send this in any phase, also in a session, and
 /// the server answers [`PONG`] instead of forwarding the text to the peer. A page needs `PING` to notice a dead
@@ -19,90 +19,91 @@ pub const PONG: &str = "PONG";
 /// Extension: the last part of the path that answers `GET` with `{"iceServers": [...]}` to a client whose token is
 /// accepted. The connection of a call cannot carry the request, because all of its text is forwarded to the peer.
 pub const ADMISSION: &str = "admission";
-/// The `Server` (RFC 9110, 10.2.4) of one that takes `HELLO` and `SESSION` together. It refuses the second, and with it the
-/// connection, while it asks whether somebody of that name still lives: then they are to be said one after the other.
+/// Value of the header `Server` (RFC 9110, 10.2.4) of a server that accepts `SESSION` before it has answered `HELLO`. While
+/// the server probes the holder of the client's id, it refuses `SESSION` and closes the connection: the client then sends
+/// the two one after the other.
 pub const SERVER: &str = "roomtone";
 
-/// A message of a client to a server outside of a session.
+/// Message of a client to a server, outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage {
-    /// `HELLO <uid>`: registers under this id.
+    /// `HELLO <uid>`: registers the client under this id.
     Hello(PeerId),
-    /// `SESSION <uid>`: asks for a 1-1 call with that peer.
+    /// `SESSION <uid>`: calls that peer (1-1).
     Session(PeerId),
-    /// `ROOM <room>`: joins a room, which is made when it is not there.
+    /// `ROOM <room>`: joins a room; the first client creates it.
     Room(RoomId),
-    /// `ROOM_PEER_MSG <to> <body>`: to one peer of the room.
+    /// `ROOM_PEER_MSG <to> <body>`: sends a message to one peer of the room.
     RoomPeerMsg {
         /// The recipient.
         to: PeerId,
-        /// The message, passed on as it is.
+        /// The message, forwarded unchanged.
         body: String,
     },
-    /// `ROOM_PEER_LIST`: who else is in the room?
+    /// `ROOM_PEER_LIST`: requests the other peers of the room.
     RoomPeerList,
-    /// `PEER_LIST` (addition): who can be called?
+    /// `PEER_LIST` (extension): requests the peers that can be called.
     PeerList,
 }
 
-/// A message of a server to a client outside of a session.
+/// Message of a server to a client, outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerMessage {
-    /// `HELLO`: registered.
+    /// `HELLO`: the client is registered.
     Hello,
-    /// `SESSION_OK`: from now on everything goes to the other peer.
+    /// `SESSION_OK`: the call is established; all further text goes to the other peer.
     SessionOk,
-    /// `ROOM_OK <peers…>`: in the room, together with these.
+    /// `ROOM_OK <peers…>`: the client is in the room, together with these peers.
     RoomOk(Vec<PeerId>),
     /// `ROOM_PEER_MSG <from> <body>`.
     RoomPeerMsg {
         /// The sender.
         from: PeerId,
-        /// The message as it was sent.
+        /// The message, unchanged.
         body: String,
     },
     /// `ROOM_PEER_JOINED <uid>`.
     RoomPeerJoined(PeerId),
     /// `ROOM_PEER_LEFT <uid>`.
     RoomPeerLeft(PeerId),
-    /// `ROOM_PEER_LIST <peers…>`, never oneself.
+    /// `ROOM_PEER_LIST <peers…>`: the other peers of the room.
     RoomPeerList(Vec<PeerId>),
     /// `ERROR <text>`.
     Error(String),
-    /// `PEER_LIST <peers…>` (addition): who is registered and neither in a call nor in a room.
+    /// `PEER_LIST <peers…>` (extension): the registered peers that are neither in a call nor in a room.
     PeerList(Vec<PeerId>),
-    /// `SESSION_FROM <uid>` (addition): this peer calls you; its messages follow.
+    /// `SESSION_FROM <uid>` (extension): this peer calls the client; its messages follow.
     SessionFrom(PeerId),
-    /// An addition of roomtone: what the server's back end says of a peer of the room; null where nothing any more.
+    /// `ROOM_PEER_DESCRIBED <uid> <json>` (extension): the back end's description of a peer of the room; null removes it.
     RoomPeerDescribed(PeerId, serde_json::Value),
-    /// `ICE_SERVERS <json>` (addition): the STUN and TURN servers to use from now on, as WebRTC's
-    /// `iceServers`. Comes before `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
+    /// `ICE_SERVERS <json>` (extension): the STUN and TURN servers to use from now on, as WebRTC's
+    /// `iceServers`. Precedes `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
     IceServers(Vec<IceServer>),
 }
 
-/// Why a line is no message of this protocol.
+/// Error of a line that is not a message of this protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum HelloError {
-    /// The first word is not one of the protocol's.
+    /// The first word is not a command of the protocol.
     #[error("unknown command")]
     UnknownCommand,
-    /// A command without what must follow it.
+    /// A command lacks its argument.
     #[error("'{0}' needs {1}")]
     Missing(&'static str, &'static str),
-    /// A peer's id that is none.
+    /// The id of a peer is invalid.
     #[error("invalid peer uid: {0}")]
     Peer(IdError),
-    /// A room's name that is none.
+    /// The id of a room is invalid.
     #[error("invalid room id '{0}'")]
     Room(String),
-    /// A room id with an invisible character; the message therefore does not repeat the id.
+    /// The id of a room contains an invisible character; the message therefore does not repeat the id.
     #[error("invalid room id: {0}")]
     RoomCharacter(IdError),
-    /// A list of ICE servers that is none.
+    /// The list of ICE servers is not valid JSON of that shape.
     #[error("a list of ICE servers that cannot be read")]
     IceServers,
-    /// A description that is no JSON.
+    /// The description is not valid JSON.
     #[error("a description that cannot be read")]
     Description,
 }
@@ -120,7 +121,7 @@ pub fn refusal(text: String) -> Refusal {
     }
 }
 
-/// Splits the first word off; the rest keeps everything after one separating space.
+/// Returns the first word, and the rest after one separating space.
 fn word(text: &str) -> (&str, Option<&str>) {
     match text.split_once(char::is_whitespace) {
         Some((head, rest)) => (head, Some(rest)),
@@ -151,7 +152,7 @@ fn addressed(rest: Option<&str>, read: ReadId) -> Result<(PeerId, String), Hello
 }
 
 impl ClientMessage {
-    /// Reads one line of a client. White space before and after it counts for nothing.
+    /// Parses a line of a client. Ignores white space around it.
     pub fn parse(line: &str) -> Result<Self, HelloError> {
         let (command, rest) = word(line.trim_start());
         match command {
@@ -194,7 +195,7 @@ impl fmt::Display for ClientMessage {
 }
 
 impl ServerMessage {
-    /// Reads one line of a server.
+    /// Parses a line of a server.
     pub fn parse(line: &str) -> Result<Self, HelloError> {
         let (command, rest) = word(line);
         match command {
@@ -229,7 +230,7 @@ impl ServerMessage {
 impl fmt::Display for ServerMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn list(f: &mut fmt::Formatter<'_>, name: &str, peers: &[PeerId]) -> fmt::Result {
-            // The space after the name is always there: the C client tests for `ROOM_OK `.
+            // The space is written even without peers: the C client compares with `ROOM_OK `.
             write!(f, "{name} ")?;
             for (i, peer) in peers.iter().enumerate() {
                 write!(f, "{}{peer}", if i == 0 { "" } else { " " })?;
@@ -299,12 +300,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(message in client()) {
+        fn messages_of_a_client_survive_a_round_trip(message in client()) {
             prop_assert_eq!(ClientMessage::parse(&message.to_string()), Ok(message));
         }
 
         #[test]
-        fn what_a_server_writes_is_read_again(message in server()) {
+        fn messages_of_a_server_survive_a_round_trip(message in server()) {
             prop_assert_eq!(ServerMessage::parse(&message.to_string()), Ok(message));
         }
 
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_without_what_they_need_say_so() {
+    fn a_command_without_its_argument_is_an_error() {
         let error = |line| ClientMessage::parse(line).unwrap_err().to_string();
         assert_eq!(error("SESSION"), "'SESSION' needs the id of a peer");
         assert_eq!(error("ROOM  "), "'ROOM' needs the name of a room");

@@ -1,5 +1,5 @@
-//! STUN and TURN servers: their URIs (RFC 7064, RFC 7065), and the list of them that WebRTC's
-//! configuration has (`iceServers`), which roomtone's server hands out.
+//! STUN and TURN servers: their URIs (RFC 7064, RFC 7065), and their list in WebRTC's configuration (`iceServers`), which
+//! roomtone's server sends to clients.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The most servers taken from anybody.
+/// Maximum number of servers in a list, and of URIs of one server; further ones are dropped.
 pub const MAX_ICE_SERVERS: usize = 8;
-/// The longest URI, user name or password, in bytes.
+/// Maximum length of a URI, user name or password, in bytes.
 const MAX_TEXT: usize = 512;
 
-/// A text that does not print itself.
+/// Text that `Debug` does not print.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(pub String);
@@ -31,12 +31,12 @@ impl FromStr for Secret {
     }
 }
 
-/// The protocol of an ICE server, and its transport.
+/// Protocol and transport of an ICE server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IceKind {
-    /// STUN over UDP: tells one's address.
+    /// STUN over UDP: returns the client's public address.
     Stun,
-    /// TURN over UDP: relays.
+    /// TURN over UDP: relays media.
     TurnUdp,
     /// TURN over TCP.
     TurnTcp,
@@ -44,18 +44,18 @@ pub enum IceKind {
     TurnTls,
 }
 
-/// Where a STUN or TURN server is: `stun:host`, `turn:host:port?transport=tcp`, `turns:host`.
+/// URI of a STUN or TURN server: `stun:host`, `turn:host:port?transport=tcp`, `turns:host`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IceUrl {
-    /// The server's protocol and transport.
+    /// Protocol and transport.
     pub kind: IceKind,
-    /// Its name or address; an IPv6 one without its brackets.
+    /// Host name or address; an IPv6 address has no brackets.
     pub host: String,
-    /// Its port.
+    /// Port.
     pub port: u16,
 }
 
-/// Not the URI of a STUN or TURN server.
+/// Error of a text that is not the URI of a STUN or TURN server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("'{0}' is no STUN or TURN server: stun:HOST, turn:HOST:PORT?transport=udp, turns:HOST")]
 pub struct IceUrlError(String);
@@ -116,15 +116,15 @@ impl fmt::Display for IceUrl {
     }
 }
 
-/// An entry of `iceServers` (W3C WebRTC, 4.2.2).
+/// Entry of `iceServers` (W3C WebRTC, 4.2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IceServer {
-    /// Its addresses.
+    /// URIs of the server.
     pub urls: Vec<String>,
-    /// For TURN.
+    /// User name for TURN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub username: Option<String>,
-    /// For TURN.
+    /// Password for TURN.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<Secret>,
 }
@@ -139,7 +139,7 @@ impl IceServer {
         seconds.parse().ok().filter(|seconds| *seconds > 1_000_000_000).map(Duration::from_secs)
     }
 
-    /// Reads a list, of which what is too long or no server is left out.
+    /// Parses a list; drops entries and URIs that are invalid, too long or beyond [`MAX_ICE_SERVERS`].
     pub fn parse_list(json: &str) -> Option<Vec<Self>> {
         let servers: Vec<Self> = serde_json::from_str(json).ok()?;
         let short = |text: &str| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
@@ -164,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn uris_are_read_with_their_defaults() {
+    fn uris_are_parsed_with_default_ports_and_transports() {
         let read = |text: &str| text.parse::<IceUrl>().map(|url| url.to_string()).map_err(|_| ());
         for (text, full) in [
             ("stun:example.org", "stun:example.org:3478"),
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_bounded_and_keeps_its_secrets() {
+    fn a_list_is_bounded_and_debug_hides_its_passwords() {
         let json =
             r#"[{"urls":["turn:a","javascript:b"],"username":"u","credential":"geheim"},{"urls":["x"]}]"#;
         let list = IceServer::parse_list(json).unwrap();
@@ -208,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_again(text in "(stun|turns?):\\PC{0,20}") {
+        fn a_parsed_uri_survives_a_round_trip(text in "(stun|turns?):\\PC{0,20}") {
             if let Ok(url) = text.parse::<IceUrl>() {
                 prop_assert_eq!(url.to_string().parse(), Ok(url));
             }

@@ -4,32 +4,32 @@ use std::fmt;
 
 use crate::base::text::is_invisible;
 
-/// The longest id of a peer or a room, in bytes.
+/// Maximum length of the id of a peer or a room, in bytes.
 pub const MAX_ID: usize = 256;
 
-/// Why a text is no id.
+/// Error of a text that is not an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IdError {
-    /// Nothing there.
+    /// The text is empty.
     #[error("an id may not be empty")]
     Empty,
-    /// Longer than [`MAX_ID`].
+    /// The text is longer than [`MAX_ID`].
     #[error("an id may hold at most {MAX_ID} bytes")]
     TooLong,
-    /// White space or control characters inside.
+    /// The text contains white space or control characters.
     #[error("an id may hold no white space and no control characters")]
     BadCharacter,
-    /// An invisible character inside (zero-width, direction mark): two ids that differ only by such a character look
+    /// The text contains an invisible character (zero-width, direction mark): two ids that differ only by such a character look
     /// the same.
     #[error("an id may not hold the invisible character U+{:04X}", u32::from(*.0))]
     Invisible(char),
-    /// A room may not be called `session`.
+    /// `session` is not allowed as the id of a room.
     #[error("a room may not be called 'session'")]
     Reserved,
 }
 
-/// Checks by the rule of other servers, and of roomtone before it refused invisible characters.
+/// Checks by the rule of other servers, which allow invisible characters.
 fn check_loosely(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         Err(IdError::Empty)
@@ -64,9 +64,8 @@ macro_rules! id {
         }
 
         impl $name {
-            /// Accepts an id that comes from a server, or from a user who read it there: other servers allow
-            /// invisible characters. Ids that differ only by such characters stay different, and are never printed
-            /// raw.
+            /// Parses an id of a server, or of a user who read it there: other servers allow invisible characters. Ids that
+            /// differ only by such characters stay different, and are never printed raw.
             pub fn from_server(text: &str) -> Result<Self, IdError> {
                 match text.parse() {
                     Err(IdError::Invisible(_)) => Ok(Self(text.into())),
@@ -94,7 +93,7 @@ macro_rules! id {
                 }
             }
 
-            /// The name that was percent-encoded here, or by a user who means one with odd characters.
+            /// Returns the name with its percent-encoding removed: the reverse of `from_foreign`.
             pub fn to_foreign(&self) -> String {
                 percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
             }
@@ -124,7 +123,7 @@ macro_rules! id {
 }
 
 id!(
-    /// The name of a peer on its server.
+    /// Id of a peer on its server.
     PeerId,
     check
 );
@@ -143,14 +142,14 @@ impl From<&PeerId> for ParticipantId {
 }
 
 impl PeerId {
-    /// Returns the id that stands for a caller whose id the server does not tell.
+    /// Returns the id that stands for a caller whom the server does not name.
     pub fn caller() -> Self {
         Self("caller".into())
     }
 }
 
 id!(
-    /// The name of a room.
+    /// Id of a room.
     RoomId,
     |text| match text {
         "session" => Err(IdError::Reserved),
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_bounded_and_hold_no_white_space() {
+    fn ids_are_bounded_and_contain_no_white_space() {
         assert_eq!("".parse::<PeerId>(), Err(IdError::Empty));
         assert_eq!("a b".parse::<PeerId>(), Err(IdError::BadCharacter));
         assert_eq!("a\u{1b}".parse::<PeerId>(), Err(IdError::BadCharacter));
@@ -179,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_servers_may_hold_what_ours_may_not() {
+    fn ids_of_other_servers_may_contain_invisible_characters() {
         let id = |text: &str| PeerId::from_server(text);
         assert_eq!(id("a\u{200b}").unwrap().as_str(), "a\u{200b}");
         assert_ne!(id("a\u{200b}"), id("a"));
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_other_protocols_stay_as_they_are_where_they_may() {
+    fn valid_names_of_other_protocols_stay_unchanged() {
         for plain in ["ann", "100%", "%41", "späti"] {
             assert_eq!(PeerId::from_foreign(plain).unwrap().as_str(), plain);
         }

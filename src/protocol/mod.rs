@@ -1,8 +1,8 @@
-//! Wire text to typed messages and back: one file per protocol. Sizes and bad input end here.
+//! Codecs: wire text to typed messages and back, one file per protocol. They reject text that is too large or invalid.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
-// A new message must make the compiler ask what to do with it.
+// Without wildcard arms the compiler names each place that has to handle a new message.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod channel;
@@ -21,5 +21,5 @@ pub use id::{ParticipantId, PeerId, RoomId};
 pub use negotiation::{Candidate, Description, PeerMessage, SdpKind};
 pub use refusal::Refusal;
 
-/// The largest text message taken or relayed, in bytes (1 MiB, as the demos' server has it).
+/// Maximum size of a text message that is received or forwarded, in bytes (1 MiB, as in the demos' server).
 pub const MAX_MESSAGE: usize = 1 << 20;

@@ -1,22 +1,21 @@
-//! The messages between two peers: session descriptions and candidates as JSON, in the shape of
-//! the WebRTC API (`{"sdp":{"type","sdp"}}`, `{"ice":{"candidate","sdpMLineIndex",…}}`), and
-//! `OFFER_REQUEST`.
+//! Messages between two peers: session descriptions and candidates as JSON, in the shape of the WebRTC API
+//! (`{"sdp":{"type","sdp"}}`, `{"ice":{"candidate","sdpMLineIndex",…}}`), and `OFFER_REQUEST`.
 
 use serde_json::{Value, json};
 
 use super::MAX_MESSAGE;
 
-/// Which half of an offer/answer exchange a description is (RFC 3264).
+/// Type of a description in the offer/answer exchange (RFC 3264).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SdpKind {
-    /// An offer.
+    /// Offer.
     Offer,
-    /// An answer.
+    /// Answer.
     Answer,
 }
 
 impl SdpKind {
-    /// `offer` or `answer`, as in the WebRTC API.
+    /// Returns `offer` or `answer`, as in the WebRTC API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Offer => "offer",
@@ -25,24 +24,24 @@ impl SdpKind {
     }
 }
 
-/// A session description as it stands on the wire: unparsed and untrusted.
+/// Session description of the wire: unparsed and untrusted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Description {
-    /// Offer or answer.
+    /// Type of the description.
     pub kind: SdpKind,
     /// The SDP text (RFC 8866).
     pub sdp: String,
 }
 
 impl Description {
-    /// As `RTCSessionDescription.toJSON()` gives it.
+    /// Returns the description in the shape of `RTCSessionDescription.toJSON()`.
     pub(super) fn to_json(&self) -> Value {
         json!({"type": self.kind.as_str(), "sdp": self.sdp})
     }
 }
 
 impl Candidate {
-    /// As `RTCIceCandidate.toJSON()` gives it.
+    /// Returns the candidate in the shape of `RTCIceCandidate.toJSON()`.
     pub(super) fn to_json(&self) -> Value {
         let mut ice = json!({"candidate": self.candidate});
         if let Some(mline) = self.mline {
@@ -59,13 +58,13 @@ impl Candidate {
 }
 
 impl std::fmt::Debug for Description {
-    // SDP holds addresses and keys: never through a stray `{:?}`.
+    // SDP contains addresses and keys, which `{:?}` must not print.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Description({}, {} bytes)", self.kind.as_str(), self.sdp.len())
     }
 }
 
-/// A trickled candidate (RFC 8838) as it stands on the wire.
+/// Trickled candidate (RFC 8838) of the wire.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Candidate {
     /// The candidate attribute's text, `candidate:…`.
@@ -74,7 +73,7 @@ pub struct Candidate {
     pub mline: Option<u32>,
     /// The mid of its m-line.
     pub mid: Option<String>,
-    /// The ICE user fragment it belongs to.
+    /// The ICE user fragment of the candidate's generation.
     pub ufrag: Option<String>,
 }
 
@@ -84,41 +83,41 @@ impl std::fmt::Debug for Candidate {
     }
 }
 
-/// A message from peer to peer.
+/// Message from peer to peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PeerMessage {
     /// An offer or an answer.
     Description(Description),
     /// A candidate.
     Candidate(Candidate),
-    /// No more candidates (an empty or null candidate).
+    /// End of the candidates (an empty or null candidate).
     EndOfCandidates,
-    /// `OFFER_REQUEST`: the other side is to make the offer.
+    /// `OFFER_REQUEST`: asks the other side to make the offer.
     OfferRequest,
-    /// A placeholder of a test client, `{"sdp": "some text"}`: valid, and without meaning.
+    /// Placeholder of a test client, `{"sdp": "some text"}`: valid, and without meaning.
     Placeholder,
 }
 
-/// Why a text is no message of a peer.
+/// Error of a text that is not a message of a peer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerMessageError {
-    /// Larger than [`MAX_MESSAGE`].
+    /// The text is larger than [`MAX_MESSAGE`].
     #[error("a message of {0} bytes is too large")]
     TooLarge(usize),
-    /// Neither `OFFER_REQUEST` nor JSON.
+    /// The text is neither `OFFER_REQUEST` nor JSON.
     #[error("a message that is not JSON")]
     NotJson,
-    /// JSON that holds neither `sdp` nor `ice` of the right shape.
+    /// The JSON has neither `sdp` nor `ice` of the right shape.
     #[error("JSON without a usable 'sdp' or 'ice'")]
     Shape,
-    /// A description that is neither an offer nor an answer.
+    /// The description is neither an offer nor an answer.
     #[error("a description of an unknown type")]
     Kind,
 }
 
 impl PeerMessage {
-    /// Reads one message. Unknown keys count for nothing.
+    /// Parses a message. Ignores unknown keys.
     pub fn parse(text: &str) -> Result<Self, PeerMessageError> {
         if text.len() > MAX_MESSAGE {
             return Err(PeerMessageError::TooLarge(text.len()));
@@ -137,7 +136,7 @@ impl PeerMessage {
     }
 }
 
-/// Reads `{type, sdp}`.
+/// Parses `{type, sdp}`.
 pub(super) fn description(value: &Value) -> Result<Description, PeerMessageError> {
     let text = |key| value.get(key).and_then(Value::as_str).ok_or(PeerMessageError::Shape);
     let kind = match text("type")? {
@@ -148,7 +147,7 @@ pub(super) fn description(value: &Value) -> Result<Description, PeerMessageError
     Ok(Description { kind, sdp: text("sdp")?.to_owned() })
 }
 
-/// Reads what `RTCIceCandidate.toJSON()` gives, or null.
+/// Parses the output of `RTCIceCandidate.toJSON()`, or null.
 pub(super) fn candidate(value: &Value) -> Result<PeerMessage, PeerMessageError> {
     if value.is_null() {
         return Ok(PeerMessage::EndOfCandidates);
@@ -202,7 +201,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_again(message in message()) {
+        fn messages_survive_a_round_trip(message in message()) {
             prop_assert_eq!(PeerMessage::parse(&message.to_string()), Ok(message));
         }
 
@@ -241,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn what_deployed_peers_send() {
+    fn messages_of_deployed_peers_are_parsed() {
         let parse = PeerMessage::parse;
         assert_eq!(parse(r#"{"sdp": "initial sdp"}"#), Ok(PeerMessage::Placeholder));
         assert_eq!(parse(r#"{"ice": null}"#), Ok(PeerMessage::EndOfCandidates));

@@ -1,6 +1,6 @@
-//! Refusals by a server, by their meaning for the client.
+//! Refusals of a server, by their meaning for the client.
 
-/// A refusal by a server, with the server's own words.
+/// Refusal of a server, with the server's own text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -13,7 +13,7 @@ pub enum Refusal {
     /// The id is held by another client, or the server does not accept it.
     #[error("{0}")]
     IdTaken(String),
-    /// The words have no meaning known to the client: the room is full.
+    /// Another refusal, such as a room that is full.
     #[error("{0}")]
     Other(String),
 }

@@ -1,61 +1,61 @@
-//! socket.io, as far as ssp needs it: Engine.IO 4 with text packets, the default namespace, events with one
-//! argument (github.com/socketio: engine.io-protocol 4, socket.io-protocol 5). An event's name is ssp's `type`, its
-//! argument the `data`.
+//! The part of socket.io that ssp needs: Engine.IO 4 with text packets, the default namespace, events with one
+//! argument (github.com/socketio: engine.io-protocol 4, socket.io-protocol 5). The name of an event is ssp's `type`,
+//! and the argument is the `data`.
 
 use serde_json::{Value, json};
 
-/// Where clients look for it.
+/// Path at which clients expect socket.io.
 pub const PATH: &str = "/socket.io";
-/// Between packets of one HTTP body.
+/// Separator of the packets in an HTTP body.
 const SEPARATOR: char = '\u{1e}';
 
-/// The start of a session, as its server tells it.
+/// First packet of a session, sent by the server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Handshake {
-    /// By which its requests are told from others.
+    /// Id of the session, which each of its requests contains.
     pub sid: String,
-    /// The server pings so often, in ms,
+    /// Interval between the server's pings, in ms.
     pub ping_interval: u64,
-    /// and waits so long for the answer.
+    /// Time limit for the answer to a ping, in ms.
     pub ping_timeout: u64,
-    /// It can go over to a WebSocket.
+    /// Whether the session can move to a WebSocket.
     pub upgrades: bool,
-    /// The longest body that is taken, in bytes.
+    /// Maximum size of an HTTP body, in bytes.
     pub max_payload: usize,
 }
 
-/// A packet of Engine.IO or Socket.IO.
+/// Packet of Engine.IO or Socket.IO.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
-    /// `0`: the start.
+    /// `0`: begins the session.
     Open(Handshake),
-    /// `1`: the end.
+    /// `1`: ends the session.
     Close,
-    /// `2`: wants the same back as a pong; `2probe` tries a WebSocket.
+    /// `2`: a ping, answered by a pong with the same data; `2probe` tests a new WebSocket.
     Ping(String),
-    /// `3`
+    /// `3`: a pong.
     Pong(String),
-    /// `5`: over to the WebSocket.
+    /// `5`: moves the session to the WebSocket.
     Upgrade,
-    /// `6`: nothing, so that a waiting request ends.
+    /// `6`: no content; completes a waiting request.
     Noop,
-    /// `40`: into the namespace; the server answers with an id.
+    /// `40`: joins the namespace; the server answers with an id.
     Connect(Option<String>),
-    /// `41`: out of the namespace.
+    /// `41`: leaves the namespace.
     Disconnect,
-    /// `42["type",data]`, as ssp has it: `{"type":…,"data":…}`.
+    /// `42["type",data]`, as ssp's `{"type":…,"data":…}`.
     Event(String),
-    /// `44`: not into the namespace, in these words.
+    /// `44`: refuses the namespace, for this reason.
     ConnectError(String),
 }
 
-/// Why a text is no packet.
+/// Error of a text that is not a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no packet of socket.io that is known here")]
+#[error("not a known packet of socket.io")]
 pub struct NoPacket;
 
 impl Packet {
-    /// Reads one packet.
+    /// Parses a packet.
     pub fn parse(text: &str) -> Result<Self, NoPacket> {
         let mut rest = text.chars();
         match (rest.next().ok_or(NoPacket)?, rest.as_str()) {
@@ -74,14 +74,14 @@ impl Packet {
         let mut rest = text.chars();
         let kind = rest.next().ok_or(NoPacket)?;
         let rest = rest.as_str();
-        // Another namespace begins with its path.
+        // The path of another namespace comes first.
         if rest.starts_with('/') {
             return Err(NoPacket);
         }
         match kind {
             '0' => Ok(Self::Connect(field(rest, "sid"))),
             '1' => Ok(Self::Disconnect),
-            // An id before the array asks for an acknowledgement, which ssp has none of.
+            // An id before the array requests an acknowledgement, which ssp does not have.
             '2' => event(rest.trim_start_matches(|c: char| c.is_ascii_digit())).map(Self::Event),
             '4' => Ok(Self::ConnectError(field(rest, "message").unwrap_or_default())),
             _ => Err(NoPacket),
@@ -105,7 +105,7 @@ fn handshake(json: &str) -> Result<Handshake, NoPacket> {
     })
 }
 
-/// `["type",data]` as ssp has it. Where there is no argument, or one that is no object, the data is empty.
+/// Converts `["type",data]` to ssp's form. The data is empty if the argument is missing or not an object.
 fn event(json: &str) -> Result<String, NoPacket> {
     let Ok(Value::Array(mut parts)) = serde_json::from_str(json) else { return Err(NoPacket) };
     if parts.is_empty() || !parts[0].is_string() {
@@ -148,7 +148,7 @@ impl std::fmt::Display for Packet {
     }
 }
 
-/// The packets of one HTTP body.
+/// Parses the packets of an HTTP body.
 pub fn split(body: &str) -> impl Iterator<Item = Result<Packet, NoPacket>> {
     body.split(SEPARATOR).map(Packet::parse)
 }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wire_is_that_of_the_protocol() {
+    fn packets_match_the_text_of_the_protocol() {
         for (packet, text) in all() {
             assert_eq!(packet.to_string(), text);
             assert_eq!(Packet::parse(text), Ok(packet), "{text}");
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_other_shapes_are_read() {
+    fn events_of_other_shapes_are_parsed() {
         let event = |text: &str| match Packet::parse(text) {
             Ok(Packet::Event(ssp)) => ssp,
             other => panic!("{text}: {other:?}"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_holds_several() {
+    fn a_body_contains_several_packets() {
         let packets = [Packet::Noop, Packet::Ping(String::new()), Packet::Close];
         assert_eq!(join(&packets), "6\u{1e}2\u{1e}1");
         let read: Vec<_> = split("6\u{1e}2\u{1e}x\u{1e}1").collect();

@@ -1,20 +1,20 @@
-//! ssp, the protocol of RTCPool and PyRTC: a pool's events as JSON, `{"type": string, "data": object}`, one in
-//! a message. Version 2 (RTCPool 3, PyRTC 2) and, where it differs, version 1.
+//! ssp, the protocol of RTCPool and PyRTC: the events of a pool as JSON, `{"type": string, "data": object}`, one per message.
+//! Version 2 (RTCPool 3, PyRTC 2), and the events in which version 1 differs.
 
 use serde_json::{Map, Value, json};
 
 use super::MAX_MESSAGE;
 use super::negotiation::{self, Description, PeerMessage, SdpKind};
 
-/// Which version is spoken.
+/// Version of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Version {
-    /// Not known yet: the other side's words will show it.
+    /// Unknown until the events of the other side show it.
     #[default]
     Auto,
-    /// RTCPool before 3, PyRTC before 2.
+    /// Version 1: RTCPool before 3, PyRTC before 2.
     One,
-    /// Their later versions, and roomtone.
+    /// Version 2: RTCPool since 3, PyRTC since 2, roomtone.
     Two,
 }
 
@@ -31,53 +31,53 @@ impl std::str::FromStr for Version {
     }
 }
 
-/// Why a text is no event; in PyRTC's words.
+/// Error of a text that is not an event, in PyRTC's words.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SspError {
-    /// No JSON, or too much of it.
+    /// The text is not JSON, or too large.
     #[error("Please send valid JSON data.")]
     NotJson,
-    /// Not of an event's shape.
+    /// The JSON does not have the shape of an event.
     #[error("Please send an event with \"type\" and \"data\" fields.")]
     Shape,
-    /// `rtc:join` without a pool.
+    /// `rtc:join` names no pool.
     #[error("Please specify a pool to join.")]
     NoPool,
-    /// A description for nobody, or none.
+    /// The description or its recipient is missing.
     #[error("Please specify a valid answer target.")]
     NoTarget,
-    /// A candidate for nobody, or none.
+    /// The candidate or its recipient is missing.
     #[error("Please specify a candidate recipient in the 'for' field.")]
     NoRecipient,
-    /// An `rtc:` event that is none.
+    /// The `rtc:` event is unknown.
     #[error("RTC action '{0}' not recognized.")]
     Unknown(String),
 }
 
-/// A message of a client.
+/// Message of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientEvent {
-    /// `rtc:join`: to come into a pool.
+    /// `rtc:join`: joins a pool.
     Join(String),
-    /// `rtc:sdp`: an offer or an answer for that endpoint.
+    /// `rtc:sdp`: an offer or an answer to an endpoint.
     Sdp(String, Description),
-    /// `rtc:candidate`: a candidate for that endpoint, or the end of them.
+    /// `rtc:candidate`: a candidate to an endpoint, or the end of candidates.
     Candidate(String, PeerMessage),
-    /// Version 1, `rtc:offers`: an offer for each of these.
+    /// Version 1, `rtc:offers`: an offer to each of these endpoints.
     Offers(Vec<(String, Description)>),
-    /// Version 1, `rtc:answer`.
+    /// Version 1, `rtc:answer`: an answer.
     Answer(String, Description),
     /// The application's own: its type and its data.
     Other(String, Map<String, Value>),
 }
 
-/// A message of a server.
+/// Message of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServerEvent {
-    /// `rtc:joined`: our id, who was there before us, and what is known of them and us.
+    /// `rtc:joined`: the client is in the pool.
     Joined {
-        /// Our id, until we leave.
+        /// Id of the client, until it leaves.
         id: String,
         /// The pool.
         pool: String,
@@ -86,36 +86,36 @@ pub enum ServerEvent {
         /// The back end's descriptions of endpoints, this one included.
         descriptions: Vec<(String, Value)>,
     },
-    /// `rtc:peer`: an endpoint came.
+    /// `rtc:peer`: an endpoint joined.
     Peer(String),
-    /// `rtc:close`: an endpoint went.
+    /// `rtc:close`: an endpoint left.
     Close(String),
-    /// `rtc:describe`: what the back end says of an endpoint.
+    /// `rtc:describe`: the back end's description of an endpoint.
     Describe(String, Value),
     /// `rtc:stop`: the pool is closed.
     Stop,
-    /// `rtc:error`: something could not be.
+    /// `rtc:error`: a request failed.
     Error {
-        /// In PyRTC's words.
+        /// The error in PyRTC's words.
         message: String,
-        /// Why, in ours.
+        /// The reason in roomtone's words.
         reason: Option<String>,
     },
-    /// `rtc:sdp`: an offer or an answer of that endpoint.
+    /// `rtc:sdp`: an offer or an answer of an endpoint.
     Sdp(String, Description),
-    /// `rtc:candidate`: a candidate of that endpoint, or the end of them.
+    /// `rtc:candidate`: a candidate of an endpoint, or the end of candidates.
     Candidate(String, PeerMessage),
-    /// Version 1, `rtc:request_offers`: that endpoint came, and is to be offered to.
+    /// Version 1, `rtc:request_offers`: an endpoint joined and expects an offer.
     RequestOffers(String),
-    /// Version 1, `rtc:offer`.
+    /// Version 1, `rtc:offer`: an offer of an endpoint.
     Offer(String, Description),
-    /// Version 1, `rtc:answer`.
+    /// Version 1, `rtc:answer`: an answer.
     Answer(String, Description),
     /// The application's own: its type and its data.
     Other(String, Map<String, Value>),
 }
 
-/// An event's type and its data.
+/// Parses an event; returns its type and data.
 fn event(text: &str) -> Result<(String, Map<String, Value>), SspError> {
     if text.len() > MAX_MESSAGE {
         return Err(SspError::NotJson);
@@ -142,7 +142,7 @@ fn candidate(data: &Map<String, Value>) -> Option<PeerMessage> {
     negotiation::candidate(data.get("candidate")?).ok()
 }
 
-/// `candidate` as the WebRTC API has it; null ends them.
+/// Parses `candidate` of the WebRTC API; null ends the candidates.
 fn candidate_json(message: &PeerMessage) -> Value {
     match message {
         PeerMessage::Candidate(candidate) => candidate.to_json(),
@@ -158,7 +158,7 @@ fn write(kind: &str, data: Value) -> String {
 }
 
 impl ClientEvent {
-    /// Reads an event. Unknown keys count for nothing.
+    /// Parses an event. Ignores unknown keys.
     pub fn parse(line: &str) -> Result<Self, SspError> {
         let (kind, data) = event(line)?;
         match kind.as_str() {
@@ -194,7 +194,7 @@ impl std::fmt::Display for ClientEvent {
         f.write_str(&match self {
             Self::Join(pool) => write("rtc:join", json!({"pool": pool})),
             Self::Sdp(to, sdp) => write("rtc:sdp", json!({"to": to, "description": sdp.to_json()})),
-            // PyRTC wants `from`, and does not look at it.
+            // PyRTC requires `from` and ignores its value.
             Self::Candidate(to, candidate) => {
                 write("rtc:candidate", json!({"from": "", "for": to, "candidate": candidate_json(candidate)}))
             }
@@ -217,10 +217,10 @@ impl ServerEvent {
         matches!(self, Self::Error { message, .. } if message == Self::NOT_TWO)
     }
 
-    /// Reads an event. Unknown keys count for nothing.
+    /// Parses an event. Ignores unknown keys.
     pub fn parse(line: &str) -> Result<Self, SspError> {
         let (kind, data) = event(line)?;
-        // Clients before 3 read `uid`, later ones `id`; PyRTC 2.0.0 writes nonsense into the `id` of a close.
+        // Clients before version 3 read `uid`, later ones `id`; PyRTC 2.0.0 writes a wrong `id` into `rtc:close`.
         let id = || text(&data, "uid").or_else(|| text(&data, "id")).ok_or(SspError::Shape);
         let from = |key| text(&data, key).ok_or(SspError::Shape);
         Ok(match kind.as_str() {
@@ -291,7 +291,7 @@ impl std::fmt::Display for ServerEvent {
     }
 }
 
-/// A description in the events of version 1: they are called by what they are.
+/// Parses a description in an event of version 1, whose name is the type of the description.
 pub fn in_version_1(from: String, description: Description) -> ServerEvent {
     match description.kind {
         SdpKind::Offer => ServerEvent::Offer(from, description),
@@ -306,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn what_clients_get_wrong_is_told_in_the_words_of_pyrtc() {
+    fn errors_have_the_texts_of_pyrtc() {
         let error = |line: &str| ClientEvent::parse(line).unwrap_err().to_string();
         assert_eq!(error("{"), "Please send valid JSON data.");
         for line in
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn both_names_of_an_id_are_written_and_the_trustworthy_one_is_read() {
+    fn both_names_of_an_id_are_written_and_the_reliable_one_is_parsed() {
         let close = ServerEvent::Close("a".into()).to_string();
         assert!(close.contains(r#""uid":"a""#) && close.contains(r#""id":"a""#), "{close}");
         let of_pyrtc = r#"{"type":"rtc:close","data":{"id":"c","uid":"real"}}"#;
@@ -378,7 +378,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(to in "\\PC+", sdp in description(), candidate in candidate()) {
+        fn events_survive_a_round_trip(to in "\\PC+", sdp in description(), candidate in candidate()) {
             for event in [
                 ClientEvent::Join(to.clone()),
                 ClientEvent::Sdp(to.clone(), sdp.clone()),

@@ -45,7 +45,7 @@ const STOP: Duration = Duration::from_secs(2);
 pub struct Server {
     listener: Async<TcpListener>,
     shared: Arc<Shared>,
-    /// One task for each connection.
+    /// The tasks of the connections, one each, or two for a WebSocket's upgrade.
     connections: Arc<Tasks>,
 }
 

@@ -147,14 +147,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_not_allowed() {
+    fn texts_that_are_not_host_names_are_rejected() {
         for wrong in ["", "https://example.org", "example.org:8443", "a b", "127.0.0.1", "*"] {
             assert!(Names::new(vec![wrong.to_owned()]).is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn only_the_own_page_and_allowed_origins_come_in() {
+    fn pages_of_other_origins_are_rejected() {
         let headers = |origin: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::HOST, HeaderValue::from_static("192.0.2.1:8443"));

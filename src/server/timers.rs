@@ -217,7 +217,7 @@ mod tests {
         /// A peer that reads now and then stays, however much is sent and however late its answers are; a peer that
         /// reads nothing goes after `unread`.
         #[test]
-        fn only_a_peer_that_reads_nothing_is_dropped(pauses in prop::collection::vec(0..19_500_u64, 1..40)) {
+        fn a_peer_that_reads_now_and_then_is_not_dropped(pauses in prop::collection::vec(0..19_500_u64, 1..40)) {
             let timeouts = Timeouts::default();
             let mut now = Instant::now();
             let mut timers = Timers::new(now, timeouts);

@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_came_too_early_is_followed_by_a_registration_without_it() {
+    fn a_refused_early_call_is_followed_by_a_registration_alone() {
         for refuse in
             [|run: &mut Run| run.text("ERROR the id is in use"), |run: &mut Run| run.close(1002, "no")]
         {
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_comes_with_and_without_a_name() {
+    fn a_caller_is_reported_with_and_without_an_id() {
         let mut run = registered();
         assert_eq!(run.event("SESSION_FROM bob"), Event::Caller(id("bob")));
         assert!(matches!(run.event("SESSION_FROM eve"), Event::Junk(_)), "forged");

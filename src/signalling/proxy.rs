@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_http_proxy_is_said_with_the_variable() {
+    fn the_error_for_another_kind_of_proxy_names_the_variable() {
         let error = |value| chosen(&[("ALL_PROXY", value)], "wss://a").unwrap_err().to_string();
         assert!(
             error("socks5://secret@h:1").starts_with("ALL_PROXY: SOCKS"),

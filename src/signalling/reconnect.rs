@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_is_obeyed_within_a_bound() {
+    fn a_pause_that_the_server_requests_is_kept_within_a_bound() {
         let now = Instant::now();
         let pause = |asked| Reconnect::default().pause(now, Ended::Failed(Some(asked)), 0.0);
         assert_eq!(pause(Duration::from_secs(20)), Duration::from_secs(20) + FIRST_PAUSE);

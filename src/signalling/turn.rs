@@ -1,5 +1,5 @@
-//! TURN servers: a try whether they give a relay, with the reason where not, and a tunnel to those behind
-//! TLS, which libnice does not speak.
+//! TURN servers: a probe, which allocates a relay or reports why none is available, and a tunnel to servers behind TLS, which
+//! libnice does not support.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -24,33 +24,33 @@ use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::sdp::Reach;
 use crate::tls::{Trust, client_config};
 
-/// How long a server may take to give a relay.
+/// Time limit for the allocation of a relay.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most connections through one tunnel; webrtcbin needs one or two for each peer.
 const TUNNELS: usize = 256;
 
-/// Why a TURN server gives no relay.
+/// Reason why a TURN server allocates no relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TurnError {
-    /// No way to it.
+    /// The connection failed.
     #[error("it is not reachable: {0}")]
     Unreachable(String),
-    /// Not a word.
+    /// The server sent no answer.
     #[error("it does not answer")]
     Silent,
-    /// 401 (RFC 8656, 7.2): the user, the password or their time.
-    #[error("it refuses the user and password (401): they are wrong, or their time is over")]
+    /// 401 (RFC 8656, 7.2): the credentials are wrong or have expired.
+    #[error("it refuses the user and password (401): they are wrong or have expired")]
     Unauthorised,
-    /// Another error of its own.
+    /// Another error response of the server.
     #[error("it refuses: {1} ({0})")]
     Refused(u16, String),
-    /// TURN without a user.
+    /// No user and password are configured.
     #[error("it requires a user name and a password, and none are given")]
     NoUser,
 }
 
-/// Asks a TURN server for a relay, and gives it back.
+/// Allocates a relay at a TURN server, and releases it. For a STUN server only finds its address.
 pub async fn probe(
     url: &IceUrl,
     user: Option<(&str, &Secret)>,
@@ -133,7 +133,7 @@ impl Wire<'_> {
     }
 }
 
-/// Lets the client have its talk until it has a relay or does not get one.
+/// Runs the TURN client until it has allocated a relay, which is then released, or has failed.
 async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<(), TurnError> {
     use turn_client_proto::api::TurnPollRet;
     use turn_client_proto::stun::Instant as Time;
@@ -174,12 +174,12 @@ async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<
         if length == 0 {
             continue;
         }
-        // The reason of a refusal, which the client does not tell. Over TCP the message stands alone too.
+        // The client does not report the reason of a refusal. Over TCP, too, a read returns one whole message.
         if let Ok(error) =
             Message::from_bytes(&buffer[..length]).map(|message| message.attribute::<ErrorCode>().ok())
             && let Some(error) = error
         {
-            // The first 401 asks for the user and password.
+            // The first 401 only requests credentials.
             refusals += usize::from(error.code() == 401);
             if refusals > 1 {
                 return Err(TurnError::Unauthorised);
@@ -192,8 +192,8 @@ async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<
     }
 }
 
-/// A way to a TURN server behind TLS for one that speaks only TCP: a port on this machine, which takes
-/// connections of this machine alone. It cannot be on loopback, from where libnice reaches no server.
+/// Tunnel to a TURN server behind TLS, for a client that supports TCP only: a port of this machine, which accepts
+/// connections of this machine only. The port is not on loopback, from where libnice reaches no server.
 #[derive(Debug)]
 pub struct Tunnel {
     at: SocketAddr,
@@ -201,7 +201,7 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Opens the port; who connects to it talks to the server.
+    /// Opens the port. Each connection to the port is forwarded to the server.
     pub async fn open(url: IceUrl, trust: Trust, reach: Option<Reach>) -> io::Result<Self> {
         let own = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
         let outward = own().find(|ip| ip.is_ipv4() && !ip.is_loopback());
@@ -215,7 +215,7 @@ impl Tunnel {
                 }
                 let (url, trust, reach) = (url.clone(), trust.clone(), reach.clone());
                 tunnels.spawn(async move {
-                    if let Err(error) = carry(near, &url, &trust, reach.as_ref()).await {
+                    if let Err(error) = forward(near, &url, &trust, reach.as_ref()).await {
                         tracing::debug!("a tunnel to a TURN server ended: {error}");
                     }
                 });
@@ -230,7 +230,7 @@ impl Tunnel {
     }
 }
 
-async fn carry(near: TcpStream, url: &IceUrl, trust: &Trust, reach: Option<&Reach>) -> io::Result<()> {
+async fn forward(near: TcpStream, url: &IceUrl, trust: &Trust, reach: Option<&Reach>) -> io::Result<()> {
     let _ = near.set_nodelay(true);
     let far = connect(url, resolve(url, reach).await?, trust).await?;
     let (from_far, to_far) = smol::io::split(far);

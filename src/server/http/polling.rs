@@ -1,4 +1,4 @@
-//! ssp over socket.io: long polling over HTTP, and the way from it to a WebSocket.
+//! ssp over socket.io: long polling over HTTP, and the change of a session to a WebSocket.
 
 use std::net::IpAddr;
 use std::sync::Arc;

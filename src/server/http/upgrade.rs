@@ -1,4 +1,4 @@
-//! The way from an HTTP request to a WebSocket.
+//! Upgrades HTTP requests to WebSockets.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_without_a_websocket_is_told_apart() {
+    fn http_responses_without_a_websocket_have_their_causes() {
         let html = ("content-type", "text/html");
         assert_eq!(cause(200, &[html]).0, Cause::NotWebSocket);
         assert_eq!(cause(302, &[]).0, Cause::NotWebSocket);
