@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::effect::{Effect, EffectId, EffectResult};
 use super::negotiation::{self, Negotiation};
 use super::terms::Terms;
-use super::tried::Tried;
+use super::candidate_summary::CandidateSummary;
 use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, PeerMessage, Refusal};
@@ -110,7 +110,7 @@ pub enum EndReason {
     },
     /// The descriptions were exchanged, but no path to the peer was found.
     #[error("no network path to the peer was found; {0}")]
-    NoPath(Tried),
+    NoPath(CandidateSummary),
     /// The peer is not who its description says: whoever relays the descriptions changed them.
     #[error("the peer's certificate is not the one in its description: somebody sits between the two")]
     Forged,
@@ -161,7 +161,7 @@ enum Wait {
 pub struct Link {
     negotiation: Negotiation,
     ring: Duration,
-    tried: Tried,
+    candidates: CandidateSummary,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
     /// When our side last restarted ICE: a path that breaks soon after takes a fresh connection.
@@ -187,7 +187,7 @@ impl Link {
             watch: Watch::new(terms.patience, terms.mends),
             negotiation: Negotiation::new(terms),
             ring,
-            tried: Tried::default(),
+            candidates: CandidateSummary::default(),
             waiting: None,
             restarted: None,
             revives: false,
@@ -260,7 +260,7 @@ impl Link {
             Input::Junk(why) => self.warn(now, &why),
             Input::Result(id, result) => self.negotiation.handle_result(now, id, result),
             Input::LocalCandidate(candidate) => {
-                self.tried.ours(&candidate.candidate);
+                self.candidates.ours(&candidate.candidate);
                 self.negotiation.handle_local_candidate(candidate);
             }
             Input::Connection(state) => self.connection_changed(now, state),
@@ -295,8 +295,8 @@ impl Link {
             self.waiting = None;
         }
         match &message {
-            PeerMessage::Description(description) => self.tried.theirs(&description.sdp),
-            PeerMessage::Candidate(candidate) => self.tried.theirs(&candidate.candidate),
+            PeerMessage::Description(description) => self.candidates.theirs(&description.sdp),
+            PeerMessage::Candidate(candidate) => self.candidates.theirs(&candidate.candidate),
             PeerMessage::OfferRequest | PeerMessage::EndOfCandidates | PeerMessage::Placeholder => {}
         }
         self.negotiation.handle_peer(now, message);
@@ -455,8 +455,8 @@ impl Link {
     }
 
     fn no_path(&mut self) {
-        let tried = std::mem::take(&mut self.tried);
-        self.end(EndReason::NoPath(tried));
+        let candidates = std::mem::take(&mut self.candidates);
+        self.end(EndReason::NoPath(candidates));
     }
 
     fn end(&mut self, reason: EndReason) {

@@ -10,6 +10,7 @@
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod call;
+pub mod candidate_summary;
 pub mod effect;
 pub mod filter;
 pub mod link;
@@ -17,7 +18,6 @@ pub mod negotiation;
 pub mod participants;
 pub mod room;
 pub mod terms;
-pub mod tried;
 pub mod watch;
 
 pub use call::{Admission, Call};

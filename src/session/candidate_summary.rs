@@ -1,4 +1,4 @@
-//! Which candidates there were, for the message when none of them led to the peer.
+//! Summary of the candidates of both sides, for the error of a call that found no network path.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::sdp::{CandidateError, CandidateLine};
 
 /// Counts of candidates by type, ours and the peer's.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Tried {
+pub struct CandidateSummary {
     ours: BTreeMap<String, usize>,
     theirs: BTreeMap<String, usize>,
 }
@@ -29,13 +29,13 @@ fn count(all: &mut BTreeMap<String, usize>, candidate: &str) {
     *all.entry(kind).or_default() += 1;
 }
 
-impl Tried {
-    /// A candidate of ours.
+impl CandidateSummary {
+    /// Counts a candidate of ours.
     pub fn ours(&mut self, candidate: &str) {
         count(&mut self.ours, candidate);
     }
 
-    /// A candidate of the peer, by itself or among others in a description.
+    /// Counts the candidates of the peer in `text`: a candidate attribute, or a description.
     pub fn theirs(&mut self, text: &str) {
         for line in text.lines().filter(|line| line.trim_start_matches("a=").starts_with("candidate:")) {
             count(&mut self.theirs, line);
@@ -43,7 +43,7 @@ impl Tried {
     }
 }
 
-impl fmt::Display for Tried {
+impl fmt::Display for CandidateSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |all: &BTreeMap<String, usize>| match all.is_empty() {
             true => "none".to_owned(),
@@ -65,16 +65,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_tried_is_told_by_type_and_without_addresses() {
-        let mut tried = Tried::default();
-        assert!(tried.to_string().contains("this machine found no address"));
-        tried.ours("candidate:1 1 udp 1 192.0.2.1 9 typ host");
-        tried.ours("candidate:2 1 TCP 1 192.0.2.1 9 typ host tcptype active");
-        assert!(tried.to_string().contains("the peer offered no address"));
-        tried.theirs("v=0\r\na=candidate:1 1 udp 1 198.51.100.7 9 typ srflx\r\na=end-of-candidates");
-        tried.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9000 typ host");
-        tried.theirs("candidate:1 1 udp 1 fe80::1 9000 typ host");
-        let text = tried.to_string();
+    fn the_summary_counts_candidates_by_type_and_names_no_address() {
+        let mut summary = CandidateSummary::default();
+        assert!(summary.to_string().contains("this machine found no address"));
+        summary.ours("candidate:1 1 udp 1 192.0.2.1 9 typ host");
+        summary.ours("candidate:2 1 TCP 1 192.0.2.1 9 typ host tcptype active");
+        assert!(summary.to_string().contains("the peer offered no address"));
+        summary.theirs("v=0\r\na=candidate:1 1 udp 1 198.51.100.7 9 typ srflx\r\na=end-of-candidates");
+        summary.theirs("candidate:1 1 udp 1 0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0.local 9000 typ host");
+        summary.theirs("candidate:1 1 udp 1 fe80::1 9000 typ host");
+        let text = summary.to_string();
         assert!(text.starts_with(
             "candidates of ours: 1 host, 1 host over TCP; of the peer: 1 hidden (mDNS), 1 link-local, 1 srflx;"
         ));
