@@ -38,7 +38,7 @@ impl Client {
     async fn call_once(&self, peer: &PeerId, request_offer: bool, ring: Duration) -> Result<(), ClientError> {
         self.needs_calls()?;
         let mut server = self.register(Some(peer), None).await?;
-        let terms = Terms { ring, mends: true, ..self.terms() };
+        let terms = Terms { ring, reconnects_first: true, ..self.terms() };
         let call = Call::dial(Instant::now(), peer.clone(), request_offer, terms);
         let end = self.run_call(&mut server, call, Some(peer)).await;
         server.close().await;
@@ -93,7 +93,7 @@ impl Client {
     /// Returns the terms of a 1-1 call. This side is polite, because the pages in use are impolite; the side that called
     /// reconnects first when the path is disconnected.
     fn terms(&self) -> Terms {
-        Terms { polite: true, mends: false, ..self.setup.terms() }
+        Terms { polite: true, reconnects_first: false, ..self.setup.terms() }
     }
 
     /// Runs a call, from waiting for it to its end. `peer` is the peer that is called.

@@ -184,7 +184,7 @@ impl Link {
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
         let (ring, pool) = (terms.ring, terms.pool);
         let mut link = Self {
-            watch: Watch::new(terms.patience, terms.mends),
+            watch: Watch::new(terms.patience, terms.reconnects_first),
             negotiation: Negotiation::new(terms),
             ring,
             candidates: CandidateSummary::default(),
@@ -233,7 +233,7 @@ impl Link {
 
     /// Returns whether this side makes the offer when the link begins anew.
     pub fn makes_offers(&self) -> bool {
-        self.watch.mends()
+        self.watch.reconnects_first()
     }
 
     /// The next thing to do.
@@ -327,7 +327,7 @@ impl Link {
                 self.restarted = None;
             }
             self.broken(now);
-            self.mend(now);
+            self.reconnect(now);
         } else {
             self.warn_ours("there is no connection yet that could be renewed");
         }
@@ -358,7 +358,7 @@ impl Link {
             Some(Due::PeerGone) => self.end(EndReason::PeerHungUp),
             Some(Due::GiveUp) => self.end(EndReason::Lost),
             Some(Due::Broken) => self.broken(now),
-            Some(Due::Mend) => self.mend(now),
+            Some(Due::Reconnect) => self.reconnect(now),
             None => {}
         }
         if !self.ended {
@@ -385,8 +385,8 @@ impl Link {
     }
 
     /// Makes a new path: by an ICE restart, which keeps the connection, or else over a fresh connection.
-    fn mend(&mut self, now: Instant) {
-        self.watch.mending();
+    fn reconnect(&mut self, now: Instant) {
+        self.watch.reconnecting();
         let is_again = self.restarted.is_some_and(|at| now < at + RESTARTED);
         if !is_again && !self.has_moved && self.negotiation.restart_ice(now) {
             self.restarted = Some(now);
@@ -424,7 +424,7 @@ impl Link {
                 negotiation::Output::Negotiated if self.watch.is_up() => {}
                 negotiation::Output::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
                 negotiation::Output::IceRestarted if self.watch.is_broken() => {
-                    self.watch.mending();
+                    self.watch.reconnecting();
                     self.revives = true;
                     let wait = if self.negotiation.controls_ice() { RESTART } else { RESTARTED };
                     self.waiting = Some((now + wait, Wait::Media));
@@ -433,7 +433,7 @@ impl Link {
                 negotiation::Output::Restarted => {
                     if self.watch.was_connected() {
                         self.broken(now);
-                        self.watch.mending();
+                        self.watch.reconnecting();
                     }
                 }
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),

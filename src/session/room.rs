@@ -62,7 +62,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who mends
+    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who reconnects_first
     /// it, is the room's matter.
     pub fn new(most: usize, terms: Terms) -> Self {
         Self {
@@ -197,7 +197,7 @@ impl Room {
         let polite = begin == Begin::Offer;
         self.links.insert(
             peer.clone(),
-            Link::new(now, begin, Terms { polite, mends: polite, ..self.terms.clone() }),
+            Link::new(now, begin, Terms { polite, reconnects_first: polite, ..self.terms.clone() }),
         );
         self.pass_on(now, peer);
         true

@@ -30,7 +30,7 @@ pub struct Terms {
     /// When a path counts as broken, and as lost.
     pub patience: Patience,
     /// Whether this side is the first of the two to make a new path when one breaks.
-    pub mends: bool,
+    pub reconnects_first: bool,
     /// The media layer can forget an offer that it made and that adds m-lines.
     pub forgets: bool,
     /// In a pool nobody has to offer, and ids last only as long as the connection to the server.
@@ -47,7 +47,7 @@ impl Terms {
             mdns: false,
             reach: Reach::default(),
             patience: Patience::default(),
-            mends: polite,
+            reconnects_first: polite,
             forgets: true,
             pool: false,
         }

@@ -1,5 +1,5 @@
 //! Whether a connection that stood still stands: nothing heard of the peer for a while means that its
-//! path broke, and a broken one is mended for so long, and then given up.
+//! path broke; a broken path is renewed for a limited time, and then given up.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ const CHANGED: Duration = Duration::from_millis(1500);
 const REPORTS: u32 = 3;
 /// After so many reports that is known.
 const KNOWN: u32 = 4;
-/// How long the side that does not mend waits for the one that does.
+/// Time that the other side has to reconnect first.
 const OTHER_SIDE: Duration = Duration::from_secs(8);
-/// Between attempts to mend.
+/// Interval between attempts to reconnect.
 const AGAIN: Duration = Duration::from_secs(1);
 /// A path that breaks again so soon will do so once more: the next one waits, twice as long each time.
 const SOON: Duration = Duration::from_secs(10);
@@ -54,7 +54,7 @@ pub enum Due {
     /// The path broke.
     Broken,
     /// A new path is to be made.
-    Mend,
+    Reconnect,
     /// It was broken for too long.
     GiveUp,
 }
@@ -64,7 +64,7 @@ pub enum Due {
 pub struct Watch {
     patience: Patience,
     /// Whether this side is the first of the two to make a new path.
-    mends: bool,
+    reconnects_first: bool,
     /// Messages reach the peer.
     reachable: bool,
     /// The server says that the peer is gone.
@@ -80,11 +80,11 @@ pub struct Watch {
 
 impl Watch {
     /// Returns the watch over a call that begins.
-    pub fn new(patience: Patience, mends: bool) -> Self {
+    pub fn new(patience: Patience, reconnects_first: bool) -> Self {
         let reports = (0, Duration::ZERO);
         Self {
             patience,
-            mends,
+            reconnects_first,
             reachable: true,
             gone: false,
             path: Path::New,
@@ -110,8 +110,8 @@ impl Watch {
     }
 
     /// Returns whether this side is the first of the two to make a new path.
-    pub fn mends(&self) -> bool {
-        self.mends
+    pub fn reconnects_first(&self) -> bool {
+        self.reconnects_first
     }
 
     /// Messages reach the peer.
@@ -149,9 +149,9 @@ impl Watch {
     /// The path is known to be broken; false where it was before, and then the next attempt is due soon.
     pub fn broken(&mut self, now: Instant) -> bool {
         match &mut self.path {
-            Path::Broken(_, mend) => {
-                if mend.is_none() && self.mends {
-                    *mend = Some(now + AGAIN);
+            Path::Broken(_, attempt) => {
+                if attempt.is_none() && self.reconnects_first {
+                    *attempt = Some(now + AGAIN);
                 }
                 false
             }
@@ -163,17 +163,17 @@ impl Watch {
                     _ => Duration::ZERO,
                 };
                 self.broke = Some((now, wait));
-                let mend = if self.mends { now } else { now + OTHER_SIDE } + wait;
-                self.path = Path::Broken(now, Some(mend));
+                let attempt = if self.reconnects_first { now } else { now + OTHER_SIDE } + wait;
+                self.path = Path::Broken(now, Some(attempt));
                 true
             }
         }
     }
 
     /// A new path is being made, by whichever side; its failure is told by [`Watch::broken`].
-    pub fn mending(&mut self) {
-        if let Path::Broken(_, mend) = &mut self.path {
-            *mend = None;
+    pub fn reconnecting(&mut self) {
+        if let Path::Broken(_, attempt) = &mut self.path {
+            *attempt = None;
         }
     }
 
@@ -190,8 +190,8 @@ impl Watch {
         self.reachable = reachable;
         if reachable {
             self.gone = false;
-            if let (Path::Broken(_, mend), true) = (&mut self.path, self.mends) {
-                *mend = Some(now);
+            if let (Path::Broken(_, attempt), true) = (&mut self.path, self.reconnects_first) {
+                *attempt = Some(now);
             }
         }
     }
@@ -200,7 +200,7 @@ impl Watch {
     pub fn network_changed(&mut self, now: Instant) {
         match &mut self.path {
             Path::Up(Some(due)) => *due = (*due).min(now + CHANGED),
-            Path::Broken(_, mend) => *mend = Some(now),
+            Path::Broken(_, attempt) => *attempt = Some(now),
             Path::New | Path::Up(None) => {}
         }
     }
@@ -210,9 +210,9 @@ impl Watch {
         match self.path {
             Path::New => None,
             Path::Up(due) => due,
-            Path::Broken(since, mend) => {
-                let mend = mend.filter(|_| self.reachable);
-                Some(mend.map_or(since + self.patience.give_up, |at| at.min(since + self.patience.give_up)))
+            Path::Broken(since, attempt) => {
+                let attempt = attempt.filter(|_| self.reachable);
+                Some(attempt.map_or(since + self.patience.give_up, |at| at.min(since + self.patience.give_up)))
             }
         }
     }
@@ -222,7 +222,7 @@ impl Watch {
         match self.path {
             Path::Up(Some(due)) if due <= now => Some(if self.gone { Due::PeerGone } else { Due::Broken }),
             Path::Broken(since, _) if since + self.patience.give_up <= now => Some(Due::GiveUp),
-            Path::Broken(_, Some(mend)) if mend <= now && self.reachable => Some(Due::Mend),
+            Path::Broken(_, Some(attempt)) if attempt <= now && self.reachable => Some(Due::Reconnect),
             Path::New | Path::Up(_) | Path::Broken(..) => None,
         }
     }

@@ -204,14 +204,14 @@ impl Negotiation {
     /// Handles an answer while no offer of ours waits for one.
     fn unexpected_answer(&mut self, now: Instant, sdp: Sdp) {
         self.transport.answer_may_come = None;
-        let begins = self.terms.mends || self.transport.forgotten && !self.terms.polite;
+        let begins = self.terms.reconnects_first || self.transport.forgotten && !self.terms.polite;
         if begins && self.is_established() && !self.transport.connected {
             // The peer answered an offer that was forgotten, or one of a predecessor with our name, and by then means
             // another exchange than our side. One side begins again.
             self.offer_afresh(now, sdp);
         } else if std::mem::take(&mut self.transport.gave_way) {
             // Each side gave way to the other, and would do so again: one of the two has to insist on its offers.
-            self.terms.polite &= !self.terms.mends;
+            self.terms.polite &= !self.terms.reconnects_first;
             // The peer has applied m-lines that our side does not have.
             if !self.standing.as_ref().is_some_and(|standing| standing.is_answered_by(&sdp)) {
                 self.outputs.push_back(Output::Restarted);

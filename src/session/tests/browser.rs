@@ -407,17 +407,17 @@ impl Pair {
                 }
                 true
             }
-            Step::Lost(native_mends) => {
+            Step::Lost(native_begins) => {
                 native.outbox.clear();
                 browser.outbox.clear();
                 native.sent.clear();
                 browser.sent.clear();
                 // The other's timer does the same for an exchange that is stuck.
-                if native_mends || !native.negotiation.is_at_rest() {
+                if native_begins || !native.negotiation.is_at_rest() {
                     native.results.clear();
                     native.negotiation.renew(*now);
                 }
-                if !native_mends || browser.signalling != Signalling::Stable || browser.making_offer {
+                if !native_begins || browser.signalling != Signalling::Stable || browser.making_offer {
                     browser.renew();
                     browser.want_offer();
                 }

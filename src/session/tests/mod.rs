@@ -229,7 +229,7 @@ impl Side {
     }
 
     fn callee() -> Self {
-        Self::new(Call::answer(Terms { mends: false, ..terms() }, Admission::default()))
+        Self::new(Call::answer(Terms { reconnects_first: false, ..terms() }, Admission::default()))
     }
 
     fn input(&mut self, now: Instant, input: Input) {

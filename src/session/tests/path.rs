@@ -6,7 +6,7 @@ use crate::session::Patience;
 const QUIET: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// A call that stands, in which the caller mends.
+/// A call that stands, in which the caller reconnects_first.
 fn connected() -> (Instant, Side, Side) {
     connected_for(GIVE_UP)
 }
@@ -14,8 +14,8 @@ fn connected() -> (Instant, Side, Side) {
 fn connected_for(give_up: Duration) -> (Instant, Side, Side) {
     let now = Instant::now();
     let patience = Patience { quiet: QUIET, give_up };
-    let caller = Terms { mends: true, patience, ..terms() };
-    let callee = Terms { mends: false, patience, ..terms() };
+    let caller = Terms { reconnects_first: true, patience, ..terms() };
+    let callee = Terms { reconnects_first: false, patience, ..terms() };
     let mut a = Side::new(Call::dial(now, id("callee"), false, caller));
     let mut b = Side::new(Call::answer(callee, Admission::default()));
     a.call_input(now, CallInput::Accepted);
