@@ -15,8 +15,8 @@ use crate::protocol::{Candidate, PeerMessage, Refusal};
 /// How long ICE and DTLS may take once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
 
-/// How long a peer that need not offer has to do so, until we do.
-pub const TURN: Duration = Duration::from_secs(1);
+/// Time that a peer of a pool has to make the first offer; after it our side makes one.
+pub const OPTIONAL_OFFER: Duration = Duration::from_secs(1);
 
 /// Time in which a peer has to answer an offer that restarts ICE and media has to come again, until a fresh connection is
 /// tried.
@@ -149,7 +149,7 @@ enum Wait {
     /// The peer's first description.
     Offer,
     /// The same, of a peer that need not offer: then we do.
-    Turn,
+    OptionalOffer,
     /// ICE and DTLS.
     Path,
     /// Media, after an ICE restart on the connection that stands.
@@ -200,7 +200,7 @@ impl Link {
         };
         match begin {
             Begin::Offer => link.negotiation.request_offer(now),
-            Begin::AwaitOffer if pool => link.waiting = Some((now + TURN, Wait::Turn)),
+            Begin::AwaitOffer if pool => link.waiting = Some((now + OPTIONAL_OFFER, Wait::OptionalOffer)),
             Begin::AwaitOffer => link.waiting = Some((now + ring, Wait::Offer)),
             Begin::RequestOffer => {
                 link.waiting = Some((now + ring, Wait::Offer));
@@ -254,7 +254,7 @@ impl Link {
         if self.ended {
             return;
         }
-        let awaits_offer = matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn)));
+        let awaits_offer = matches!(self.waiting, Some((_, Wait::Offer | Wait::OptionalOffer)));
         match input {
             Input::Peer(message) => self.peer_message(now, message),
             Input::Junk(why) => self.warn(now, &why),
@@ -290,7 +290,7 @@ impl Link {
 
     fn peer_message(&mut self, now: Instant, message: PeerMessage) {
         let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
-        if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::Turn))) {
+        if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::OptionalOffer))) {
             // From here on the negotiation has its own timers.
             self.waiting = None;
         }
@@ -342,7 +342,7 @@ impl Link {
             Some((at, Wait::Offer)) if at <= now => {
                 self.end(EndReason::timed_out("the peer's offer", self.ring))
             }
-            Some((at, Wait::Turn)) if at <= now => {
+            Some((at, Wait::OptionalOffer)) if at <= now => {
                 self.waiting = None;
                 self.negotiation.request_offer(now);
             }
