@@ -13,7 +13,7 @@ use crate::protocol::{PeerId, PeerMessage, Refusal};
 pub const ASK: Duration = Duration::from_secs(30);
 
 /// Signs of life are told every half second: one that is told so much later is fresh.
-const KNOCK: Duration = Duration::from_millis(700);
+const FRESH: Duration = Duration::from_millis(700);
 /// Between attempts to set up a session again.
 const REDIAL: Duration = Duration::from_secs(2);
 
@@ -78,13 +78,13 @@ enum Phase {
     Declining(Instant, String),
     /// `SESSION` is sent; what comes once it is accepted, and until when that may take.
     Dialling(Begin, Instant),
-    Talking(Box<Link>),
+    Active(Box<Link>),
     Ended,
 }
 
 /// Somebody who called in the middle of another call, when that was, and what was said since.
 #[derive(Debug)]
-struct Knocker {
+struct NextCaller {
     peer: PeerId,
     at: Instant,
     held: VecDeque<link::Input>,
@@ -98,7 +98,7 @@ pub struct Call {
     dialled: Option<PeerId>,
     redial: Redial,
     /// The peer that called in the middle of this call, which may be over already.
-    knocker: Option<Knocker>,
+    next_caller: Option<NextCaller>,
     terms: Terms,
     admission: Admission,
     outputs: VecDeque<Output>,
@@ -113,14 +113,14 @@ impl Call {
         let phase = Phase::Dialling(begin, now + STEP);
         let admission = Admission::default();
         let (dialled, redial) = (Some(peer), Redial::No);
-        Self { phase, caller: None, dialled, redial, knocker: None, terms, admission, outputs }
+        Self { phase, caller: None, dialled, redial, next_caller: None, terms, admission, outputs }
     }
 
     /// A call that we take, of a registered client that nobody called yet.
     pub fn answer(terms: Terms, admission: Admission) -> Self {
         let (phase, outputs) = (Phase::Waiting, VecDeque::new());
         let (dialled, redial) = (None, Redial::No);
-        Self { phase, caller: None, dialled, redial, knocker: None, terms, admission, outputs }
+        Self { phase, caller: None, dialled, redial, next_caller: None, terms, admission, outputs }
     }
 
     /// Returns whether no call has come yet.
@@ -130,7 +130,7 @@ impl Call {
 
     /// Media flowed once: the call can go on without the server.
     pub fn was_connected(&self) -> bool {
-        matches!(&self.phase, Phase::Talking(link) if link.was_connected())
+        matches!(&self.phase, Phase::Active(link) if link.was_connected())
     }
 
     /// Whether there is a way to a new session for a call that goes on: to the peer that we dialled, or
@@ -141,7 +141,7 @@ impl Call {
 
     /// The call of somebody who called while this one came to its end.
     pub fn next(self, now: Instant) -> Option<Self> {
-        let Knocker { peer, held, .. } = self.knocker?;
+        let NextCaller { peer, held, .. } = self.next_caller?;
         let mut next = Self::answer(self.terms, self.admission);
         next.handle_input(now, Input::Caller(peer));
         held.into_iter().for_each(|input| next.handle_input(now, Input::Link(input)));
@@ -157,7 +157,7 @@ impl Call {
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Dialling(_, until) | Phase::Asking(until, _) | Phase::Declining(until, _) => Some(*until),
-            Phase::Talking(link) => match self.redial {
+            Phase::Active(link) => match self.redial {
                 Redial::At(at) => Some(link.poll_timeout().map_or(at, |timeout| timeout.min(at))),
                 Redial::No | Redial::Asked => link.poll_timeout(),
             },
@@ -172,26 +172,26 @@ impl Call {
                 let begin = *begin;
                 self.begin(now, begin);
             }
-            (Input::Accepted, Phase::Talking(link)) if self.redial == Redial::Asked => {
+            (Input::Accepted, Phase::Active(link)) if self.redial == Redial::Asked => {
                 self.redial = Redial::No;
                 link.handle_input(now, link::Input::Reachable(true));
             }
             (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
             (Input::Refused(_), Phase::Ended) => {}
-            (Input::Refused(_), Phase::Talking(_)) if self.redial == Redial::Asked => {
+            (Input::Refused(_), Phase::Active(_)) if self.redial == Redial::Asked => {
                 self.redial = Redial::At(now + REDIAL);
             }
             (Input::Refused(reason), _) => self.push(link::Output::Warning(reason.to_string())),
-            (Input::Registered, Phase::Talking(_)) if self.dialled.is_some() => {
+            (Input::Registered, Phase::Active(_)) if self.dialled.is_some() => {
                 // Not at once: the peer may have hung up, which the connection reports before.
                 self.redial = Redial::At(now + REDIAL);
             }
-            (Input::Caller(peer), Phase::Talking(link)) if self.caller.as_ref() == Some(&peer) => {
+            (Input::Caller(peer), Phase::Active(link)) if self.caller.as_ref() == Some(&peer) => {
                 link.handle_input(now, link::Input::Reachable(true));
             }
             // This call may just be coming to its end: a sign of life of its peer says that it is not.
-            (Input::Caller(peer), Phase::Talking(_)) => {
-                self.knocker = Some(Knocker { peer, at: now, held: VecDeque::new() });
+            (Input::Caller(peer), Phase::Active(_)) => {
+                self.next_caller = Some(NextCaller { peer, at: now, held: VecDeque::new() });
             }
             (Input::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));
@@ -217,21 +217,21 @@ impl Call {
     /// Handles an input from the peer or the connection.
     fn link_input(&mut self, now: Instant, input: link::Input) {
         match (input, &mut self.phase) {
-            (input @ link::Input::Peer(_), Phase::Talking(link)) => match &mut self.knocker {
-                Some(knocker) if knocker.held.len() < MAX_INBOX => knocker.held.push_back(input),
+            (input @ link::Input::Peer(_), Phase::Active(link)) => match &mut self.next_caller {
+                Some(next_caller) if next_caller.held.len() < MAX_INBOX => next_caller.held.push_back(input),
                 Some(_) => {}
                 None => link.handle_input(now, input),
             },
-            (link::Input::PeerGone, Phase::Talking(_)) if self.knocker.is_some() => self.knocker = None,
-            (input @ link::Input::Heard(_), Phase::Talking(link)) => {
+            (link::Input::PeerGone, Phase::Active(_)) if self.next_caller.is_some() => self.next_caller = None,
+            (input @ link::Input::Heard(_), Phase::Active(link)) => {
                 // Media heard since may have been sent before the second call.
-                if self.knocker.as_ref().is_some_and(|knocker| now >= knocker.at + KNOCK) {
-                    self.knocker = None;
+                if self.next_caller.as_ref().is_some_and(|next_caller| now >= next_caller.at + FRESH) {
+                    self.next_caller = None;
                     self.outputs.push_back(Output::Busy);
                 }
                 link.handle_input(now, input);
             }
-            (input, Phase::Talking(link)) => link.handle_input(now, input),
+            (input, Phase::Active(link)) => link.handle_input(now, input),
             // The first message of a caller that the server did not announce.
             (input @ (link::Input::Peer(_) | link::Input::Junk(_)), Phase::Waiting) => {
                 self.called(now);
@@ -262,8 +262,8 @@ impl Call {
     /// only if the old peer has none any more: that peer cannot repair the path, and the new caller need not wait for
     /// it.
     fn give_way(&mut self) {
-        let is_broken = matches!(&self.phase, Phase::Talking(link) if link.is_broken());
-        if is_broken && self.knocker.is_some() && self.dialled.is_none() {
+        let is_broken = matches!(&self.phase, Phase::Active(link) if link.is_broken());
+        if is_broken && self.next_caller.is_some() && self.dialled.is_none() {
             self.end(EndReason::Lost);
         }
     }
@@ -282,7 +282,7 @@ impl Call {
                 let reason = std::mem::take(reason);
                 self.end(EndReason::NotTaken(reason));
             }
-            Phase::Talking(link) => {
+            Phase::Active(link) => {
                 if let (Redial::At(at), Some(peer)) = (self.redial, &self.dialled)
                     && at <= now
                 {
@@ -334,11 +334,11 @@ impl Call {
 
     fn begin(&mut self, now: Instant, begin: Begin) {
         self.outputs.push_back(Output::Connecting);
-        self.phase = Phase::Talking(Box::new(Link::new(now, begin, self.terms.clone())));
+        self.phase = Phase::Active(Box::new(Link::new(now, begin, self.terms.clone())));
     }
 
     fn pass_on(&mut self) {
-        let Phase::Talking(link) = &mut self.phase else { return };
+        let Phase::Active(link) = &mut self.phase else { return };
         while let Some(output) = link.poll_output() {
             self.outputs.push_back(Output::Link(output));
         }

@@ -81,7 +81,7 @@ pub enum Input {
     HangUp,
 }
 
-/// Why a talk ended.
+/// Reason for the end of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndReason {
@@ -137,7 +137,7 @@ pub enum Output {
     Connected,
     /// The path broke; a new one is looked for.
     Reconnecting,
-    /// Something of the peer was not taken; the talk goes on.
+    /// Something of the peer was not taken; the call goes on.
     Warning(String),
     /// The end; nothing comes after it.
     Ended(EndReason),
@@ -180,7 +180,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// A talk over a fresh connection.
+    /// Returns a call over a fresh connection.
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
         let (ring, pool) = (terms.ring, terms.pool);
         let mut link = Self {

@@ -1,6 +1,6 @@
 //! A client's call as pure state machines: input in, output out, time as an argument.
 //!
-//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the talk with one
+//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the call with one
 //! peer around it; [`call`] is a 1-1 call, from the dialling to its end, and [`room`] a room. An effect carries an id,
 //! its result comes back with that id, and a result whose id is no longer waited for is ignored.
 //!

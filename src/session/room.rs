@@ -228,7 +228,7 @@ impl Room {
     }
 
     fn link(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
-        // Anything else, of a peer without a link, is of a talk that is over.
+        // Anything else, of a peer without a link, belongs to a call that is over.
         let offers =
             matches!(&input, link::Input::Peer(PeerMessage::Description(d)) if d.kind == SdpKind::Offer);
         let begins = offers || input == link::Input::Peer(PeerMessage::OfferRequest);
