@@ -58,24 +58,24 @@ impl Adapter {
         // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
         let credentials = ours.credentials.or_else(|| self.local.as_ref().and_then(Credentials::of));
         credentials.into_iter().for_each(|credentials| credentials.write(&mut sdp));
-        let (sdp, layout, told) = match kind {
+        let (sdp, layout, sent) = match kind {
             SdpKind::Offer => {
                 attributes::complete_offer(&mut sdp);
                 directions::silence(&mut sdp, ours.idle);
-                let (layout, told) = self.layout.tell_offer(&sdp);
-                (sdp, layout, told)
+                let (layout, sent) = self.layout.offer_to_peer(&sdp);
+                (sdp, layout, sent)
             }
             SdpKind::Answer => {
                 directions::silence(&mut sdp, ours.idle);
                 self.role = self.role.or_else(|| Setup::of_answer(&sdp));
                 self.role.into_iter().for_each(|role| role.write(&mut sdp));
-                let held = self.layout.hold(&sdp);
+                let applied = self.layout.answer_to_apply(&sdp);
                 directions::narrow_answer(&mut sdp, &self.flows);
-                (held, self.layout.clone(), self.layout.tell_answer(&sdp))
+                (applied, self.layout.clone(), self.layout.answer_to_peer(&sdp))
             }
         };
         self.made = Some(Made { sdp, layout });
-        told
+        sent
     }
 
     /// Returns the description that was made last, for webrtcbin to apply; `None` if there is none. `sending` are the m-lines
@@ -96,12 +96,12 @@ impl Adapter {
             (SdpKind::Answer, None) => return Err(SdpError::OtherLines),
             (SdpKind::Answer, Some(offer)) => {
                 self.role = self.role.or(Setup::of_answer(&theirs).map(Setup::opposite));
-                let (layout, mut remote) = self.layout.show_answer(&theirs, offer)?;
+                let (layout, mut remote) = self.layout.answer_of_peer(&theirs, offer)?;
                 directions::widen_answer(&mut remote.sdp, offer);
                 (layout, remote)
             }
             (SdpKind::Offer, local) => {
-                let (layout, mut remote) = self.layout.show_offer(&theirs, local.as_ref())?;
+                let (layout, mut remote) = self.layout.offer_of_peer(&theirs, local.as_ref())?;
                 // The role stays, even if the offer names another one.
                 self.role.into_iter().for_each(|role| role.opposite().write(&mut remote.sdp));
                 directions::widen_offer(&mut remote.sdp);
@@ -116,7 +116,7 @@ impl Adapter {
     /// Returns a candidate of ours with the index and the mid of the peer's m-line.
     pub fn candidate(&self, mline: u32, candidate: String) -> Candidate {
         let layout = self.made.as_ref().map_or(&self.layout, |made| &made.layout);
-        let (mline, mid) = match layout.told_line(mline) {
+        let (mline, mid) = match layout.peer_mline(mline) {
             Some((mline, mid)) => (mline, Some(mid.to_owned())),
             None => (mline, None),
         };

@@ -90,7 +90,7 @@ impl Layout {
 
     /// Returns the peer's index and mid for a candidate of ours. All m-lines share one transport: a candidate of an
     /// m-line that the peer rejected is sent with the first active one.
-    pub(super) fn told_line(&self, own: u32) -> Option<(u32, &str)> {
+    pub(super) fn peer_mline(&self, own: u32) -> Option<(u32, &str)> {
         let goes_on = |slot: &Slot| !slot.is_rejected && slot.own.is_some();
         let same = |slot: &Slot| goes_on(slot) && slot.own == Some(own as usize);
         let at = self.slots.iter().position(same).or_else(|| self.slots.iter().position(goes_on))?;
@@ -99,7 +99,7 @@ impl Layout {
 
     /// Rewrites an offer of webrtcbin for the peer. A new m-line takes the place of a standing one of the same kind
     /// that has no m-line of webrtcbin, or is appended; standing m-lines that are not offered are rejected.
-    pub(super) fn tell_offer(&self, ours: &Sdp) -> (Self, Sdp) {
+    pub(super) fn offer_to_peer(&self, ours: &Sdp) -> (Self, Sdp) {
         let mut next = self.clone();
         // webrtcbin leaves out its last m-line, that of data channels, if all of them are closed.
         next.own.truncate(ours.media.len());
@@ -127,18 +127,18 @@ impl Layout {
             next.own.push(mid);
         }
         next.slots.iter_mut().filter(|slot| slot.own.is_none()).for_each(|slot| slot.is_rejected = true);
-        let told = next.tell(ours);
-        next.group = group(&told);
-        (next, told)
+        let sent = next.to_peer(ours);
+        next.group = group(&sent);
+        (next, sent)
     }
 
     /// Rewrites webrtcbin's answer to the peer's last shown offer for the peer.
-    pub(super) fn tell_answer(&self, ours: &Sdp) -> Sdp {
-        self.tell(ours)
+    pub(super) fn answer_to_peer(&self, ours: &Sdp) -> Sdp {
+        self.to_peer(ours)
     }
 
     /// Rewrites a description of webrtcbin into the peer's order and with its mids.
-    fn tell(&self, ours: &Sdp) -> Sdp {
+    fn to_peer(&self, ours: &Sdp) -> Sdp {
         let goes_on = |slot: &Slot| {
             let own = slot.own.and_then(|own| ours.media.get(own));
             own.filter(|media| !slot.is_rejected && !media.is_rejected()).cloned()
@@ -171,20 +171,20 @@ impl Layout {
 
     /// Rewrites our answer for webrtcbin to apply: m-lines that webrtcbin itself rejects get the attributes of its
     /// own transport instead of the peer's, and its bundle keeps all of its m-lines.
-    pub(super) fn hold(&self, ours: &Sdp) -> Sdp {
-        let mut held = ours.clone();
-        let Some(live) = ours.media.iter().find(|media| !media.is_rejected()) else { return held };
-        for media in held.media.iter_mut().filter(|media| media.is_rejected()) {
+    pub(super) fn answer_to_apply(&self, ours: &Sdp) -> Sdp {
+        let mut applied = ours.clone();
+        let Some(live) = ours.media.iter().find(|media| !media.is_rejected()) else { return applied };
+        for media in applied.media.iter_mut().filter(|media| media.is_rejected()) {
             carry(media, live);
         }
-        if held.attribute("group").is_some() {
-            held.set_attribute("group", &format!("BUNDLE {}", self.own.join(" ")));
+        if applied.attribute("group").is_some() {
+            applied.set_attribute("group", &format!("BUNDLE {}", self.own.join(" ")));
         }
-        held
+        applied
     }
 
     /// Rewrites the peer's offer for webrtcbin; `local` is webrtcbin's current local description.
-    pub(super) fn show_offer(&self, theirs: &Sdp, local: Option<&Sdp>) -> Result<(Self, Remote), SdpError> {
+    pub(super) fn offer_of_peer(&self, theirs: &Sdp, local: Option<&Sdp>) -> Result<(Self, Remote), SdpError> {
         let mut next = self.clone();
         next.slots.truncate(theirs.media.len());
         next.group = group(theirs);
@@ -219,11 +219,11 @@ impl Layout {
                 None => next.slots.push(slot),
             }
         }
-        next.show(theirs, local)
+        next.of_peer(theirs, local)
     }
 
     /// Rewrites the peer's answer to our offer `ours` for webrtcbin.
-    pub(super) fn show_answer(&self, theirs: &Sdp, ours: &Sdp) -> Result<(Self, Remote), SdpError> {
+    pub(super) fn answer_of_peer(&self, theirs: &Sdp, ours: &Sdp) -> Result<(Self, Remote), SdpError> {
         if theirs.media.len() != self.slots.len() {
             return Err(SdpError::OtherLines);
         }
@@ -232,10 +232,10 @@ impl Layout {
             slot.is_rejected |= media.is_rejected();
             slot.is_agreed = true;
         }
-        next.show(theirs, Some(ours))
+        next.of_peer(theirs, Some(ours))
     }
 
-    fn show(self, theirs: &Sdp, local: Option<&Sdp>) -> Result<(Self, Remote), SdpError> {
+    fn of_peer(self, theirs: &Sdp, local: Option<&Sdp>) -> Result<(Self, Remote), SdpError> {
         let source = theirs.media.iter().find(|media| !media.is_rejected());
         let (Some(source), false) = (source, self.own.is_empty()) else { return Err(SdpError::MLines(0)) };
         let (mut media, mut flows, mut rejected) = (vec![], vec![], vec![]);

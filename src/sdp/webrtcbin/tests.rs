@@ -74,13 +74,13 @@ fn expect_fit_for_webrtcbin(sdp: &Sdp, before: &[(String, String)]) {
 }
 
 /// Checks the rules of RFC 8829, 5.2.2 and 5.3.1, and RFC 8843, 7.2 and 7.3.
-fn expect_conform(told: &Sdp, peer: &[Wire]) {
+fn expect_conform(sent: &Sdp, peer: &[Wire]) {
     let stands: Vec<(String, String)> = peer.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
-    assert!(lines(told).starts_with(&stands), "order and mids stand: {:?} {stands:?}", lines(told));
-    let group: Vec<&str> = told.attribute("group").unwrap().split(' ').skip(1).collect();
-    for (n, media) in told.media.iter().enumerate() {
+    assert!(lines(sent).starts_with(&stands), "order and mids stand: {:?} {stands:?}", lines(sent));
+    let group: Vec<&str> = sent.attribute("group").unwrap().split(' ').skip(1).collect();
+    for (n, media) in sent.media.iter().enumerate() {
         let mid = media.mid().unwrap();
-        assert_eq!(told.media.iter().filter(|other| other.mid() == Some(mid)).count(), 1);
+        assert_eq!(sent.media.iter().filter(|other| other.mid() == Some(mid)).count(), 1);
         assert_eq!(group.iter().filter(|other| **other == mid).count(), usize::from(!media.is_rejected()));
         match media.is_rejected() {
             true => assert!(TRANSPORT.iter().all(|name| media.attribute(name).is_none())),
@@ -179,15 +179,15 @@ impl World {
             }
         }
         let is_accepted = answer.media.iter().any(|media| !media.is_rejected());
-        let told = made(&mut self.adapter, SdpKind::Answer, answer);
-        let held = self.adapter.local(&[]).unwrap();
+        let sent = made(&mut self.adapter, SdpKind::Answer, answer);
+        let applied = self.adapter.local(&[]).unwrap();
         if is_accepted {
-            expect_fit_for_webrtcbin(&held, &self.bin);
-            assert!(held.media.iter().all(|media| media.attribute("ice-ufrag") == Some("ourufrag")));
+            expect_fit_for_webrtcbin(&applied, &self.bin);
+            assert!(applied.media.iter().all(|media| media.attribute("ice-ufrag") == Some("ourufrag")));
         }
-        assert_eq!(told.media.len(), self.peer.len());
-        expect_conform(&told, &self.peer);
-        for (line, media) in self.peer.iter_mut().zip(&told.media) {
+        assert_eq!(sent.media.len(), self.peer.len());
+        expect_conform(&sent, &self.peer);
+        for (line, media) in self.peer.iter_mut().zip(&sent.media) {
             assert!(line.2 || media.is_rejected(), "a rejected m-line stays rejected");
             line.2 &= !media.is_rejected();
         }
@@ -203,10 +203,10 @@ impl World {
             return false;
         }
         self.adapter.kinds_to_offer(self.standing.as_ref());
-        let told = made(&mut self.adapter, SdpKind::Offer, ours(&self.bin, "actpass"));
-        expect_conform(&told, &self.peer);
+        let sent = made(&mut self.adapter, SdpKind::Offer, ours(&self.bin, "actpass"));
+        expect_conform(&sent, &self.peer);
         let mut answer: Vec<Wire> = vec![];
-        for (n, media) in told.media.iter().enumerate() {
+        for (n, media) in sent.media.iter().enumerate() {
             let kind = KINDS.into_iter().find(|kind| *kind == media.kind).unwrap();
             let goes_on = !media.is_rejected() && !rejects[n % rejects.len()];
             answer.push((kind, media.mid().unwrap().to_owned(), goes_on));
@@ -216,7 +216,7 @@ impl World {
             return false;
         }
         let mut sdp = theirs(&answer, "active", has_mids);
-        name_answer(&mut sdp, &told);
+        name_answer(&mut sdp, &sent);
         let sdp = validate(sdp).unwrap();
         self.adapter.local(&[]).unwrap();
         let remote = self.adapter.remote(SdpKind::Answer, &sdp, &[]).unwrap();
@@ -264,9 +264,9 @@ fn own(kinds: &[&str]) -> Vec<(String, String)> {
 
 /// Makes an offer of ours and applies the answer that `answer` makes of it; returns the answer as webrtcbin gets it.
 fn exchange(adapter: &mut Adapter, offer: Sdp, answer: impl Fn(&Sdp) -> Sdp) -> super::Remote {
-    let told = made(adapter, SdpKind::Offer, offer);
-    let mut answer = answer(&told);
-    name_answer(&mut answer, &told);
+    let sent = made(adapter, SdpKind::Offer, offer);
+    let mut answer = answer(&sent);
+    name_answer(&mut answer, &sent);
     adapter.local(&[]).unwrap();
     adapter.remote(SdpKind::Answer, &validate(answer).unwrap(), &[]).unwrap()
 }
@@ -275,22 +275,22 @@ fn exchange(adapter: &mut Adapter, offer: Sdp, answer: impl Fn(&Sdp) -> Sdp) -> 
 #[test]
 fn an_m_line_that_webrtcbin_leaves_out_is_rejected() {
     let both = own(&["video", "application"]);
-    let accept = |told: &Sdp| {
+    let accept = |sent: &Sdp| {
         let of = |(n, media): (usize, &Media)| {
             (["video", "application"][n], media.mid().unwrap().to_owned(), !media.is_rejected())
         };
-        theirs(&told.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true)
+        theirs(&sent.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true)
     };
     let mut adapter = Adapter::default();
     exchange(&mut adapter, ours(&both, "actpass"), accept);
-    let remote = exchange(&mut adapter, ours(&both[..1], "actpass"), |told| {
-        assert_eq!((told.media.len(), told.media[1].is_rejected()), (2, true));
-        accept(told)
+    let remote = exchange(&mut adapter, ours(&both[..1], "actpass"), |sent| {
+        assert_eq!((sent.media.len(), sent.media[1].is_rejected()), (2, true));
+        accept(sent)
     });
     assert_eq!(lines(&remote.sdp), both[..1]);
     // A channel that is opened later gets a new m-line.
-    let told = made(&mut adapter, SdpKind::Offer, ours(&both, "actpass"));
-    assert_eq!(told.media.iter().map(Media::is_rejected).collect::<Vec<_>>(), [false, true, false]);
+    let sent = made(&mut adapter, SdpKind::Offer, ours(&both, "actpass"));
+    assert_eq!(sent.media.iter().map(Media::is_rejected).collect::<Vec<_>>(), [false, true, false]);
 }
 
 /// Tests that the page's order is kept over a fresh webrtcbin, which has its own.
@@ -301,10 +301,10 @@ fn a_fresh_connection_offers_in_the_standing_order() {
     let standing = validate(theirs(&page, "actpass", true)).unwrap();
     let mut adapter = Adapter::default();
     assert_eq!(adapter.kinds_to_offer(Some(&standing)), [Kind::Audio, Kind::Video]);
-    let remote = exchange(&mut adapter, ours(&own(&["video", "audio", "application"]), "actpass"), |told| {
+    let remote = exchange(&mut adapter, ours(&own(&["video", "audio", "application"]), "actpass"), |sent| {
         let mids: Vec<_> = page.iter().map(|line| (line.0.to_owned(), line.1.clone())).collect();
-        assert_eq!((lines(told), told.attribute("group")), (mids, Some("BUNDLE 0 1 2")));
-        assert!(told.media.iter().all(|media| media.rest.starts_with("9 ")));
+        assert_eq!((lines(sent), sent.attribute("group")), (mids, Some("BUNDLE 0 1 2")));
+        assert!(sent.media.iter().all(|media| media.rest.starts_with("9 ")));
         let mut answer = theirs(&page, "active", true);
         answer.media[1].lines.push(Line::attribute("candidate", "1 1 udp 1 192.0.2.1 9 typ host"));
         answer
@@ -319,8 +319,8 @@ fn a_fresh_connection_offers_in_the_standing_order() {
 fn a_peer_may_accept_video_alone_and_leave_out_all_else_of_a_rejected_m_line() {
     let offer = || ours(&own(&["audio", "video"]), "actpass");
     let mut adapter = Adapter::default();
-    let video_alone = |told: &Sdp| {
-        let video = told.media[1].mid().unwrap().to_owned();
+    let video_alone = |sent: &Sdp| {
+        let video = sent.media[1].mid().unwrap().to_owned();
         theirs(&[("audio", "?".into(), false), ("video", video, true)], "active", false)
     };
     let remote = exchange(&mut adapter, offer(), video_alone);
@@ -328,10 +328,10 @@ fn a_peer_may_accept_video_alone_and_leave_out_all_else_of_a_rejected_m_line() {
     let candidate = adapter.candidate(0, String::new());
     assert_eq!((candidate.mline, candidate.mid.as_deref()), (Some(1), Some("video0")), "an active m-line");
     // A later offer of ours still has the rejected m-line, with port 0.
-    let told = made(&mut adapter, SdpKind::Offer, offer());
-    assert!(told.media[0].is_rejected() && told.attribute("group") == Some("BUNDLE video0"));
+    let sent = made(&mut adapter, SdpKind::Offer, offer());
+    assert!(sent.media[0].is_rejected() && sent.attribute("group") == Some("BUNDLE video0"));
     // An answer with fewer m-lines belongs to another offer.
-    let mut answer = validate(video_alone(&told)).unwrap();
+    let mut answer = validate(video_alone(&sent)).unwrap();
     answer.media.pop();
     adapter.local(&[]).unwrap();
     assert_eq!(adapter.remote(SdpKind::Answer, &answer, &[]), Err(SdpError::OtherLines));
