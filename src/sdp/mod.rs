@@ -15,7 +15,6 @@ pub mod direction;
 pub mod fingerprint;
 pub mod payload;
 pub mod reach;
-pub mod source;
 pub mod validate;
 pub mod webrtcbin;
 

@@ -222,7 +222,9 @@ impl Call {
                 Some(_) => {}
                 None => link.handle_input(now, input),
             },
-            (link::Input::PeerGone, Phase::Active(_)) if self.next_caller.is_some() => self.next_caller = None,
+            (link::Input::PeerGone, Phase::Active(_)) if self.next_caller.is_some() => {
+                self.next_caller = None
+            }
             (input @ link::Input::Heard(_), Phase::Active(link)) => {
                 // Media heard since may have been sent before the second call.
                 if self.next_caller.as_ref().is_some_and(|next_caller| now >= next_caller.at + FRESH) {

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::candidate_summary::CandidateSummary;
 use super::effect::{Effect, EffectId, EffectResult};
 use super::negotiation::{self, Negotiation};
 use super::terms::Terms;
-use super::candidate_summary::CandidateSummary;
 use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, PeerMessage, Refusal};

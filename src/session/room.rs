@@ -62,7 +62,7 @@ pub struct Room {
 }
 
 impl Room {
-    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who reconnects_first
+    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who reconnects first in
     /// it, is the room's matter.
     pub fn new(most: usize, terms: Terms) -> Self {
         Self {

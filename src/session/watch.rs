@@ -212,7 +212,9 @@ impl Watch {
             Path::Up(due) => due,
             Path::Broken(since, attempt) => {
                 let attempt = attempt.filter(|_| self.reachable);
-                Some(attempt.map_or(since + self.patience.give_up, |at| at.min(since + self.patience.give_up)))
+                Some(
+                    attempt.map_or(since + self.patience.give_up, |at| at.min(since + self.patience.give_up)),
+                )
             }
         }
     }

@@ -13,8 +13,7 @@ use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
-use crate::sdp::source::Sources;
-use crate::sdp::webrtcbin::{Credentials, Ours, Remote};
+use crate::sdp::webrtcbin::{Credentials, Ours, Remote, Sources};
 use crate::sdp::{Codec, Direction, Kind, Media, Sdp};
 use crate::session::EffectResult;
 

@@ -13,8 +13,7 @@ use crate::base::tasks::Tasks;
 use crate::media::receive::track::{Counters, Track};
 use crate::media::send::stream::Stream;
 use crate::sdp::fingerprint::Fingerprint;
-use crate::sdp::source::Sources;
-use crate::sdp::webrtcbin::Adapter;
+use crate::sdp::webrtcbin::{Adapter, Sources};
 use crate::sdp::{Direction, Payload};
 
 #[derive(Debug)]

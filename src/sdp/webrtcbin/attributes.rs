@@ -1,13 +1,14 @@
 //! Attributes that webrtcbin leaves out, writes wrongly, or cannot read.
 
+use super::codecs;
 use super::setup::Setup;
-use crate::sdp::{Line, Media, Sdp, Section, codec};
+use crate::sdp::{Line, Media, Sdp, Section};
 
 /// Completes an offer that webrtcbin made: the profile of H.264, retransmission for each codec, and an open DTLS role.
 pub(super) fn complete_offer(offer: &mut Sdp) {
     for media in &mut offer.media {
-        codec::declare_h264(media, "1f");
-        codec::offer_retransmission(media);
+        codecs::declare_h264(media, "1f");
+        codecs::offer_retransmission(media);
     }
     Setup::leave_open(offer);
 }

@@ -184,7 +184,11 @@ impl Layout {
     }
 
     /// Rewrites the peer's offer for webrtcbin; `local` is webrtcbin's current local description.
-    pub(super) fn offer_of_peer(&self, theirs: &Sdp, local: Option<&Sdp>) -> Result<(Self, Remote), SdpError> {
+    pub(super) fn offer_of_peer(
+        &self,
+        theirs: &Sdp,
+        local: Option<&Sdp>,
+    ) -> Result<(Self, Remote), SdpError> {
         let mut next = self.clone();
         next.slots.truncate(theirs.media.len());
         next.group = group(theirs);

@@ -3,14 +3,17 @@
 
 mod adapter;
 mod attributes;
+mod codecs;
 pub mod credentials;
 mod directions;
 mod layout;
 mod setup;
+mod sources;
 
 pub use adapter::{Adapter, CANDIDATES, Ours};
 pub use credentials::Credentials;
 pub use layout::Remote;
+pub use sources::Sources;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use crate::session::Patience;
 const QUIET: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// A call that stands, in which the caller reconnects_first.
+/// A call that stands, in which the caller reconnects first.
 fn connected() -> (Instant, Side, Side) {
     connected_for(GIVE_UP)
 }

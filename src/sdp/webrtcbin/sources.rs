@@ -1,7 +1,7 @@
 //! The m-line of a received track, and the stream that the m-line belongs to. webrtcbin names the m-line, too, but not
 //! always the right one under BUNDLE.
 
-use super::{Kind, Media, Sdp, Section};
+use crate::sdp::{Kind, Media, Sdp, Section};
 
 /// Maximum length of a stream's id in bytes (RFC 8830, 2); an m-line with a longer id belongs to no stream.
 const MAX_STREAM: usize = 64;
@@ -44,8 +44,8 @@ impl Sources {
         self.lines.get(mline)?.stream.as_deref()
     }
 
-    /// The m-line of a stream of that SSRC and kind: the one that names it, or else a `guess` if it is of that
-    /// kind, or else the first of that kind that is not `taken`.
+    /// Returns the m-line of a stream with this SSRC and kind: the m-line that names the SSRC, or else `guess` if that is of
+    /// the kind and not `taken`, or else the first m-line of the kind that is not `taken`.
     pub fn mline(&self, ssrc: Option<u32>, kind: Kind, guess: usize, taken: &[usize]) -> usize {
         let named = self.lines.iter().position(|line| ssrc.is_some_and(|ssrc| line.ssrcs.contains(&ssrc)));
         let is_free = |at: &usize| !taken.contains(at);
