@@ -1,9 +1,9 @@
-//! Candidates (RFC 8839, 5.1), read before webrtcbin sees them: one with a host name would make
-//! this machine ask a name server.
+//! Candidates (RFC 8839, 5.1). They are parsed before webrtcbin gets them: a candidate with a host name would make this
+//! machine ask a name server.
 
 use std::net::IpAddr;
 
-/// The longest candidate attribute taken, in bytes.
+/// Maximum length of a candidate attribute, in bytes.
 pub const MAX_CANDIDATE: usize = 1024;
 /// Lowest port that is tried at any address, apart from [`WEB_PORTS`](super::reach::WEB_PORTS).
 pub const LEAST_PORT: u16 = 1024;
@@ -13,9 +13,9 @@ pub const LEAST_PORT: u16 = 1024;
 pub struct CandidateLine {
     /// `host`, `srflx`, `prflx` or `relay`.
     pub kind: String,
-    /// UDP, or else TCP.
+    /// Whether the transport is UDP; otherwise it is TCP.
     pub is_udp: bool,
-    /// The address it stands for.
+    /// The address.
     pub address: IpAddr,
     /// Port at that address.
     pub port: u16,
@@ -23,11 +23,11 @@ pub struct CandidateLine {
     pub is_active: bool,
     /// The attribute with single spaces between its words, which makes every later parser see the same words.
     pub text: String,
-    /// The ICE user fragment, where it is said.
+    /// The ICE user fragment, if the candidate names one.
     pub ufrag: Option<String>,
 }
 
-/// Why a candidate is dropped.
+/// Reason to drop a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CandidateError {
@@ -44,12 +44,12 @@ pub enum CandidateError {
     /// An mDNS name with a port below [`LEAST_PORT`].
     #[error("a candidate with an mDNS name and a port below 1024")]
     Port,
-    /// Another host name, which we do not look up.
+    /// Another host name; it is not looked up.
     #[error("a candidate with a host name")]
     HostName,
 }
 
-/// A name as browsers make them up for one page (draft-ietf-mmusic-mdns-ice-candidates, 3.1.1).
+/// Returns whether a name is one that browsers make for a page (draft-ietf-mmusic-mdns-ice-candidates, 3.1.1).
 fn is_mdns(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let uuid = name.strip_suffix(".local");
@@ -57,7 +57,7 @@ fn is_mdns(name: &str) -> bool {
 }
 
 impl CandidateLine {
-    /// Reads `candidate:foundation component transport priority address port typ kind …`.
+    /// Parses `candidate:foundation component transport priority address port typ kind …`.
     pub fn parse(text: &str) -> Result<Self, CandidateError> {
         use CandidateError::Malformed;
         if text.len() > MAX_CANDIDATE {
@@ -133,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn candidates_of_browsers_and_libnice() {
+    fn candidates_of_browsers_and_libnice_are_parsed() {
         let chromium =
             "candidate:1 1 udp 2122260223 192.0.2.7 50071 typ host generation 0 ufrag 4ZcD network-id 1";
         let line = CandidateLine::parse(chromium).unwrap();
@@ -180,7 +180,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(a=)?(candidate:)?([a-z0-9.:]{1,12} ){0,12}\\PC{0,10}") {
+        fn any_text_is_parsed_or_refused(text in "(a=)?(candidate:)?([a-z0-9.:]{1,12} ){0,12}\\PC{0,10}") {
             let _ = CandidateLine::parse(&text);
             let _ = (preferred(&text, 1), demoted(&text));
         }

@@ -1,12 +1,12 @@
-//! Answers that take nothing: every m-line rejected by port 0 (RFC 3264, 6), the reason as the session's
-//! information (`i=`, RFC 8866, 5.4). A client that knows nothing of this sees an answer without media.
+//! Answers that decline a call: every m-line is rejected by port 0 (RFC 3264, 6), and the session's information (`i=`, RFC
+//! 8866, 5.4) has the reason. To other clients it is an answer without media.
 
 use super::{Line, Media, Sdp, Section};
 
-/// The longest reason written or read, in characters.
+/// Maximum length of a reason, in characters.
 const MAX_REASON: usize = 200;
 
-/// An answer to that offer which declines all of it.
+/// Returns an answer that declines all of an offer.
 pub fn decline(offer: &Sdp, reason: &str) -> Sdp {
     let line = |letter, value: &str| Line { letter, value: value.to_owned() };
     let reason: String = reason.chars().filter(|c| !c.is_control()).take(MAX_REASON).collect();
@@ -27,7 +27,7 @@ pub fn decline(offer: &Sdp, reason: &str) -> Sdp {
     Sdp { session, media: media.collect() }
 }
 
-/// Why an answer declines all; nothing where it takes something.
+/// Returns the reason of an answer that declines all m-lines; `None` if it accepts any.
 pub fn reason(answer: &Sdp) -> Option<String> {
     let information = answer.session.iter().find(|line| line.letter == 'i');
     let reason = information.map_or("it gave no reason", |line| &line.value);

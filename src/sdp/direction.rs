@@ -3,17 +3,17 @@
 
 use super::{Line, Media, Sdp, Section};
 
-/// Which way media flows, from the view of the description's author (RFC 8866, 6.7).
+/// Direction of media, from the view of the description's author (RFC 8866, 6.7).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Direction {
-    /// The author sends.
+    /// Whether the author sends.
     pub send: bool,
-    /// The author receives.
+    /// Whether the author receives.
     pub receive: bool,
 }
 
 impl Direction {
-    /// The attribute's name.
+    /// Returns the attribute's name.
     pub fn as_str(self) -> &'static str {
         match (self.send, self.receive) {
             (true, true) => "sendrecv",
@@ -23,7 +23,7 @@ impl Direction {
         }
     }
 
-    /// The same flow from the view of the other side.
+    /// Returns the same direction from the view of the other side.
     pub fn reversed(self) -> Self {
         Self { send: self.receive, receive: self.send }
     }
@@ -32,7 +32,7 @@ impl Direction {
 const NAMES: [&str; 4] = ["sendrecv", "sendonly", "recvonly", "inactive"];
 
 impl Media {
-    /// The direction, `sendrecv` where none is said. A rejected section has none.
+    /// Returns the direction: `sendrecv` if there is no attribute, `inactive` for a rejected m-line.
     pub fn direction(&self) -> Direction {
         let is = |name| self.attribute(name).is_some();
         let on = !self.is_rejected() && !is("inactive");

@@ -1,9 +1,9 @@
-//! The fingerprint of a certificate in SDP (RFC 8122, 5), by which a peer is known: whoever has the
-//! certificate that the description names has sent the description.
+//! Fingerprint of a certificate in SDP (RFC 8122, 5). It binds the DTLS connection to the description: the peer has to show
+//! the certificate that its description names.
 
 use super::{Sdp, Section};
 
-/// A hash function that SDP may name and that still counts.
+/// A hash function of fingerprints that is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Hash {
     /// SHA-1: weak, and still named by old peers.
@@ -31,7 +31,7 @@ impl Hash {
 /// A certificate's fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// With which function.
+    /// The hash function.
     pub hash: Hash,
     /// The digest.
     pub digest: Vec<u8>,
@@ -53,7 +53,7 @@ impl std::fmt::Display for Fingerprint {
 }
 
 impl Fingerprint {
-    /// Reads `sha-256 AB:CD:…`; nothing where the function is not one that counts, or the digest is none.
+    /// Parses `sha-256 AB:CD:…`; returns `None` for an unknown function or a malformed digest.
     pub fn parse(text: &str) -> Option<Self> {
         let (name, digest) = text.trim().split_once(' ')?;
         let is_hex = |pair: &str| pair.len() == 2 && pair.chars().all(|c| c.is_ascii_hexdigit());
@@ -62,7 +62,7 @@ impl Fingerprint {
         Some(Self { hash: Hash::parse(name)?, digest })
     }
 
-    /// All of a description, of all its m-lines.
+    /// Returns the fingerprints of all m-lines of a description.
     pub fn all(sdp: &Sdp) -> Vec<Self> {
         let mut all: Vec<Self> = sdp
             .media
@@ -74,8 +74,8 @@ impl Fingerprint {
     }
 }
 
-/// Whether a certificate is one of those that were named. Of several hash functions the strongest
-/// decides (RFC 8122, 5.1); `digest` gives the certificate's own.
+/// Returns whether a certificate has one of the named fingerprints. Only fingerprints of the strongest hash function count
+/// (RFC 8122, 5.1); `digest` returns the certificate's own digest.
 pub fn matches(named: &[Fingerprint], digest: impl Fn(Hash) -> Vec<u8>) -> bool {
     let Some(strongest) = named.iter().map(|fingerprint| fingerprint.hash).max() else { return false };
     let own = digest(strongest);
@@ -100,7 +100,7 @@ mod tests {
         assert!(matches(&[parse("sha-256 00:00"), parse("sha-256 02:5A")], digest), "one of several");
         assert!(
             !matches(&[parse("sha-1 01"), parse("sha-256 00:00")], digest),
-            "a weak one does not save it"
+            "a match of a weaker function does not count"
         );
         assert!(!matches(&[], digest));
         for wrong in ["md5 AA", "sha-256", "sha-256 ABC", "sha-256 X1", "sha-256 +1", ""] {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_fingerprint_is_parsed_from_its_text() {
         for text in ["sha-1 FF", "sha-256 02:5A", "sha-384 00:01:02", "sha-512 0A"] {
             assert_eq!(Fingerprint::parse(text).unwrap().to_string(), text);
         }

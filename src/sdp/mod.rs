@@ -26,12 +26,12 @@ pub use validate::{name_answer, validate};
 
 use std::fmt;
 
-/// The largest description taken, in bytes. Chromium's largest with thirty m-lines has about 100 KB.
+/// Maximum size of a description in bytes. Chromium's largest with thirty m-lines has about 100 KB.
 pub const MAX_SDP: usize = 256 * 1024;
-/// The most m-lines taken.
+/// Maximum number of m-lines.
 pub const MAX_MLINES: usize = 64;
 
-/// Why a description is refused.
+/// Reason to refuse a description.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SdpError {
@@ -94,13 +94,13 @@ pub struct Line {
 }
 
 impl Line {
-    /// `a=name:value`, or `a=name` where there is no value.
+    /// Returns the line `a=name:value`, or `a=name` if the value is empty.
     pub fn attribute(name: &str, value: &str) -> Self {
         let value = if value.is_empty() { name.to_owned() } else { format!("{name}:{value}") };
         Self { letter: 'a', value }
     }
 
-    /// The name and the value of an attribute line (`a=name:value`, `a=name`).
+    /// Returns name and value of an attribute line (`a=name:value`, `a=name`).
     pub fn as_attribute(&self) -> Option<(&str, &str)> {
         (self.letter == 'a').then(|| self.value.split_once(':').unwrap_or((&self.value, "")))
     }
@@ -113,12 +113,12 @@ pub trait Section {
     /// The section's lines, to be changed.
     fn lines_mut(&mut self) -> &mut Vec<Line>;
 
-    /// The values of all attributes of that name.
+    /// Returns the values of all attributes of that name.
     fn attributes<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.lines().iter().filter_map(Line::as_attribute).filter(move |(n, _)| *n == name).map(|(_, v)| v)
     }
 
-    /// The value of the first attribute of that name.
+    /// Returns the value of the first attribute of that name.
     fn attribute(&self, name: &str) -> Option<&str> {
         self.lines().iter().filter_map(Line::as_attribute).find(|(n, _)| *n == name).map(|(_, v)| v)
     }
@@ -131,7 +131,7 @@ pub trait Section {
         self.lines_mut().insert(at, Line::attribute(name, value));
     }
 
-    /// Takes all attributes of that name away.
+    /// Removes all attributes of that name.
     fn remove_attribute(&mut self, name: &str) {
         self.lines_mut().retain(|line| line.as_attribute().is_none_or(|(n, _)| n != name));
     }
@@ -201,7 +201,7 @@ impl Section for Sdp {
 }
 
 impl Sdp {
-    /// Reads a description; line ends may be CRLF or LF.
+    /// Parses a description; line ends may be CRLF or LF.
     pub fn parse(text: &str) -> Result<Self, SdpError> {
         if text.len() > MAX_SDP {
             return Err(SdpError::TooLarge(text.len()));
@@ -249,7 +249,7 @@ impl Sdp {
         self.media.get(mline as usize)?.mid()
     }
 
-    /// The ICE user fragment of its transport; another one is another transport (RFC 8839, 4.4.1.1.1).
+    /// Returns the ICE user fragment; descriptions with different ones belong to different transports (RFC 8839, 4.4.1.1.1).
     pub fn ufrag(&self) -> Option<&str> {
         self.media.iter().find(|media| !media.is_rejected()).and_then(|media| media.attribute("ice-ufrag"))
     }
@@ -285,7 +285,7 @@ impl fmt::Display for Sdp {
 }
 
 impl fmt::Debug for Sdp {
-    // SDP holds addresses and keys: never through a stray `{:?}`.
+    // SDP contains addresses and keys, which are not to be printed by accident.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sdp({} m-lines)", self.media.len())
     }
@@ -300,7 +300,7 @@ pub(crate) mod tests {
     pub(crate) const CHROMIUM: &str = include_str!("testdata/chromium-offer.sdp");
 
     #[test]
-    fn what_is_read_is_written_again() {
+    fn a_description_is_written_as_it_was_parsed() {
         let sdp = Sdp::parse(CHROMIUM).unwrap();
         let crlf = CHROMIUM.lines().collect::<Vec<_>>().join("\r\n") + "\r\n";
         assert_eq!(sdp.to_string(), crlf);
@@ -314,7 +314,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_sdp_is_refused() {
+    fn malformed_descriptions_are_refused() {
         assert_eq!(Sdp::parse(""), Err(SdpError::NoVersion));
         assert_eq!(Sdp::parse("v=0\r\nnonsense\r\n"), Err(SdpError::BadLine(2)));
         assert_eq!(Sdp::parse("v=0\r\ns=-\r\n"), Err(SdpError::MLines(0)));
@@ -337,7 +337,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_read_or_refused(text in "(v=0\n)?([a-z]=[ -~]{0,12}\r?\n|\\PC{0,20}\n){0,20}") {
+        fn any_text_is_parsed_or_refused(text in "(v=0\n)?([a-z]=[ -~]{0,12}\r?\n|\\PC{0,20}\n){0,20}") {
             if let Ok(sdp) = Sdp::parse(&text) {
                 prop_assert_eq!(Sdp::parse(&sdp.to_string()), Ok(sdp));
             }

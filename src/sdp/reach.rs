@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_tried_of_a_peers_addresses() {
+    fn the_rule_holds_for_every_kind_of_address() {
         use Refused::{Local, Metadata, Nobody, Port};
         for (address, port, elsewhere, here) in [
             ("8.8.8.8", 50000, None, None),
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn who_connects_to_us_needs_no_port() {
+    fn an_active_tcp_candidate_may_have_any_port() {
         let active = |more: &str| reach(false, &[]).refuses(&candidate("192.168.1.1", 9, more));
         assert_eq!(active("tcptype active"), None);
         for not_active in ["tcptype passive", "tcptype so", "generation 0", "tcptype active tcptype passive"]
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn the_user_adds_what_is_tried() {
+    fn networks_of_the_user_are_tried_too() {
         let refuses =
             |allowed: &[&str], address: &str| reach(false, allowed).refuses(&candidate(address, 22, ""));
         assert_eq!(refuses(&["192.168.7.0/24"], "192.168.7.9"), None);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn the_server_is_local_by_any_form_of_its_address() {
+    fn an_address_is_local_in_any_form() {
         for local in ["127.0.0.1", "::1", "::ffff:127.0.0.1", "fe80::1", "169.254.3.4"] {
             assert!(is_local(local.parse().unwrap()), "{local}");
         }
@@ -330,7 +330,7 @@ mod tests {
     proptest! {
         /// Tests that an address is refused in every IPv6 form if it is refused in IPv4.
         #[test]
-        fn no_form_of_an_address_gets_further(bits in any::<u32>(), port in any::<u16>(), local in any::<bool>()) {
+        fn no_ipv6_form_of_a_refused_address_is_tried(bits in any::<u32>(), port in any::<u16>(), local in any::<bool>()) {
             let v4 = Ipv4Addr::from_bits(bits);
             let refuses = |address: IpAddr| reach(local, &[]).refuses(&candidate(&address.to_string(), port, ""));
             let own = refuses(IpAddr::V4(v4));
@@ -341,7 +341,7 @@ mod tests {
 
         /// Tests that every address that is tried obeys the rule, as the standard library classifies addresses.
         #[test]
-        fn what_is_tried_is_within_the_rule(
+        fn every_address_that_is_tried_obeys_the_rule(
             bits in prop_oneof![any::<u128>(), any::<u32>().prop_map(|v4| 0xffff_0000_0000 | u128::from(v4))],
             port in any::<u16>(),
         ) {

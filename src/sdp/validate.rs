@@ -155,7 +155,7 @@ mod tests {
         m=audio 9 UDP/TLS/RTP/SAVPF 111\na=rtpmap:111 opus/48000/2\nm=video 0 UDP/TLS/RTP/SAVPF 96\n";
 
     #[test]
-    fn session_level_attributes_come_into_every_mline() {
+    fn session_level_attributes_are_copied_into_every_m_line() {
         let sdp = parse(SESSION_LEVEL).unwrap();
         assert_eq!(sdp.attribute("group"), Some("BUNDLE 0"));
         for media in &sdp.media {
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn bundled_lines_share_the_first_ones_credentials() {
+    fn bundled_m_lines_share_the_credentials_of_the_first() {
         let mut sdp = Sdp::parse(CHROMIUM).unwrap();
         sdp.media[2].set_attribute("ice-ufrag", "evil");
         let sdp = validate(sdp).unwrap();
@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn mutated_offers_are_taken_or_refused_and_stay_the_same_a_second_time(
+        fn validating_a_mutated_offer_twice_changes_nothing(
             cuts in prop::collection::vec((any::<prop::sample::Index>(), 0_usize..4), 0..12)
         ) {
             let mut lines: Vec<&str> = CHROMIUM.lines().collect();

@@ -1,4 +1,4 @@
-//! A 1-1 call, from dialling or the first word of a caller to its end.
+//! A 1-1 call, from dialling or a caller's first message to its end.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -9,35 +9,36 @@ use super::negotiation::MAX_INBOX;
 use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage, Refusal};
 
-/// How long our side has to say whether it takes a call.
+/// Time that our side has to accept a call.
 pub const ASK: Duration = Duration::from_secs(30);
 
-/// Signs of life are told every half second: one that is told so much later is fresh.
+/// Minimum time from another call to a report of received packets that shows that the first call goes on: reports come every
+/// half second.
 const FRESH: Duration = Duration::from_millis(700);
-/// Between attempts to set up a session again.
+/// Interval between attempts to set up a session again.
 const REDIAL: Duration = Duration::from_secs(2);
 
-/// Whose calls are taken. The ids are what the callers gave to the server.
+/// Rule for accepting calls. The ids are those that the callers gave to the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
-    /// These alone; where the server does not tell who calls, nobody.
+    /// The only callers that are accepted; calls without id are not.
     pub allowed: Option<Vec<PeerId>>,
-    /// Each only after our side agreed ([`Input::Decision`]).
+    /// Whether each call needs a decision of our side ([`Input::Decision`]).
     pub ask: bool,
 }
 
 /// An input of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The server took our `SESSION`: the peer is there.
+    /// The server accepted our `SESSION`: the peer is there.
     Accepted,
     /// The server refused the call.
     Refused(Refusal),
-    /// The server says who calls us.
+    /// The server names the caller.
     Caller(PeerId),
-    /// Our side takes the call, or does not.
+    /// Whether our side accepts the call.
     Decision(bool),
-    /// We are registered again, after the server was lost in a call that goes on.
+    /// Our side is registered again, after the server was lost in a call that goes on.
     Registered,
     /// An input from the peer or the connection.
     Link(link::Input),
@@ -46,15 +47,15 @@ pub enum Input {
 /// An output of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// Ask the server for a session with this peer.
+    /// A request to the server for a session with this peer.
     Dial(PeerId),
     /// The caller's id; some servers do not send it.
     Caller(PeerId),
-    /// Somebody calls, and our side is to say whether it takes the call.
+    /// A question to our side: whether it accepts a call.
     Ask,
-    /// Somebody called, or our call was accepted: descriptions will be exchanged.
+    /// A call came, or ours was accepted: descriptions will be exchanged.
     Connecting,
-    /// Somebody else calls in the middle of this call: that session is to be ended.
+    /// Another peer calls during this call: that session is to be ended.
     Busy,
     /// An output of the link with the peer. [`link::Output::Ended`] ends the call, which may not have had a link yet.
     Link(link::Output),
@@ -72,17 +73,17 @@ enum Redial {
 enum Phase {
     /// No call has come yet.
     Waiting,
-    /// Our side is asked, until then; what the caller says meanwhile.
+    /// Our side is asked, until then; with the caller's messages meanwhile.
     Asking(Instant, VecDeque<link::Input>),
-    /// The call is not taken, for this reason; its offer is waited for, so that the caller can be told.
+    /// The call is declined, for this reason; its offer is waited for, since the refusal is its answer.
     Declining(Instant, String),
-    /// `SESSION` is sent; what comes once it is accepted, and until when that may take.
+    /// `SESSION` is sent; the first step once it is accepted, and the deadline for that.
     Dialling(Begin, Instant),
     Active(Box<Link>),
     Ended,
 }
 
-/// Somebody who called in the middle of another call, when that was, and what was said since.
+/// A peer that called during another call, when it did, and its messages since.
 #[derive(Debug)]
 struct NextCaller {
     peer: PeerId,
@@ -90,7 +91,7 @@ struct NextCaller {
     held: VecDeque<link::Input>,
 }
 
-/// The machine of one call.
+/// State machine of one call.
 #[derive(Debug)]
 pub struct Call {
     phase: Phase,
@@ -105,8 +106,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// A call that we make, of a registered client. The pages in the field are impolite, so that this
-    /// side does well to be polite.
+    /// Returns a call from a registered client to `peer`. Pages in use are impolite, so that this side is to be polite.
     pub fn dial(now: Instant, peer: PeerId, request_offer: bool, terms: Terms) -> Self {
         let begin = if request_offer { Begin::RequestOffer } else { Begin::Offer };
         let outputs = VecDeque::from([Output::Dial(peer.clone())]);
@@ -116,7 +116,7 @@ impl Call {
         Self { phase, caller: None, dialled, redial, next_caller: None, terms, admission, outputs }
     }
 
-    /// A call that we take, of a registered client that nobody called yet.
+    /// Returns a call that waits for a caller of a registered client.
     pub fn answer(terms: Terms, admission: Admission) -> Self {
         let (phase, outputs) = (Phase::Waiting, VecDeque::new());
         let (dialled, redial) = (None, Redial::No);
@@ -128,18 +128,18 @@ impl Call {
         matches!(self.phase, Phase::Waiting)
     }
 
-    /// Media flowed once: the call can go on without the server.
+    /// Returns whether media could flow once: the call can go on without the server.
     pub fn was_connected(&self) -> bool {
         matches!(&self.phase, Phase::Active(link) if link.was_connected())
     }
 
-    /// Whether there is a way to a new session for a call that goes on: to the peer that we dialled, or
-    /// from one that the server names.
+    /// Returns whether a call that goes on can get a new session: to the peer that our side dialled, or from a peer that the
+    /// server names.
     pub fn can_resume(&self) -> bool {
         self.dialled.is_some() || self.caller.is_some()
     }
 
-    /// The call of somebody who called while this one came to its end.
+    /// Returns the call of a peer that called while this call came to its end.
     pub fn next(self, now: Instant) -> Option<Self> {
         let NextCaller { peer, held, .. } = self.next_caller?;
         let mut next = Self::answer(self.terms, self.admission);
@@ -148,12 +148,12 @@ impl Call {
         Some(next)
     }
 
-    /// The next thing to do.
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Call::handle_timeout`] wants to be called.
+    /// Returns when [`Call::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Dialling(_, until) | Phase::Asking(until, _) | Phase::Declining(until, _) => Some(*until),
@@ -189,7 +189,7 @@ impl Call {
             (Input::Caller(peer), Phase::Active(link)) if self.caller.as_ref() == Some(&peer) => {
                 link.handle_input(now, link::Input::Reachable(true));
             }
-            // This call may just be coming to its end: a sign of life of its peer says that it is not.
+            // This call may just be coming to its end, unless a packet of its peer arrives.
             (Input::Caller(peer), Phase::Active(_)) => {
                 self.next_caller = Some(NextCaller { peer, at: now, held: VecDeque::new() });
             }
@@ -254,7 +254,7 @@ impl Call {
             }
             (link::Input::Peer(message), Phase::Declining(_, reason)) => {
                 let reason = reason.clone();
-                self.tell_declined(message, reason);
+                self.refuse(message, reason);
             }
             (_, Phase::Waiting | Phase::Dialling(..) | Phase::Declining(..) | Phase::Ended) => {}
         }
@@ -270,7 +270,7 @@ impl Call {
         }
     }
 
-    /// Time has passed.
+    /// Handles that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         match &mut self.phase {
             Phase::Dialling(_, until) if *until <= now => {
@@ -303,7 +303,7 @@ impl Call {
         self.pass_on();
     }
 
-    /// Somebody calls: taken, asked about, or not taken.
+    /// Accepts a call, asks our side, or declines.
     fn called(&mut self, now: Instant) {
         let allowed = |allowed: &Vec<PeerId>| self.caller.as_ref().is_some_and(|peer| allowed.contains(peer));
         if !self.admission.allowed.as_ref().is_none_or(allowed) {
@@ -322,8 +322,8 @@ impl Call {
         held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
     }
 
-    /// An offer is answered by a refusal; who wants an offer of ours sees the call end.
-    fn tell_declined(&mut self, message: PeerMessage, reason: String) {
+    /// Answers an offer by a refusal. A caller that wants an offer of ours sees the call end.
+    fn refuse(&mut self, message: PeerMessage, reason: String) {
         match message {
             PeerMessage::Description(offer) => {
                 decline(&offer, &reason).into_iter().for_each(|answer| self.push(link::Output::Send(answer)));

@@ -21,18 +21,18 @@ pub struct Filter {
     dropped: usize,
     /// Description of the first dropped candidate.
     first: String,
-    tell_at: Option<Instant>,
-    told: bool,
+    report_at: Option<Instant>,
+    reported: bool,
 }
 
 impl Filter {
     /// Returns a filter that has dropped nothing.
     pub fn new(reach: Reach, mdns: bool) -> Self {
-        Self { reach, mdns, dropped: 0, first: String::new(), tell_at: None, told: false }
+        Self { reach, mdns, dropped: 0, first: String::new(), report_at: None, reported: false }
     }
 
     /// Returns whether a candidate is tried; counts those that are not.
-    pub fn takes(&mut self, now: Instant, candidate: &CandidateLine) -> bool {
+    pub fn accepts(&mut self, now: Instant, candidate: &CandidateLine) -> bool {
         let Some(why) = self.reach.refuses(candidate) else { return true };
         // Every machine has IPv6 link-local addresses, and libnice sends them to every peer: they are dropped without
         // a report.
@@ -47,7 +47,7 @@ impl Filter {
         self.dropped += 1;
         if self.dropped == 1 {
             self.first = format!("{} port {}: {why}", candidate.address, candidate.port);
-            self.tell_at = Some(now + COUNT);
+            self.report_at = Some(now + COUNT);
         }
     }
 
@@ -56,7 +56,7 @@ impl Filter {
         let mut left = MAX_CANDIDATES;
         let mut keep = |value: &str| {
             let taken = match CandidateLine::parse(&format!("candidate:{value}")) {
-                Ok(line) => self.takes(now, &line),
+                Ok(line) => self.accepts(now, &line),
                 Err(CandidateError::Mdns) => self.mdns,
                 Err(_) => false,
             };
@@ -74,18 +74,18 @@ impl Filter {
 
     /// Returns when [`Filter::due`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.tell_at
+        self.report_at
     }
 
     /// Returns the report of dropped candidates, once: when its time has come, or with `at_once` as soon as any was
     /// dropped.
     pub fn due(&mut self, now: Instant, at_once: bool) -> Option<String> {
-        let is_due = self.tell_at.is_some_and(|at| at_once || at <= now);
+        let is_due = self.report_at.is_some_and(|at| at_once || at <= now);
         if !is_due {
             return None;
         }
-        self.tell_at = None;
-        (!std::mem::replace(&mut self.told, true)).then(|| {
+        self.report_at = None;
+        (!std::mem::replace(&mut self.reported, true)).then(|| {
             let count = match self.dropped {
                 1 => "1 candidate".to_owned(),
                 n => format!("{n} candidates, the first of them"),
@@ -105,14 +105,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_tried_is_told_once_with_the_count() {
+    fn dropped_candidates_are_reported_once_with_their_number() {
         let (mut filter, now) = (Filter::new(Reach::default(), false), Instant::now());
-        assert!(filter.takes(now, &line("192.168.1.7", 50000)));
+        assert!(filter.accepts(now, &line("192.168.1.7", 50000)));
         assert_eq!((filter.poll_timeout(), filter.due(now, true)), (None, None));
         for port in 1..=40 {
-            assert!(!filter.takes(now, &line("192.168.1.7", port)));
+            assert!(!filter.accepts(now, &line("192.168.1.7", port)));
         }
-        assert!(!filter.takes(now, &line("fe80::1", 50000)), "and nothing is said of it");
+        assert!(!filter.accepts(now, &line("fe80::1", 50000)), "and it is not reported");
         assert_eq!(filter.due(now, false), None);
         let at = filter.poll_timeout().unwrap();
         let text = filter.due(at, false).unwrap();
@@ -120,12 +120,12 @@ mod tests {
             text.starts_with("40 candidates, the first of them 192.168.1.7 port 1: a port below 1024"),
             "{text}"
         );
-        assert!(!filter.takes(at, &line("127.0.0.1", 50000)));
+        assert!(!filter.accepts(at, &line("127.0.0.1", 50000)));
         assert_eq!((filter.poll_timeout(), filter.due(at + COUNT, true)), (None, None));
     }
 
     #[test]
-    fn a_description_is_cleaned_of_what_is_not_tried() {
+    fn a_description_loses_the_candidates_that_are_not_tried() {
         let candidates = [
             ("1 1 udp 1 192.168.1.7 50000 typ host", true),
             ("2 1 udp 1 192.168.1.7 22 typ host", false),

@@ -1,5 +1,5 @@
-//! The talk with one peer from its first description to its end: a negotiation, the timers around it,
-//! and how the connection fares. A 1-1 call has one link, a room one for each peer.
+//! The talk with one peer from its first description to its end: a negotiation, its timers,
+//! and the state of the connection. A 1-1 call has one link, a room one for each peer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,14 +12,13 @@ use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, PeerMessage, Refusal};
 
-/// How long ICE and DTLS may take once the descriptions are exchanged.
+/// Maximum time of ICE and DTLS once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
 
 /// Time that a peer of a pool has to make the first offer; after it our side makes one.
 pub const OPTIONAL_OFFER: Duration = Duration::from_secs(1);
 
-/// Time in which a peer has to answer an offer that restarts ICE and media has to come again, until a fresh connection is
-/// tried.
+/// Time from an ICE restart of ours to the peer's answer and media over the new path; after it a fresh connection is tried.
 pub const RESTART: Duration = Duration::from_secs(5);
 /// Time from the answer of a peer that restarted its ICE and nominates paths: it would not get over a fresh connection if
 /// it keeps its DTLS connection, and the network may need time.
@@ -28,23 +27,23 @@ pub const RESTARTED: Duration = Duration::from_secs(10);
 /// Warnings about useless messages of one peer: so many at once, and so many a second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
-/// How a connection fares.
+/// State of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// ICE and DTLS are through.
+    /// ICE and DTLS are connected.
     Connected,
     /// No path works, or none any more.
     Failed,
     /// The peer closed its side (DTLS close).
     Closed,
-    /// The peer's certificate is not the one that its description names.
+    /// The peer's certificate differs from the fingerprint in its description.
     Forged,
 }
 
 /// The side that makes the first offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
-    /// We do.
+    /// Our side does.
     Offer,
     /// The peer does.
     AwaitOffer,
@@ -57,7 +56,7 @@ pub enum Begin {
 pub enum Input {
     /// A message of the peer.
     Peer(PeerMessage),
-    /// Something of the peer that is no message; why not.
+    /// A text of the peer that is no message, with the reason.
     Junk(String),
     /// An effect with an id ended.
     Result(EffectId, EffectResult),
@@ -65,19 +64,19 @@ pub enum Input {
     LocalCandidate(Candidate),
     /// The connection changed.
     Connection(ConnectionState),
-    /// A sign of life came over the connection; whether media.
+    /// A packet of the peer arrived; whether it was media.
     Heard(bool),
     /// The local network changed.
     NetworkChanged,
-    /// Our side wants to change what is agreed on.
+    /// Our side wants an offer, as it has other media or channels.
     Negotiate,
     /// Our side wants a new path.
     Renew,
-    /// The peer is gone, as the signalling knows.
+    /// The server reports that the peer is gone.
     PeerGone,
-    /// Messages reach the peer (again), or do not.
+    /// Whether messages reach the peer.
     Reachable(bool),
-    /// Our side ends it.
+    /// Our side ends the call.
     HangUp,
 }
 
@@ -85,7 +84,7 @@ pub enum Input {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum EndReason {
-    /// We hung up.
+    /// Our side hung up.
     #[error("hung up")]
     HungUp,
     /// The peer hung up, or its connection to the server broke.
@@ -94,24 +93,24 @@ pub enum EndReason {
     /// The server refused the call.
     #[error("the server refused the call: {0}")]
     Refused(Refusal),
-    /// We did not take the call.
+    /// Our side did not accept the call, for this reason.
     #[error("not taken: {0}")]
     NotTaken(String),
-    /// The peer does not take the call; in its words.
+    /// The peer declined the call, for this reason.
     #[error("the peer declined: {0}")]
     Declined(String),
-    /// A step did not come about.
+    /// A step failed, or took too long.
     #[error("waiting for {step}: {reason}")]
     Negotiation {
-        /// The step that was waited for.
+        /// The pending step.
         step: &'static str,
-        /// Why it did not come.
+        /// The cause.
         reason: String,
     },
     /// The descriptions were exchanged, but no path to the peer was found.
     #[error("no network path to the peer was found; {0}")]
     NoPath(CandidateSummary),
-    /// The peer is not who its description says: whoever relays the descriptions changed them.
+    /// The peer's certificate differs from its description: the relay of the descriptions may have changed them.
     #[error("the peer's certificate is not the one in its description: somebody sits between the two")]
     Forged,
     /// The path to the peer broke.
@@ -120,7 +119,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// The step was not taken in time.
+    /// Returns the end of a call whose step took longer than `after`.
     pub(super) fn timed_out(step: &'static str, after: Duration) -> Self {
         Self::Negotiation { step, reason: format!("nothing came for {} s", after.as_secs()) }
     }
@@ -129,17 +128,17 @@ impl EndReason {
 /// An output of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// For the peer.
+    /// A message for the peer.
     Send(PeerMessage),
-    /// For the connection.
+    /// A task for the connection.
     Effect(Effect),
-    /// ICE and DTLS are through, for the first time or again.
+    /// ICE and DTLS are connected, for the first time or again.
     Connected,
-    /// The path broke; a new one is looked for.
+    /// The path broke; a new one is being negotiated.
     Reconnecting,
-    /// Something of the peer was not taken; the call goes on.
+    /// A message of the peer was dropped; the call goes on.
     Warning(String),
-    /// The end; nothing comes after it.
+    /// The call ended. The last output.
     Ended(EndReason),
 }
 
@@ -148,7 +147,7 @@ pub enum Output {
 enum Wait {
     /// The peer's first description.
     Offer,
-    /// The same, of a peer that need not offer: then we do.
+    /// The first description of a peer that need not offer; after the wait our side offers.
     OptionalOffer,
     /// ICE and DTLS.
     Path,
@@ -156,7 +155,7 @@ enum Wait {
     Media,
 }
 
-/// The machine of one link.
+/// State machine of one link.
 #[derive(Debug)]
 pub struct Link {
     negotiation: Negotiation,
@@ -170,7 +169,7 @@ pub struct Link {
     revives: bool,
     /// Whether the local network changed and nothing was heard of the peer since: the sockets may be gone.
     has_moved: bool,
-    /// An offer of ours is due after the peer's first.
+    /// Whether an offer of ours follows the peer's first one.
     owes: bool,
     /// Limit on the warnings about useless messages, which a peer may send without end.
     warnings: Bucket,
@@ -211,17 +210,17 @@ impl Link {
         link
     }
 
-    /// It came to its end.
+    /// Returns whether the call has ended.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Media can flow.
+    /// Returns whether media can flow.
     pub fn is_connected(&self) -> bool {
         self.watch.is_up() && !self.ended
     }
 
-    /// Media flowed once: it may go on, or come back, without the server.
+    /// Returns whether media could flow once: it may go on, or come back, without the server.
     pub fn was_connected(&self) -> bool {
         self.watch.was_connected() && !self.ended
     }
@@ -236,12 +235,12 @@ impl Link {
         self.watch.reconnects_first()
     }
 
-    /// The next thing to do.
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Link::handle_timeout`] wants to be called.
+    /// Returns when [`Link::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let negotiation = self.negotiation.poll_timeout().filter(|_| !self.ended);
         let watch = self.watch.poll_timeout().filter(|_| !self.ended);
@@ -275,11 +274,11 @@ impl Link {
                 self.has_moved = true;
                 self.watch.network_changed(now);
             }
-            // The peer's first offer may be enough: it is waited for.
+            // The peer's first offer may contain the change: it is waited for.
             Input::Negotiate if awaits_offer => self.owes = true,
             Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew => self.renew(now),
-            // Its media may go on, or stop at once, as with a peer that hung up.
+            // The peer's media may go on, or stop at once if the peer hung up.
             Input::PeerGone if self.watch.was_connected() => self.watch.peer_gone(now),
             Input::PeerGone => self.end(EndReason::PeerHungUp),
             Input::Reachable(reachable) => self.watch.reachable(now, reachable),
@@ -333,7 +332,7 @@ impl Link {
         }
     }
 
-    /// Time has passed.
+    /// Handles that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.ended {
             return;
@@ -396,7 +395,7 @@ impl Link {
         }
     }
 
-    /// A description that was no use leaves us where we were: still waiting for one.
+    /// Waits for a description again if the one that arrived was useless.
     fn keep_waiting(&mut self, now: Instant) {
         let idle = self.negotiation.poll_timeout().is_none() && !self.negotiation.is_established();
         if idle && self.waiting.is_none() && !self.watch.was_connected() {
@@ -404,7 +403,7 @@ impl Link {
         }
     }
 
-    /// Passes on what the negotiation gives, and starts the timer for the path once there is a deal.
+    /// Forwards the outputs of the negotiation, and starts the timer of the path once descriptions are exchanged.
     fn after(&mut self, now: Instant) {
         while let Some(output) = self.negotiation.poll_output() {
             if self.ended {

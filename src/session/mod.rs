@@ -1,8 +1,8 @@
 //! A client's call as pure state machines: input in, output out, time as an argument.
 //!
-//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the call with one
-//! peer around it; [`call`] is a 1-1 call, from the dialling to its end, and [`room`] a room. An effect carries an id,
-//! its result comes back with that id, and a result whose id is no longer waited for is ignored.
+//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the connection with
+//! one peer and its timers; [`call`] is a 1-1 call, from dialling to its end, and [`room`] a room. Each effect has an id, and
+//! its result returns with that id; a result that is not waited for any more is ignored.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
@@ -31,7 +31,7 @@ pub use watch::Patience;
 
 use std::time::Duration;
 
-/// How long each step of a call may take before the call ends, saying which step it was.
+/// Maximum time of each step of a call; after it the call ends with an error that names the step.
 pub const STEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

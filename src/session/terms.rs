@@ -1,4 +1,4 @@
-//! How our side negotiates, and how it says that it does not.
+//! Terms of a negotiation, and the answer that declines one.
 
 use std::time::Duration;
 
@@ -7,33 +7,33 @@ use super::watch::Patience;
 use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::sdp::{self, Kind, Reach, Sdp};
 
-/// The answer to an offer that is not taken, with the reason for the peer; nothing where it is no offer.
+/// Returns the answer that declines an offer, with the reason for the peer; `None` if `offer` is none.
 pub fn decline(offer: &Description, reason: &str) -> Option<PeerMessage> {
     let offered = Sdp::parse(&offer.sdp).ok().filter(|_| offer.kind == SdpKind::Offer)?;
     let sdp = sdp::decline::decline(&offered, reason).to_string();
     Some(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp }))
 }
 
-/// How our side negotiates.
+/// Terms on which our side negotiates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// In a collision this side gives way.
+    /// Whether this side gives way in a collision of offers.
     pub polite: bool,
-    /// The kinds of media that it means to send or receive.
+    /// Kinds of media that our side wants to send or receive.
     pub wanted: Vec<Kind>,
-    /// How long the peer may take for its first description: a person may have to be asked.
+    /// Maximum time until the peer's first description: the peer may have to ask a person.
     pub ring: Duration,
-    /// Candidates with mDNS names are taken.
+    /// Whether candidates with mDNS names are accepted.
     pub mdns: bool,
     /// Range of the peer's addresses that are tried.
     pub reach: Reach,
-    /// When a path counts as broken, and as lost.
+    /// Time after which a path counts as broken, and as lost.
     pub patience: Patience,
-    /// Whether this side is the first of the two to make a new path when one breaks.
+    /// Whether this side is the first of the two to reconnect when a path breaks.
     pub reconnects_first: bool,
-    /// The media layer can forget an offer that it made and that adds m-lines.
+    /// Whether the media layer can forget an offer of its own that adds m-lines.
     pub forgets: bool,
-    /// In a pool nobody has to offer, and ids last only as long as the connection to the server.
+    /// Whether the call belongs to a pool: no side has to offer, and ids last only as long as the connection to the server.
     pub pool: bool,
 }
 

@@ -1,32 +1,32 @@
-//! Whether a connection that stood still stands: nothing heard of the peer for a while means that its
-//! path broke; a broken path is renewed for a limited time, and then given up.
+//! Watch over a connection: its path counts as broken if nothing arrives from the peer for a while. A broken path is replaced
+//! for a limited time, and then given up.
 
 use std::time::{Duration, Instant};
 
-/// How long a peer may be silent that is gone from the server: it most likely ended.
+/// Maximum silence of a peer that is gone from the server: the peer most likely ended the call.
 const GONE: Duration = Duration::from_millis(1500);
-/// A change of the local network asks for a sign of life within this time.
+/// Maximum silence after a change of the local network.
 const CHANGED: Duration = Duration::from_millis(1500);
-/// A peer that sends no media reports on ours only every few seconds (RFC 3550, 6.2): it may be silent for
-/// so many times as long, until it is known how often it reports.
+/// Factor of the maximum silence for a peer that sends no media: it reports on ours only every few seconds (RFC 3550, 6.2).
+/// Applies until the interval of its reports is known.
 const REPORTS: u32 = 3;
-/// After so many reports that is known.
+/// Number of reports from which the interval is known.
 const KNOWN: u32 = 4;
 /// Time that the other side has to reconnect first.
 const OTHER_SIDE: Duration = Duration::from_secs(8);
 /// Interval between attempts to reconnect.
 const AGAIN: Duration = Duration::from_secs(1);
-/// A path that breaks again so soon will do so once more: the next one waits, twice as long each time.
+/// Maximum time between two breaks from which the second attempt waits, twice as long each time.
 const SOON: Duration = Duration::from_secs(10);
-/// At most so long.
+/// Longest such wait.
 const LONGEST: Duration = Duration::from_secs(8);
 
-/// How patient a call is with its path.
+/// Time limits of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// Without a sign of life of a peer that sends media, until the path counts as broken.
+    /// Silence of a peer that sends media, after which the path counts as broken.
     pub quiet: Duration,
-    /// From there until it is given up.
+    /// Time from the break until the path is given up.
     pub give_up: Duration,
 }
 
@@ -38,24 +38,24 @@ impl Default for Patience {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Path {
-    /// Not through yet, for the first time.
+    /// Not connected yet.
     New,
-    /// Through; when the next sign of life is due, once there was one.
+    /// Connected; when the next packet is due, once one arrived.
     Up(Option<Instant>),
-    /// Since then; when to make a new one.
+    /// Broken since then; when the next attempt to reconnect is due.
     Broken(Instant, Option<Instant>),
 }
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// The peer went, and its media too.
+    /// The peer is gone from the server and silent.
     PeerGone,
     /// The path broke.
     Broken,
-    /// A new path is to be made.
+    /// An attempt to reconnect is due.
     Reconnect,
-    /// It was broken for too long.
+    /// The path was broken for too long.
     GiveUp,
 }
 
@@ -63,18 +63,18 @@ pub enum Due {
 #[derive(Debug)]
 pub struct Watch {
     patience: Patience,
-    /// Whether this side is the first of the two to make a new path.
+    /// Whether this side reconnects first.
     reconnects_first: bool,
-    /// Messages reach the peer.
+    /// Whether messages reach the peer.
     reachable: bool,
-    /// The server says that the peer is gone.
+    /// Whether the server reported that the peer is gone.
     gone: bool,
     path: Path,
-    /// When the peer was last heard of.
+    /// When the last packet of the peer arrived.
     last: Option<Instant>,
     /// Reports since there was media or another path, and the longest pause between two of them.
     reports: (u32, Duration),
-    /// When the path broke last, and what the next one waited for.
+    /// When the path broke last, and how long the attempt after it waited.
     broke: Option<(Instant, Duration)>,
 }
 
@@ -94,12 +94,12 @@ impl Watch {
         }
     }
 
-    /// The path was through once.
+    /// Returns whether the path was connected once.
     pub fn was_connected(&self) -> bool {
         self.path != Path::New
     }
 
-    /// The path is through.
+    /// Returns whether the path is connected.
     pub fn is_up(&self) -> bool {
         matches!(self.path, Path::Up(_))
     }
@@ -109,23 +109,23 @@ impl Watch {
         matches!(self.path, Path::Broken(..))
     }
 
-    /// Returns whether this side is the first of the two to make a new path.
+    /// Returns whether this side reconnects first.
     pub fn reconnects_first(&self) -> bool {
         self.reconnects_first
     }
 
-    /// Messages reach the peer.
+    /// Returns whether messages reach the peer.
     pub fn is_reachable(&self) -> bool {
         self.reachable
     }
 
-    /// The path is through: for the first time, or again.
+    /// Handles that the path is connected, for the first time or again.
     pub fn connected(&mut self) {
         self.path = Path::Up(None);
         (self.last, self.reports) = (None, (0, Duration::ZERO));
     }
 
-    /// A sign of life; of a peer that sends media, or only reports.
+    /// Handles a packet of the peer: media, or only a report.
     pub fn heard(&mut self, now: Instant, media: bool) {
         let pause = self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let (count, longest) = self.reports;
@@ -136,7 +136,7 @@ impl Watch {
         }
     }
 
-    /// How long the peer may be silent.
+    /// Returns the maximum silence of the peer.
     fn quiet(&self) -> Duration {
         let Patience { quiet, .. } = self.patience;
         match self.reports {
@@ -146,7 +146,7 @@ impl Watch {
         }
     }
 
-    /// The path is known to be broken; false where it was before, and then the next attempt is due soon.
+    /// Handles that the path is broken. Returns false if it was broken before; then the next attempt is due soon.
     pub fn broken(&mut self, now: Instant) -> bool {
         match &mut self.path {
             Path::Broken(_, attempt) => {
@@ -170,14 +170,14 @@ impl Watch {
         }
     }
 
-    /// A new path is being made, by whichever side; its failure is told by [`Watch::broken`].
+    /// Handles that one side is making a new path; [`Watch::broken`] reports that it failed.
     pub fn reconnecting(&mut self) {
         if let Path::Broken(_, attempt) = &mut self.path {
             *attempt = None;
         }
     }
 
-    /// The server says that the peer is gone. Its media may go on.
+    /// Handles that the server reports the peer as gone. The peer's media may go on.
     pub fn peer_gone(&mut self, now: Instant) {
         (self.gone, self.reachable) = (true, false);
         if let Path::Up(due) = &mut self.path {
@@ -185,7 +185,7 @@ impl Watch {
         }
     }
 
-    /// Messages reach the peer, or do not, for lack of the server.
+    /// Handles whether messages reach the peer; they do not while the server is lost.
     pub fn reachable(&mut self, now: Instant, reachable: bool) {
         self.reachable = reachable;
         if reachable {
@@ -196,7 +196,7 @@ impl Watch {
         }
     }
 
-    /// The local network changed.
+    /// Handles a change of the local network.
     pub fn network_changed(&mut self, now: Instant) {
         match &mut self.path {
             Path::Up(Some(due)) => *due = (*due).min(now + CHANGED),
@@ -205,7 +205,7 @@ impl Watch {
         }
     }
 
-    /// When [`Watch::due`] wants to be asked.
+    /// Returns when [`Watch::due`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match self.path {
             Path::New => None,
@@ -235,7 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_path_that_breaks_again_and_again_is_made_anew_ever_more_slowly() {
+    fn attempts_to_reconnect_a_path_that_breaks_repeatedly_wait_longer_each_time() {
         let (mut watch, mut now) = (Watch::new(Patience::default(), true), Instant::now());
         let mut waits = vec![];
         for _ in 0..6 {
@@ -247,7 +247,7 @@ mod tests {
             now = due;
         }
         assert_eq!(waits, [0, 1, 2, 4, 8, 8]);
-        // A path that stood for a while is renewed at once.
+        // A path that was connected for a while is replaced at once.
         watch.connected();
         now += Duration::from_secs(60);
         assert!(watch.broken(now));

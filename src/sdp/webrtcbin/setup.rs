@@ -19,7 +19,7 @@ impl Setup {
         }
     }
 
-    /// The other side's role.
+    /// Returns the other side's role.
     pub(super) fn opposite(self) -> Self {
         match self {
             Self::Active => Self::Passive,
@@ -44,8 +44,8 @@ impl Setup {
         set(sdp, self.as_str());
     }
 
-    /// Leaves the role to the answer, as each offer does (RFC 8842, 5.2). webrtcbin names one in its later
-    /// offers, and not always the same on all m-lines.
+    /// Writes `actpass`, with which an offer leaves the role to the answer (RFC 8842, 5.2). webrtcbin names a role in its
+    /// later offers, and not always the same on all m-lines.
     pub(super) fn leave_open(offer: &mut Sdp) {
         set(offer, "actpass");
     }

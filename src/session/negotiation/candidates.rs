@@ -111,7 +111,7 @@ impl Negotiation {
             }
             Err(sdp::CandidateError::Mdns) => {}
             Ok(line) if has_mline => {
-                if self.filter.takes(now, &line) {
+                if self.filter.accepts(now, &line) {
                     let candidate = sdp::candidate::preferred(&line.text, self.transport.generation);
                     self.add_candidate(candidate);
                 }

@@ -111,7 +111,7 @@ impl Negotiation {
                 self.transport.forgotten = false;
                 self.transport.gave_way = false;
                 self.transport.answer_may_come = None;
-                self.take_offer(now, sdp);
+                self.accept_offer(now, sdp);
             }
             (SdpKind::Answer, exchange) => {
                 self.exchange = exchange;
@@ -164,7 +164,7 @@ impl Negotiation {
         let changes = adds_lines || restarts_ice || is_other;
         let may_answer = is_deferred && changes && !sdp::is_of_roomtone(&sdp);
         self.transport.answer_may_come = may_answer.then_some(now + IGNORED);
-        self.take_offer(now, sdp);
+        self.accept_offer(now, sdp);
     }
 
     /// Handles an answer to our offer.
@@ -241,7 +241,7 @@ impl Negotiation {
     }
 
     /// Answers an offer of the peer.
-    pub(super) fn take_offer(&mut self, now: Instant, sdp: Sdp) {
+    pub(super) fn accept_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
         // A kind that the peer refused before is not offered again.
         let has = |kind: &Kind| sdp.media.iter().any(|media| Kind::of(media) == Some(*kind));

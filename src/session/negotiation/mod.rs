@@ -261,7 +261,7 @@ impl Negotiation {
             self.warn(&format!("{reason}; once more, over a fresh connection"));
             self.restart();
             self.outputs.push_back(Output::Restarted);
-            self.take_offer(now, offer);
+            self.accept_offer(now, offer);
         } else {
             self.exchange = exchange;
             self.fail(step, reason);
@@ -284,7 +284,7 @@ impl Negotiation {
         {
             self.restart();
             self.outputs.push_back(Output::Restarted);
-            self.take_offer(now, offer);
+            self.accept_offer(now, offer);
         }
         if self.transport.answer_may_come.take_if(|at| *at <= now).is_some() {
             self.proceed(now);

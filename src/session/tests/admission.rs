@@ -14,7 +14,7 @@ fn asked(admission: Admission) -> (Instant, Side, Side) {
 }
 
 #[test]
-fn a_call_is_taken_once_our_side_agreed() {
+fn a_call_begins_once_our_side_has_accepted_it() {
     let (now, mut caller, mut callee) = asked(Admission { allowed: None, ask: true });
     while deliver(now, &mut caller, &mut callee) {}
     assert_eq!(
@@ -32,7 +32,7 @@ fn a_call_is_taken_once_our_side_agreed() {
 }
 
 #[test]
-fn who_is_not_taken_is_told_why() {
+fn a_declined_caller_gets_the_reason() {
     let only_bob = Admission { allowed: Some(vec![id("bob")]), ask: true };
     let asking = Admission { allowed: None, ask: true };
     for (admission, decision, reason) in [
@@ -59,7 +59,7 @@ fn who_is_not_taken_is_told_why() {
 }
 
 #[test]
-fn a_person_is_waited_for_longer_than_a_machine() {
+fn a_peer_that_asks_a_person_gets_more_time() {
     let ring = Duration::from_secs(45);
     let now = Instant::now();
     for request_offer in [false, true] {

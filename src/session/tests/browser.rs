@@ -551,7 +551,7 @@ fn pages() -> impl Strategy<Value = Page> {
 /// An offer of ours comes to a page that began anew and whose own offer is on its way to us: its answer is
 /// not taken for that to the next offer of ours.
 #[test]
-fn an_offer_that_came_to_who_began_anew_is_told_from_the_next() {
+fn the_answer_to_a_forgotten_offer_is_not_used_for_the_next_offer() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};
     let stands = [NativeOffers, Result, ToBrowser, ToNative, Result, Result];
     let begins_anew = [Lost(false), Work(false), NativeOffers, ToNative, NativeOffers, Result];

@@ -1,4 +1,4 @@
-//! Offers that cross, where one of them cannot be made undone or answered any more.
+//! Offers of both sides that cross (glare), where webrtcbin can forget its own or not.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -87,7 +87,7 @@ fn glare(forgets: bool) -> (Side, Side) {
 }
 
 #[test]
-fn an_offer_that_can_be_forgotten_is_made_again_on_the_same_connection() {
+fn offer_forgotten_during_glare_is_made_again_on_the_same_connection() {
     let (polite, impolite) = glare(true);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
@@ -95,7 +95,7 @@ fn an_offer_that_can_be_forgotten_is_made_again_on_the_same_connection() {
 }
 
 #[test]
-fn an_offer_that_cannot_be_forgotten_begins_anew_and_the_other_side_gives_way_to_it() {
+fn offer_that_cannot_be_forgotten_during_glare_replaces_both_connections() {
     let (polite, impolite) = glare(false);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (2, 2));

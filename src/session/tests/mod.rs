@@ -335,7 +335,7 @@ fn the_caller_requests_the_offer() {
 }
 
 #[test]
-fn a_first_offer_with_a_data_channel_alone_is_completed_by_us_if_the_peer_does_not() {
+fn a_first_offer_with_a_data_channel_alone_is_completed_by_our_side() {
     let now = Instant::now();
     let mut b = Side::callee();
     let channel = "v=0\r\na=ice-ufrag:ufrag\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n\
@@ -357,7 +357,7 @@ fn a_first_offer_with_a_data_channel_alone_is_completed_by_us_if_the_peer_does_n
 }
 
 #[test]
-fn a_re_offer_in_a_collision_is_forgotten_by_the_polite_side_and_made_again() {
+fn later_offer_during_glare_is_forgotten_by_the_polite_side_and_made_again() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     // Our re-offer and the page's cross on their way.
@@ -383,7 +383,7 @@ fn a_re_offer_in_a_collision_is_forgotten_by_the_polite_side_and_made_again() {
 }
 
 #[test]
-fn a_collision_of_the_first_offers_starts_afresh() {
+fn glare_of_the_first_offers_opens_a_fresh_connection() {
     let (now, mut a, _) = accepted(false);
     while a.result(now) {}
     assert!(a.connection.pending_offer);
@@ -394,7 +394,7 @@ fn a_collision_of_the_first_offers_starts_afresh() {
 }
 
 #[test]
-fn the_dtls_role_is_kept_over_re_offers() {
+fn the_dtls_role_stays_over_later_offers() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     // We made the first offer and are DTLS server; the page offers next.
@@ -414,7 +414,7 @@ fn ended_by(reason: &EndReason) -> String {
 }
 
 #[test]
-fn every_waiting_ends_with_what_was_waited_for() {
+fn every_timeout_names_the_pending_step() {
     // The server does not answer.
     let now = Instant::now();
     let mut a = Side::caller(now, false);
@@ -443,7 +443,7 @@ fn every_waiting_ends_with_what_was_waited_for() {
 }
 
 #[test]
-fn junk_is_shrugged_off() {
+fn useless_messages_do_not_disturb_a_call() {
     let (now, mut a, mut b) = accepted(false);
     b.input(now, Input::Junk("a message that is not JSON".into()));
     b.input(now, Input::Peer(PeerMessage::Placeholder));
@@ -457,7 +457,7 @@ fn junk_is_shrugged_off() {
 }
 
 #[test]
-fn of_junk_without_end_only_some_is_told() {
+fn warnings_about_useless_messages_are_limited() {
     let (now, _, mut b) = accepted(false);
     (0..10_000).for_each(|_| b.input(now, Input::Junk("no JSON".into())));
     let told = |b: &Side| b.events.iter().filter(|event| event.starts_with("warning: ")).count();
@@ -468,7 +468,7 @@ fn of_junk_without_end_only_some_is_told() {
 }
 
 #[test]
-fn a_flood_of_candidates_is_bounded() {
+fn candidates_beyond_the_limit_are_dropped() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     for n in 0..2000 {
@@ -487,7 +487,7 @@ fn a_flood_of_candidates_is_bounded() {
 }
 
 #[test]
-fn candidates_that_are_not_tried_are_told_once() {
+fn dropped_candidates_are_reported_once() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     for (n, address) in

@@ -37,7 +37,7 @@ fn last(side: &Side) -> &str {
 }
 
 #[test]
-fn silence_is_a_broken_path_and_the_caller_makes_a_new_one() {
+fn silence_breaks_the_path_and_the_caller_reconnects() {
     let (now, mut a, mut b) = connected();
     a.timeout(now + QUIET / 2);
     assert_eq!(last(&a), "connected");
@@ -54,7 +54,7 @@ fn silence_is_a_broken_path_and_the_caller_makes_a_new_one() {
 }
 
 #[test]
-fn who_sends_no_media_may_be_silent_for_twice_as_long_as_it_is_used_to() {
+fn a_peer_without_media_may_be_silent_for_twice_its_longest_pause() {
     for (pause, quiet) in [(1, QUIET), (3, Duration::from_secs(6)), (9, 3 * QUIET)] {
         let (mut now, mut a, _) = connected();
         // The first pause may be chance.
@@ -79,7 +79,7 @@ fn who_sends_no_media_may_be_silent_for_twice_as_long_as_it_is_used_to() {
 }
 
 #[test]
-fn a_path_that_does_not_come_back_is_given_up() {
+fn a_path_that_stays_broken_is_given_up() {
     let (mut now, mut a, mut b) = connected();
     let began = now + QUIET;
     // No answer comes: every offer is lost.
@@ -97,7 +97,7 @@ fn a_path_that_does_not_come_back_is_given_up() {
 }
 
 #[test]
-fn a_failed_connection_is_mended_and_a_failed_attempt_is_tried_again() {
+fn a_failed_connection_is_replaced_and_a_failed_attempt_is_repeated() {
     let (now, mut a, mut b) = connected();
     a.input(now, Input::Connection(ConnectionState::Failed));
     assert_eq!(last(&a), "reconnecting");
@@ -151,7 +151,7 @@ fn media_outlives_the_server_and_a_new_session_is_dialled() {
 }
 
 #[test]
-fn who_is_gone_and_silent_hung_up() {
+fn a_peer_that_is_gone_and_silent_has_hung_up() {
     let (now, mut a, _) = connected();
     a.input(now, Input::PeerGone);
     let soon = a.call.poll_timeout().unwrap();
@@ -161,7 +161,7 @@ fn who_is_gone_and_silent_hung_up() {
 }
 
 #[test]
-fn somebody_else_does_not_take_the_call_over() {
+fn another_caller_does_not_replace_the_peer() {
     let (now, _, mut b) = connected();
     b.input(now, Input::PeerGone);
     b.call_input(now, CallInput::Caller(id("eve")));
@@ -204,7 +204,7 @@ fn an_offer_that_the_connection_cannot_answer_is_answered_over_a_fresh_one() {
 }
 
 #[test]
-fn whose_own_attempt_failed_takes_that_of_the_peer() {
+fn a_side_whose_attempt_failed_accepts_the_attempt_of_the_peer() {
     let (now, mut a, mut b) = connected();
     b.input(now, Input::Renew);
     // Its media layer does not come back with an offer.
@@ -220,7 +220,7 @@ fn whose_own_attempt_failed_takes_that_of_the_peer() {
 
 /// Both are polite, as natives are in a call, and in step with each other: nothing else ends the circle.
 #[test]
-fn two_that_both_give_way_do_not_do_so_without_end() {
+fn two_polite_sides_do_not_give_way_without_end() {
     let (now, mut a, mut b) = connected();
     a.input(now, Input::Negotiate);
     b.input(now, Input::Negotiate);
@@ -230,7 +230,7 @@ fn two_that_both_give_way_do_not_do_so_without_end() {
 }
 
 #[test]
-fn a_changed_network_asks_for_a_sign_of_life_soon() {
+fn a_changed_network_shortens_the_permitted_silence() {
     let (now, mut a, _) = connected();
     a.input(now, Input::NetworkChanged);
     let soon = a.call.poll_timeout().unwrap();
@@ -240,7 +240,7 @@ fn a_changed_network_asks_for_a_sign_of_life_soon() {
 }
 
 #[test]
-fn a_peer_that_offers_without_end_is_hung_up_on() {
+fn a_peer_that_offers_without_end_ends_the_call() {
     let (now, mut a, b) = connected();
     let offer = Description { kind: SdpKind::Offer, sdp: b.connection.sdp("actpass", 7) };
     for _ in 0..crate::session::negotiation::OFFERS.0 {
@@ -358,7 +358,7 @@ proptest! {
     /// The call goes on, and in the end both mean the same connection, however paths are renewed, offers repeated and
     /// messages lost, delayed or reordered.
     #[test]
-    fn a_call_survives_whatever_happens_to_its_path_and_its_server(
+    fn a_call_survives_any_loss_of_path_and_server(
         steps in prop::collection::vec(prop_oneof![
             5 => Just(Step::ResultA), 5 => Just(Step::ResultB), 5 => Just(Step::ToA), 5 => Just(Step::ToB),
             1 => Just(Step::RenewA), 1 => Just(Step::RenewB), 1 => Just(Step::ReofferB),
@@ -398,7 +398,7 @@ proptest! {
 /// Tests both orders of a broken path and another caller: in each, the server has no session of the old peer any
 /// more.
 #[test]
-fn who_calls_while_the_path_is_broken_is_taken_at_once() {
+fn another_caller_is_accepted_at_once_while_the_path_is_broken() {
     for breaks_first in [true, false] {
         let (now, _, mut b) = connected();
         let breaks = Input::Connection(ConnectionState::Failed);
@@ -421,7 +421,7 @@ fn who_calls_while_the_path_is_broken_is_taken_at_once() {
 
 /// Tests that the side that called repairs its path, and accepts no other caller meanwhile.
 #[test]
-fn who_called_is_not_called_away_while_it_mends() {
+fn a_side_that_called_accepts_no_other_caller_while_it_reconnects() {
     let (now, mut a, _) = connected();
     a.input(now, Input::Connection(ConnectionState::Failed));
     a.call_input(now, CallInput::Caller(id("bob")));

@@ -65,7 +65,7 @@ impl Pair {
 }
 
 #[test]
-fn a_peer_that_keeps_its_dtls_connection_gets_an_ice_restart() {
+fn a_peer_of_another_make_gets_an_ice_restart() {
     let mut pair = Pair::connected(true);
     let before = pair.connected.clone();
     pair.native.input(pair.now, Input::Renew);
@@ -110,7 +110,7 @@ fn an_ice_restart_without_media_is_followed_by_a_fresh_connection() {
 
 /// A changed network may have taken the sockets away, without which ICE cannot restart.
 #[test]
-fn a_changed_network_takes_a_fresh_connection_unless_the_path_outlives_it() {
+fn a_changed_network_needs_a_fresh_connection_unless_the_path_survives() {
     for outlives in [false, true] {
         let mut pair = Pair::connected(false);
         pair.native.input(pair.now, Input::NetworkChanged);
