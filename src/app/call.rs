@@ -18,7 +18,7 @@ use crate::session::{Admission, EndReason, Terms, link};
 use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, ConnectError, Event};
 
-/// How a call's loop came to its end.
+/// The end of a call's loop.
 enum CallEnd {
     /// The call ended. Contains the reason, whether the call had been connected, and the call of a peer that called
     /// meanwhile.

@@ -12,7 +12,7 @@ use crate::protocol::ChannelConfig;
 pub struct BridgeConfig {
     /// The channel.
     pub channel: ChannelConfig,
-    /// Each line is a text message, instead of bytes as they come.
+    /// Sends each line as a text message, and not bytes as they arrive.
     pub lines: bool,
     /// The endpoint.
     pub endpoint: Endpoint,
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_channel_is_told_with_the_reason() {
+    fn an_invalid_channel_is_refused_with_the_reason() {
         for (text, why) in [
             ("", "'' is no label, of 1 to 256 bytes"),
             (":lines", "'' is no label, of 1 to 256 bytes"),

@@ -1,5 +1,5 @@
-//! Calls of many: connects the state machine of a room or a pool with its signalling channel and with the connections to
-//! its peers.
+//! The event loop of a room or a pool: connects its state machine with the signalling channel and with the connections to
+//! the peers.
 //!
 //! The command line presents its reports (`join.rs`), and [`Pool`](super::Pool) hands them to programs.
 
@@ -104,7 +104,7 @@ impl Conference {
         self.room.handle_timeout(now);
     }
 
-    /// Returns the participants that are present, each with whether media can flow.
+    /// Returns the participants that are present, each with whether its connection is up.
     pub(super) fn present(&self) -> impl Iterator<Item = (ParticipantId, bool)> {
         let of = |(peer, is_up)| self.peers.participants.of(peer).into_iter().map(move |id| (id, is_up));
         self.room.peers().flat_map(of)

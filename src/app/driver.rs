@@ -30,7 +30,7 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    /// Waits for room in the queue; returns false if nobody reads it any more.
+    /// Waits for space in the queue; returns false if the queue has no reader any more.
     async fn send(&self, report: Report) -> bool {
         self.queue.send((self.number, report)).await.is_ok()
     }

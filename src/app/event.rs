@@ -58,7 +58,7 @@ pub enum Event {
     },
     /// The state of a call changed.
     Peer {
-        /// The peer's id; `caller` if the server does not tell it.
+        /// The peer's id; `caller` if the server does not name the caller.
         peer: String,
         /// The new state.
         state: PeerState,

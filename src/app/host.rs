@@ -25,7 +25,7 @@ pub enum Role {
         /// The callers that are admitted.
         admission: Admission,
     },
-    /// It is in this room, with at most so many connections.
+    /// It is in this room, with at most this number of connections.
     Room(RoomId, usize),
 }
 

@@ -23,9 +23,9 @@ use crate::tls::Trust;
 
 #[derive(Debug, Default)]
 struct State {
-    /// As the signalling server named them last, without those that are not used.
-    told: Vec<IceServer>,
-    /// Those that are not used and were reported, at most [`MAX_REFUSED`].
+    /// Servers that the signalling server announced last, without those that are not used.
+    announced: Vec<IceServer>,
+    /// Servers that are not used and were reported, at most [`MAX_REFUSED`].
     refused: BTreeSet<String>,
     tunnels: BTreeMap<String, Arc<Tunnel>>,
     /// Whether the signalling server runs on this machine or on this link.
@@ -54,14 +54,18 @@ impl Default for Ice {
 }
 
 impl Ice {
-    /// With these options, untried.
+    /// Creates the servers of these options, without checking them.
     pub fn new(options: PathOptions) -> Self {
         let mdns = options.mdns.is_on() && looks_up_mdns();
         Self { options, mdns, state: Mutex::default(), checks: Tasks::new(MAX_CHECKS) }
     }
 
-    /// Tries the user's TURN servers: what is wrong with one is told; with relays only, none that works
-    /// is an error.
+    /// Creates the servers of these options, and checks the TURN servers among them: a warning reports each that does
+    /// not work. If only relays may be used, waits for the checks.
+    ///
+    /// # Errors
+    ///
+    /// [`MediaError::NoRelay`] if only relays may be used, and none of the user's works.
     pub(super) async fn start(options: PathOptions, sink: &Sink) -> Result<Self, MediaError> {
         let own = options.servers.list(SystemTime::now());
         let (relay_only, trust) = (options.relay_only.is_on(), options.trust.clone());
@@ -98,7 +102,7 @@ impl Ice {
         let renewal = renewal(&servers, since_1970);
         let mut state = self.lock();
         state.renew_at = renewal.map(|wait| Instant::now() + wait);
-        state.told = servers;
+        state.announced = servers;
         let all = &mut state.refused;
         let is_new = |text: &String| all.len() < MAX_REFUSED && all.insert(text.clone());
         refused.into_iter().filter(is_new).collect()
@@ -154,14 +158,14 @@ impl Ice {
         self.lock().renew_at = Some(Instant::now() + RENEW_AGAIN);
     }
 
-    /// Our own and those that we were told of.
+    /// Returns the servers of the options and those of the signalling server.
     fn servers(&self) -> Vec<IceServer> {
         let mut servers = self.options.servers.list(SystemTime::now());
-        servers.extend(self.lock().told.clone());
+        servers.extend(self.lock().announced.clone());
         servers
     }
 
-    /// For a connection that is opened now.
+    /// Returns the settings of a connection that is opened now.
     pub(super) fn config(&self) -> IceConfig {
         let mut servers = self.servers();
         let state = self.lock();
@@ -194,14 +198,14 @@ impl Ice {
         Reach { local: self.lock().is_local, allowed: self.options.ice_allow.clone() }
     }
 
-    /// Whether names of browsers are looked up.
+    /// Returns whether host names in candidates are looked up.
     pub(super) fn mdns(&self) -> bool {
         self.mdns
     }
 
-    /// No path was found: tells what is wrong with the TURN servers, in words.
+    /// Checks all TURN servers after a connection found no path; a warning reports each that does not work.
     pub(super) fn explain(&self, sink: &Sink) -> impl Future<Output = ()> + Send + 'static {
-        let (own, told) = (self.options.servers.list(SystemTime::now()), self.lock().told.clone());
+        let (own, told) = (self.options.servers.list(SystemTime::now()), self.lock().announced.clone());
         let (trust, reach, sink) = (self.options.trust.clone(), self.server_reach(), sink.clone());
         async move {
             for (servers, reach) in [(own, None), (told, Some(&reach))] {
@@ -258,7 +262,7 @@ fn renewal(servers: &[IceServer], since_1970: Duration) -> Option<Duration> {
     Some(if is_plausible { (left / 2).clamp(shortest, longest) } else { longest })
 }
 
-/// The TURN servers of a list.
+/// Returns the TURN servers of a list, each with its URL.
 fn relays(servers: &[IceServer]) -> Vec<(IceUrl, IceServer)> {
     let urls = |server: &IceServer| -> Vec<(IceUrl, IceServer)> {
         let urls = server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok());
@@ -281,13 +285,13 @@ async fn look_up(mut url: IceUrl, reach: Reach) -> Result<IceUrl, String> {
     Ok(url)
 }
 
-/// Whether this machine's resolver knows mDNS: elsewhere the names would go to name servers.
+/// Returns whether this machine's resolver knows mDNS; otherwise the names would go to name servers.
 fn looks_up_mdns() -> bool {
     let config = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
     config.lines().any(|line| line.trim_start().starts_with("hosts:") && line.contains("mdns"))
 }
 
-/// Tries one, and tells what is wrong with it.
+/// Checks a TURN server, and warns if it does not work; returns whether it works.
 async fn attempt(
     url: &IceUrl,
     server: &IceServer,
@@ -350,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn fresh_users_are_asked_for_when_half_of_their_time_is_over() {
+    fn fresh_credentials_are_requested_at_half_of_their_lifetime() {
         let now = Duration::from_secs(1_700_000_000);
         let server = |user: Option<&str>| IceServer {
             urls: vec!["turn:a".into()],

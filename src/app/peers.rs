@@ -1,5 +1,5 @@
-//! The connections of a call, a room or a pool, one for each peer, and the participants that they carry. Executes the outputs of
-//! the links with the peers.
+//! The connections of a call, a room or a pool, one for each peer, and the participants that they carry. Executes the
+//! outputs of the links with the peers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -121,7 +121,7 @@ mod tests {
                 };
                 timeout(Duration::from_secs(20), servers).await.expect("the server names no servers")
             };
-            // The first come with the registration, the second are requested.
+            // The first servers arrive with the registration, the second are requested.
             named(&mut connection).await;
             connection.send(Command::RenewIceServers);
             let servers = named(&mut connection).await;

@@ -1,4 +1,4 @@
-//! Reader that makes messages of bytes.
+//! Reader that divides bytes into messages.
 
 use smol::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 
@@ -9,7 +9,7 @@ pub(super) const CHUNK: usize = 16 * 1024;
 /// Maximum length of a line that is sent as one message, in bytes.
 const MAX_LINE: usize = 64 * 1024;
 
-/// Makes messages of the bytes it reads: one for each line, or one for all bytes that are available.
+/// Divides the bytes of a source into messages: one for each line, or one for all bytes that are available.
 pub(super) struct Reader<R> {
     from: BufReader<R>,
     lines: bool,

@@ -1,4 +1,4 @@
-//! Signalling channels: they carry the messages between the endpoints of a pool or a room.
+//! Signalling channels, over which the endpoints of a pool or a room exchange messages.
 
 pub(super) mod memory;
 pub(super) mod server;

@@ -18,9 +18,9 @@ use crate::protocol::PeerId;
 
 /// Maximum size of a text that is reported, in bytes.
 const MAX_TEXT: usize = 16 * 1024;
-/// Rate limit for the texts of a channel: so many at once, and so many a second in the long run.
+/// Rate limit for the texts of a channel: burst, and texts per second.
 const TEXTS: (u32, u32) = (200, 50);
-/// How long received data may take to reach its file or port once the connection is closed.
+/// Maximum time for received data to reach its file or port once the connection is closed.
 const SETTLE: Duration = Duration::from_secs(5);
 /// Minimum time that the connection stays open after a channel was closed: by then both sides know that all data
 /// arrived.

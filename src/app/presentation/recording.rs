@@ -11,7 +11,7 @@ use crate::media::MediaError;
 use crate::media::receive::Track;
 use crate::media::receive::recorder::{self, Recorder};
 
-/// How long a recording waits for the tracks that the participant announced.
+/// Maximum time that a recording waits for the tracks of the peer's description.
 const ALL_TRACKS: Duration = Duration::from_secs(2);
 
 /// Interval of the checks whether a running recording lacks a track that flows.
