@@ -10,7 +10,7 @@ use super::command::Command;
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
-use super::report::{PoolEvent, Report};
+use super::report::{Incoming, PoolEvent, Report};
 use super::server_connection::ServerConnection;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{Call, Input, Output};
@@ -129,12 +129,6 @@ struct CallLoop<'a> {
     was_connected: bool,
 }
 
-/// Something that the loop waits for, apart from commands and timers.
-enum Incoming {
-    Signal(Event),
-    Report(Report),
-}
-
 impl CallLoop<'_> {
     /// Runs until the call ends, for this reason, or the user ends the program (no reason).
     async fn run(&mut self, server: &mut ServerConnection) -> Result<Option<EndReason>, ClientError> {
@@ -156,9 +150,9 @@ impl CallLoop<'_> {
                     self.presentation.handle_timeout(now, &self.peers);
                     None
                 }
-                Happening::Outside(Incoming::Signal(event)) => self.signal(event, server).await?,
-                Happening::Outside(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
-                Happening::Outside(Incoming::Report(report)) => {
+                Happening::Incoming(Incoming::Signal(event)) => self.signal(event, server).await?,
+                Happening::Incoming(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
+                Happening::Incoming(Incoming::Report(report)) => {
                     self.present(report).await;
                     None
                 }

@@ -8,6 +8,7 @@ use smol::future::{or, pending};
 use super::command::{Change, Command};
 use super::error::ClientError;
 use super::presentation::{Notice, Presentation};
+use super::report::Incoming;
 use super::server_connection::ServerConnection;
 use super::setup::{ALL, MediaSetup};
 use super::{Event, Sink};
@@ -16,9 +17,8 @@ use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Registration, Target};
 
 /// Something that the loops wait for.
-pub(super) enum Happening<T> {
-    /// From the conference or the call.
-    Outside(T),
+pub(super) enum Happening {
+    Incoming(Incoming),
     Command(Command),
     Notice(Notice),
     Timer,
@@ -118,22 +118,22 @@ impl Client {
         }
     }
 
-    /// Waits for the first of `outside`, a command, a notice of the presentation, and the time `until`.
-    pub(super) async fn next<T>(
+    /// Waits for the first of `incoming`, a command, a notice of the presentation, and the time `until`.
+    pub(super) async fn next(
         &self,
-        outside: impl Future<Output = T>,
+        incoming: impl Future<Output = Incoming>,
         presentation: &Presentation<'_>,
         until: Option<Instant>,
-    ) -> Happening<T> {
+    ) -> Happening {
         let timer = async {
             sleep_until(until).await;
             Happening::Timer
         };
-        let outside = async { Happening::Outside(outside.await) };
+        let incoming = async { Happening::Incoming(incoming.await) };
         let command = async { Happening::Command(self.command().await) };
         let notice = async { Happening::Notice(presentation.next().await) };
         // No source starves another: the server's messages pause, commands and notices are few, and the timer is
         // checked each time.
-        or(timer, or(command, or(outside, notice))).await
+        or(timer, or(command, or(incoming, notice))).await
     }
 }

@@ -14,7 +14,7 @@ use smol::future::or;
 use super::channels::SignallingChannel;
 use super::ice::Ice;
 use super::peers::Peers;
-use super::report::{PoolEvent, Report};
+use super::report::{Incoming, PoolEvent, Report};
 use crate::base::limit::Bucket;
 use crate::base::tasks::Tasks;
 use crate::media::peer::Stats;
@@ -42,12 +42,6 @@ pub(super) enum Order {
 
 /// Maximum number of data channels that are being closed at a time; further ones stay open.
 const CLOSING: usize = 1024;
-
-/// Something that the conference waits for.
-pub(super) enum Happening {
-    Signal(Event),
-    Report(Report),
-}
 
 /// A conference: a room or a pool, with the connections to its peers.
 pub(super) struct Conference {
@@ -86,11 +80,11 @@ impl Conference {
         }
     }
 
-    /// Waits for the next thing that happens. May be dropped while it waits, without loss.
-    pub(super) async fn next(&mut self) -> Happening {
+    /// Waits for the next event. May be dropped while it waits, without loss.
+    pub(super) async fn next(&mut self) -> Incoming {
         let (channel, peers) = (&mut self.channel, &self.peers);
-        let signal = async { Happening::Signal(channel.next().await) };
-        let report = async { Happening::Report(peers.next().await) };
+        let signal = async { Incoming::Signal(channel.next().await) };
+        let report = async { Incoming::Report(peers.next().await) };
         or(signal, report).await
     }
 
@@ -110,12 +104,12 @@ impl Conference {
         self.room.peers().flat_map(of)
     }
 
-    /// Handles what happened; [`Conference::poll_report`] executes the consequences.
-    pub(super) async fn handle(&mut self, happening: Happening) {
-        match happening {
-            Happening::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
-            Happening::Report(report) => self.reports.push_back(report),
-            Happening::Signal(event) => self.signal(event).await,
+    /// Handles an event; [`Conference::poll_report`] executes the consequences.
+    pub(super) async fn handle(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
+            Incoming::Report(report) => self.reports.push_back(report),
+            Incoming::Signal(event) => self.signal(event).await,
         }
     }
 

@@ -3,7 +3,7 @@
 //! [`Client`] makes and answers calls and joins rooms; [`host`] runs a server and a client on it. Both report
 //! [`Event`]s. [`Pool`] gives programs a room or a pool with streams and data channels of their own.
 //!
-//! `call.rs` is the policy of 1-1 calls, and `conference.rs` the one loop of rooms and pools. Both execute the effects of
+//! `call.rs` is the policy of 1-1 calls, and `conference.rs` the one loop of rooms and pools. Both execute the outputs of
 //! links through `peers.rs`, which has a `driver.rs` for each connection. `presentation/` shows, plays, records and
 //! bridges what connections report.
 

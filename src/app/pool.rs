@@ -16,12 +16,12 @@ use smol::future::or;
 pub use super::channels::memory::{Memory, MemoryChannel};
 pub use super::channels::server::ServerChannel;
 pub use super::channels::{Boxed, SignallingChannel};
-use super::conference::{Conference, Happening, Order};
+use super::conference::{Conference, Order};
 use super::error::ClientError;
 use super::ice::Ice;
 use super::peers::Peers;
 pub use super::report::PoolEvent;
-use super::report::Report;
+use super::report::{Incoming, Report};
 use crate::base::timeout::sleep_until;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::receive::playout_delay::Latency;
@@ -244,7 +244,7 @@ impl ManagedConnection {
 /// Runs a conference until it is over, or left.
 async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender<PoolEvent>) {
     enum Next {
-        Conference(Happening),
+        Conference(Incoming),
         Order(Order),
         Timer,
     }
@@ -277,10 +277,10 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
             Next::Timer
         };
         let order = async { Next::Order(orders.recv().await.unwrap_or(Order::Leave)) };
-        let happening = async { Next::Conference(conference.next().await) };
-        match or(timer, or(order, happening)).await {
+        let incoming = async { Next::Conference(conference.next().await) };
+        match or(timer, or(order, incoming)).await {
             Next::Timer => conference.handle_timeout(Instant::now()),
-            Next::Conference(happening) => conference.handle(happening).await,
+            Next::Conference(incoming) => conference.handle(incoming).await,
             Next::Order(Order::Leave) => return leave(conference).await,
             Next::Order(order) => conference.handle_order(order).await,
         }

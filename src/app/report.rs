@@ -9,6 +9,7 @@ use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
 use crate::protocol::{ParticipantId, PeerId, PeerMessage};
 use crate::session::{EndReason, link};
+use crate::signalling::Event;
 
 /// An event of a pool.
 #[derive(Debug)]
@@ -48,6 +49,12 @@ pub enum PoolEvent {
     Stop(String),
     /// A problem that does not end the pool, in words.
     Warning(String),
+}
+
+/// An event that a loop waits for: of the server or of a connection.
+pub(super) enum Incoming {
+    Signal(Event),
+    Report(Report),
 }
 
 /// A report of a conference or of one of its connections.
