@@ -160,3 +160,34 @@ pub(super) fn report_of_peer(state: &Mutex<State>, events: &EventSender<PeerEven
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::test_media::produce;
+    use crate::sdp::{Codec, Sdp};
+
+    #[test]
+    fn a_track_whose_m_line_passes_to_another_stream_ends_and_begins() {
+        let (_running, producer) = produce("audiotestsrc num-buffers=1");
+        let mut state = State::new(vec![], vec![]);
+        state.tracks.push(Track::of(Codec::Opus, &producer));
+        let mut describe = |stream: &str, send: bool| {
+            let text = format!("v=0\r\nm=audio 9 X 111\r\na=msid:{stream} track\r\n");
+            state.sources = Sources::of(&Sdp::parse(&text).unwrap());
+            let events = state.fit_tracks(vec![Direction { send, receive: true }]).into_iter();
+            let text = |event| match event {
+                PeerEvent::Track(track) => format!("{} begins", track.stream.unwrap()),
+                PeerEvent::TrackEnded(track) => format!("{} ends", track.stream.unwrap()),
+                other => panic!("{other:?}"),
+            };
+            events.map(text).collect::<Vec<_>>()
+        };
+        assert_eq!(describe("ann", true), ["ann begins"]);
+        assert!(describe("ann", true).is_empty());
+        assert_eq!(describe("bob", true), ["ann ends", "bob begins"]);
+        assert_eq!(describe("bob", false), ["bob ends"]);
+        assert!(describe("cat", false).is_empty());
+        assert_eq!(describe("cat", true), ["cat begins"]);
+    }
+}
