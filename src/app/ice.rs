@@ -49,7 +49,9 @@ pub struct Ice {
 
 impl Default for Ice {
     fn default() -> Self {
-        Self { mdns: false, ..Self::new(PathOptions::default()) }
+        let mut ice = Self::new(PathOptions::default());
+        ice.mdns = false;
+        ice
     }
 }
 
@@ -205,10 +207,10 @@ impl Ice {
 
     /// Checks all TURN servers after a connection found no path; a warning reports each that does not work.
     pub(super) fn explain(&self, sink: &Sink) -> impl Future<Output = ()> + Send + 'static {
-        let (own, told) = (self.options.servers.list(SystemTime::now()), self.lock().announced.clone());
+        let (own, announced) = (self.options.servers.list(SystemTime::now()), self.lock().announced.clone());
         let (trust, reach, sink) = (self.options.trust.clone(), self.server_reach(), sink.clone());
         async move {
-            for (servers, reach) in [(own, None), (told, Some(&reach))] {
+            for (servers, reach) in [(own, None), (announced, Some(&reach))] {
                 for (url, server) in relays(&servers) {
                     attempt(&url, &server, &trust, reach, &sink).await;
                 }
