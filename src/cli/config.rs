@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_file_says_what_is_wrong_and_where() {
+    fn errors_in_the_file_name_the_option_and_the_line() {
         for (text, words) in [
             ("\nplain = 'maybe'", "line 2: plain: true or false is wanted, not string"),
             ("plain = 1", "line 1: plain: true or false is wanted, not integer"),
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_variable_is_found() {
+    fn an_unknown_variable_names_the_nearest_one() {
         let names =
             ["ROOMTONE_LISTN", "ROOMTONE_LISTEN", "ROOMTONE_LOG", "ROOMTONE_CONFIG", "HOME", "ROOMTONE"];
         let notes = unknown_variables(names.iter().map(|name| (*name).to_owned()), &command(&[], &[]));

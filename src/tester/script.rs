@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_the_line() {
+    fn errors_name_the_line() {
         assert_eq!(error("ann"), "line 1: a step is 'peer > text', 'peer < text' or 'peer !action'");
         assert!(error("\nann !dance").starts_with("line 2: '!dance' is no action: connect"));
         assert_eq!(error("{\nann > x\n}"), "line 2: only 'peer < text' may stand in a group");

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_and_credentials_that_do_not_fit_are_refused() {
+    fn credentials_are_checked_against_the_servers() {
         let servers = |args: RelayArgs| args.servers().map_err(|error| error.to_string());
         let turn = || vec!["turn:a".to_owned()];
         let text = |text: &str| Some(text.to_owned());

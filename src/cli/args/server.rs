@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_of_where_to_listen_may_be_missing() {
+    fn address_or_port_may_be_missing() {
         for (text, address) in [
             ("127.0.0.1:1", "127.0.0.1:1"),
             ("[::]:8444", "[::]:8444"),

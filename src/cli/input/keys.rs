@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn one_key_acts_at_once_and_a_colon_begins_a_line() {
+    fn a_key_acts_at_once_and_a_colon_begins_a_line() {
         assert_eq!(type_in(b"mq"), (vec!["m".into(), "q".into()], String::new()));
         assert_eq!(type_in(b":tell bob hi\nm").0, ["tell bob hi", "m"]);
         assert_eq!(type_in("tgrüße\r".as_bytes()), (vec!["say grüße".into()], "say grüße\n".into()));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_can_be_mended_and_given_up() {
+    fn a_line_can_be_edited_and_cancelled() {
         assert_eq!(type_in(b":mutte\x7f\x7fe\n").0, ["mute"]);
         assert_eq!(type_in(b":mute\x15m").0, ["m"]);
         assert_eq!(type_in(b":a\x7f\x7fm").0, ["m"]);
@@ -146,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_typed_no_line_holds_what_a_terminal_obeys(
+        fn no_typed_line_contains_control_characters(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
             for line in type_in(&bytes).0 {

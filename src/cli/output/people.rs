@@ -119,7 +119,7 @@ mod tests {
     use crate::cli::output::json::json_line;
 
     #[test]
-    fn what_others_say_does_not_reach_the_terminal_raw() {
+    fn text_of_others_is_escaped_for_the_terminal() {
         let event =
             Event::Message { peer: "a\u{1b}[2J".into(), channel: "c".into(), text: "x\u{7}\r\ny".into() };
         assert_eq!(human_line(&event).unwrap(), "a\\u{1b}[2J says: x\\u{7}\\r\\ny");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_server_says_without_end_is_cut() {
+    fn long_texts_of_a_server_are_shortened() {
         for event in events(&"x".repeat(1_000_000)) {
             let is_cut = human_line(&event).unwrap().len() < 2000;
             let is_whole = matches!(
@@ -173,7 +173,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_others_say_no_line_holds_what_a_terminal_obeys(
+        fn no_text_of_others_contains_control_characters(
             text in "([\\p{Cc}\\p{Cf}\\p{Zl}\\p{Zp}]|.){0,20}",
         ) {
             for event in events(&text) {

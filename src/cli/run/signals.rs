@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn signals_within_a_second_are_one_wish() {
+    fn signals_within_a_second_are_one_request() {
         let (mut signals, now) = (Signals::default(), Instant::now());
         assert_eq!(signals.take(now), Wish::End);
         assert_eq!(signals.take(now), Wish::Same);

@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_measured_has_no_level() {
+    fn without_samples_there_is_no_level() {
         let (meter, now) = (Meter::default(), Instant::now());
         assert_eq!(meter.at(now), None);
         meter.set(SILENCE, now);

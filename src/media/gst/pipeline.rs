@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_waits_for_what_runs_and_not_for_ever() {
+    fn the_end_waits_for_pipelines_within_the_time_limit() {
         let running = Running { number: Mutex::new(1), changed: Condvar::new() };
         assert_eq!(running.wait(Duration::from_millis(1)), 1);
         std::thread::scope(|scope| {
@@ -274,7 +274,7 @@ mod tests {
     /// A peer that opens a hundred data channels causes a hundred latency messages, and hundreds of elements are
     /// queried for each.
     #[test]
-    fn latency_is_looked_for_once_for_all_that_ask_and_holds_nobody_up() {
+    fn latency_is_recalculated_once_for_many_messages_on_a_worker() {
         gst::init().unwrap();
         let made = gst::parse::launch("fakesrc is-live=true ! fakesink name=sink async=false").unwrap();
         let owned = Owned::new(made.downcast().unwrap(), |_, _| {});

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_is_well_for_long_it_grows_faster() {
+    fn the_estimate_grows_faster_on_a_clear_path() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let mut estimate = 300_000;
         let mut at = |second: u64, lost, estimate| {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_start_it_looks_for_the_end_of_the_network_quickly() {
+    fn the_estimate_grows_fast_at_the_start() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let (mut estimate, mut seen) = (600_000, vec![]);
         for look in 0..20 {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_sent_says_nothing_of_the_network() {
+    fn the_estimate_does_not_grow_beyond_what_is_sent() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         for look in 0..100 {
             assert_eq!(correction.update(start + LOOK * look, 600_000, &clear(200_000), 0, 2_500_000), None);
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn once_the_network_is_empty_it_goes_back_to_nearly_what_the_network_took_when_it_was_full() {
+    fn the_estimate_returns_to_nearly_the_capacity_once_the_queue_is_empty() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let mut at = |ms: u64, estimate, wait, full, lost| {
             let seen = PathState { wait: Duration::from_millis(wait), full, ..clear(estimate) };
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_queue_brings_it_down_at_once_and_not_for_ever() {
+    fn a_long_queue_lowers_the_estimate_at_once_and_not_for_ever() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let mut at = |ms: u64, estimate, wait, full| {
             let seen = PathState { wait: Duration::from_millis(wait), full, ..clear(estimate) };
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn losses_bring_the_rate_down_and_it_comes_back() {
+    fn losses_lower_the_rate_which_then_recovers() {
         let (mut by_loss, mut now) = (ByLoss::new(1_000_000), Instant::now());
         assert_eq!(by_loss.update(now, 128, 1_000_000), 750_000);
         assert_eq!(by_loss.update(now, 128, 1_000_000), 750_000, "one report counts once");

@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_by_nature_is_sent_again_twice() {
+    fn retransmissions_are_doubled_where_losses_are_noise() {
         crate::media::gst::init().unwrap();
         let bandwidth = Arc::new(BandwidthEstimate::of(1_000_000, MOST));
         let bin = gst::Pipeline::new();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_comes_first() {
+    fn audio_gets_its_share_first() {
         assert_eq!(Shares::of(1_072_000, 1, 1, 48_000), Shares { audio: 48_000, video: 950_000 });
         assert_eq!(Shares::of(100_000, 1, 1, 48_000), Shares { audio: 24_000, video: 49_400 });
         assert_eq!(Shares::of(0, 1, 1, 48_000), Shares { audio: 24_000, video: 0 });
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_estimate_stays_where_it_was_for_noise() {
+    fn noise_does_not_lower_the_estimate() {
         let bandwidth = BandwidthEstimate::of(1_000_000, 2_000_000);
         assert_eq!(bandwidth.look(found(1_000_000, true), 26), (1_000_000, None));
         assert_eq!(bandwidth.look(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
@@ -295,7 +295,7 @@ mod tests {
     proptest! {
         /// Arbitrary reports cause no overflow, and the shares never exceed the estimate.
         #[test]
-        fn nonsense_gives_no_more_than_there_is(
+        fn arbitrary_reports_give_no_more_than_the_estimate(
             all: u32, audio_streams in 0..50_u32, video_streams in 0..50_u32, wanted: u32, losses in prop::collection::vec(any::<u8>(), 0..50)
         ) {
             let shares = Shares::of(all, audio_streams, video_streams, wanted);

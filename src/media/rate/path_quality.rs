@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_while_nothing_waits_are_noise() {
+    fn losses_without_a_queue_are_noise() {
         const MS: Duration = Duration::from_millis(1);
         // Loses `lost` of a thousand packets; the others take `took` ms, by a clock that is an hour ahead.
         let after = |lost: u32, took: &dyn Fn(u32) -> u32| {
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_says_that_all_arrives_at_once_takes_no_memory() {
+    fn feedback_with_equal_arrival_times_uses_no_memory() {
         let mut path = PathQuality::default();
         for n in 0..100_000 {
             let left = Duration::from_millis(n);

@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_a_share_is_sent_again() {
+    fn retransmissions_are_limited_to_a_share() {
         let (mut repeats, start) = (RetransmissionLimit::new(), Instant::now());
         // A peer requests every packet again and again for ten seconds.
         let allowed =

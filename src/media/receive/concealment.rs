@@ -32,7 +32,7 @@ mod tests {
     use crate::sdp::Codec;
 
     #[test]
-    fn what_is_lost_is_heard_and_takes_no_time_before() {
+    fn lost_audio_is_concealed_without_delay_before_the_first_loss() {
         crate::media::gst::init().unwrap();
         let decoder = inventory::software_decoder(Codec::Opus).unwrap();
         let pipeline = launch::parse(&format!(

@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_asked_for_once_tells_the_round_trip() {
+    fn only_a_single_request_measures_the_round_trip() {
         const MS: Duration = Duration::from_millis(1);
         let mut requests = Requests::default();
         requests.ask(Duration::ZERO, 7);
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_lost_is_waited_for_by_those_that_ask_again_alone() {
+    fn only_buffers_with_retransmission_wait_for_repair() {
         crate::media::gst::init().unwrap();
         let webrtc = gst::ElementFactory::make("webrtcbin").build().unwrap();
         let ms = Duration::from_millis;

@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decoder_that_fails_gives_way_to_the_next() {
+    fn the_next_decoder_replaces_a_failed_one() {
         smol::block_on(async {
             let (encoders, failed) = test_media::pictures().await;
             let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_decoder_is_tried_again_and_told_of_once() {
+    fn the_last_decoder_is_restarted_and_reported_once() {
         smol::block_on(async {
             let (encoders, failed) = test_media::pictures().await;
             let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();

@@ -257,7 +257,7 @@ mod tests {
     use crate::media::gst::{inventory, launch};
 
     #[test]
-    fn pictures_larger_than_any_camera_makes_are_not_decoded() {
+    fn frames_larger_than_a_camera_makes_are_not_decoded() {
         assert!(is_taken(0, 0) && is_taken(3840, 2160) && is_taken(4096, 2304));
         assert!(!is_taken(16383, 16383) && !is_taken(u32::MAX, u32::MAX));
     }
@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn rubbish_of_any_codec_is_left_out_and_what_comes_after_it_is_taken() {
+    fn garbage_of_any_codec_is_dropped_and_the_stream_continues() {
         crate::media::gst::init().unwrap();
         for codec in Codec::ALL {
             let offered = rtp::offered(codec);

@@ -313,7 +313,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_is_in_order_and_has_key_frames_passes() {
+    fn streams_in_order_with_key_frames_pass_through() {
         let mut watch = FrameWatch::default();
         for n in 0..300_u32 {
             assert_eq!(watch.take(n * 40 * MS, 5000, n % 50 == 0), None);
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn pictures_out_of_order_or_without_key_frames_do_not() {
+    fn streams_out_of_order_or_without_key_frames_do_not_pass() {
         let mut watch = FrameWatch::default();
         assert_eq!(
             [0, 120, 40].map(|ms| watch.take(ms * MS, 10, ms == 0)),
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_of_texts() {
+    fn texts_that_end_in_encoded_video_are_recognised() {
         crate::media::gst::init().unwrap();
         assert!(ends_encoded("videotestsrc ! x264enc ! h264parse"));
         assert!(ends_encoded("rtspsrc location=rtsp://localhost ! rtph264depay"));
@@ -351,7 +351,7 @@ mod tests {
     proptest! {
         /// Arbitrary times and sizes cause no overflow, and the window stays small.
         #[test]
-        fn nonsense_is_counted_too(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
+        fn arbitrary_frames_are_counted(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
             let mut watch = FrameWatch::default();
             for (ms, bytes, is_key) in frames {
                 watch.take(Duration::from_millis(ms.into()), bytes, is_key);

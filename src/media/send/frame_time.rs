@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn time_goes_on_with_a_frame_that_is_repeated() {
+    fn time_continues_after_a_repeated_frame() {
         let mut link = LinkTime::default();
         assert_eq!(link.repeat(Duration::ZERO), None);
         assert_eq!(pass(&mut link, 100), Some(100));
@@ -142,7 +142,7 @@ mod tests {
 
     /// After a stop of twelve seconds a frame is repeated first, and the source's frames of that time come late.
     #[test]
-    fn time_goes_on_after_the_process_was_stopped() {
+    fn time_continues_after_the_process_was_stopped() {
         let (mut link, mut newest) = (LinkTime::default(), 0);
         assert_eq!(pass(&mut link, 100), Some(100));
         let repeated = link.repeat(Duration::from_secs(12)).unwrap().mseconds();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_whose_time_goes_back_goes_on_now() {
+    fn a_source_whose_time_jumps_back_continues_now() {
         crate::media::gst::init().unwrap();
         let mut source = SourceTime { shift: Some(ms(0)), ..SourceTime::default() };
         let mut time = |at, now| source.time(Some(ms(at)), ms(now)).unwrap();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_without_a_time_are_of_now_and_those_outside_their_segment_of_no_time() {
+    fn frames_without_a_time_get_the_current_time() {
         crate::media::gst::init().unwrap();
         let mut source = SourceTime::default();
         assert_eq!(source.time(None, ms(70)), Some(ms(70)));

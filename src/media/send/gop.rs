@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_in_between_is_given_all_since_the_key_frame_and_what_follows() {
+    fn a_new_receiver_gets_all_frames_since_the_key_frame() {
         let (mut gop, early, late) = (Gop::new(), Recorder::default(), Recorder::default());
         assert_eq!(gop.join(early.clone()).1, None);
         for ms in [0, 1, 2, 3, 4] {
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_and_what_waits_is_bounded() {
+    fn kept_and_waiting_frames_are_bounded() {
         let (mut gop, slow) = (Gop::new(), Recorder::default());
         gop.push(sample(0, 10), true);
         gop.join(slow.clone());

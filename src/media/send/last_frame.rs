@@ -93,7 +93,7 @@ mod tests {
     use crate::media::test_media;
 
     #[test]
-    fn a_frame_that_passes_meanwhile_is_not_repeated() {
+    fn a_frame_is_not_repeated_after_a_newer_one() {
         let (mut last, start) = (Last::default(), Instant::now());
         assert!(last.repeat(start, start).is_none(), "no frame yet");
         assert!(last.accept(&mut test_media::frame(100, 1)));
@@ -107,7 +107,7 @@ mod tests {
     /// Repeats frames while the camera's arrive, as when many peers join at once: no encoder may stop to make key
     /// frames.
     #[test]
-    fn time_never_goes_back_however_many_come() {
+    fn many_repetitions_never_move_time_back() {
         crate::media::gst::init().unwrap();
         let pipeline = crate::media::gst::launch::parse(
             "videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=60/1 ! identity name=rate ! \

@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_until_a_source_held() {
+    fn pauses_grow_until_a_source_has_run_for_long() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut schedule = Schedule::new(start);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_cameras_in_the_network_that_do_not_refuse_us_may_come() {
+    fn only_network_cameras_that_accept_the_password_are_retried() {
         let error =
             |reason: &str| MediaError::Source { name: "x".into(), reason: reason.into(), there: None };
         let config = |name: &str| SourceConfig::named(name);

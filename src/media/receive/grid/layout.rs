@@ -40,7 +40,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_grid_is_as_square_as_may_be() {
+    fn the_grid_is_nearly_square() {
         let shape = |count| {
             let places = places(count, 1200, 600);
             (1200 / places[0].width, 600 / places[0].height)
@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_pictures_overlap_and_none_stands_outside() {
+    fn videos_do_not_overlap_and_stay_inside() {
         for count in 1..40 {
             let places = places(count, 1280, 720);
             assert_eq!(places.len(), count);

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_that_is_removed_while_it_starts_goes_when_the_start_has_ended() {
+    fn an_input_removed_during_its_start_is_removed_after_it() {
         let (encoders, _failed) = smol::block_on(test_media::pictures());
         let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
         let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();

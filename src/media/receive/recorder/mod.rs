@@ -244,7 +244,7 @@ mod tests {
     use crate::media::test_media;
 
     #[test]
-    fn no_peer_leads_out_of_the_folder_or_has_too_long_a_name() {
+    fn file_names_stay_in_the_folder_and_within_the_longest_name() {
         assert_eq!(file_name("späti", "2026-01-01T00:00:00Z"), "späti-2026-01-01T00_00_00Z.mkv");
         assert!(file_name("../../etc/passwd", "x").starts_with("______etc_passwd-"));
         // Longest id that a server accepts, in characters of four bytes each.
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn sound_of_every_codec_is_in_the_file() {
+    fn audio_of_every_codec_is_recorded() {
         for (encoder, caps) in [("mulawenc", "audio/x-mulaw"), ("alawenc", "audio/x-alaw")] {
             smol::block_on(async {
                 let home = tempfile::tempdir().unwrap();
@@ -332,7 +332,7 @@ mod tests {
 
     /// Switches a camera off in the middle: without [`QUIET`], the muxer would wait for it and lose the audio.
     #[test]
-    fn a_stream_that_stops_holds_up_no_other() {
+    fn a_stopped_stream_does_not_hold_up_the_recording() {
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
             let (mut recorder, failed) = recorder(home.path());
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_is_told_once_and_not_complete() {
+    fn a_file_that_cannot_be_written_is_reported_once_as_incomplete() {
         smol::block_on(async {
             let home = tempfile::tempdir().unwrap();
             let (mut recorder, failed) = recorder(home.path());

@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_named() {
+    fn errors_name_the_missing_file() {
         crate::media::gst::init().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (there, is_folder) = (folder.path().join("a b.mkv"), folder.path().to_str().unwrap());

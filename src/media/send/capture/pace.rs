@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_frames_than_wanted_and_all_where_there_are_fewer() {
+    fn the_frame_rate_is_limited_and_never_raised() {
         let passed = |fps, every: u64, count: u64| {
             let mut thin = Thin::new(fps);
             (0..count).filter(|n| thin.take(gst::ClockTime::from_useconds(n * every))).count()
@@ -240,7 +240,7 @@ mod tests {
     proptest! {
         /// Arbitrary times cause no overflow and no panic in pacing and frame dropping.
         #[test]
-        fn any_times(times in prop::collection::vec(any::<u64>(), 0..100), fps: u32) {
+        fn arbitrary_times_do_not_panic(times in prop::collection::vec(any::<u64>(), 0..100), fps: u32) {
             let mut thin = Thin::new(fps);
             let mut source = SourceTime::default();
             for time in times {

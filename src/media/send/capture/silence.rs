@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn silence_is_told_once_each_way_and_ever_more_rarely() {
+    fn a_silent_source_is_reported_once_each_way_and_more_rarely() {
         let mut silence = Silence::new();
         let mut look = |seconds: u64| silence.look(Duration::from_secs(seconds));
         let silent = |seconds| Some(Report::Silent(Duration::from_secs(seconds)));

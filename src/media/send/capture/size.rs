@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn pictures_keep_their_shape_and_have_even_sides() {
+    fn sizes_keep_their_aspect_ratio_and_are_even() {
         let fit = |own| fit(own, (1, 1), None);
         assert_eq!(
             [fit((640, 480)), fit((1280, 720)), fit((321, 241))],
@@ -69,7 +69,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_size_is_bounded(own: (i32, i32), aspect: (i32, i32), wanted: Option<(u32, u32)>) {
+        fn arbitrary_sizes_are_bounded(own: (i32, i32), aspect: (i32, i32), wanted: Option<(u32, u32)>) {
             let (width, height) = fit(own, aspect, wanted);
             prop_assert!((16..=1 << 15).contains(&width) && (16..=1 << 15).contains(&height));
             prop_assert!(width % 2 == 0 && height % 2 == 0);

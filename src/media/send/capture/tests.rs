@@ -69,7 +69,7 @@ async fn frames_of(config: &SourceConfig, count: usize) -> Result<(i32, i32), Me
 }
 
 #[test]
-fn pictures_of_any_shape_and_rate_are_sent() {
+fn video_of_any_size_and_rate_is_sent() {
     let live = "videotestsrc is-live=true ! video/x-raw";
     let sources = [
         format!("{live},framerate=0/1"),
@@ -119,7 +119,7 @@ fn pictures_of_any_shape_and_rate_are_sent() {
 }
 
 #[test]
-fn sound_of_any_shape_is_sent() {
+fn audio_of_any_format_is_sent() {
     let live = "audiotestsrc is-live=true ! audio/x-raw";
     let sources = [
         format!("{live},format=U8,rate=8000,channels=1"),
@@ -142,7 +142,7 @@ fn sound_of_any_shape_is_sent() {
 }
 
 #[test]
-fn a_still_picture_is_a_source_for_those_who_come_later_too() {
+fn a_still_picture_serves_late_peers_too() {
     crate::media::gst::init().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let one = "videotestsrc num-buffers=1 ! video/x-raw,width=160,height=120";
@@ -165,7 +165,7 @@ fn a_still_picture_is_a_source_for_those_who_come_later_too() {
 }
 
 #[test]
-fn a_film_without_sound_and_sound_without_a_film_are_sent_with_a_note() {
+fn a_missing_kind_of_a_file_is_reported_and_the_other_is_sent() {
     crate::media::gst::init().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let film = make(
@@ -191,7 +191,7 @@ fn a_film_without_sound_and_sound_without_a_film_are_sent_with_a_note() {
 }
 
 #[test]
-fn what_is_not_live_is_paced_and_told_of_when_it_ends() {
+fn sources_that_are_not_live_are_paced_and_their_end_is_reported() {
     smol::block_on(async {
         let source = "videotestsrc num-buffers=15 ! video/x-raw,width=64,height=48,framerate=25/1";
         let began = Instant::now();
@@ -206,7 +206,7 @@ fn what_is_not_live_is_paced_and_told_of_when_it_ends() {
 }
 
 #[test]
-fn a_thread_that_waits_for_a_frames_time_does_not_hold_up_the_end() {
+fn a_paced_frame_does_not_delay_the_end() {
     smol::block_on(async {
         let source = "videotestsrc ! video/x-raw,width=64,height=48,framerate=1/1000 ! identity";
         let (failures, _told) = bounded(8);
@@ -224,7 +224,7 @@ fn a_thread_that_waits_for_a_frames_time_does_not_hold_up_the_end() {
 }
 
 #[test]
-fn what_is_stored_turned_is_sent_upright() {
+fn rotated_video_is_sent_upright() {
     let turned = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=25/1 ! \
                   taginject tags=image-orientation=rotate-90";
     let encoded =
@@ -237,7 +237,7 @@ fn what_is_stored_turned_is_sent_upright() {
 }
 
 #[test]
-fn who_comes_between_two_key_frames_sees_something_at_once() {
+fn a_peer_that_joins_between_key_frames_gets_video_at_once() {
     let source = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=25/1 ! \
                   x264enc tune=zerolatency speed-preset=ultrafast key-int-max=2000 ! h264parse";
     smol::block_on(async {
@@ -255,7 +255,7 @@ fn who_comes_between_two_key_frames_sees_something_at_once() {
 }
 
 #[test]
-fn what_is_passed_on_is_so_once_that_is_known_and_to_each_after_its_first_frame() {
+fn passthrough_begins_once_proven_and_at_a_key_frame() {
     let source = "videotestsrc is-live=true ! video/x-raw,format=I420,width=160,height=120,framerate=25/1 ! \
                   x264enc tune=zerolatency speed-preset=ultrafast bitrate=100 key-int-max=25 ! h264parse";
     smol::block_on(async {
@@ -276,7 +276,7 @@ fn what_is_passed_on_is_so_once_that_is_known_and_to_each_after_its_first_frame(
 }
 
 #[test]
-fn a_source_that_ends_is_started_again_and_that_is_told_once_each_way() {
+fn a_source_that_ends_is_restarted_and_both_are_reported_once() {
     smol::block_on(async {
         let source =
             "videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=25/1";
@@ -301,7 +301,7 @@ fn a_source_that_ends_is_started_again_and_that_is_told_once_each_way() {
 }
 
 #[test]
-fn a_camera_that_is_not_there_yet_is_waited_for_and_black_is_sent() {
+fn black_is_sent_until_a_network_camera_comes_up() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let camera = format!("rtsp://me:secret@{free}/camera");
     let config = SourceConfig { device: Some(camera), ..config("rtsp") };

@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn properties_change_in_the_thread_that_encodes_alone() {
+    fn properties_change_in_the_encoding_thread_only() {
         crate::media::gst::init().unwrap();
         let text =
             "videotestsrc is-live=true ! video/x-raw,width=16,height=16 ! identity name=some ! fakesink";

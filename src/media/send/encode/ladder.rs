@@ -176,7 +176,7 @@ mod tests {
     const RATES: Rates = Rates { least: 50_000, start: 1_000_000, most: 2_000_000, passed: 2_000_000 };
 
     #[test]
-    fn one_alone_stays_on_its_rung_and_is_followed() {
+    fn a_lone_peer_stays_on_its_rung_which_follows_its_rate() {
         let mut ladder = Ladder::new(RATES);
         let id = ladder.enter();
         assert_eq!((ladder.rung(id), ladder.rate(0)), (0, 1_000_000));
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn equals_share_one_encode_and_a_slow_one_gets_its_own() {
+    fn equal_peers_share_an_encoder_and_a_slow_one_gets_its_own() {
         let mut ladder = Ladder::new(RATES);
         let ids: Vec<u64> = (0..5).map(|_| ladder.enter()).collect();
         ids.iter().for_each(|id| ladder.allow(*id, 2_000_000));
@@ -208,7 +208,7 @@ mod tests {
         /// For arbitrary rates, arrivals and departures: no peer gets more than is allowed, at most three encoders run,
         /// and while a rung is free no peer is slowed by more than a third.
         #[test]
-        fn a_slow_one_does_not_slow_a_fast_one(
+        fn a_slow_peer_does_not_slow_a_fast_one(
             steps in prop::collection::vec((0..3_u8, 0..12_usize, any::<u32>(), 1..100_u32), 1..80)
         ) {
             let mut ladder = Ladder::new(RATES);

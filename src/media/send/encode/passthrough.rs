@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_ends_with_a_network_that_stays_narrow_and_comes_back_with_one_that_stays_wide() {
+    fn passthrough_stops_on_a_narrow_path_and_resumes_on_a_wide_one() {
         let (mut pass, start) = (Passthrough::default(), Instant::now());
         let mut at = |ms, allowed| pass.update(start + Duration::from_millis(ms), allowed, 1_000_000);
         assert!(at(0, 1_000_000) && at(200, 950_000));

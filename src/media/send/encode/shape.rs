@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn less_bitrate_makes_it_less_often_then_smaller_and_growing_takes_more() {
+    fn a_lower_bitrate_lowers_the_frame_rate_then_the_size() {
         let hd = (1280, 720);
         let at = |shape: Shape, rate| shape.at(rate, hd, 30);
         assert_eq!(at(Shape::WHOLE, 1_500_000), Shape::WHOLE);

@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_pictures_and_small_machines_have_one() {
+    fn small_frames_and_small_machines_get_one_thread() {
         let of = |size| [1, 2, 4, 8].map(|cores| fit(size, cores));
         assert_eq!(of((640, 360)), [1, 1, 1, 1]);
         assert_eq!(of((1280, 720)), [1, 1, 2, 2]);
@@ -47,7 +47,7 @@ mod tests {
     }
 
     #[test]
-    fn the_encoder_has_them_before_its_first_picture_unless_somebody_said_how_many() {
+    fn the_number_of_threads_is_set_before_the_first_frame_unless_given() {
         crate::media::gst::init().unwrap();
         for (said, has) in [("", 1), ("threads=3", 3)] {
             let text = format!(

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_used_again_at_once_harm_nothing_and_nothing_is_left() {
+    fn reused_channel_numbers_work_and_leave_no_elements() {
         gst::init().unwrap();
         if gst::version() >= (1, 24, 0, 0) {
             // 1.26.2 may lose the end of a channel here, or the connection, by faults of its own.

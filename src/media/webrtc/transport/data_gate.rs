@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_data_channels_send_waits_until_the_peer_is_known() {
+    fn data_waits_until_the_peer_is_verified() {
         crate::media::gst::init().unwrap();
         let pipeline =
             gst::parse::launch("fakesrc num-buffers=1 ! identity name=enc ! fakesink name=sink").unwrap();

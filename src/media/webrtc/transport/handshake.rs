@@ -90,14 +90,14 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
 
     #[test]
-    fn what_leaves_together_is_a_flight() {
+    fn datagrams_sent_together_are_one_flight() {
         let (mut flights, start) = (Flights::default(), Instant::now());
         let taken = [0, 5, 12, 60, 61, 1060].map(|ms| flights.take(start + ms * MS));
         assert_eq!(taken, [1, 1, 1, 2, 2, 3]);
     }
 
     #[test]
-    fn a_handshake_is_sent_again_until_the_next_flight_and_nothing_else_is() {
+    fn only_handshakes_are_repeated_until_the_next_flight() {
         crate::media::gst::init().unwrap();
         let pipeline = launch::parse("appsrc name=in ! fakesink name=out sync=false async=false").unwrap();
         let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in").unwrap();

@@ -84,7 +84,7 @@ mod tests {
     use crate::protocol::Secret;
 
     #[test]
-    fn a_turn_server_as_webrtcbin_has_it() {
+    fn a_turn_server_has_the_form_that_webrtcbin_expects() {
         let server = IceServer {
             urls: vec![],
             username: Some("86400:room".into()),

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sources_beyond_the_bound_are_not_taken_until_others_are_silent() {
+    fn sources_beyond_the_bound_are_dropped_until_others_are_silent() {
         let (mut sources, start) = (Sources::default(), Duration::from_secs(5));
         assert!(sources.admit_all(start, 0..MOST as u32));
         assert!(!sources.admit(start, 1000));
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_takes_a_bounded_number_however_long_it_lasts() {
+    fn a_flood_gets_a_bounded_number_of_sources() {
         let mut sources = Sources::default();
         let taken =
             (0..1_000_000_u32).filter(|n| sources.admit(Duration::from_millis(u64::from(*n) * 10), *n));
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sources_of_packets() {
+    fn sources_are_read_from_rtp_and_rtcp_packets() {
         let word = |n: u32| n.to_be_bytes();
         let rtp = [&[0x82, 96, 0, 1][..], &word(0), &word(7), &word(8), &word(9), b"payload"].concat();
         assert_eq!(of_encrypted(&rtp), Some(vec![7, 8, 9]));
@@ -208,7 +208,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_panics(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_packets_do_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             of_encrypted(&bytes);
             of_reports(&bytes);
         }
