@@ -62,8 +62,8 @@ impl Outputs {
         let before = self.received.iter().position(is_before).map(|at| self.received.remove(at));
         let (before, outputs) = match before {
             Some(Received { track: before, mut output, mixed, .. }) if before.codec == track.codec => {
-                output.iter_mut().for_each(|output| output.follow(track));
-                mixed.iter().for_each(|mixed| mixed.follow(track));
+                output.iter_mut().for_each(|output| output.switch_to(track));
+                mixed.iter().for_each(|mixed| mixed.switch_to(track));
                 (Some(before), (output, mixed))
             }
             before => (before.map(|before| before.track), self.start(track, setup, failed, sink)),

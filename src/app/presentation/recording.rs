@@ -66,7 +66,7 @@ impl Recording {
         if before.codec != track.codec {
             self.finish();
         } else if let Some(recorder) = &mut self.recorder {
-            recorder.follow(before, track);
+            recorder.switch(before, track);
         }
     }
 

@@ -9,7 +9,7 @@ const SAME: Duration = Duration::from_secs(1);
 
 /// Request that a signal stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wish {
+enum Request {
     /// Orderly end: recordings are completed, and the peer is informed.
     End,
     /// Repetition of the first signal: nothing more to do.
@@ -26,14 +26,14 @@ struct Signals {
 
 impl Signals {
     /// Records a signal received `now`, and returns its request.
-    fn take(&mut self, now: Instant) -> Wish {
+    fn accept(&mut self, now: Instant) -> Request {
         match self.first {
             None => {
                 self.first = Some(now);
-                Wish::End
+                Request::End
             }
-            Some(first) if now.saturating_duration_since(first) < SAME => Wish::Same,
-            Some(_) => Wish::EndNow,
+            Some(first) if now.saturating_duration_since(first) < SAME => Request::Same,
+            Some(_) => Request::EndNow,
         }
     }
 }
@@ -42,10 +42,10 @@ impl Signals {
 /// or more after the first.
 pub(super) fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
     let mut signals = Signals::default();
-    let handler = move || match signals.take(Instant::now()) {
-        Wish::End => on_signal(),
-        Wish::Same => {}
-        Wish::EndNow => {
+    let handler = move || match signals.accept(Instant::now()) {
+        Request::End => on_signal(),
+        Request::Same => {}
+        Request::EndNow => {
             #[cfg(feature = "media")]
             crate::cli::input::terminal::restore();
             std::process::exit(130);
@@ -63,10 +63,10 @@ mod tests {
     #[test]
     fn signals_within_a_second_are_one_request() {
         let (mut signals, now) = (Signals::default(), Instant::now());
-        assert_eq!(signals.take(now), Wish::End);
-        assert_eq!(signals.take(now), Wish::Same);
-        assert_eq!(signals.take(now + Duration::from_micros(999_999)), Wish::Same);
-        assert_eq!(signals.take(now + SAME), Wish::EndNow);
-        assert_eq!(signals.take(now + 3600 * SAME), Wish::EndNow);
+        assert_eq!(signals.accept(now), Request::End);
+        assert_eq!(signals.accept(now), Request::Same);
+        assert_eq!(signals.accept(now + Duration::from_micros(999_999)), Request::Same);
+        assert_eq!(signals.accept(now + SAME), Request::EndNow);
+        assert_eq!(signals.accept(now + 3600 * SAME), Request::EndNow);
     }
 }

@@ -27,7 +27,7 @@ const INNER: &str = "inner";
 const END: &str = "end";
 
 /// Time for which a part drops all data after an error: a peer may cause an error with each packet.
-const REST: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes a bin a part, by a name that its errors are reported with. The bin must not be in a pipeline yet.
 pub(crate) fn name(bin: &gst::Bin) {
@@ -67,7 +67,7 @@ pub(crate) fn make(
         is_closed: AtomicBool::new(false),
         replacements: Tasks::new(2),
     });
-    let has_told = AtomicBool::new(false);
+    let is_reported = AtomicBool::new(false);
     let takes = fence.clone();
     let take = move |pad: &gst::GhostPad, parent: Option<&gst::Object>, buffer: gst::Buffer| {
         let is_sound = buffer.map_readable().is_ok_and(|bytes| is_sound(&bytes));
@@ -78,7 +78,7 @@ pub(crate) fn make(
             Ok(_) | Err(FlowError::Flushing | FlowError::Eos) => {}
             Err(error) => {
                 takes.close(pad);
-                if !has_told.swap(true, Ordering::Relaxed) {
+                if !is_reported.swap(true, Ordering::Relaxed) {
                     on_fault(error);
                 }
             }
@@ -128,7 +128,7 @@ impl Fence {
         let (fence, pad) = (Arc::downgrade(self), pad.downgrade());
         // The replacement runs on another thread, because the failed one is still inside the inner elements.
         self.replacements.spawn(async move {
-            smol::Timer::after(REST).await;
+            smol::Timer::after(PAUSE).await;
             let (Some(fence), Some(pad)) = (fence.upgrade(), pad.upgrade()) else { return };
             let filled = smol::unblock(move || {
                 let filled = fence.fill(&pad);

@@ -32,7 +32,7 @@ impl Meter {
     }
 
     /// Measures passing samples.
-    pub(crate) fn take(&self, samples: &[u8]) {
+    pub(crate) fn measure(&self, samples: &[u8]) {
         self.set(of(samples), Instant::now());
     }
 

@@ -112,7 +112,7 @@ fn is_in(object: &gst::Object, pipeline: &gst::Pipeline) -> bool {
 
 /// Recalculates a pipeline's latency after each message. The recalculation queries every element, so that it runs once
 /// for all messages that wait, and on a blocking worker.
-fn follow_latency(pipeline: &gst::Pipeline, is_stale: Receiver<()>) -> smol::Task<()> {
+fn update_latency(pipeline: &gst::Pipeline, is_stale: Receiver<()>) -> smol::Task<()> {
     let weak = pipeline.downgrade();
     smol::spawn(async move {
         while is_stale.recv().await.is_ok() {
@@ -196,7 +196,7 @@ impl Owned {
         pipeline.set_start_time(gst::ClockTime::NONE);
         pipeline.set_base_time(epoch);
         let (stale, is_stale) = bounded(1);
-        let latency = follow_latency(&pipeline, is_stale);
+        let latency = update_latency(&pipeline, is_stale);
         let bus = read_bus(&pipeline, stale, on_event);
         RUNNING.change(|number| *number += 1);
         let tasks = bus.into_iter().chain([latency]).collect();

@@ -90,7 +90,7 @@ impl Reference {
     /// Takes the audio that goes over a pad of an output as the reference, until the pad is gone; does nothing if the
     /// reference has an output already.
     pub(crate) fn listen(&self, pad: &gst::Pad) {
-        let Some(claim) = Claim::take(&self.is_claimed) else { return };
+        let Some(claim) = Claim::acquire(&self.is_claimed) else { return };
         let (appsrc, sink) = (self.appsrc.clone(), self.sink.clone());
         let types = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_UPSTREAM;
         pad.add_probe(types, move |pad, info| {
@@ -111,7 +111,7 @@ impl Reference {
 struct Claim(Arc<AtomicBool>);
 
 impl Claim {
-    fn take(is_claimed: &Arc<AtomicBool>) -> Option<Self> {
+    fn acquire(is_claimed: &Arc<AtomicBool>) -> Option<Self> {
         (!is_claimed.swap(true, Ordering::Relaxed)).then(|| Self(is_claimed.clone()))
     }
 }

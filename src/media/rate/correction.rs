@@ -109,7 +109,7 @@ impl Correction {
             self.downs.0 = 0;
         }
         let other = match full {
-            Some(full) => self.follow(now, estimate, seen.wait, lost == 0, (full, most)),
+            Some(full) => self.near_full(now, estimate, seen.wait, lost == 0, (full, most)),
             None if fell || lost > 0 || estimate >= most => None,
             // Unused capacity does not show.
             None if seen.arrived.is_none_or(|arrived| arrived < estimate / 2) => None,
@@ -119,7 +119,7 @@ impl Correction {
         other
     }
 
-    fn follow(
+    fn near_full(
         &mut self,
         now: Instant,
         estimate: u32,
@@ -159,7 +159,7 @@ impl Correction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::rate::estimator::LOOK;
+    use crate::media::rate::estimator::UPDATE_INTERVAL;
 
     /// Returns the quality of a path without a queue that carries the whole estimate.
     fn clear(estimate: u32) -> PathState {
@@ -198,7 +198,7 @@ mod tests {
         let (mut correction, start) = (Correction::default(), Instant::now());
         let (mut estimate, mut seen) = (600_000, vec![]);
         for look in 0..20 {
-            let now = start + LOOK * look;
+            let now = start + UPDATE_INTERVAL * look;
             if let Some(grown) = correction.update(now, estimate, &clear(estimate), 0, 2_500_000) {
                 seen.push((look, grown));
                 estimate = grown;
@@ -209,7 +209,7 @@ mod tests {
         // The capacity is known once the estimate fell.
         for look in 20..40 {
             assert_eq!(
-                correction.update(start + LOOK * look, 1_000_000, &clear(1_000_000), 0, 2_500_000),
+                correction.update(start + UPDATE_INTERVAL * look, 1_000_000, &clear(1_000_000), 0, 2_500_000),
                 None
             );
         }
@@ -219,9 +219,16 @@ mod tests {
     fn the_estimate_does_not_grow_beyond_what_is_sent() {
         let (mut correction, start) = (Correction::default(), Instant::now());
         for look in 0..100 {
-            assert_eq!(correction.update(start + LOOK * look, 600_000, &clear(200_000), 0, 2_500_000), None);
+            assert_eq!(
+                correction.update(start + UPDATE_INTERVAL * look, 600_000, &clear(200_000), 0, 2_500_000),
+                None
+            );
         }
-        assert!(correction.update(start + LOOK * 100, 600_000, &clear(500_000), 0, 2_500_000).is_some());
+        assert!(
+            correction
+                .update(start + UPDATE_INTERVAL * 100, 600_000, &clear(500_000), 0, 2_500_000)
+                .is_some()
+        );
     }
 
     #[test]

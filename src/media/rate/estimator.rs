@@ -15,7 +15,7 @@ use crate::base::tasks::Tasks;
 use crate::media::gst::{elements, rtp};
 
 /// Interval between two updates of the estimate.
-pub(crate) const LOOK: Duration = Duration::from_millis(200);
+pub(crate) const UPDATE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Maximum estimate, in bit/s.
 const MOST: u32 = 400_000_000;
@@ -71,7 +71,7 @@ pub(crate) struct BandwidthEstimate {
 #[derive(Debug)]
 pub(crate) struct Estimator {
     element: gst::Element,
-    is_heard: Arc<AtomicBool>,
+    has_feedback: Arc<AtomicBool>,
     path: Arc<Mutex<PathQuality>>,
 }
 
@@ -87,22 +87,23 @@ impl Estimator {
             .ok()?;
         pipeline.add(&element).ok()?;
         element.sync_state_with_parent().ok()?;
-        let is_heard = Arc::new(AtomicBool::new(false));
-        let heard = is_heard.clone();
-        element.connect_notify(Some("estimated-bitrate"), move |_, _| heard.store(true, Ordering::Relaxed));
+        let has_feedback = Arc::new(AtomicBool::new(false));
+        let feedback = has_feedback.clone();
+        element
+            .connect_notify(Some("estimated-bitrate"), move |_, _| feedback.store(true, Ordering::Relaxed));
         let path = Arc::new(Mutex::new(PathQuality::default()));
         let (feed, of) = (element.static_pad("src")?.downgrade(), path.clone());
         pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
             let event = info.event().filter(|event| event.has_name("RTPTWCCPackets"));
             if let (Some(event), Some(feed)) = (event, feed.upgrade()) {
                 let mut path = lock(&of);
-                packets(event).into_iter().for_each(|packet| path.take(packet));
+                packets(event).into_iter().for_each(|packet| path.accept(packet));
                 drop(path);
                 feed.send_event(event.to_owned());
             }
             gst::PadProbeReturn::Ok
         });
-        Some(Self { element, is_heard, path })
+        Some(Self { element, has_feedback, path })
     }
 
     /// Continues from this estimate, in bit/s.
@@ -113,8 +114,8 @@ impl Estimator {
     /// Returns the current findings; `None` before the first feedback.
     pub(crate) fn finding(&self) -> Option<Finding> {
         let estimate = || self.element.property("estimated-bitrate");
-        let seen = || lock(&self.path).look();
-        self.is_heard.load(Ordering::Relaxed).then(|| Finding { estimate: estimate(), seen: seen() })
+        let seen = || lock(&self.path).update();
+        self.has_feedback.load(Ordering::Relaxed).then(|| Finding { estimate: estimate(), seen: seen() })
     }
 }
 
@@ -168,7 +169,7 @@ impl BandwidthEstimate {
     /// Returns the bandwidth estimate in bit/s, from an estimator's findings or from the reported loss (in 1/256), and
     /// the estimate that the estimators are to continue from if it differs from theirs. Losses that are noise do not
     /// lower the estimate.
-    pub(crate) fn look(&self, found: Option<Finding>, lost: u8) -> (u32, Option<u32>) {
+    pub(crate) fn update(&self, found: Option<Finding>, lost: u8) -> (u32, Option<u32>) {
         let now = Instant::now();
         let is_noisy = found.is_some_and(|found| found.seen.is_noisy);
         self.is_noisy.store(is_noisy, Ordering::Relaxed);
@@ -260,7 +261,7 @@ mod tests {
         };
         ask();
         assert_eq!(seen.load(Ordering::Relaxed), 1);
-        bandwidth.look(found(1_000_000, true), 25);
+        bandwidth.update(found(1_000_000, true), 25);
         ask();
         let until = Instant::now() + Duration::from_secs(5);
         while seen.load(Ordering::Relaxed) < 3 {
@@ -286,10 +287,10 @@ mod tests {
     #[test]
     fn noise_does_not_lower_the_estimate() {
         let bandwidth = BandwidthEstimate::of(1_000_000, 2_000_000);
-        assert_eq!(bandwidth.look(found(1_000_000, true), 26), (1_000_000, None));
-        assert_eq!(bandwidth.look(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
-        assert_eq!(bandwidth.look(found(900_000, false), 26), (900_000, None));
-        assert_eq!(bandwidth.look(found(950_000, true), 26), (950_000, None), "it may grow");
+        assert_eq!(bandwidth.update(found(1_000_000, true), 26), (1_000_000, None));
+        assert_eq!(bandwidth.update(found(950_000, true), 26), (1_000_000, Some(1_000_000)));
+        assert_eq!(bandwidth.update(found(900_000, false), 26), (900_000, None));
+        assert_eq!(bandwidth.update(found(950_000, true), 26), (950_000, None), "it may grow");
     }
 
     proptest! {

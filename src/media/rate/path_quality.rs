@@ -67,7 +67,7 @@ impl PathQuality {
     const PACKETS: usize = 4096;
 
     /// Accepts the fate of a packet.
-    pub(super) fn take(&mut self, PacketFate { left, arrived, bits }: PacketFate) {
+    pub(super) fn accept(&mut self, PacketFate { left, arrived, bits }: PacketFate) {
         self.lost += (f64::from(u8::from(arrived.is_none())) - self.lost) * Self::WEIGHT;
         let Some(arrived) = arrived else { return };
         let nanos = |time: Duration| i64::try_from(time.as_nanos()).unwrap_or(i64::MAX);
@@ -101,7 +101,7 @@ impl PathQuality {
     }
 
     /// Returns the quality of the path now.
-    pub(super) fn look(&mut self) -> PathState {
+    pub(super) fn update(&mut self) -> PathState {
         PathState {
             is_noisy: Self::BORNE.contains(&self.lost) && self.waits < Self::CHANCE,
             wait: Duration::from_nanos(self.wait.max(0.0) as u64),
@@ -125,9 +125,9 @@ mod tests {
                 let left = n * 10 * MS;
                 let arrives = n * 7919 % 1000 >= lost;
                 let arrived = arrives.then(|| left + Duration::from_secs(3600) + took(n) * MS);
-                path.take(PacketFate { left, arrived, bits: 9600 });
+                path.accept(PacketFate { left, arrived, bits: 9600 });
             }
-            path.look().is_noisy
+            path.update().is_noisy
         };
         let even = |n| 50 + n % 7;
         assert!(after(100, &even));
@@ -140,23 +140,23 @@ mod tests {
     fn the_capacity_of_a_full_path_is_measured_until_its_queue_is_empty() {
         const MS: Duration = Duration::from_millis(1);
         let (mut path, mut free) = (PathQuality::default(), Duration::ZERO);
-        assert_eq!(path.look(), PathState::default());
+        assert_eq!(path.update(), PathState::default());
         // Sends 1.2 Mbit/s for two seconds over a path of 1 Mbit/s, then half of that.
         let mut send = |path: &mut PathQuality, from: u32, every: u32, count: u32| {
             for n in 0..count {
                 let left = (from + n * every) * MS;
                 free = free.max(left) + Duration::from_micros(9600);
-                path.take(PacketFate { left, arrived: Some(free + 50 * MS), bits: 9600 });
+                path.accept(PacketFate { left, arrived: Some(free + 50 * MS), bits: 9600 });
             }
         };
         send(&mut path, 0, 8, 250);
-        let full = path.look();
+        let full = path.update();
         assert!((980_000..1_020_000).contains(&full.arrived.unwrap()), "{full:?}");
         assert_eq!(full.full, full.arrived);
-        assert_eq!(path.look().full, None, "nothing since");
+        assert_eq!(path.update().full, None, "nothing since");
         assert!(full.wait > 200 * MS, "{full:?}");
         send(&mut path, 2000, 20, 100);
-        let empty = path.look();
+        let empty = path.update();
         assert!((470_000..490_000).contains(&empty.arrived.unwrap()), "{empty:?}");
         assert!(empty.wait < MS, "{empty:?}");
     }
@@ -166,9 +166,9 @@ mod tests {
         let mut path = PathQuality::default();
         for n in 0..100_000 {
             let left = Duration::from_millis(n);
-            path.take(PacketFate { left, arrived: Some(Duration::ZERO), bits: u32::MAX });
+            path.accept(PacketFate { left, arrived: Some(Duration::ZERO), bits: u32::MAX });
         }
         assert!(path.arrivals.len() <= PathQuality::PACKETS);
-        assert_eq!(path.look().arrived, None);
+        assert_eq!(path.update().arrived, None);
     }
 }

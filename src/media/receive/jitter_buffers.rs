@@ -57,7 +57,7 @@ impl Buffer {
             if let Some(number) = info.buffer().and_then(|packet| number(packet)) {
                 let now = running_time();
                 buffer.arrival(number).store(now.nseconds(), Ordering::Relaxed);
-                buffer.requests().come(now.into(), number);
+                buffer.requests().arrive(now.into(), number);
             }
             gst::PadProbeReturn::Ok
         });
@@ -66,7 +66,7 @@ impl Buffer {
             if let Some(Ok(number)) =
                 rtp::retransmission_request(info).map(|request| request.get::<u32>("seqnum"))
             {
-                buffer.requests().ask(running_time().into(), number as u16);
+                buffer.requests().request(running_time().into(), number as u16);
             }
             gst::PadProbeReturn::Ok
         });
@@ -98,7 +98,7 @@ impl Requests {
     /// Maximum number of open requests that are kept.
     const MOST: usize = 256;
 
-    fn ask(&mut self, now: Duration, number: u16) {
+    fn request(&mut self, now: Duration, number: u16) {
         if let Some((_, _, is_first)) = self.open.iter_mut().find(|(open, ..)| *open == number) {
             *is_first = false;
             return;
@@ -109,7 +109,7 @@ impl Requests {
         self.open.push_back((number, now, true));
     }
 
-    fn come(&mut self, now: Duration, number: u16) {
+    fn arrive(&mut self, now: Duration, number: u16) {
         let Some(at) = self.open.iter().position(|(open, ..)| *open == number) else { return };
         let Some((_, asked, true)) = self.open.remove(at) else { return };
         let took = now.saturating_sub(asked);
@@ -173,7 +173,7 @@ impl JitterBuffers {
     }
 
     /// Reads the statistics of the buffers, and sets the delays that follow from them and from the `round_trip`.
-    pub(crate) fn follow(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
+    pub(crate) fn adapt(&self, webrtc: &gst::Element, round_trip: Option<Duration>) {
         let sample = self.sample(round_trip);
         let mut playout = lock(&self.playout);
         self.set(webrtc, playout.update(Instant::now(), sample));
@@ -285,21 +285,21 @@ mod tests {
     fn only_a_single_request_measures_the_round_trip() {
         const MS: Duration = Duration::from_millis(1);
         let mut requests = Requests::default();
-        requests.ask(Duration::ZERO, 7);
-        requests.come(100 * MS, 8);
+        requests.request(Duration::ZERO, 7);
+        requests.arrive(100 * MS, 8);
         assert_eq!(requests.trip, None, "nobody asked for that");
-        requests.come(100 * MS, 7);
+        requests.arrive(100 * MS, 7);
         assert_eq!(requests.trip, Some(100 * MS));
         // The answer to the first request arrives just after the second request.
-        requests.ask(200 * MS, 9);
-        requests.ask(299 * MS, 9);
-        requests.come(300 * MS, 9);
+        requests.request(200 * MS, 9);
+        requests.request(299 * MS, 9);
+        requests.arrive(300 * MS, 9);
         assert_eq!(requests.trip, Some(100 * MS));
-        requests.ask(400 * MS, 10);
-        requests.come(580 * MS, 10);
+        requests.request(400 * MS, 10);
+        requests.arrive(580 * MS, 10);
         assert_eq!(requests.trip, Some(110 * MS));
         // A peer never answers.
-        (0..=u16::MAX).for_each(|number| requests.ask(1000 * MS, number));
+        (0..=u16::MAX).for_each(|number| requests.request(1000 * MS, number));
         assert_eq!(requests.open.len(), Requests::MOST);
     }
 

@@ -134,13 +134,13 @@ impl Output {
             meter: Some(counters),
             reference: reference.cloned(),
             failures,
-            has_told: Arc::default(),
+            is_reported: Arc::default(),
         };
         Self::run(&track.producer, decodings.collect::<Result<_, MediaError>>()?, setting)
     }
 
     /// Continues with another track of the same codec.
-    pub fn follow(&mut self, track: &Track) {
+    pub fn switch_to(&mut self, track: &Track) {
         let mut running = lock(&self.0.running);
         let link = running.as_mut().map(|running| &mut running.link);
         if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
@@ -157,8 +157,13 @@ impl Output {
         failures: Sender<String>,
     ) -> Result<Self, MediaError> {
         let decoding = Decoding { text: text(kind, "queue", output, "room")?, decoder: "" };
-        let setting =
-            Setting { kind, meter: None, reference: reference.cloned(), failures, has_told: Arc::default() };
+        let setting = Setting {
+            kind,
+            meter: None,
+            reference: reference.cloned(),
+            failures,
+            is_reported: Arc::default(),
+        };
         Self::run(producer, vec![decoding], setting)
     }
 
@@ -188,11 +193,11 @@ struct Setting {
     reference: Option<Arc<Reference>>,
     failures: Sender<String>,
     /// Whether a decoding failure of the stream was reported already.
-    has_told: Arc<AtomicBool>,
+    is_reported: Arc<AtomicBool>,
 }
 
 /// Pause before decoding restarts after the last available decoder failed: the peer may cause an error with each frame.
-const REST: Duration = Duration::from_secs(1);
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Maximum number of restarts at a time: the new elements may fail before the task that started them has ended.
 const MAX_RESTARTS: usize = 4;
@@ -235,7 +240,7 @@ fn play(
     if let Some(pad) = meter(&pipeline) {
         setting.reference.iter().for_each(|reference| reference.listen(&pad));
         if let Some(counters) = setting.meter.clone() {
-            level::watch(&pad, move |samples| counters.meter.take(samples));
+            level::watch(&pad, move |samples| counters.meter.measure(samples));
         }
     }
     let (weak, of, others, again) =
@@ -260,11 +265,11 @@ fn play(
                 (others.clone(), Duration::ZERO)
             }
             None => {
-                if !again.has_told.swap(true, Ordering::Relaxed) {
+                if !again.is_reported.swap(true, Ordering::Relaxed) {
                     let text = format!("some of the {} cannot be decoded: {reason} ({element})", again.kind);
                     let _ = again.failures.try_send(text);
                 }
-                (vec![this.clone()], REST)
+                (vec![this.clone()], RESTART_PAUSE)
             }
         };
         if let Some(place) = weak.upgrade() {
@@ -306,7 +311,7 @@ mod tests {
 
     fn setting(encoders: &Encoders) -> Setting {
         let failures = encoders.failures().clone();
-        Setting { kind: Kind::Video, meter: None, reference: None, failures, has_told: Arc::default() }
+        Setting { kind: Kind::Video, meter: None, reference: None, failures, is_reported: Arc::default() }
     }
 
     #[test]

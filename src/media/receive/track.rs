@@ -20,7 +20,7 @@ use crate::sdp::{Codec, Kind, payload};
 pub const MAX_PIXELS: u64 = 10_000_000;
 
 /// Returns whether frames of this size are decoded.
-pub(crate) fn is_taken(width: u32, height: u32) -> bool {
+pub(crate) fn is_decoded(width: u32, height: u32) -> bool {
     u64::from(width) * u64::from(height) <= MAX_PIXELS
 }
 
@@ -226,7 +226,7 @@ fn count(
         if !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT) {
             read_size(pad, &counters);
         }
-        if !is_taken(counters.width.load(Ordering::Relaxed), counters.height.load(Ordering::Relaxed)) {
+        if !is_decoded(counters.width.load(Ordering::Relaxed), counters.height.load(Ordering::Relaxed)) {
             if !too_large.swap(true, Ordering::Relaxed) {
                 tracing::warn!("a video frame of more than {MAX_PIXELS} pixels is dropped");
             }
@@ -258,8 +258,8 @@ mod tests {
 
     #[test]
     fn frames_larger_than_a_camera_makes_are_not_decoded() {
-        assert!(is_taken(0, 0) && is_taken(3840, 2160) && is_taken(4096, 2304));
-        assert!(!is_taken(16383, 16383) && !is_taken(u32::MAX, u32::MAX));
+        assert!(is_decoded(0, 0) && is_decoded(3840, 2160) && is_decoded(4096, 2304));
+        assert!(!is_decoded(16383, 16383) && !is_decoded(u32::MAX, u32::MAX));
     }
 
     /// Returns the packets of half a second of test media.

@@ -120,7 +120,7 @@ impl FrameWatch {
     const WINDOW: Duration = Duration::from_secs(3);
 
     /// Accepts a frame's time, its size in bytes and whether it is a key frame; returns a newly found obstacle.
-    pub fn take(&mut self, time: Duration, bytes: usize, is_key: bool) -> Option<Obstacle> {
+    pub fn accept(&mut self, time: Duration, bytes: usize, is_key: bool) -> Option<Obstacle> {
         let is_back = self.last.is_some_and(|last| time < last);
         if is_back && is_key {
             // The source restarted.
@@ -197,7 +197,7 @@ impl Tap {
             recent_frames.push(buffer, &caps, is_key);
             if let Some(time) = buffer.pts() {
                 let mut watch = lock(&watch);
-                let found = watch.take(time.into(), buffer.size(), is_key);
+                let found = watch.accept(time.into(), buffer.size(), is_key);
                 let odd = is_key && !has_common_profile(&caps);
                 if let Some(found) = found.or(odd.then_some(Obstacle::Profile)) {
                     to.refuse(found);
@@ -316,14 +316,14 @@ mod tests {
     fn streams_in_order_with_key_frames_pass_through() {
         let mut watch = FrameWatch::default();
         for n in 0..300_u32 {
-            assert_eq!(watch.take(n * 40 * MS, 5000, n % 50 == 0), None);
+            assert_eq!(watch.accept(n * 40 * MS, 5000, n % 50 == 0), None);
         }
         assert_eq!(
             watch.rate().unwrap() / 10_000,
             101,
             "25 frames of 5000 bytes, and the one that the window begins with"
         );
-        assert_eq!(watch.take(Duration::ZERO, 10, true), None, "a source may begin anew");
+        assert_eq!(watch.accept(Duration::ZERO, 10, true), None, "a source may begin anew");
         assert_eq!(watch.rate(), None);
     }
 
@@ -331,11 +331,11 @@ mod tests {
     fn streams_out_of_order_or_without_key_frames_do_not_pass() {
         let mut watch = FrameWatch::default();
         assert_eq!(
-            [0, 120, 40].map(|ms| watch.take(ms * MS, 10, ms == 0)),
+            [0, 120, 40].map(|ms| watch.accept(ms * MS, 10, ms == 0)),
             [None, None, Some(Obstacle::Order)]
         );
         let mut watch = FrameWatch::default();
-        let found = (0..200_u32).filter_map(|n| watch.take(n * 40 * MS, 10, n == 0)).next();
+        let found = (0..200_u32).filter_map(|n| watch.accept(n * 40 * MS, 10, n == 0)).next();
         assert_eq!(found, Some(Obstacle::KeyFrames));
     }
 
@@ -354,7 +354,7 @@ mod tests {
         fn arbitrary_frames_are_counted(frames in prop::collection::vec((any::<u32>(), 0..usize::MAX / 1000, any::<bool>()), 0..200)) {
             let mut watch = FrameWatch::default();
             for (ms, bytes, is_key) in frames {
-                watch.take(Duration::from_millis(ms.into()), bytes, is_key);
+                watch.accept(Duration::from_millis(ms.into()), bytes, is_key);
                 prop_assert_eq!(watch.bytes, watch.recent.iter().map(|(_, bytes)| bytes).sum::<usize>());
             }
         }

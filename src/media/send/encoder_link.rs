@@ -70,7 +70,7 @@ impl EncoderLink {
         }
     }
 
-    /// Returns the sender's seat, by which [`super::encode::Encoders::follow`] finds the encoder that suits the sender.
+    /// Returns the sender's seat, by which [`super::encode::Encoders::serve`] finds the encoder that suits the sender.
     pub(crate) fn seat(&self) -> Arc<Seat> {
         self.seat.clone()
     }

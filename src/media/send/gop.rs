@@ -16,13 +16,13 @@ const MOST_WAITING: u64 = 32 << 20;
 /// A receiver of encoded frames.
 trait ReceiveFrames {
     /// Queues a frame.
-    fn take(&self, sample: &gst::Sample);
+    fn push(&self, sample: &gst::Sample);
     /// Returns the number of bytes queued.
     fn waiting(&self) -> u64;
 }
 
 impl ReceiveFrames for gst_app::AppSrc {
-    fn take(&self, sample: &gst::Sample) {
+    fn push(&self, sample: &gst::Sample) {
         let _ = self.push_sample(sample);
     }
 
@@ -42,7 +42,7 @@ impl<T: ReceiveFrames> Receiver<T> {
     fn give(&mut self, sample: &gst::Sample, is_key: bool) {
         self.needs_key = (self.needs_key && !is_key) || self.to.waiting() > MOST_WAITING;
         if !self.needs_key {
-            self.to.take(sample);
+            self.to.push(sample);
         }
     }
 }
@@ -80,7 +80,7 @@ impl<T: ReceiveFrames> Gop<T> {
 
     /// Adds a receiver and queues the kept frames for it; returns its number and the time of the last kept frame.
     fn join(&mut self, to: T) -> (u64, Option<gst::ClockTime>) {
-        self.samples.iter().for_each(|sample| to.take(sample));
+        self.samples.iter().for_each(|sample| to.push(sample));
         let last = self.samples.last().and_then(|sample| sample.buffer()?.pts());
         let number = self.next;
         self.next += 1;
@@ -154,7 +154,7 @@ mod tests {
     struct Recorder(Rc<RefCell<Vec<u64>>>, Rc<Cell<u64>>);
 
     impl ReceiveFrames for Recorder {
-        fn take(&self, sample: &gst::Sample) {
+        fn push(&self, sample: &gst::Sample) {
             self.0.borrow_mut().push(sample.buffer().unwrap().pts().unwrap().mseconds());
         }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, Weak};
 use super::state::State;
 use super::stats::Reports;
 use crate::base::lock::lock;
-use crate::media::rate::estimator::{BandwidthEstimate, LOOK, Shares};
+use crate::media::rate::estimator::{BandwidthEstimate, Shares, UPDATE_INTERVAL};
 use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::send::encode::AUDIO_BITRATE;
 use crate::media::send::stream::Stream;
@@ -23,7 +23,7 @@ pub(super) fn rates(streams: &[Stream]) -> (u32, u32) {
     })
 }
 
-/// Updates the bandwidth estimate every [`LOOK`], gives each sender its share, and adapts the jitter buffers. Ends with
+/// Updates the bandwidth estimate every [`UPDATE_INTERVAL`], gives each sender its share, and adapts the jitter buffers. Ends with
 /// the connection.
 pub(super) async fn run(
     state: Weak<Mutex<State>>,
@@ -32,13 +32,13 @@ pub(super) async fn run(
     (buffers, fec): (Arc<JitterBuffers>, bool),
 ) {
     loop {
-        smol::Timer::after(LOOK).await;
+        smol::Timer::after(UPDATE_INTERVAL).await;
         let (Some(shared), Some(webrtc)) = (state.upgrade(), webrtc.upgrade()) else { return };
         if lock(&shared).connected.is_none() {
             continue;
         }
         let reports = Reports::of(&webrtc);
-        buffers.follow(&webrtc, reports.round_trip());
+        buffers.adapt(&webrtc, reports.round_trip());
         let state = lock(&shared);
         // Each estimator receives the feedback for all packets of the connection; the lowest estimate counts.
         let found =
@@ -46,7 +46,7 @@ pub(super) async fn run(
         if found.is_some() || reports.has_answer {
             bandwidth.note_report();
         }
-        let (estimate, other) = bandwidth.look(found, reports.lost);
+        let (estimate, other) = bandwidth.update(found, reports.lost);
         if let Some(other) = other {
             state.senders.iter().for_each(|sender| sender.continue_from(other));
         }
@@ -65,7 +65,7 @@ pub(super) async fn run(
         drop(state);
         for (stream, seat, share) in served {
             // This call may start an encoder, so that the state is not locked.
-            let changed = stream.encoders.follow(&seat, share, lost).and_then(|encoder| {
+            let changed = stream.encoders.serve(&seat, share, lost).and_then(|encoder| {
                 lock(&shared)
                     .senders
                     .iter_mut()

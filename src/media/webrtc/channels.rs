@@ -53,10 +53,10 @@ pub(super) fn adopt(
     let channel = Channel::new(webrtc, inner.clone(), over);
     // A channel of the peer may open before or after the handler is installed; the flag makes either report the only
     // one.
-    let (opened, told) = (events.clone(), AtomicBool::new(false));
+    let (opened, is_reported) = (events.clone(), AtomicBool::new(false));
     let of = Arc::downgrade(state);
     let on_open = Arc::new(move |inner: &WebRTCDataChannel| {
-        if let (false, Some(state)) = (told.swap(true, Ordering::Relaxed), of.upgrade()) {
+        if let (false, Some(state)) = (is_reported.swap(true, Ordering::Relaxed), of.upgrade()) {
             let channels = lock(&state).channels.clone();
             if let Some(channel) = channels.into_iter().find(|channel| channel.is(inner)) {
                 report_of_peer(&state, &opened, PeerEvent::Channel(channel));

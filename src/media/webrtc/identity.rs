@@ -15,7 +15,7 @@ use crate::base::lock::lock;
 use crate::session::ConnectionState;
 
 /// Interval of the checks for a certificate.
-const LOOK: Duration = Duration::from_millis(10);
+const INTERVAL: Duration = Duration::from_millis(10);
 /// Maximum time without a peer certificate once ICE and DTLS are connected. After it, the connection counts as failed,
 /// not as forged.
 const AT_MOST: Duration = Duration::from_secs(5);
@@ -34,7 +34,7 @@ pub(super) async fn connected(
         // webrtcbin (before 1.28.5) accepts any certificate.
         match dtls::identify(&webrtc, &named) {
             Identity::Named => {
-                welcome(&shared, &data, &events);
+                accept_peer(&shared, &data, &events);
                 drop(shared);
                 let path = stats::candidate_types(&webrtc).await;
                 if let Some(state) = state.upgrade() {
@@ -50,12 +50,12 @@ pub(super) async fn connected(
             Identity::Unknown => {}
         }
         drop((webrtc, shared));
-        smol::Timer::after(LOOK).await;
+        smol::Timer::after(INTERVAL).await;
     }
 }
 
 /// Accepts the verified peer: starts sending, opens the data channels, and reports the events held back so far.
-fn welcome(state: &Mutex<State>, data: &DataGate, events: &EventSender<PeerEvent>) {
+fn accept_peer(state: &Mutex<State>, data: &DataGate, events: &EventSender<PeerEvent>) {
     let mut state = lock(state);
     state.connected.get_or_insert_with(Instant::now);
     state.senders.iter().for_each(|sender| sender.flow(true));

@@ -74,7 +74,7 @@ impl Peer {
             }
         });
         let owned = owned.with_end(shutdown::close_dtls, shutdown::finish_work);
-        handshake::send_again(&webrtc);
+        handshake::repeat_handshakes(&webrtc);
         source_limit::bound(&webrtc);
         let packets = rtp_session::count_packets(&webrtc);
         let data = DataGate::before(&webrtc);

@@ -40,7 +40,7 @@ pub struct MixedTrack {
 
 impl MixedTrack {
     /// Continues with another track of the same codec; the last frame stays until the new track's first one.
-    pub fn follow(&self, track: &Track) {
+    pub fn switch_to(&self, track: &Track) {
         let mut inputs = self.mixer.lock();
         let input = inputs.all.iter_mut().find(|input| input.number == self.number);
         if let Some(Err(error)) = input.map(|input| input.link.change_producer(&track.producer, false)) {
@@ -188,7 +188,7 @@ impl Mixer {
         let end = bin.by_name("end").filter(|_| self.kind == Kind::Audio);
         if let Some(pad) = end.and_then(|end| end.static_pad("sink")) {
             let counters = track.counters.clone();
-            level::watch(&pad, move |samples| counters.meter.take(samples));
+            level::watch(&pad, move |samples| counters.meter.measure(samples));
         }
         pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
         self.owned.pipeline().add(&bin).map_err(|_| failed("add"))?;

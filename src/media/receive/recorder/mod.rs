@@ -30,7 +30,7 @@ use crate::sdp::Kind;
 const FINISH: Duration = Duration::from_secs(5);
 
 /// Interval of the checks for silent streams.
-const LOOK: Duration = Duration::from_millis(500);
+const INTERVAL: Duration = Duration::from_millis(500);
 
 /// A running recording. [`Recorder::finish`] ends it in order.
 #[derive(Debug)]
@@ -171,7 +171,7 @@ impl Recorder {
             (self.path.display().to_string(), self.failures.clone(), Instant::now());
         self.watch = Some(smol::spawn(async move {
             loop {
-                smol::Timer::after(LOOK).await;
+                smol::Timer::after(INTERVAL).await;
                 let Some(streams) = weak.upgrade() else { return };
                 for kind in leave_out(&mut lock(&streams), began.elapsed()) {
                     let text = format!("the recording {path} has no {kind}: no key frame came");
@@ -187,7 +187,7 @@ impl Recorder {
     }
 
     /// Continues with another track of the same codec in place of `before`.
-    pub fn follow(&mut self, before: &Track, track: &Track) {
+    pub fn switch(&mut self, before: &Track, track: &Track) {
         let mut streams = self.lock();
         let is_it = |stream: &&mut Stream| stream.producer == before.producer && stream.left_out.is_none();
         let Some(stream) = streams.iter_mut().find(is_it) else { return };

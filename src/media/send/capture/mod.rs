@@ -78,8 +78,8 @@ impl Capture {
             }
         }
         let Starting { mut running, started, last_frame, tap } = starting;
-        while let Ok(told) = started.try_recv() {
-            if let Err(Fault::Failed(reason)) = told {
+        while let Ok(first) = started.try_recv() {
+            if let Err(Fault::Failed(reason)) = first {
                 let _ = running.over.try_send(End::Stopped(reason));
             }
         }

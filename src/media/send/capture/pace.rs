@@ -73,7 +73,7 @@ impl Pacer {
 
     /// Waits until the time of a frame, if the source is paced, and returns the frame's common time. Calls `is_live`
     /// only for the first frame.
-    fn take(&self, pts: Option<gst::ClockTime>, is_live: impl FnOnce() -> bool) -> Option<gst::ClockTime> {
+    fn accept(&self, pts: Option<gst::ClockTime>, is_live: impl FnOnce() -> bool) -> Option<gst::ClockTime> {
         // The lock is released here, because `is_live` queries other elements.
         let waits = self.lock().waits;
         let waits = waits.unwrap_or_else(|| !is_live());
@@ -120,7 +120,7 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
         }
         if let Some(buffer) = info.buffer_mut() {
             // The wait blocks the source's own streaming thread, which has no other work.
-            let Some(time) = pacer.take(buffer.pts(), || is_live(pad)) else {
+            let Some(time) = pacer.accept(buffer.pts(), || is_live(pad)) else {
                 // Handled instead of Drop: after Drop on a sink pad, GStreamer frees a buffer that the binding
                 // has taken.
                 return gst::PadProbeReturn::Handled;
@@ -148,7 +148,7 @@ impl Thin {
     }
 
     /// Returns whether the frame at this time passes; it may be early by a quarter of the interval.
-    fn take(&mut self, time: gst::ClockTime) -> bool {
+    fn accept(&mut self, time: gst::ClockTime) -> bool {
         let due = self.due.unwrap_or(time);
         // A source whose time stepped back restarts the schedule.
         let is_anew = time.saturating_add(2 * self.interval) < due;
@@ -195,7 +195,7 @@ pub(super) fn thin(pad: &gst::Pad, fps: u32) {
             info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
         }
         let time = info.buffer().and_then(|buffer| buffer.pts());
-        let goes_on = |time| lock(&state).take(time);
+        let goes_on = |time| lock(&state).accept(time);
         if time.is_some_and(|time| !goes_on(time)) {
             return gst::PadProbeReturn::Handled;
         }
@@ -216,7 +216,7 @@ mod tests {
     fn the_frame_rate_is_limited_and_never_raised() {
         let passed = |fps, every: u64, count: u64| {
             let mut thin = Thin::new(fps);
-            (0..count).filter(|n| thin.take(gst::ClockTime::from_useconds(n * every))).count()
+            (0..count).filter(|n| thin.accept(gst::ClockTime::from_useconds(n * every))).count()
         };
         assert_eq!(passed(30, 16_667, 600), 300, "60 a second");
         assert_eq!(passed(30, 33_333, 300), 300);
@@ -224,7 +224,7 @@ mod tests {
         assert!((299..=302).contains(&passed(30, 25_000, 400)), "40 a second");
         assert!((10..=11).contains(&passed(0, 100_000, 100)), "at least one a second");
         let mut thin = Thin::new(10);
-        assert!(thin.take(ms(5000)) && !thin.take(ms(5010)) && thin.take(ms(0)), "it begins anew");
+        assert!(thin.accept(ms(5000)) && !thin.accept(ms(5010)) && thin.accept(ms(0)), "it begins anew");
     }
 
     #[test]
@@ -245,7 +245,7 @@ mod tests {
             let mut source = SourceTime::default();
             for time in times {
                 let time = gst::ClockTime::from_nseconds(time.min(u64::MAX - 1));
-                let _ = (thin.take(time), source.time(Some(time), ms(1)));
+                let _ = (thin.accept(time), source.time(Some(time), ms(1)));
             }
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn prepare(
     let sink = |name: &str| pipeline.by_name(name).and_then(|element| element.static_pad("sink"));
     if let (Kind::Video, Some(pad)) = (kind, sink("time")) {
         pace::thin(&pad, config.fps);
-        size::follow(pipeline, config.size);
+        size::limit(pipeline, config.size);
     }
     let last_frame = pipeline.by_name("end").and_then(|end| LastFrame::after(&end));
     if let Some(pad) = sink("out") {

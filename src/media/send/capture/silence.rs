@@ -15,7 +15,7 @@ const GONE: Duration = Duration::from_secs(10);
 /// Maximum silence before the next report, for a source that falls silent again and again.
 const MOST: Duration = Duration::from_secs(300);
 /// Interval of the checks.
-const LOOK: Duration = Duration::from_secs(1);
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// A report about a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl Silence {
     }
 
     /// Returns the report that is due, given the age of the last frame.
-    fn look(&mut self, age: Duration) -> Option<Report> {
+    fn update(&mut self, age: Duration) -> Option<Report> {
         match (self.is_told, age >= self.after) {
             (false, true) => {
                 self.is_told = true;
@@ -67,13 +67,13 @@ pub(super) fn watch(
     smol::spawn(async move {
         let mut silence = Silence::new();
         while !pacer.waits() {
-            smol::Timer::after(LOOK).await;
+            smol::Timer::after(INTERVAL).await;
             let age = pacer.age();
             if is_network && age >= GONE {
                 let _ = over.try_send(End::Stopped(format!("it gives no frames for {} s", GONE.as_secs())));
                 return;
             }
-            let text = match silence.look(age) {
+            let text = match silence.update(age) {
                 Some(Report::Silent(length)) => format!("{name} gives no frames for {} s", length.as_secs()),
                 Some(Report::Back) => format!("{name} gives frames again"),
                 None => continue,
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_silent_source_is_reported_once_each_way_and_more_rarely() {
         let mut silence = Silence::new();
-        let mut look = |seconds: u64| silence.look(Duration::from_secs(seconds));
+        let mut look = |seconds: u64| silence.update(Duration::from_secs(seconds));
         let silent = |seconds| Some(Report::Silent(Duration::from_secs(seconds)));
         assert_eq!(
             [0, 4, 5, 6, 60, 0, 1].map(&mut look),

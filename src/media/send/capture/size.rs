@@ -22,7 +22,7 @@ fn fit(own: (i32, i32), aspect: (i32, i32), wanted: Option<(u32, u32)>) -> (i32,
 
 /// Makes `scale` and `end` of a pipeline scale video to the size of [`fit`], at the start and after each change of the
 /// source's size. GStreamer's own choice may be odd or fail, and ranges of even numbers abort the process (1.22).
-pub(super) fn follow(pipeline: &gst::Pipeline, wanted: Option<(u32, u32)>) {
+pub(super) fn limit(pipeline: &gst::Pipeline, wanted: Option<(u32, u32)>) {
     let (Some(scale), Some(end)) = (pipeline.by_name("scale"), pipeline.by_name("end")) else { return };
     let Some(pad) = scale.static_pad("sink") else { return };
     let end = end.downgrade();

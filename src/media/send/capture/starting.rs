@@ -94,7 +94,7 @@ impl Starting {
         let last_frame = raw_frames::prepare(&pipeline, kind, config, &is_muted);
         if let (Kind::Audio, Some(pad)) = (kind, sink("out")) {
             let meter = meter.clone();
-            level::watch(&pad, move |samples| meter.take(samples));
+            level::watch(&pad, move |samples| meter.measure(samples));
         }
         let loops = play_again((&pipeline, ends), kind, config.is_file(), (pacer.clone(), over.clone()));
         let stop = Stop(pacer);

@@ -35,8 +35,8 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Starts a stream of these sources; returns it with the receiver of its reports.
 async fn stream(sources: &[(Kind, SourceConfig)]) -> Result<(Stream, Receiver<String>), MediaError> {
     crate::media::gst::init()?;
-    let (failures, told) = bounded(64);
-    Ok((Stream::start(sources, Rates::fixed(300_000), failures).await?, told))
+    let (failures, reports) = bounded(64);
+    Ok((Stream::start(sources, Rates::fixed(300_000), failures).await?, reports))
 }
 
 /// Takes a seat at an encoder; returns a receiver of the width and height of each encoded frame.
@@ -152,14 +152,14 @@ fn a_still_picture_serves_late_peers_too() {
     ];
     smol::block_on(async {
         for still in stills {
-            let (stream, told) = stream(&[(Kind::Video, file(&still))]).await.unwrap();
+            let (stream, reports) = stream(&[(Kind::Video, file(&still))]).await.unwrap();
             let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
             for _ in 0..3 {
                 assert_eq!(within("the still", frames.recv()).await.unwrap(), (160, 120));
             }
             let (_late, _other, late) = watch(&stream, Codec::H264);
             assert_eq!(within("the still in another codec", late.recv()).await.unwrap(), (160, 120));
-            assert!(told.is_empty(), "{:?}", told.try_recv());
+            assert!(reports.is_empty(), "{:?}", reports.try_recv());
         }
     });
 }
@@ -177,9 +177,9 @@ fn a_missing_kind_of_a_file_is_reported_and_the_other_is_sent() {
     let (video, audio) = (|path: &Path| (Kind::Video, file(path)), |path: &Path| (Kind::Audio, file(path)));
     smol::block_on(async {
         for (path, has, lacks) in [(&film, Kind::Video, "audio"), (&song, Kind::Audio, "video")] {
-            let (stream, told) = within("a stream", stream(&[video(path), audio(path)])).await.unwrap();
+            let (stream, reports) = within("a stream", stream(&[video(path), audio(path)])).await.unwrap();
             assert!(Kind::ALL.into_iter().all(|kind| stream.has(kind) == (kind == has)));
-            let note = told.try_recv().unwrap();
+            let note = reports.try_recv().unwrap();
             assert!(
                 note.contains(path.to_str().unwrap()) && note.contains(&format!("has no {lacks}")),
                 "{note}"
@@ -195,8 +195,8 @@ fn sources_that_are_not_live_are_paced_and_their_end_is_reported() {
     smol::block_on(async {
         let source = "videotestsrc num-buffers=15 ! video/x-raw,width=64,height=48,framerate=25/1";
         let began = Instant::now();
-        let (stream, told) = stream(&[(Kind::Video, config(source))]).await.unwrap();
-        let end = within("its end", told.recv()).await.unwrap();
+        let (stream, reports) = stream(&[(Kind::Video, config(source))]).await.unwrap();
+        let end = within("its end", reports.recv()).await.unwrap();
         assert_eq!(end, "the video pipeline came to its end");
         assert!(began.elapsed() >= Duration::from_millis(14 * 40), "{:?}", began.elapsed());
         // The last video frame stays after the end.
@@ -266,7 +266,7 @@ fn passthrough_begins_once_proven_and_at_a_key_frame() {
             assert!(!encoder.passes());
             within("the first frame", frames.recv()).await.unwrap();
             let passed = async {
-                while !stream.encoders.follow(&seat, u32::MAX, 0).unwrap().passes() {
+                while !stream.encoders.serve(&seat, u32::MAX, 0).unwrap().passes() {
                     smol::Timer::after(Duration::from_millis(50)).await;
                 }
             };
@@ -280,11 +280,11 @@ fn a_source_that_ends_is_restarted_and_both_are_reported_once() {
     smol::block_on(async {
         let source =
             "videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=25/1";
-        let (stream, told) = stream(&[(Kind::Video, config(source))]).await.unwrap();
+        let (stream, reports) = stream(&[(Kind::Video, config(source))]).await.unwrap();
         let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
         let stopped = "the video pipeline has stopped: it came to its end; trying again";
         for expected in [stopped, "the video pipeline is back", stopped] {
-            assert_eq!(within(expected, told.recv()).await.unwrap(), expected);
+            assert_eq!(within(expected, reports.recv()).await.unwrap(), expected);
             // Drains frames of the source and of its stand-in.
             while frames.try_recv().is_ok() {}
             within("frames", frames.recv()).await.unwrap();
@@ -296,7 +296,7 @@ fn a_source_that_ends_is_restarted_and_both_are_reported_once() {
         assert!(stream.encoders.replace(other).unwrap());
         smol::Timer::after(Duration::from_secs(3)).await;
         assert_eq!(stream.encoders.source(Kind::Video).unwrap().0, id);
-        assert!(told.is_empty(), "{:?}", told.try_recv());
+        assert!(reports.is_empty(), "{:?}", reports.try_recv());
     });
 }
 
@@ -307,12 +307,12 @@ fn black_is_sent_until_a_network_camera_comes_up() {
     let config = SourceConfig { device: Some(camera), ..config("rtsp") };
     smol::block_on(async {
         let sources = [(Kind::Video, config.clone()), (Kind::Audio, config)];
-        let (stream, told) = within("a stand-in", stream(&sources)).await.unwrap();
+        let (stream, reports) = within("a stand-in", stream(&sources)).await.unwrap();
         let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
         within("black", frames.recv()).await.unwrap();
         let (_seat, _encoder, sounds) = watch(&stream, Codec::Opus);
         within("silence", sounds.recv()).await.unwrap();
-        let text = within("a word", told.recv()).await.unwrap();
+        let text = within("a word", reports.recv()).await.unwrap();
         assert!(text.contains(&format!("the camera rtsp://{free}/camera does not start")), "{text}");
         assert!(text.ends_with("; trying again") && !text.contains("secret"), "{text}");
     });

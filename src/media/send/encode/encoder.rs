@@ -108,7 +108,7 @@ impl Encoder {
         };
         let parts = build(&format!("{adapt} {filled}"), failed)?;
         if let Some(pad) = parts.appsrc.static_pad("src") {
-            threads::follow(parts.owned.pipeline(), &pad);
+            threads::adapt(parts.owned.pipeline(), &pad);
         }
         let last_frame = parts.owned.pipeline().by_name("rate").and_then(|rate| LastFrame::after(&rate));
         let rate = rate_property(text).and_then(|(name, unit)| {

@@ -190,7 +190,7 @@ impl Encoders {
 
     /// Reports the bandwidth estimate (`allowed`, in bit/s) and the loss (`lost`, in percent) of a peer, and returns
     /// the encoder that serves the peer from now on, which is started if it does not run.
-    pub fn follow(&self, seat: &Seat, allowed: u32, lost: u32) -> Result<Arc<Encoder>, MediaError> {
+    pub fn serve(&self, seat: &Seat, allowed: u32, lost: u32) -> Result<Arc<Encoder>, MediaError> {
         let codec = seat.codec;
         let there = {
             let mut state = self.lock();

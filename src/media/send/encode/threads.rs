@@ -16,7 +16,7 @@ fn fit((width, height): (i32, i32), cores: usize) -> i32 {
 
 /// Sets the number of threads of vp8enc, unless the user has set it, by the first frame that leaves over `source`.
 /// Later frames change nothing, because libvpx before 1.13.1 crashes at a change.
-pub(super) fn follow(pipeline: &gst::Pipeline, source: &gst::Pad) {
+pub(super) fn adapt(pipeline: &gst::Pipeline, source: &gst::Pad) {
     let mut all = pipeline.iterate_all_by_element_factory_name("vp8enc").into_iter().filter_map(Result::ok);
     let Some(encoder) = all.find(|encoder| encoder.property::<i32>("threads") == 0) else { return };
     let weak = encoder.downgrade();
@@ -56,7 +56,7 @@ mod tests {
             );
             let pipeline = crate::media::gst::launch::parse(&text).unwrap();
             let pad = pipeline.by_name("in").unwrap().static_pad("src").unwrap();
-            follow(&pipeline, &pad);
+            adapt(&pipeline, &pad);
             pipeline.set_state(gst::State::Playing).unwrap();
             let bus = pipeline.bus().unwrap();
             let kinds = [gst::MessageType::Eos, gst::MessageType::Error];

@@ -27,7 +27,7 @@ const DELIVERY: Duration = Duration::from_secs(10);
 /// channel that ends, whatever is still queued.
 const STANDS: Duration = Duration::from_millis(500);
 /// Interval of the checks whether all is sent.
-const LOOK: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Message of a data channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,7 +211,7 @@ impl Channel {
                 }
             }
             while self.inner.buffered_amount() > 0 && !self.shared.is_closed() {
-                smol::Timer::after(LOOK).await;
+                smol::Timer::after(INTERVAL).await;
             }
             self.settle().await;
             self.inner.close();
@@ -231,7 +231,7 @@ impl Channel {
     async fn settle(&self) {
         // Between the count and the start lies a moment in which the pad is idle, so that it is checked twice.
         for _ in 0..2 {
-            smol::Timer::after(LOOK).await;
+            smol::Timer::after(INTERVAL).await;
             let Some(pad) = self.webrtc.upgrade().and_then(|webrtc| pad_to_sctp(&webrtc, self.inner.id()))
             else {
                 return;

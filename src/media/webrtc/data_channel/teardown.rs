@@ -165,8 +165,8 @@ impl OfChannel {
 /// ends all data of the connection.
 fn drop_unaccepted(pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::BUFFER, |pad, _| {
-        let is_taken = pad.peer().is_some_and(|peer| !peer.pad_flags().contains(gst::PadFlags::FLUSHING));
-        if is_taken { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        let is_accepted = pad.peer().is_some_and(|peer| !peer.pad_flags().contains(gst::PadFlags::FLUSHING));
+        if is_accepted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
     });
 }
 
@@ -207,11 +207,11 @@ mod tests {
             let (promise, reply) = gst::Promise::new_future();
             self.1.emit_by_name::<()>(&format!("create-{how}"), &[&None::<gst::Structure>, &promise]);
             let reply = reply.await.unwrap().unwrap().get::<WebRTCSessionDescription>(how).unwrap();
-            self.take("local", &reply).await;
+            self.apply("local", &reply).await;
             reply
         }
 
-        async fn take(&self, whose: &str, description: &WebRTCSessionDescription) {
+        async fn apply(&self, whose: &str, description: &WebRTCSessionDescription) {
             let (promise, reply) = gst::Promise::new_future();
             self.1.emit_by_name::<()>(&format!("set-{whose}-description"), &[description, &promise]);
             let _ = reply.await;
@@ -289,8 +289,8 @@ mod tests {
 
             let control = peer.open(CONTROL);
             let offer = peer.describe("offer").await;
-            ours.take("remote", &offer).await;
-            peer.take("remote", &ours.describe("answer").await).await;
+            ours.apply("remote", &offer).await;
+            peer.apply("remote", &ours.describe("answer").await).await;
             let started = Instant::now();
             while control.ready_state() != ChannelState::Open {
                 assert!(started.elapsed() < Duration::from_secs(20), "no connection");

@@ -12,7 +12,7 @@ use crate::media::gst::{elements, rtp};
 
 /// Times of the retransmissions after a datagram was sent; later ones are left to OpenSSL. A peer that has the datagram
 /// drops the copy as a replay (RFC 6347, 4.1.2.6).
-const AGAIN: [Duration; 4] = [
+const REPEATS: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
     Duration::from_millis(200),
@@ -34,7 +34,7 @@ struct Flights {
 
 impl Flights {
     /// Accepts a datagram of the handshake; returns the number of its flight.
-    fn take(&mut self, now: Instant) -> u64 {
+    fn accept(&mut self, now: Instant) -> u64 {
         let follows = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
         self.number += u64::from(!follows);
         self.last = Some(now);
@@ -48,7 +48,7 @@ fn is_handshake(buffer: &gst::BufferRef) -> bool {
 }
 
 /// Retransmits the handshakes of a webrtcbin at its network sinks.
-pub(crate) fn send_again(webrtc: &gst::Element) {
+pub(crate) fn repeat_handshakes(webrtc: &gst::Element) {
     elements::on_added(webrtc, &["nicesink"], |element| {
         element.static_pad("sink").iter().for_each(repeat);
     });
@@ -62,12 +62,12 @@ fn repeat(pad: &gst::Pad) {
         if buffer.offset() == REPEATED || !is_handshake(buffer) {
             return gst::PadProbeReturn::Ok;
         }
-        let flight = lock(&flights).take(Instant::now());
+        let flight = lock(&flights).accept(Instant::now());
         let (pad, mut buffer, flights) = (pad.downgrade(), buffer.copy(), flights.clone());
         buffer.make_mut().set_offset(REPEATED);
         copies.spawn(async move {
             let mut waited = Duration::ZERO;
-            for at in AGAIN {
+            for at in REPEATS {
                 smol::Timer::after(at - waited).await;
                 waited = at;
                 let Some(pad) = pad.upgrade().filter(|_| lock(&flights).number == flight) else { return };
@@ -92,7 +92,7 @@ mod tests {
     #[test]
     fn datagrams_sent_together_are_one_flight() {
         let (mut flights, start) = (Flights::default(), Instant::now());
-        let taken = [0, 5, 12, 60, 61, 1060].map(|ms| flights.take(start + ms * MS));
+        let taken = [0, 5, 12, 60, 61, 1060].map(|ms| flights.accept(start + ms * MS));
         assert_eq!(taken, [1, 1, 1, 2, 2, 3]);
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let before = count(&hello);
         send(&data);
         send(&media);
-        wait(&other, 1 + AGAIN.len());
+        wait(&other, 1 + REPEATS.len());
         // A copy may have been on its way.
         assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
         assert_eq!([count(&data), count(&media)], [1, 1]);

@@ -66,12 +66,12 @@ impl Sources {
 /// Drops packets of sources beyond [`MOST`] and [`EVER`] before they reach SRTP and the RTP session.
 pub(crate) fn bound(webrtc: &gst::Element) {
     let sources = Arc::new(Mutex::new(Sources::default()));
-    let has_told = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let is_reported = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let admits = move |named: Option<Vec<u32>>| {
         let Some(named) = named else { return true };
         let now = Duration::from(running_time());
         let is_admitted = lock(&sources).admit_all(now, named);
-        if !is_admitted && !has_told.swap(true, std::sync::atomic::Ordering::Relaxed) {
+        if !is_admitted && !is_reported.swap(true, std::sync::atomic::Ordering::Relaxed) {
             tracing::warn!(
                 "a peer uses too many RTP sources (at most {MOST} at a time, {EVER} in all): packets of further ones are dropped"
             );
