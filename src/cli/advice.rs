@@ -1,6 +1,6 @@
 //! Advice on errors, which names options. The layers below the command line report causes and know no options.
 //!
-//! Each function returns the end of the error's text; an empty text if the error says all.
+//! Each function returns the end of the error's text; an empty text if the error needs no advice.
 
 use crate::server::{SecretKind, ServerError};
 use crate::signalling::ConnectError;

@@ -101,7 +101,7 @@ fn texts(value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     }])
 }
 
-/// Checks a value against its option; the error says in words why it does not fit.
+/// Checks a value against its option; the error gives the reason in words.
 fn fits(option: &Arg, value: &DeValue<'_>, texts: &[String]) -> Result<(), String> {
     let possible: Vec<String> =
         option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();

@@ -75,7 +75,7 @@ pub(crate) fn wait(what: &str, is_true: impl Fn() -> bool) {
     }
 }
 
-/// Starts a small test picture, 30 frames per second, with its encoders; returns them with the reports of failures.
+/// Starts a small test video, 30 frames per second, with its encoders; returns them with the reports of failures.
 pub(crate) async fn pictures() -> (Encoders, Receiver<String>) {
     super::gst::init().unwrap();
     let (failures, failed) = bounded(16);

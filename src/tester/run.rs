@@ -98,12 +98,12 @@ impl Runner<'_> {
         let wanted = pattern.shown(&self.names);
         let came = match self.receive(peer, Instant::now() + timeout).await? {
             Some(Frame::Text(text)) if pattern.matches(&text, &mut self.names) => return Ok(()),
-            Some(Frame::Text(text)) => format!("{} came", shown(&text)),
-            Some(Frame::Binary(bytes)) => format!("a binary frame of {} bytes came", bytes.len()),
-            Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
-            None => format!("nothing came for {timeout:?}"),
+            Some(Frame::Text(text)) => format!("received {}", shown(&text)),
+            Some(Frame::Binary(bytes)) => format!("received a binary frame of {} bytes", bytes.len()),
+            Some(Frame::Closed(code, reason)) => format!("its connection was closed ({code} {reason})"),
+            None => format!("received nothing for {timeout:?}"),
         };
-        Err(format!("{peer} was to receive {}, but {came}", shown(&wanted)))
+        Err(format!("{peer} should receive {}, but {came}", shown(&wanted)))
     }
 
     /// Expects one message for each line, in any order.
@@ -124,12 +124,12 @@ impl Runner<'_> {
                             open.remove(at);
                             continue;
                         }
-                        None => format!("{} came", shown(&text)),
+                        None => format!("received {}", shown(&text)),
                     }
                 }
-                Some(Frame::Binary(bytes)) => format!("a binary frame of {} bytes came", bytes.len()),
-                Some(Frame::Closed(code, reason)) => format!("the connection was closed ({code} {reason})"),
-                None => format!("nothing came for {timeout:?}"),
+                Some(Frame::Binary(bytes)) => format!("received a binary frame of {} bytes", bytes.len()),
+                Some(Frame::Closed(code, reason)) => format!("its connection was closed ({code} {reason})"),
+                None => format!("received nothing for {timeout:?}"),
             };
             let wanted: Vec<String> = open
                 .iter()
@@ -138,7 +138,7 @@ impl Runner<'_> {
                     _ => None,
                 })
                 .collect();
-            return Err(format!("{peer} was to receive one of {}, but {came}", wanted.join(", ")));
+            return Err(format!("{peer} should receive one of {}, but {came}", wanted.join(", ")));
         }
         Ok(())
     }
@@ -158,15 +158,15 @@ impl Runner<'_> {
                 if let (Action::Close, Some(socket)) = (action, socket) {
                     socket.close().await;
                 }
-                (self.trace)(peer, '!', "gone");
+                (self.trace)(peer, '!', "closed");
                 Ok(())
             }
             Action::Quiet(time) => match self.receive(peer, Instant::now() + *time).await? {
                 None => Ok(()),
                 Some(Frame::Text(text)) => {
-                    Err(format!("{peer} was to receive nothing, but {} came", shown(&text)))
+                    Err(format!("{peer} should receive nothing, but received {}", shown(&text)))
                 }
-                Some(frame) => Err(format!("{peer} was to receive nothing, but {frame:?} came")),
+                Some(frame) => Err(format!("{peer} should receive nothing, but received {frame:?}")),
             },
             Action::Closed(code, words) => {
                 let until = Instant::now() + timeout;
@@ -180,13 +180,13 @@ impl Runner<'_> {
                             return match fits {
                                 true => Ok(()),
                                 false => Err(format!(
-                                    "{peer} was to be closed with {wanted}, but it was {came} {reason}"
+                                    "{peer} should be closed with {wanted}, but was closed with {came} {reason}"
                                 )),
                             };
                         }
                         Some(_) => {}
                         None => {
-                            return Err(format!("{peer} was to be closed, but nothing came for {timeout:?}"));
+                            return Err(format!("{peer} should be closed, but was not within {timeout:?}"));
                         }
                     }
                 }

@@ -186,7 +186,7 @@ fn an_encoder_that_fails_gives_way_to_the_next() {
     ann.say(&serde_json::json!({"command": "quit"}));
     let (_, said) = ann.end_with_warnings();
     assert!(
-        said.contains("x264enc does not encode H.264") && said.contains("openh264enc takes its place"),
+        said.contains("x264enc does not encode H.264") && said.contains("openh264enc replaces it"),
         "{said}"
     );
 }

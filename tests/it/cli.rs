@@ -208,14 +208,14 @@ mod media {
             2,
             "the pipeline breaks at 'videotestsrc patern=ball'",
         );
-        check(&["--video", "test", "--device", "x"], 2, "the source 'test' takes no device");
+        check(&["--video", "test", "--device", "x"], 2, "the source 'test' accepts no device");
         check(&["--video", "file"], 2, "this source needs a device, a file or an address; --device gives it");
         check(
             &["--video", "file", "--device", "/nonexistent.mkv"],
             7,
             "the file /nonexistent.mkv cannot be sent: No such file",
         );
-        check(&["--video", "test", "--size", "1x1"], 2, "'1x1' is no size");
+        check(&["--video", "test", "--size", "1x1"], 2, "'1x1' is not a frame size");
         check(
             &["--video", "test", "--show", "nosuch ! fakesink"],
             7,

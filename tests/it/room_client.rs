@@ -62,7 +62,7 @@ fn a_server_that_does_it_wrong_fails_by_name() {
     std::fs::write(&script, "a !connect\n\na > HELLO a\na <1s HELLO\n").unwrap();
     let (code, _, err) = room_client(&["run", script.to_str().unwrap(), "--url", &url]);
     assert_eq!(code, 1);
-    assert!(err.ends_with("one.room: line 4: a was to receive \"HELLO\", but \"hello\" came\n"), "{err}");
+    assert!(err.ends_with("one.room: line 4: a should receive \"HELLO\", but received \"hello\"\n"), "{err}");
 }
 
 #[test]

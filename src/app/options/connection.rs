@@ -41,5 +41,5 @@ impl ConnectionOptions {
 /// Parses a number of seconds.
 fn seconds(text: &str) -> Result<Duration, String> {
     let number = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
-    number.ok_or_else(|| format!("'{text}' is no number of seconds, as in 5 or 0.5"))
+    number.ok_or_else(|| format!("'{text}' is not a number of seconds, as in 5 or 0.5"))
 }

@@ -36,7 +36,7 @@ pub struct PathOptions {
     /// The user's own STUN and TURN servers; the command line has them in another group, which servers share.
     #[arg(skip)]
     pub servers: IceServers,
-    /// Certificates that TURN servers over TLS may have: those that the signalling server may have.
+    /// Certificates that TURN servers over TLS may have: the same as for the signalling server.
     #[arg(skip)]
     pub trust: Trust,
 }

@@ -126,7 +126,7 @@ fn kbps() -> RangedI64ValueParser<u32> {
 fn codec(kind: Kind, text: &str) -> Result<Codec, String> {
     match text.parse::<Codec>()? {
         codec if codec.kind() == kind => Ok(codec),
-        codec => Err(format!("{codec} is no {kind} codec")),
+        codec => Err(format!("{codec} is not a codec of {kind}")),
     }
 }
 
@@ -134,9 +134,9 @@ fn codec(kind: Kind, text: &str) -> Result<Codec, String> {
 fn size(text: &str) -> Result<(u32, u32), String> {
     let parsed = text.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     let fits = |n: &u32| (16..=8192).contains(n) && n.is_multiple_of(2);
-    parsed
-        .filter(|(width, height)| fits(width) && fits(height))
-        .ok_or_else(|| format!("'{text}' is no size: two even numbers from 16 to 8192, as in 1280x720"))
+    parsed.filter(|(width, height)| fits(width) && fits(height)).ok_or_else(|| {
+        format!("'{text}' is not a frame size: two even numbers from 16 to 8192, as in 1280x720")
+    })
 }
 
 #[cfg(test)]
@@ -184,6 +184,6 @@ mod tests {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(codec(Kind::Video, "h264").is_ok());
-        assert!(codec(Kind::Audio, "h264").unwrap_err().ends_with("is no audio codec"));
+        assert!(codec(Kind::Audio, "h264").unwrap_err().ends_with("is not a codec of audio"));
     }
 }

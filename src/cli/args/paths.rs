@@ -8,7 +8,7 @@ use crate::cli::CliError;
 use crate::protocol::{IceKind, IceUrl, Secret};
 use crate::server::ice::{Credentials, IceServers};
 
-/// STUN and TURN servers: a client uses them, a server tells its clients of them.
+/// STUN and TURN servers: a client uses them, a server announces them to its clients.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "STUN and TURN")]
 pub(crate) struct RelayArgs {
@@ -64,8 +64,8 @@ fn url(text: &str, is_stun: bool) -> Result<String, String> {
     let url: IceUrl = text.parse().map_err(|error: crate::protocol::ice::IceUrlError| error.to_string())?;
     match ((url.kind == IceKind::Stun) == is_stun, is_stun) {
         (true, _) => Ok(text.to_owned()),
-        (false, true) => Err(format!("'{text}' is a TURN server; --turn takes it")),
-        (false, false) => Err(format!("'{text}' is a STUN server; --stun takes it")),
+        (false, true) => Err(format!("'{text}' is a TURN server; give it with --turn")),
+        (false, false) => Err(format!("'{text}' is a STUN server; give it with --stun")),
     }
 }
 
@@ -96,8 +96,8 @@ mod tests {
     fn each_kind_of_server_has_its_option() {
         assert_eq!(url("stun:a", true), Ok("stun:a".to_owned()));
         assert_eq!(url("turns:a", false), Ok("turns:a".to_owned()));
-        assert!(url("turn:a", true).unwrap_err().contains("--turn takes it"));
-        assert!(url("stun:a", false).unwrap_err().contains("--stun takes it"));
+        assert!(url("turn:a", true).unwrap_err().contains("--turn"));
+        assert!(url("stun:a", false).unwrap_err().contains("--stun"));
         assert!(url("turn:", false).unwrap_err().contains("no STUN or TURN server"));
     }
 }

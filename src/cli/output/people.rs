@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(human_line(&event).unwrap(), "a\\u{1b}[2J says: x\\u{7}\\r\\ny");
     }
 
-    /// Returns each event that carries text of other people, with `text` in each of its fields.
+    /// Returns each event that contains text of other people, with `text` in each of its fields.
     fn events(text: &str) -> Vec<Event> {
         let said = || text.to_owned();
         let mut events = vec![

@@ -41,7 +41,7 @@ fn with_client(
     let commands = commands(json, &options);
     let sink = output::sink(json);
     if target.is_insecure() {
-        let text = "--insecure: whoever sits between here and the server can listen and take the call over";
+        let text = "--insecure: anybody on the path to the server can listen and take the call over";
         sink(&Event::Warning { text: text.to_owned() });
     }
     smol::block_on(async {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Time after the first signal in which another one counts as the same request: `timeout` signals the process and
 /// then its group, and a terminal's Ctrl-C also reaches a wrapper, which forwards it. A person who presses twice
-/// takes longer.
+/// needs longer.
 const SAME: Duration = Duration::from_secs(1);
 
 /// Request that a signal stands for.

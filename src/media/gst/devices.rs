@@ -11,7 +11,7 @@ pub struct Device {
     pub name: String,
     /// Name of the source in `pipelines/source` that captures from it.
     pub source: &'static str,
-    /// The device, as the source takes it; absent for the default device.
+    /// The device, as the source expects it; absent for the default device.
     pub device: Option<String>,
     /// Audio or video.
     pub kind: Kind,

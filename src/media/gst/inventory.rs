@@ -164,7 +164,7 @@ pub fn software_decoder(codec: Codec) -> Result<Choice, MediaError> {
     software.ok_or_else(|| MediaError::MissingElement { element: codec.to_string() })
 }
 
-/// Returns the elements that sending and receiving a codec takes besides the encoder and the decoder.
+/// Returns the elements that sending and receiving a codec needs besides the encoder and the decoder.
 fn between(codec: Codec) -> &'static [&'static str] {
     match codec {
         Codec::Vp9 => &["vp9parse"],
@@ -190,7 +190,7 @@ pub fn check_codec(codec: Codec) -> Result<(), MediaError> {
 pub struct Codecs {
     /// All codecs, the preferred ones first.
     pub all: Vec<Codec>,
-    /// Codecs that the user asked for, in the user's order.
+    /// Codecs that the user chose, in the user's order.
     pub preferred: Vec<Codec>,
 }
 

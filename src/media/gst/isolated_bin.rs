@@ -3,7 +3,7 @@
 //! An element that fails returns an error to the element before it, which passes it upstream to the source, which
 //! stops. The element also posts a message, which ends the owner's work. A part is a bin that returns no error
 //! upstream, and whose messages are reported separately ([`BusEvent::Part`](super::pipeline::BusEvent::Part)). The
-//! failed elements are created anew, because some elements accept no data after an error.
+//! failed elements are created again, because some elements accept no data after an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

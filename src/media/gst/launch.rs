@@ -173,7 +173,7 @@ pub fn parse_bin(text: &str) -> Result<gst::Bin, MediaError> {
         gst::parse::bin_from_description_full(text, true, Some(context), gst::ParseFlags::FATAL_ERRORS)
     })?
     .downcast()
-    .map_err(|_| breaks(text, "it is no bin"))
+    .map_err(|_| breaks(text, "it does not describe a bin"))
 }
 
 /// Builds a bin from a text as [`parse_bin`] does, but leaves its unlinked pads inside the bin.
@@ -182,7 +182,7 @@ pub(crate) fn parse_open_bin(text: &str) -> Result<gst::Bin, MediaError> {
         gst::parse::bin_from_description_full(text, false, Some(context), gst::ParseFlags::FATAL_ERRORS)
     })?
     .downcast()
-    .map_err(|_| breaks(text, "it is no bin"))
+    .map_err(|_| breaks(text, "it does not describe a bin"))
 }
 
 /// Plays a pipeline until its end of stream. Waits 60 s at most.

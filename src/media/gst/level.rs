@@ -46,7 +46,7 @@ impl Meter {
     }
 }
 
-/// Passes 16-bit samples that go over a pad to `take`.
+/// Passes 16-bit samples that pass a pad to `take`.
 pub(crate) fn watch(pad: &gst::Pad, take: impl Fn(&[u8]) + Send + Sync + 'static) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let caps = pad.current_caps();

@@ -69,8 +69,8 @@ pub(crate) fn wait_for_all(patience: Duration) -> usize {
     RUNNING.wait(patience)
 }
 
-/// Lets `source` hold media for the pipeline's latency, whatever the latency becomes, and for `spare` more: packets
-/// that waited for a lost one arrive all at once. Older media is dropped.
+/// Lets `source` hold media for the pipeline's current latency, and for `spare` more: packets that waited for a lost
+/// packet arrive all at once. Older media is dropped.
 pub(crate) fn hold_for_latency(source: &gst_app::AppSrc, spare: Duration) {
     let spare = gst::ClockTime::try_from(spare).unwrap_or(gst::ClockTime::MAX);
     let Some(pad) = source.static_pad("src") else { return };
@@ -89,12 +89,12 @@ pub(crate) fn hold_for_latency(source: &gst_app::AppSrc, spare: Duration) {
 pub(crate) const NOT_AUTHORIZED: &str =
     "it wants a user name and a password in its address, or refuses these";
 
-/// Returns the message of an error, in clearer words where GStreamer's message says too little.
+/// Returns the message of an error, in clearer words if GStreamer's message lacks the cause.
 fn words(error: &gst::glib::Error, missing: Option<String>) -> String {
     match missing {
         _ if error.matches(gst::ResourceError::NotAuthorized) => NOT_AUTHORIZED.to_owned(),
         Some(missing) => {
-            format!("GStreamer has no {missing} here; `roomtone doctor` tells which packages are missing")
+            format!("GStreamer has no {missing} here; `roomtone doctor` lists the missing packages")
         }
         None => error.message().to_owned(),
     }

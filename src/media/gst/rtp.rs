@@ -85,14 +85,14 @@ pub(crate) fn payloader(payload: &Payload, ssrc: u32) -> String {
         Codec::Vp9 => ("", "rtpvp9pay picture-id-mode=15-bit", String::new()),
         Codec::Av1 => ("av1parse ! ", "rtpav1pay", String::new()),
         Codec::H265 => ("", "rtph265pay aggregate-mode=zero-latency", String::new()),
-        // The stream's own level differs from the agreed one, and webrtcbin takes another level for another format.
+        // The stream's own level differs from the agreed one, and webrtcbin treats another level as another format.
         // With level asymmetry allowed (RFC 6184, 8.2.2) the format is the same.
         Codec::H264 => {
             let agreed = payload.parameter("profile-level-id").unwrap_or("42e01f");
             let behind =
                 format!(" ! capssetter caps=\"application/x-rtp,profile-level-id=(string){agreed}\"");
             // The encoder puts the parameter sets before each key frame. The payloader would put them before each
-            // slice, and a parser at this place, asked for a key frame, makes the payloader send them as a frame of
+            // slice, and a parser at this place that gets a key frame request makes the payloader send them as a frame of
             // their own (1.22).
             ("", "rtph264pay aggregate-mode=zero-latency", behind)
         }

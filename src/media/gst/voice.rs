@@ -13,7 +13,7 @@ use super::{inventory, launch};
 /// Format of captured audio, which the processing requires.
 pub(crate) const SHAPE: &str = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=1";
 
-/// Assumed lead of the loudspeaker: `webrtcdsp` cancels echo that comes later than expected, not echo that comes
+/// Assumed lead of the loudspeaker: `webrtcdsp` cancels echo that arrives later than expected, not echo that arrives
 /// earlier, and sound cards do not know their playback time to the millisecond. Measured with PulseAudio by
 /// tests/it/voice.rs: echo reduced by 12 to 34 dB without the lead in three runs, by 44 dB with it.
 const EARLY: gst::ClockTime = gst::ClockTime::from_mseconds(20);
@@ -87,7 +87,7 @@ impl Reference {
         &self.name
     }
 
-    /// Takes the audio that goes over a pad of an output as the reference, until the pad is gone; does nothing if the
+    /// Uses the audio that passes a pad of an output as the reference, until the pad is removed; does nothing if the
     /// reference has an output already.
     pub(crate) fn listen(&self, pad: &gst::Pad) {
         let Some(claim) = Claim::acquire(&self.is_claimed) else { return };
@@ -96,7 +96,7 @@ impl Reference {
         pad.add_probe(types, move |pad, info| {
             let _held = &claim;
             if let Some(gst::EventView::Latency(latency)) = info.event().map(|event| event.view()) {
-                // Audio is played this much later than its time says.
+                // Audio is played this much later than its timestamp.
                 sink.set_property("render-delay", latency.latency().saturating_sub(EARLY + AHEAD));
             }
             if let Some(sample) = info.buffer().and_then(|buffer| played(pad, buffer)) {

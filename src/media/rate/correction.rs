@@ -161,7 +161,7 @@ mod tests {
     use super::*;
     use crate::media::rate::estimator::UPDATE_INTERVAL;
 
-    /// Returns the quality of a path without a queue that carries the whole estimate.
+    /// Returns the quality of a path without a queue with room for the whole estimate.
     fn clear(estimate: u32) -> PathState {
         PathState { arrived: Some(estimate), ..PathState::default() }
     }

@@ -67,7 +67,7 @@ pub(crate) struct BandwidthEstimate {
 
 /// An estimator beside a video stream. It receives the feedback for all packets of the connection, which goes up every
 /// path into webrtcbin. Inside the stream's path it would hold packets back to pace them at the estimate, so that a
-/// frame would take a whole frame interval to leave.
+/// frame would need a whole frame interval to leave.
 #[derive(Debug)]
 pub(crate) struct Estimator {
     element: gst::Element,

@@ -28,7 +28,7 @@ pub(super) struct PathState {
 }
 
 /// Losses and queueing delay of the path. Losses without a queue are the path's nature, as on radio links, and no sign
-/// of congestion; the estimator would take more than 10 % for congestion in any case (draft-ietf-rmcat-gcc-02, 6) and
+/// of congestion; the estimator treats more than 10 % as congestion in any case (draft-ietf-rmcat-gcc-02, 6) and
 /// fall to its minimum.
 #[derive(Debug, Default)]
 pub(super) struct PathQuality {
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn losses_without_a_queue_are_noise() {
         const MS: Duration = Duration::from_millis(1);
-        // Loses `lost` of a thousand packets; the others take `took` ms, by a clock that is an hour ahead.
+        // Loses `lost` of a thousand packets; the others arrive after `took` ms, by a clock that is an hour ahead.
         let after = |lost: u32, took: &dyn Fn(u32) -> u32| {
             let mut path = PathQuality::default();
             for n in 0..1000_u32 {

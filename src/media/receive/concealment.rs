@@ -4,7 +4,7 @@
 use gst::prelude::*;
 
 /// Lets the decoders in a bin use the next packet's copy of a lost one, from the first loss on: waiting for the next
-/// packet takes a packet's time, which a stream without losses saves. opusdec itself would wait from the start, and
+/// packet costs the time of a packet, which a stream without losses saves. opusdec itself would wait from the start, and
 /// then reports a latency of 120 ms.
 pub(crate) fn after_first_loss(bin: &impl IsA<gst::Bin>) {
     let elements = bin.as_ref().iterate_recurse().into_iter().filter_map(Result::ok);

@@ -285,7 +285,7 @@ fn play(
     Ok(Running { link, _pipeline: owned })
 }
 
-/// Replaces the elements of an output after a pause, unless the output is gone by then.
+/// Replaces the elements of an output after a pause, unless the output was dropped meanwhile.
 async fn restart(place: Weak<Place>, decodings: Vec<Decoding>, setting: Setting, pause: Duration) {
     smol::Timer::after(pause).await;
     let Some(place) = place.upgrade() else { return };
@@ -299,7 +299,7 @@ async fn restart(place: Weak<Place>, decodings: Vec<Decoding>, setting: Setting,
 }
 
 fn fell_back(decoder: &'static str, next: &str, error: &str) {
-    tracing::warn!("{decoder} does not decode: {error}; {next} takes its place");
+    tracing::warn!("{decoder} does not decode: {error}; {next} replaces it");
 }
 
 #[cfg(test)]

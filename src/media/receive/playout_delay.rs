@@ -23,8 +23,8 @@ const MISSED: Duration = Duration::from_millis(70);
 const SPARE: Duration = Duration::from_millis(20);
 /// Age up to which samples are considered.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Percentage of packets that the delay waits for, and minimum number of packets for a decision (those of one or two
-/// seconds). Late video is visible, late audio is not played.
+/// Percentage of packets that the delay waits for, and minimum number of packets for a decision (one or two seconds
+/// of media). Late video is visible, late audio is not played.
 const VIDEO: (u64, u64) = (90, 100);
 const AUDIO: (u64, u64) = (98, 50);
 /// Minimum change of the delay, and pause between steps down; each step is a visible and audible jump. A step is an eighth of the

@@ -190,7 +190,7 @@ pub(crate) fn link(
     Ok(track)
 }
 
-/// Accepts all caps at a sink pad. webrtcbin asks the element behind a pad for the caps of the m-line, and rejects the
+/// Accepts all caps at a sink pad. webrtcbin queries the element behind a pad for the caps of the m-line, and rejects the
 /// m-line if they are not accepted; but a stream that arrived before the offer that names its SSRC may be on the pad of
 /// another m-line, of another kind.
 fn refuse_nothing(sink: &gst::Pad) {

@@ -16,7 +16,7 @@ use crate::media::gst::error::MediaError;
 use crate::media::gst::{inventory, launch};
 use crate::sdp::Codec;
 
-/// Maximum time between key frames for passthrough: a peer that lost a packet has a frozen picture until the next one,
+/// Maximum time between key frames for passthrough: a peer that lost a packet has frozen video until the next one,
 /// and a peer that joins has none.
 pub const KEY_FRAMES: Duration = Duration::from_secs(4);
 
@@ -242,7 +242,7 @@ impl Default for Observed {
 impl Observed {
     fn refuse(&self, obstacle: Obstacle) {
         if self.obstacle.swap(obstacle as u8, Ordering::Relaxed) == 0 {
-            tracing::warn!("the source's frames are encoded anew: {obstacle}");
+            tracing::warn!("the source's frames are encoded again: {obstacle}");
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) struct EncoderLink {
     next: Option<Next>,
 }
 
-/// A pending change to passthrough, done at the source's next key frame: the source cannot be asked for one.
+/// A pending change to passthrough, done at the source's next key frame: the source accepts no request for one.
 #[derive(Debug)]
 struct Next {
     encoder: Arc<Encoder>,

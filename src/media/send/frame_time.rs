@@ -1,9 +1,9 @@
 //! Times of video and audio frames on their way from a source to an encoder: in the common base of all pipelines, and
-//! never going back, whatever the source does and whichever frames are repeated in between.
+//! never going back, for any source and any repetitions in between.
 
 use std::time::Duration;
 
-/// Minimum step back that counts as a restart of the source. After a smaller one, frames only come out of order.
+/// Minimum step back that counts as a restart of the source. After a smaller one, frames are only out of order.
 const RESTART: gst::ClockTime = gst::ClockTime::from_seconds(1);
 
 /// Minimum time between a frame and its repetition, or a late frame after it.
@@ -44,7 +44,7 @@ impl SourceTime {
     }
 }
 
-/// Times of the frames that passed one link. Frames come from the source and, as repetitions of the last one, from
+/// Times of the frames that passed one link. Frames arrive from the source and, as repetitions of the last one, from
 /// another thread, so that they may overtake each other. vp8enc (1.22) discards the output for a frame that is older
 /// than the last one; if the discarded output is a key frame, vp8enc waits for that frame for ever and outputs no
 /// other.
@@ -96,7 +96,7 @@ impl LinkTime {
         self.repeated
     }
 
-    /// Returns a new time, right after the newest frame, for a frame of the source that comes long after its own time:
+    /// Returns a new time, right after the newest frame, for a frame of the source that arrives long after its own time:
     /// a process that was stopped for a while repeats a frame as soon as it continues, and the source's frames of the
     /// time before follow.
     fn late(&self, pts: gst::ClockTime) -> Option<gst::ClockTime> {
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(pass(&mut link, 50), Some(50), "a source that restarts");
     }
 
-    /// After a stop of twelve seconds a frame is repeated first, and the source's frames of that time come late.
+    /// After a stop of twelve seconds a frame is repeated first, and the source's frames of that time arrive late.
     #[test]
     fn time_continues_after_the_process_was_stopped() {
         let (mut link, mut newest) = (LinkTime::default(), 0);

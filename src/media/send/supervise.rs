@@ -121,10 +121,10 @@ async fn watch_source(encoders: Weak<Encoders>, kind: Kind, failures: Sender<Str
             Ok(End::Stopped(reason)) => report(format!("{name} has stopped: {reason}; trying again")),
             Ok(End::Absent(reason)) => report(format!("{reason}; trying again")),
             Ok(End::Finished) => {
-                report(format!("{name} came to its end"));
+                report(format!("{name} has ended"));
                 continue;
             }
-            // Another source has taken its place already.
+            // Another source has replaced it already.
             Err(_) => continue,
         }
         let back = restart((&encoders, id), kind, (&config, &failures), &mut schedule).await;
@@ -195,7 +195,7 @@ mod tests {
         let error =
             |reason: &str| MediaError::Source { name: "x".into(), reason: reason.into(), there: None };
         let config = |name: &str| SourceConfig::named(name);
-        assert!(may_come(&config("rtsp"), &error("no frame came within 10 s")));
+        assert!(may_come(&config("rtsp"), &error("no frame arrived within 10 s")));
         assert!(!may_come(&config("rtsp"), &error(pipeline::NOT_AUTHORIZED)));
         assert!(!may_come(&config("camera"), &error("no such device")));
         let missing = MediaError::MissingElement { element: "rtspsrc".into() };

@@ -32,7 +32,7 @@ pub enum PeerEvent {
     Broken(Codec),
     /// A data channel is open.
     Channel(Channel),
-    /// The peer's certificate does not match its description: somebody intercepts the connection.
+    /// The peer's certificate does not match its description: the connection is intercepted.
     Forged,
     /// The pipeline failed; the connection is lost.
     Failed(String),

@@ -287,7 +287,7 @@ pub(crate) fn for_answer(
 }
 
 /// Applies the codecs of the peer's answer to the m-lines that we offered. The first `agreed` m-lines are older.
-/// webrtcbin does not tell yet which m-line belongs to which of the other senders, but they are in the senders' order.
+/// webrtcbin does not report yet which m-line belongs to which of the other senders, but they are in the senders' order.
 pub(crate) fn by_answer(
     config: &PeerConfig,
     senders: &mut [Sender],
@@ -306,7 +306,7 @@ pub(crate) fn by_answer(
             let Some((mline, media)) = sender.mline().map_or_else(|| new.next(), known) else { continue };
             match usable(media, &config.codecs, &config.preferred).first() {
                 _ if rejected.contains(&mline) => {
-                    tracing::warn!("the peer takes no {kind} of ours");
+                    tracing::warn!("the peer rejects our {kind}");
                     sender.reject();
                 }
                 None => tracing::warn!("the peer's answer has no {kind} codec that is here"),

@@ -1,5 +1,5 @@
 //! The media of a room in one window and one loudspeaker: videos in a grid, audio mixed, both recorded if wanted. Peers
-//! may come and go meanwhile.
+//! may join and leave at any time.
 
 pub mod layout;
 
@@ -327,7 +327,7 @@ impl Mix {
     }
 
     /// Adds a peer's track to the mix for as long as the returned mixed track exists; returns `None` if no output or recording
-    /// takes its kind.
+    /// has its kind.
     pub fn add(&self, track: &Track, peer: &str) -> Result<Option<MixedTrack>, MediaError> {
         self.mixer(track.kind()).map(|mixer| mixer.add(track, peer)).transpose()
     }

@@ -174,7 +174,7 @@ impl Recorder {
                 smol::Timer::after(INTERVAL).await;
                 let Some(streams) = weak.upgrade() else { return };
                 for kind in leave_out(&mut lock(&streams), began.elapsed()) {
-                    let text = format!("the recording {path} has no {kind}: no key frame came");
+                    let text = format!("the recording {path} has no {kind}: no key frame arrived");
                     let _ = failures.try_send(text);
                 }
             }
@@ -231,7 +231,7 @@ impl Recorder {
         let mut error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
         if error.is_none() && !self.clock.has_begun() {
             let _ = std::fs::remove_file(&self.path);
-            error = Some("no frame came, so that there is no file".to_owned());
+            error = Some("no frame arrived, so that no file was written".to_owned());
         }
         Recorded { path: self.path, error }
     }

@@ -152,7 +152,7 @@ impl Clock {
         Arc::new(Self { origin: OnceLock::new(), earliest })
     }
 
-    /// Returns whether a frame came to the file.
+    /// Returns whether a frame has reached the file.
     pub(super) fn has_begun(&self) -> bool {
         self.origin.get().is_some()
     }

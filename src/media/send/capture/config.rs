@@ -25,7 +25,7 @@ pub struct SourceConfig {
     pub voice: Voice,
 }
 
-/// Sources that pick up the sound of a loudspeaker in the same room, so that echo cancellation applies to them.
+/// Sources that pick up the audio of a loudspeaker in the same room, so that echo cancellation applies to them.
 pub const MICROPHONES: [&str; 3] = ["microphone", "pulse", "alsa"];
 
 /// Name of the source that reads a file: its frames are paced, and it is played in a loop.
@@ -49,7 +49,7 @@ impl SourceConfig {
         self.source == FILE
     }
 
-    /// Returns whether the source reads a network camera, which may come up later than this program.
+    /// Returns whether the source reads a network camera, which may start later than this program.
     pub(crate) fn is_network(&self) -> bool {
         self.source == RTSP
     }
@@ -117,7 +117,7 @@ impl SourceConfig {
         };
         if self.device.is_some() && !source.contains("{device") && !source.contains("{uri") {
             let name = &self.source;
-            return Err(MediaError::Parameter(format!("the source '{name}' takes no device")));
+            return Err(MediaError::Parameter(format!("the source '{name}' accepts no device")));
         }
         if self.device.is_none() && source.contains("{uri}") {
             return Err(MediaError::NoDevice);

@@ -93,7 +93,7 @@ impl Pacer {
     }
 }
 
-/// Returns whether the media at a sink pad comes from a live source; true if no element answers the latency query.
+/// Returns whether the media at a sink pad is of a live source; true if no element answers the latency query.
 fn is_live(pad: &gst::Pad) -> bool {
     let mut query = gst::query::Latency::new();
     !pad.peer_query(&mut query) || query.result().0

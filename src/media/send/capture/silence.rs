@@ -10,9 +10,9 @@ use super::pace::Pacer;
 
 /// Silence of a live source after which the first report is sent.
 const SILENT: Duration = Duration::from_secs(5);
-/// Silence after which a network camera counts as gone: over UDP there is no other sign of its end.
+/// Silence after which a network camera counts as unavailable: over UDP there is no other sign of its end.
 const GONE: Duration = Duration::from_secs(10);
-/// Maximum silence before the next report, for a source that falls silent again and again.
+/// Maximum silence before the next report, for a source that falls silent repeatedly.
 const MOST: Duration = Duration::from_secs(300);
 /// Interval of the checks.
 const INTERVAL: Duration = Duration::from_secs(1);

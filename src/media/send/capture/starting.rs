@@ -107,8 +107,8 @@ impl Starting {
         let failed = |why: String| Err(Fault::Failed(why));
         match timeout(FIRST_FRAME, self.started.recv()).await {
             Some(Ok(started)) => started,
-            Some(Err(_)) => failed("it is gone".to_owned()),
-            None => failed(format!("no frame came within {} s", FIRST_FRAME.as_secs())),
+            Some(Err(_)) => failed("the source was dropped".to_owned()),
+            None => failed(format!("no frame arrived within {} s", FIRST_FRAME.as_secs())),
         }
     }
 
@@ -153,7 +153,7 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
             let unknown = lock(&unknown).take();
             let fault = unknown.map_or(Fault::Lacks, |name| {
                 Fault::Failed(format!(
-                    "no decoder of {name} is installed; `roomtone doctor` tells what is missing"
+                    "no decoder of {name} is installed; `roomtone doctor` lists what is missing"
                 ))
             });
             let _ = first.try_send(Err(fault));
@@ -161,7 +161,7 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
     }
 }
 
-/// Restarts a file at its end, and reports the end of any other source to `over`. A single still picture never ends.
+/// Restarts a file at its end, and reports the end of any other source to `over`. A still picture never ends.
 fn play_again(
     (pipeline, ends): (&gst::Pipeline, Receiver<()>),
     kind: Kind,
@@ -179,7 +179,7 @@ fn play_again(
                 continue;
             }
             if !is_file {
-                end = Some(if waits { End::Finished } else { End::Stopped("it came to its end".to_owned()) });
+                end = Some(if waits { End::Finished } else { End::Stopped("it ended".to_owned()) });
                 continue;
             }
             smol::Timer::after(ROUND.saturating_sub(began.elapsed())).await;
@@ -189,7 +189,7 @@ fn play_again(
                 smol::unblock(move || pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO));
             if let Err(error) = again.await {
                 tracing::debug!("the file is opened again: {error}");
-                end = Some(End::Stopped("it came to its end".to_owned()));
+                end = Some(End::Stopped("it ended".to_owned()));
             }
         }
         if let Some(end) = end {

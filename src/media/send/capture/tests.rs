@@ -197,7 +197,7 @@ fn sources_that_are_not_live_are_paced_and_their_end_is_reported() {
         let began = Instant::now();
         let (stream, reports) = stream(&[(Kind::Video, config(source))]).await.unwrap();
         let end = within("its end", reports.recv()).await.unwrap();
-        assert_eq!(end, "the video pipeline came to its end");
+        assert_eq!(end, "the video pipeline has ended");
         assert!(began.elapsed() >= Duration::from_millis(14 * 40), "{:?}", began.elapsed());
         // The last video frame stays after the end.
         let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
@@ -282,7 +282,7 @@ fn a_source_that_ends_is_restarted_and_both_are_reported_once() {
             "videotestsrc is-live=true num-buffers=20 ! video/x-raw,width=64,height=48,framerate=25/1";
         let (stream, reports) = stream(&[(Kind::Video, config(source))]).await.unwrap();
         let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
-        let stopped = "the video pipeline has stopped: it came to its end; trying again";
+        let stopped = "the video pipeline has stopped: it ended; trying again";
         for expected in [stopped, "the video pipeline is back", stopped] {
             assert_eq!(within(expected, reports.recv()).await.unwrap(), expected);
             // Drains frames of the source and of its stand-in.

@@ -457,7 +457,7 @@ mod tests {
         pipeline.set_state(gst::State::Playing).unwrap();
         let seen: Vec<_> = threads.iter().take(3).collect();
         pipeline.set_state(gst::State::Null).unwrap();
-        // The first notification comes from the property change, the other two from frames.
+        // The property change causes the first notification, frames cause the other two.
         assert_eq!((seen[0], seen[0]), (seen[1], seen[2]));
         assert_ne!(seen[0], std::thread::current().id());
         assert_eq!(settings.element.property::<u32>("sleep-time"), 2);

@@ -36,7 +36,7 @@ pub struct Encoders {
     pub(super) failures: Sender<String>,
 }
 
-/// The right to start encoders and decoders and to replace a source, held by one thread at a time. A start takes up to
+/// The right to start encoders and decoders and to replace a source, held by one thread at a time. A start needs up to
 /// seconds, so that the state is not locked meanwhile.
 pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 
@@ -206,7 +206,7 @@ impl Encoders {
         Ok(encoder)
     }
 
-    /// Stores what the network allows a peer, and what it loses.
+    /// Stores the bandwidth estimate and the loss of a peer.
     fn note(&self, state: &mut State, seat: &Seat, allowed: u32, lost: u32) {
         if let Some(ladder) = state.ladders.get_mut(&seat.codec) {
             ladder.allow(seat.id, allowed);
@@ -360,7 +360,7 @@ fn on(ladder: &Ladder, seat: u64) -> (usize, u32) {
 /// Logs that another encoder replaces a failed one; returns false if there is no other.
 fn fell_back(codec: Codec, element: &str, next: Option<&str>, error: &str) -> bool {
     if let Some(next) = next {
-        tracing::warn!("{element} does not encode {codec}: {error}; {next} takes its place");
+        tracing::warn!("{element} does not encode {codec}: {error}; {next} replaces it");
     }
     next.is_some()
 }

@@ -24,7 +24,7 @@ const LOW: u64 = 256 * 1024;
 /// Maximum time for the peer to receive all that is queued when a channel ends.
 const DELIVERY: Duration = Duration::from_secs(10);
 /// Time that a connection must outlast a channel: a connection that ends closes its channels in the same way as a
-/// channel that ends, whatever is still queued.
+/// channel that ends, even if messages are still queued.
 const STANDS: Duration = Duration::from_millis(500);
 /// Interval of the checks whether all is sent.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -160,7 +160,7 @@ impl Channel {
         self.inner.ready_state() == ChannelState::Open && *self.shared.state() == State::Running
     }
 
-    /// Queues a message whatever waits; returns false if the channel is not open.
+    /// Queues a message without regard to the number of waiting ones; returns false if the channel is not open.
     pub fn try_send(&self, message: &Message) -> bool {
         self.is_open()
             && match message {

@@ -136,7 +136,7 @@ impl OfChannel {
     }
 
     /// Closes our direction of the SCTP stream, which closes the peer's channel (RFC 8831, 6.7): if webrtcbin left it
-    /// open, as 1.26 does when the end of the number's last channel came late, or if the peer has opened another
+    /// open, as 1.26 does when the end of the number's last channel arrived late, or if the peer has opened another
     /// channel there.
     fn close_stream(&self, webrtc: &WeakRef<gst::Element>, is_another: bool) {
         let stream = lock(&self.stream).upgrade();

@@ -10,7 +10,7 @@ fn is_connected(encoder: &gst::Element) -> bool {
     gst::glib::EnumValue::from_value(&state).is_some_and(|(_, state)| state.nick() == "connected")
 }
 
-/// Sends DTLS's close_notify, which tells the peer at once that we are gone; webrtcbin does not send it.
+/// Sends DTLS's close_notify, which reports our end to the peer at once; webrtcbin does not send it.
 pub(crate) fn close_dtls(pipeline: &gst::Pipeline) {
     /// Time for the message to leave.
     const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
