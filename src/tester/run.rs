@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::script::{Action, Line, Names, Pattern, Script, Step};
+use super::script::{Action, Line, Names, Script, Step};
 use crate::base::timeout::timeout_at;
 use crate::signalling::{Frame, Socket, Target};
 
@@ -66,9 +66,9 @@ impl Runner<'_> {
                 (self.trace)(peer, '>', &text);
                 self.socket(peer)?.send(text).await.map_err(|error| error.to_string())
             }
-            Step::Expect(peer, pattern) => self.expect(peer, pattern, line.timeout).await,
+            Step::Expect(..) => self.expect(std::slice::from_ref(line)).await,
             Step::Act(peer, action) => self.act(peer, action, line.timeout).await,
-            Step::Unordered(lines) => self.unordered(lines).await,
+            Step::Unordered(lines) => self.expect(lines).await,
         }
     }
 
@@ -94,20 +94,8 @@ impl Runner<'_> {
         Ok(frame)
     }
 
-    async fn expect(&mut self, peer: &str, pattern: &Pattern, timeout: Duration) -> Result<(), String> {
-        let wanted = pattern.shown(&self.names);
-        let came = match self.receive(peer, Instant::now() + timeout).await? {
-            Some(Frame::Text(text)) if pattern.matches(&text, &mut self.names) => return Ok(()),
-            Some(Frame::Text(text)) => format!("received {}", shown(&text)),
-            Some(Frame::Binary(bytes)) => format!("received a binary frame of {} bytes", bytes.len()),
-            Some(Frame::Closed(code, reason)) => format!("its connection was closed ({code} {reason})"),
-            None => format!("received nothing for {timeout:?}"),
-        };
-        Err(format!("{peer} should receive {}, but {came}", shown(&wanted)))
-    }
-
     /// Expects one message for each line, in any order.
-    async fn unordered(&mut self, lines: &[Line]) -> Result<(), String> {
+    async fn expect(&mut self, lines: &[Line]) -> Result<(), String> {
         let mut open: Vec<&Line> = lines.iter().collect();
         while let Some(first) = open.first() {
             let Step::Expect(peer, _) = &first.step else { return Err("a group of other steps".to_owned()) };
@@ -138,7 +126,8 @@ impl Runner<'_> {
                     _ => None,
                 })
                 .collect();
-            return Err(format!("{peer} should receive one of {}, but {came}", wanted.join(", ")));
+            let any = if wanted.len() > 1 { "one of " } else { "" };
+            return Err(format!("{peer} should receive {any}{}, but {came}", wanted.join(", ")));
         }
         Ok(())
     }
