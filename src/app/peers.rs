@@ -190,7 +190,7 @@ impl Peers {
     /// Closes the connection with `peer`, with DTLS's close_notify.
     pub(super) async fn close(&mut self, peer: &PeerId) {
         if let Some(connection) = self.connections.remove(peer) {
-            connection.driver.peer.say_goodbye().await;
+            connection.driver.peer.close().await;
         }
     }
 

@@ -177,11 +177,11 @@ fn failure(
 pub struct Owned {
     pipeline: gst::Pipeline,
     tasks: Vec<smol::Task<()>>,
-    /// Steps on the worker before the pipeline stops: `farewell`, unless it was done or cancelled before, then
-    /// `finish`, which must not be interrupted.
-    farewell: fn(&gst::Pipeline),
+    /// Steps on the worker before the pipeline stops: `close`, unless it was done or cancelled before, then `finish`,
+    /// which must not be interrupted.
+    close: fn(&gst::Pipeline),
     finish: fn(&gst::Pipeline),
-    silent: AtomicBool,
+    is_closed: AtomicBool,
 }
 
 impl Owned {
@@ -200,27 +200,27 @@ impl Owned {
         let bus = read_bus(&pipeline, stale, on_event);
         RUNNING.change(|number| *number += 1);
         let tasks = bus.into_iter().chain([latency]).collect();
-        Self { pipeline, tasks, farewell: |_| {}, finish: |_| {}, silent: AtomicBool::new(false) }
+        Self { pipeline, tasks, close: |_| {}, finish: |_| {}, is_closed: AtomicBool::new(false) }
     }
 
-    /// Adds steps that run on a blocking worker before the pipeline stops: `farewell` closes the connection, `finish`
+    /// Adds steps that run on a blocking worker before the pipeline stops: `close` closes the connection, `finish`
     /// waits for work that must not be interrupted.
-    pub(crate) fn with_end(mut self, farewell: fn(&gst::Pipeline), finish: fn(&gst::Pipeline)) -> Self {
-        (self.farewell, self.finish) = (farewell, finish);
+    pub(crate) fn with_end(mut self, close: fn(&gst::Pipeline), finish: fn(&gst::Pipeline)) -> Self {
+        (self.close, self.finish) = (close, finish);
         self
     }
 
-    /// Runs the farewell now instead of at the end.
-    pub(crate) async fn say_farewell(&self) {
-        if !self.silent.swap(true, Ordering::Relaxed) {
-            let (pipeline, farewell) = (self.pipeline.clone(), self.farewell);
-            smol::unblock(move || farewell(&pipeline)).await;
+    /// Closes the connection now instead of at the end.
+    pub(crate) async fn close(&self) {
+        if !self.is_closed.swap(true, Ordering::Relaxed) {
+            let (pipeline, close) = (self.pipeline.clone(), self.close);
+            smol::unblock(move || close(&pipeline)).await;
         }
     }
 
-    /// Cancels the farewell.
-    pub(crate) fn without_farewell(&self) {
-        self.silent.store(true, Ordering::Relaxed);
+    /// Lets the pipeline stop without closing the connection.
+    pub(crate) fn stop_silently(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
     }
 
     /// Returns the pipeline.
@@ -238,13 +238,13 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         // A streaming thread may wait for the thread that drops the pipeline, so that tasks and state changes end
-        // elsewhere.
+        // elsewhere. [`RUNNING`] counts the worker, and the process waits for it at its end (`wait_for_all`).
         self.tasks.clear();
-        let (pipeline, farewell, finish) = (self.pipeline.clone(), self.farewell, self.finish);
-        let silent = self.silent.load(Ordering::Relaxed);
+        let (pipeline, close, finish) = (self.pipeline.clone(), self.close, self.finish);
+        let is_closed = self.is_closed.load(Ordering::Relaxed);
         smol::unblock(move || {
-            if !silent {
-                farewell(&pipeline);
+            if !is_closed {
+                close(&pipeline);
             }
             finish(&pipeline);
             let _ = pipeline.set_state(gst::State::Null);

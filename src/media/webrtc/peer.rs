@@ -190,13 +190,13 @@ impl Peer {
     }
 
     /// Closes DTLS, so that the peer learns at once of the end.
-    pub async fn say_goodbye(&self) {
-        self.owned.say_farewell().await;
+    pub async fn close(&self) {
+        self.owned.close().await;
     }
 
     /// Ends this connection silently because another one replaces it; closing DTLS would end the call.
     pub fn abandon(&self) {
-        self.owned.without_farewell();
+        self.owned.stop_silently();
     }
 
     /// Returns the streams of the tracks that the peer sends by its last description, one entry for each track.
