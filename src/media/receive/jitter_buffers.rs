@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -28,10 +28,6 @@ struct Buffer {
 }
 
 impl Buffer {
-    fn requests(&self) -> MutexGuard<'_, Requests> {
-        lock(&self.requests)
-    }
-
     /// Sets the waiting times: buffers with retransmission wait `delays.repair`, all others `delays.playout`.
     fn set(&self, element: &gst::Element, delays: Delays) {
         let repairs = self.repairs.load(Ordering::Relaxed);
@@ -57,7 +53,7 @@ impl Buffer {
             if let Some(number) = info.buffer().and_then(|packet| number(packet)) {
                 let now = running_time();
                 buffer.arrival(number).store(now.nseconds(), Ordering::Relaxed);
-                buffer.requests().arrive(now.into(), number);
+                lock(&buffer.requests).arrive(now.into(), number);
             }
             gst::PadProbeReturn::Ok
         });
@@ -66,7 +62,7 @@ impl Buffer {
             if let Some(Ok(number)) =
                 rtp::retransmission_request(info).map(|request| request.get::<u32>("seqnum"))
             {
-                buffer.requests().request(running_time().into(), number as u16);
+                lock(&buffer.requests).request(running_time().into(), number as u16);
             }
             gst::PadProbeReturn::Ok
         });
@@ -157,19 +153,18 @@ impl JitterBuffers {
         });
         buffer.watch(element);
         buffer.set(element, self.delays());
-        let mut all = self.lock();
+        let mut all = lock(&self.all);
         all.retain(|buffer| buffer.element.upgrade().is_some());
         all.push(buffer);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Buffer>>> {
-        lock(&self.all)
     }
 
     /// Returns the jitter buffers that still exist. Callers use them without the lock, because a call to one may wait
     /// for another that is being made.
     fn all(&self) -> Vec<(Arc<Buffer>, gst::Element)> {
-        self.lock().iter().filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?))).collect()
+        lock(&self.all)
+            .iter()
+            .filter_map(|buffer| Some((buffer.clone(), buffer.element.upgrade()?)))
+            .collect()
     }
 
     /// Reads the statistics of the buffers, and sets the delays that follow from them and from the `round_trip`.
@@ -254,7 +249,7 @@ impl JitterBuffers {
             if !repairs {
                 all.too_late += number("num-late");
             }
-            all.round_trip = all.round_trip.max(buffer.requests().trip);
+            all.round_trip = all.round_trip.max(lock(&buffer.requests).trip);
         }
         all
     }
@@ -316,7 +311,7 @@ mod tests {
         buffers.add(&video, 1);
         buffers.add(&audio, 2);
         assert_eq!(audio.property::<u32>("latency"), 10);
-        buffers.lock()[0].repairs.store(true, Ordering::Relaxed);
+        lock(&buffers.all)[0].repairs.store(true, Ordering::Relaxed);
         buffers.set(&webrtc, delays(30, 400));
         let latency = |buffer: &gst::Element| buffer.property::<u32>("latency");
         assert_eq!((latency(&video), latency(&audio)), (400, 30));

@@ -1,7 +1,7 @@
 //! The path of encoded frames from an encoder to one sender, which changes encoders at key frames.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use gst_utils::ConsumptionLink;
 
@@ -43,18 +43,14 @@ impl EncoderLink {
         Ok(Self { link: Arc::new(Mutex::new(link)), encoder, seat: Arc::new(seat), next: None })
     }
 
-    fn link(&self) -> MutexGuard<'_, ConsumptionLink> {
-        lock(&self.link)
-    }
-
     /// Returns the number of frames pushed so far.
     pub(crate) fn pushed(&self) -> u64 {
-        self.link().pushed()
+        lock(&self.link).pushed()
     }
 
     /// Returns whether frames are pushed rather than discarded.
     pub(crate) fn flows(&self) -> bool {
-        !self.link().discard()
+        !lock(&self.link).discard()
     }
 
     /// Returns the bitrate of the sender's encoder, in bit/s.
@@ -64,7 +60,7 @@ impl EncoderLink {
 
     /// Starts pushing frames, beginning with a key frame, or discards them.
     pub(crate) fn flow(&self, on: bool) {
-        self.link().set_discard(!on);
+        lock(&self.link).set_discard(!on);
         if on {
             self.encoder.serve_newcomer();
         }
@@ -85,7 +81,7 @@ impl EncoderLink {
         } else if !encoder.passes() {
             self.next = None;
             // The link waits for a key frame of the new encoder, and requests it.
-            self.link().change_producer(encoder.producer(), false)?;
+            lock(&self.link).change_producer(encoder.producer(), false)?;
             self.encoder = encoder;
         } else if self.next.as_ref().is_none_or(|next| !Arc::ptr_eq(&next.encoder, &encoder)) {
             self.next = Some(self.move_to(encoder));

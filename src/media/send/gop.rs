@@ -1,6 +1,6 @@
 //! Keeps the encoded frames since the last key frame, which a decoder that starts in between receives first.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use crate::base::lock::lock;
 
@@ -99,19 +99,15 @@ impl RecentFrames {
         Self(Arc::new(Mutex::new(Gop::new())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Gop<gst_app::AppSrc>> {
-        lock(&self.0)
-    }
-
     /// Stores the next frame of the source, and passes it to all receivers.
     pub(crate) fn push(&self, buffer: &gst::Buffer, caps: &gst::Caps, is_key: bool) {
-        self.lock().push(gst::Sample::builder().buffer(buffer).caps(caps).build(), is_key);
+        lock(&self.0).push(gst::Sample::builder().buffer(buffer).caps(caps).build(), is_key);
     }
 
     /// Feeds a decoder until the returned value is dropped: first with all frames since the last key frame, then with
     /// each new frame. The sink pad `raw`, behind the decoder, drops the frames older than the current one.
     pub(crate) fn feed(&self, appsrc: gst_app::AppSrc, raw: Option<gst::Pad>) -> DecoderFeed {
-        let mut gop = self.lock();
+        let mut gop = lock(&self.0);
         let (number, now) = gop.join(appsrc);
         // The lock is still held, so that hardly any decoded frame passes before the probe is installed.
         if let (Some(now), Some(raw)) = (now, raw) {
@@ -137,7 +133,7 @@ pub(crate) struct DecoderFeed {
 
 impl Drop for DecoderFeed {
     fn drop(&mut self) {
-        self.frames.lock().receivers.retain(|receiver| receiver.number != self.number);
+        lock(&self.frames.0).receivers.retain(|receiver| receiver.number != self.number);
     }
 }
 

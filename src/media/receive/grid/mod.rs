@@ -4,7 +4,7 @@
 pub mod layout;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer, streamproducer::ProducerSettings};
@@ -41,7 +41,7 @@ pub struct MixedTrack {
 impl MixedTrack {
     /// Continues with another track of the same codec; the last frame stays until the new track's first one.
     pub fn switch_to(&self, track: &Track) {
-        let mut inputs = self.mixer.lock();
+        let mut inputs = lock(&self.mixer.inputs);
         let input = inputs.all.iter_mut().find(|input| input.number == self.number);
         if let Some(Err(error)) = input.map(|input| input.link.change_producer(&track.producer, false)) {
             tracing::warn!("a mixed track does not continue: {error}");
@@ -50,7 +50,7 @@ impl MixedTrack {
 
     /// Sets the text under the video.
     pub fn label(&self, label: &str) {
-        let inputs = self.mixer.lock();
+        let inputs = lock(&self.mixer.inputs);
         let input = inputs.all.iter().find(|input| input.number == self.number);
         if let Some(text) = input.and_then(|input| input.bin.by_name("text")) {
             write(&text, label);
@@ -147,14 +147,10 @@ impl Mixer {
         Ok(made)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inputs> {
-        lock(&self.inputs)
-    }
-
     /// Returns the input whose elements are in this part.
     fn input_of(self: Arc<Self>, part: &str) -> Option<(Arc<Self>, u64, String)> {
         let found = {
-            let inputs = self.lock();
+            let inputs = lock(&self.inputs);
             let input = inputs.all.iter().find(|input| input.bin.name() == part)?;
             (input.number, input.label.clone())
         };
@@ -198,7 +194,7 @@ impl Mixer {
         // The appsrc gets its settings, among them its format, before it starts.
         let link = track.producer.add_consumer(&appsrc).map_err(|error| failed(&error.to_string()))?;
         let number = {
-            let mut inputs = self.lock();
+            let mut inputs = lock(&self.inputs);
             inputs.next += 1;
             let (number, bin) = (inputs.next, bin.clone());
             let (label, progress) = (peer.to_owned(), Progress::Starting);
@@ -218,7 +214,7 @@ impl Mixer {
 
     /// Notes that the start of an input has ended; returns its progress before.
     fn has_started(&self, number: u64) -> Progress {
-        let mut inputs = self.lock();
+        let mut inputs = lock(&self.inputs);
         let input = inputs.all.iter_mut().find(|input| input.number == number);
         input.map_or(Progress::Started, |input| std::mem::replace(&mut input.progress, Progress::Started))
     }
@@ -232,7 +228,7 @@ impl Mixer {
     }
 
     fn remove(&self, number: u64) {
-        let mut inputs = self.lock();
+        let mut inputs = lock(&self.inputs);
         let Some(at) = inputs.all.iter().position(|input| input.number == number) else { return };
         if let Some(starting) = inputs.all.get_mut(at).filter(|input| input.progress != Progress::Started) {
             starting.progress = Progress::Cancelled;
@@ -336,7 +332,7 @@ impl Mix {
     #[cfg(test)]
     pub(crate) fn labels(&self) -> Vec<String> {
         let inputs = self.video.iter().flat_map(|mixer| {
-            let inputs = mixer.lock();
+            let inputs = lock(&mixer.inputs);
             inputs.all.iter().map(|input| input.label.clone()).collect::<Vec<_>>()
         });
         inputs.collect()
@@ -404,9 +400,9 @@ mod tests {
             || mixer.add(&track, "ann").unwrap(),
         );
         assert!(steps.contains("\"vp8dec\"") && steps.contains("completed state change"), "{steps}");
-        assert_eq!(mixer.lock().all[0].progress, Progress::Started);
+        assert_eq!(lock(&mixer.inputs).all[0].progress, Progress::Started);
         drop(mixed);
-        test_media::wait("the input is removed", || mixer.lock().all.is_empty());
+        test_media::wait("the input is removed", || lock(&mixer.inputs).all.is_empty());
         assert!(failed.is_empty());
     }
 
@@ -416,11 +412,11 @@ mod tests {
         let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
         let mixer = Mixer::start(Kind::Video, encoders.failures().clone()).unwrap();
         let mixed = mixer.add(&Track::of(Codec::Vp8, encoder.producer()), "ann").unwrap();
-        mixer.lock().all[0].progress = Progress::Starting;
+        lock(&mixer.inputs).all[0].progress = Progress::Starting;
         mixer.remove(mixed.number);
-        assert_eq!(mixer.lock().all.len(), 1);
+        assert_eq!(lock(&mixer.inputs).all.len(), 1);
         assert_eq!(mixer.has_started(mixed.number), Progress::Cancelled);
         mixer.remove(mixed.number);
-        assert!(mixer.lock().all.is_empty());
+        assert!(lock(&mixer.inputs).all.is_empty());
     }
 }

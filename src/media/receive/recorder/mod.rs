@@ -10,7 +10,7 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -119,7 +119,7 @@ impl Recorder {
     /// Adds any stream, as [`Self::add`] does for tracks.
     pub(crate) fn add_input(&mut self, input: &Input) -> Result<(), MediaError> {
         let stream = Stream::start(input, self.owned.pipeline(), self.clock.clone());
-        self.lock().push(stream.map_err(|error| self.failed(&error))?);
+        lock(&self.streams).push(stream.map_err(|error| self.failed(&error))?);
         Ok(())
     }
 
@@ -130,7 +130,7 @@ impl Recorder {
     /// Returns whether a track delivers frames that do not go into the file.
     pub fn lacks(&self, track: &Track) -> bool {
         let frames = track.counters.frames.load(Ordering::Relaxed);
-        let streams = self.lock();
+        let streams = lock(&self.streams);
         let stream = streams.iter().find(|stream| stream.producer == track.producer);
         match stream.map(|stream| stream.left_out) {
             None => frames > 0,
@@ -154,7 +154,7 @@ impl Recorder {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
         }
-        let mut streams = self.lock();
+        let mut streams = lock(&self.streams);
         // The muxer must know all streams before the first frame.
         for stream in streams.iter() {
             let template = if stream.kind == Kind::Video { "video_%u" } else { "audio_%u" };
@@ -182,13 +182,9 @@ impl Recorder {
         Ok(())
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Stream>> {
-        lock(&self.streams)
-    }
-
     /// Continues with another track of the same codec in place of `before`.
     pub fn switch(&mut self, before: &Track, track: &Track) {
-        let mut streams = self.lock();
+        let mut streams = lock(&self.streams);
         let is_it = |stream: &&mut Stream| stream.producer == before.producer && stream.left_out.is_none();
         let Some(stream) = streams.iter_mut().find(is_it) else { return };
         match stream.link.change_producer(&track.producer, false) {
@@ -205,7 +201,7 @@ impl Recorder {
             let _ = self.failure.set(error.to_string());
         }
         self.watch = None;
-        for stream in self.lock().iter_mut() {
+        for stream in lock(&self.streams).iter_mut() {
             stream.end();
         }
         let path = self.path.clone();
@@ -351,7 +347,7 @@ mod tests {
                 assert!(began.elapsed() < Duration::from_secs(20), "the file does not grow");
                 pause(50).await;
             }
-            assert_eq!(recorder.lock()[0].left_out, Some(LeftOut::Stopped(0)));
+            assert_eq!(lock(&recorder.streams)[0].left_out, Some(LeftOut::Stopped(0)));
             drop(sources);
             let recorded = recorder.finish().await;
             assert_eq!((recorded.error, failed.try_recv().ok()), (None, None));

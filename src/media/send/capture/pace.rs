@@ -1,7 +1,7 @@
 //! Timing of captured frames: maps the times of each source to the common base, holds back frames of sources that are
 //! not live until their time, and limits the frame rate.
 
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use gst::prelude::*;
@@ -40,34 +40,30 @@ impl Pacer {
         Arc::new(Self { state: Mutex::new(state), stopped: Condvar::new(), live_shift })
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Returns the number of frames since the source started or restarted.
     pub(super) fn frames(&self) -> u64 {
-        self.lock().frames
+        lock(&self.state).frames
     }
 
     /// Returns the time since the last frame arrived; zero before the first frame.
     pub(super) fn age(&self) -> Duration {
-        self.lock().came.map_or(Duration::ZERO, |came| came.elapsed())
+        lock(&self.state).came.map_or(Duration::ZERO, |came| came.elapsed())
     }
 
     /// Returns whether frames wait for their time; false before the first frame of a source that is no file.
     pub(super) fn waits(&self) -> bool {
-        self.lock().waits == Some(true)
+        lock(&self.state).waits == Some(true)
     }
 
     /// Restarts the timing of the source: its next frame gets the current time.
     pub(super) fn begin_again(&self) {
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         (state.time.shift, state.frames) = (None, 0);
     }
 
     /// Ends all waits for good, so that the source's thread is free when its pipeline stops.
     pub(super) fn stop(&self) {
-        self.lock().is_stopped = true;
+        lock(&self.state).is_stopped = true;
         self.stopped.notify_all();
     }
 
@@ -75,9 +71,9 @@ impl Pacer {
     /// only for the first frame.
     fn accept(&self, pts: Option<gst::ClockTime>, is_live: impl FnOnce() -> bool) -> Option<gst::ClockTime> {
         // The lock is released here, because `is_live` queries other elements.
-        let waits = self.lock().waits;
+        let waits = lock(&self.state).waits;
         let waits = waits.unwrap_or_else(|| !is_live());
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         if state.waits.is_none() {
             state.waits = Some(waits);
             state.time.shift = (!waits).then_some(self.live_shift);
@@ -107,7 +103,7 @@ pub(super) fn retime(pad: &gst::Pad, pacer: Arc<Pacer>, first: Sender<Result<(),
         match info.event().map(|event| event.view()) {
             Some(gst::EventView::Segment(new)) => {
                 if let Some(new) = new.segment().downcast_ref::<gst::ClockTime>() {
-                    pacer.lock().time.segment = new.clone();
+                    lock(&pacer.state).time.segment = new.clone();
                 }
                 let endless = gst::FormattedSegment::<gst::ClockTime>::new();
                 info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&endless)));

@@ -30,7 +30,7 @@ pub struct Encoders {
     rates: Rates,
     /// Encoder element that the user wants.
     wanted: Option<String>,
-    state: Arc<Mutex<State>>,
+    pub(super) state: Arc<Mutex<State>>,
     /// See [`Turn`].
     turn: Mutex<()>,
     pub(super) failures: Sender<String>,
@@ -115,10 +115,6 @@ impl Encoders {
         self
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     /// Waits for the turn. The caller must not have the state locked, because the holder of the turn locks it.
     pub(super) fn turn(&self) -> Turn<'_> {
         lock(&self.turn)
@@ -137,7 +133,7 @@ impl Encoders {
     /// Returns the bounds of the bitrate of this kind, including an encoded source that passes through.
     pub fn rates(&self, kind: Kind) -> Rates {
         let bounds = self.bounds(kind);
-        let state = self.lock();
+        let state = lock(&self.state);
         let Some(rate) = self.passable(&state, kind).and_then(|encoded| encoded.rate()) else {
             return bounds;
         };
@@ -157,7 +153,7 @@ impl Encoders {
 
     /// Returns the codec of the source of this kind if it may pass through.
     pub fn passed_codec(&self, kind: Kind) -> Option<Codec> {
-        self.passable(&self.lock(), kind).map(|encoded| encoded.codec)
+        self.passable(&lock(&self.state), kind).map(|encoded| encoded.codec)
     }
 
     /// Returns the encoded source if nothing known forbids its passthrough to peers with enough bandwidth; `None` if
@@ -174,7 +170,7 @@ impl Encoders {
     pub fn join(&self, codec: Codec) -> Result<(Seat, Arc<Encoder>), MediaError> {
         let rates = self.bounds(codec.kind());
         let (seat, rung, rate) = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let ladder = state.ladders.entry(codec).or_insert_with(|| Ladder::new(rates));
             let id = ladder.enter();
             let (rung, rate) = on(ladder, id);
@@ -193,7 +189,7 @@ impl Encoders {
     pub fn serve(&self, seat: &Seat, allowed: u32, lost: u32) -> Result<Arc<Encoder>, MediaError> {
         let codec = seat.codec;
         let there = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             self.note(&mut state, seat, allowed, lost);
             let (rung, _) = self.place(&state, seat)?;
             state.running(codec, rung)
@@ -231,7 +227,7 @@ impl Encoders {
 
     fn start_for(&self, seat: &Seat) -> Result<Arc<Encoder>, MediaError> {
         let turn = self.turn();
-        let (rung, rate) = self.place(&self.lock(), seat)?;
+        let (rung, rate) = self.place(&lock(&self.state), seat)?;
         match rung {
             PASSED => self.passing(&turn, seat.codec)?.ok_or(MediaError::NothingToSend(seat.codec.kind())),
             rung => self.running(&turn, seat.codec, rung, rate),
@@ -240,7 +236,7 @@ impl Encoders {
 
     /// Sets the rates and the loss of the running encoders of a codec.
     fn adapt(&self, codec: Codec) {
-        let state = self.lock();
+        let state = lock(&self.state);
         let Some(ladder) = state.ladders.get(&codec) else { return };
         let of_codec = state.seats.iter().filter(|((of, _), _)| *of == codec);
         let lost = of_codec.map(|(_, known)| known.lost).max().unwrap_or_default();
@@ -265,7 +261,7 @@ impl Encoders {
             None => self.running(turn, codec, 0, self.bounds(codec.kind()).start)?,
         };
         // The last owner of an encoder stops its pipeline.
-        let replaced = self.lock().kept.insert(codec, encoder);
+        let replaced = lock(&self.state).kept.insert(codec, encoder);
         drop(replaced);
         Ok(())
     }
@@ -280,7 +276,7 @@ impl Encoders {
     /// run.
     fn passing(&self, _: &Turn<'_>, codec: Codec) -> Result<Option<Arc<Encoder>>, MediaError> {
         let (encoded, is_muted) = {
-            let state = self.lock();
+            let state = lock(&self.state);
             let Some(encoded) = self.passed(&state, codec) else { return Ok(None) };
             if let Some(running) = state.running(codec, PASSED) {
                 return Ok(Some(running));
@@ -293,7 +289,7 @@ impl Encoders {
             tracing::debug!("{error}");
             of.refuse(Obstacle::Broken);
         })?);
-        self.lock().running.insert((codec, PASSED), Arc::downgrade(&encoder));
+        lock(&self.state).running.insert((codec, PASSED), Arc::downgrade(&encoder));
         Ok(Some(encoder))
     }
 
@@ -305,11 +301,11 @@ impl Encoders {
         rung: usize,
         rate: u32,
     ) -> Result<Arc<Encoder>, MediaError> {
-        if let Some(running) = self.lock().running(codec, rung) {
+        if let Some(running) = lock(&self.state).running(codec, rung) {
             return Ok(running);
         }
         let encoder = Arc::new(self.start(turn, codec, rate)?);
-        let mut state = self.lock();
+        let mut state = lock(&self.state);
         state.running.insert((codec, rung), Arc::downgrade(&encoder));
         let replaced = match state.kept.get_mut(&codec) {
             Some(kept) if rung == 0 => Some(std::mem::replace(kept, encoder.clone())),
@@ -322,7 +318,7 @@ impl Encoders {
     /// Starts the first encoder of a codec that works here.
     fn start(&self, turn: &Turn<'_>, codec: Codec, rate: u32) -> Result<Encoder, MediaError> {
         let raw = self.raw(turn, codec.kind())?;
-        let broken = self.lock().broken.clone();
+        let broken = lock(&self.state).broken.clone();
         let mut left = inventory::encoders(codec, self.wanted.as_deref())?;
         left.retain(|choice| !broken.contains(choice.element));
         let mut reason = MediaError::NoEncoder { codec, failed: broken.into_iter().collect() };
@@ -342,7 +338,7 @@ impl Encoders {
                 Ok(encoder) => return Ok(encoder),
                 Err(error) => {
                     fell_back(codec, element, next, &error.to_string());
-                    self.lock().broken.insert(element);
+                    lock(&self.state).broken.insert(element);
                     reason = error;
                 }
             }

@@ -6,6 +6,7 @@ use smol::channel::Receiver;
 
 use super::encoder::{Encoder, Raw};
 use super::encoders::{Encoders, PASSED, Turn};
+use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::send::capture::{Capture, End, Frames, SourceConfig};
 use crate::sdp::{Codec, Kind};
@@ -23,7 +24,7 @@ impl Encoders {
     pub(crate) fn prove(&self, held: Option<Proof>) -> Option<Proof> {
         let turn = self.turn();
         let (source, encoded, encoding) = {
-            let state = self.lock();
+            let state = lock(&self.state);
             let (capture, encoded) = state.encoded(Kind::Video)?;
             let encodes = |(codec, encoder): (&Codec, &Arc<Encoder>)| {
                 (*codec == encoded.codec && !encoder.passes()).then_some(*codec)
@@ -46,24 +47,24 @@ impl Encoders {
 
     /// Returns the source of a kind: its number, the receiver of its end, and its configuration.
     pub(crate) fn source(&self, kind: Kind) -> Option<(u64, Receiver<End>, SourceConfig)> {
-        let state = self.lock();
+        let state = lock(&self.state);
         let capture = state.captures.get(&kind)?;
         Some((capture.id(), capture.ended(), capture.config().clone()))
     }
 
     /// Mutes or unmutes a kind: silence or black is sent while muted. Returns false if the kind is not sent.
     pub fn set_muted(&self, kind: Kind, muted: bool) -> bool {
-        self.lock().captures.get(&kind).map(|capture| capture.set_muted(muted)).is_some()
+        lock(&self.state).captures.get(&kind).map(|capture| capture.set_muted(muted)).is_some()
     }
 
     /// Returns whether a kind is muted.
     pub fn is_muted(&self, kind: Kind) -> bool {
-        self.lock().captures.get(&kind).is_some_and(|capture| capture.is_muted())
+        lock(&self.state).captures.get(&kind).is_some_and(|capture| capture.is_muted())
     }
 
     /// Returns the level of the sent audio (see [`crate::media::gst::level`]); `None` if none is measured.
     pub fn level(&self) -> Option<u8> {
-        self.lock().captures.get(&Kind::Audio).and_then(|capture| capture.level())
+        lock(&self.state).captures.get(&Kind::Audio).and_then(|capture| capture.level())
     }
 
     /// Replaces the source of its kind for all peers at once; returns false if the kind is not sent.
@@ -76,7 +77,7 @@ impl Encoders {
         let turn = self.turn();
         let kind = capture.kind();
         let (old, encoding, kept) = {
-            let mut state = self.lock();
+            let mut state = lock(&self.state);
             let Some(old) = state.captures.get(&kind).filter(|old| id.is_none_or(|id| old.id() == id)) else {
                 return Ok(false);
             };
@@ -106,7 +107,7 @@ impl Encoders {
     /// started if it does not run.
     pub(super) fn raw(&self, _: &Turn<'_>, kind: Kind) -> Result<Raw, MediaError> {
         let (capture, running) = {
-            let state = self.lock();
+            let state = lock(&self.state);
             let capture = state.captures.get(&kind).ok_or(MediaError::NothingToSend(kind))?.clone();
             (capture, state.decoded.get(&kind).and_then(Weak::upgrade))
         };
@@ -121,7 +122,7 @@ impl Encoders {
             Some(running) => running,
             None => Arc::new(capture.decoded(encoded, self.failures.clone())?),
         };
-        self.lock().decoded.insert(kind, Arc::downgrade(&running));
+        lock(&self.state).decoded.insert(kind, Arc::downgrade(&running));
         let Frames::Raw(producer) = running.frames() else { return Err(MediaError::NothingToSend(kind)) };
         Ok(Raw { kind, fps, producer: producer.clone(), _decoded: Some(running) })
     }

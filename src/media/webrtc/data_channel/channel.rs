@@ -2,7 +2,7 @@
 //! memory.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gst::glib;
@@ -78,18 +78,14 @@ struct Shared {
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
-    }
-
     fn close(&self, in_order: bool) {
-        *self.state() = State::Closed { in_order };
+        *lock(&self.state) = State::Closed { in_order };
         self.arriving.close();
         self.closing.close();
     }
 
     fn is_closed(&self) -> bool {
-        matches!(*self.state(), State::Closed { .. })
+        matches!(*lock(&self.state), State::Closed { .. })
     }
 
     /// Queues a message of the peer. webrtcbin cannot slow the peer down: beyond [`MAX_WAITING`] the channel is closed.
@@ -157,7 +153,7 @@ impl Channel {
 
     /// Returns whether messages can be sent.
     pub fn is_open(&self) -> bool {
-        self.inner.ready_state() == ChannelState::Open && *self.shared.state() == State::Running
+        self.inner.ready_state() == ChannelState::Open && *lock(&self.shared.state) == State::Running
     }
 
     /// Queues a message without regard to the number of waiting ones; returns false if the channel is not open.
@@ -205,7 +201,7 @@ impl Channel {
     pub async fn finish(&self) -> bool {
         let delivered = async {
             {
-                let mut state = self.shared.state();
+                let mut state = lock(&self.shared.state);
                 if *state == State::Running {
                     *state = State::Finishing;
                 }
@@ -246,7 +242,7 @@ impl Channel {
     }
 
     fn is_in_order(&self) -> bool {
-        *self.shared.state() == State::Closed { in_order: true }
+        *lock(&self.shared.state) == State::Closed { in_order: true }
     }
 
     /// Closes the channel because its connection is over.

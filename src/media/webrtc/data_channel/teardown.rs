@@ -5,7 +5,7 @@
 //! which has been freed. Channels are therefore held here, and their elements removed later.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use gst::glib::WeakRef;
@@ -71,10 +71,6 @@ impl Teardown {
         });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<OfChannel>> {
-        lock(&self.channels)
-    }
-
     fn hold(self: &Arc<Self>, channel: WebRTCDataChannel) {
         let held = Arc::downgrade(self);
         channel.connect_on_close(move |channel| {
@@ -82,11 +78,16 @@ impl Teardown {
                 held.removals.spawn(Self::clear(Arc::downgrade(&held), channel.clone()));
             }
         });
-        self.lock().push(OfChannel { channel, bins: vec![], came: Arc::default(), stream: Arc::default() });
+        lock(&self.channels).push(OfChannel {
+            channel,
+            bins: vec![],
+            came: Arc::default(),
+            stream: Arc::default(),
+        });
     }
 
     fn add(&self, bin: gst::Element) {
-        let mut channels = self.lock();
+        let mut channels = lock(&self.channels);
         let Some(last) = channels.last_mut() else { return };
         if let Some(receiving) = bin.static_pad("sink") {
             let came = last.came.clone();
@@ -107,7 +108,7 @@ impl Teardown {
     /// elements, and drops the channel.
     async fn clear(held: Weak<Self>, channel: WebRTCDataChannel) {
         let Some(webrtc) = held.upgrade().map(|held| held.webrtc.clone()) else { return };
-        let find = |held: Arc<Self>| held.lock().iter().find(|of| of.channel == channel).cloned();
+        let find = |held: Arc<Self>| lock(&held.channels).iter().find(|of| of.channel == channel).cloned();
         let Some(of_channel) = held.upgrade().and_then(find) else { return };
         let (mut seen, mut is_another) = (1, false);
         while webrtc.upgrade().is_some() {
@@ -123,7 +124,7 @@ impl Teardown {
             }
         }
         if let Some(held) = held.upgrade() {
-            held.lock().retain(|of| of.channel != channel);
+            lock(&held.channels).retain(|of| of.channel != channel);
             let _turn = held.turn.lock().await;
             smol::unblock(move || of_channel.take_out(&webrtc)).await;
         }

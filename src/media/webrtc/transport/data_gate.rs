@@ -1,6 +1,6 @@
 //! A gate for data channels, closed until the peer's certificate is verified.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use gst::prelude::*;
 
@@ -29,13 +29,9 @@ impl DataGate {
         gate
     }
 
-    fn lock(&self) -> MutexGuard<'_, Held> {
-        lock(&self.0)
-    }
-
     fn hold(&self, pad: &gst::Pad) {
         let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-        let mut held = self.lock();
+        let mut held = lock(&self.0);
         if !held.is_open
             && let Some(probe) =
                 pad.add_probe(gst::PadProbeType::BLOCK | kinds, |_, _| gst::PadProbeReturn::Ok)
@@ -47,7 +43,7 @@ impl DataGate {
     /// Releases held data, and lets all later data pass.
     pub(crate) fn open(&self) {
         let pads = {
-            let mut held = self.lock();
+            let mut held = lock(&self.0);
             held.is_open = true;
             std::mem::take(&mut held.pads)
         };
@@ -90,7 +86,7 @@ mod tests {
         }
         // Data after the opening does not wait, and data that waits for ever stops nothing.
         gate.hold(&pad("enc", "sink"));
-        assert!(gate.lock().pads.is_empty());
+        assert!(lock(&gate.0).pads.is_empty());
         pipeline.set_state(gst::State::Null).unwrap();
         DataGate::default().hold(&pad("enc", "src"));
         pipeline.set_state(gst::State::Playing).unwrap();
