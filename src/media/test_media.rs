@@ -1,6 +1,7 @@
 //! Media for tests.
 
-use std::sync::{Mutex, mpsc};
+use std::cell::RefCell;
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use gst_utils::{StreamProducer, streamproducer::ProducerSettings};
@@ -10,7 +11,6 @@ use super::gst::launch;
 use super::gst::pipeline::Owned;
 use super::send::capture::{Capture, SourceConfig};
 use super::send::encode::{Encoders, Rates};
-use crate::base::lock::lock;
 use crate::sdp::Kind;
 
 /// Returns a frame of `bytes` bytes with this time in ms.
@@ -33,33 +33,47 @@ pub(crate) fn produce(text: &str) -> (Owned, StreamProducer) {
     (owned, producer)
 }
 
+/// Check that the observed thread does at each step.
+type IsFree = Box<dyn Fn() -> bool>;
+
+thread_local! {
+    /// The check of this thread, if the thread is observed.
+    static CHECK: RefCell<Option<IsFree>> = const { RefCell::new(None) };
+    /// Each step of the observed thread, with the result of the check.
+    static STEPS: RefCell<Vec<(bool, String)>> = const { RefCell::new(vec![]) };
+}
+
+/// Passes GStreamer's log of created elements and of reached states to the thread's check. GStreamer frees a log function
+/// that is removed even while another thread calls it, so that this function stays.
+fn observe_log() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for category in ["GST_ELEMENT_FACTORY", "GST_STATES"] {
+            gst::log::set_threshold_for_name(category, gst::DebugLevel::Info);
+        }
+        gst::log::remove_default_log_function();
+        gst::log::add_log_function(|_, _, _, _, _, _, message| {
+            let is_free = CHECK.try_with(|check| check.try_borrow().ok()?.as_ref().map(|is_free| is_free()));
+            if let Ok(Some(is_free)) = is_free {
+                let text = message.get().map(|text| text.to_string()).unwrap_or_default();
+                STEPS.with(|steps| steps.borrow_mut().push((is_free, text)));
+            }
+        });
+    });
+}
+
 /// Does `work`, and checks that `is_free` holds at each step of GStreamer that `work` causes in this thread: GStreamer
 /// logs each element that it creates and each state that an element reaches. Returns the result of `work` and the steps.
 pub(crate) fn steps_unlocked<T>(
-    is_free: impl Fn() -> bool + Send + Sync + 'static,
+    is_free: impl Fn() -> bool + 'static,
     work: impl FnOnce() -> T,
 ) -> (T, String) {
-    // The log's settings are common to all tests of the process.
-    static LOG: Mutex<()> = Mutex::new(());
-    let _log = lock(&LOG);
     super::gst::init().unwrap();
-    let (seen, steps) = mpsc::channel();
-    let thread = std::thread::current().id();
-    let categories = ["GST_ELEMENT_FACTORY", "GST_STATES"];
-    for category in categories {
-        gst::log::set_threshold_for_name(category, gst::DebugLevel::Info);
-    }
-    gst::log::remove_default_log_function();
-    let log = gst::log::add_log_function(move |_, _, _, _, _, _, message| {
-        if std::thread::current().id() == thread {
-            let text = message.get().map(|text| text.to_string()).unwrap_or_default();
-            let _ = seen.send((is_free(), text));
-        }
-    });
+    observe_log();
+    CHECK.with(|check| *check.borrow_mut() = Some(Box::new(is_free)));
     let result = work();
-    gst::log::remove_log_function(log);
-    categories.into_iter().for_each(gst::log::unset_threshold_for_name);
-    let steps: Vec<(bool, String)> = steps.try_iter().collect();
+    CHECK.with(|check| *check.borrow_mut() = None);
+    let steps = STEPS.take();
     let locked: Vec<_> = steps.iter().filter(|(is_free, _)| !is_free).collect();
     assert!(locked.is_empty(), "{locked:?}");
     let steps: Vec<String> = steps.into_iter().map(|(_, text)| text).collect();
