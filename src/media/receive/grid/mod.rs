@@ -239,8 +239,11 @@ impl Mixer {
         drop(inputs);
         let Input { bin, pad, link, .. } = input;
         drop(link);
+        // A state change of the whole pipeline, which may still be starting, must not start the bin again.
+        bin.set_locked_state(true);
         let _ = bin.set_state(gst::State::Null);
         let _ = self.owned.pipeline().remove(&bin);
+        let _ = bin.set_state(gst::State::Null);
         self.mix.release_request_pad(&pad);
     }
 
