@@ -237,6 +237,7 @@ mod tests {
         /// Arbitrary times cause no overflow and no panic in pacing and frame dropping.
         #[test]
         fn arbitrary_times_do_not_panic(times in prop::collection::vec(any::<u64>(), 0..100), fps: u32) {
+            crate::media::gst::init().unwrap();
             let mut thin = Thin::new(fps);
             let mut source = SourceTime::default();
             for time in times {
