@@ -151,13 +151,14 @@ mod tests {
 
     use clap::Parser;
     use smol::channel::{Receiver, bounded, unbounded};
-    use smol::future::{or, zip};
+    use smol::future::zip;
 
     use super::*;
     use crate::app::channels::Boxed;
     use crate::app::channels::memory::MemoryChannel;
     use crate::app::pool::{Memory, Pool, PoolOptions};
     use crate::app::{MediaOptions, MediaSetup, PeerState, Sink};
+    use crate::base::timeout::timeout;
     use crate::media::Stream;
     use crate::media::capture::SourceConfig;
     use crate::media::encode::Rates;
@@ -207,12 +208,8 @@ mod tests {
     async fn seen(events: &Receiver<Event>, wishes: &[&dyn Fn(&Event) -> bool]) -> Vec<Event> {
         let mut seen = Vec::new();
         while !wishes.iter().all(|wish| seen.iter().any(wish)) {
-            let late = async {
-                smol::Timer::after(Duration::from_secs(30)).await;
-                panic!("only {seen:?}");
-            };
-            let event = or(async { events.recv().await.unwrap() }, late).await;
-            seen.push(event);
+            let event = timeout(Duration::from_secs(30), events.recv()).await;
+            seen.push(event.unwrap_or_else(|| panic!("only {seen:?}")).unwrap());
         }
         seen
     }

@@ -15,6 +15,7 @@ use super::switchboard::{Counted, Switchboard};
 use super::timeouts::Timeouts;
 use crate::base::lock::lock;
 use crate::base::secret::Sealed;
+use crate::base::timeout::timeout_at;
 use crate::hub::Input;
 use crate::protocol::socketio::Packet;
 
@@ -160,11 +161,6 @@ impl Session {
     /// Waits for packets for the client, and returns at least one.
     pub(super) async fn next(&self, timeouts: &Timeouts) -> Vec<Packet> {
         let ping_at = self.lock().ping_at;
-        let ping = async {
-            smol::Timer::at(ping_at).await;
-            self.lock().ping_at = Instant::now() + timeouts.ping;
-            Some(Packet::Ping(String::new()))
-        };
         let reply = async { self.replies.1.recv().await.ok() };
         let mail = async {
             match self.inbox.next().await {
@@ -172,7 +168,10 @@ impl Session {
                 Mail::Ended | Mail::Aborted => None,
             }
         };
-        let first = or(or(reply, mail), ping).await;
+        let first = timeout_at(Some(ping_at), or(reply, mail)).await.unwrap_or_else(|| {
+            self.lock().ping_at = Instant::now() + timeouts.ping;
+            Some(Packet::Ping(String::new()))
+        });
         let mut packets = vec![first.unwrap_or(Packet::Close)];
         let mut bytes = 0;
         while packets.len() < BATCH && bytes < BATCH_BYTES && !packets.contains(&Packet::Close) {

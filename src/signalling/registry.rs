@@ -112,27 +112,16 @@ mod tests {
     }
 
     #[test]
-    fn another_protocols_text_is_answered_by_its_url() {
-        let advice = |url: &str, said: &str| foreign(&target(url), said).map(|error| error.to_string());
-        let error = r#"{"type":"rtc:error","data":{"message":"Please send valid JSON data."}}"#;
+    fn a_text_of_another_protocol_names_its_url() {
+        let greeting = r#"0{"sid":"x","pingInterval":1,"pingTimeout":1}"#;
+        let error = foreign(&target("wss://h"), greeting).unwrap().to_string();
         assert!(
-            advice("ws://h:1/ssp", error)
-                .unwrap()
-                .ends_with("the URL of a server of pools is ssp+ws://h:1/ssp")
+            error.ends_with("the URL of a server of pools behind socket.io is ssp+https://h/socket.io"),
+            "{error}"
         );
-        assert!(
-            advice("wss://h", "0{\"sid\":\"x\",\"pingInterval\":1,\"pingTimeout\":1}")
-                .unwrap()
-                .ends_with(" is ssp+https://h/socket.io")
-        );
-        assert!(
-            advice("ssp+ws://h:1/x", "ERROR unknown command")
-                .unwrap()
-                .ends_with("of a server of rooms is ws://h:1/x")
-        );
-        assert_eq!(advice("ws://h", "HELLO"), None);
-        assert_eq!(advice("ws://h", "{}"), None, "nobody's");
-        // The first text of an unknown server shows nothing: all are named.
+        assert_eq!(foreign(&target("ws://h"), "HELLO"), None);
+        assert_eq!(foreign(&target("ws://h"), "{}"), None, "a text of no protocol");
+        // Without a known text the advice names the URLs of all protocols.
         let all = super::advice(&target("ssp+ws://h:1"), None);
         assert!(
             all.contains("ssp+ws://h:1/ssp,") && all.contains(" ws://h:1,") && all.contains("ssp+http://"),

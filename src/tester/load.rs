@@ -8,7 +8,7 @@ use serde::Serialize;
 use smol::channel::{Receiver, bounded};
 use smol::future::or;
 
-use crate::base::timeout::timeout;
+use crate::base::timeout::{timeout, timeout_at};
 use crate::protocol::hello::{ClientMessage, ServerMessage};
 use crate::protocol::{PeerId, RoomId};
 use crate::signalling::{Frame, Socket, Target};
@@ -224,11 +224,7 @@ impl Run {
         // Spreads the first messages over the interval.
         let mut next = Instant::now() + pause.mul_f64(fastrand::f64());
         loop {
-            let tick = async {
-                smol::Timer::at(until.min(next)).await;
-                None
-            };
-            match or(async { Some(socket.receive().await) }, tick).await {
+            match timeout_at(Some(until.min(next)), socket.receive()).await {
                 Some(frame) => self.accept(frame, &mut others, &mut relay)?,
                 None if until <= Instant::now() => return Ok(relay),
                 None => {
