@@ -94,7 +94,7 @@ pub enum EndReason {
     #[error("the server refused the call: {0}")]
     Refused(Refusal),
     /// Our side did not accept the call, for this reason.
-    #[error("not taken: {0}")]
+    #[error("the call was not accepted: {0}")]
     NotTaken(String),
     /// The peer declined the call, for this reason.
     #[error("the peer declined: {0}")]
@@ -320,7 +320,7 @@ impl Link {
     /// Makes a new path because the user wants one.
     fn renew(&mut self, now: Instant) {
         if !self.watch.is_reachable() {
-            self.warn_ours("a new path takes the server, which is gone for now");
+            self.warn_ours("a new path needs the server, which is not connected now");
         } else if self.watch.was_connected() {
             if self.watch.is_up() {
                 self.restarted = None;
@@ -328,7 +328,7 @@ impl Link {
             self.broken(now);
             self.reconnect(now);
         } else {
-            self.warn_ours("there is no connection yet that could be renewed");
+            self.warn_ours("there is no connection yet whose path could be renewed");
         }
     }
 
@@ -364,7 +364,7 @@ impl Link {
             self.negotiation.handle_timeout(now);
             self.after(now);
             let dropped = self.negotiation.filter().due(now, false);
-            dropped.into_iter().for_each(|text| self.warn_ours(&format!("not taken from the peer: {text}")));
+            dropped.into_iter().for_each(|text| self.warn_ours(&format!("dropped from the peer: {text}")));
         }
     }
 
@@ -465,7 +465,7 @@ impl Link {
             if let Some(at) = self.negotiation.filter_timeout()
                 && let Some(text) = self.negotiation.filter().due(at, true)
             {
-                self.warn_ours(&format!("not taken from the peer: {text}"));
+                self.warn_ours(&format!("dropped from the peer: {text}"));
             }
             self.outputs.push_back(Output::Ended(reason));
         }
@@ -477,9 +477,9 @@ impl Link {
 
     fn warn(&mut self, now: Instant, text: &str) {
         if self.warnings.take(now) {
-            self.warn_ours(&format!("not taken from the peer: {text}"));
+            self.warn_ours(&format!("dropped from the peer: {text}"));
         } else if !std::mem::replace(&mut self.left_out, true) {
-            self.warn_ours("not taken from the peer: more than is told of");
+            self.warn_ours("dropped from the peer: more messages, which are not reported");
         }
     }
 }

@@ -90,7 +90,7 @@ impl Negotiation {
         self.transport.candidates += 1;
         if self.transport.candidates > MAX_CANDIDATES {
             if self.transport.candidates == MAX_CANDIDATES + 1 {
-                self.warn("more candidates than are taken: the rest is dropped");
+                self.warn(&format!("more than {MAX_CANDIDATES} candidates: the rest is dropped"));
             }
             return;
         }

@@ -212,7 +212,7 @@ impl Negotiation {
     pub fn handle_peer(&mut self, now: Instant, message: PeerMessage) {
         if self.inbox.len() >= MAX_INBOX {
             if !std::mem::replace(&mut self.overflowed, true) {
-                self.warn("more messages than can wait: what is too much is dropped");
+                self.warn(&format!("more than {MAX_INBOX} messages wait: further ones are dropped"));
             }
             return;
         }

@@ -520,8 +520,8 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
 }
 
 proptest! {
-    /// Whoever is the polite one, whatever the order, whatever is offered at once, restarted, doubled and
-    /// lost.
+    /// Tests that both sides agree, with either side polite, in any order of offers, restarts, candidates, duplicates and
+    /// losses.
     #[test]
     fn a_browser_and_we_agree_in_any_order(
         native_is_polite in any::<bool>(), forgets in any::<bool>(), page in pages(),
@@ -548,8 +548,8 @@ fn pages() -> impl Strategy<Value = Page> {
     })
 }
 
-/// An offer of ours comes to a page that began anew and whose own offer is on its way to us: its answer is
-/// not taken for that to the next offer of ours.
+/// Tests an offer of ours that reaches a page that began anew and whose own offer is on its way: the page's answer is not
+/// used as the answer to the next offer of ours.
 #[test]
 fn the_answer_to_a_forgotten_offer_is_not_used_for_the_next_offer() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};

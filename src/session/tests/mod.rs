@@ -462,7 +462,7 @@ fn warnings_about_useless_messages_are_limited() {
     (0..10_000).for_each(|_| b.input(now, Input::Junk("no JSON".into())));
     let told = |b: &Side| b.events.iter().filter(|event| event.starts_with("warning: ")).count();
     assert_eq!(told(&b), super::link::WARNINGS.0 as usize + 1);
-    assert!(b.events.last().unwrap().contains("more than is told of"));
+    assert!(b.events.last().unwrap().contains("which are not reported"));
     b.input(now + Duration::from_secs(1), Input::Junk("no JSON".into()));
     assert!(b.events.last().unwrap().contains("no JSON"));
 }
@@ -501,7 +501,7 @@ fn dropped_candidates_are_reported_once() {
     b.timeout(now + super::filter::COUNT);
     let told: Vec<&String> = b.events.iter().filter(|event| event.starts_with("warning: ")).collect();
     assert_eq!(told.len(), 1, "{told:?}");
-    let words = "warning: not taken from the peer: 3 candidates, the first of them 192.168.1.1 port 22: a port below 1024";
+    let words = "warning: dropped from the peer: 3 candidates, the first of them 192.168.1.1 port 22: a port below 1024";
     assert!(told[0].starts_with(words), "{told:?}");
 }
 
