@@ -58,6 +58,14 @@ pub fn beside_others() -> impl Drop {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Runs a server in this process until the test program ends; returns its address.
+pub fn serve(config: roomtone::server::Config) -> std::net::SocketAddr {
+    let server = smol::block_on(roomtone::server::Server::bind(config)).unwrap();
+    let address = server.address();
+    smol::spawn(server.run(std::future::pending())).detach();
+    address
+}
+
 /// Requests a WebSocket at a path; returns the status and the body of the server's answer.
 pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
@@ -234,6 +242,12 @@ impl Program {
         self.expect("stats", &[])
     }
 
+    /// Quits it by command, and expects that it ends without an error.
+    pub fn quit(mut self) {
+        self.say(&serde_json::json!({"command": "quit"}));
+        assert_eq!(self.end().0, 0);
+    }
+
     /// Waits for its end; the exit code, and what it said on stderr.
     pub fn end(mut self) -> (i32, String) {
         let (child, stderr) = (&mut self.child, &self.stderr);
@@ -312,11 +326,6 @@ pub fn cpu(pid: u32) -> Duration {
     let after = stat.rsplit(')').next().unwrap().split_whitespace();
     let ticks: f64 = after.skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum();
     Duration::from_secs_f64(ticks / a_second)
-}
-
-/// As arguments of a program are given.
-pub fn strings(options: &[String]) -> Vec<&str> {
-    options.iter().map(String::as_str).collect()
 }
 
 /// `ws://` of an `http://` link.

@@ -107,8 +107,7 @@ fn a_page_that_shows_nothing_of_itself_can_do_so_later() {
     browser.click("media");
     received.expect_moving_and_audible((0, 0), 20);
     browser.expect_moving_and_audible();
-    client.say(&json!({"command": "quit"}));
-    assert_eq!(client.end().0, 0);
+    client.quit();
     browser.wait("document.body.dataset.state === 'lobby'");
 }
 
@@ -202,6 +201,7 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
 /// A page that does not know roomtone keeps its connection, DTLS included, while either side renews the path.
 #[test]
 fn a_page_of_other_make_restarts_ice_and_keeps_its_connection() {
+    needs!(Browser);
     let (stage, received) = (Stage::new(), Received::new());
     let browser = stage.empty_page();
     let mut bob = stage.answer("bob").receiving(&received).ready();

@@ -60,8 +60,7 @@ fn forty_joins_and_leaves_leave_nothing_behind() {
         let name = format!("visitor{n}");
         let mut visitor = stage.join(&name).without_media().start();
         visitor.expect("media", &[("kind", "video")]);
-        visitor.say(&json!({"command": "quit"}));
-        assert_eq!(visitor.end().0, 0);
+        visitor.quit();
         ann.expect("peer", &[("peer", &name), ("state", "left")]);
         ann.pid()
     };

@@ -38,8 +38,7 @@ fn a_client_outlives_every_kind_of_junk_and_still_takes_calls() {
     let mut caller = stage.call("host").start();
     caller.expect("media", &[("kind", "video")]);
     received.expect_moving_and_audible((0, 0), 20);
-    caller.say(&json!({"command": "quit"}));
-    assert_eq!(caller.end().0, 0);
+    caller.quit();
 }
 
 /// A server of one connection that follows a script, and then stays or goes.
@@ -199,8 +198,7 @@ fn a_room_goes_on_whatever_its_peers_and_its_server_say() {
     ann.expect("peer", &[("peer", "p1"), ("state", "failed"), ("reason", silent)]);
     ann.say(&json!({"command": "peers"}));
     ann.expect("peer", &[("peer", "p998"), ("state", "joined")]);
-    ann.say(&json!({"command": "quit"}));
-    assert_eq!(ann.end().0, 0);
+    ann.quit();
     go.send(()).unwrap();
 }
 
@@ -317,8 +315,7 @@ fn media_that_nobody_asked_for_goes_nowhere() {
     assert!(!host.has_seen("media", &[]));
     let during = Holds::of(host.pid());
     assert!(during.threads < before.threads + 60, "{before:?} {during:?}");
-    caller.say(&json!({"command": "quit"}));
-    assert_eq!(caller.end().0, 0);
+    caller.quit();
     host.expect("registered", &[]);
 }
 

@@ -51,8 +51,7 @@ fn they_see_and_hear_each_other_and_can_do_so_again() {
         assert_eq!(ann.end().0, 0);
         bob.expect("registered", &[]);
     }
-    bob.say(&json!({"command": "quit"}));
-    assert_eq!(bob.end().0, 0);
+    bob.quit();
 }
 
 #[test]
@@ -169,8 +168,7 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
     cat.expect("message", &[("text", "to one")]);
 
     // A peer leaves and returns under its name.
-    bob.say(&json!({"command": "quit"}));
-    assert_eq!(bob.end().0, 0);
+    bob.quit();
     for program in [&mut ann, &mut cat] {
         program.expect("peer", &[("peer", "bob"), ("state", "left")]);
     }
@@ -183,8 +181,7 @@ fn three_in_a_room_with_one_encode_each_and_one_who_returns() {
     again.expect_moving_and_audible((0, 0), 20);
 
     // Silence and black, another source, and a peer that is hung up on: nothing is negotiated.
-    cat.say(&json!({"command": "quit"}));
-    assert_eq!(cat.end().0, 0);
+    cat.quit();
     ann.say(&json!({"command": "mute"}));
     ann.say(&json!({"command": "camera-off"}));
     ann.expect("sending", &[("kind", "video"), ("what", "muted")]);
@@ -257,7 +254,7 @@ fn a_caller_takes_over_the_id_of_one_that_is_dead() {
 #[test]
 fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
     let stage = Stage::new();
-    let mut ann = stage.join("ann").ready();
+    let ann = stage.join("ann").ready();
     // From before there is an offer to after the media has come, three at a time.
     for round in 0..5 {
         let mut others = [0, 1, 2].map(|n| stage.join(&format!("p{round}{n}")).start());
@@ -271,8 +268,7 @@ fn whoever_quits_while_a_connection_is_made_ends_in_peace() {
             assert_eq!(other.end().0, 0);
         }
     }
-    ann.say(&json!({"command": "quit"}));
-    assert_eq!(ann.end().0, 0);
+    ann.quit();
 }
 
 #[test]
@@ -333,8 +329,7 @@ fn who_answers_comes_back_when_the_server_does() {
     bob.expect("warning", &[("text", "the server is gone; trying again")]);
     stage.serve_again();
     bob.expect("registered", &[("id", "bob")]);
-    bob.say(&json!({"command": "quit"}));
-    assert_eq!(bob.end().0, 0);
+    bob.quit();
 }
 
 #[test]

@@ -131,8 +131,7 @@ fn two_clients_meet_on_pyrtc() {
     let (mut two, second) = join(server.home.path(), &server.url, |client| client);
     two.expect("media", &[("peer", &first), ("kind", "video")]);
     received.from(&second).expect_moving_and_audible((0, 0), 20);
-    two.say(&json!({"command": "quit"}));
-    assert_eq!(two.end().0, 0);
+    two.quit();
     one.expect("peer", &[("peer", &second), ("state", "left")]);
     // Another comes, and finds PyRTC alive.
     let (mut three, _) = join(server.home.path(), &server.url, |client| client);
@@ -168,15 +167,13 @@ fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
     // It goes; another is there first.
     drop(page);
     client.expect("peer", &[("peer", &its), ("state", "left")]);
-    client.say(&json!({"command": "quit"}));
-    assert_eq!(client.end().0, 0);
+    client.quit();
     let page = tab(&pages, &server.url, "media");
     let its = id_of(&page);
-    let (mut client, me) = join(server.home.path(), &server.url, |client| client.receiving(&received));
+    let (client, me) = join(server.home.path(), &server.url, |client| client.receiving(&received));
     received.from(&its).expect_moving_and_audible((0, 0), 20);
     expect_in(&page, &me);
-    client.say(&json!({"command": "quit"}));
-    assert_eq!(client.end().0, 0);
+    client.quit();
     page.wait(&format!("page.left.includes('{me}')"));
     server.expect_alive();
 }
@@ -218,8 +215,7 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
     expect_in(&two, "ann");
     received.from("ann").expect_moving_and_audible((0, 0), 20);
     assert_eq!(client.expect("described", &[("peer", &second)])["description"]["name"], "Two");
-    ann.say(&json!({"command": "quit"}));
-    assert_eq!(ann.end().0, 0);
+    ann.quit();
     one.wait("page.left.includes('ann')");
     drop(two);
     client.expect("peer", &[("peer", &second), ("state", "left")]);
@@ -251,7 +247,7 @@ fn both_come_at_once_and_find_each_other() {
     let received = Received::of_each();
     let url = server.url.clone();
     // The tab opens while the client starts: whoever is in first, both offer.
-    let (page, (mut client, me)) = std::thread::scope(|scope| {
+    let (page, (client, me)) = std::thread::scope(|scope| {
         let page = scope.spawn(|| tab(&pages, &url, "media&channel"));
         let client = join(server.home.path(), &url, |client| client.receiving(&received));
         (page.join().unwrap(), client)
@@ -259,8 +255,7 @@ fn both_come_at_once_and_find_each_other() {
     let its = id_of(&page);
     received.from(&its).expect_moving_and_audible((0, 0), 20);
     expect_in(&page, &me);
-    client.say(&json!({"command": "quit"}));
-    assert_eq!(client.end().0, 0);
+    client.quit();
     server.expect_alive();
 }
 
@@ -423,7 +418,6 @@ fn clients_meet_on_a_server_of_socket_io() {
     let (mut two, second) = join(server.home.path(), &server.url, |client| client);
     two.expect("media", &[("peer", &first), ("kind", "video")]);
     received.from(&second).expect_moving_and_audible((0, 0), 20);
-    two.say(&json!({"command": "quit"}));
-    assert_eq!(two.end().0, 0);
+    two.quit();
     one.expect("peer", &[("peer", &second), ("state", "left")]);
 }

@@ -2,20 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::common::WebSocket;
+use crate::common::{WebSocket, serve};
 use roomtone::protocol::Secret;
-use roomtone::server::{Config, Server};
+use roomtone::server::Config;
 use serde_json::{Value, json};
 
 const SECRET: &str = "only the back end of this test knows it";
 
 fn server() -> SocketAddr {
     let config = Config::plain(([127, 0, 0, 1], 0).into());
-    let config = Config { api_secret: Some(Secret(SECRET.into())), ..config };
-    let server = smol::block_on(Server::bind(config)).unwrap();
-    let address = server.address();
-    smol::spawn(server.run(std::future::pending())).detach();
-    address
+    serve(Config { api_secret: Some(Secret(SECRET.into())), ..config })
 }
 
 /// An endpoint in the test's own hands.
@@ -284,8 +280,7 @@ mod clients {
         received.from("ann").expect_moving_and_audible((0, 0), 20);
         two.say(&json!({"command": "say", "text": "hello", "to": "ann"}));
         ann.expect("message", &[("peer", &second), ("text", "hello")]);
-        ann.say(&json!({"command": "quit"}));
-        assert_eq!(ann.end().0, 0);
+        ann.quit();
         for side in [&mut one, &mut two] {
             side.expect("peer", &[("peer", "ann"), ("state", "left")]);
         }
@@ -353,8 +348,7 @@ mod clients {
         let url = deaf_at_first(stage.address().to_string());
         let mut client = stage.client(&["join", "attic"]).server(&url).without_media().start();
         client.expect("room", &[("room", "attic")]);
-        client.say(&json!({"command": "quit"}));
-        assert_eq!(client.end().0, 0);
+        client.quit();
     }
 
     /// The endpoints in the pool of a server of version 1, with the queue of events for each.
@@ -441,8 +435,7 @@ mod clients {
             let mut two = join().start();
             two.expect("media", &[("peer", "e0"), ("kind", "video")]);
             received.from("e1").expect_moving_and_audible((0, 0), 20);
-            two.say(&json!({"command": "quit"}));
-            assert_eq!(two.end().0, 0);
+            two.quit();
             one.expect("peer", &[("peer", "e1"), ("state", "left")]);
         }
     }

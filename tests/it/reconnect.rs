@@ -220,33 +220,6 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
 }
 
 #[test]
-fn a_page_of_another_make_restarts_its_ice() {
-    needs!(Browser);
-    let (_stage, mut bob, browser, received) = page_and_client();
-    // A page that keeps its connection has new credentials and candidates, and the old certificate.
-    browser.run(
-        "const { pc } = roomtone.call; pc.onnegotiationneeded = null; pc.restartIce(); \
-         return pc.setLocalDescription().then(() => roomtone.call.signal({ sdp: pc.localDescription }))",
-    );
-    browser.wait("roomtone.call.pc.signalingState === 'stable'");
-    // The path of the new credentials carries the call.
-    browser.wait(
-        "(await (async () => {
-            const all = [...(await roomtone.call.pc.getStats()).values()];
-            const transport = all.find((r) => r.type === 'transport' && r.selectedCandidatePairId);
-            const pair = all.find((r) => r.id === transport.selectedCandidatePairId);
-            const local = all.find((r) => r.id === pair.localCandidateId);
-            return roomtone.call.pc.localDescription.sdp.includes(`a=ice-ufrag:${local.usernameFragment}`);
-        })())",
-    );
-    received.expect_moving_and_audible(received.mark(), 40);
-    browser.expect_moving_and_audible();
-    assert_eq!(browser.run("return roomtone.call.pc.connectionState"), "connected");
-    bob.say(&json!({"command": "stats"}));
-    bob.expect("stats", &[]);
-}
-
-#[test]
 fn a_call_with_a_page_outlives_the_server() {
     needs!(Browser);
     let (mut stage, mut bob, browser, received) = page_and_client();

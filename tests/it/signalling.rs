@@ -4,8 +4,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use crate::common::serve;
 use futures_rustls::rustls;
-use roomtone::server::{Config, Files, Identity, Server};
+use roomtone::server::{Config, Files, Identity};
 use roomtone::signalling::{ConnectError, Driver, Event, Frame, Proxies, Registration, Socket, Target};
 use roomtone::tls::{ClientCertificate, Trust};
 use rustls::pki_types::pem::PemObject;
@@ -21,10 +22,7 @@ async fn register(target: Target) {
 fn server(identity: Option<Identity>) -> String {
     let allowed_hosts = vec!["somewhere.example".to_owned()];
     let config = Config { identity, allowed_hosts, ..Config::plain(([127, 0, 0, 1], 0).into()) };
-    let server = smol::block_on(Server::bind(config)).unwrap();
-    let address = server.address().to_string();
-    smol::spawn(server.run(std::future::pending())).detach();
-    address
+    serve(config).to_string()
 }
 
 #[test]
@@ -196,9 +194,7 @@ fn a_server_that_no_proxy_excepts_is_reached_directly() {
 #[test]
 fn the_zone_of_a_link_local_address_is_its_interface() {
     let config = Config::plain("[::1]:0".parse().unwrap());
-    let server = smol::block_on(Server::bind(config)).unwrap();
-    let port = server.address().port();
-    smol::spawn(server.run(std::future::pending())).detach();
+    let port = serve(config).port();
     let target = |zone| Target::parse(&format!("ws://[::1%{zone}]:{port}"), Trust::System).unwrap();
     smol::block_on(async {
         // Loopback is interface 1 on Linux.

@@ -4,16 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::common::{WebSocket, upgrade, wait_for};
-use roomtone::server::{Config, Server, Timeouts};
+use crate::common::{WebSocket, serve, upgrade, wait_for};
+use roomtone::server::{Config, Timeouts};
 use serde_json::{Value, json};
 
 fn server_with(timeouts: Timeouts) -> SocketAddr {
-    let config = Config { timeouts, ..Config::plain(([127, 0, 0, 1], 0).into()) };
-    let server = smol::block_on(Server::bind(config)).unwrap();
-    let address = server.address();
-    smol::spawn(server.run(std::future::pending())).detach();
-    address
+    serve(Config { timeouts, ..Config::plain(([127, 0, 0, 1], 0).into()) })
 }
 
 fn server() -> SocketAddr {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{WebSocket, upgrade};
+use crate::common::{WebSocket, serve, upgrade};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use roomtone::protocol::Secret;
 use roomtone::server::{Config, Server, ServerError};
@@ -15,14 +15,7 @@ fn config() -> Config {
 }
 
 fn server() -> SocketAddr {
-    start(config())
-}
-
-fn start(config: Config) -> SocketAddr {
-    let server = smol::block_on(Server::bind(config)).unwrap();
-    let address = server.address();
-    smol::spawn(server.run(std::future::pending())).detach();
-    address
+    serve(config())
 }
 
 fn token(claims: Value) -> String {
@@ -215,7 +208,7 @@ fn a_session_of_socket_io_is_useless_with_another_token() {
 #[test]
 fn who_guesses_secrets_is_slowed() {
     let api_secret = Some(Secret(SECRET.into()));
-    let server = start(Config { api_secret, ..config() });
+    let server = serve(Config { api_secret, ..config() });
     let api = |secret: &str| http("GET", &format!("http://{server}/api/rooms"), Some(secret), "").0;
     let poll = |token: &str| {
         http("GET", &format!("http://{server}/socket.io/?EIO=4&transport=polling&token={token}"), None, "").0
@@ -254,29 +247,21 @@ fn a_secret_that_anybody_could_guess_is_none() {
 #[cfg(feature = "media")]
 #[test]
 fn a_client_shows_its_token_and_keeps_it_to_itself() {
-    use crate::common::{Program, SMALL};
+    use crate::common::Client;
     let server = server();
     let home = tempfile::tempdir().unwrap();
     let url = format!("ws://{server}");
-    let join = ["join", "attic", "--headless", "--server", &url];
-    let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
+    let client = |url: &str| Client::new(home.path(), &["join", "attic"]).server(url);
+    let (code, error) = client(&url).start().end();
     assert_eq!(
         (code, error.contains("does not let us in: a token is wanted here")),
         (4, true),
         "{code} {error}"
     );
     let claims = |name: &str| token(json!({"sub": name, "description": {"name": name.to_uppercase()}}));
-    let mut ann = Program::start_with(
-        home.path(),
-        &[&join[..], &SMALL, &["--id", "ann"]].concat(),
-        &[("ROOMTONE_TOKEN", &claims("ann"))],
-    );
-    ann.expect("room", &[]);
+    let mut ann = client(&url).id("ann").variable("ROOMTONE_TOKEN", &claims("ann")).ready();
     let of_bob = claims("bob");
-    let mut bob = Program::start(
-        home.path(),
-        &[&join[..], &SMALL, &["-vv", "--id", "bob", "--token", &of_bob]].concat(),
-    );
+    let mut bob = client(&url).id("bob").with(&["-vv", "--token", &of_bob]).start();
     assert_eq!(bob.expect("described", &[("peer", "ann")])["description"]["name"], "ANN");
     assert_eq!(ann.expect("described", &[("peer", "bob")])["description"]["name"], "BOB");
     bob.expect("media", &[("peer", "ann"), ("kind", "video")]);
@@ -285,8 +270,7 @@ fn a_client_shows_its_token_and_keeps_it_to_itself() {
     // A pool that does not admit, in either protocol.
     for url in [url.clone(), format!("ssp+{url}/ssp")] {
         let elsewhere = token(json!({"rooms": ["cellar"]}));
-        let join = ["join", "attic", "--headless", "--server", &url, "--token", &elsewhere];
-        let (code, error) = Program::start(home.path(), &[&join[..], &SMALL].concat()).end();
+        let (code, error) = client(&url).with(&["--token", &elsewhere]).start().end();
         assert_eq!((code, error.contains("not for you: this room")), (4, true), "{code} {error}");
     }
 }
