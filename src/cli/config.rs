@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::CliError;
-use super::args::{flags, variable};
+use super::args::flags::{self, variable};
 
 /// Variable with the filter of the log, which has no option.
 const LOG: &str = "ROOMTONE_LOG";

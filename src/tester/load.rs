@@ -96,7 +96,7 @@ struct Times {
     relay: Vec<Duration>,
 }
 
-/// What all peers of a run share.
+/// The state that all peers of a run share.
 struct Run {
     load: Load,
     target: Target,

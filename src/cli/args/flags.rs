@@ -1,5 +1,5 @@
-//! The negatives of on/off options: `--no-x` on the command line. Fields of on/off options have the type [`Flag`] and the
-//! action [`ArgAction::SetTrue`].
+//! The environment variables of options, and the negatives of on/off options: `--no-x` on the command line. Fields of
+//! on/off options have the type [`Flag`] and the action [`ArgAction::SetTrue`].
 //!
 //! [`Flag`]: crate::base::flag::Flag
 
@@ -7,6 +7,11 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 /// Prefix of the option that turns an on/off option off.
 const NO: &str = "no-";
+
+/// Returns the environment variable of an option, given by its long name: `ROOMTONE_MAX_ROOMS` for `max-rooms`.
+pub(in crate::cli) fn variable(long: &str) -> String {
+    format!("ROOMTONE_{}", long.to_uppercase().replace('-', "_"))
+}
 
 /// Returns whether an option is an on/off option.
 pub(in crate::cli) fn is_flag(option: &Arg) -> bool {

@@ -107,13 +107,13 @@ pub(super) fn command(file: &[Given], off: &[String]) -> clap::Command {
         // An option that is turned off counts as not given, so that it conflicts with no other option.
         let is_off = || {
             off.contains(&long)
-                || std::env::var(variable(&long)).is_ok_and(|text| text.parse() == Ok(Flag::Off))
+                || std::env::var(flags::variable(&long)).is_ok_and(|text| text.parse() == Ok(Flag::Off))
         };
         if flags::is_flag(&option) && is_off() {
             return option.default_value(Flag::Off.to_string());
         }
         // The help text states once that every option has a variable, not at each option.
-        let option = option.env(variable(&long)).hide_env(true);
+        let option = option.env(flags::variable(&long)).hide_env(true);
         match file.iter().find(|one| one.key == long) {
             Some(one) => option.default_values(one.texts.clone()),
             None => option,
@@ -125,11 +125,6 @@ pub(super) fn command(file: &[Given], off: &[String]) -> clap::Command {
         None => each(command),
     };
     each(Cli::command()).mut_subcommands(sub).after_help(EXAMPLES)
-}
-
-/// Returns the environment variable of an option, given by its long name: `ROOMTONE_MAX_ROOMS` for `max-rooms`.
-pub(super) fn variable(long: &str) -> String {
-    format!("ROOMTONE_{}", long.to_uppercase().replace('-', "_"))
 }
 
 pub(super) const HINT: &str = "\
