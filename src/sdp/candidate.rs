@@ -98,35 +98,6 @@ impl CandidateLine {
     }
 }
 
-/// Most generations of ICE credentials that [`preferred`] tells apart.
-const GENERATIONS: u32 = 255;
-
-/// Returns a candidate with a priority above all candidates of earlier generations; the order within a generation
-/// stays. Generation 0 is returned unchanged. libnice keeps sending to the selected pair until another one has a
-/// higher priority (RFC 8445, 6.1.2.3), even if the peer restarted its ICE and no longer listens there.
-pub fn preferred(candidate: &str, generation: u32) -> String {
-    /// Type preference above that of a host candidate (126: RFC 8445, 5.1.2.1).
-    const ABOVE: u32 = 127 << 24;
-    let mut words: Vec<&str> = candidate.split(' ').collect();
-    let priority = words.get(3).and_then(|word| word.parse::<u32>().ok());
-    let Some(priority) = priority.filter(|_| generation > 0) else { return candidate.to_owned() };
-    let raised = ABOVE + (generation.min(GENERATIONS) << 16) + (priority.min((1 << 31) - 1) >> 16);
-    let raised = raised.min((1 << 31) - 1).to_string();
-    words[3] = &raised;
-    words.join(" ")
-}
-
-/// Returns a candidate of a transport that the peer gave up, with the lowest priority. libnice makes no pair of lower
-/// priority than the selected one, not even for a check that the peer sends before it names the candidate. The other
-/// foundation makes libnice take the priority for the selected pair too.
-pub fn demoted(candidate: &str) -> String {
-    let mut words: Vec<&str> = candidate.split(' ').collect();
-    if let [foundation, _, _, priority, ..] = &mut words[..] {
-        (*foundation, *priority) = ("candidate:stale", "1");
-    }
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,32 +128,10 @@ mod tests {
         assert_eq!(CandidateLine::parse(&"x".repeat(2000)), Err(CandidateError::TooLong));
     }
 
-    #[test]
-    fn candidates_of_a_later_generation_are_preferred() {
-        let of = |priority: u32, generation| {
-            let line = preferred(&format!("candidate:1 1 udp {priority} 192.0.2.1 9 typ host"), generation);
-            assert!(CandidateLine::parse(&line).is_ok());
-            line.split(' ').nth(3).unwrap().parse::<u32>().unwrap()
-        };
-        let (host, relay) = (2_130_706_431, 16_777_215);
-        assert_eq!(of(host, 0), host);
-        assert!(of(host, 1) > of(relay, 1) && of(relay, 1) > host);
-        assert!(of(relay, 2) > of(host, 1) && of(u32::MAX, 10_000) < 1 << 31);
-        assert_eq!(preferred("nonsense", 3), "nonsense");
-    }
-
-    #[test]
-    fn a_candidate_of_an_earlier_transport_keeps_its_address_alone() {
-        let line = demoted("candidate:842163049 1 udp 2130706431 192.0.2.1 9 typ host");
-        assert_eq!(line, "candidate:stale 1 udp 1 192.0.2.1 9 typ host");
-        assert_eq!(demoted("nonsense"), "nonsense");
-    }
-
     proptest! {
         #[test]
         fn any_text_is_parsed_or_refused(text in "(a=)?(candidate:)?([a-z0-9.:]{1,12} ){0,12}\\PC{0,10}") {
             let _ = CandidateLine::parse(&text);
-            let _ = (preferred(&text, 1), demoted(&text));
         }
     }
 }

@@ -18,11 +18,13 @@ pub const CONNECT: Duration = Duration::from_secs(20);
 /// Time that a peer of a pool has to make the first offer; after it our side makes one.
 pub const OPTIONAL_OFFER: Duration = Duration::from_secs(1);
 
-/// Time from an ICE restart of ours to the peer's answer and media over the new path; after it a fresh connection is tried.
+/// Time in which a peer has to answer an offer that restarts ICE, until a fresh connection is tried.
 pub const RESTART: Duration = Duration::from_secs(5);
-/// Time from the answer of a peer that restarted its ICE and nominates paths: it would not get over a fresh connection if
-/// it keeps its DTLS connection, and the network may need time.
+/// Time from the exchange of an ICE restart in which its path has to be found. A path that stands for as long works.
 pub const RESTARTED: Duration = Duration::from_secs(10);
+/// Number of ICE restarts in a row, until a fresh connection is tried. Firefox and Pion keep the DTLS connection and do not
+/// get over a fresh one.
+pub const RESTARTS: u32 = 2;
 
 /// Warnings about useless messages of one peer: so many at once, and so many a second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
@@ -151,7 +153,7 @@ enum Wait {
     OptionalOffer,
     /// ICE and DTLS.
     Path,
-    /// Media, after an ICE restart on the connection that stands.
+    /// A path or media, after an ICE restart on the connection that stands.
     Media,
 }
 
@@ -163,12 +165,10 @@ pub struct Link {
     candidates: CandidateSummary,
     watch: Watch,
     waiting: Option<(Instant, Wait)>,
-    /// When our side last restarted ICE: a path that breaks soon after takes a fresh connection.
-    restarted: Option<Instant>,
+    /// Number of our ICE restarts since a path stood, and the time of the last one.
+    restarts: (u32, Option<Instant>),
     /// Whether ICE restarted on the connection that stands, over which media may come again.
     revives: bool,
-    /// Whether the local network changed and nothing was heard of the peer since: the sockets may be gone.
-    has_moved: bool,
     /// Whether an offer of ours follows the peer's first one.
     owes: bool,
     /// Limit on the warnings about useless messages, which a peer may send without end.
@@ -188,9 +188,8 @@ impl Link {
             ring,
             candidates: CandidateSummary::default(),
             waiting: None,
-            restarted: None,
+            restarts: (0, None),
             revives: false,
-            has_moved: false,
             owes: false,
             warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
             left_out: false,
@@ -264,16 +263,13 @@ impl Link {
             }
             Input::Connection(state) => self.connection_changed(now, state),
             Input::Heard(media) => {
-                self.has_moved = false;
                 if std::mem::take(&mut self.revives) {
                     self.connected();
                 }
+                self.restarts.1.take_if(|at| *at + RESTARTED <= now).iter().for_each(|_| self.restarts.0 = 0);
                 self.watch.heard(now, media);
             }
-            Input::NetworkChanged => {
-                self.has_moved = true;
-                self.watch.network_changed(now);
-            }
+            Input::NetworkChanged => self.watch.network_changed(now),
             // The peer's first offer may contain the change: it is waited for.
             Input::Negotiate if awaits_offer => self.owes = true,
             Input::Negotiate => self.negotiation.request_offer(now),
@@ -323,7 +319,7 @@ impl Link {
             self.warn_ours("a new path needs the server, which is not connected now");
         } else if self.watch.was_connected() {
             if self.watch.is_up() {
-                self.restarted = None;
+                self.restarts.0 = 0;
             }
             self.broken(now);
             self.reconnect(now);
@@ -348,7 +344,7 @@ impl Link {
             Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
             Some((at, Wait::Media)) if at <= now => {
                 self.waiting = None;
-                self.negotiation.renew(now);
+                self.reconnect(now);
             }
             Some((at, Wait::Path)) if at <= now => self.no_path(),
             Some(_) | None => {}
@@ -386,9 +382,8 @@ impl Link {
     /// Makes a new path: by an ICE restart, which keeps the connection, or else over a fresh connection.
     fn reconnect(&mut self, now: Instant) {
         self.watch.reconnecting();
-        let is_again = self.restarted.is_some_and(|at| now < at + RESTARTED);
-        if !is_again && !self.has_moved && self.negotiation.restart_ice(now) {
-            self.restarted = Some(now);
+        if self.restarts.0 < RESTARTS && self.negotiation.restart_ice(now) {
+            self.restarts = (self.restarts.0 + 1, Some(now));
             self.waiting = Some((now + RESTART, Wait::Media));
         } else {
             self.negotiation.renew(now);
@@ -415,7 +410,7 @@ impl Link {
             match output {
                 negotiation::Output::Effect(effect) => {
                     if effect == Effect::Open {
-                        (self.revives, self.has_moved) = (false, false);
+                        (self.revives, self.restarts) = (false, (0, None));
                     }
                     self.outputs.push_back(Output::Effect(effect));
                 }
@@ -425,8 +420,7 @@ impl Link {
                 negotiation::Output::IceRestarted if self.watch.is_broken() => {
                     self.watch.reconnecting();
                     self.revives = true;
-                    let wait = if self.negotiation.controls_ice() { RESTART } else { RESTARTED };
-                    self.waiting = Some((now + wait, Wait::Media));
+                    self.waiting = Some((now + RESTARTED, Wait::Media));
                 }
                 negotiation::Output::IceRestarted => {}
                 negotiation::Output::Restarted => {

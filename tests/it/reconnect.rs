@@ -191,32 +191,55 @@ fn a_page_and_a_client_find_new_paths_to_each_other() {
 }
 
 /// Tests reconnecting to a page that keeps its `RTCPeerConnection` for the whole call, and with it an order of
-/// m-lines that differs from ours.
+/// m-lines that differs from ours. The side that makes the first offer controls ICE.
 #[test]
 fn a_page_that_knows_nothing_of_us_is_found_again() {
     needs!(Browser);
-    let (stage, received) = (Stage::new(), Received::new());
-    let mut bob = stage.answer("bob").receiving(&received).ready();
-    let browser = stage.empty_page();
-    browser.run(&crate::common::browser::foreign_page(&["audio", "video", "application"], Some("bob")));
-    received.expect_moving_and_audible((0, 0), 20);
-    browser.expect_of("document.querySelector('#remote')", "pc");
-    for side in ["client", "page"] {
-        let mark = received.mark();
-        match side {
-            "client" => {
-                bob.say(&json!({"command": "reconnect"}));
-                bob.expect("peer", &[RECONNECTING]);
-                bob.expect("peer", &[CONNECTED]);
-            }
-            _ => drop(browser.run("pc.restartIce(); await pc.setLocalDescription(); tell();")),
-        }
-        received.expect_moving_and_audible(mark, 40);
+    for page_calls in [true, false] {
+        let (stage, received) = (Stage::new(), Received::new());
+        let browser = stage.empty_page();
+        let kinds = ["audio", "video", "application"];
+        let page = crate::common::browser::foreign_page(&kinds, page_calls.then_some("bob"));
+        let mut bob = if page_calls {
+            let bob = stage.answer("bob").receiving(&received).ready();
+            browser.run(&page);
+            bob
+        } else {
+            browser.run(&page);
+            browser.wait("globalThis.registered");
+            stage.call("page").id("bob").receiving(&received).start()
+        };
+        received.expect_moving_and_audible((0, 0), 20);
         browser.expect_of("document.querySelector('#remote')", "pc");
+        // The path that the page sends over: its own port, and that of the client.
+        let path = "const all = await pc.getStats(), is = (r) => r.type === 'transport'; \
+                    const pair = all.get([...all.values()].find(is).selectedCandidatePairId); \
+                    return [pair.localCandidateId, pair.remoteCandidateId].map((id) => all.get(id).port)";
+        let mut before = browser.run(path);
+        for side in ["client", "page", "client"] {
+            let mark = received.mark();
+            match side {
+                "client" => {
+                    let connected = bob.count("peer", &[CONNECTED]);
+                    bob.say(&json!({"command": "reconnect"}));
+                    wait_for("the new path", || (bob.count("peer", &[CONNECTED]) > connected).then_some(()));
+                }
+                _ => drop(browser.run("pc.restartIce(); await pc.setLocalDescription(); tell();")),
+            }
+            // Both sides have left the path of before, which works all the time.
+            before = wait_for("new ports at both ends", || {
+                let now = browser.run(path);
+                (now[0] != before[0] && now[1] != before[1]).then_some(now)
+            });
+            received.expect_moving_and_audible(mark, 40);
+            browser.expect_of("document.querySelector('#remote')", "pc");
+        }
+        assert_eq!(browser.run("return errors"), json!([]));
+        let order = browser.run("return pc.remoteDescription.sdp.match(/^m=\\w+/gm).join()");
+        let expected =
+            if page_calls { "m=audio,m=video,m=application" } else { "m=video,m=audio,m=application" };
+        assert_eq!(order, expected);
     }
-    assert_eq!(browser.run("return errors"), json!([]));
-    let order = browser.run("return pc.remoteDescription.sdp.match(/^m=\\w+/gm).join()");
-    assert_eq!(order, "m=audio,m=video,m=application");
 }
 
 #[test]

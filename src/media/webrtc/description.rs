@@ -7,13 +7,12 @@ use super::peer::Peer;
 use super::state::report_of_peer;
 use super::{channels, transceivers};
 use crate::base::lock::lock;
-use crate::base::random::secret_id;
 use crate::media::gst::error::MediaError;
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
 use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
-use crate::sdp::webrtcbin::{Credentials, Ours, Remote, Sources};
+use crate::sdp::webrtcbin::{Ours, Remote, Sources};
 use crate::sdp::{Codec, Direction, Kind, Media, Sdp};
 use crate::session::EffectResult;
 
@@ -30,7 +29,7 @@ impl Peer {
         let made = made.ok_or_else(|| failed(signal, "it made none"))?;
         let text = made.sdp().as_text().map_err(|error| failed(signal, error))?;
         let sdp = Sdp::parse(&text).map_err(|error| failed(signal, error))?;
-        let credentials = restarts_ice.then(fresh_credentials).transpose()?;
+        let credentials = restarts_ice.then(|| self.ice.restart()).transpose()?;
         let idle = self.mlines(|sender| sender.is_idle());
         let ours = Ours { fingerprint: self.certificate.fingerprint(), credentials, idle: &idle };
         let sdp = lock(&self.state).adapter.made(kind, sdp, ours);
@@ -89,8 +88,12 @@ impl Peer {
     pub(super) async fn apply_local(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
         let sending = self.mlines(|_| true);
         let sdp = lock(&self.state).adapter.local(&sending);
-        let sdp = sdp.ok_or_else(|| failed("set-local-description", "none was made"))?;
+        let mut sdp = sdp.ok_or_else(|| failed("set-local-description", "none was made"))?;
+        self.ice.hide_ours(&mut sdp);
         self.apply("set-local-description", kind, &sdp.to_string()).await?;
+        if kind == SdpKind::Answer {
+            self.ice.agree();
+        }
         self.send_what_is_wanted();
         self.watch_dtls();
         Ok(EffectResult::Applied)
@@ -99,7 +102,7 @@ impl Peer {
     pub(super) async fn apply_remote(&self, kind: SdpKind, theirs: &Sdp) -> Result<EffectResult, MediaError> {
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(theirs));
         let sending = self.mlines(|_| true);
-        let (Remote { sdp, flows, rejected }, agreed) = {
+        let (Remote { mut sdp, flows, rejected }, agreed) = {
             let mut state = lock(&self.state);
             let remote = state.adapter.remote(kind, theirs, &sending);
             let remote = remote.map_err(|error| failed("set-remote-description", error))?;
@@ -117,7 +120,11 @@ impl Peer {
             transceivers::end_rejected(senders, &rejected);
             Ok(())
         })?;
+        self.ice.hide_theirs(&mut sdp);
         self.apply("set-remote-description", kind, &sdp.to_string()).await?;
+        if kind == SdpKind::Answer {
+            self.ice.agree();
+        }
         if kind == SdpKind::Offer {
             self.fit(|pipeline, streams, senders| {
                 transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, &sdp, agreed)
@@ -164,11 +171,6 @@ impl Peer {
             sender.flow(connected);
         }
     }
-}
-
-fn fresh_credentials() -> Result<Credentials, MediaError> {
-    let fresh = || secret_id().map_err(|error| failed("fresh ICE credentials", error));
-    Ok(Credentials { ufrag: fresh()?, password: fresh()? })
 }
 
 fn failed(step: &'static str, reason: impl std::fmt::Display) -> MediaError {

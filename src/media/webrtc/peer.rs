@@ -18,6 +18,7 @@ use super::stats::Reports;
 pub use super::stats::Stats;
 use super::transport::certificate::Certificate;
 use super::transport::data_gate::DataGate;
+use super::transport::ice_restart::{Change, IceTransports};
 use super::transport::{dtls, handshake, ice, rtp_session, shutdown, source_limit};
 use super::{adapt, channels, identity};
 use crate::base::lock::lock;
@@ -42,6 +43,7 @@ pub struct Peer {
     pub(super) webrtc: gst::Element,
     pub(super) config: PeerConfig,
     pub(super) certificate: Certificate,
+    pub(super) ice: IceTransports,
     pub(super) events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
     buffers: Arc<JitterBuffers>,
@@ -83,6 +85,7 @@ impl Peer {
         certificate.give_to(&webrtc);
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
+        let ice = transports(&webrtc, &state, events.clone());
         let (start, most) = adapt::rates(&config.streams);
         let bandwidth = Arc::new(BandwidthEstimate::of(start, most));
         bandwidth.limit_retransmissions(&webrtc);
@@ -92,8 +95,19 @@ impl Peer {
             bandwidth.clone(),
             (buffers.clone(), config.fec),
         ));
-        let peer =
-            Self { state, webrtc, config, certificate, events, packets, buffers, bandwidth, _adapts, owned };
+        let peer = Self {
+            state,
+            webrtc,
+            config,
+            certificate,
+            ice,
+            events,
+            packets,
+            buffers,
+            bandwidth,
+            _adapts,
+            owned,
+        };
         peer.listen(data);
         peer.owned.play()?;
         Ok(peer)
@@ -122,7 +136,10 @@ impl Peer {
                 Some((id, result(self.apply_remote(kind, &remote).await)))
             }
             Effect::AddCandidate(candidate) => {
-                self.webrtc.emit_by_name::<()>("add-ice-candidate", &[&webrtcbin::CANDIDATES, &candidate]);
+                if !self.ice.add_candidate(&candidate) {
+                    self.webrtc
+                        .emit_by_name::<()>("add-ice-candidate", &[&webrtcbin::CANDIDATES, &candidate]);
+                }
                 None
             }
         }
@@ -264,8 +281,9 @@ impl Peer {
 
     fn report_candidates(&self) {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        let ice = self.ice.clone();
         self.webrtc.connect("on-ice-candidate", false, move |args| {
-            let mline = args.get(1)?.get::<u32>().ok()?;
+            let mline = ice.mline(args.get(1)?.get::<u32>().ok()?)?;
             let candidate = args.get(2)?.get::<String>().ok()?;
             // Newer versions report the end of candidates by an empty one, which nothing needs.
             if let Some(state) = state.upgrade().filter(|_| !candidate.is_empty()) {
@@ -278,6 +296,7 @@ impl Peer {
 
     fn report_state(&self, data: Arc<DataGate>) {
         let (events, state) = (self.events.clone(), Arc::downgrade(&self.state));
+        let ice = self.ice.clone();
         self.webrtc.connect_notify(Some("connection-state"), move |webrtc, _| {
             let of = &state;
             let Some(state) = of.upgrade() else { return };
@@ -287,6 +306,8 @@ impl Peer {
                         (webrtc.downgrade(), of.clone(), data.clone(), events.clone());
                     lock(&state).checks.spawn(identity::connected(webrtc, of, data, events));
                 }
+                // The transport from before an ICE restart may fail after it.
+                WebRTCPeerConnectionState::Failed if ice.is_restarted() => {}
                 WebRTCPeerConnectionState::Failed => {
                     report(&events, PeerEvent::Connection(ConnectionState::Failed));
                 }
@@ -380,6 +401,23 @@ impl Peer {
             });
         }
     }
+}
+
+/// Returns the ICE transports of a webrtcbin, which report their states once ICE was restarted.
+fn transports(
+    webrtc: &gst::Element,
+    state: &Arc<std::sync::Mutex<State>>,
+    events: EventSender<PeerEvent>,
+) -> IceTransports {
+    let state = Arc::downgrade(state);
+    IceTransports::of(webrtc, move |change| match (change, state.upgrade()) {
+        (Change::Connected(path), Some(state)) => {
+            lock(&state).path = path;
+            report(&events, PeerEvent::Connection(ConnectionState::Connected));
+        }
+        (Change::Failed, _) => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
+        (Change::Connected(_), None) => {}
+    })
 }
 
 impl Drop for Peer {

@@ -1,6 +1,5 @@
-//! ICE credentials of our side (RFC 8839, 5.4). webrtcbin makes them for its first description, repeats them in each
-//! later one, and gives libnice those of each description that it applies: a description with other credentials
-//! restarts ICE.
+//! ICE credentials in descriptions (RFC 8839, 5.4). webrtcbin knows those of the first exchange, and repeats its own in
+//! each description that it makes; the credentials of an ICE restart are written into descriptions for the peer alone.
 
 use crate::sdp::{Sdp, Section};
 
@@ -31,6 +30,17 @@ impl Credentials {
     }
 }
 
+/// Removes all candidates from a description, and returns those of its first m-line, whose transport all m-lines share.
+pub fn take_candidates(sdp: &mut Sdp) -> Vec<String> {
+    let first = sdp.media.iter().find(|media| media.attribute("candidate").is_some());
+    let values = first.into_iter().flat_map(|media| media.attributes("candidate"));
+    let candidates = values.map(|value| format!("candidate:{value}")).collect();
+    for media in &mut sdp.media {
+        media.lines.retain(|line| !matches!(line.as_attribute(), Some(("candidate", _))));
+    }
+    candidates
+}
+
 impl std::fmt::Debug for Credentials {
     // The password is a key: it is not printed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,5 +67,14 @@ mod tests {
         assert_eq!((sdp.to_string(), Credentials::of(&sdp)), (of("fresh", "secret"), Some(fresh.clone())));
         assert_eq!(Credentials::of(&Sdp::parse(&format!("v=0\r\n{rejected}")).unwrap()), None);
         assert!(!format!("{fresh:?}").contains("secret"));
+    }
+
+    #[test]
+    fn candidates_are_taken_from_all_m_lines_and_returned_once() {
+        let lines = "a=candidate:1 1 udp 1 192.0.2.1 9 typ host\r\na=mid:0\r\n";
+        let mut sdp =
+            Sdp::parse(&format!("v=0\r\nm=audio 9 X 1\r\n{lines}m=video 9 X 1\r\n{lines}")).unwrap();
+        assert_eq!(take_candidates(&mut sdp), ["candidate:1 1 udp 1 192.0.2.1 9 typ host"]);
+        assert_eq!(sdp.to_string(), "v=0\r\nm=audio 9 X 1\r\na=mid:0\r\nm=video 9 X 1\r\na=mid:0\r\n");
     }
 }

@@ -1,12 +1,11 @@
 //! Candidates of both sides: sent, checked, and sent again when the peer restarts ICE.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::exchange::Exchange;
 use super::{MAX_CANDIDATES, Negotiation};
 use crate::protocol::{Candidate, PeerMessage};
-use crate::sdp::{self, CandidateLine, Sdp, Section};
+use crate::sdp::{self, CandidateLine};
 use crate::session::effect::Effect;
 
 impl Negotiation {
@@ -15,30 +14,16 @@ impl Negotiation {
         if self.transport.ours.len() < MAX_CANDIDATES {
             self.transport.ours.push(candidate.clone());
         }
-        self.send_candidate(candidate);
-    }
-
-    /// Sends our candidates once more after an ICE restart, in which the peer forgets them (RFC 8445, 9). They stay
-    /// valid, because libnice keeps its sockets.
-    pub(super) fn repeat_candidates(&mut self) {
-        for candidate in self.transport.ours.clone() {
+        // Candidates of an ICE restart follow the description that has its credentials.
+        if !self.exchange.makes_credentials() {
             self.send_candidate(candidate);
         }
     }
 
-    fn add_candidate(&mut self, candidate: String) {
-        self.transport.added.push(candidate.clone());
-        self.effect(Effect::AddCandidate(candidate));
-    }
-
-    /// Gives the candidates of the peer's transport up to now the lowest priority, so that each path to its next one is
-    /// better.
-    pub(super) fn demote_candidates(&mut self) {
-        let described = self.transport.remote.iter().flat_map(|remote| &remote.media);
-        let described = described.flat_map(|media| media.attributes("candidate"));
-        let described: BTreeSet<String> = described.map(|value| format!("candidate:{value}")).collect();
-        for candidate in described.into_iter().chain(std::mem::take(&mut self.transport.added)) {
-            self.effect(Effect::AddCandidate(sdp::candidate::demoted(&candidate)));
+    /// Sends the candidates of our last ICE restart.
+    pub(super) fn repeat_candidates(&mut self) {
+        for candidate in self.transport.ours.clone() {
+            self.send_candidate(candidate);
         }
     }
 
@@ -70,15 +55,6 @@ impl Negotiation {
         self.send(PeerMessage::Candidate(candidate));
     }
 
-    /// Raises the priority of the candidates in a description of a peer that restarted its ICE.
-    pub(super) fn prefer(&self, sdp: &mut Sdp) {
-        for line in sdp.media.iter_mut().flat_map(|media| &mut media.lines) {
-            if line.value.starts_with("candidate:") {
-                line.value = sdp::candidate::preferred(&line.value, self.transport.generation);
-            }
-        }
-    }
-
     /// Handles a candidate of the peer.
     pub(super) fn candidate(&mut self, now: Instant, candidate: Candidate) {
         // A candidate whose user fragment is that of the current transport does not belong to the offer being
@@ -106,14 +82,12 @@ impl Negotiation {
         self.theirs.1.push(candidate.clone());
         match line {
             Err(sdp::CandidateError::Mdns) if self.terms.mdns && has_mline => {
-                let candidate = sdp::candidate::preferred(&candidate.candidate, self.transport.generation);
-                self.add_candidate(candidate);
+                self.effect(Effect::AddCandidate(candidate.candidate));
             }
             Err(sdp::CandidateError::Mdns) => {}
             Ok(line) if has_mline => {
                 if self.filter.accepts(now, &line) {
-                    let candidate = sdp::candidate::preferred(&line.text, self.transport.generation);
-                    self.add_candidate(candidate);
+                    self.effect(Effect::AddCandidate(line.text));
                 }
             }
             Ok(_) => self.warn("a candidate for an m-line that is not there"),

@@ -22,6 +22,9 @@ impl Negotiation {
         let restarts_ice = std::mem::take(&mut self.restart_owed);
         self.complete_at = None;
         let id = self.id();
+        if restarts_ice {
+            self.transport.ours_before = std::mem::take(&mut self.transport.ours);
+        }
         self.effect(Effect::CreateOffer { id, standing: self.standing.clone(), restarts_ice });
         self.enter(now, Exchange::CreatingOffer { id, restarts_ice });
     }
@@ -34,9 +37,6 @@ impl Negotiation {
         let is_deferred = self.terms.polite && self.is_established();
         let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer));
         self.enter(now, Exchange::Offered(Offer { sdp, applying, restarts_ice }));
-        if restarts_ice {
-            self.demote_candidates();
-        }
         if restarts_ice || self.transport.generation > 0 {
             self.repeat_candidates();
         }
@@ -150,6 +150,9 @@ impl Negotiation {
         self.offer_owed |= is_deferred;
         // If the peer's offer restarts ICE, the answer gives our side new credentials too.
         self.restart_owed = is_deferred && restarts_ice && !self.transport.has_other_credentials(&sdp);
+        if is_deferred && restarts_ice {
+            self.transport.ours = std::mem::take(&mut self.transport.ours_before);
+        }
         let is_other = self.transport.is_replaced_by(&sdp);
         if !is_deferred || is_other {
             self.restart();
@@ -186,12 +189,9 @@ impl Negotiation {
         }
         self.ignoring = false;
         self.transport.passed_over = None;
-        self.transport.controls |= self.transport.remote.is_none();
-        let restarts_ice = self.transport.count_generation(&sdp);
+        self.transport.count_generation(&sdp);
         if ours.restarts_ice {
             self.outputs.push_back(Output::IceRestarted);
-        } else if restarts_ice {
-            self.demote_candidates();
         }
         let is_deferred = ours.is_deferred();
         self.transport.local = Some(ours.sdp);
@@ -248,9 +248,6 @@ impl Negotiation {
         self.complete_at = (!self.terms.wanted.iter().all(has)).then_some(now + COMPLETION);
         self.awaits_channel = false;
         let restarts_ice = self.transport.count_generation(&sdp);
-        if restarts_ice {
-            self.demote_candidates();
-        }
         let remote = self.accept(sdp.clone());
         let id = self.apply_remote(SdpKind::Offer, remote);
         let again = self.transport.connected.then_some(sdp);
@@ -258,7 +255,7 @@ impl Negotiation {
     }
 
     /// Makes a description of the peer the current one, and returns it for the connection to apply.
-    fn accept(&mut self, mut sdp: Sdp) -> Sdp {
+    fn accept(&mut self, sdp: Sdp) -> Sdp {
         let ufrag = sdp.ufrag().map(str::to_owned);
         let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
         match (of == self.theirs.0, self.transport.remote.is_some()) {
@@ -274,7 +271,6 @@ impl Negotiation {
             }
             (false, _) => {}
         }
-        self.prefer(&mut sdp);
         (self.transport.remote, self.standing) = (Some(sdp.clone()), Some(sdp.clone()));
         sdp
     }

@@ -65,6 +65,20 @@ impl Exchange {
         matches!(self, Self::Stable)
     }
 
+    /// Returns whether webrtcbin makes a description with new ICE credentials.
+    pub(super) fn makes_credentials(&self) -> bool {
+        match self {
+            Self::CreatingOffer { restarts_ice, .. } => *restarts_ice,
+            Self::CreatingAnswer(answering) => answering.restarts_ice,
+            Self::Stable
+            | Self::Offered(_)
+            | Self::ApplyingAnswer { .. }
+            | Self::ApplyingOffer(_)
+            | Self::ApplyingLocal(_)
+            | Self::Ended => false,
+        }
+    }
+
     /// Returns whether the result of this effect is waited for.
     pub(super) fn awaits(&self, id: EffectId) -> bool {
         match self {

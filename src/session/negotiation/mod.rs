@@ -138,12 +138,6 @@ impl Negotiation {
         self.transport.is_established()
     }
 
-    /// Returns whether this side nominates paths (RFC 8445, 8.1.1): it made the first offer of the connection. libnice then
-    /// nominates one path for the life of the connection, which an ICE restart finds again or not.
-    pub fn controls_ice(&self) -> bool {
-        self.transport.controls
-    }
-
     /// Returns whether the peer exceeded [`OFFERS`].
     pub fn is_flooded(&self) -> bool {
         self.flooded
@@ -233,6 +227,9 @@ impl Negotiation {
                 }
                 (EffectResult::Applied, Exchange::ApplyingOffer(answering)) => {
                     let id = self.id();
+                    if answering.restarts_ice {
+                        self.transport.ours.clear();
+                    }
                     self.effect(Effect::CreateAnswer { id, restarts_ice: answering.restarts_ice });
                     self.enter(now, Exchange::CreatingAnswer(exchange::Answering { id, ..answering }));
                 }

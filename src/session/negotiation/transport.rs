@@ -12,18 +12,16 @@ pub(super) struct Transport {
     pub(super) remote: Option<Sdp>,
     /// Our description.
     pub(super) local: Option<Sdp>,
-    /// Whether the first offer was ours, which gives this side the controlling role in ICE.
-    pub(super) controls: bool,
     /// Whether ICE and DTLS were connected.
     pub(super) connected: bool,
     /// Number of the peer's ICE restarts.
     pub(super) generation: u32,
     /// Number of candidates of the peer since its last ICE restart.
     pub(super) candidates: usize,
-    /// Our candidates.
+    /// Our candidates since our last ICE restart.
     pub(super) ours: Vec<Candidate>,
-    /// Candidates of the peer that were added, without those of earlier ICE credentials.
-    pub(super) added: Vec<String>,
+    /// The candidates before them, in case that the offer of this restart is forgotten.
+    pub(super) ours_before: Vec<Candidate>,
     /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer:
     /// the next offer waits until it is clear which one the peer means.
     pub(super) forgotten: bool,

@@ -289,8 +289,8 @@ struct Native {
     /// The marks of what was said and heard last.
     said: usize,
     heard: usize,
-    /// The candidates of each connection.
-    sent: Vec<(usize, String)>,
+    /// The candidates of each ICE session: its connection, the number of the restart, and the candidate.
+    sent: Vec<((usize, usize), String)>,
     failed: Option<String>,
 }
 
@@ -330,7 +330,7 @@ impl Native {
     fn gather(&mut self) {
         if self.connection.local.is_some() {
             let line = line(self.sent.len(), self.connection.opened);
-            self.sent.push((self.connection.opened, line.clone()));
+            self.sent.push(((self.connection.opened, self.connection.restarts), line.clone()));
             let candidate = self.connection.adapter.candidate(0, line);
             self.negotiation.handle_local_candidate(candidate);
             self.pump();
@@ -470,12 +470,12 @@ fn line(n: usize, transport: usize) -> String {
     format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", FIRST_PORT + transport)
 }
 
-/// Returns the part of a candidate that a change of its priority leaves alone.
+/// Returns the part of a candidate that names it.
 fn name(line: &str) -> &str {
     line.split(' ').next().unwrap()
 }
 
-fn of_transport(sent: &[(usize, String)], transport: usize) -> BTreeSet<&str> {
+fn of_transport<T: PartialEq>(sent: &[(T, String)], transport: T) -> BTreeSet<&str> {
     sent.iter().filter(|(of, _)| *of == transport).map(|(_, line)| name(line)).collect()
 }
 
@@ -513,8 +513,9 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
     prop_assert_eq!(native.connection.lines.len(), browser.lines.len());
     prop_assert!(both_give_way || taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
     let taken: BTreeSet<&str> = browser.candidates.iter().map(|c| name(&c.candidate)).collect();
-    // A lost one may come again, with the first description after an ICE restart.
-    let sent = of_transport(&native.sent, native.connection.opened);
+    let ufrag = native.connection.ufrag();
+    let restart = ufrag.split_once('.').map_or(0, |(_, number)| number.parse().unwrap());
+    let sent = of_transport(&native.sent, (native.connection.opened, restart));
     prop_assert!(taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
     Ok(())
 }

@@ -184,9 +184,6 @@ impl Connection {
             }
             Effect::AddCandidate(candidate) => {
                 assert!(self.remote.is_some(), "a candidate before the description");
-                if candidate.starts_with("candidate:stale ") {
-                    return None;
-                }
                 self.candidates.push(candidate.clone());
                 None
             }

@@ -5,6 +5,7 @@ pub(crate) mod data_gate;
 pub(crate) mod dtls;
 pub(crate) mod handshake;
 pub mod ice;
+pub(crate) mod ice_restart;
 pub(crate) mod rtp_session;
 pub(crate) mod shutdown;
 pub(crate) mod source_limit;

@@ -1,0 +1,301 @@
+//! ICE restarts (RFC 8445, 9) on a connection that stands. webrtcbin has none, and libnice nominates a pair only once for
+//! each of its streams. A restart therefore takes a new stream of the same libnice agent, which gathers candidates on the
+//! addresses of that moment and checks them anew, and a network source of its own, without which libnice reads nothing. Once
+//! the stream is connected, webrtcbin receives from that source, and its network sink sends to the stream; DTLS and
+//! everything above it stay. libnice keeps the stream of before until the connection ends.
+
+use std::sync::{Arc, Mutex};
+
+use gst::glib;
+use gst::prelude::*;
+use gst_webrtc::prelude::*;
+use gst_webrtc::{WebRTCICE, WebRTCICEStream};
+
+use crate::base::lock::lock;
+use crate::base::random::secret_id;
+use crate::media::gst::elements;
+use crate::media::gst::error::MediaError;
+use crate::sdp::webrtcbin::Credentials;
+use crate::sdp::{Sdp, webrtcbin};
+
+/// Maximum number of ICE restarts of one connection: each keeps sockets open, and allocations at TURN servers.
+const MAX_RESTARTS: u32 = 16;
+/// First session id of streams for restarts. webrtcbin uses indexes of m-lines, and reports candidates by session id.
+const FIRST_SESSION: u32 = 1 << 16;
+/// `NICE_COMPONENT_STATE_CONNECTED` of libnice: a pair is selected. `READY` is the next state, `FAILED` the last one.
+const CONNECTED: u32 = 3;
+const FAILED: u32 = 5;
+
+/// A change of a restarted transport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The transport carries media, over candidates of these types: of our side, of the peer.
+    Connected(Option<(String, String)>),
+    /// ICE found no path, or lost it.
+    Failed,
+}
+
+/// ICE transports of one connection: webrtcbin's, and one more for each restart.
+#[derive(Debug, Clone)]
+pub(crate) struct IceTransports {
+    webrtc: glib::WeakRef<gst::Element>,
+    state: Arc<Mutex<State>>,
+}
+
+type Report = Arc<dyn Fn(Change) + Send + Sync>;
+
+#[derive(Debug, Default)]
+struct State {
+    /// Credentials of both sides on webrtcbin's own transport, which webrtcbin sees in every description.
+    first: (Option<Credentials>, Option<Credentials>),
+    /// Our credentials in the description applied last.
+    ours: Option<Credentials>,
+    /// The peer's, with the candidates in its description.
+    theirs: Option<(Credentials, Vec<String>)>,
+    /// Index of the m-line of which webrtcbin's own transport reported candidates.
+    mline: u32,
+    /// Number of streams made so far.
+    made: u32,
+    /// Stream of a restart that was not agreed on yet.
+    pending: Option<Restart>,
+    /// Stream of the last restart that both sides agreed on.
+    current: Option<Restart>,
+    /// libnice's number of the stream that carries media, if it is that of a restart.
+    used: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Restart {
+    session: u32,
+    stream: WebRTCICEStream,
+    source: Source,
+    ours: Credentials,
+    theirs: Option<Credentials>,
+}
+
+impl IceTransports {
+    /// Returns the transports of a webrtcbin; `report` is called with each change of a restarted one.
+    pub(crate) fn of(webrtc: &gst::Element, report: impl Fn(Change) + Send + Sync + 'static) -> Self {
+        let this = Self { webrtc: webrtc.downgrade(), state: Arc::default() };
+        let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
+        if let Some(agent) = ice(webrtc).and_then(|ice| agent(&ice)) {
+            agent.connect("component-state-changed", false, move |args| {
+                let number = |index: usize| args.get(index)?.get::<u32>().ok();
+                if let (Some(stream), Some(state)) = (number(1), number(3)) {
+                    transports.changed(stream, state, &report);
+                }
+                None
+            });
+        }
+        this
+    }
+
+    /// Handles a new state of a libnice stream: a restarted transport carries media from the time when it is connected.
+    fn changed(&self, stream: u32, state: u32, report: &Report) {
+        let mut all = lock(&self.state);
+        if all.current.as_ref().is_none_or(|current| current.stream.stream_id() != stream) {
+            return;
+        }
+        match state {
+            CONNECTED..FAILED if all.used != Some(stream) => {
+                all.used = Some(stream);
+                let source = all.current.as_ref().map(|current| current.source.clone());
+                drop(all);
+                let (this, report) = (self.clone(), report.clone());
+                // The signal comes from the thread of a network source.
+                smol::unblock(move || {
+                    source.iter().for_each(|source| source.replace_others(&this.webrtc, stream));
+                    report(Change::Connected(this.path()));
+                })
+                .detach();
+            }
+            FAILED => {
+                drop(all);
+                report(Change::Failed);
+            }
+            _ => {}
+        }
+    }
+
+    /// Begins a restart: opens a transport with credentials of its own, which the next description names.
+    pub(crate) fn restart(&self) -> Result<Credentials, MediaError> {
+        let failed =
+            |reason: &str| MediaError::Description { step: "ICE restart", reason: reason.to_owned() };
+        let webrtc = self.webrtc.upgrade().ok_or_else(|| failed("the connection ended"))?;
+        let ice = ice(&webrtc).ok_or_else(|| failed("webrtcbin has no agent"))?;
+        let session = {
+            let mut state = lock(&self.state);
+            if state.made >= MAX_RESTARTS {
+                return Err(failed("it was restarted too often"));
+            }
+            state.made += 1;
+            FIRST_SESSION + state.made
+        };
+        let fresh = || secret_id().map_err(|error| failed(&error.to_string()));
+        let ours = Credentials { ufrag: fresh()?, password: fresh()? };
+        let stream = ice.add_stream(session).ok_or_else(|| failed("libnice adds no stream"))?;
+        // GStreamer before 1.28 gives the only reference away, which the agent needs.
+        if stream.ref_count() == 1 {
+            std::mem::forget(stream.clone());
+        }
+        ice.set_local_credentials(&stream, &ours.ufrag, &ours.password);
+        let source =
+            Source::open(&webrtc, &ice, stream.stream_id()).map_err(|error| failed(&error.to_string()))?;
+        let pending = Restart { session, stream: stream.clone(), source, ours: ours.clone(), theirs: None };
+        if let Some(forgotten) = lock(&self.state).pending.replace(pending) {
+            forgotten.source.stop();
+        }
+        if !ice.gather_candidates(&stream) {
+            return Err(failed("libnice finds no local address"));
+        }
+        Ok(ours)
+    }
+
+    /// Returns the m-line that a candidate of this session belongs to, or nothing if its transport is not used any more.
+    pub(crate) fn mline(&self, session: u32) -> Option<u32> {
+        let mut state = lock(&self.state);
+        if session < FIRST_SESSION {
+            state.mline = session;
+            return state.current.is_none().then_some(session);
+        }
+        let mut known = state.pending.iter().chain(&state.current);
+        known.any(|restart| restart.session == session).then_some(state.mline)
+    }
+
+    /// Makes webrtcbin see the credentials of its own transport in a description of our side.
+    pub(crate) fn hide_ours(&self, sdp: &mut Sdp) {
+        let mut state = lock(&self.state);
+        state.ours = Credentials::of(sdp);
+        if state.first.0.is_none() {
+            state.first.0 = state.ours.clone();
+        }
+        state.first.0.iter().for_each(|first| first.write(sdp));
+    }
+
+    /// Makes webrtcbin see the credentials of its own transport in a description of the peer, without the candidates of
+    /// another one.
+    pub(crate) fn hide_theirs(&self, sdp: &mut Sdp) {
+        let mut state = lock(&self.state);
+        let theirs = Credentials::of(sdp);
+        state.first.1 = state.first.1.take().or_else(|| theirs.clone());
+        let first = state.first.1.clone().filter(|first| theirs.as_ref() != Some(first));
+        let mut candidates = vec![];
+        if let Some(first) = first {
+            candidates = webrtcbin::credentials::take_candidates(sdp);
+            first.write(sdp);
+        }
+        state.theirs = theirs.map(|theirs| (theirs, candidates));
+    }
+
+    /// Handles that both sides applied their descriptions: a restarted transport connects if they name it.
+    pub(crate) fn agree(&self) {
+        let Some(ice) = self.webrtc.upgrade().as_ref().and_then(ice) else { return };
+        let mut state = lock(&self.state);
+        let (Some(our), Some((their, candidates))) = (state.ours.clone(), state.theirs.clone()) else {
+            return;
+        };
+        if let Some(pending) = state.pending.take_if(|pending| pending.ours == our) {
+            state.current = Some(pending);
+        }
+        let Some(current) = state.current.as_mut().filter(|current| current.ours == our) else { return };
+        if current.theirs.as_ref() == Some(&their) {
+            return;
+        }
+        let stream = current.stream.clone();
+        current.theirs = Some(their.clone());
+        drop(state);
+        ice.set_remote_credentials(&stream, &their.ufrag, &their.password);
+        for candidate in candidates {
+            ice.add_candidate(&stream, &format!("a={candidate}"));
+        }
+    }
+
+    /// Adds a candidate of the peer to the restarted transport; returns false if there is none.
+    pub(crate) fn add_candidate(&self, candidate: &str) -> bool {
+        let stream = lock(&self.state).current.as_ref().map(|current| current.stream.clone());
+        let ice = self.webrtc.upgrade().as_ref().and_then(ice);
+        let (Some(ice), Some(stream)) = (ice, stream) else { return false };
+        ice.add_candidate(&stream, &format!("a={candidate}"));
+        true
+    }
+
+    /// Returns the types of the candidates that a restarted transport uses: of our side, of the peer.
+    fn path(&self) -> Option<(String, String)> {
+        let stream = lock(&self.state).current.as_ref()?.stream.clone();
+        let (ours, theirs) = ice(&self.webrtc.upgrade()?)?.selected_pair(&stream)?;
+        Some((ours.type_()?.to_owned(), theirs.type_()?.to_owned()))
+    }
+
+    /// Returns whether ICE was restarted: webrtcbin's own state is that of a transport which is not used any more.
+    pub(crate) fn is_restarted(&self) -> bool {
+        lock(&self.state).current.is_some()
+    }
+}
+
+fn ice(webrtc: &gst::Element) -> Option<WebRTCICE> {
+    webrtc.property::<Option<WebRTCICE>>("ice-agent")
+}
+
+fn agent(ice: &WebRTCICE) -> Option<glib::Object> {
+    Some(ice).filter(|ice| ice.has_property("agent"))?.property::<Option<glib::Object>>("agent")
+}
+
+/// Network source of one libnice stream, among those of webrtcbin.
+#[derive(Debug, Clone)]
+struct Source(gst::Element);
+
+impl Source {
+    /// Opens a source whose packets are dropped until it replaces another one. libnice checks paths in its thread.
+    fn open(webrtc: &gst::Element, ice: &WebRTCICE, stream: u32) -> Result<Self, glib::BoolError> {
+        let source = gst::ElementFactory::make("nicesrc")
+            .property("agent", agent(ice))
+            .property("stream", stream)
+            .property("component", 1_u32)
+            .build()?;
+        let bin = elements::all_of(webrtc, "nicesrc").first().and_then(|other| other.parent());
+        let bin =
+            bin.and_downcast::<gst::Bin>().ok_or_else(|| glib::bool_error!("webrtcbin has no source"))?;
+        let this = Self(source);
+        this.drop_packets();
+        bin.add(&this.0)?;
+        this.0.sync_state_with_parent()?;
+        Ok(this)
+    }
+
+    /// Drops packets while the pad is not linked, which would be an error otherwise.
+    fn drop_packets(&self) {
+        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+        let Some(pad) = self.0.static_pad("src") else { return };
+        pad.add_probe(kinds, |pad, _| match pad.is_linked() {
+            true => gst::PadProbeReturn::Ok,
+            false => gst::PadProbeReturn::Drop,
+        });
+    }
+
+    fn stop(&self) {
+        if self.0.set_state(gst::State::Ready).is_err() {
+            tracing::warn!("a source of the network does not stop");
+        }
+    }
+
+    /// Makes webrtcbin receive from this source, and send over its stream.
+    fn replace_others(&self, webrtc: &glib::WeakRef<gst::Element>, stream: u32) {
+        let (Some(webrtc), Some(pad)) = (webrtc.upgrade(), self.0.static_pad("src")) else { return };
+        let sinks = elements::all_of(&webrtc, "nicesink");
+        let used = sinks.first().map(|sink| sink.property::<u32>("stream"));
+        let is_used = |source: &gst::Element| Some(source.property::<u32>("stream")) == used;
+        for other in elements::all_of(&webrtc, "nicesrc").into_iter().filter(is_used) {
+            let linked = other.static_pad("src").and_then(|pad| Some((pad.peer()?, pad)));
+            if let Some((next, from)) = linked {
+                let other = Self(other);
+                other.drop_packets();
+                let moved = from.unlink(&next).map(|()| pad.link(&next));
+                if !matches!(moved, Ok(Ok(_))) {
+                    tracing::warn!("the source of the network was not replaced");
+                }
+                other.stop();
+            }
+        }
+        sinks.iter().for_each(|sink| sink.set_property("stream", stream));
+    }
+}
