@@ -138,7 +138,7 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
         smol::Timer::after(LISTEN).await;
         let Some(peer) = peer.upgrade() else { return };
         let now = peer.heard();
-        let missing = peer.open_missing();
+        let (missing, delivery) = (peer.open_missing(), peer.delivery());
         drop(peer);
         let mut goes_on = match missing {
             Ok(true) => out.link(link::Input::Negotiate).await,
@@ -148,6 +148,9 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
         if now != before {
             goes_on = out.link(link::Input::Heard(now.1 != before.1)).await;
             before = now;
+        }
+        for report in delivery {
+            goes_on &= out.link(link::Input::Report(report)).await;
         }
         let there = own();
         if there != addresses {

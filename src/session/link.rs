@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::candidate_summary::CandidateSummary;
+use super::delivery::{self, Delivery};
 use super::effect::{Effect, EffectId, EffectResult};
 use super::negotiation::{self, Negotiation};
 use super::terms::Terms;
@@ -68,6 +69,8 @@ pub enum Input {
     Connection(ConnectionState),
     /// A packet of the peer arrived; whether it was media.
     Heard(bool),
+    /// The peer's report on media of ours.
+    Report(delivery::Report),
     /// The local network changed.
     NetworkChanged,
     /// Our side wants an offer, as it has other media or channels.
@@ -164,6 +167,7 @@ pub struct Link {
     ring: Duration,
     candidates: CandidateSummary,
     watch: Watch,
+    delivery: Delivery,
     waiting: Option<(Instant, Wait)>,
     /// Number of our ICE restarts since a path stood, and the time of the last one.
     restarts: (u32, Option<Instant>),
@@ -187,6 +191,7 @@ impl Link {
             negotiation: Negotiation::new(terms),
             ring,
             candidates: CandidateSummary::default(),
+            delivery: Delivery::default(),
             waiting: None,
             restarts: (0, None),
             revives: false,
@@ -268,6 +273,11 @@ impl Link {
                 }
                 self.restarts.1.take_if(|at| *at + RESTARTED <= now).iter().for_each(|_| self.restarts.0 = 0);
                 self.watch.heard(now, media);
+            }
+            Input::Report(report) => {
+                if self.watch.is_up() && self.delivery.handle_report(now, report) {
+                    self.broken(now);
+                }
             }
             Input::NetworkChanged => self.watch.network_changed(now),
             // The peer's first offer may contain the change: it is waited for.
@@ -374,6 +384,7 @@ impl Link {
     fn connected(&mut self) {
         if !self.watch.is_up() {
             self.watch.connected();
+            self.delivery = Delivery::default();
             self.waiting = None;
             self.outputs.push_back(Output::Connected);
         }

@@ -11,6 +11,7 @@
 
 pub mod call;
 pub mod candidate_summary;
+pub mod delivery;
 pub mod effect;
 pub mod filter;
 pub mod link;

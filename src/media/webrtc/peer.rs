@@ -14,8 +14,8 @@ pub use super::config::PeerConfig;
 use super::data_channel::{self, ChannelConfig};
 pub use super::events::PeerEvent;
 use super::state::{State, report, report_of_peer};
-use super::stats::Reports;
 pub use super::stats::Stats;
+use super::stats::{self, Reports};
 use super::transport::certificate::Certificate;
 use super::transport::data_gate::DataGate;
 use super::transport::ice_restart::{Change, IceTransports};
@@ -30,7 +30,7 @@ use crate::media::receive::track::{self, Track};
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
 use crate::sdp::{Kind, webrtcbin};
-use crate::session::{ConnectionState, Effect, EffectId, EffectResult};
+use crate::session::{ConnectionState, Effect, EffectId, EffectResult, delivery};
 
 /// Time that the peer has to open a channel that both sides want, before our side opens it.
 const PEER_OPENS_FIRST: Duration = Duration::from_secs(1);
@@ -204,6 +204,11 @@ impl Peer {
         use std::sync::atomic::Ordering::Relaxed;
         let frames = lock(&self.state).tracks.iter().map(|track| track.counters.frames.load(Relaxed)).sum();
         (self.packets.load(Relaxed), frames)
+    }
+
+    /// Returns the peer's last reports on media of ours.
+    pub fn delivery(&self) -> Vec<delivery::Report> {
+        stats::delivery(&self.webrtc)
     }
 
     /// Closes DTLS, so that the peer learns at once of the end.

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use crate::session::delivery;
+
 /// Counters of a connection since its start, and its measured values. A value that was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
@@ -103,6 +105,28 @@ impl Reports {
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         self.round_trip_ms.map(|ms| Duration::from_secs_f64(ms.clamp(0.0, 60_000.0) / 1000.0))
     }
+}
+
+/// Returns the peer's last reports on media of ours.
+pub(crate) fn delivery(webrtc: &gst::Element) -> Vec<delivery::Report> {
+    let sources = sources(webrtc);
+    let number = |source: &gst::Structure, name: &str| source.get::<u32>(name).ok();
+    let sent = |ssrc: u32| {
+        let ours = sources.iter().find(|source| number(source, "ssrc") == Some(ssrc))?;
+        ours.get::<u64>("packets-sent").ok()
+    };
+    let report = |source: &gst::Structure| {
+        source.get::<bool>("have-rb").ok().filter(|has| *has)?;
+        let ssrc = number(source, "rb-ssrc")?;
+        let stamp = (number(source, "rb-lsr")?, number(source, "rb-dlsr")?);
+        Some(delivery::Report {
+            source: ssrc,
+            sent: sent(ssrc)?,
+            highest: number(source, "rb-exthighestseq")?,
+            stamp,
+        })
+    };
+    sources.iter().filter_map(report).collect()
 }
 
 /// Returns the round trip in ms from the peer's last report. A report that answers none of ours has none; GStreamer has

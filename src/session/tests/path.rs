@@ -78,6 +78,23 @@ fn a_peer_without_media_may_be_silent_for_twice_its_longest_pause() {
     assert_eq!(last(&a), "reconnecting");
 }
 
+/// The peer is heard all the time, and reports that nothing arrives.
+#[test]
+fn a_path_that_is_dead_in_our_direction_is_renewed() {
+    let (mut now, mut a, _) = connected();
+    let mut seconds = 0;
+    while last(&a) == "connected" {
+        assert!(seconds < 20);
+        let (sent, highest) = (seconds * 50, (seconds as u32).min(3) * 50);
+        let report =
+            crate::session::delivery::Report { source: 1, sent, highest, stamp: (1, seconds as u32) };
+        a.input(now, Input::Report(report));
+        a.input(now, Input::Heard(true));
+        (now, seconds) = (now + Duration::from_secs(1), seconds + 1);
+    }
+    assert_eq!((last(&a), seconds), ("reconnecting", 12));
+}
+
 #[test]
 fn a_path_that_stays_broken_is_given_up() {
     let (mut now, mut a, mut b) = connected();

@@ -1,0 +1,135 @@
+//! Whether media that this side sends arrives at the peer, by the peer's receiver reports (RFC 3550, 6.4.2). A path may die
+//! in one direction: the peer is heard, and receives nothing.
+
+use std::time::{Duration, Instant};
+
+/// Time without a received packet, over several reports, after which our direction of the path counts as dead.
+pub const DEAD: Duration = Duration::from_secs(8);
+/// Minimum number of reports in that time: a single one may repeat the one before.
+const REPORTS: u32 = 3;
+/// Minimum number of packets sent in that time.
+const PACKETS: u64 = 50;
+/// Maximum number of streams that are watched; connections send fewer.
+const MAX_STREAMS: usize = 16;
+
+/// The peer's last report on one stream of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// SSRC of the stream.
+    pub source: u32,
+    /// Number of packets sent on it so far.
+    pub sent: u64,
+    /// Extended highest sequence number received.
+    pub highest: u32,
+    /// Last sender report that the peer received, and the time since then: the pair differs between any two reports.
+    pub stamp: (u32, u32),
+}
+
+/// A stream since a packet of it last arrived.
+#[derive(Debug)]
+struct Stream {
+    /// First report that had this highest sequence number.
+    first: Report,
+    since: Instant,
+    stamp: (u32, u32),
+    reports: u32,
+    /// Whether the peer has reported progress since the path was found, as a peer that counts packets does.
+    has_progressed: bool,
+}
+
+/// Progress of the streams that this side sends.
+#[derive(Debug, Default)]
+pub struct Delivery {
+    streams: Vec<Stream>,
+}
+
+impl Delivery {
+    /// Handles a report, which may be the same as before; returns whether it shows that nothing arrives any more. Then
+    /// nothing is concluded until the peer reports progress again.
+    pub fn handle_report(&mut self, now: Instant, report: Report) -> bool {
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
+            if self.streams.len() < MAX_STREAMS {
+                let stamp = report.stamp;
+                self.streams.push(Stream {
+                    first: report,
+                    since: now,
+                    stamp,
+                    reports: 0,
+                    has_progressed: false,
+                });
+            }
+            return false;
+        };
+        if stream.first.highest != report.highest {
+            *stream =
+                Stream { first: report, since: now, stamp: report.stamp, reports: 0, has_progressed: true };
+            return false;
+        }
+        if stream.stamp != report.stamp {
+            stream.stamp = report.stamp;
+            stream.reports += 1;
+        }
+        let is_dead = stream.has_progressed
+            && stream.reports >= REPORTS
+            && stream.since + DEAD <= now
+            && report.sent.saturating_sub(stream.first.sent) >= PACKETS;
+        if is_dead {
+            self.streams.clear();
+        }
+        is_dead
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reports every second, with the given numbers of sent and received packets; returns after how many seconds our
+    /// direction counts as dead.
+    fn dead_after(reports: impl Iterator<Item = (u64, u32)>) -> Option<usize> {
+        let (mut delivery, start) = (Delivery::default(), Instant::now());
+        reports.enumerate().position(|(second, (sent, highest))| {
+            let report = Report { source: 7, sent, highest, stamp: (1, second as u32) };
+            let now = start + Duration::from_secs(second as u64);
+            // The report is looked at twice.
+            let again = now + Duration::from_millis(500);
+            delivery.handle_report(now, report) || delivery.handle_report(again, report)
+        })
+    }
+
+    #[test]
+    fn a_peer_that_reports_no_progress_while_media_is_sent_does_not_receive() {
+        let until = |end: u32| (0..40).map(move |n: u32| (u64::from(n) * 20, n.min(end) * 20));
+        assert_eq!(dead_after(until(40)), None);
+        assert_eq!(dead_after(until(5)), Some(13));
+        // The peer never counted a packet: it may not count at all.
+        assert_eq!(dead_after(until(0)), None);
+    }
+
+    #[test]
+    fn a_stream_that_is_held_makes_no_progress_and_is_not_dead() {
+        let held = (0..40).map(|n: u32| (u64::from(n.min(5)) * 20, n.min(5) * 20));
+        assert_eq!(dead_after(held), None);
+    }
+
+    #[test]
+    fn a_report_that_does_not_change_says_nothing() {
+        let (mut delivery, start) = (Delivery::default(), Instant::now());
+        for second in 0..40 {
+            let highest = second.min(5) as u32;
+            let report = Report { source: 7, sent: second * 20, highest, stamp: (1, highest) };
+            assert!(!delivery.handle_report(start + Duration::from_secs(second), report));
+        }
+    }
+
+    #[test]
+    fn a_dead_direction_is_reported_once_until_there_is_progress() {
+        let reports = (0..40).map(|n: u32| (u64::from(n) * 20, n.min(5)));
+        let (mut delivery, start, mut dead) = (Delivery::default(), Instant::now(), 0);
+        for (second, (sent, highest)) in reports.enumerate() {
+            let report = Report { source: 7, sent, highest, stamp: (1, second as u32) };
+            dead += usize::from(delivery.handle_report(start + Duration::from_secs(second as u64), report));
+        }
+        assert_eq!(dead, 1);
+    }
+}
