@@ -14,6 +14,7 @@ pub(super) fn server(error: &ServerError) -> &'static str {
         ServerError::ShortSecret(SecretKind::Api) => {
             "; give --api-secret a longer one: 'openssl rand -hex 32' makes one"
         }
+        ServerError::NoAudience => "; --token-audience names it",
         ServerError::AllowedHost(_) => "; --allow-host takes a name alone, such as call.example.org",
         _ => "",
     }

@@ -37,7 +37,13 @@ impl CliError {
     /// Returns the exit code, which depends on the cause.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) | Self::Server(ServerError::ShortSecret(_) | ServerError::AllowedHost(_)) => 2,
+            Self::Usage(_)
+            | Self::Server(
+                ServerError::ShortSecret(_)
+                | ServerError::NoAudience
+                | ServerError::TokenKeys(_)
+                | ServerError::AllowedHost(_),
+            ) => 2,
             Self::Server(_) => 1,
             #[cfg(feature = "media")]
             Self::Options(_) => 2,

@@ -11,11 +11,12 @@
 
 mod admin;
 mod grant;
+mod permissions;
 mod refusal;
 mod registry;
 
 pub use admin::Admin;
-pub use grant::Grant;
+pub use grant::{Calls, Grant, Rooms};
 pub use refusal::{Reason, Refusal};
 
 use std::collections::{HashMap, VecDeque};
@@ -310,15 +311,7 @@ impl Hub {
                 Ok(())
             }
             (Command::ListPeers, State::Idle) => {
-                let free = |(_, id): &(&PeerId, &ConnId)| {
-                    let is_free = |other: &Conn| other.state == State::Idle && other.grant.allows_calls();
-                    **id != conn && self.conns.get(id).is_some_and(is_free)
-                };
-                // A connection that may not call gets an empty list of peers.
-                let most = if self.may_call(conn) { self.limits.listed } else { 0 };
-                let free = self.names.iter().filter(free).map(|(name, _)| name.clone());
-                let mut free: Vec<PeerId> = free.take(most).collect();
-                free.sort();
+                let free = self.callable(conn);
                 self.notify(conn, Notice::PeerList(free));
                 Ok(())
             }
@@ -341,21 +334,12 @@ impl Hub {
         }
     }
 
-    fn may(&self, conn: ConnId, what: impl Fn(&Grant) -> bool) -> bool {
-        self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
-    }
-
-    /// Returns whether a connection may call peers, and see peers outside its room.
-    fn may_call(&self, conn: ConnId) -> bool {
-        self.may(conn, Grant::allows_calls)
-    }
-
     fn call(&mut self, conn: ConnId, to: &PeerId) -> Result<(), Refusal> {
-        if !self.may_call(conn) {
+        if !self.may(conn, |grant| grant.calls.allow(to)) {
             return Err(Refusal::NotGranted("calls"));
         }
-        // A peer without permission for calls cannot be called, and is visible only to the peers in its room.
-        let other = self.names.get(to).copied().filter(|other| self.may_call(*other));
+        // A peer that this connection may not call is visible only to the peers in its room.
+        let other = self.names.get(to).copied().filter(|other| *other == conn || self.may_talk(conn, *other));
         let other = other.ok_or_else(|| Refusal::NotFound(to.clone()))?;
         if other == conn || self.conns.get(&other).is_none_or(|c| c.state != State::Idle) {
             return Err(Refusal::Busy(to.clone()));
@@ -373,9 +357,7 @@ impl Hub {
         let Some(Conn { name: Some(name), owner, .. }) = self.conns.get(&conn) else {
             return Err(Refusal::Outside);
         };
-        if !self.may(conn, |grant| grant.allows_room(&room)) {
-            return Err(Refusal::NotGranted("this room"));
-        }
+        self.check_room(conn, &room)?;
         let (name, owner) = (name.clone(), *owner);
         match self.rooms.get_mut(&room) {
             Some(there) if there.members.len() >= self.limits.room_size => {
@@ -406,8 +388,10 @@ impl Hub {
                 self.notify(other, Notice::From { from, body });
                 Ok(())
             }
-            // A connection limited to rooms gets the same error whether or not the peer exists elsewhere.
-            _ if self.names.contains_key(to) || !self.may_call(conn) => Err(Refusal::NotInRoom(to.clone())),
+            // A connection that may not call the peer gets the same error whether or not the peer exists elsewhere.
+            _ if self.names.contains_key(to) || !self.may(conn, |grant| grant.calls.allow(to)) => {
+                Err(Refusal::NotInRoom(to.clone()))
+            }
             _ => Err(Refusal::NotFound(to.clone())),
         }
     }

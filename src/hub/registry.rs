@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Claim, ConnId, Grant, Hub, Notice, Output, Reason, Refusal, State};
+use super::{Claim, ConnId, Hub, Notice, Output, Reason, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
 
 impl Hub {
@@ -24,9 +24,7 @@ impl Hub {
         room: RoomId,
     ) -> Result<(), Refusal> {
         // A connection that may not join must not trigger a probe of the holder.
-        if !self.may(conn, |grant: &Grant| grant.allows_room(&room)) {
-            return Err(Refusal::NotGranted("this room"));
-        }
+        self.check_room(conn, &room)?;
         match self.names.get(&name).copied() {
             Some(holder) => {
                 self.probe(now, holder, Claim { conn, room: Some(room) });

@@ -108,8 +108,9 @@ fn an_id_of_a_token_is_for_its_bearer_and_is_inherited_from_a_dead_holder() {
     let enter = |name: &str| Command::Enter(id(name), "attic".parse().unwrap());
     let open = |bench: &mut Bench, conn: u64, rooms: &[&str]| {
         bench.input(Input::Opened(ConnId(conn), Owner(1)));
-        let rooms = Some(rooms.iter().map(|room| room.parse().unwrap()).collect());
-        let grant = Grant { name: Some(id("ann")), rooms, ..Grant::default() };
+        let names = rooms.iter().map(|room| room.parse().unwrap()).collect();
+        let rooms = Some(Rooms { names, ..Rooms::default() });
+        let grant = Grant { name: Some(id("ann")), rooms, calls: Calls::None, ..Grant::default() };
         bench.input(Input::Granted(ConnId(conn), grant));
     };
     open(&mut bench, 2, &["attic"]);
@@ -130,10 +131,51 @@ fn an_id_of_a_token_is_for_its_bearer_and_is_inherited_from_a_dead_holder() {
 }
 
 #[test]
+fn calls_are_allowed_only_where_both_permissions_name_the_other_peer() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat"]);
+    let calls = Calls::Peers([id("bob"), id("nobody")].into());
+    bench.input(Input::Granted(ConnId(1), Grant { calls, ..Grant::default() }));
+    let list = |bench: &mut Bench, conn: u64| bench.say(conn, Command::ListPeers);
+    assert_eq!(list(&mut bench, 1), [notify(1, Notice::PeerList(vec![id("bob")]))]);
+    assert_eq!(list(&mut bench, 3), [notify(3, Notice::PeerList(vec![id("bob")]))]);
+    // A peer outside the list is as good as absent, for both sides.
+    assert_eq!(bench.say(1, Command::Call(id("cat"))), refused(1, Refusal::NotGranted("calls")));
+    assert_eq!(bench.say(1, Command::Call(id("nobody"))), refused(1, Refusal::NotFound(id("nobody"))));
+    assert_eq!(bench.say(3, Command::Call(id("ann"))), refused(3, Refusal::NotFound(id("ann"))));
+    let called = [notify(1, Notice::CalledBy(id("bob"))), notify(2, Notice::CallStarted)];
+    assert_eq!(bench.say(2, Command::Call(id("ann"))), called);
+}
+
+#[test]
+fn a_hidden_peer_is_in_no_list_and_can_be_called() {
+    let mut bench = Bench::registered(&["ann", "bob"]);
+    bench.input(Input::Granted(ConnId(1), Grant { is_hidden: true, ..Grant::default() }));
+    assert_eq!(bench.say(2, Command::ListPeers), [notify(2, Notice::PeerList(vec![]))]);
+    assert_eq!(bench.say(1, Command::ListPeers), [notify(1, Notice::PeerList(vec![id("bob")]))]);
+    let called = [notify(1, Notice::CalledBy(id("bob"))), notify(2, Notice::CallStarted)];
+    assert_eq!(bench.say(2, Command::Call(id("ann"))), called);
+}
+
+#[test]
+fn a_peer_without_permission_to_create_rooms_joins_existing_rooms_that_its_token_names() {
+    let mut bench = Bench::registered(&["ann", "bob"]);
+    let rooms = Some(Rooms { prefixes: vec!["team-".to_owned()], ..Rooms::default() });
+    let grant = Grant { rooms, creates_rooms: false, ..Grant::default() };
+    bench.input(Input::Granted(ConnId(1), grant));
+    let join = |name: &str| Command::Join(name.parse().unwrap());
+    assert_eq!(bench.say(1, join("team-a")), refused(1, Refusal::NotGranted("a new room")));
+    bench.say(2, join("team-a"));
+    assert_eq!(bench.say(1, join("teams")), refused(1, Refusal::NotGranted("this room")));
+    let joined = [notify(1, Notice::Joined(vec![id("bob")])), notify(2, Notice::PeerJoined(id("ann")))];
+    assert_eq!(bench.say(1, join("team-a")), joined);
+}
+
+#[test]
 fn a_connection_limited_to_rooms_lists_no_peers_elsewhere() {
     let mut bench = Bench::registered(&["ann", "bob", "cat"]);
-    let rooms = Some(["attic".parse().unwrap()].into());
-    let granted = bench.input(Input::Granted(ConnId(1), Grant { rooms, ..Grant::default() }));
+    let rooms = Some(Rooms { names: ["attic".parse().unwrap()].into(), ..Rooms::default() });
+    let grant = Grant { rooms, calls: Calls::None, ..Grant::default() };
+    let granted = bench.input(Input::Granted(ConnId(1), grant));
     assert_eq!(granted, []);
     assert_eq!(bench.say(1, Command::ListPeers), [notify(1, Notice::PeerList(vec![]))]);
     assert_eq!(bench.say(2, Command::ListPeers), [notify(2, Notice::PeerList(vec![id("cat")]))]);

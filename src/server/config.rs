@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::ice;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
+use super::token::TokenConfig;
 use crate::hub::Limits;
 use crate::protocol::Secret;
 
@@ -34,8 +35,8 @@ pub struct Config {
     pub api_secret: Option<Secret>,
     /// Whether a back end may use the API from other machines.
     pub api_remote: bool,
-    /// The key that signs tokens, of 32 bytes at least; if set, every client needs a token.
-    pub token_secret: Option<Secret>,
+    /// The keys that sign tokens; if there are any, every client needs a token.
+    pub tokens: TokenConfig,
 }
 
 impl Config {
@@ -53,7 +54,7 @@ impl Config {
             ice: ice::IceServers::default(),
             api_secret: None,
             api_remote: false,
-            token_secret: None,
+            tokens: TokenConfig::default(),
         }
     }
 }

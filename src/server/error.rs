@@ -25,6 +25,13 @@ pub enum ServerError {
     /// A secret is so short that it could be guessed.
     #[error("the secret {0} has fewer than {LEAST_SECRET} bytes and could be guessed")]
     ShortSecret(SecretKind),
+    /// Public keys verify tokens, but no audience says which tokens are for this server: the issuer signs tokens for
+    /// others, too.
+    #[error("the issuer of the keys signs tokens for others, too: the audience of this server is wanted")]
+    NoAudience,
+    /// The file of keys cannot be read; contains the reason.
+    #[error("{0}")]
+    TokenKeys(String),
     /// An entry of [`Config::allowed_hosts`] is not a host name.
     ///
     /// [`Config::allowed_hosts`]: super::Config::allowed_hosts

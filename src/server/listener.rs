@@ -19,7 +19,7 @@ use super::sessions::Sessions;
 use super::shared::Shared;
 use super::stream::{Gauge, Io, Tcp};
 use super::switchboard::Switchboard;
-use super::token::Tokens;
+use super::token::{KeySource, TokenConfig, Tokens};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::canonical;
@@ -62,7 +62,7 @@ impl Server {
         let _ = rustix::net::listen(&listener, BACKLOG);
         // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
-        let tokens = strong(config.token_secret.as_ref(), SecretKind::Token)?;
+        let tokens = tokens(&config.tokens).await?;
         let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
         let connections = Arc::new(Tasks::new(CONNECTIONS));
         let shared = Shared {
@@ -77,7 +77,7 @@ impl Server {
             api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
             api_guesses: GuessLimit::new("secrets for the API"),
             api_remote: config.api_remote,
-            tokens: tokens.map(Tokens::new),
+            tokens,
             token_guesses: GuessLimit::new("tokens"),
             sessions: Sessions::default(),
         };
@@ -113,7 +113,13 @@ impl Server {
             }
         };
         let sweep = http::polling::end_sessions(&self.shared);
-        or(or(accept, sweep), stop).await;
+        let keep_fresh = async {
+            match &self.shared.tokens {
+                Some(tokens) => tokens.keep_fresh().await,
+                None => std::future::pending().await,
+            }
+        };
+        or(or(accept, or(sweep, keep_fresh)), stop).await;
         let board = &self.shared.board;
         board.close_all();
         let all_gone = async {
@@ -123,6 +129,27 @@ impl Server {
         };
         timeout(STOP, all_gone).await;
     }
+}
+
+/// Returns the verifier of tokens, if there are keys for them. An address of keys that does not answer is only logged: the
+/// server starts, and asks again.
+async fn tokens(config: &TokenConfig) -> Result<Option<Tokens>, ServerError> {
+    if !config.is_required() {
+        return Ok(None);
+    }
+    for secret in &config.secrets {
+        strong(Some(secret), SecretKind::Token)?;
+    }
+    if config.keys.is_some() && config.audience.is_empty() {
+        return Err(ServerError::NoAudience);
+    }
+    let tokens = Tokens::new(config);
+    match (tokens.refresh().await, &config.keys) {
+        (Err(why), Some(KeySource::File(_))) => return Err(ServerError::TokenKeys(why)),
+        (Err(why), _) => tracing::warn!("{why}; nobody can connect until they can be read"),
+        (Ok(()), _) => {}
+    }
+    Ok(Some(tokens))
 }
 
 /// Returns the secret, or an error if it is too short.

@@ -22,7 +22,7 @@ mod switchboard;
 mod timeouts;
 mod timers;
 pub mod tls;
-mod token;
+pub mod token;
 
 pub use config::Config;
 pub use error::{SecretKind, ServerError};

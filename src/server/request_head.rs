@@ -5,7 +5,7 @@ use hyper::Request;
 use super::codec::Codec;
 use super::http;
 use super::names::{self, Names};
-use super::token::{self, Tokens};
+use super::token::{self, TokenConfig, Tokens};
 use crate::hub::Grant;
 use crate::protocol::{PeerId, Secret};
 
@@ -35,5 +35,6 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
         Codec::of(path, true, PeerId::from_foreign(path).map_err(|error| error.to_string())?),
     );
     let token = token::shown(&request).ok_or("no token")?;
-    Tokens::new(secret).read(&token).map_err(|error| error.to_string())
+    let tokens = Tokens::new(&TokenConfig { secrets: vec![secret.clone()], ..TokenConfig::default() });
+    smol::block_on(tokens.read(&token)).map_err(|error| error.to_string())
 }

@@ -36,7 +36,7 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Returns the permissions of a request from the address `from`, according to its token.
-    pub(super) fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
+    pub(super) async fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
         let Some(tokens) = &self.tokens else { return Ok(Grant::default()) };
         let token = token::shown(request).ok_or(TokenError::Missing)?;
         let wait = self.token_guesses.wait(from.into());
@@ -45,7 +45,7 @@ impl Shared {
         if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
             return Err(Denied::Later(wait));
         }
-        let grant = tokens.read(&token);
+        let grant = tokens.read(&token).await;
         if let Err(TokenError::Forged(_)) = grant {
             self.token_guesses.record(from.into());
             if let Some(wait) = wait {

@@ -545,8 +545,7 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
     let stage = Stage::serving(&[], &[("ROOMTONE_TOKEN_SECRET", secret)]);
     let token = |until: u64| {
         let claims = json!({"exp": until, "sub": "ann"});
-        let key = jsonwebtoken::EncodingKey::from_secret(secret.as_bytes());
-        jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
+        roomtone::server::token::sign(&claims, &roomtone::protocol::Secret(secret.to_owned())).unwrap()
     };
     let browser = Browser::start();
     let notice = |words: &str| {

@@ -11,6 +11,7 @@ use crate::cli::CliError;
 use crate::hub::Limits;
 use crate::protocol::Secret;
 use crate::server::ice::IceServers;
+use crate::server::token::{KeySource, TokenConfig};
 use crate::server::{Config, Files, Identity};
 
 /// `serve`.
@@ -19,14 +20,44 @@ pub(crate) struct ServeArgs {
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
-    /// Admit only clients whose token is signed with this secret of at least 32 bytes (JWT, HS256, with exp; sub,
-    /// rooms and description grant an id, rooms and a description) [default: admit everybody]. On the command line
-    /// other users of this machine can see it; ROOMTONE_TOKEN_SECRET hides it
-    #[arg(long, value_name = "TEXT")]
-    pub token_secret: Option<Secret>,
+    /// The keys of tokens.
+    #[command(flatten)]
+    pub tokens: TokenOptions,
     /// STUN and TURN servers that are announced to clients.
     #[command(flatten)]
     pub relays: RelayArgs,
+}
+
+/// Keys of tokens: with any of them, every client needs a token.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Tokens")]
+pub(crate) struct TokenOptions {
+    /// Admit only clients whose token (JWT) is signed with this secret of at least 32 bytes (HS256) [default: admit
+    /// everybody]; may be repeated, to replace a secret. On the command line other users of this machine can see it;
+    /// ROOMTONE_TOKEN_SECRET hides it. `roomtone token` makes tokens
+    #[arg(long, value_name = "TEXT")]
+    pub token_secret: Vec<Secret>,
+    /// Admit clients whose token is signed with a key of this JSON Web Key Set (RS256, ES256 or EdDSA), which is read
+    /// again every 10 minutes and for unknown keys
+    #[arg(long, value_name = "URL|FILE")]
+    pub token_keys: Option<KeySource>,
+    /// Audience (aud) that a token has to name; may be repeated. Required with --token-keys
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub token_audience: Vec<String>,
+    /// Issuer (iss) that a token has to name [default: any]; may be repeated
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub token_issuer: Vec<String>,
+}
+
+impl TokenOptions {
+    fn config(&self) -> TokenConfig {
+        TokenConfig {
+            secrets: self.token_secret.clone(),
+            keys: self.token_keys.clone(),
+            audience: self.token_audience.clone(),
+            issuer: self.token_issuer.clone(),
+        }
+    }
 }
 
 /// Address and port on which a server listens by default.
@@ -90,11 +121,7 @@ pub(crate) struct ServerOptions {
 
 impl ServerOptions {
     /// Returns the server's configuration. Reads the certificate, and makes one where none is named.
-    pub(in crate::cli) fn config(
-        &self,
-        ice: IceServers,
-        token_secret: Option<Secret>,
-    ) -> Result<Config, CliError> {
+    pub(in crate::cli) fn config(&self, ice: IceServers, tokens: &TokenOptions) -> Result<Config, CliError> {
         Ok(Config {
             identity: self.identity()?,
             plain: self.plain.is_on(),
@@ -103,7 +130,7 @@ impl ServerOptions {
             per_address: self.max_per_address,
             api_secret: self.api_secret.clone(),
             api_remote: self.api_remote.is_on(),
-            token_secret,
+            tokens: tokens.config(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,
             ..Config::plain(self.listen)

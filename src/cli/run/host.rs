@@ -6,6 +6,7 @@ use crate::app::host::Role;
 use crate::app::{self, Event, MediaSetup};
 use crate::cli::CliError;
 use crate::cli::args::client::HostArgs;
+use crate::cli::args::server::TokenOptions;
 use crate::cli::output::{self, human};
 
 pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
@@ -17,7 +18,7 @@ pub(super) fn host(args: &HostArgs, json: bool) -> Result<(), CliError> {
     let sink = output::sink(json);
     let commands = commands(json, &options);
     smol::block_on(async {
-        let server = bind(&args.server, options.paths.servers.clone(), None).await?;
+        let server = bind(&args.server, options.paths.servers.clone(), &TokenOptions::default()).await?;
         let setup = MediaSetup::start(&options, &sink).await?;
         let urls = app::page_urls(&server, args.server.plain.is_on(), &role.query(&args.id));
         if !json {

@@ -4,9 +4,8 @@ use smol::channel::bounded;
 
 use super::signals::on_signal;
 use crate::cli::CliError;
-use crate::cli::args::server::{ServeArgs, ServerOptions};
+use crate::cli::args::server::{ServeArgs, ServerOptions, TokenOptions};
 use crate::cli::output::{self, human};
-use crate::protocol::Secret;
 use crate::server::Server;
 use crate::server::ice::IceServers;
 
@@ -14,9 +13,9 @@ use crate::server::ice::IceServers;
 pub(super) async fn bind(
     options: &ServerOptions,
     ice: IceServers,
-    token_secret: Option<Secret>,
+    tokens: &TokenOptions,
 ) -> Result<Server, CliError> {
-    Ok(Server::bind(options.config(ice, token_secret)?).await?)
+    Ok(Server::bind(options.config(ice, tokens)?).await?)
 }
 
 /// Shows people the certificate's fingerprint, by which they recognise the server.
@@ -33,7 +32,7 @@ pub(super) fn serve(args: &ServeArgs, json: bool) -> Result<(), CliError> {
     });
     let ice = args.relays.servers()?;
     smol::block_on(async {
-        let server = bind(&args.server, ice, args.token_secret.clone()).await?;
+        let server = bind(&args.server, ice, &args.tokens).await?;
         let sink = output::sink(json);
         crate::app::page_urls(&server, args.server.plain.is_on(), "").iter().for_each(|event| sink(event));
         show_fingerprint(&server, json);

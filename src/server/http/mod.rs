@@ -63,7 +63,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
         return foreign_origin(&request);
     }
     if is_upgrade(request.headers()) {
-        return upgrade::upgrade(request, shared, from.ip()).unwrap_or_else(no_randomness);
+        return upgrade::upgrade(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
     }
     let path = request.uri().path();
     if path.starts_with(api::PREFIX) {
@@ -87,7 +87,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
     }
     // Beside any path, since a WebSocket may have any path.
     if path.rsplit('/').next() == Some(ADMISSION) {
-        return admission(&request, &shared, from.ip());
+        return admission(&request, &shared, from.ip()).await;
     }
     page::file(path)
         .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "nothing is at this path; the page is at /\n"))
@@ -129,8 +129,8 @@ fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
 
 /// Reports whether a WebSocket with this token would be accepted, since a page cannot read the response of a failed
 /// WebSocket. Lists the STUN and TURN servers, which lets a page renew its TURN credentials during a call.
-fn admission<B>(request: &Request<B>, shared: &Shared, from: IpAddr) -> Reply {
-    let mut reply = match shared.grant(request, from) {
+async fn admission<B>(request: &Request<B>, shared: &Shared, from: IpAddr) -> Reply {
+    let mut reply = match shared.grant(request, from).await {
         Ok(_) => {
             let servers = json!({"iceServers": shared.board.ice_servers()});
             reply(StatusCode::OK, "application/json", servers.to_string())

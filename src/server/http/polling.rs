@@ -126,7 +126,7 @@ pub(super) async fn handle(
             Some(session) => serve(request, &shared, &session).await,
             None => error(1, "Session ID unknown"),
         }),
-        None if request.method() == Method::GET => match shared.grant(&request, address) {
+        None if request.method() == Method::GET => match shared.grant(&request, address).await {
             Ok(grant) => open(&shared, address, grant, token),
             Err(denied) => Ok(denied.into()),
         },

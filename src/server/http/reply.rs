@@ -53,6 +53,7 @@ pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
 impl From<Denied> for Reply {
     fn from(denied: Denied) -> Self {
         let status = match denied {
+            Denied::Token(TokenError::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
             Denied::Token(_) => StatusCode::UNAUTHORIZED,
             Denied::Later(_) => StatusCode::TOO_MANY_REQUESTS,
         };
@@ -66,6 +67,9 @@ impl From<Denied> for Reply {
             }
             Denied::Token(TokenError::Missing) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Denied::Token(TokenError::NoKeys) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
             }
             Denied::Later(wait) => {
                 headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());

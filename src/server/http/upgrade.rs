@@ -43,7 +43,7 @@ enum Client {
 }
 
 /// Answers a request for a WebSocket, and serves the WebSocket in another task of the server.
-pub(super) fn upgrade(
+pub(super) async fn upgrade(
     mut request: Request<Incoming>,
     shared: Arc<Shared>,
     from: IpAddr,
@@ -54,7 +54,7 @@ pub(super) fn upgrade(
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
     let reply = switching_protocols(derive_accept_key(key.as_bytes()));
-    let client = match client(&request, &shared, from) {
+    let client = match client(&request, &shared, from).await {
         Ok(client) => client,
         Err(refusal) => return Ok(*refusal),
     };
@@ -95,7 +95,7 @@ pub(super) fn upgrade(
 }
 
 /// Returns the client that a request names, or the response that refuses it.
-fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Client, Box<Reply>> {
+async fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Client, Box<Reply>> {
     if polling::is_path(request.uri().path()) {
         let query = polling::Query::parse(request.uri().query().unwrap_or_default());
         if !query.is_known() {
@@ -108,7 +108,7 @@ fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<
                 .ok_or_else(|| polling::error(1, "Session ID unknown").into());
         }
     }
-    shared.grant(request, from).map(Client::New).map_err(|denied| Box::new(denied.into()))
+    shared.grant(request, from).await.map(Client::New).map_err(|denied| Box::new(denied.into()))
 }
 
 /// Returns the WebSocket of an upgraded connection, which may read little until its peer has registered.

@@ -1,0 +1,41 @@
+//! Decisions by the permissions of connections.
+
+use super::{Conn, ConnId, Grant, Hub, Refusal, State};
+use crate::protocol::{PeerId, RoomId};
+
+impl Hub {
+    pub(super) fn may(&self, conn: ConnId, what: impl Fn(&Grant) -> bool) -> bool {
+        self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
+    }
+
+    /// Returns whether the permissions of both connections allow a call between the two.
+    pub(super) fn may_talk(&self, conn: ConnId, other: ConnId) -> bool {
+        let allows = |one: ConnId, two: ConnId| {
+            self.name(two).is_some_and(|name| self.may(one, |grant| grant.calls.allow(&name)))
+        };
+        allows(conn, other) && allows(other, conn)
+    }
+
+    /// Returns the free peers that a connection may call, as many as a list may have.
+    pub(super) fn callable(&self, conn: ConnId) -> Vec<PeerId> {
+        let is_free = |other: &Conn| other.state == State::Idle && !other.grant.is_hidden;
+        let is_listed = |(_, id): &(&PeerId, &ConnId)| {
+            **id != conn && self.conns.get(id).is_some_and(is_free) && self.may_talk(conn, **id)
+        };
+        let free = self.names.iter().filter(is_listed).map(|(name, _)| name.clone());
+        let mut free: Vec<PeerId> = free.take(self.limits.listed).collect();
+        free.sort();
+        free
+    }
+
+    /// Returns an error if the permissions of a connection exclude a room.
+    pub(super) fn check_room(&self, conn: ConnId, room: &RoomId) -> Result<(), Refusal> {
+        if !self.may(conn, |grant| grant.allows_room(room)) {
+            return Err(Refusal::NotGranted("this room"));
+        }
+        if !self.rooms.contains_key(room) && !self.may(conn, |grant| grant.creates_rooms) {
+            return Err(Refusal::NotGranted("a new room"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The claims of a token, as permissions.
+//!
+//! Pure: no clock, sockets, files or random numbers.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::hub::{Calls, Grant, Rooms};
+use crate::protocol::{PeerId, RoomId};
+
+/// The latest time that a token may contain, in seconds since 1970: the largest interoperable integer of JSON (RFC
+/// 8259, 6).
+const LATEST: f64 = 9_007_199_254_740_991.0;
+
+/// The claims of a token other than its times (`exp`, which is required, `nbf` and `iat`), audience and issuer.
+#[derive(Debug, Deserialize)]
+struct Claims {
+    /// The only id that the client may register.
+    sub: Option<String>,
+    /// The only rooms or pools that the client may join; a `*` at the end stands for any text.
+    rooms: Option<Vec<String>>,
+    /// Whether the client may call and be called, or the only peers of such calls.
+    calls: Option<CallsClaim>,
+    /// Whether lists of callable peers leave the client out.
+    #[serde(default)]
+    hidden: bool,
+    /// Whether the client may create a room by joining it.
+    create: Option<bool>,
+    /// The description that other members of the room receive.
+    #[serde(default)]
+    description: Value,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum CallsClaim {
+    All(bool),
+    Peers(Vec<String>),
+}
+
+/// Converts the claims of an authentic token to permissions; the error is a text for the bearer.
+pub(super) fn grant(claims: Value) -> Result<Grant, String> {
+    // The library ignores a time that it cannot parse (CVE-2026-25537).
+    for key in ["exp", "nbf", "iat"] {
+        let is_time = |time: &Value| time.as_f64().is_some_and(|time| (0.0..=LATEST).contains(&time));
+        if claims.get(key).is_some_and(|time| !is_time(time)) {
+            return Err(format!("its {key} is not a time: a number of seconds since 1970 is required"));
+        }
+    }
+    let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
+    let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("its sub: {error}"));
+    let rooms = claims.rooms.as_deref().map(rooms).transpose()?;
+    Ok(Grant {
+        name: claims.sub.as_deref().map(id).transpose()?,
+        // A client that is limited to rooms does not call, unless its token says so.
+        calls: calls(claims.calls, rooms.is_none())?,
+        rooms,
+        is_hidden: claims.hidden,
+        creates_rooms: claims.create.unwrap_or(true),
+        description: claims.description,
+    })
+}
+
+fn rooms(patterns: &[String]) -> Result<Rooms, String> {
+    let mut rooms = Rooms::default();
+    for pattern in patterns {
+        match pattern.strip_suffix('*') {
+            Some(prefix) => rooms.prefixes.push(prefix.to_owned()),
+            None => {
+                let room = RoomId::from_foreign(pattern);
+                rooms.names.insert(room.map_err(|error| format!("one of its rooms: {error}"))?);
+            }
+        }
+    }
+    Ok(rooms)
+}
+
+fn calls(claim: Option<CallsClaim>, otherwise: bool) -> Result<Calls, String> {
+    let peers = match claim {
+        None if otherwise => return Ok(Calls::All),
+        Some(CallsClaim::All(true)) => return Ok(Calls::All),
+        None | Some(CallsClaim::All(false)) => return Ok(Calls::None),
+        Some(CallsClaim::Peers(peers)) => peers,
+    };
+    let peer =
+        |text: &String| PeerId::from_foreign(text).map_err(|error| format!("one of its calls: {error}"));
+    peers.iter().map(peer).collect::<Result<BTreeSet<_>, _>>().map(Calls::Peers)
+}
