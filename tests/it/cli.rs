@@ -46,7 +46,26 @@ fn check_groups(command: &str, expected: &[&str]) {
 
 #[test]
 fn help_of_the_server_groups_the_options_and_ends_with_examples() {
-    check_groups("serve", &["Server:", "STUN and TURN:", "Examples:"]);
+    check_groups("serve", &["Server:", "Tokens:", "STUN and TURN:", "Examples:"]);
+}
+
+#[test]
+fn a_token_of_the_command_line_is_accepted_by_a_server() {
+    let secret = "0123456789abcdef0123456789abcdef";
+    let make = |options: &[&str]| {
+        let mut command = Command::cargo_bin("roomtone").unwrap();
+        command.arg("token").args(options).env("ROOMTONE_TOKEN_SECRET", secret).output().unwrap()
+    };
+    let output = make(&["--id", "kiosk", "--room", "attic", "--room", "team-*", "--valid", "30d"]);
+    let token = String::from_utf8(output.stdout).unwrap();
+    let head = format!("GET /\nAuthorization: Bearer {}", token.trim());
+    let grant = roomtone::server::read_head(&head, &roomtone::protocol::Secret(secret.to_owned())).unwrap();
+    assert_eq!(grant.name, Some("kiosk".parse().unwrap()));
+    let rooms = grant.rooms.unwrap();
+    assert!(rooms.names.contains(&"attic".parse().unwrap()) && rooms.prefixes == ["team-"]);
+    let output = make(&["--id", ""]);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), error.contains("its sub")), (Some(2), true), "{error}");
 }
 
 #[test]
@@ -65,6 +84,8 @@ fn wrong_arguments_are_usage_errors() {
     for (option, words) in [
         (["--api-secret", "guess"], "has fewer than 32 bytes and could be guessed; give --api-secret"),
         (["--token-secret", "guess"], "has fewer than 32 bytes and could be guessed; give --token-secret"),
+        (["--token-keys", "https://id.example.org/keys"], "is wanted; --token-audience names it"),
+        (["--token-keys", "http://id.example.org/keys"], "an https:// address is wanted"),
         (
             ["--allow-host", "https://example.org"],
             "'https://example.org' is not a host name; --allow-host takes",

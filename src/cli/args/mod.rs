@@ -6,6 +6,7 @@ pub(super) mod client;
 pub(super) mod flags;
 pub(super) mod paths;
 pub(super) mod server;
+pub(super) mod token;
 
 use std::path::PathBuf;
 
@@ -14,6 +15,7 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
 use self::server::ServeArgs;
+use self::token::TokenArgs;
 use super::CliError;
 use super::config::{self, Given};
 use crate::base::flag::Flag;
@@ -45,6 +47,12 @@ Examples:
   roomtone serve                                    port 8443, with a self-signed certificate
   roomtone serve --cert fullchain.pem --key privkey.pem
   roomtone serve --plain --listen 127.0.0.1:8080 --allow-host call.example.org      behind a proxy";
+
+const TOKEN: &str = "\
+Examples:
+  export ROOMTONE_TOKEN_SECRET=$(openssl rand -hex 32)     the same for the server
+  roomtone token --id kiosk                         an hour, one id, calls and all rooms
+  roomtone token --room attic --room 'team-*' --valid 30d";
 
 #[cfg(feature = "media")]
 const CALL: &str = "\
@@ -142,7 +150,10 @@ pub(crate) enum Command {
     Host(HostArgs),
     /// Run the signalling server and its page, without a client
     #[command(after_long_help = SERVE)]
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Make a token that lets a client connect to a server with --token-secret
+    #[command(after_long_help = TOKEN)]
+    Token(TokenArgs),
     /// Call a peer
     #[cfg(feature = "media")]
     #[command(after_long_help = CALL)]

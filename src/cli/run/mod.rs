@@ -11,6 +11,7 @@ mod inventory;
 mod log;
 mod serve;
 mod signals;
+mod token;
 
 use super::args::{self, Cli, Command};
 use super::{CliError, config, output};
@@ -30,6 +31,7 @@ pub fn run() -> Result<(), CliError> {
     warn_of_unknown_variables(json);
     let result = match &cli.command {
         Command::Serve(args) => serve::serve(args, json),
+        Command::Token(args) => return token::token(args, json),
         #[cfg(feature = "media")]
         Command::Host(args) => host::host(args, json),
         #[cfg(feature = "media")]
