@@ -1,5 +1,4 @@
-//! Directions of media (RFC 8866, 6.7), as they hold between the two sides. [`super::webrtcbin::directions`] has what
-//! webrtcbin sees instead.
+//! Directions of media (RFC 8866, 6.7), as they hold between the two sides. `sdp::webrtcbin` rewrites them for webrtcbin.
 
 use super::{Line, Media, Sdp, Section};
 
