@@ -388,8 +388,9 @@ impl Hub {
                 self.notify(other, Notice::From { from, body });
                 Ok(())
             }
-            // A connection that may not call the peer gets the same error whether or not the peer exists elsewhere.
-            _ if self.names.contains_key(to) || !self.may(conn, |grant| grant.calls.allow(to)) => {
+            // The error reveals whether a peer exists elsewhere only to a connection that may call the peer. Otherwise it
+            // depends on the sender's own permissions alone.
+            _ if !self.may(conn, |grant| grant.calls.allow(to)) || self.is_visible(conn, to) => {
                 Err(Refusal::NotInRoom(to.clone()))
             }
             _ => Err(Refusal::NotFound(to.clone())),

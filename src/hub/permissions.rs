@@ -16,6 +16,11 @@ impl Hub {
         allows(conn, other) && allows(other, conn)
     }
 
+    /// Returns whether a registered peer of this name may be called by a connection.
+    pub(super) fn is_visible(&self, conn: ConnId, name: &PeerId) -> bool {
+        self.names.get(name).is_some_and(|other| self.may_talk(conn, *other))
+    }
+
     /// Returns the free peers that a connection may call, as many as a list may have.
     pub(super) fn callable(&self, conn: ConnId) -> Vec<PeerId> {
         let is_free = |other: &Conn| other.state == State::Idle && !other.grant.is_hidden;

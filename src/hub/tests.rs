@@ -147,6 +147,18 @@ fn calls_are_allowed_only_where_both_permissions_name_the_other_peer() {
 }
 
 #[test]
+fn a_message_reveals_only_peers_that_the_sender_may_call() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat"]);
+    bench.input(Input::Granted(ConnId(3), Grant { calls: Calls::None, ..Grant::default() }));
+    bench.say(1, Command::Join("attic".parse().unwrap()));
+    let send = |name: &str| Command::Send { to: id(name), body: "hi".into() };
+    assert_eq!(bench.say(1, send("bob")), refused(1, Refusal::NotInRoom(id("bob"))));
+    for name in ["cat", "nobody"] {
+        assert_eq!(bench.say(1, send(name)), refused(1, Refusal::NotFound(id(name))));
+    }
+}
+
+#[test]
 fn a_hidden_peer_is_in_no_list_and_can_be_called() {
     let mut bench = Bench::registered(&["ann", "bob"]);
     bench.input(Input::Granted(ConnId(1), Grant { is_hidden: true, ..Grant::default() }));

@@ -56,13 +56,19 @@ fn a_token_of_the_command_line_is_accepted_by_a_server() {
         let mut command = Command::cargo_bin("roomtone").unwrap();
         command.arg("token").args(options).env("ROOMTONE_TOKEN_SECRET", secret).output().unwrap()
     };
-    let output = make(&["--id", "kiosk", "--room", "attic", "--room", "team-*", "--valid", "30d"]);
+    let output = make(&["--id", "kiosk", "--room", "attic", "--room-prefix", "team-", "--valid", "30d"]);
     let token = String::from_utf8(output.stdout).unwrap();
     let head = format!("GET /\nAuthorization: Bearer {}", token.trim());
     let grant = roomtone::server::read_head(&head, &roomtone::protocol::Secret(secret.to_owned())).unwrap();
     assert_eq!(grant.name, Some("kiosk".parse().unwrap()));
     let rooms = grant.rooms.unwrap();
     assert!(rooms.names.contains(&"attic".parse().unwrap()) && rooms.prefixes == ["team-"]);
+    // From the configuration file, too.
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.toml");
+    std::fs::write(&file, format!("token-secret = ['{secret}', 'an older one']")).unwrap();
+    let mut command = Command::cargo_bin("roomtone").unwrap();
+    command.args(["token", "--config"]).arg(&file).assert().success();
     let output = make(&["--id", ""]);
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!((output.status.code(), error.contains("its sub")), (Some(2), true), "{error}");

@@ -52,7 +52,7 @@ const TOKEN: &str = "\
 Examples:
   export ROOMTONE_TOKEN_SECRET=$(openssl rand -hex 32)     the same for the server
   roomtone token --id kiosk                         an hour, one id, calls and all rooms
-  roomtone token --room attic --room 'team-*' --valid 30d";
+  roomtone token --room attic --room-prefix team- --valid 30d";
 
 #[cfg(feature = "media")]
 const CALL: &str = "\

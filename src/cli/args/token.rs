@@ -11,17 +11,20 @@ use crate::protocol::Secret;
 /// `token`: each option is a claim of the token.
 #[derive(Debug, Args)]
 pub(crate) struct TokenArgs {
-    /// Secret of the server, of at least 32 bytes. On the command line other users of this machine can see it;
+    /// Secret of the server, of at least 32 bytes; of several, the first one signs. On the command line other users of this machine can see it;
     /// ROOMTONE_TOKEN_SECRET hides it
     #[arg(long, value_name = "TEXT")]
-    pub token_secret: Secret,
+    pub token_secret: Vec<Secret>,
     /// Only id that the client may register [default: any]
     #[arg(long, value_name = "ID")]
     pub id: Option<String>,
-    /// Only room that the client may join; a * at the end stands for any text; may be repeated [default: all]
+    /// Only room that the client may join; may be repeated [default: all]
     #[arg(long, value_name = "ROOM", value_delimiter = ',')]
     pub room: Vec<String>,
-    /// Only peer that the client may call and be called by; may be repeated [default: all; none with --room]
+    /// Beginning of the names of rooms that the client may join; may be repeated
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub room_prefix: Vec<String>,
+    /// Only peer that the client may call and be called by; may be repeated [default: all; none with --room or --room-prefix]
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub peer: Vec<String>,
     /// Leave the client out of lists of peers that can be called
@@ -53,7 +56,9 @@ impl TokenArgs {
                 claim(key, json!(value));
             }
         }
-        for (key, values) in [("rooms", &self.room), ("calls", &self.peer)] {
+        for (key, values) in
+            [("rooms", &self.room), ("room_prefixes", &self.room_prefix), ("calls", &self.peer)]
+        {
             if !values.is_empty() {
                 claim(key, json!(values));
             }

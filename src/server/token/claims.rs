@@ -19,8 +19,11 @@ const LATEST: f64 = 9_007_199_254_740_991.0;
 struct Claims {
     /// The only id that the client may register.
     sub: Option<String>,
-    /// The only rooms or pools that the client may join; a `*` at the end stands for any text.
+    /// The only rooms or pools that the client may join.
     rooms: Option<Vec<String>>,
+    /// Beginnings of the names of further rooms that it may join. A claim of its own: a name in `rooms` may come from a
+    /// user, who must not widen the token.
+    room_prefixes: Option<Vec<String>>,
     /// Whether the client may call and be called, or the only peers of such calls.
     calls: Option<CallsClaim>,
     /// Whether lists of callable peers leave the client out.
@@ -51,7 +54,7 @@ pub(super) fn grant(claims: Value) -> Result<Grant, String> {
     }
     let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
     let id = |text: &str| PeerId::from_foreign(text).map_err(|error| format!("its sub: {error}"));
-    let rooms = claims.rooms.as_deref().map(rooms).transpose()?;
+    let rooms = rooms(claims.rooms, claims.room_prefixes)?;
     Ok(Grant {
         name: claims.sub.as_deref().map(id).transpose()?,
         // A client that is limited to rooms does not call, unless its token says so.
@@ -63,18 +66,21 @@ pub(super) fn grant(claims: Value) -> Result<Grant, String> {
     })
 }
 
-fn rooms(patterns: &[String]) -> Result<Rooms, String> {
-    let mut rooms = Rooms::default();
-    for pattern in patterns {
-        match pattern.strip_suffix('*') {
-            Some(prefix) => rooms.prefixes.push(prefix.to_owned()),
-            None => {
-                let room = RoomId::from_foreign(pattern);
-                rooms.names.insert(room.map_err(|error| format!("one of its rooms: {error}"))?);
-            }
-        }
+fn rooms(names: Option<Vec<String>>, prefixes: Option<Vec<String>>) -> Result<Option<Rooms>, String> {
+    if names.is_none() && prefixes.is_none() {
+        return Ok(None);
     }
-    Ok(rooms)
+    let name =
+        |text: String| RoomId::from_foreign(&text).map_err(|error| format!("one of its rooms: {error}"));
+    // In the form in which names are stored.
+    let prefix = |text: String| match RoomId::from_foreign(&text) {
+        Ok(prefix) => Ok(prefix.as_str().to_owned()),
+        Err(error) => Err(format!("one of its room_prefixes: {error}")),
+    };
+    Ok(Some(Rooms {
+        names: names.unwrap_or_default().into_iter().map(name).collect::<Result<_, _>>()?,
+        prefixes: prefixes.unwrap_or_default().into_iter().map(prefix).collect::<Result<_, _>>()?,
+    }))
 }
 
 fn calls(claim: Option<CallsClaim>, otherwise: bool) -> Result<Calls, String> {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 use crate::protocol::Secret;
 
@@ -76,8 +76,11 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            // Without a query, which may contain a secret.
-            Self::Url(url) => f.write_str(&url[..url::Position::AfterPath]),
+            // Without user, password and query, which may be secrets.
+            Self::Url(url) => {
+                f.write_str(&url[..Position::BeforeUsername])?;
+                f.write_str(&url[Position::BeforeHost..Position::AfterPath])
+            }
         }
     }
 }

@@ -27,10 +27,14 @@ impl Freshness {
         }
     }
 
+    /// Returns whether the last attempt succeeded.
+    pub(super) fn is_current(&self) -> bool {
+        self.success.is_some() && self.success == self.attempt
+    }
+
     /// Returns the time of the next regular attempt; none for at once.
     pub(super) fn next(&self) -> Option<Instant> {
-        let attempt = self.attempt?;
-        Some(attempt + if self.success == Some(attempt) { REFRESH } else { PAUSE })
+        Some(self.attempt? + if self.is_current() { REFRESH } else { PAUSE })
     }
 
     /// Returns whether an unknown key is a reason to read the set now.
@@ -54,8 +58,10 @@ mod tests {
         let mut freshness = Freshness::default();
         assert!(freshness.next().is_none() && freshness.may_retry(start) && !freshness.is_usable(start));
         freshness.record(start, true);
+        assert!(freshness.is_current());
         assert_eq!(freshness.next(), Some(start + REFRESH));
         freshness.record(start + REFRESH, false);
+        assert!(!freshness.is_current());
         assert_eq!(freshness.next(), Some(start + REFRESH + PAUSE));
         // The last set that was read stays in use for a day.
         assert!(freshness.is_usable(start + KEEP - PAUSE) && !freshness.is_usable(start + KEEP));

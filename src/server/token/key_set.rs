@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::or;
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
@@ -10,16 +12,20 @@ use super::config::KeySource;
 use super::freshness::Freshness;
 use super::keys::{KeySetError, Keys, MAX_SET};
 use crate::base::lock::lock;
+use crate::base::timeout::sleep_until;
 
 /// The time limit of a request for a key set.
 const REQUEST: Duration = Duration::from_secs(5);
+
+/// The most tokens of unknown keys that wait for an attempt to read the set.
+const MAX_WAITING: usize = 256;
 
 /// A key set and its place.
 pub(super) struct KeySet {
     source: KeySource,
     state: Mutex<State>,
-    /// Held while the set is read: all who wait for it share one attempt.
-    reading: smol::lock::Mutex<()>,
+    /// Requests for an attempt; each is answered by closing its channel.
+    asks: (Sender<Sender<()>>, Receiver<Sender<()>>),
 }
 
 #[derive(Default)]
@@ -30,7 +36,7 @@ struct State {
 
 impl KeySet {
     pub(super) fn new(source: KeySource) -> Self {
-        Self { source, state: Mutex::default(), reading: smol::lock::Mutex::new(()) }
+        Self { source, state: Mutex::default(), asks: bounded(MAX_WAITING) }
     }
 
     /// Returns the keys that are known now; none if the set is too old.
@@ -39,43 +45,39 @@ impl KeySet {
         if state.freshness.is_usable(Instant::now()) { state.keys.clone() } else { Arc::default() }
     }
 
-    /// Reads the set. If that fails, the set before stays in use.
-    pub(super) async fn refresh(&self) -> Result<(), String> {
-        let _reading = self.reading.lock().await;
-        self.read().await
-    }
-
-    /// Reads the set for a token of an unknown key, unless an attempt was made a short time ago.
-    pub(super) async fn renew_for_unknown_key(&self) {
-        let _reading = self.reading.lock().await;
-        if lock(&self.state).freshness.may_retry(Instant::now()) {
-            self.read_and_warn().await;
+    /// Waits until [`KeySet::keep_fresh`] has read the set for a token of an unknown key, unless that was tried a short
+    /// time ago. Returns whether the last attempt succeeded, so that a key outside the set does not exist.
+    pub(super) async fn renew_for_unknown_key(&self) -> bool {
+        let (ask, answer) = bounded::<()>(1);
+        if self.asks.0.try_send(ask).is_ok() {
+            let _ = answer.recv().await;
         }
+        lock(&self.state).freshness.is_current()
     }
 
-    /// Reads the set whenever that is due. Never completes.
+    /// Reads the set whenever that is due or asked for. Never completes. Only this task reads, so that a client that does
+    /// not wait for an attempt neither ends it nor causes another one.
     pub(super) async fn keep_fresh(&self) {
         loop {
-            let next = lock(&self.state).freshness.next();
-            match next.filter(|next| *next > Instant::now()) {
-                Some(next) => {
-                    smol::Timer::at(next).await;
-                }
-                None => {
-                    let _reading = self.reading.lock().await;
-                    self.read_and_warn().await;
+            let next = lock(&self.state).freshness.next().unwrap_or_else(Instant::now);
+            let due = async {
+                sleep_until(Some(next)).await;
+                None
+            };
+            let asked = async { self.asks.1.recv().await.ok() };
+            let ask = or(due, asked).await;
+            if ask.is_none() || lock(&self.state).freshness.may_retry(Instant::now()) {
+                if let Err(why) = self.read().await {
+                    tracing::warn!("{why}");
                 }
             }
+            // Requests that came meanwhile share the attempt.
+            while self.asks.1.try_recv().is_ok() {}
         }
     }
 
-    async fn read_and_warn(&self) {
-        if let Err(why) = self.read().await {
-            tracing::warn!("{why}");
-        }
-    }
-
-    async fn read(&self) -> Result<(), String> {
+    /// Reads the set. If that fails, the set before stays in use.
+    pub(super) async fn read(&self) -> Result<(), String> {
         let source = self.source.clone();
         let read = smol::unblock(move || match &source {
             KeySource::File(path) => std::fs::read(path).map_err(|error| error.to_string()),
@@ -103,6 +105,8 @@ fn fetch(url: &Url) -> Result<Vec<u8>, String> {
         .root_certs(RootCerts::new_with_certs(&roots))
         .build();
     let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(REQUEST)).max_redirects(0);
+    // A proxy would look up 127.0.0.1 on its own machine.
+    let agent = if url.scheme() == "http" { agent.proxy(None) } else { agent };
     let response = agent.http_status_as_error(false).build().new_agent().get(url.as_str()).call();
     let mut response = response.map_err(|error| error.to_string())?;
     if response.status().as_u16() != 200 {

@@ -12,8 +12,6 @@ use crate::protocol::Secret;
 pub(super) const MAX_SET: usize = 64 * 1024;
 /// The most keys of one set that are used.
 const MAX_KEYS: usize = 20;
-/// The longest name of a key, in bytes; a longer name never matches.
-const MAX_ID: usize = 256;
 /// The shortest RSA modulus, in bytes (RFC 7518, 3.3: 2048 bits).
 const MIN_MODULUS: usize = 256;
 
@@ -33,6 +31,9 @@ pub enum KeySetError {
     #[error("none of its keys can be used: {0}")]
     Unusable(String),
 }
+
+/// The algorithms of keys in a set.
+pub(super) const PUBLIC: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 /// A key and the algorithm that it is used with. The algorithm never comes from a token.
 #[derive(Debug, Clone)]
@@ -81,8 +82,9 @@ impl Keys {
         Ok(Self(keys))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Returns whether a key has the algorithm and the key id (`kid`) of this header.
+    pub(super) fn knows(&self, header: &Header) -> bool {
+        header.kid.is_some() && self.0.iter().any(|key| key.algorithm == header.alg && key.id == header.kid)
     }
 
     /// Returns the keys that may have signed a token with this header: those of its algorithm and its key id (`kid`). A
@@ -93,7 +95,7 @@ impl Keys {
         let matches = |key: &&Key| match (&key.id, &header.kid) {
             (None, _) => true,
             (Some(_), None) => is_alone,
-            (Some(id), Some(kid)) => kid.len() <= MAX_ID && id == kid,
+            (Some(id), Some(kid)) => id == kid,
         };
         same.into_iter().filter(matches).collect()
     }

@@ -41,7 +41,7 @@ pub(super) enum TokenError {
     #[error("the token is not good: {0}")]
     Refused(String),
     /// The keys of the identity provider cannot be read at the moment.
-    #[error("tokens cannot be checked now: the server has no keys of their issuer; try again later")]
+    #[error("the token cannot be checked now: the keys of its issuer cannot be read; try again later")]
     NoKeys,
 }
 
@@ -119,7 +119,7 @@ impl Tokens {
     /// The reason in words, if the set cannot be read or used; the set before stays in use.
     pub(super) async fn refresh(&self) -> Result<(), String> {
         match &self.set {
-            Some(set) => set.refresh().await,
+            Some(set) => set.read().await,
             None => Ok(()),
         }
     }
@@ -139,17 +139,20 @@ impl Tokens {
         if let Some(grant) = self.verify(token, self.secrets.matching(&header)) {
             return grant;
         }
-        let Some(set) = self.set.as_ref().filter(|_| header.alg != Algorithm::HS256) else {
-            return Err(wrong_key());
-        };
-        if let Some(grant) = self.verify(token, set.keys().matching(&header)) {
+        let is_public = keys::PUBLIC.contains(&header.alg);
+        let Some(set) = self.set.as_ref().filter(|_| is_public) else { return Err(wrong_key()) };
+        let keys = set.keys();
+        if let Some(grant) = self.verify(token, keys.matching(&header)) {
             return grant;
         }
-        set.renew_for_unknown_key().await;
-        let keys = set.keys();
-        match self.verify(token, keys.matching(&header)) {
+        if keys.knows(&header) {
+            return Err(wrong_key());
+        }
+        let is_current = set.renew_for_unknown_key().await;
+        match self.verify(token, set.keys().matching(&header)) {
             Some(grant) => grant,
-            None if keys.is_empty() => Err(TokenError::NoKeys),
+            // The key may be a new one: nobody can guess a signature, so the token need not count as a guess.
+            None if !is_current => Err(TokenError::NoKeys),
             None => Err(wrong_key()),
         }
     }

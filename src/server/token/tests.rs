@@ -37,8 +37,12 @@ fn with_secrets(secrets: &[&str]) -> TokenConfig {
     TokenConfig { secrets, ..TokenConfig::default() }
 }
 
+/// Reads a token while the server keeps its key set fresh.
 fn read(tokens: &Tokens, token: &str) -> Result<Grant, TokenError> {
-    smol::block_on(tokens.read(token))
+    smol::block_on(smol::future::or(tokens.read(token), async {
+        tokens.keep_fresh().await;
+        unreachable!("it never completes")
+    }))
 }
 
 /// Returns why an authentic token is refused.
@@ -58,12 +62,13 @@ fn a_valid_token_grants_its_claims() {
     let tokens = tokens(&with_secrets(&[SECRET]));
     let grant = |claims: Value| read(&tokens, &token(&claims, SECRET, "HS256")).unwrap();
     assert_eq!(grant(json!({"exp": FAR})), Grant::default());
-    let ann = grant(json!({"exp": FAR, "sub": "ann", "rooms": ["the attic", "team-*"],
+    let ann =
+        grant(json!({"exp": FAR, "sub": "ann", "rooms": ["the attic", "*"], "room_prefixes": ["the team "],
         "description": {"name": "Ann"}, "hidden": true, "create": false}));
     assert_eq!(ann.name, Some("ann".parse().unwrap()));
     let rooms = Rooms {
-        names: [RoomId::from_foreign("the attic").unwrap()].into(),
-        prefixes: vec!["team-".to_owned()],
+        names: ["the attic", "*"].map(|name| RoomId::from_foreign(name).unwrap()).into(),
+        prefixes: vec!["the%20team%20".to_owned()],
     };
     assert_eq!(ann.rooms, Some(rooms));
     assert_eq!((ann.is_hidden, ann.creates_rooms), (true, false));
@@ -86,7 +91,8 @@ fn a_token_with_unusable_claims_is_refused() {
     assert!(wrong(json!({"exp": FAR, "sub": ""})).contains("sub"));
     assert!(wrong(json!({"exp": FAR, "calls": [""]})).contains("calls"));
     assert!(wrong(json!({"exp": FAR, "rooms": [""]})).contains("rooms"));
-    for claim in ["calls", "hidden", "create", "rooms", "sub"] {
+    assert!(wrong(json!({"exp": FAR, "room_prefixes": [""]})).contains("room_prefixes"));
+    for claim in ["calls", "hidden", "create", "rooms", "room_prefixes", "sub"] {
         let mut claims = json!({"exp": FAR});
         claims[claim] = json!(7);
         assert!(!wrong(claims).is_empty());
@@ -273,7 +279,7 @@ fn an_address_of_keys_is_safe_from_replacement_on_the_way() {
         assert_eq!(bad.parse::<KeySource>(), Err(KeySourceError::Plain), "{bad}");
     }
     assert_eq!("keys.json".parse(), Ok(KeySource::File("keys.json".into())));
-    let shown: KeySource = "https://id.example.org/keys?key=hunter2".parse().unwrap();
+    let shown: KeySource = "https://me:hunter2@id.example.org/keys?key=hunter2".parse().unwrap();
     assert_eq!(shown.to_string(), "https://id.example.org/keys");
 }
 
@@ -328,6 +334,38 @@ fn an_unknown_key_makes_the_set_be_read_again_but_not_for_each_token() {
     assert!(is_forged(&tokens, &issuer.ec(Some("new"))));
     assert!(is_forged(&tokens, &issuer.ed("newer")));
     assert!(read(&tokens, &issuer.ed("ed")).is_ok());
+}
+
+#[test]
+fn clients_that_do_not_wait_neither_lose_an_attempt_nor_cause_another() {
+    let issuer = Issuer::new();
+    let (url, answers) = provider(vec![ok(&issuer.set().to_string())]);
+    let tokens = tokens(&with_keys(&url));
+    let token = issuer.ec(Some("ec"));
+    smol::block_on(async {
+        // Polled once: the client has asked, and is gone.
+        assert!(smol::future::poll_once(tokens.read(&token)).await.is_none());
+    });
+    // A second request would wait for an answer without end.
+    assert!(read(&tokens, &token).is_ok());
+    assert!(is_forged(&tokens, &issuer.ec(Some("new"))));
+    answers.join().unwrap();
+}
+
+#[test]
+fn a_token_of_a_new_key_is_no_guess_while_the_set_cannot_be_read() {
+    let issuer = Issuer::new();
+    let unavailable = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let (url, answers) = provider(vec![ok(&issuer.set().to_string()), unavailable.to_owned()]);
+    let tokens = tokens(&with_keys(&url));
+    smol::block_on(tokens.refresh()).unwrap();
+    assert!(smol::block_on(tokens.refresh()).is_err());
+    answers.join().unwrap();
+    assert_eq!(read(&tokens, &issuer.ec(Some("new"))), Err(TokenError::NoKeys));
+    assert!(read(&tokens, &issuer.ec(Some("ec"))).is_ok(), "the last keys stay in use");
+    // A known key, or an algorithm that no set has, is no reason to read the set.
+    assert!(is_forged(&tokens, &Issuer::new().ec(Some("ec"))));
+    assert!(is_forged(&tokens, &raw(&json!({"alg": "PS256"}), &json!({"exp": FAR}), <[u8]>::to_vec)));
 }
 
 #[test]
