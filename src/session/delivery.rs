@@ -9,6 +9,8 @@ pub const DEAD: Duration = Duration::from_secs(8);
 const REPORTS: u32 = 3;
 /// Minimum number of packets sent in that time.
 const PACKETS: u64 = 50;
+/// Time without a sent packet after which a stream was held: its time begins anew when it goes on.
+const HELD: Duration = Duration::from_secs(2);
 /// Maximum number of streams that are watched; connections send fewer.
 const MAX_STREAMS: usize = 16;
 
@@ -33,6 +35,8 @@ struct Stream {
     since: Instant,
     stamp: (u32, u32),
     reports: u32,
+    /// Number of packets sent at the last look, and when it last grew.
+    sent: (u64, Instant),
     /// Whether the peer has reported progress since the path was found, as a peer that counts packets does.
     has_progressed: bool,
 }
@@ -47,24 +51,40 @@ impl Delivery {
     /// Handles a report, which may be the same as before; returns whether it shows that nothing arrives any more. Then
     /// nothing is concluded until the peer reports progress again.
     pub fn handle_report(&mut self, now: Instant, report: Report) -> bool {
+        let begin = |has_progressed| Stream {
+            first: report,
+            since: now,
+            stamp: report.stamp,
+            reports: 0,
+            sent: (report.sent, now),
+            has_progressed,
+        };
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
             if self.streams.len() < MAX_STREAMS {
-                let stamp = report.stamp;
-                self.streams.push(Stream {
-                    first: report,
-                    since: now,
-                    stamp,
-                    reports: 0,
-                    has_progressed: false,
-                });
+                self.streams.push(begin(false));
             }
             return false;
         };
-        if stream.first.highest != report.highest {
-            *stream =
-                Stream { first: report, since: now, stamp: report.stamp, reports: 0, has_progressed: true };
-            return false;
+        let mut was_held = false;
+        if report.sent != stream.sent.0 {
+            was_held = stream.sent.1 + HELD <= now;
+            stream.sent = (report.sent, now);
         }
+        // Modulo 2^32. A number that goes back is that of another receiver in the same peer.
+        match report.highest.wrapping_sub(stream.first.highest).cast_signed() {
+            1.. => *stream = begin(true),
+            0 if was_held => *stream = begin(stream.has_progressed),
+            0 => return self.judge(now, report),
+            _ => {}
+        }
+        false
+    }
+
+    /// Handles a report without progress; returns whether there has been none for too long.
+    fn judge(&mut self, now: Instant, report: Report) -> bool {
+        let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
+            return false;
+        };
         if stream.stamp != report.stamp {
             stream.stamp = report.stamp;
             stream.reports += 1;
@@ -110,6 +130,25 @@ mod tests {
     fn a_stream_that_is_held_makes_no_progress_and_is_not_dead() {
         let held = (0..40).map(|n: u32| (u64::from(n.min(5)) * 20, n.min(5) * 20));
         assert_eq!(dead_after(held), None);
+    }
+
+    #[test]
+    fn a_stream_that_goes_on_after_it_was_held_gets_time_to_arrive() {
+        // Held from second 5 to 30; at first the peer repeats its report from before.
+        let sent = |n: u32| u64::from(n.min(5) + n.saturating_sub(30)) * 100;
+        let resumed = |late: u32| {
+            (0..60).map(move |n: u32| (sent(n), sent(n.min(5).max(n.saturating_sub(late))) as u32))
+        };
+        assert_eq!(dead_after(resumed(3)), None);
+        let silent = (0..60).map(|n: u32| (sent(n), sent(n.min(5)) as u32));
+        assert_eq!(dead_after(silent), Some(39));
+    }
+
+    #[test]
+    fn reports_of_two_receivers_on_one_stream_are_told_apart() {
+        let reports =
+            (0..40).map(|n: u32| (u64::from(n) * 20, if n > 5 && n % 2 == 0 { 7 } else { n.min(5) * 20 }));
+        assert!(dead_after(reports).is_some());
     }
 
     #[test]

@@ -168,6 +168,8 @@ pub struct Link {
     candidates: CandidateSummary,
     watch: Watch,
     delivery: Delivery,
+    /// The path broke because the peer receives nothing, though it is heard.
+    is_unheard: bool,
     waiting: Option<(Instant, Wait)>,
     /// Number of our ICE restarts since a path stood, and the time of the last one.
     restarts: (u32, Option<Instant>),
@@ -192,6 +194,7 @@ impl Link {
             ring,
             candidates: CandidateSummary::default(),
             delivery: Delivery::default(),
+            is_unheard: false,
             waiting: None,
             restarts: (0, None),
             revives: false,
@@ -276,6 +279,7 @@ impl Link {
             }
             Input::Report(report) => {
                 if self.watch.is_up() && self.delivery.handle_report(now, report) {
+                    self.is_unheard = true;
                     self.broken(now);
                 }
             }
@@ -384,6 +388,7 @@ impl Link {
     fn connected(&mut self) {
         if !self.watch.is_up() {
             self.watch.connected();
+            self.is_unheard = false;
             self.delivery = Delivery::default();
             self.waiting = None;
             self.outputs.push_back(Output::Connected);
@@ -421,7 +426,7 @@ impl Link {
             match output {
                 negotiation::Output::Effect(effect) => {
                     if effect == Effect::Open {
-                        (self.revives, self.restarts) = (false, (0, None));
+                        (self.revives, self.is_unheard, self.restarts) = (false, false, (0, None));
                     }
                     self.outputs.push_back(Output::Effect(effect));
                 }
@@ -430,7 +435,8 @@ impl Link {
                 negotiation::Output::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
                 negotiation::Output::IceRestarted if self.watch.is_broken() => {
                     self.watch.reconnecting();
-                    self.revives = true;
+                    // A peer that was heard all the time proves nothing.
+                    self.revives = !self.is_unheard;
                     self.waiting = Some((now + RESTARTED, Wait::Media));
                 }
                 negotiation::Output::IceRestarted => {}

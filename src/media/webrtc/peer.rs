@@ -415,13 +415,16 @@ fn transports(
     events: EventSender<PeerEvent>,
 ) -> IceTransports {
     let state = Arc::downgrade(state);
-    IceTransports::of(webrtc, move |change| match (change, state.upgrade()) {
-        (Change::Connected(path), Some(state)) => {
-            lock(&state).path = path;
-            report(&events, PeerEvent::Connection(ConnectionState::Connected));
+    IceTransports::of(webrtc, move |change| {
+        let change = match change {
+            Change::Connected => ConnectionState::Connected,
+            Change::Failed => ConnectionState::Failed,
+        };
+        if let Some(state) = state.upgrade() {
+            // GStreamer 1.28 aborts when it is asked for the pair of a stream.
+            lock(&state).path = None;
         }
-        (Change::Failed, _) => report(&events, PeerEvent::Connection(ConnectionState::Failed)),
-        (Change::Connected(_), None) => {}
+        report(&events, PeerEvent::Connection(change));
     })
 }
 
@@ -434,5 +437,7 @@ impl Drop for Peer {
         state.held.clear();
         state.channels.drain(..).for_each(|channel| channel.end());
         state.over.0.close();
+        drop(state);
+        self.ice.end();
     }
 }

@@ -32,7 +32,9 @@ impl Negotiation {
         if self.transport.remote.is_none() {
             return !self.ignoring;
         }
-        let is_other = candidate.ufrag.is_some() && candidate.ufrag.as_deref() != self.transport.ufrag();
+        let in_line = || CandidateLine::parse(&candidate.candidate).ok().and_then(|line| line.ufrag);
+        let ufrag = candidate.ufrag.clone().or_else(in_line);
+        let is_other = ufrag.is_some() && ufrag.as_deref() != self.transport.ufrag();
         matches!(&self.exchange, Exchange::Offered(offer) if offer.restarts_ice) && is_other
     }
 

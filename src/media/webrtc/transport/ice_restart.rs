@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use gst::glib;
 use gst::prelude::*;
 use gst_webrtc::prelude::*;
-use gst_webrtc::{WebRTCICE, WebRTCICEStream};
+use gst_webrtc::{WebRTCICE, WebRTCICEConnectionState, WebRTCICEStream};
 
+use super::dtls;
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
 use crate::media::gst::elements;
@@ -26,11 +27,14 @@ const FIRST_SESSION: u32 = 1 << 16;
 const CONNECTED: u32 = 3;
 const FAILED: u32 = 5;
 
+/// Signal of libnice's agent with a stream, a component and its new state.
+const STATE_CHANGED: &str = "component-state-changed";
+
 /// A change of a restarted transport.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// The transport carries media, over candidates of these types: of our side, of the peer.
-    Connected(Option<(String, String)>),
+    /// The transport carries media.
+    Connected,
     /// ICE found no path, or lost it.
     Failed,
 }
@@ -40,6 +44,8 @@ pub(crate) enum Change {
 pub(crate) struct IceTransports {
     webrtc: glib::WeakRef<gst::Element>,
     state: Arc<Mutex<State>>,
+    /// Held while a stream takes the place of another one.
+    switching: Arc<Mutex<()>>,
 }
 
 type Report = Arc<dyn Fn(Change) + Send + Sync>;
@@ -76,18 +82,39 @@ struct Restart {
 impl IceTransports {
     /// Returns the transports of a webrtcbin; `report` is called with each change of a restarted one.
     pub(crate) fn of(webrtc: &gst::Element, report: impl Fn(Change) + Send + Sync + 'static) -> Self {
-        let this = Self { webrtc: webrtc.downgrade(), state: Arc::default() };
+        let this = Self { webrtc: webrtc.downgrade(), state: Arc::default(), switching: Arc::default() };
         let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
         if let Some(agent) = ice(webrtc).and_then(|ice| agent(&ice)) {
-            agent.connect("component-state-changed", false, move |args| {
+            agent.connect(STATE_CHANGED, false, move |args| {
                 let number = |index: usize| args.get(index)?.get::<u32>().ok();
+                let agent = args.first()?.get::<glib::Object>().ok()?;
                 if let (Some(stream), Some(state)) = (number(1), number(3)) {
+                    // webrtcbin connects later, and blocks everything that is received once its own stream fails, which
+                    // happens when nobody reads that stream any more.
+                    if transports.is_left(stream) {
+                        agent.stop_signal_emission_by_name(STATE_CHANGED);
+                    }
                     transports.changed(stream, state, &report);
                 }
                 None
             });
         }
         this
+    }
+
+    /// Returns whether another stream carries media in place of this one.
+    fn is_left(&self, stream: u32) -> bool {
+        let state = lock(&self.state);
+        state.used.is_some_and(|used| used != stream)
+            && state.current.as_ref().is_none_or(|current| current.stream.stream_id() != stream)
+    }
+
+    /// Forgets all streams, at the end of the connection.
+    pub(crate) fn end(&self) {
+        let mut state = lock(&self.state);
+        let ended = (state.pending.take(), state.current.take());
+        drop(state);
+        drop(ended);
     }
 
     /// Handles a new state of a libnice stream: a restarted transport carries media from the time when it is connected.
@@ -104,8 +131,11 @@ impl IceTransports {
                 let (this, report) = (self.clone(), report.clone());
                 // The signal comes from the thread of a network source.
                 smol::unblock(move || {
-                    source.iter().for_each(|source| source.replace_others(&this.webrtc, stream));
-                    report(Change::Connected(this.path()));
+                    let _one_after_another = lock(&this.switching);
+                    if lock(&this.state).used == Some(stream) {
+                        source.iter().for_each(|source| this.switch_to(source, stream));
+                        report(Change::Connected);
+                    }
                 })
                 .detach();
             }
@@ -142,11 +172,14 @@ impl IceTransports {
         let source =
             Source::open(&webrtc, &ice, stream.stream_id()).map_err(|error| failed(&error.to_string()))?;
         let pending = Restart { session, stream: stream.clone(), source, ours: ours.clone(), theirs: None };
-        if let Some(forgotten) = lock(&self.state).pending.replace(pending) {
+        // Stopping a source waits for its thread, which may wait for the lock.
+        let forgotten = lock(&self.state).pending.replace(pending);
+        if let Some(forgotten) = forgotten {
             forgotten.source.stop();
         }
+        // A network that is away for seconds is no reason to give up the connection: the next attempt may find it.
         if !ice.gather_candidates(&stream) {
-            return Err(failed("libnice finds no local address"));
+            tracing::debug!("an ICE restart finds no local address");
         }
         Ok(ours)
     }
@@ -219,11 +252,28 @@ impl IceTransports {
         true
     }
 
-    /// Returns the types of the candidates that a restarted transport uses: of our side, of the peer.
-    fn path(&self) -> Option<(String, String)> {
-        let stream = lock(&self.state).current.as_ref()?.stream.clone();
-        let (ours, theirs) = ice(&self.webrtc.upgrade()?)?.selected_pair(&stream)?;
-        Some((ours.type_()?.to_owned(), theirs.type_()?.to_owned()))
+    /// Makes webrtcbin receive from this source, and send over its stream.
+    fn switch_to(&self, source: &Source, stream: u32) {
+        let (Some(webrtc), Some(source)) = (self.webrtc.upgrade(), source.0.upgrade()) else { return };
+        let Some(pad) = source.static_pad("src") else { return };
+        let sinks = elements::all_of(&webrtc, "nicesink");
+        let used = sinks.first().map(|sink| sink.property::<u32>("stream"));
+        let is_used = |source: &gst::Element| Some(source.property::<u32>("stream")) == used;
+        for other in elements::all_of(&webrtc, "nicesrc").into_iter().filter(is_used) {
+            let Some(from) = other.static_pad("src") else { continue };
+            let Some(next) = from.peer() else { continue };
+            // First, since an unlinked source that runs reports an error.
+            stop(&other);
+            let moved = from.unlink(&next).map(|()| pad.link(&next));
+            if !matches!(moved, Ok(Ok(_))) {
+                tracing::warn!("the source of the network was not replaced");
+            }
+        }
+        sinks.iter().for_each(|sink| sink.set_property("stream", stream));
+        // The stream of before may have failed already, which blocks everything that is received.
+        for ice in dtls::transports(&webrtc).iter().filter_map(|dtls| dtls.transport()) {
+            ice.connection_state_change(WebRTCICEConnectionState::Connected);
+        }
     }
 
     /// Returns whether ICE was restarted: webrtcbin's own state is that of a transport which is not used any more.
@@ -240,9 +290,10 @@ fn agent(ice: &WebRTCICE) -> Option<glib::Object> {
     Some(ice).filter(|ice| ice.has_property("agent"))?.property::<Option<glib::Object>>("agent")
 }
 
-/// Network source of one libnice stream, among those of webrtcbin.
+/// Network source of one libnice stream, among those of webrtcbin, which owns it: the source has a reference to the agent,
+/// whose signal refers to these sources.
 #[derive(Debug, Clone)]
-struct Source(gst::Element);
+struct Source(glib::WeakRef<gst::Element>);
 
 impl Source {
     /// Opens a source whose packets are dropped until it replaces another one. libnice checks paths in its thread.
@@ -255,47 +306,33 @@ impl Source {
         let bin = elements::all_of(webrtc, "nicesrc").first().and_then(|other| other.parent());
         let bin =
             bin.and_downcast::<gst::Bin>().ok_or_else(|| glib::bool_error!("webrtcbin has no source"))?;
-        let this = Self(source);
-        this.drop_packets();
-        bin.add(&this.0)?;
-        this.0.sync_state_with_parent()?;
-        Ok(this)
-    }
-
-    /// Drops packets while the pad is not linked, which would be an error otherwise.
-    fn drop_packets(&self) {
-        let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
-        let Some(pad) = self.0.static_pad("src") else { return };
-        pad.add_probe(kinds, |pad, _| match pad.is_linked() {
-            true => gst::PadProbeReturn::Ok,
-            false => gst::PadProbeReturn::Drop,
-        });
+        drop_unlinked_packets(&source);
+        bin.add(&source)?;
+        source.sync_state_with_parent().inspect_err(|_| {
+            let _ = bin.remove(&source);
+        })?;
+        Ok(Self(source.downgrade()))
     }
 
     fn stop(&self) {
-        if self.0.set_state(gst::State::Ready).is_err() {
-            tracing::warn!("a source of the network does not stop");
-        }
+        self.0.upgrade().iter().for_each(stop);
     }
+}
 
-    /// Makes webrtcbin receive from this source, and send over its stream.
-    fn replace_others(&self, webrtc: &glib::WeakRef<gst::Element>, stream: u32) {
-        let (Some(webrtc), Some(pad)) = (webrtc.upgrade(), self.0.static_pad("src")) else { return };
-        let sinks = elements::all_of(&webrtc, "nicesink");
-        let used = sinks.first().map(|sink| sink.property::<u32>("stream"));
-        let is_used = |source: &gst::Element| Some(source.property::<u32>("stream")) == used;
-        for other in elements::all_of(&webrtc, "nicesrc").into_iter().filter(is_used) {
-            let linked = other.static_pad("src").and_then(|pad| Some((pad.peer()?, pad)));
-            if let Some((next, from)) = linked {
-                let other = Self(other);
-                other.drop_packets();
-                let moved = from.unlink(&next).map(|()| pad.link(&next));
-                if !matches!(moved, Ok(Ok(_))) {
-                    tracing::warn!("the source of the network was not replaced");
-                }
-                other.stop();
-            }
-        }
-        sinks.iter().for_each(|sink| sink.set_property("stream", stream));
+/// Drops packets while the source is not linked, which would be an error otherwise.
+fn drop_unlinked_packets(source: &gst::Element) {
+    let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    let Some(pad) = source.static_pad("src") else { return };
+    pad.add_probe(kinds, |pad, _| match pad.is_linked() {
+        true => gst::PadProbeReturn::Ok,
+        false => gst::PadProbeReturn::Drop,
+    });
+}
+
+/// Stops a source for good, whatever webrtcbin does later.
+fn stop(source: &gst::Element) {
+    source.set_locked_state(true);
+    if source.set_state(gst::State::Null).is_err() {
+        tracing::warn!("a source of the network does not stop");
     }
 }
