@@ -98,10 +98,15 @@ impl Ice {
     /// Accepts the servers that the signalling server names from now on, without those that the rule for a peer's addresses
     /// excludes, unless they have the signalling server's own address. Returns a warning for each new one of these.
     pub(super) async fn take(&self, servers: Vec<IceServer>) -> Vec<String> {
-        let (servers, refused) = self.admit(servers).await;
-        self.open_tunnels(&servers, Some(self.server_reach())).await;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let renewal = renewal(&servers, since_1970);
+        let (servers, refused) = self.admit(servers).await;
+        self.open_tunnels(&servers, Some(self.server_reach())).await;
+        // The name of a server that is left out may be found later.
+        let renewal = match refused.is_empty() {
+            true => renewal,
+            false => Some(renewal.unwrap_or(RENEW_AGAIN).min(RENEW_AGAIN)),
+        };
         let mut state = self.lock();
         state.renew_at = renewal.map(|wait| Instant::now() + wait);
         state.announced = servers;

@@ -199,7 +199,8 @@ impl PlayoutDelay {
         let measured = video.within(VIDEO).max(audio.within(AUDIO)).unwrap_or_default();
         let delay = self.delays.playout;
         let mut wanted = measured.clamp(LEAST, MOST);
-        if too_late.saturating_mul(100) > received.saturating_mul(100 - AUDIO.0) {
+        let is_too_many = too_late.saturating_mul(100) > received.saturating_mul(100 - AUDIO.0);
+        if received >= AUDIO.1 && is_too_many {
             let is_time = self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_PAUSE);
             let raises = new > 0 && is_time;
             self.raised = if raises { Some(now) } else { self.raised };

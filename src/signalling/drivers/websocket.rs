@@ -84,6 +84,8 @@ pub struct Socket {
     outbox: VecDeque<Message>,
     /// The time by which the message being written must be written; `None` if none is.
     write_until: Option<Instant>,
+    /// The server left so many messages unread that some were dropped: the connection ends.
+    is_overrun: bool,
     received: usize,
     silence: Silence,
     server: Option<IpAddr>,
@@ -143,7 +145,7 @@ impl Socket {
         })?;
         let silence = Silence::new(Instant::now(), target.silence);
         let (headers, outbox) = (headers(response.headers()), VecDeque::new());
-        Ok(Self { ws, headers, outbox, write_until: None, received: 0, silence, server })
+        Ok(Self { ws, headers, outbox, write_until: None, is_overrun: false, received: 0, silence, server })
     }
 
     /// Lowers the limit on the server's silence.
@@ -166,13 +168,12 @@ impl Socket {
         if self.outbox.len() >= MAX_OUTBOX {
             self.write();
         }
-        let now = Instant::now();
-        if self.outbox.len() >= MAX_OUTBOX {
+        if self.is_overrun || self.outbox.len() >= MAX_OUTBOX {
             // The next `receive` reports the end.
-            self.outbox.clear();
-            self.write_until = Some(now);
+            self.is_overrun = true;
+            return self.outbox.clear();
         }
-        self.write_until.get_or_insert(now + WRITE);
+        self.write_until.get_or_insert(Instant::now() + WRITE);
         self.outbox.push_back(message);
     }
 
@@ -183,7 +184,7 @@ impl Socket {
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<Result<(), WsError>> {
-        if self.write_until.is_none() {
+        if self.write_until.is_none() || self.is_overrun {
             return Poll::Ready(Ok(()));
         }
         let written = ready!(self.poll_outbox(context));
@@ -253,7 +254,7 @@ impl Socket {
                 yield_now().await;
             }
             let now = Instant::now();
-            if self.write_until.is_some_and(|until| until <= now) {
+            if self.is_overrun || self.write_until.is_some_and(|until| until <= now) {
                 return Frame::Closed(ABNORMAL, UNREAD.to_owned());
             }
             self.silence.heard(self.ws.get_ref().at);
