@@ -126,7 +126,7 @@ fn kbps() -> RangedI64ValueParser<u32> {
 fn codec(kind: Kind, text: &str) -> Result<Codec, String> {
     match text.parse::<Codec>()? {
         codec if codec.kind() == kind => Ok(codec),
-        codec => Err(format!("{codec} is not a codec of {kind}")),
+        codec => Err(format!("{codec} is no {kind} codec")),
     }
 }
 
@@ -184,6 +184,6 @@ mod tests {
             assert!(size(wrong).is_err(), "{wrong}");
         }
         assert!(codec(Kind::Video, "h264").is_ok());
-        assert!(codec(Kind::Audio, "h264").unwrap_err().ends_with("is not a codec of audio"));
+        assert!(codec(Kind::Audio, "h264").unwrap_err().ends_with("is no audio codec"));
     }
 }
