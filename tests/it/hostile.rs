@@ -429,7 +429,7 @@ fn rubbish_in_one_stream_costs_no_other_and_no_call() {
         send(&eve, 100, sequence, &rubbish);
         pace(began + Duration::from_millis(10) * sequence);
     }
-    host.expect("warning", &[("text", "some of the AV1 of eve cannot be read and is left out")]);
+    host.expect("warning", &[("text", "eve: some of the AV1 cannot be read and is left out")]);
     let mark = received.mark();
     wait_for("a second of sound", || (received.mark().1 > mark.1 + 2 * 8000).then_some(()));
     let is_in = |host: &mut Program, state: &str| host.has_seen("peer", &[("peer", "eve"), ("state", state)]);
