@@ -1,5 +1,5 @@
-//! A room as one of its peers sees it: who is there, and a link with each. Only the one who came in
-//! makes the first offers; the others wait for them.
+//! A room as one of its members sees it: the other members, and a link with each. A newcomer makes the first offers; the
+//! others wait for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use super::link::{self, Begin, EndReason, Link};
 use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage, SdpKind};
 
-/// The most peers of a room that are remembered.
+/// Maximum number of peers of a room that are remembered.
 pub const MAX_ROSTER: usize = 4096;
 
-/// An offer that came to nothing is made again, each time after twice as long.
+/// Wait before an offer that failed is repeated; it doubles each time.
 const RETRY: Duration = Duration::from_secs(10);
 const RETRIES: u32 = 3;
-/// For so long after we came in again a peer may turn out to have given the connection up.
+/// Time after our side joined again in which a peer may turn out to have given up the connection.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// An input of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// We are in, with these before us.
+    /// Our side joined; these peers were there before.
     Joined(Vec<PeerId>),
-    /// A peer came.
+    /// A peer joined.
     PeerJoined(PeerId),
-    /// A peer went.
+    /// A peer left.
     PeerLeft(PeerId),
-    /// The server is gone; whoever is connected stays so.
+    /// The server is lost; connected peers stay connected.
     ServerGone,
     /// An input from a peer, or from the connection with it.
     Link(PeerId, link::Input),
@@ -43,27 +43,27 @@ pub enum Output {
     Connecting(PeerId),
     /// An output of the link with a peer.
     Link(PeerId, link::Output),
-    /// Something that nobody did wrong, or somebody who is not in the room.
+    /// A problem of the room, or with a peer that is not in it.
     Warning(String),
 }
 
-/// The machine of a room.
+/// State machine of a room.
 #[derive(Debug)]
 pub struct Room {
     terms: Terms,
     most: usize,
     roster: BTreeSet<PeerId>,
     links: BTreeMap<PeerId, Link>,
-    /// Whom we stayed connected with when we came into the room again, and when that was.
+    /// Peers that stayed connected when our side joined again, and when that was.
     kept: BTreeMap<PeerId, Instant>,
-    /// To whom we offered and nothing came of it: how often by now, and when to try again.
+    /// Peers to which an offer of ours failed: the number of failures, and when the next offer is due.
     retries: BTreeMap<PeerId, (u32, Option<Instant>)>,
     outputs: VecDeque<Output>,
 }
 
 impl Room {
-    /// A room that we are about to enter, with at most so many links. Who is polite in each, and who reconnects first in
-    /// it, is the room's matter.
+    /// Returns a room that our side is about to join, with at most `most` links. The room sets in each link whether our side
+    /// is polite and reconnects first.
     pub fn new(most: usize, terms: Terms) -> Self {
         Self {
             terms,
@@ -81,18 +81,18 @@ impl Room {
         self.roster.iter().map(|id| (id, self.links.get(id).is_some_and(Link::is_connected)))
     }
 
-    /// The next thing to do.
+    /// Returns the next output.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
     }
 
-    /// When [`Room::handle_timeout`] wants to be called.
+    /// Returns when [`Room::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let retries = self.retries.values().filter_map(|(_, at)| *at);
         self.links.values().filter_map(Link::poll_timeout).chain(retries).min()
     }
 
-    /// Takes one input.
+    /// Handles one input.
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         match input {
             Input::Joined(peers) => self.joined(now, peers),
@@ -116,7 +116,7 @@ impl Room {
         }
     }
 
-    /// We are in, for the first time or again: whom we are connected with we stay connected with.
+    /// Handles that our side joined, for the first time or again: connected peers stay connected.
     fn joined(&mut self, now: Instant, peers: Vec<PeerId>) {
         let absent: Vec<PeerId> = self.links.keys().filter(|peer| !peers.contains(peer)).cloned().collect();
         absent.iter().for_each(|peer| self.left(now, peer, link::Input::PeerGone));
@@ -134,7 +134,7 @@ impl Room {
         self.tell_unconnected(&unconnected);
     }
 
-    /// A peer cannot be reached. Its media may go on: only its way to the server, or ours, may be gone.
+    /// Handles that a peer cannot be reached. Its media may go on, if only its connection to the server, or ours, is lost.
     fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
         // A peer that returns to a pool has another id, so the link with the earlier one is over.
         let is_over = self.terms.pool && input == link::Input::PeerGone;
@@ -148,7 +148,7 @@ impl Room {
         }
     }
 
-    /// Whether the peer is one whose media goes on, or may come back: it can be reached again.
+    /// Handles that a peer can be reached again; returns whether its link from before goes on.
     fn is_back(&mut self, now: Instant, peer: &PeerId) -> bool {
         let Some(link) = self.links.get_mut(peer).filter(|link| link.was_connected()) else { return false };
         self.roster.insert(peer.clone());
@@ -157,7 +157,7 @@ impl Room {
         true
     }
 
-    /// Time has passed.
+    /// Handles that time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
         for peer in self.links.keys().cloned().collect::<Vec<_>>() {
             if let Some(link) = self.links.get_mut(&peer) {
@@ -174,7 +174,7 @@ impl Room {
         }
     }
 
-    /// Remembers a peer; false where it was there, or the roster is full.
+    /// Remembers a peer; returns false if it was there before, or the roster is full.
     fn admit(&mut self, peer: &PeerId) -> bool {
         if self.roster.len() >= MAX_ROSTER {
             self.outputs.push_back(Output::Warning(format!("the room has more than {MAX_ROSTER} peers")));
@@ -187,7 +187,7 @@ impl Room {
         is_new
     }
 
-    /// Begins a link; false where there are as many as we take.
+    /// Begins a link; returns false if the maximum number is reached.
     fn begin(&mut self, now: Instant, peer: &PeerId, begin: Begin) -> bool {
         if self.links.len() >= self.most {
             return false;
@@ -210,7 +210,7 @@ impl Room {
         self.outputs.push_back(Output::Warning(text));
     }
 
-    /// Tells a peer that offers why there will be no connection.
+    /// Answers an offer by a refusal with the reason.
     fn decline(&mut self, peer: &PeerId, input: link::Input) {
         let link::Input::Peer(PeerMessage::Description(offer)) = input else { return };
         let reason = format!("it is connected with {} peers already, as many as it takes", self.most);
@@ -238,7 +238,7 @@ impl Room {
                 self.outputs.push_back(Output::Warning(text));
                 return;
             }
-            // Its link ended; it begins anew.
+            // The peer's link ended, and the peer begins anew.
             if !self.begin(now, peer, Begin::AwaitOffer) {
                 self.decline(peer, input);
                 return;
@@ -272,7 +272,7 @@ impl Room {
                 *at = (*count < RETRIES).then(|| now + RETRY * 2_u32.pow(*count));
                 *count += 1;
             }
-            // It did not keep the connection as we did when we lost the server: to it we are a newcomer.
+            // The peer did not keep the connection when our side lost the server: to the peer our side is a newcomer.
             let kept = self.kept.remove(peer).is_some_and(|at| now < at + KEPT);
             if kept && hung_up && self.roster.contains(peer) {
                 self.begin(now, peer, Begin::Offer);
