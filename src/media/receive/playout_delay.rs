@@ -1,6 +1,9 @@
 //! The playout delay of received media, and the time that jitter buffers wait for retransmissions; both as short as the
-//! network allows. Jitter needs a reserve. A lost packet arrives a round trip later, but the delay of all other packets
-//! grows for that only if losses are frequent.
+//! network allows.
+//!
+//! Every packet waits for the playout delay, which absorbs jitter. A jitter buffer waits longer only while a packet is
+//! missing, for a retransmission that arrives a round trip later. Frequent losses raise the playout delay, too; rare ones
+//! do not.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
@@ -12,23 +15,22 @@ pub const LEAST: Duration = Duration::from_millis(10);
 /// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is later
 /// is shown late, or not played.
 pub const MOST: Duration = Duration::from_millis(500);
-/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. After that time a new key frame is as
-/// fast.
+/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. A new key frame takes about as long.
 pub const REPAIR_MOST: Duration = Duration::from_secs(1);
 /// Assumed round trip until one is measured.
 const TRIP: Duration = Duration::from_millis(100);
-/// Time after which a lost packet is noticed: the interval of frames at a slow 15 frames per second.
+/// Time after which a loss is noticed, by the next frame: the interval of frames at 15 frames per second.
 const MISSED: Duration = Duration::from_millis(70);
 /// Time after the expected arrival of a retransmission until it is requested again.
 const SPARE: Duration = Duration::from_millis(20);
 /// Age up to which samples are considered.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Percentage of packets that the delay waits for, and minimum number of packets for a decision (one or two seconds
-/// of media). Late video is visible, late audio is not played.
+/// Percentage of packets that arrive within the playout delay, and minimum number of packets for a decision (one or two
+/// seconds of media). Late video is still shown, late audio is not played.
 const VIDEO: (u64, u64) = (90, 100);
 const AUDIO: (u64, u64) = (98, 50);
-/// Minimum change of the delay, and pause between steps down; each step is a visible and audible jump. A step is an eighth of the
-/// delay if that is more.
+/// Minimum step down (otherwise an eighth of the delay), and up for packets that arrived too late (otherwise a quarter);
+/// pause between two steps down, each of which is a visible and audible jump.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Minimum pause between steps up for packets that arrived too late, whose lateness is not measured.
@@ -95,11 +97,12 @@ pub struct Sample {
     pub jitter: Duration,
     /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
-    /// Lateness of packets when they and all before them could be forwarded, for streams with retransmission, since the last sample.
+    /// Packets of streams with retransmission since the last sample, by their lateness when the buffer forwarded them: a
+    /// packet behind a lost one is as late as the retransmission.
     pub video: Lateness,
-    /// Lateness of packets when they arrived, for all other streams, since the last sample.
+    /// Packets of all other streams since the last sample, by their lateness on arrival.
     pub audio: Lateness,
-    /// Number of packets since the start that arrived after the buffer had skipped them.
+    /// Number of packets of these other streams since the start that arrived after the buffer had skipped them.
     pub too_late: u64,
 }
 
@@ -125,14 +128,14 @@ pub struct PlayoutDelay {
     /// Number of packets since the start that arrived too late.
     too_late: u64,
     /// Earliest time of the next step down.
-    shorten: Option<Instant>,
+    step_down_at: Option<Instant>,
     /// Time of the last step up for packets that arrived too late.
-    raised: Option<Instant>,
+    last_step_up: Option<Instant>,
 }
 
-/// Returns the time to wait for a retransmission, and the time between two requests, for this round trip; a
-/// retransmission may be lost, too. The wait is zero if even the first retransmission would arrive too late; packets then
-/// wait for the playout delay alone.
+/// Returns the time to wait for a retransmission, and the time between two requests, for the round trip `trip`. The wait
+/// leaves time for a second request, because a retransmission may be lost, too. The wait is zero if even the first
+/// retransmission would arrive after [`REPAIR_MOST`]; packets then wait for the playout delay alone.
 fn repair_times(trip: Duration) -> (Duration, Duration) {
     // Includes some variation of the round trip.
     let retry = (trip + trip / 4 + SPARE).min(REPAIR_MOST);
@@ -141,7 +144,7 @@ fn repair_times(trip: Duration) -> (Duration, Duration) {
 }
 
 impl PlayoutDelay {
-    /// Starts with the initial delays of a setting.
+    /// Returns the initial state for a setting.
     pub fn new(latency: Latency) -> Self {
         let fixed = match latency {
             Latency::Auto => None,
@@ -150,7 +153,7 @@ impl PlayoutDelay {
         let playout = fixed.unwrap_or(LEAST);
         let (repair, retry) = repair_times(TRIP);
         let delays = Delays { playout, repair: playout.max(repair), retry };
-        Self { delays, fixed, window: VecDeque::new(), too_late: 0, shorten: None, raised: None }
+        Self { delays, fixed, window: VecDeque::new(), too_late: 0, step_down_at: None, last_step_up: None }
     }
 
     /// Returns the delays as they are now.
@@ -176,24 +179,25 @@ impl PlayoutDelay {
 
     /// Adapts the playout delay to the lateness within [`WINDOW`].
     ///
-    /// The lateness of packets that arrived too late is not measured. While their share exceeds what [`AUDIO`] allows,
-    /// the delay does not fall, and further ones raise it step by step. Their only bound is [`MOST`]: NetEq, too, counts
-    /// late packets (up to 2 s) when it chooses the delay that 95 to 97 % of all packets meet.
+    /// The lateness of packets that arrived too late is not measured. While they are more than [`AUDIO`] allows (2 % of
+    /// the packets of streams without retransmission), the delay does not fall, and each sample with further ones raises it
+    /// by a quarter, up to [`MOST`]. NetEq, too, counts late packets (up to 2 s) when it chooses the delay that 95 to 97 %
+    /// of all packets meet.
     fn adapt(&mut self, now: Instant, sample: Sample) {
         let is_old = |(at, _): &(Instant, Sample)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {
             self.window.pop_front();
         }
-        let new = sample.too_late.saturating_sub(self.too_late);
+        let newly_late = sample.too_late.saturating_sub(self.too_late);
         self.too_late = sample.too_late;
-        self.window.push_back((now, Sample { too_late: new, ..sample }));
-        let all = |of: fn(&Sample) -> &Lateness| {
-            let mut all = Lateness::default();
+        self.window.push_back((now, Sample { too_late: newly_late, ..sample }));
+        let sum = |of: fn(&Sample) -> &Lateness| {
+            let mut sum = Lateness::default();
             let counts = self.window.iter().flat_map(|(_, sample)| of(sample).0.iter().enumerate());
-            counts.for_each(|(bucket, count)| all.add(bucket, *count));
-            all
+            counts.for_each(|(bucket, count)| sum.add(bucket, *count));
+            sum
         };
-        let (video, audio) = (all(|sample| &sample.video), all(|sample| &sample.audio));
+        let (video, audio) = (sum(|sample| &sample.video), sum(|sample| &sample.audio));
         let too_late = self.window.iter().fold(0_u64, |all, (_, sample)| all.saturating_add(sample.too_late));
         let received = audio.total().saturating_add(too_late);
         let measured = video.within(VIDEO).max(audio.within(AUDIO)).unwrap_or_default();
@@ -201,20 +205,20 @@ impl PlayoutDelay {
         let mut wanted = measured.clamp(LEAST, MOST);
         let is_too_many = too_late.saturating_mul(100) > received.saturating_mul(100 - AUDIO.0);
         if received >= AUDIO.1 && is_too_many {
-            let is_time = self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_PAUSE);
-            let raises = new > 0 && is_time;
-            self.raised = if raises { Some(now) } else { self.raised };
+            let is_time = self.last_step_up.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_PAUSE);
+            let raises = newly_late > 0 && is_time;
+            self.last_step_up = if raises { Some(now) } else { self.last_step_up };
             let step = if raises { STEP.max(delay / 4) } else { Duration::ZERO };
             wanted = wanted.max((delay + step).min(MOST));
         }
         if wanted > delay {
             tracing::debug!(?measured, too_late, "the playout delay rises to {wanted:?}");
             self.delays.playout = wanted;
-            self.shorten = Some(now + PAUSE);
-        } else if wanted + STEP <= delay && self.shorten.is_none_or(|at| at <= now) {
+            self.step_down_at = Some(now + PAUSE);
+        } else if wanted + STEP <= delay && self.step_down_at.is_none_or(|at| at <= now) {
             let eighth = Duration::from_millis(delay.as_millis() as u64 / 8);
             self.delays.playout -= STEP.max(eighth).min(delay - wanted);
-            self.shorten = Some(now + PAUSE);
+            self.step_down_at = Some(now + PAUSE);
         }
     }
 }
