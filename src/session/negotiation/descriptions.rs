@@ -250,8 +250,8 @@ impl Negotiation {
         let restarts_ice = self.transport.count_generation(&sdp);
         let remote = self.accept(sdp.clone());
         let id = self.apply_remote(SdpKind::Offer, remote);
-        let again = self.transport.connected.then_some(sdp);
-        self.enter(now, Exchange::ApplyingOffer(Answering { id, again, restarts_ice }));
+        let retry = self.transport.connected.then_some(sdp);
+        self.enter(now, Exchange::ApplyingOffer(Answering { id, retry, restarts_ice }));
     }
 
     /// Makes a description of the peer the current one, and returns it for the connection to apply.

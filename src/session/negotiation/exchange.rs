@@ -1,5 +1,5 @@
-//! State of the exchange of offer and answer (RFC 8829, 3.2), including the steps that webrtcbin takes in it. A state holds
-//! the ids of the effects whose results it waits for, and the descriptions that are needed later.
+//! State of the exchange of offer and answer (RFC 8829, 3.2). Making and applying a description takes webrtcbin some time,
+//! so each such step is a state, which holds the ids of the effects in progress and the descriptions needed later.
 
 use crate::sdp::Sdp;
 use crate::session::effect::EffectId;
@@ -9,51 +9,51 @@ use crate::session::effect::EffectId;
 pub(super) enum Exchange {
     /// No exchange is under way.
     Stable,
-    /// webrtcbin makes an offer.
+    /// webrtcbin is making an offer.
     CreatingOffer {
         id: EffectId,
-        /// Whether the offer restarts ICE on the connection that stands.
+        /// Whether the offer restarts ICE on the existing connection.
         restarts_ice: bool,
     },
-    /// Our offer was sent, and the peer's answer is awaited.
+    /// Our side sent an offer, and waits for the peer's answer.
     Offered(Offer),
-    /// webrtcbin applies the peer's answer, after our offer if that was deferred.
+    /// webrtcbin is applying the peer's answer, and before it our offer if the offer was deferred.
     ApplyingAnswer { offer: Option<EffectId>, answer: EffectId },
-    /// webrtcbin applies the peer's offer.
+    /// webrtcbin is applying the peer's offer.
     ApplyingOffer(Answering),
-    /// webrtcbin makes an answer.
+    /// webrtcbin is making an answer.
     CreatingAnswer(Answering),
-    /// webrtcbin applies our answer.
+    /// webrtcbin is applying our answer.
     ApplyingLocal(EffectId),
     /// The negotiation failed, or the peer declined.
     Ended,
 }
 
-/// An offer of ours that was sent and not answered yet.
+/// An offer of ours without an answer yet.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The offer as it was sent.
+    /// The offer as the peer received it.
     pub(super) sdp: Sdp,
-    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin gets it together with the answer, so that it
-    /// can be forgotten until then.
+    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer arrives, and
+    /// until then our side can forget it.
     pub(super) applying: Option<EffectId>,
-    /// Whether the offer restarts ICE on the connection that stands.
+    /// Whether the offer restarts ICE on the existing connection.
     pub(super) restarts_ice: bool,
 }
 
 /// An offer of the peer that is being answered.
 #[derive(Debug)]
 pub(super) struct Answering {
-    /// Effect whose result is waited for.
+    /// Effect of the current step.
     pub(super) id: EffectId,
-    /// The offer as it came, if the connection was established: a fresh connection answers it if this one fails to.
-    pub(super) again: Option<Sdp>,
+    /// The peer's offer, if ICE and DTLS were connected when it arrived: a fresh connection answers it if this one fails to.
+    pub(super) retry: Option<Sdp>,
     /// Whether the offer restarts the peer's ICE.
     pub(super) restarts_ice: bool,
 }
 
 impl Offer {
-    /// Returns whether the offer was not given to webrtcbin yet.
+    /// Returns whether webrtcbin does not have the offer yet.
     pub(super) fn is_deferred(&self) -> bool {
         self.applying.is_none()
     }
@@ -65,7 +65,7 @@ impl Exchange {
         matches!(self, Self::Stable)
     }
 
-    /// Returns whether webrtcbin makes a description with new ICE credentials.
+    /// Returns whether webrtcbin is making a description with new ICE credentials.
     pub(super) fn makes_credentials(&self) -> bool {
         match self {
             Self::CreatingOffer { restarts_ice, .. } => *restarts_ice,
@@ -79,7 +79,7 @@ impl Exchange {
         }
     }
 
-    /// Returns whether the result of this effect is waited for.
+    /// Returns whether the exchange waits for the result of this effect.
     pub(super) fn awaits(&self, id: EffectId) -> bool {
         match self {
             Self::CreatingOffer { id: awaited, .. } | Self::ApplyingLocal(awaited) => *awaited == id,
@@ -90,7 +90,7 @@ impl Exchange {
         }
     }
 
-    /// Returns a description for users of the pending step.
+    /// Names the pending step in error messages; `None` if no step is pending.
     pub(super) fn step(&self) -> Option<&'static str> {
         match self {
             Self::Stable | Self::Ended => None,

@@ -253,7 +253,7 @@ impl Negotiation {
         let step = exchange.step().unwrap_or("a description");
         // A connection that stood cannot answer this offer: a fresh one may.
         if let Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering) = &mut exchange
-            && let Some(offer) = answering.again.take()
+            && let Some(offer) = answering.retry.take()
         {
             self.warn(&format!("{reason}; once more, over a fresh connection"));
             self.restart();
