@@ -1,7 +1,9 @@
-//! The event loop of a room or a pool: connects its state machine with the signalling channel and with the connections to
-//! the peers.
+//! A conference: connects the state machine of a room or a pool with the signalling channel and with the connections to the
+//! peers.
 //!
-//! The command line presents its reports (`join.rs`), and [`Pool`](super::Pool) hands them to programs.
+//! Two event loops run a conference: that of the command line presents the reports (`join.rs`), and that of
+//! [`Pool`](super::Pool) passes them to a program. Both wait for [`Conference::next`] or a timer, hand the result to
+//! [`Conference::handle`] or [`Conference::handle_timeout`], and then read [`Conference::poll_report`] until it is empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,41 +27,44 @@ use crate::session::room::{Input, Output, Room};
 use crate::session::{Participant, Terms, link};
 use crate::signalling::{ConnectError, Event};
 
-/// An order of the application. An order without a peer is for all peers, present and future.
+/// An order of the application. Without a peer, an order concerns all peers, present and future.
 #[derive(Debug)]
 pub(super) enum Order {
     AddStream(Option<PeerId>, Stream),
     RemoveStream(Option<PeerId>, String),
     OpenChannel(Option<PeerId>, ChannelConfig),
     CloseChannel(Option<PeerId>, String),
+    /// Requests a new path to the peer.
     Renew(PeerId),
     HangUp(PeerId),
+    /// Requests the counters of a connection; there is no reply if the peer has no connection.
     Stats(PeerId, Sender<Stats>),
-    /// A message for the application behind the server: its name and its data.
+    /// Sends an event, given by name and data, to the application behind the server.
     Application(String, Value),
     Leave,
 }
 
 /// Maximum number of data channels that are being closed at a time; further ones stay open.
-const CLOSING: usize = 1024;
+const MAX_CLOSING: usize = 1024;
 
-/// A conference: a room or a pool, with the connections to its peers.
+/// See the module.
 pub(super) struct Conference {
     room: Room,
     pub(super) peers: Peers,
     channel: Box<dyn SignallingChannel>,
     ice: Arc<Ice>,
+    /// Reports that are not read yet.
     reports: VecDeque<Report>,
-    /// Limit on the warnings about useless messages of the server.
+    /// Limit on the warnings about refusals and useless messages of the server.
     warnings: Bucket,
-    /// Reason why the signalling channel ended for good; the conference ends once the last peer has left.
+    /// Error with which the signalling channel ended for good; the conference ends once no connection is left.
     ended: Option<ConnectError>,
-    /// Data channels that send what waits and then close.
+    /// Tasks that close data channels once the data in their queues is sent.
     closing: Tasks,
 }
 
 impl Conference {
-    /// Joins through `channel`, with at most `most` connections.
+    /// Returns a conference over a signalling channel that joins the room, with at most `most` connections.
     pub(super) fn new(
         channel: Box<dyn SignallingChannel>,
         peers: Peers,
@@ -76,11 +81,11 @@ impl Conference {
             reports: VecDeque::new(),
             warnings,
             ended: None,
-            closing: Tasks::new(CLOSING),
+            closing: Tasks::new(MAX_CLOSING),
         }
     }
 
-    /// Waits for the next event. May be dropped while it waits, without loss.
+    /// Waits for the next event of the server or of a connection. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Incoming {
         let (channel, peers) = (&mut self.channel, &self.peers);
         let signal = async { Incoming::Signal(channel.next().await) };
@@ -93,23 +98,23 @@ impl Conference {
         self.room.poll_timeout()
     }
 
-    /// Handles the passing of time.
+    /// Handles that time has passed.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         self.room.handle_timeout(now);
     }
 
     /// Returns the participants that are present, each with whether its connection is up.
     pub(super) fn present(&self) -> impl Iterator<Item = (ParticipantId, bool)> {
-        let of = |(peer, is_up)| self.peers.participants.of(peer).into_iter().map(move |id| (id, is_up));
-        self.room.peers().flat_map(of)
+        let carried = |(peer, is_up)| self.peers.participants.of(peer).into_iter().map(move |id| (id, is_up));
+        self.room.peers().flat_map(carried)
     }
 
-    /// Handles an event; [`Conference::poll_report`] executes the consequences.
+    /// Handles an event of [`Conference::next`]; [`Conference::poll_report`] then executes its consequences.
     pub(super) async fn handle(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
             Incoming::Report(report) => self.reports.push_back(report),
-            Incoming::Signal(event) => self.signal(event).await,
+            Incoming::Signal(event) => self.handle_signal(event).await,
         }
     }
 
@@ -121,7 +126,8 @@ impl Conference {
         self.reports.push_back(Report::Pool(event));
     }
 
-    async fn signal(&mut self, event: Event) {
+    /// Handles an event of the server.
+    async fn handle_signal(&mut self, event: Event) {
         match event {
             Event::Joined { me, peers, descriptions } => {
                 let participants = peers.iter().flat_map(|peer| self.peers.participants.of(peer)).collect();
@@ -138,8 +144,8 @@ impl Conference {
             Event::Participants(peer, participants) => self.announce(&peer, participants),
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
-            Event::Refused(refusal) => self.complain(refusal.to_string()),
-            Event::Junk(why) => self.complain(why),
+            Event::Refused(refusal) => self.warn(refusal.to_string()),
+            Event::Junk(why) => self.warn(why),
             Event::Retrying(why) => self.report(PoolEvent::Warning(why)),
             Event::IceServers(servers) => {
                 let refused = self.ice.take(servers).await;
@@ -176,14 +182,14 @@ impl Conference {
         self.reports.extend(tracks);
     }
 
-    /// Warns about a useless message of the server, at a limited rate.
-    fn complain(&mut self, text: String) {
+    /// Warns about a refusal or a useless message of the server, at a limited rate.
+    fn warn(&mut self, text: String) {
         if self.warnings.take(Instant::now()) {
             self.report(PoolEvent::Warning(text));
         }
     }
 
-    /// Executes the outputs of the room, up to the next report; returns `None` when nothing is left to do.
+    /// Executes outputs of the room until there is a report; returns `None` when no output is left.
     pub(super) async fn poll_report(&mut self) -> Option<Report> {
         loop {
             if let Some(report) = self.reports.pop_front() {
@@ -218,7 +224,7 @@ impl Conference {
         }
     }
 
-    /// Executes an order; [`Order::Leave`] is the caller's matter: see [`Conference::leave`].
+    /// Executes an order, apart from [`Order::Leave`], for which the caller uses [`Conference::leave`].
     pub(super) async fn handle_order(&mut self, order: Order) {
         match order {
             Order::AddStream(peer, stream) => {
@@ -241,7 +247,7 @@ impl Conference {
             }
             Order::CloseChannel(peer, label) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.close_channel(&label));
-                for (_, peer) in self.peers.open_ones(peer.as_ref()) {
+                for (_, peer) in self.peers.open_peers(peer.as_ref()) {
                     let (peer, label) = (peer.clone(), label.clone());
                     self.closing.spawn(async move { peer.finish_channels(Some(&label)).await });
                 }
@@ -258,9 +264,9 @@ impl Conference {
         }
     }
 
-    /// Changes the open connections with `peer`, or with every peer, and negotiates where `change` returns true.
+    /// Changes the open connection with `peer`, or with every peer; negotiates each one for which `change` returns true.
     fn change(&mut self, peer: Option<&PeerId>, change: impl Fn(&Peer) -> Result<bool, MediaError>) {
-        let changes = self.peers.open_ones(peer).map(|(id, peer)| (id.clone(), change(peer)));
+        let changes = self.peers.open_peers(peer).map(|(id, peer)| (id.clone(), change(peer)));
         for (peer, changed) in changes.collect::<Vec<_>>() {
             match changed {
                 Ok(true) => self.input(Input::Link(peer, link::Input::Negotiate)),
@@ -270,7 +276,7 @@ impl Conference {
         }
     }
 
-    /// Leaves: closes the signalling channel, and returns the connections, which are still open.
+    /// Closes the signalling channel, and returns the connections, which the caller closes.
     pub(super) async fn leave(self) -> Peers {
         self.channel.close().await;
         self.peers

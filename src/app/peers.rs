@@ -235,7 +235,7 @@ impl Peers {
     }
 
     /// Returns the open connections with `peer`, or with every peer.
-    pub(super) fn open_ones(&self, peer: Option<&PeerId>) -> impl Iterator<Item = (&PeerId, &Arc<Peer>)> {
+    pub(super) fn open_peers(&self, peer: Option<&PeerId>) -> impl Iterator<Item = (&PeerId, &Arc<Peer>)> {
         self.connections
             .iter()
             .filter(move |(id, _)| peer.is_none_or(|peer| peer == *id))

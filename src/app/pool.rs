@@ -289,7 +289,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
 
 /// Leaves once all data that was sent over channels has arrived.
 async fn leave(conference: Conference) {
-    for (_, peer) in conference.peers.open_ones(None) {
+    for (_, peer) in conference.peers.open_peers(None) {
         peer.finish_channels(None).await;
     }
     conference.leave().await.close_all().await;

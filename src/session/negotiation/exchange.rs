@@ -32,7 +32,7 @@ pub(super) enum Exchange {
 /// An offer of ours without an answer yet.
 #[derive(Debug)]
 pub(super) struct Offer {
-    /// The offer as the peer received it.
+    /// The offer as it was sent to the peer.
     pub(super) sdp: Sdp,
     /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer arrives, and
     /// until then our side can forget it.
@@ -46,7 +46,7 @@ pub(super) struct Offer {
 pub(super) struct Answering {
     /// Effect of the current step.
     pub(super) id: EffectId,
-    /// The peer's offer, if ICE and DTLS were connected when it arrived: a fresh connection answers it if this one fails to.
+    /// The peer's offer, if ICE and DTLS were connected when it arrived: a fresh connection answers it if this one fails.
     pub(super) retry: Option<Sdp>,
     /// Whether the offer restarts the peer's ICE.
     pub(super) restarts_ice: bool,
