@@ -1,4 +1,4 @@
-//! Executes the outputs of a [`Signaller`] with WebSockets, HTTP requests and timers.
+//! The driver of a [`Signaller`]: executes its outputs with WebSockets and HTTP requests, and waits for its timer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -23,8 +23,8 @@ use crate::base::timeout::{sleep_until, timeout};
 
 /// The largest number of WebSockets that one signaller has open at a time; further ones fail.
 const MAX_SOCKETS: usize = 4;
-/// The time limit for the last HTTP requests and closing handshakes of a driver.
-const LAST: Duration = Duration::from_secs(2);
+/// The time limit for [`Driver::close`], which completes HTTP requests and closing handshakes.
+const CLOSE: Duration = Duration::from_secs(2);
 
 /// A WebSocket of the signaller.
 enum Conn {
@@ -35,11 +35,11 @@ enum Conn {
 /// A WebSocket that is being closed.
 struct Closing {
     task: Task<()>,
-    /// Closes when the WebSocket is closed.
+    /// A channel without messages, whose end shows that the WebSocket is closed; any number of tasks can wait for it.
     closed: Receiver<Infallible>,
 }
 
-/// The reason why the driver stopped waiting.
+/// The event that ended a wait.
 enum Woken {
     Opened(ConnId, Result<Box<Socket>, ConnectError>),
     Frame(ConnId, Frame),
@@ -49,8 +49,8 @@ enum Woken {
 
 type Wait<'a> = Pin<Box<dyn Future<Output = Woken> + Send + 'a>>;
 
-/// A client's side of a signalling protocol at work: opens WebSockets and sends HTTP requests as the signaller wants, which
-/// also decides about reconnecting.
+/// A client's connection to a server: a signaller, and the WebSockets and HTTP requests that it ordered. The driver only
+/// executes orders; the signaller knows the protocol, and decides when to reconnect.
 pub struct Driver {
     target: Target,
     signaller: Box<dyn Signaller>,
@@ -59,6 +59,7 @@ pub struct Driver {
     closing: Vec<Closing>,
     /// The events not reported yet.
     events: VecDeque<Event>,
+    /// The server's IP address on the latest WebSocket.
     server: Option<IpAddr>,
 }
 
@@ -69,11 +70,12 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Registers for the first time, and joins the room of `registration` if it has one.
+    /// Registers for the first time, and joins the room of `registration` if it has one. [`Driver::next`] then returns the
+    /// events of this registration first.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the first attempt fails. A connection that is lost later is opened again.
+    /// [`ConnectError`] if the first attempt fails. A registration that is lost later is repeated.
     pub async fn open(target: Target, registration: Registration) -> Result<Self, ConnectError> {
         let has_room = registration.room.is_some();
         let signaller = Persistent::new(&target, registration, fastrand::f64);
@@ -96,7 +98,7 @@ impl Driver {
         }
     }
 
-    /// Creates the driver of a signaller. Nothing happens before the first command.
+    /// Returns the driver of a signaller, which does nothing before the first command.
     fn new(target: Target, signaller: Box<dyn Signaller>) -> Self {
         Self {
             target,
@@ -114,8 +116,8 @@ impl Driver {
         self.server
     }
 
-    /// Gives the signaller a command. Frames and HTTP requests leave at once; frames that the network does not accept at
-    /// once leave during [`Driver::next`].
+    /// Gives the signaller a command, and starts to send the frames and HTTP requests that result. Frames that the network
+    /// does not accept at once are sent during [`Driver::next`].
     pub fn command(&mut self, command: Command) {
         self.handle(In::Command(command));
     }
@@ -154,8 +156,8 @@ impl Driver {
         }
     }
 
-    /// Closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), after the frames that wait, and lets pending
-    /// HTTP requests complete; gives up after two seconds.
+    /// Sends the pending frames, closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and lets pending HTTP
+    /// requests complete; gives up after two seconds.
     pub async fn close(mut self) {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.close_one(id);
@@ -168,10 +170,11 @@ impl Driver {
                 closing.task.await;
             }
         };
-        timeout(LAST, all).await;
+        timeout(CLOSE, all).await;
     }
 
-    /// Waits for the first of: a frame, a result, a timer. Cancel-safe.
+    /// Waits for the first of: a WebSocket that is open or failed to open, a frame, a response, the signaller's timer.
+    /// Cancel-safe.
     async fn wait(&mut self) -> Woken {
         let until = self.signaller.poll_timeout();
         let mut first: Wait<'_> = Box::pin(async move {
@@ -194,6 +197,7 @@ impl Driver {
         first.await
     }
 
+    /// Gives the signaller an input, and executes the outputs that result.
     fn handle(&mut self, input: In) {
         self.signaller.handle(Instant::now(), input);
         while let Some(output) = self.signaller.poll_output() {
@@ -224,13 +228,14 @@ impl Driver {
         }
     }
 
+    /// Begins to open a WebSocket, once all earlier ones that are being closed are closed.
     fn connect(&mut self, id: ConnId, endpoint: Endpoint) {
         let target = self.target.clone();
         let is_too_many = self.conns.len() >= MAX_SOCKETS;
-        let earlier: Vec<_> = self.closing.iter().map(|closing| closing.closed.clone()).collect();
+        let closing: Vec<_> = self.closing.iter().map(|closing| closing.closed.clone()).collect();
         let task = smol::spawn(async move {
             // A server that still has the client's old connection may refuse the client's id.
-            for closed in earlier {
+            for closed in closing {
                 let _ = closed.recv().await;
             }
             if is_too_many {
@@ -242,14 +247,14 @@ impl Driver {
         self.conns.insert(id, Conn::Opening(task));
     }
 
-    /// Closes an open WebSocket, or abandons the opening of one.
+    /// Begins to close an open WebSocket, or abandons one that is being opened.
     fn close_one(&mut self, id: ConnId) {
         self.closing.retain(|closing| !closing.task.is_finished());
         if let Some(Conn::Open(socket)) = self.conns.remove(&id) {
-            let (held, closed) = channel::bounded(1);
+            let (end, closed) = channel::bounded(1);
             let task = smol::spawn(async move {
                 socket.close().await;
-                drop(held);
+                drop(end);
             });
             self.closing.push(Closing { task, closed });
         }
