@@ -11,11 +11,12 @@ use crate::protocol::{PeerId, PeerMessage, SdpKind};
 /// Maximum number of peers of a room that are remembered.
 pub const MAX_ROSTER: usize = 4096;
 
-/// Wait before an offer that failed is repeated; it doubles each time.
-const RETRY: Duration = Duration::from_secs(10);
-const RETRIES: u32 = 3;
-/// Time after our side joined again in which a peer may turn out to have given up the connection.
-const KEPT: Duration = Duration::from_secs(10);
+/// Pause before an offer that failed is repeated, and maximum number of repetitions; the pause doubles each time.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+const MAX_RETRIES: u32 = 3;
+/// Time after our side joined again in which a peer that hangs up is offered a new connection: the peer gave up the earlier
+/// one when our side lost the server.
+const RESUMED: Duration = Duration::from_secs(10);
 
 /// An input of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +36,9 @@ pub enum Input {
 /// An output of a room.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Output {
-    /// A peer is there.
+    /// A peer is in the room.
     Joined(PeerId),
-    /// A peer is no longer there, nor its link, where there was one.
+    /// A peer is no longer in the room; its link is over, if there was one.
     Left(PeerId),
     /// Descriptions will be exchanged with a peer.
     Connecting(PeerId),
@@ -51,26 +52,28 @@ pub enum Output {
 #[derive(Debug)]
 pub struct Room {
     terms: Terms,
-    most: usize,
+    /// Maximum number of links.
+    max_links: usize,
+    /// Peers that are in the room.
     roster: BTreeSet<PeerId>,
     links: BTreeMap<PeerId, Link>,
-    /// Peers that stayed connected when our side joined again, and when that was.
-    kept: BTreeMap<PeerId, Instant>,
+    /// Peers that were connected when our side joined again, each with the time of that join.
+    resumed: BTreeMap<PeerId, Instant>,
     /// Peers to which an offer of ours failed: the number of failures, and when the next offer is due.
     retries: BTreeMap<PeerId, (u32, Option<Instant>)>,
     outputs: VecDeque<Output>,
 }
 
 impl Room {
-    /// Returns a room that our side is about to join, with at most `most` links. The room sets in each link whether our side
+    /// Returns a room that our side is about to join, with at max_links `max_links` links. The room sets in each link whether our side
     /// is polite and reconnects first.
-    pub fn new(most: usize, terms: Terms) -> Self {
+    pub fn new(max_links: usize, terms: Terms) -> Self {
         Self {
             terms,
-            most,
+            max_links,
             roster: BTreeSet::new(),
             links: BTreeMap::new(),
-            kept: BTreeMap::new(),
+            resumed: BTreeMap::new(),
             retries: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -100,10 +103,10 @@ impl Room {
                 if self.is_back(now, &peer) {
                     return;
                 }
-                // The same id again: what was before is over.
+                // The peer joined again under its id: its earlier link is over.
                 self.leave(&peer);
                 if self.admit(&peer) && !self.begin(now, &peer, Begin::AwaitOffer) {
-                    self.tell_unconnected(&[peer]);
+                    self.warn_unconnected(&[peer]);
                 }
             }
             Input::PeerLeft(peer) => self.left(now, &peer, link::Input::PeerGone),
@@ -123,7 +126,7 @@ impl Room {
         let mut unconnected = Vec::new();
         for peer in peers {
             if self.is_back(now, &peer) {
-                self.kept.insert(peer, now);
+                self.resumed.insert(peer, now);
                 continue;
             }
             self.leave(&peer);
@@ -131,7 +134,7 @@ impl Room {
                 unconnected.push(peer);
             }
         }
-        self.tell_unconnected(&unconnected);
+        self.warn_unconnected(&unconnected);
     }
 
     /// Handles that a peer cannot be reached. Its media may go on, if only its connection to the server, or ours, is lost.
@@ -142,7 +145,7 @@ impl Room {
             Some(link) if link.was_connected() && !is_over => {
                 self.roster.remove(peer);
                 link.handle_input(now, input);
-                self.pass_on(now, peer);
+                self.forward_outputs(now, peer);
             }
             Some(_) | None => self.leave(peer),
         }
@@ -153,7 +156,7 @@ impl Room {
         let Some(link) = self.links.get_mut(peer).filter(|link| link.was_connected()) else { return false };
         self.roster.insert(peer.clone());
         link.handle_input(now, link::Input::Reachable(true));
-        self.pass_on(now, peer);
+        self.forward_outputs(now, peer);
         true
     }
 
@@ -163,7 +166,7 @@ impl Room {
             if let Some(link) = self.links.get_mut(&peer) {
                 link.handle_timeout(now);
             }
-            self.pass_on(now, &peer);
+            self.forward_outputs(now, &peer);
         }
         let due = self.retries.iter_mut().filter(|(_, (_, at))| at.is_some_and(|at| at <= now));
         let due: Vec<PeerId> = due.map(|(peer, (_, at))| (at.take(), peer.clone()).1).collect();
@@ -189,36 +192,39 @@ impl Room {
 
     /// Begins a link; returns false if the maximum number is reached.
     fn begin(&mut self, now: Instant, peer: &PeerId, begin: Begin) -> bool {
-        if self.links.len() >= self.most {
+        if self.links.len() >= self.max_links {
             return false;
         }
         self.outputs.push_back(Output::Connecting(peer.clone()));
-        // If two offer at once, the later newcomer gives way.
+        // If both sides offer at once, the newcomer gives way. The newcomer is the side that makes the first offer.
         let polite = begin == Begin::Offer;
         self.links.insert(
             peer.clone(),
             Link::new(now, begin, Terms { polite, reconnects_first: polite, ..self.terms.clone() }),
         );
-        self.pass_on(now, peer);
+        self.forward_outputs(now, peer);
         true
     }
 
-    fn tell_unconnected(&mut self, peers: &[PeerId]) {
-        let (Some(first), most) = (peers.first(), self.most) else { return };
+    /// Warns that these peers get no connection because of the limit.
+    fn warn_unconnected(&mut self, peers: &[PeerId]) {
+        let (Some(first), max_links) = (peers.first(), self.max_links) else { return };
         let others = if peers.len() > 1 { format!(" and {} more", peers.len() - 1) } else { String::new() };
-        let text = format!("not connected to '{first}'{others}: the limit of {most} connections is reached");
+        let text =
+            format!("not connected to '{first}'{others}: the limit of {max_links} connections is reached");
         self.outputs.push_back(Output::Warning(text));
     }
 
     /// Answers an offer by a refusal with the reason.
     fn decline(&mut self, peer: &PeerId, input: link::Input) {
         let link::Input::Peer(PeerMessage::Description(offer)) = input else { return };
-        let reason = format!("it is connected with {} peers already, as many as it takes", self.most);
+        let reason = format!("it is connected with {} peers already, as many as it takes", self.max_links);
         if let Some(answer) = decline(&offer, &reason) {
             self.outputs.push_back(Output::Link(peer.clone(), link::Output::Send(answer)));
         }
     }
 
+    /// Forgets a peer and its link.
     fn leave(&mut self, peer: &PeerId) {
         self.retries.remove(peer);
         let was_linked = self.links.remove(peer).is_some();
@@ -227,8 +233,9 @@ impl Room {
         }
     }
 
+    /// Hands an input to the link with a peer; begins a link if the input is an offer or a request for one.
     fn link(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
-        // Anything else, of a peer without a link, belongs to a call that is over.
+        // Other messages of a peer without a link belong to a link that is over.
         let offers =
             matches!(&input, link::Input::Peer(PeerMessage::Description(d)) if d.kind == SdpKind::Offer);
         let begins = offers || input == link::Input::Peer(PeerMessage::OfferRequest);
@@ -247,16 +254,17 @@ impl Room {
         if let Some(link) = self.links.get_mut(peer) {
             link.handle_input(now, input);
         }
-        self.pass_on(now, peer);
+        self.forward_outputs(now, peer);
     }
 
-    fn pass_on(&mut self, now: Instant, peer: &PeerId) {
+    /// Forwards the outputs of the link with a peer; removes a link that ended, and decides whether another one follows.
+    fn forward_outputs(&mut self, now: Instant, peer: &PeerId) {
         let Some(link) = self.links.get_mut(peer) else { return };
-        let (mut hung_up, mut came_to_nothing) = (false, false);
+        let (mut hung_up, mut failed) = (false, false);
         while let Some(output) = link.poll_output() {
             if let link::Output::Ended(reason) = &output {
                 hung_up = *reason == EndReason::PeerHungUp;
-                came_to_nothing =
+                failed =
                     matches!(reason, EndReason::Negotiation { .. } | EndReason::NoPath(_) | EndReason::Lost);
             }
             self.outputs.push_back(Output::Link(peer.clone(), output));
@@ -267,14 +275,14 @@ impl Room {
         }
         if has_ended {
             self.links.remove(peer);
-            if came_to_nothing && offered && self.roster.contains(peer) {
+            if failed && offered && self.roster.contains(peer) {
                 let (count, at) = self.retries.entry(peer.clone()).or_default();
-                *at = (*count < RETRIES).then(|| now + RETRY * 2_u32.pow(*count));
+                *at = (*count < MAX_RETRIES).then(|| now + RETRY_PAUSE * 2_u32.pow(*count));
                 *count += 1;
             }
-            // The peer did not keep the connection when our side lost the server: to the peer our side is a newcomer.
-            let kept = self.kept.remove(peer).is_some_and(|at| now < at + KEPT);
-            if kept && hung_up && self.roster.contains(peer) {
+            // The peer gave up the connection when our side lost the server: for the peer, our side is a newcomer.
+            let is_recent = self.resumed.remove(peer).is_some_and(|at| now < at + RESUMED);
+            if is_recent && hung_up && self.roster.contains(peer) {
                 self.begin(now, peer, Begin::Offer);
             }
         }
