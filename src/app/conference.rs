@@ -1,9 +1,10 @@
-//! A conference: connects the state machine of a room or a pool with the signalling channel and with the connections to the
-//! peers.
+//! A conference: connects the state machine of a room or a pool with the signalling channel and with the connections to
+//! the peers.
 //!
 //! Two event loops run a conference: that of the command line presents the reports (`join.rs`), and that of
 //! [`Pool`](super::Pool) passes them to a program. Both wait for [`Conference::next`] or a timer, hand the result to
-//! [`Conference::handle`] or [`Conference::handle_timeout`], and then read [`Conference::poll_report`] until it is empty.
+//! [`Conference::handle`] or [`Conference::handle_timeout`], and then read [`Conference::poll_report`] until it is
+//! empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -264,7 +265,8 @@ impl Conference {
         }
     }
 
-    /// Changes the open connection with `peer`, or with every peer; negotiates each one for which `change` returns true.
+    /// Changes the open connection with `peer`, or with every peer; negotiates each one for which `change` returns
+    /// true.
     fn change(&mut self, peer: Option<&PeerId>, change: impl Fn(&Peer) -> Result<bool, MediaError>) {
         let changes = self.peers.open_peers(peer).map(|(id, peer)| (id.clone(), change(peer)));
         for (peer, changed) in changes.collect::<Vec<_>>() {

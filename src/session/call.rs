@@ -12,13 +12,13 @@ use crate::protocol::{PeerId, PeerMessage, Refusal};
 /// Time that our side has to accept a call.
 pub const ASK: Duration = Duration::from_secs(30);
 
-/// Minimum time from another call to a report of received packets that shows that the first call goes on: reports come every
-/// half second.
-const FRESH: Duration = Duration::from_millis(700);
+/// Minimum time from a second call to a report of received packets that proves that the first call goes on. Packets are
+/// reported every half second, so an earlier report may count packets from before the second call.
+const PROOF_AFTER: Duration = Duration::from_millis(700);
 /// Interval between attempts to set up a session again.
 const REDIAL: Duration = Duration::from_secs(2);
 
-/// Rule for accepting calls. The ids are those that the callers gave to the server.
+/// Rule for accepting calls. Callers are known by the ids under which they registered at the server.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Admission {
     /// The only callers that are accepted; calls without id are not.
@@ -30,7 +30,7 @@ pub struct Admission {
 /// An input of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
-    /// The server accepted our `SESSION`: the peer is there.
+    /// The server accepted our `SESSION`: the peer is registered and free.
     Accepted,
     /// The server refused the call.
     Refused(Refusal),
@@ -53,37 +53,41 @@ pub enum Output {
     Caller(PeerId),
     /// A question to our side: whether it accepts a call.
     Ask,
-    /// A call came, or ours was accepted: descriptions will be exchanged.
+    /// A call arrived, or the server accepted ours: descriptions will be exchanged.
     Connecting,
-    /// Another peer calls during this call: that session is to be ended.
+    /// Another peer calls during this call: the server has to end the session with that peer.
     Busy,
-    /// An output of the link with the peer. [`link::Output::Ended`] ends the call, which may not have had a link yet.
+    /// An output of the link with the peer. [`link::Output::Ended`] ends the call, also one that has no link yet.
     Link(link::Output),
 }
 
-/// Setting up a session again for a call that goes on without one.
+/// Restoration of the session with the server, for a call whose media goes on without the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Redial {
+    /// No restoration is needed.
     No,
+    /// The next attempt is due at this time.
     At(Instant),
+    /// An attempt is under way.
     Asked,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// No call has come yet.
+    /// No call has arrived yet.
     Waiting,
-    /// Our side is asked, until then; with the caller's messages meanwhile.
+    /// Our side decides, until this time, whether it accepts the call; holds the caller's messages meanwhile.
     Asking(Instant, VecDeque<link::Input>),
-    /// The call is declined, for this reason; its offer is waited for, since the refusal is its answer.
+    /// The call is declined for this reason. The caller's offer is awaited until this time, since its answer has the
+    /// reason.
     Declining(Instant, String),
-    /// `SESSION` is sent; the first step once it is accepted, and the deadline for that.
+    /// `SESSION` is sent. Has the first step after the server accepts, and the time limit for that.
     Dialling(Begin, Instant),
     Active(Box<Link>),
     Ended,
 }
 
-/// A peer that called during another call, when it did, and its messages since.
+/// A peer that called during another call, with the time of its call and its messages since.
 #[derive(Debug)]
 struct NextCaller {
     peer: PeerId,
@@ -98,7 +102,7 @@ pub struct Call {
     caller: Option<PeerId>,
     dialled: Option<PeerId>,
     redial: Redial,
-    /// The peer that called in the middle of this call, which may be over already.
+    /// The peer that called during this call. This call may be over already without our side's knowledge.
     next_caller: Option<NextCaller>,
     terms: Terms,
     admission: Admission,
@@ -106,7 +110,8 @@ pub struct Call {
 }
 
 impl Call {
-    /// Returns a call from a registered client to `peer`. Pages in use are impolite, so that this side is to be polite.
+    /// Returns a call from a registered client to `peer`. `terms` should be polite, because the pages in use are
+    /// impolite.
     pub fn dial(now: Instant, peer: PeerId, request_offer: bool, terms: Terms) -> Self {
         let begin = if request_offer { Begin::RequestOffer } else { Begin::Offer };
         let outputs = VecDeque::from([Output::Dial(peer.clone())]);
@@ -116,30 +121,30 @@ impl Call {
         Self { phase, caller: None, dialled, redial, next_caller: None, terms, admission, outputs }
     }
 
-    /// Returns a call that waits for a caller of a registered client.
+    /// Returns a call of a registered client that waits for a caller.
     pub fn answer(terms: Terms, admission: Admission) -> Self {
         let (phase, outputs) = (Phase::Waiting, VecDeque::new());
         let (dialled, redial) = (None, Redial::No);
         Self { phase, caller: None, dialled, redial, next_caller: None, terms, admission, outputs }
     }
 
-    /// Returns whether no call has come yet.
+    /// Returns whether no call has arrived yet.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting)
     }
 
-    /// Returns whether media could flow once: the call can go on without the server.
+    /// Returns whether media could flow at some time: the call can go on without the server.
     pub fn was_connected(&self) -> bool {
         matches!(&self.phase, Phase::Active(link) if link.was_connected())
     }
 
-    /// Returns whether a call that goes on can get a new session: to the peer that our side dialled, or from a peer that the
-    /// server names.
+    /// Returns whether a call can get a new session after the server was lost: our side can dial the peer again, or can
+    /// recognise the peer when it calls, because the server named it.
     pub fn can_resume(&self) -> bool {
         self.dialled.is_some() || self.caller.is_some()
     }
 
-    /// Returns the call of a peer that called while this call came to its end.
+    /// Returns the call of the peer that called before this call ended, if there is one.
     pub fn next(self, now: Instant) -> Option<Self> {
         let NextCaller { peer, held, .. } = self.next_caller?;
         let mut next = Self::answer(self.terms, self.admission);
@@ -183,13 +188,13 @@ impl Call {
             }
             (Input::Refused(reason), _) => self.push(link::Output::Warning(reason.to_string())),
             (Input::Registered, Phase::Active(_)) if self.dialled.is_some() => {
-                // Not at once: the peer may have hung up, which the connection reports before.
+                // Not at once: if the peer hung up, the connection reports that first.
                 self.redial = Redial::At(now + REDIAL);
             }
             (Input::Caller(peer), Phase::Active(link)) if self.caller.as_ref() == Some(&peer) => {
                 link.handle_input(now, link::Input::Reachable(true));
             }
-            // This call may just be coming to its end, unless a packet of its peer arrives.
+            // This call may be over, unless a packet of its peer arrives.
             (Input::Caller(peer), Phase::Active(_)) => {
                 self.next_caller = Some(NextCaller { peer, at: now, held: VecDeque::new() });
             }
@@ -210,8 +215,8 @@ impl Call {
             (Input::Link(input), _) => self.link_input(now, input),
             (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _) => {}
         }
-        self.give_way();
-        self.pass_on();
+        self.end_if_replaced();
+        self.forward_outputs();
     }
 
     /// Handles an input from the peer or the connection.
@@ -226,8 +231,8 @@ impl Call {
                 self.next_caller = None
             }
             (input @ link::Input::Heard(_), Phase::Active(link)) => {
-                // Media heard since may have been sent before the second call.
-                if self.next_caller.as_ref().is_some_and(|next_caller| now >= next_caller.at + FRESH) {
+                // An earlier report does not prove that the first call goes on.
+                if self.next_caller.as_ref().is_some_and(|next_caller| now >= next_caller.at + PROOF_AFTER) {
                     self.next_caller = None;
                     self.outputs.push_back(Output::Busy);
                 }
@@ -260,10 +265,10 @@ impl Call {
         }
     }
 
-    /// Ends an accepted call whose path is broken when another caller comes. The server gives our side a new session
-    /// only if the old peer has none any more: that peer cannot repair the path, and the new caller need not wait for
-    /// it.
-    fn give_way(&mut self) {
+    /// Ends a call that our side accepted if its path is broken and another peer calls. The server gives our side a new
+    /// session only if the session with the old peer is over: the old peer cannot repair the path, so the new caller
+    /// need not wait.
+    fn end_if_replaced(&mut self) {
         let is_broken = matches!(&self.phase, Phase::Active(link) if link.is_broken());
         if is_broken && self.next_caller.is_some() && self.dialled.is_none() {
             self.end(EndReason::Lost);
@@ -299,8 +304,8 @@ impl Call {
             | Phase::Declining(..)
             | Phase::Ended => {}
         }
-        self.give_way();
-        self.pass_on();
+        self.end_if_replaced();
+        self.forward_outputs();
     }
 
     /// Accepts a call, asks our side, or declines.
@@ -317,12 +322,13 @@ impl Call {
         }
     }
 
+    /// Declines the call: waits for the caller's offer, which may be among the `held` messages.
     fn decline(&mut self, now: Instant, reason: &str, held: VecDeque<link::Input>) {
         self.phase = Phase::Declining(now + STEP, reason.to_owned());
         held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
     }
 
-    /// Answers an offer by a refusal. A caller that wants an offer of ours sees the call end.
+    /// Answers an offer with a refusal. A caller that requested an offer gets none; its call ends.
     fn refuse(&mut self, message: PeerMessage, reason: String) {
         match message {
             PeerMessage::Description(offer) => {
@@ -339,7 +345,7 @@ impl Call {
         self.phase = Phase::Active(Box::new(Link::new(now, begin, self.terms.clone())));
     }
 
-    fn pass_on(&mut self) {
+    fn forward_outputs(&mut self) {
         let Phase::Active(link) = &mut self.phase else { return };
         while let Some(output) = link.poll_output() {
             self.outputs.push_back(Output::Link(output));

@@ -3,7 +3,7 @@
 use crate::protocol::SdpKind;
 use crate::sdp::Sdp;
 
-/// Number of an effect, by which its result is matched.
+/// Number of an effect, which its result repeats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EffectId(pub u64);
 
@@ -16,8 +16,8 @@ pub enum Effect {
     CreateOffer {
         /// Identifies the result.
         id: EffectId,
-        /// Description with the m-lines that the peer has, if there is one: the offer keeps their order and mids (RFC 8829,
-        /// 5.2.2).
+        /// Description with the m-lines that the peer has, if there is one: the offer keeps their order and mids (RFC
+        /// 8829, 5.2.2).
         standing: Option<Sdp>,
         /// Whether the offer has new ICE credentials (RFC 8445, 9).
         restarts_ice: bool,
@@ -33,7 +33,8 @@ pub enum Effect {
     ApplyLocal(EffectId, SdpKind),
     /// Applies a description of the peer, which was checked.
     ApplyRemote(EffectId, SdpKind, Sdp),
-    /// Adds a candidate of the peer: the attribute's text. All m-lines share one transport.
+    /// Adds a candidate of the peer, given by the text of its attribute. The candidate needs no m-line, because all
+    /// m-lines share one transport.
     AddCandidate(String),
 }
 
@@ -53,7 +54,7 @@ impl Effect {
 /// Result of an effect that has an id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EffectResult {
-    /// The offer or answer that was made, as the peer gets it.
+    /// The offer or answer that was created, as the peer gets it.
     Created(Sdp),
     /// The description is applied.
     Applied,

@@ -1,4 +1,4 @@
-//! Filter of the peer's candidates before they reach the connection, and the report of those that it drops.
+//! Filter that drops candidates of the peer before they reach the connection, and reports how many.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use crate::sdp::reach::Refused;
 use crate::sdp::{CandidateError, CandidateLine, Reach, Sdp};
 
-/// Maximum number of candidates of the peer that one connection gets, and that are kept of one description.
+/// Maximum number of candidates that one connection gets from messages of the peer, and from one description.
 pub const MAX_CANDIDATES: usize = 256;
 
-/// Time from the first dropped candidate to the report, which counts them: most arrive together.
+/// Time from the first dropped candidate to the report: candidates arrive together, and one report counts all.
 pub const COUNT: Duration = Duration::from_secs(3);
 
 /// Filter of the candidates of one peer, over all of its connections.
@@ -31,19 +31,19 @@ impl Filter {
         Self { reach, mdns, dropped: 0, first: String::new(), report_at: None, reported: false }
     }
 
-    /// Returns whether a candidate is tried; counts those that are not.
+    /// Returns whether the connection may try a candidate; counts the candidates that it may not try.
     pub fn accepts(&mut self, now: Instant, candidate: &CandidateLine) -> bool {
         let Some(why) = self.reach.refuses(candidate) else { return true };
         // Every machine has IPv6 link-local addresses, and libnice sends them to every peer: they are dropped without
         // a report.
         let is_usual = matches!(candidate.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
         if !is_usual || why != Refused::Local {
-            self.drop_one(now, candidate, why);
+            self.count_dropped(now, candidate, why);
         }
         false
     }
 
-    fn drop_one(&mut self, now: Instant, candidate: &CandidateLine, why: Refused) {
+    fn count_dropped(&mut self, now: Instant, candidate: &CandidateLine, why: Refused) {
         self.dropped += 1;
         if self.dropped == 1 {
             self.first = format!("{} port {}: {why}", candidate.address, candidate.port);
@@ -51,17 +51,17 @@ impl Filter {
         }
     }
 
-    /// Removes candidates that are not tried from a description, and those beyond [`MAX_CANDIDATES`].
+    /// Removes candidates from a description that the connection may not try, and those beyond [`MAX_CANDIDATES`].
     pub fn clean(&mut self, now: Instant, sdp: &mut Sdp) {
         let mut left = MAX_CANDIDATES;
         let mut keep = |value: &str| {
-            let taken = match CandidateLine::parse(&format!("candidate:{value}")) {
+            let is_accepted = match CandidateLine::parse(&format!("candidate:{value}")) {
                 Ok(line) => self.accepts(now, &line),
                 Err(CandidateError::Mdns) => self.mdns,
                 Err(_) => false,
             };
-            left = if taken { left.saturating_sub(1) } else { left };
-            taken && left > 0
+            left = if is_accepted { left.saturating_sub(1) } else { left };
+            is_accepted && left > 0
         };
         let media = sdp.media.iter_mut().map(|media| &mut media.lines);
         for lines in std::iter::once(&mut sdp.session).chain(media) {
@@ -77,7 +77,7 @@ impl Filter {
         self.report_at
     }
 
-    /// Returns the report of dropped candidates, once: when its time has come, or with `at_once` as soon as any was
+    /// Returns the report of dropped candidates, once: when it is due, or with `at_once` as soon as any candidate was
     /// dropped.
     pub fn due(&mut self, now: Instant, at_once: bool) -> Option<String> {
         let is_due = self.report_at.is_some_and(|at| at_once || at <= now);
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_loses_the_candidates_that_are_not_tried() {
+    fn refused_candidates_are_removed_from_a_description() {
         let candidates = [
             ("1 1 udp 1 192.168.1.7 50000 typ host", true),
             ("2 1 udp 1 192.168.1.7 22 typ host", false),

@@ -1,5 +1,5 @@
-//! The talk with one peer from its first description to its end: a negotiation, its timers,
-//! and the state of the connection. A 1-1 call has one link, a room one for each peer.
+//! The link with one peer, from the first description to its end: a negotiation, its timers, and the state of the
+//! connection. A 1-1 call has one link, a room one for each peer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,15 +19,15 @@ pub const CONNECT: Duration = Duration::from_secs(20);
 /// Time that a peer of a pool has to make the first offer; after it our side makes one.
 pub const OPTIONAL_OFFER: Duration = Duration::from_secs(1);
 
-/// Time in which a peer has to answer an offer that restarts ICE, until a fresh connection is tried.
+/// Time that a peer has to answer an offer that restarts ICE; after it our side tries a fresh connection.
 pub const RESTART: Duration = Duration::from_secs(5);
-/// Time from the exchange of an ICE restart in which its path has to be found. A path that stands for as long works.
+/// Time that an ICE restart has to find a path, once both sides agree on it. A path that lasts for this time since the
+/// restart counts as good, and further restarts may follow.
 pub const RESTARTED: Duration = Duration::from_secs(10);
-/// Number of ICE restarts in a row, until a fresh connection is tried. Firefox and Pion keep the DTLS connection and do not
-/// get over a fresh one.
+/// Maximum number of ICE restarts in a row; then our side tries a fresh connection, which Firefox and Pion refuse.
 pub const RESTARTS: u32 = 2;
 
-/// Warnings about useless messages of one peer: so many at once, and so many a second in the long run.
+/// Maximum number of warnings about useless messages of one peer: at once, and per second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
 /// State of a connection.
@@ -35,7 +35,7 @@ pub const WARNINGS: (u32, u32) = (50, 1);
 pub enum ConnectionState {
     /// ICE and DTLS are connected.
     Connected,
-    /// No path works, or none any more.
+    /// ICE or DTLS failed, before or after a path was found.
     Failed,
     /// The peer closed its side (DTLS close).
     Closed,
@@ -50,7 +50,7 @@ pub enum Begin {
     Offer,
     /// The peer does.
     AwaitOffer,
-    /// The peer does, and is asked to.
+    /// The peer does, on our request.
     RequestOffer,
 }
 
@@ -59,21 +59,21 @@ pub enum Begin {
 pub enum Input {
     /// A message of the peer.
     Peer(PeerMessage),
-    /// A text of the peer that is no message, with the reason.
+    /// The peer sent a text that is not a message, for this reason.
     Junk(String),
-    /// An effect with an id ended.
+    /// The effect with this id ended.
     Result(EffectId, EffectResult),
     /// The connection found a candidate of ours; its user fragment is not set.
     LocalCandidate(Candidate),
     /// The connection changed.
     Connection(ConnectionState),
-    /// A packet of the peer arrived; whether it was media.
+    /// A packet of the peer arrived. Contains whether media arrived, not only reports.
     Heard(bool),
     /// The peer's report on media of ours.
     Report(delivery::Report),
     /// The local network changed.
     NetworkChanged,
-    /// Our side wants an offer, as it has other media or channels.
+    /// Our side has to make an offer, since its media or channels changed.
     Negotiate,
     /// Our side wants a new path.
     Renew,
@@ -147,16 +147,16 @@ pub enum Output {
     Ended(EndReason),
 }
 
-/// The event that is waited for, besides the negotiation's own steps.
+/// An event that the link waits for; steps of the negotiation have timers of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Wait {
     /// The peer's first description.
     Offer,
-    /// The first description of a peer that need not offer; after the wait our side offers.
+    /// The first description of a peer that need not make one; after the wait our side makes an offer.
     OptionalOffer,
     /// ICE and DTLS.
     Path,
-    /// A path or media, after an ICE restart on the connection that stands.
+    /// A path or media, after an ICE restart on the existing connection.
     Media,
 }
 
@@ -168,24 +168,26 @@ pub struct Link {
     candidates: CandidateSummary,
     watch: Watch,
     delivery: Delivery,
-    /// The path broke because the peer receives nothing, though it is heard.
+    /// Whether the path broke in our direction alone: packets of the peer arrive, ours do not.
     is_unheard: bool,
+    /// Event that the link waits for, and the end of that wait.
     waiting: Option<(Instant, Wait)>,
-    /// Number of our ICE restarts since a path stood, and the time of the last one.
+    /// Number of our ICE restarts since the last good path, and the time of the last one until its path counts as good.
     restarts: (u32, Option<Instant>),
-    /// Whether ICE restarted on the connection that stands, over which media may come again.
+    /// Whether the next packet of the peer shows that an ICE restart found a path.
     revives: bool,
-    /// Whether an offer of ours follows the peer's first one.
-    owes: bool,
+    /// Whether our side makes an offer once the peer's first offer is answered.
+    owes_offer: bool,
     /// Limit on the warnings about useless messages, which a peer may send without end.
     warnings: Bucket,
-    left_out: bool,
+    /// Whether our side warned that it omits further warnings.
+    omits: bool,
     ended: bool,
     outputs: VecDeque<Output>,
 }
 
 impl Link {
-    /// Returns a call over a fresh connection.
+    /// Returns a link that opens its connection.
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
         let (ring, pool) = (terms.ring, terms.pool);
         let mut link = Self {
@@ -198,9 +200,9 @@ impl Link {
             waiting: None,
             restarts: (0, None),
             revives: false,
-            owes: false,
+            owes_offer: false,
             warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
-            left_out: false,
+            omits: false,
             ended: false,
             outputs: VecDeque::new(),
         };
@@ -213,11 +215,11 @@ impl Link {
                 link.outputs.push_back(Output::Send(PeerMessage::OfferRequest));
             }
         }
-        link.after(now);
+        link.forward_outputs(now);
         link
     }
 
-    /// Returns whether the call has ended.
+    /// Returns whether the link has ended.
     pub fn has_ended(&self) -> bool {
         self.ended
     }
@@ -227,7 +229,7 @@ impl Link {
         self.watch.is_up() && !self.ended
     }
 
-    /// Returns whether media could flow once: it may go on, or come back, without the server.
+    /// Returns whether media could flow at some time: media may go on or resume without the server.
     pub fn was_connected(&self) -> bool {
         self.watch.was_connected() && !self.ended
     }
@@ -284,23 +286,23 @@ impl Link {
                 }
             }
             Input::NetworkChanged => self.watch.network_changed(now),
-            // The peer's first offer may contain the change: it is waited for.
-            Input::Negotiate if awaits_offer => self.owes = true,
+            // The peer's first offer may make room for the change, so that offer comes first.
+            Input::Negotiate if awaits_offer => self.owes_offer = true,
             Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew => self.renew(now),
-            // The peer's media may go on, or stop at once if the peer hung up.
+            // The peer's media may go on; if the peer hung up, the media stops at once.
             Input::PeerGone if self.watch.was_connected() => self.watch.peer_gone(now),
             Input::PeerGone => self.end(EndReason::PeerHungUp),
             Input::Reachable(reachable) => self.watch.reachable(now, reachable),
             Input::HangUp => self.end(EndReason::HungUp),
         }
-        self.after(now);
+        self.forward_outputs(now);
     }
 
     fn peer_message(&mut self, now: Instant, message: PeerMessage) {
         let begins = matches!(message, PeerMessage::Description(_) | PeerMessage::OfferRequest);
         if begins && matches!(self.waiting, Some((_, Wait::Offer | Wait::OptionalOffer))) {
-            // From here on the negotiation has its own timers.
+            // From now on the negotiation has its own timers.
             self.waiting = None;
         }
         match &message {
@@ -318,7 +320,7 @@ impl Link {
                 self.negotiation.handle_connected(now);
                 self.connected();
             }
-            // The path before an ICE restart may fail after it.
+            // After an ICE restart the earlier path may still fail.
             ConnectionState::Failed if matches!(self.waiting, Some((_, Wait::Media))) => {}
             ConnectionState::Failed if self.watch.was_connected() => self.broken(now),
             ConnectionState::Failed => self.no_path(),
@@ -327,10 +329,10 @@ impl Link {
         }
     }
 
-    /// Makes a new path because the user wants one.
+    /// Makes a new path at the user's request.
     fn renew(&mut self, now: Instant) {
         if !self.watch.is_reachable() {
-            self.warn_ours("a new path needs the server, which is not connected now");
+            self.push_warning("a new path needs the server, which is not connected now");
         } else if self.watch.was_connected() {
             if self.watch.is_up() {
                 self.restarts.0 = 0;
@@ -338,7 +340,7 @@ impl Link {
             self.broken(now);
             self.reconnect(now);
         } else {
-            self.warn_ours("there is no connection yet whose path could be renewed");
+            self.push_warning("there is no connection yet whose path could be renewed");
         }
     }
 
@@ -372,9 +374,9 @@ impl Link {
         }
         if !self.ended {
             self.negotiation.handle_timeout(now);
-            self.after(now);
+            self.forward_outputs(now);
             let dropped = self.negotiation.filter().due(now, false);
-            dropped.into_iter().for_each(|text| self.warn_ours(&format!("dropped from the peer: {text}")));
+            dropped.into_iter().for_each(|text| self.push_warning(&format!("dropped from the peer: {text}")));
         }
     }
 
@@ -395,7 +397,7 @@ impl Link {
         }
     }
 
-    /// Makes a new path: by an ICE restart, which keeps the connection, or else over a fresh connection.
+    /// Makes a new path: by an ICE restart, which keeps the connection, or else by a fresh connection.
     fn reconnect(&mut self, now: Instant) {
         self.watch.reconnecting();
         if self.restarts.0 < RESTARTS && self.negotiation.restart_ice(now) {
@@ -406,7 +408,7 @@ impl Link {
         }
     }
 
-    /// Waits for a description again if the one that arrived was useless.
+    /// Waits for a first description again if the one that arrived was useless.
     fn keep_waiting(&mut self, now: Instant) {
         let idle = self.negotiation.poll_timeout().is_none() && !self.negotiation.is_established();
         if idle && self.waiting.is_none() && !self.watch.was_connected() {
@@ -415,12 +417,12 @@ impl Link {
     }
 
     /// Forwards the outputs of the negotiation, and starts the timer of the path once descriptions are exchanged.
-    fn after(&mut self, now: Instant) {
+    fn forward_outputs(&mut self, now: Instant) {
         while let Some(output) = self.negotiation.poll_output() {
             if self.ended {
                 continue;
             }
-            if output == negotiation::Output::Negotiated && std::mem::take(&mut self.owes) {
+            if output == negotiation::Output::Negotiated && std::mem::take(&mut self.owes_offer) {
                 self.negotiation.request_offer(now);
             }
             match output {
@@ -435,7 +437,7 @@ impl Link {
                 negotiation::Output::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
                 negotiation::Output::IceRestarted if self.watch.is_broken() => {
                     self.watch.reconnecting();
-                    // A peer that was heard all the time proves nothing.
+                    // Packets that arrived all the time prove nothing.
                     self.revives = !self.is_unheard;
                     self.waiting = Some((now + RESTARTED, Wait::Media));
                 }
@@ -449,11 +451,11 @@ impl Link {
                 negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
                 negotiation::Output::Warning(text) => self.warn(now, &text),
                 negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
-                // A description that fails on this connection may succeed over a new one.
+                // A description that fails on this connection may succeed on a fresh one.
                 negotiation::Output::Failed(step, reason)
                     if self.watch.was_connected() && !self.negotiation.is_flooded() =>
                 {
-                    self.warn_ours(&format!("waiting for {step}: {reason}"));
+                    self.push_warning(&format!("waiting for {step}: {reason}"));
                     self.broken(now);
                     self.negotiation.reopen(now);
                 }
@@ -472,25 +474,26 @@ impl Link {
     fn end(&mut self, reason: EndReason) {
         if !std::mem::replace(&mut self.ended, true) {
             self.waiting = None;
-            // The end of the connection makes the report of dropped candidates due at once.
+            // The report of dropped candidates, if one is due later, must precede the end.
             if let Some(at) = self.negotiation.filter_timeout()
                 && let Some(text) = self.negotiation.filter().due(at, true)
             {
-                self.warn_ours(&format!("dropped from the peer: {text}"));
+                self.push_warning(&format!("dropped from the peer: {text}"));
             }
             self.outputs.push_back(Output::Ended(reason));
         }
     }
 
-    fn warn_ours(&mut self, text: &str) {
+    fn push_warning(&mut self, text: &str) {
         self.outputs.push_back(Output::Warning(text.to_owned()));
     }
 
+    /// Warns that a message of the peer was dropped, at a limited rate.
     fn warn(&mut self, now: Instant, text: &str) {
         if self.warnings.take(now) {
-            self.warn_ours(&format!("dropped from the peer: {text}"));
-        } else if !std::mem::replace(&mut self.left_out, true) {
-            self.warn_ours("dropped from the peer: more messages, which are not reported");
+            self.push_warning(&format!("dropped from the peer: {text}"));
+        } else if !std::mem::replace(&mut self.omits, true) {
+            self.push_warning("dropped from the peer: more messages, which are not reported");
         }
     }
 }

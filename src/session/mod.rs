@@ -1,12 +1,12 @@
 //! A client's call as pure state machines: input in, output out, time as an argument.
 //!
-//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the connection with
-//! one peer and its timers; [`call`] is a 1-1 call, from dialling to its end, and [`room`] a room. Each effect has an id, and
-//! its result returns with that id; a result that is not waited for any more is ignored.
+//! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the connection
+//! with one peer and its timers; [`call`] is a 1-1 call, from dialling to its end, and [`room`] a room. An effect and
+//! its result have the same id; a result for which no step waits is ignored.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
-// A new message must make the compiler ask what to do with it.
+// Without wildcard arms the compiler names each place that has to handle a new message.
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 pub mod call;
@@ -32,7 +32,7 @@ pub use watch::Patience;
 
 use std::time::Duration;
 
-/// Maximum time of each step of a call; after it the call ends with an error that names the step.
+/// Maximum time of each step of a call; after this time the call ends with an error that names the step.
 pub const STEP: Duration = Duration::from_secs(10);
 
 #[cfg(test)]

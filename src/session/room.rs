@@ -1,5 +1,5 @@
-//! A room as one of its members sees it: the other members, and a link with each. A newcomer makes the first offers; the
-//! others wait for them.
+//! A room as one of its members sees it: the other members, and a link with each. A newcomer makes the first offers;
+//! the others wait for them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ pub const MAX_ROSTER: usize = 4096;
 /// Pause before an offer that failed is repeated, and maximum number of repetitions; the pause doubles each time.
 const RETRY_PAUSE: Duration = Duration::from_secs(10);
 const MAX_RETRIES: u32 = 3;
-/// Time after our side joined again in which a peer that hangs up is offered a new connection: the peer gave up the earlier
-/// one when our side lost the server.
+/// Time after our side joined again in which a peer that hangs up is offered a new connection: the peer gave up the
+/// earlier one when our side lost the server.
 const RESUMED: Duration = Duration::from_secs(10);
 
 /// An input of a room.
@@ -65,8 +65,8 @@ pub struct Room {
 }
 
 impl Room {
-    /// Returns a room that our side is about to join, with at max_links `max_links` links. The room sets in each link whether our side
-    /// is polite and reconnects first.
+    /// Returns a room that our side is about to join, with at most `max_links` links. The room sets in each link
+    /// whether our side is polite and reconnects first.
     pub fn new(max_links: usize, terms: Terms) -> Self {
         Self {
             terms,
@@ -137,7 +137,8 @@ impl Room {
         self.warn_unconnected(&unconnected);
     }
 
-    /// Handles that a peer cannot be reached. Its media may go on, if only its connection to the server, or ours, is lost.
+    /// Handles that a peer cannot be reached. Its media may go on, if only its connection to the server, or ours, is
+    /// lost.
     fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
         // A peer that returns to a pool has another id, so the link with the earlier one is over.
         let is_over = self.terms.pool && input == link::Input::PeerGone;
@@ -257,7 +258,8 @@ impl Room {
         self.forward_outputs(now, peer);
     }
 
-    /// Forwards the outputs of the link with a peer; removes a link that ended, and decides whether another one follows.
+    /// Forwards the outputs of the link with a peer; removes a link that ended, and decides whether another one
+    /// follows.
     fn forward_outputs(&mut self, now: Instant, peer: &PeerId) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let (mut hung_up, mut failed) = (false, false);

@@ -1,4 +1,4 @@
-//! Terms of a negotiation, and the answer that declines one.
+//! Settings of a negotiation, and the answer that declines an offer.
 
 use std::time::Duration;
 
@@ -7,38 +7,39 @@ use super::watch::Patience;
 use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::sdp::{self, Kind, Reach, Sdp};
 
-/// Returns the answer that declines an offer, with the reason for the peer; `None` if `offer` is none.
+/// Returns the answer that declines an offer and contains the reason; `None` if `offer` is not a valid offer.
 pub fn decline(offer: &Description, reason: &str) -> Option<PeerMessage> {
     let offered = Sdp::parse(&offer.sdp).ok().filter(|_| offer.kind == SdpKind::Offer)?;
     let sdp = sdp::decline::decline(&offered, reason).to_string();
     Some(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp }))
 }
 
-/// Terms on which our side negotiates.
+/// Settings of a negotiation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    /// Whether this side gives way in a collision of offers.
+    /// Whether this side gives way if the offers of both sides collide ("polite peer" of perfect negotiation).
     pub polite: bool,
     /// Kinds of media that our side wants to send or receive.
     pub wanted: Vec<Kind>,
-    /// Maximum time until the peer's first description: the peer may have to ask a person.
+    /// Maximum time until the peer's first description, for which the peer may have to ask a person.
     pub ring: Duration,
     /// Whether candidates with mDNS names are accepted.
     pub mdns: bool,
-    /// Range of the peer's addresses that are tried.
+    /// Addresses of the peer to which our side sends packets.
     pub reach: Reach,
-    /// Time after which a path counts as broken, and as lost.
+    /// Times after which a path counts as broken, and as lost.
     pub patience: Patience,
-    /// Whether this side is the first of the two to reconnect when a path breaks.
+    /// Whether this side reconnects before the other side when a path breaks.
     pub reconnects_first: bool,
-    /// Whether the media layer can forget an offer of its own that adds m-lines.
+    /// Whether webrtcbin can forget an offer of ours that adds m-lines; some versions then end the process.
     pub forgets: bool,
-    /// Whether the call belongs to a pool: no side has to offer, and ids last only as long as the connection to the server.
+    /// Whether the call belongs to a pool: no side has to offer, and ids last only as long as the connection to the
+    /// server.
     pub pool: bool,
 }
 
 impl Terms {
-    /// Returns the terms of a side that waits for machines only.
+    /// Returns the settings for a peer that does not ask a person before it answers.
     pub fn new(polite: bool, wanted: Vec<Kind>) -> Self {
         Self {
             polite,

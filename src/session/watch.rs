@@ -1,24 +1,25 @@
-//! Watch over a connection: its path counts as broken if nothing arrives from the peer for a while. A broken path is replaced
-//! for a limited time, and then given up.
+//! Watch over the path of a connection: the path counts as broken if nothing arrives from the peer for a while. Our
+//! side tries to replace a broken path for a limited time, and then gives up.
 
 use std::time::{Duration, Instant};
 
-/// Maximum silence of a peer that is gone from the server: the peer most likely ended the call.
+/// Maximum silence of a peer that left the server: such a peer most likely ended the call.
 const GONE: Duration = Duration::from_millis(1500);
 /// Maximum silence after a change of the local network.
 const CHANGED: Duration = Duration::from_millis(1500);
-/// Factor of the maximum silence for a peer that sends no media: it reports on ours only every few seconds (RFC 3550, 6.2).
-/// Applies until the interval of its reports is known.
+/// Factor of the maximum silence for a peer that sends no media, only reports every few seconds (RFC 3550, 6.2);
+/// applies until the interval of the reports is known.
 const REPORTS: u32 = 3;
-/// Number of reports from which the interval is known.
+/// Number of reports after which their interval is known.
 const KNOWN: u32 = 4;
-/// Time that the other side has to reconnect first.
+/// Time that the other side has for the first attempt to reconnect, if it reconnects first.
 const OTHER_SIDE: Duration = Duration::from_secs(8);
-/// Interval between attempts to reconnect.
+/// Pause from a failed attempt to the next one.
 const AGAIN: Duration = Duration::from_secs(1);
-/// Maximum time between two breaks from which the second attempt waits, twice as long each time.
+/// Maximum time since the previous break of a path that counts as a repeated break. After a repeated break the attempt
+/// waits, twice as long each time.
 const SOON: Duration = Duration::from_secs(10);
-/// Longest such wait.
+/// Maximum of this wait.
 const LONGEST: Duration = Duration::from_secs(8);
 
 /// Time limits of a path.
@@ -40,16 +41,16 @@ impl Default for Patience {
 enum Path {
     /// Not connected yet.
     New,
-    /// Connected; when the next packet is due, once one arrived.
+    /// Connected; has the time at which the silence is too long, once a packet arrived.
     Up(Option<Instant>),
-    /// Broken since then; when the next attempt to reconnect is due.
+    /// Broken since this time; has the time of the next attempt to reconnect, unless one is under way.
     Broken(Instant, Option<Instant>),
 }
 
 /// An action that is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Due {
-    /// The peer is gone from the server and silent.
+    /// The peer left the server and is silent.
     PeerGone,
     /// The path broke.
     Broken,
@@ -59,7 +60,7 @@ pub enum Due {
     GiveUp,
 }
 
-/// See the module.
+/// State of the watch over one connection.
 #[derive(Debug)]
 pub struct Watch {
     patience: Patience,
@@ -67,14 +68,14 @@ pub struct Watch {
     reconnects_first: bool,
     /// Whether messages reach the peer.
     reachable: bool,
-    /// Whether the server reported that the peer is gone.
+    /// Whether the server reported that the peer left.
     gone: bool,
     path: Path,
     /// When the last packet of the peer arrived.
     last: Option<Instant>,
-    /// Reports since there was media or another path, and the longest pause between two of them.
+    /// Number of reports since media arrived or the path changed, and the longest pause between two of them.
     reports: (u32, Duration),
-    /// When the path broke last, and how long the attempt after it waited.
+    /// Time of the last break, and how long the attempt after it waited.
     broke: Option<(Instant, Duration)>,
 }
 
@@ -125,7 +126,7 @@ impl Watch {
         (self.last, self.reports) = (None, (0, Duration::ZERO));
     }
 
-    /// Handles a packet of the peer: media, or only a report.
+    /// Handles a packet of the peer; `media` is false for a mere report.
     pub fn heard(&mut self, now: Instant, media: bool) {
         let pause = self.last.replace(now).map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
         let (count, longest) = self.reports;
@@ -136,7 +137,7 @@ impl Watch {
         }
     }
 
-    /// Returns the maximum silence of the peer.
+    /// Returns the maximum silence of a peer that did not leave the server.
     fn quiet(&self) -> Duration {
         let Patience { quiet, .. } = self.patience;
         match self.reports {
@@ -146,7 +147,8 @@ impl Watch {
         }
     }
 
-    /// Handles that the path is broken. Returns false if it was broken before; then the next attempt is due soon.
+    /// Handles that the path is broken, or that an attempt to reconnect failed. Returns true if the path was not broken
+    /// before; otherwise plans the next attempt.
     pub fn broken(&mut self, now: Instant) -> bool {
         match &mut self.path {
             Path::Broken(_, attempt) => {
@@ -170,14 +172,14 @@ impl Watch {
         }
     }
 
-    /// Handles that one side is making a new path; [`Watch::broken`] reports that it failed.
+    /// Handles that an attempt to reconnect is under way, of either side; its failure is reported by [`Watch::broken`].
     pub fn reconnecting(&mut self) {
         if let Path::Broken(_, attempt) = &mut self.path {
             *attempt = None;
         }
     }
 
-    /// Handles that the server reports the peer as gone. The peer's media may go on.
+    /// Handles that the server reports that the peer left. The peer's media may go on.
     pub fn peer_gone(&mut self, now: Instant) {
         (self.gone, self.reachable) = (true, false);
         if let Path::Up(due) = &mut self.path {
@@ -185,7 +187,7 @@ impl Watch {
         }
     }
 
-    /// Handles whether messages reach the peer; they do not while the server is lost.
+    /// Handles that messages reach the peer from now on, or no longer do because the server is lost.
     pub fn reachable(&mut self, now: Instant, reachable: bool) {
         self.reachable = reachable;
         if reachable {

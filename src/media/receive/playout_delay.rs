@@ -2,8 +2,8 @@
 //! network allows.
 //!
 //! Every packet waits for the playout delay, which absorbs jitter. A jitter buffer waits longer only while a packet is
-//! missing, for a retransmission that arrives a round trip later. Frequent losses raise the playout delay, too; rare ones
-//! do not.
+//! missing, for a retransmission that arrives a round trip later. Frequent losses raise the playout delay, too; rare
+//! ones do not.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
@@ -12,10 +12,11 @@ use std::time::{Duration, Instant};
 
 /// Initial and minimum playout delay. The packets of a frame arrive one after another within about this time.
 pub const LEAST: Duration = Duration::from_millis(10);
-/// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is later
-/// is shown late, or not played.
+/// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is
+/// later is shown late, or not played.
 pub const MOST: Duration = Duration::from_millis(500);
-/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. A new key frame takes about as long.
+/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. A new key frame takes about as
+/// long.
 pub const REPAIR_MOST: Duration = Duration::from_secs(1);
 /// Assumed round trip until one is measured.
 const TRIP: Duration = Duration::from_millis(100);
@@ -29,8 +30,8 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// seconds of media). Late video is still shown, late audio is not played.
 const VIDEO: (u64, u64) = (90, 100);
 const AUDIO: (u64, u64) = (98, 50);
-/// Minimum step down (otherwise an eighth of the delay), and up for packets that arrived too late (otherwise a quarter);
-/// pause between two steps down, each of which is a visible and audible jump.
+/// Minimum step down (otherwise an eighth of the delay), and up for packets that arrived too late (otherwise a
+/// quarter); pause between two steps down, each of which is a visible and audible jump.
 const STEP: Duration = Duration::from_millis(20);
 const PAUSE: Duration = Duration::from_secs(1);
 /// Minimum pause between steps up for packets that arrived too late, whose lateness is not measured.
@@ -97,8 +98,8 @@ pub struct Sample {
     pub jitter: Duration,
     /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
-    /// Packets of streams with retransmission since the last sample, by their lateness when the buffer forwarded them: a
-    /// packet behind a lost one is as late as the retransmission.
+    /// Packets of streams with retransmission since the last sample, by their lateness when the buffer forwarded them:
+    /// a packet behind a lost one is as late as the retransmission.
     pub video: Lateness,
     /// Packets of all other streams since the last sample, by their lateness on arrival.
     pub audio: Lateness,
@@ -133,8 +134,8 @@ pub struct PlayoutDelay {
     last_step_up: Option<Instant>,
 }
 
-/// Returns the time to wait for a retransmission, and the time between two requests, for the round trip `trip`. The wait
-/// leaves time for a second request, because a retransmission may be lost, too. The wait is zero if even the first
+/// Returns the time to wait for a retransmission, and the time between two requests, for the round trip `trip`. The
+/// wait leaves time for a second request, because a retransmission may be lost, too. The wait is zero if even the first
 /// retransmission would arrive after [`REPAIR_MOST`]; packets then wait for the playout delay alone.
 fn repair_times(trip: Duration) -> (Duration, Duration) {
     // Includes some variation of the round trip.
@@ -180,9 +181,9 @@ impl PlayoutDelay {
     /// Adapts the playout delay to the lateness within [`WINDOW`].
     ///
     /// The lateness of packets that arrived too late is not measured. While they are more than [`AUDIO`] allows (2 % of
-    /// the packets of streams without retransmission), the delay does not fall, and each sample with further ones raises it
-    /// by a quarter, up to [`MOST`]. NetEq, too, counts late packets (up to 2 s) when it chooses the delay that 95 to 97 %
-    /// of all packets meet.
+    /// the packets of streams without retransmission), the delay does not fall, and each sample with further ones
+    /// raises it by a quarter, up to [`MOST`]. NetEq, too, counts late packets (up to 2 s) when it chooses the delay
+    /// that 95 to 97 % of all packets meet.
     fn adapt(&mut self, now: Instant, sample: Sample) {
         let is_old = |(at, _): &(Instant, Sample)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {

@@ -1,4 +1,4 @@
-//! Candidates of both sides: sent, checked, and sent again when the peer restarts ICE.
+//! Candidates of both sides: sends ours, again after an ICE restart, and checks the peer's.
 
 use std::time::Instant;
 
@@ -20,14 +20,14 @@ impl Negotiation {
         }
     }
 
-    /// Sends the candidates of our last ICE restart.
+    /// Sends all candidates since our last ICE restart, once more.
     pub(super) fn repeat_candidates(&mut self) {
         for candidate in self.transport.ours.clone() {
             self.send_candidate(candidate);
         }
     }
 
-    /// Returns whether a candidate belongs to a description that has not arrived.
+    /// Returns whether a candidate of the peer belongs to a description that has not arrived.
     pub(super) fn is_early(&self, candidate: &Candidate) -> bool {
         if self.transport.remote.is_none() {
             return !self.ignoring;
@@ -38,8 +38,8 @@ impl Negotiation {
         matches!(&self.exchange, Exchange::Offered(offer) if offer.restarts_ice) && is_other
     }
 
-    /// Sends a candidate of ours. The m-lines share one transport, so that a candidate of an m-line that the peer rejected is
-    /// sent with the first active one.
+    /// Sends a candidate of ours. All m-lines share one transport, so a candidate of an m-line that the peer rejected
+    /// gets the first active m-line instead.
     fn send_candidate(&mut self, mut candidate: Candidate) {
         let offered = if let Exchange::Offered(offer) = &self.exchange { Some(&offer.sdp) } else { None };
         let local = offered.or(self.transport.local.as_ref());
@@ -59,10 +59,9 @@ impl Negotiation {
 
     /// Handles a candidate of the peer.
     pub(super) fn candidate(&mut self, now: Instant, candidate: Candidate) {
-        // A candidate whose user fragment is that of the current transport does not belong to the offer being
-        // ignored.
-        let standing = self.transport.ufrag();
-        if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != standing) {
+        // A candidate with the user fragment of the current transport does not belong to the ignored offer.
+        let current = self.transport.ufrag();
+        if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != current) {
             return;
         }
         self.transport.candidates += 1;

@@ -1,4 +1,4 @@
-//! Descriptions of both sides: made, sent, checked and applied.
+//! Descriptions of both sides: makes and sends ours, checks and applies the peer's.
 
 use std::time::{Duration, Instant};
 
@@ -8,12 +8,12 @@ use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::sdp::{self, Kind, Media, Sdp, SdpError};
 use crate::session::effect::{Effect, EffectId};
 
-/// Time in which the peer has to offer the media that our side wants. The demos' page offers a data channel alone first,
-/// and audio and video as soon as that is answered.
+/// Time that the peer has to offer the media that our side wants. The demos' page offers only a data channel first, and
+/// audio and video after the answer.
 const COMPLETION: Duration = Duration::from_millis(1500);
 
-/// Time in which a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a
-/// collision keeps waiting for an answer to its own offer.
+/// Time that a peer has to answer an offer of ours that supersedes its own. A peer that ignores offers in a collision
+/// never does, and waits for the answer to its own offer.
 const IGNORED: Duration = Duration::from_secs(2);
 
 impl Negotiation {
@@ -33,7 +33,7 @@ impl Negotiation {
     pub(super) fn offer(&mut self, now: Instant, mut sdp: Sdp, restarts_ice: bool) {
         sdp::sign(&mut sdp);
         self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.to_string() }));
-        // The first offer can be answered by a fresh start, so it need not wait to be applied.
+        // A first offer need not be deferred: to forget it, our side opens a fresh connection.
         let is_deferred = self.terms.polite && self.is_established();
         let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer));
         self.enter(now, Exchange::Offered(Offer { sdp, applying, restarts_ice }));
@@ -47,8 +47,8 @@ impl Negotiation {
         sdp::sign(&mut sdp);
         self.send(PeerMessage::Description(Description { kind: SdpKind::Answer, sdp: sdp.to_string() }));
         self.transport.local = Some(sdp);
-        // After the first ICE restart each description may be the first with these credentials that the peer accepts: it
-        // ignores an answer if it gave up its offer.
+        // After an ICE restart, each description may be the first one with these credentials that the peer accepts: it
+        // ignores an answer to an offer that it gave up.
         if self.transport.generation > 0 {
             self.repeat_candidates();
         }
@@ -120,14 +120,14 @@ impl Negotiation {
         }
     }
 
-    /// Handles an offer of the peer while it has one of ours.
+    /// Handles an offer of the peer while an offer of ours waits for its answer.
     fn crossing_offer(&mut self, now: Instant, sdp: Sdp, ours: Offer) {
         let is_deferred = ours.is_deferred();
         let restarts_ice = ours.restarts_ice;
         let can_forget = self.can_forget(&ours.sdp);
         let adds_lines = self.adds_lines(&ours.sdp);
         self.exchange = Exchange::Offered(ours);
-        // A peer that replaced its connection will not answer the offer of ours.
+        // A peer that replaced its connection will not answer our offer.
         if !self.terms.polite && !self.transport.has_other_certificate(&sdp) {
             self.ignoring = true;
             return;
@@ -145,10 +145,10 @@ impl Negotiation {
         if sdp.media.iter().all(Media::is_rejected) {
             return self.warn(&SdpError::MLines(0).to_string());
         }
-        // A later offer of ours was not applied yet, and is made again. A first one was: it takes a fresh connection to
-        // forget it.
+        // Our side forgets its offer. A deferred offer was not applied, and is made again later; a first offer was
+        // applied, so it takes a fresh connection to forget it.
         self.offer_owed |= is_deferred;
-        // If the peer's offer restarts ICE, the answer gives our side new credentials too.
+        // If the peer's offer restarts ICE, our answer has new credentials, too, and no other restart is needed.
         self.restart_owed = is_deferred && restarts_ice && !self.transport.has_other_credentials(&sdp);
         if is_deferred && restarts_ice {
             self.transport.ours = std::mem::take(&mut self.transport.ours_before);
@@ -162,8 +162,8 @@ impl Negotiation {
         }
         self.transport.forgotten = !is_deferred;
         self.transport.gave_way = is_deferred;
-        // A peer of another make may have given way too, and answered the offer of ours. A peer that runs roomtone is
-        // impolite, or takes turns with our side.
+        // A peer other than roomtone may have given way, too, and answered our offer. Between two clients of roomtone,
+        // either the peer is impolite, or `unexpected_answer` makes one side insist.
         let changes = adds_lines || restarts_ice || is_other;
         let may_answer = is_deferred && changes && !sdp::is_of_roomtone(&sdp);
         self.transport.answer_may_come = may_answer.then_some(now + IGNORED);
@@ -172,7 +172,7 @@ impl Negotiation {
 
     /// Handles an answer to our offer.
     fn expected_answer(&mut self, now: Instant, sdp: Sdp, ours: Offer) {
-        // The peer did not restart ICE, or replaced its connection: a fresh one of ours can meet it.
+        // The peer did not restart ICE, or replaced its connection: our side needs a fresh connection.
         let keeps = !self.transport.has_other_credentials(&sdp);
         if ours.restarts_ice && (keeps || self.transport.has_other_certificate(&sdp)) {
             self.exchange = Exchange::Offered(ours);
@@ -206,11 +206,11 @@ impl Negotiation {
         self.transport.answer_may_come = None;
         let begins = self.terms.reconnects_first || self.transport.forgotten && !self.terms.polite;
         if begins && self.is_established() && !self.transport.connected {
-            // The peer answered an offer that was forgotten, or one of a predecessor with our name, and by then means
-            // another exchange than our side. One side begins again.
+            // The peer answered a forgotten offer, or an offer of an earlier client with our id: both sides are in
+            // different exchanges, and one side has to begin again.
             self.offer_afresh(now, sdp);
         } else if std::mem::take(&mut self.transport.gave_way) {
-            // Each side gave way to the other, and would do so again: one of the two has to insist on its offers.
+            // Both sides gave way, and would do so again: from now on one of them insists on its offers.
             self.terms.polite &= !self.terms.reconnects_first;
             // The peer has applied m-lines that our side does not have.
             if !self.standing.as_ref().is_some_and(|standing| standing.is_answered_by(&sdp)) {
@@ -222,14 +222,14 @@ impl Negotiation {
         }
     }
 
-    /// Starts a fresh connection with an offer of the m-lines that the peer has applied, which its answer shows.
+    /// Opens a fresh connection, and offers the m-lines that the peer has applied according to its answer.
     fn offer_afresh(&mut self, now: Instant, answer: Sdp) {
         self.restart();
         self.standing = Some(answer);
         self.begin_offer(now);
     }
 
-    /// Returns whether an offer of ours that was not applied can be forgotten.
+    /// Returns whether webrtcbin can forget an offer of ours that it made but did not apply.
     fn can_forget(&self, offer: &Sdp) -> bool {
         self.terms.forgets || !self.adds_lines(offer)
     }
@@ -243,7 +243,7 @@ impl Negotiation {
     /// Answers an offer of the peer.
     pub(super) fn accept_offer(&mut self, now: Instant, sdp: Sdp) {
         self.ignoring = false;
-        // A kind that the peer refused before is not offered again.
+        // A kind of media that the peer rejected has an m-line, and is not offered again.
         let has = |kind: &Kind| sdp.media.iter().any(|media| Kind::of(media) == Some(*kind));
         self.complete_at = (!self.terms.wanted.iter().all(has)).then_some(now + COMPLETION);
         self.awaits_channel = false;
@@ -254,14 +254,14 @@ impl Negotiation {
         self.enter(now, Exchange::ApplyingOffer(Answering { id, retry, restarts_ice }));
     }
 
-    /// Makes a description of the peer the current one, and returns it for the connection to apply.
+    /// Makes a description of the peer the current one; returns it for the effect that applies it.
     fn accept(&mut self, sdp: Sdp) -> Sdp {
         let ufrag = sdp.ufrag().map(str::to_owned);
         let (of, known) = std::mem::replace(&mut self.theirs, (ufrag, Vec::new()));
         match (of == self.theirs.0, self.transport.remote.is_some()) {
             (true, true) => self.theirs.1 = known,
-            // A fresh connection to the same transport: the peer does not repeat these candidates, so they are handled
-            // again.
+            // Our connection is fresh, but the peer's transport is the same: the peer does not repeat its candidates,
+            // so our side handles them again.
             (true, false) => {
                 known
                     .into_iter()

@@ -1,5 +1,6 @@
-//! State of the exchange of offer and answer (RFC 8829, 3.2). Making and applying a description takes webrtcbin some time,
-//! so each such step is a state, which holds the ids of the effects in progress and the descriptions needed later.
+//! State of the exchange of offer and answer (RFC 8829, 3.2). Making and applying a description takes webrtcbin some
+//! time, so each such step is a state, which holds the ids of the effects in progress and the descriptions needed
+//! later.
 
 use crate::sdp::Sdp;
 use crate::session::effect::EffectId;
@@ -34,8 +35,8 @@ pub(super) enum Exchange {
 pub(super) struct Offer {
     /// The offer as it was sent to the peer.
     pub(super) sdp: Sdp,
-    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer arrives, and
-    /// until then our side can forget it.
+    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer
+    /// arrives, and until then our side can forget it.
     pub(super) applying: Option<EffectId>,
     /// Whether the offer restarts ICE on the existing connection.
     pub(super) restarts_ice: bool,
@@ -46,7 +47,8 @@ pub(super) struct Offer {
 pub(super) struct Answering {
     /// Effect of the current step.
     pub(super) id: EffectId,
-    /// The peer's offer, if ICE and DTLS were connected when it arrived: a fresh connection answers it if this one fails.
+    /// The peer's offer, if ICE and DTLS were connected when it arrived: a fresh connection answers it if this one
+    /// fails.
     pub(super) retry: Option<Sdp>,
     /// Whether the offer restarts the peer's ICE.
     pub(super) restarts_ice: bool,

@@ -1,6 +1,8 @@
-//! Offers, answers and candidates of one connection (RFC 8829), with the polite side's part of a collision ("perfect
-//! negotiation") done without rollback, which webrtcbin does not have: a later offer is sent at once but applied only
-//! when its answer arrives, so that it can still be forgotten.
+//! Offers, answers and candidates of one connection (RFC 8829).
+//!
+//! If offers of both sides collide, the polite side gives way, as in "perfect negotiation". That takes a rollback,
+//! which webrtcbin does not have. The polite side therefore sends a later offer at once, but webrtcbin applies it only
+//! when the answer arrives; until then our side can forget the offer.
 
 mod candidates;
 mod descriptions;
@@ -24,11 +26,11 @@ pub use super::filter::MAX_CANDIDATES;
 
 /// Maximum number of messages of the peer that wait while a step is under way.
 pub const MAX_INBOX: usize = 512;
-/// Offers accepted of a peer: so many at once, and so many a second in the long run.
+/// Maximum number of offers accepted from a peer: at once, and per second in the long run.
 pub const OFFERS: (u32, u32) = (600, 10);
 
-/// Time from the connection to the peer's first data channel. webrtcbin leaves the m-line of data channels out of an offer
-/// that it makes before there is a channel, which moves all m-lines behind it.
+/// Time from the connection until the peer's first data channel is open. An offer that webrtcbin makes before lacks the
+/// m-line of data channels, which moves all m-lines behind it.
 const CHANNEL: Duration = Duration::from_millis(500);
 
 /// Output of a negotiation.
@@ -38,11 +40,11 @@ pub enum Output {
     Effect(Effect),
     /// A message for the peer.
     Send(PeerMessage),
-    /// An offer was answered, and both descriptions are applied on our side.
+    /// An offer was answered, and our side has applied both descriptions.
     Negotiated,
-    /// The peer replaced its connection, and ours was replaced too.
+    /// Our side replaces its connection during an exchange, most often because the peer replaced its own.
     Restarted,
-    /// Both sides have new ICE credentials on the connection that stands.
+    /// Both sides have new ICE credentials on the existing connection.
     IceRestarted,
     /// A message of the peer was dropped; the negotiation goes on.
     Warning(String),
@@ -57,28 +59,34 @@ pub enum Output {
 pub struct Negotiation {
     terms: Terms,
     exchange: Exchange,
-    /// When the current step has failed.
+    /// Time limit of the current step.
     deadline: Option<Instant>,
     transport: Transport,
-    /// Description with the m-lines that the peer has. They keep their order and mids over all connections (RFC 8829, 5.2.2).
+    /// Description with the m-lines that the peer has. They keep their order and mids over all connections (RFC 8829,
+    /// 5.2.2).
     standing: Option<Sdp>,
     next_id: u64,
     /// Whether our side makes an offer as soon as no exchange is under way.
     offer_owed: bool,
-    /// Whether that offer restarts ICE on the connection that stands.
+    /// Whether that offer restarts ICE on the existing connection.
     restart_owed: bool,
-    /// When our side offers media that the peer's offer lacks.
+    /// Time at which our side offers media that the peer's offer lacks.
     complete_at: Option<Instant>,
-    /// Whether that offer waits for the connection, and the peer's data channel.
+    /// Whether that offer waits for the connection and for the peer's data channel.
     awaits_channel: bool,
+    /// Messages of the peer that wait for the end of a step.
     inbox: VecDeque<PeerMessage>,
     /// Whether the peer's last offer is ignored, and its candidates with it.
     ignoring: bool,
     filter: Filter,
-    /// User fragment and candidates of the peer's current transport, for a fresh connection of ours to it.
+    /// User fragment and candidates of the peer's current transport, which a fresh connection of ours to it needs
+    /// again.
     theirs: (Option<String>, Vec<Candidate>),
+    /// Limit on the peer's offers.
     offers: Bucket,
+    /// Whether the peer exceeded that limit.
     flooded: bool,
+    /// Whether our side warned that the inbox is full.
     overflowed: bool,
     outputs: VecDeque<Output>,
 }
@@ -143,7 +151,7 @@ impl Negotiation {
         self.flooded
     }
 
-    /// Handles that ICE and DTLS are connected: both sides mean the same descriptions.
+    /// Handles that ICE and DTLS are connected, which shows that both sides use the same descriptions.
     pub fn handle_connected(&mut self, now: Instant) {
         self.transport.connected = true;
         self.transport.forgotten = false;
@@ -172,13 +180,13 @@ impl Negotiation {
         self.proceed(now);
     }
 
-    /// Restarts ICE on the connection that stands, with an offer of ours that has new credentials; DTLS, media and data
-    /// channels stay as they are. Returns false, and does nothing, if this is not the way to a new path: before the
-    /// connection stood, during another exchange, or with a peer that runs roomtone, which takes a fresh connection.
+    /// Restarts ICE on the existing connection, with an offer of ours that has new credentials; DTLS, media and data
+    /// channels stay as they are. Does nothing and returns false if a new path takes a fresh connection: before ICE and
+    /// DTLS were connected, during another exchange, or with a peer that runs roomtone.
     pub fn restart_ice(&mut self, now: Instant) -> bool {
-        let stands = self.transport.connected && self.is_established() && self.exchange.is_stable();
-        let is_ours = self.transport.remote.as_ref().is_some_and(sdp::is_of_roomtone);
-        if !stands || is_ours {
+        let is_ready = self.transport.connected && self.is_established() && self.exchange.is_stable();
+        let is_roomtone = self.transport.remote.as_ref().is_some_and(sdp::is_of_roomtone);
+        if !is_ready || is_roomtone {
             return false;
         }
         self.restart_owed = true;
@@ -192,7 +200,8 @@ impl Negotiation {
         self.request_offer(now);
     }
 
-    /// Replaces the connection by a fresh one, and waits for the peer's offer. Earlier messages of the peer are dropped.
+    /// Replaces the connection by a fresh one, and waits for the peer's offer. Earlier messages of the peer are
+    /// dropped.
     pub fn reopen(&mut self, now: Instant) {
         self.inbox.clear();
         self.ignoring = false;
@@ -214,7 +223,7 @@ impl Negotiation {
         self.proceed(now);
     }
 
-    /// Handles the result of an effect. Results that are not waited for, as those of a forgotten offer, are ignored.
+    /// Handles the result of an effect. Ignores a result for which no step waits, such as that of a forgotten offer.
     pub fn handle_result(&mut self, now: Instant, id: EffectId, result: EffectResult) {
         if self.exchange.awaits(id) {
             match (result, std::mem::replace(&mut self.exchange, Exchange::Stable)) {
@@ -237,7 +246,7 @@ impl Negotiation {
                 (EffectResult::Applied, Exchange::ApplyingAnswer { answer, .. }) if answer == id => {
                     self.negotiated(now);
                 }
-                // The local half of an exchange, or a result of the wrong kind.
+                // Our offer is applied, or the result is of the wrong kind: the step goes on.
                 (_, exchange) => self.exchange = exchange,
             }
         }
@@ -251,7 +260,7 @@ impl Negotiation {
 
     fn step_failed(&mut self, now: Instant, mut exchange: Exchange, reason: String) {
         let step = exchange.step().unwrap_or("a description");
-        // A connection that stood cannot answer this offer: a fresh one may.
+        // The existing connection cannot answer this offer; a fresh one may.
         if let Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering) = &mut exchange
             && let Some(offer) = answering.retry.take()
         {
@@ -289,7 +298,7 @@ impl Negotiation {
         if self.deadline.is_some_and(|at| at <= now)
             && let Some(step) = self.exchange.step()
         {
-            let seconds = self.patience().as_secs();
+            let seconds = self.time_limit().as_secs();
             self.fail(step, format!("nothing came for {seconds} s"));
         }
     }
@@ -301,7 +310,7 @@ impl Negotiation {
                 Some(PeerMessage::Description(description)) => self.description(now, description),
                 Some(PeerMessage::Candidate(candidate)) => {
                     if self.is_early(&candidate) {
-                        // Candidates before the description wait for it, behind what came after them.
+                        // Candidates that precede their description wait for it, behind later messages.
                         if !self.inbox.iter().any(|m| matches!(m, PeerMessage::Description(_))) {
                             self.inbox.push_front(PeerMessage::Candidate(candidate));
                             break;
@@ -323,7 +332,7 @@ impl Negotiation {
         }
     }
 
-    /// Replaces the connection by a fresh one. The peer's m-lines stay.
+    /// Replaces the connection by a fresh one, which keeps the peer's m-lines.
     fn restart(&mut self) {
         // The peer may have applied the m-lines of an offer whose answer did not arrive.
         if let Exchange::Offered(offer) = &self.exchange {
@@ -334,22 +343,25 @@ impl Negotiation {
         self.effect(Effect::Open);
     }
 
+    /// Begins a state of the exchange, with its time limit.
     fn enter(&mut self, now: Instant, exchange: Exchange) {
         self.exchange = exchange;
-        self.deadline = self.exchange.step().map(|_| now + self.patience());
+        self.deadline = self.exchange.step().map(|_| now + self.time_limit());
     }
 
-    /// Returns how long the current step may take.
-    fn patience(&self) -> Duration {
+    /// Returns the time limit of the current step.
+    fn time_limit(&self) -> Duration {
         let rings = matches!(self.exchange, Exchange::Offered(_)) && !self.is_established();
         if rings { self.terms.ring } else { STEP }
     }
 
+    /// Ends the negotiation with an error.
     fn fail(&mut self, step: &'static str, reason: String) {
         self.stop();
         self.outputs.push_back(Output::Failed(step, reason));
     }
 
+    /// Ends the negotiation.
     fn stop(&mut self) {
         if let Exchange::Offered(offer) = std::mem::replace(&mut self.exchange, Exchange::Ended) {
             self.standing = Some(offer.sdp);

@@ -1,4 +1,4 @@
-//! The transport of a connection as its descriptions show it. It is replaced whole when the connection is.
+//! The transport of a connection as its descriptions show it. A fresh connection has a new transport.
 
 use std::time::Instant;
 
@@ -8,9 +8,9 @@ use crate::sdp::Sdp;
 /// A transport: ICE, DTLS and the descriptions that both sides applied on it.
 #[derive(Debug, Default)]
 pub(super) struct Transport {
-    /// The peer's description.
+    /// The peer's last description.
     pub(super) remote: Option<Sdp>,
-    /// Our description.
+    /// Our last description.
     pub(super) local: Option<Sdp>,
     /// Whether ICE and DTLS were connected.
     pub(super) connected: bool,
@@ -20,18 +20,18 @@ pub(super) struct Transport {
     pub(super) candidates: usize,
     /// Our candidates since our last ICE restart.
     pub(super) ours: Vec<Candidate>,
-    /// The candidates before them, in case that the offer of this restart is forgotten.
+    /// Our candidates before that restart, in case the offer of the restart is forgotten.
     pub(super) ours_before: Vec<Candidate>,
-    /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer:
-    /// the next offer waits until it is clear which one the peer means.
+    /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer,
+    /// so our next offer waits until it is clear which offer the peer has.
     pub(super) forgotten: bool,
-    /// Whether a later offer of ours was forgotten for one of the peer.
+    /// Whether a later offer of ours was forgotten in favour of an offer of the peer.
     pub(super) gave_way: bool,
-    /// Until when the peer may still answer a forgotten offer that added m-lines, restarted ICE or met a peer that began
-    /// anew. The next offer waits until then, because an answer does not name its offer, and the peer may have applied what
-    /// the forgotten one changed.
+    /// Time until which the peer may still answer a forgotten offer that added m-lines, restarted ICE or crossed an
+    /// offer of a fresh connection. Our next offer waits until then, because an answer does not name its offer, and the
+    /// peer may have applied the changes of the forgotten offer.
     pub(super) answer_may_come: Option<Instant>,
-    /// The peer's offer that an offer of ours superseded, and when it is answered after all.
+    /// The peer's offer that an offer of ours superseded, and the time at which our side answers it after all.
     pub(super) passed_over: Option<(Instant, Sdp)>,
 }
 
@@ -52,8 +52,9 @@ impl Transport {
         self.remote.as_ref().and_then(Sdp::ufrag)
     }
 
-    /// Returns whether a description of the peer takes a fresh connection: the peer began anew, or is another one under
-    /// its name. A peer that only restarts ICE keeps its certificate, and its DTLS connection with it.
+    /// Returns whether a description of the peer needs a fresh connection of ours: the peer replaced its connection, or
+    /// is another client under the same id. A peer that only restarts ICE keeps its certificate and its DTLS
+    /// connection.
     pub(super) fn is_replaced_by(&self, theirs: &Sdp) -> bool {
         self.has_other_credentials(theirs) && (!self.connected || self.has_other_certificate(theirs))
     }
@@ -68,7 +69,7 @@ impl Transport {
         self.remote.as_ref().is_some_and(|remote| remote.certificate() != theirs.certificate())
     }
 
-    /// Counts an ICE restart of the peer, if this description of the same connection is one; returns whether it is.
+    /// Counts an ICE restart of the peer if this description has new credentials; returns whether it has.
     pub(super) fn count_generation(&mut self, theirs: &Sdp) -> bool {
         let restarts = self.has_other_credentials(theirs);
         if restarts {

@@ -49,8 +49,8 @@ enum Woken {
 
 type Wait<'a> = Pin<Box<dyn Future<Output = Woken> + Send + 'a>>;
 
-/// A client's connection to a server: a signaller, and the WebSockets and HTTP requests that it ordered. The driver only
-/// executes orders; the signaller knows the protocol, and decides when to reconnect.
+/// A client's connection to a server: a signaller, and the WebSockets and HTTP requests that it ordered. The driver
+/// only executes orders; the signaller knows the protocol, and decides when to reconnect.
 pub struct Driver {
     target: Target,
     signaller: Box<dyn Signaller>,
@@ -70,8 +70,8 @@ impl std::fmt::Debug for Driver {
 }
 
 impl Driver {
-    /// Registers for the first time, and joins the room of `registration` if it has one. [`Driver::next`] then returns the
-    /// events of this registration first.
+    /// Registers for the first time, and joins the room of `registration` if it has one. [`Driver::next`] then returns
+    /// the events of this registration first.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ impl Driver {
         self.server
     }
 
-    /// Gives the signaller a command, and starts to send the frames and HTTP requests that result. Frames that the network
-    /// does not accept at once are sent during [`Driver::next`].
+    /// Gives the signaller a command, and starts to send the frames and HTTP requests that result. Frames that the
+    /// network does not accept at once are sent during [`Driver::next`].
     pub fn command(&mut self, command: Command) {
         self.handle(In::Command(command));
     }
@@ -156,8 +156,8 @@ impl Driver {
         }
     }
 
-    /// Sends the pending frames, closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and lets pending HTTP
-    /// requests complete; gives up after two seconds.
+    /// Sends the pending frames, closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and lets pending
+    /// HTTP requests complete; gives up after two seconds.
     pub async fn close(mut self) {
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.close_one(id);
