@@ -5,17 +5,17 @@ use super::{Media, Section};
 /// Audio or video.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Sound.
+    /// Audio.
     Audio,
-    /// Pictures.
+    /// Video.
     Video,
 }
 
 impl Kind {
-    /// Both, in the order of the m-lines that we offer.
+    /// Both kinds, in the order of the m-lines that our side offers.
     pub const ALL: [Self; 2] = [Self::Video, Self::Audio];
 
-    /// `audio` or `video`, as on an m-line.
+    /// Returns `audio` or `video`, as on an m-line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Audio => "audio",
@@ -23,7 +23,7 @@ impl Kind {
         }
     }
 
-    /// The kind of an m-line; none for data.
+    /// Returns the kind of an m-line; `None` for data channels and unknown kinds.
     pub fn of(media: &Media) -> Option<Self> {
         match media.kind.as_str() {
             "audio" => Some(Self::Audio),
@@ -39,7 +39,7 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// The codecs that roomtone speaks.
+/// A codec that roomtone supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
@@ -49,7 +49,7 @@ pub enum Codec {
     H264,
     /// VP9, profile 0 (RFC 9628).
     Vp9,
-    /// AV1 (its RTP payload format of the Alliance for Open Media).
+    /// AV1 (RTP payload format of the Alliance for Open Media).
     Av1,
     /// H.265 (RFC 7798).
     H265,
@@ -57,16 +57,16 @@ pub enum Codec {
     Opus,
     /// G.711, µ-law (RFC 3551, 4.5.14).
     Pcmu,
-    /// G.711, A-law (the same).
+    /// G.711, A-law (RFC 3551, 4.5.14).
     Pcma,
 }
 
 impl Codec {
-    /// All of them, the preferred first within a kind.
+    /// All codecs; within a kind, the preferred ones come first.
     pub const ALL: [Self; 8] =
         [Self::Vp8, Self::H264, Self::Vp9, Self::Av1, Self::H265, Self::Opus, Self::Pcmu, Self::Pcma];
 
-    /// The codec of a kind that every peer has (RFC 7742, RFC 7874).
+    /// Returns the codec of a kind that every peer supports (RFC 7742, RFC 7874).
     pub fn default_of(kind: Kind) -> Self {
         match kind {
             Kind::Video => Self::Vp8,
@@ -82,7 +82,7 @@ impl Codec {
         }
     }
 
-    /// The encoding name in SDP, in capitals, as GStreamer's RTP caps have it.
+    /// Returns the encoding name of SDP, in capitals as in GStreamer's RTP caps.
     pub fn encoding_name(self) -> &'static str {
         match self {
             Self::Vp8 => "VP8",
@@ -96,12 +96,12 @@ impl Codec {
         }
     }
 
-    /// The codec of that encoding name, in any case.
+    /// Returns the codec with this encoding name; ignores case.
     pub fn from_encoding_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|codec| codec.encoding_name().eq_ignore_ascii_case(name))
     }
 
-    /// The RTP clock, in Hz.
+    /// Returns the RTP clock rate, in Hz.
     pub fn clock_rate(self) -> u32 {
         match self {
             Self::Opus => 48_000,
@@ -110,7 +110,7 @@ impl Codec {
         }
     }
 
-    /// The payload type that we offer it with.
+    /// Returns the payload type under which our side offers the codec.
     pub fn payload_type(self) -> u8 {
         match self {
             Self::Vp8 => 96,
@@ -119,7 +119,7 @@ impl Codec {
             Self::Av1 => 104,
             Self::H265 => 106,
             Self::Opus => 111,
-            // As RFC 3551 has them.
+            // Static payload types (RFC 3551, 6).
             Self::Pcmu => 0,
             Self::Pcma => 8,
         }
@@ -144,7 +144,7 @@ impl std::fmt::Display for Codec {
 impl std::str::FromStr for Codec {
     type Err = String;
 
-    /// A codec as options have it: `vp8`, `h264`, `opus` and so on.
+    /// Parses a codec of an option: `vp8`, `h264`, `opus` and so on, with or without dots, in any case.
     fn from_str(text: &str) -> Result<Self, String> {
         let known = || Self::ALL.map(|codec| codec.encoding_name().to_lowercase()).join(", ");
         let plain = text.trim().replace('.', "");
@@ -152,32 +152,33 @@ impl std::str::FromStr for Codec {
     }
 }
 
-/// The transport-wide feedback that congestion control lives on: its header extension.
+/// URI of the header extension for transport-wide feedback, from which the bandwidth is estimated.
 pub const TRANSPORT_CC: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
-/// A payload type of an m-line.
+/// A payload type of an m-line, with its codec.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Payload {
-    /// The payload type.
+    /// Number of the payload type.
     pub pt: u8,
-    /// Its codec.
+    /// Codec.
     pub codec: Codec,
-    /// Its format parameters (`a=fmtp`), in their order.
+    /// Format parameters (`a=fmtp`), in the order of the m-line.
     pub fmtp: Vec<(String, String)>,
-    /// Its feedback messages (`a=rtcp-fb`), `nack pli` and the like.
+    /// Feedback messages (`a=rtcp-fb`), such as `nack pli`.
     pub feedback: Vec<String>,
-    /// The number of the header extension [`TRANSPORT_CC`], where that feedback is agreed.
+    /// Number of the header extension [`TRANSPORT_CC`]; `None` if the m-line lacks the extension or the feedback.
     pub transport_cc: Option<u8>,
 }
 
 impl Payload {
-    /// A format parameter's value.
+    /// Returns the value of a format parameter.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.fmtp.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// H.264: packetization mode 1 and (constrained) baseline, which is what we encode; VP9 and AV1: profile 0,
-    /// eight bits. The better fit has the higher rank, none is unusable.
+    /// Returns how well the payload type fits our encoders: the better it fits, the higher the rank; `None` if it
+    /// cannot be used. H.264 needs packetization mode 1 and (constrained) baseline; VP9 and AV1 need profile 0 with
+    /// eight bits.
     fn rank(&self) -> Option<u8> {
         let is_first = |name| self.parameter(name).is_none_or(|profile| profile == "0");
         match self.codec {
@@ -195,12 +196,13 @@ impl Payload {
     }
 }
 
-/// Only these reach caps and pipeline texts.
+/// Returns whether a text has only characters that are safe in caps and pipeline texts.
 fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
 }
 
-/// The number of the header extension [`TRANSPORT_CC`] in an m-line; one that fits the one-byte form (RFC 8285, 4.2).
+/// Returns the number of the header extension [`TRANSPORT_CC`] in an m-line, if the number fits the one-byte form (RFC
+/// 8285, 4.2).
 fn transport_cc(media: &Media) -> Option<u8> {
     let extensions = media.attributes("extmap").filter_map(|value| value.trim().split_once(' '));
     let found = extensions.filter(|(_, uri)| uri.split(' ').next() == Some(TRANSPORT_CC));
@@ -208,8 +210,8 @@ fn transport_cc(media: &Media) -> Option<u8> {
     ids.into_iter().find(|id| (1..15).contains(id))
 }
 
-/// The payload types of an m-line that we could take, of these codecs: first those that we prefer, in our order, then
-/// the others in the m-line's.
+/// Returns the payload types of an m-line that our side can use, of these codecs: first the `preferred` codecs in that
+/// order, then the others in the order of the m-line; within a codec, the payload type that fits best comes first.
 pub fn usable(media: &Media, codecs: &[Codec], preferred: &[Codec]) -> Vec<Payload> {
     let extension = transport_cc(media);
     let all: Vec<(u8, Payload)> = media
@@ -238,14 +240,14 @@ pub fn usable(media: &Media, codecs: &[Codec], preferred: &[Codec]) -> Vec<Paylo
         })
         .collect();
     let formats: Vec<&str> = media.rest.split(' ').skip(2).collect();
-    let first = |codec: Codec| {
+    let place = |codec: Codec| {
         let of_codec = all.iter().filter(|(_, payload)| payload.codec == codec);
-        let places = of_codec.filter_map(|(_, p)| formats.iter().position(|pt| *pt == p.pt.to_string()));
-        let ours = preferred.iter().position(|other| *other == codec).unwrap_or(preferred.len());
-        (ours, places.min().unwrap_or(formats.len()))
+        let positions = of_codec.filter_map(|(_, p)| formats.iter().position(|pt| *pt == p.pt.to_string()));
+        let preference = preferred.iter().position(|other| *other == codec).unwrap_or(preferred.len());
+        (preference, positions.min().unwrap_or(formats.len()))
     };
     let mut order: Vec<_> =
-        all.iter().map(|(rank, payload)| (first(payload.codec), u8::MAX - rank, payload.clone())).collect();
+        all.iter().map(|(rank, payload)| (place(payload.codec), u8::MAX - rank, payload.clone())).collect();
     order.sort_by_key(|(place, rank, _)| (*place, *rank));
     order.into_iter().map(|(_, _, payload)| payload).collect()
 }
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payloads_come_in_our_order_of_preference_or_in_the_offers() {
+    fn payload_types_are_sorted_by_our_preference_and_then_as_offered() {
         let sdp = Sdp::parse(CHROMIUM).unwrap();
         let both = [Codec::Vp8, Codec::H264];
         let video = usable(&sdp.media[1], &both, &[]);
@@ -270,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn transport_wide_feedback_takes_both_its_lines_and_a_number_that_fits() {
+    fn transport_wide_feedback_needs_both_lines_and_a_one_byte_number() {
         let found = |lines: &str| {
             let text = format!("v=0\nm=video 9 X 96\na=rtpmap:96 VP8/90000\n{lines}");
             usable(&Sdp::parse(&text).unwrap().media[0], &Codec::ALL, &[])[0].transport_cc

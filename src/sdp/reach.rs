@@ -1,6 +1,6 @@
-//! Rule for the addresses of a peer, and of STUN and TURN servers that a signalling server names, to which our side sends
-//! packets. Both may name any address, over UDP and TCP: without a rule they could make our side send to hosts that only
-//! this machine can reach.
+//! Rule for the addresses to which our side sends packets: those of a peer's candidates, and those of STUN and TURN
+//! servers that a signalling server names. A peer or a server could otherwise make our side send packets, over UDP or
+//! TCP, to hosts that only this machine can reach.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,10 +8,10 @@ use std::str::FromStr;
 
 use super::candidate::{CandidateLine, LEAST_PORT};
 
-/// Ports below [`LEAST_PORT`] that are tried at public addresses: TURN servers and media servers use them.
+/// Ports below [`LEAST_PORT`] that are allowed at public addresses: TURN servers and media servers use them.
 pub const WEB_PORTS: [u16; 2] = [80, 443];
 
-/// Metadata services of clouds, which give a machine its credentials.
+/// Addresses of metadata services of clouds, which give a machine its credentials.
 const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
@@ -39,9 +39,9 @@ impl FromStr for Network {
         let (address, bits) =
             text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| NoNetwork)?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let bits = bits.map_or(Ok(most), str::parse).map_err(|_| NoNetwork)?;
-        if bits > most {
+        let max_bits = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(max_bits), str::parse).map_err(|_| NoNetwork)?;
+        if bits > max_bits {
             return Err(NoNetwork);
         }
         Ok(Self { address, bits })
@@ -55,7 +55,8 @@ impl From<IpAddr> for Network {
 }
 
 impl Network {
-    fn holds(&self, address: IpAddr) -> bool {
+    /// Returns whether an address belongs to the network.
+    fn contains(&self, address: IpAddr) -> bool {
         let same = |differing: u128, width: u32| differing.checked_shr(width - self.bits).unwrap_or(0) == 0;
         match (self.address, address) {
             (IpAddr::V4(own), IpAddr::V4(other)) => same((own.to_bits() ^ other.to_bits()).into(), 32),
@@ -65,14 +66,14 @@ impl Network {
     }
 }
 
-/// Reason why an address is not tried.
+/// Reason why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// The address belongs to no single machine: unspecified, multicast or broadcast.
     Nobody,
     /// The address is a cloud's metadata service.
     Metadata,
-    /// The address is loopback or link-local, and the signalling server is elsewhere.
+    /// The address is loopback or link-local, and the signalling server is neither on this machine nor on this link.
     Local,
     /// The port is below [`LEAST_PORT`], and not one of [`WEB_PORTS`] at a public address.
     Port,
@@ -89,6 +90,7 @@ impl fmt::Display for Refused {
     }
 }
 
+/// Class of an address, without regard to the port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Class {
     Nobody,
@@ -98,30 +100,30 @@ enum Class {
     Public,
 }
 
-/// Range of a peer's addresses that are tried.
+/// Addresses to which our side may send packets.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reach {
-    /// Whether the signalling server is on this machine or link, where peers may be too.
+    /// Whether the signalling server is on this machine or on this link: peers may then be there, too.
     pub local: bool,
-    /// Networks that the user allows in addition.
+    /// Networks that the user allows in addition, with all ports.
     pub allowed: Vec<Network>,
 }
 
 impl Reach {
-    /// Returns why a candidate is not tried; `None` if it is tried.
+    /// Returns why a candidate is refused; `None` if it is accepted.
     pub fn refuses(&self, candidate: &CandidateLine) -> Option<Refused> {
-        // Nothing is sent to the port of an active candidate: the peer connects to us.
+        // Our side sends nothing to the port of an active candidate (RFC 6544): the peer opens the connection.
         self.check(candidate.address, Some(candidate.port).filter(|_| !candidate.is_active))
     }
 
-    /// Returns why a STUN or TURN server that the signalling server names is not used; `None` if it is used.
+    /// Returns why a STUN or TURN server that the signalling server names is refused; `None` if it is accepted.
     pub fn refuses_server(&self, at: SocketAddr) -> Option<Refused> {
         self.check(at.ip(), Some(at.port()))
     }
 
     fn check(&self, address: IpAddr, port: Option<u16>) -> Option<Refused> {
         let forms = forms(address);
-        if forms.iter().any(|form| self.allowed.iter().any(|network| network.holds(*form))) {
+        if forms.iter().any(|form| self.allowed.iter().any(|network| network.contains(*form))) {
             return None;
         }
         let refused = |form: &IpAddr| match class(*form) {
@@ -141,7 +143,8 @@ pub fn is_local(address: IpAddr) -> bool {
     forms(address).iter().any(|form| class(*form) == Class::Local)
 }
 
-/// Returns the address and the IPv4 addresses that it embeds: a packet to it may arrive at one of these.
+/// Returns `address` and the IPv4 addresses embedded in it: a translator or tunnel may deliver a packet for `address`
+/// to one of these.
 fn forms(address: IpAddr) -> Vec<IpAddr> {
     let mut forms = vec![address];
     let IpAddr::V6(v6) = address else { return forms };
@@ -156,8 +159,7 @@ fn forms(address: IpAddr) -> Vec<IpAddr> {
             forms.push(last)
         }
         [0x64, 0xff9b, 0, 0, 0, 0, ..] => forms.push(last),
-        // NAT64 with a local prefix (RFC 8215): the IPv4 address may stand at the end, or before and behind bits 64
-        // to 71.
+        // NAT64 with a local prefix (RFC 8215): the IPv4 address is at the end, or on both sides of bits 64 to 71.
         [0x64, 0xff9b, 1, high, low, rest, ..] => {
             let either = [last, v4(high, (low << 8) | (rest >> 8))];
             forms.extend(either.into_iter().filter(|form| !form.is_unspecified()));
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rule_holds_for_every_kind_of_address() {
+    fn addresses_are_refused_by_class_and_port() {
         use Refused::{Local, Metadata, Nobody, Port};
         for (address, port, elsewhere, here) in [
             ("8.8.8.8", 50000, None, None),
@@ -289,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn networks_of_the_user_are_tried_too() {
+    fn networks_that_the_user_allows_are_accepted() {
         let refuses =
             |allowed: &[&str], address: &str| reach(false, allowed).refuses(&candidate(address, 22, ""));
         assert_eq!(refuses(&["192.168.7.0/24"], "192.168.7.9"), None);
@@ -314,7 +316,7 @@ mod tests {
     }
 
     /// Returns IPv6 addresses that embed an IPv4 address.
-    fn clothes(v4: Ipv4Addr) -> Vec<IpAddr> {
+    fn embeddings(v4: Ipv4Addr) -> Vec<IpAddr> {
         let [a, b, c, d] = v4.octets();
         let (high, low) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
         let v6 = |words: [u16; 8]| IpAddr::from(words);
@@ -330,18 +332,18 @@ mod tests {
     proptest! {
         /// Tests that an address is refused in every IPv6 form if it is refused in IPv4.
         #[test]
-        fn no_ipv6_form_of_a_refused_address_is_tried(bits in any::<u32>(), port in any::<u16>(), local in any::<bool>()) {
+        fn no_ipv6_form_of_a_refused_address_is_accepted(bits in any::<u32>(), port in any::<u16>(), local in any::<bool>()) {
             let v4 = Ipv4Addr::from_bits(bits);
             let refuses = |address: IpAddr| reach(local, &[]).refuses(&candidate(&address.to_string(), port, ""));
             let own = refuses(IpAddr::V4(v4));
-            for form in clothes(v4) {
+            for form in embeddings(v4) {
                 prop_assert!(own.is_none() || refuses(form).is_some(), "{v4} as {form}, port {port}");
             }
         }
 
-        /// Tests that every address that is tried obeys the rule, as the standard library classifies addresses.
+        /// Compares with the classification of the standard library.
         #[test]
-        fn every_address_that_is_tried_obeys_the_rule(
+        fn every_accepted_address_obeys_the_rule(
             bits in prop_oneof![any::<u128>(), any::<u32>().prop_map(|v4| 0xffff_0000_0000 | u128::from(v4))],
             port in any::<u16>(),
         ) {
