@@ -1,16 +1,16 @@
-//! Whether media that this side sends arrives at the peer, by the peer's receiver reports (RFC 3550, 6.4.2). A path may die
-//! in one direction: the peer is heard, and receives nothing.
+//! Detects from the peer's receiver reports (RFC 3550, 6.4.2) that media of our side no longer arrives. A path may fail
+//! in one direction alone: packets of the peer arrive here, but ours do not arrive there.
 
 use std::time::{Duration, Instant};
 
-/// Time without a received packet, over several reports, after which our direction of the path counts as dead.
+/// Time without progress in the peer's reports after which the direction from our side to the peer counts as dead.
 pub const DEAD: Duration = Duration::from_secs(8);
-/// Minimum number of reports in that time: a single one may repeat the one before.
+/// Minimum number of new reports in that time: without new reports, nothing is known.
 const REPORTS: u32 = 3;
-/// Minimum number of packets sent in that time.
+/// Minimum number of packets that our side sent in that time.
 const PACKETS: u64 = 50;
-/// Time without a sent packet after which a stream was held: its time begins anew when it goes on.
-const HELD: Duration = Duration::from_secs(2);
+/// Pause in sending after which the time without progress begins anew: a paused stream cannot make progress.
+const PAUSED: Duration = Duration::from_secs(2);
 /// Maximum number of streams that are watched; connections send fewer.
 const MAX_STREAMS: usize = 16;
 
@@ -19,25 +19,29 @@ const MAX_STREAMS: usize = 16;
 pub struct Report {
     /// SSRC of the stream.
     pub source: u32,
-    /// Number of packets sent on it so far.
+    /// Number of packets that our side sent on the stream so far.
     pub sent: u64,
-    /// Extended highest sequence number received.
+    /// Extended highest sequence number that the peer received.
     pub highest: u32,
-    /// Last sender report that the peer received, and the time since then: the pair differs between any two reports.
+    /// Last sender report that the peer received, and the delay since then (LSR and DLSR): the pair differs between any
+    /// two reports.
     pub stamp: (u32, u32),
 }
 
-/// A stream since a packet of it last arrived.
+/// State of a stream since the last progress.
 #[derive(Debug)]
 struct Stream {
-    /// First report that had this highest sequence number.
+    /// First report with the current highest sequence number.
     first: Report,
+    /// Time of that report.
     since: Instant,
+    /// Stamp of the last report.
     stamp: (u32, u32),
+    /// Number of new reports since the first one.
     reports: u32,
-    /// Number of packets sent at the last look, and when it last grew.
+    /// Number of packets sent by the last report, and the time of the last report at which this number changed.
     sent: (u64, Instant),
-    /// Whether the peer has reported progress since the path was found, as a peer that counts packets does.
+    /// Whether the peer reported progress on this path before; a peer that never does may not count packets.
     has_progressed: bool,
 }
 
@@ -48,8 +52,8 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    /// Handles a report, which may be the same as before; returns whether it shows that nothing arrives any more. Then
-    /// nothing is concluded until the peer reports progress again.
+    /// Handles a report; ignores one that was handled before. Returns true when our direction of the path is dead, and
+    /// then false until the peer reports progress again.
     pub fn handle_report(&mut self, now: Instant, report: Report) -> bool {
         let begin = |has_progressed| Stream {
             first: report,
@@ -65,23 +69,23 @@ impl Delivery {
             }
             return false;
         };
-        let mut was_held = false;
+        let mut was_paused = false;
         if report.sent != stream.sent.0 {
-            was_held = stream.sent.1 + HELD <= now;
+            was_paused = stream.sent.1 + PAUSED <= now;
             stream.sent = (report.sent, now);
         }
-        // Modulo 2^32. A number that goes back is that of another receiver in the same peer.
+        // The difference is modulo 2^32. A smaller number belongs to another receiver in the same peer.
         match report.highest.wrapping_sub(stream.first.highest).cast_signed() {
             1.. => *stream = begin(true),
-            0 if was_held => *stream = begin(stream.has_progressed),
-            0 => return self.judge(now, report),
+            0 if was_paused => *stream = begin(stream.has_progressed),
+            0 => return self.handle_no_progress(now, report),
             _ => {}
         }
         false
     }
 
-    /// Handles a report without progress; returns whether there has been none for too long.
-    fn judge(&mut self, now: Instant, report: Report) -> bool {
+    /// Handles a report without progress; returns whether our direction of the path is dead.
+    fn handle_no_progress(&mut self, now: Instant, report: Report) -> bool {
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
             return false;
         };
@@ -111,7 +115,7 @@ mod tests {
         reports.enumerate().position(|(second, (sent, highest))| {
             let report = Report { source: 7, sent, highest, stamp: (1, second as u32) };
             let now = start + Duration::from_secs(second as u64);
-            // The report is looked at twice.
+            // Each report is handled twice.
             let again = now + Duration::from_millis(500);
             delivery.handle_report(now, report) || delivery.handle_report(again, report)
         })
@@ -127,14 +131,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_is_held_makes_no_progress_and_is_not_dead() {
-        let held = (0..40).map(|n: u32| (u64::from(n.min(5)) * 20, n.min(5) * 20));
-        assert_eq!(dead_after(held), None);
+    fn a_stream_that_sends_nothing_is_not_dead() {
+        let paused = (0..40).map(|n: u32| (u64::from(n.min(5)) * 20, n.min(5) * 20));
+        assert_eq!(dead_after(paused), None);
     }
 
     #[test]
-    fn a_stream_that_goes_on_after_it_was_held_gets_time_to_arrive() {
-        // Held from second 5 to 30; at first the peer repeats its report from before.
+    fn after_a_pause_the_time_without_progress_begins_anew() {
+        // The stream pauses from second 5 to 30; then the peer first repeats its earlier report.
         let sent = |n: u32| u64::from(n.min(5) + n.saturating_sub(30)) * 100;
         let resumed = |late: u32| {
             (0..60).map(move |n: u32| (sent(n), sent(n.min(5).max(n.saturating_sub(late))) as u32))
@@ -145,14 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn reports_of_two_receivers_on_one_stream_are_told_apart() {
+    fn reports_of_a_second_receiver_are_no_progress() {
         let reports =
             (0..40).map(|n: u32| (u64::from(n) * 20, if n > 5 && n % 2 == 0 { 7 } else { n.min(5) * 20 }));
         assert!(dead_after(reports).is_some());
     }
 
     #[test]
-    fn a_report_that_does_not_change_says_nothing() {
+    fn without_new_reports_a_direction_is_not_dead() {
         let (mut delivery, start) = (Delivery::default(), Instant::now());
         for second in 0..40 {
             let highest = second.min(5) as u32;

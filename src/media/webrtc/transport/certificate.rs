@@ -1,6 +1,6 @@
-//! The certificate of one connection, with a P-256 key, made in less than a millisecond; webrtcbin's RSA
-//! certificate needs 100 to 350 ms. (Its DTLS elements make one in any case, once in a process: see
-//! [`crate::media::gst::warm_up`].)
+//! The certificate of one connection, with a P-256 key, which takes less than a millisecond to make. webrtcbin's RSA
+//! certificate takes 100 to 350 ms; its DTLS elements make one in any case, once in a process (see
+//! [`crate::media::gst::warm_up`]).
 
 use crate::media::gst::elements;
 use crate::media::gst::error::MediaError;

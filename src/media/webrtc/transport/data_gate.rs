@@ -67,24 +67,24 @@ mod tests {
         let pipeline =
             gst::parse::launch("fakesrc num-buffers=1 ! identity name=enc ! fakesink name=sink").unwrap();
         let pipeline = pipeline.downcast::<gst::Pipeline>().unwrap();
-        let (gate, came) = (DataGate::default(), Arc::new(AtomicU64::new(0)));
+        let (gate, received) = (DataGate::default(), Arc::new(AtomicU64::new(0)));
         let pad = |name, pad| pipeline.by_name(name).unwrap().static_pad(pad).unwrap();
         gate.hold(&pad("enc", "src"));
-        let count = came.clone();
+        let count = received.clone();
         pad("sink", "sink").add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             count.fetch_add(1, Ordering::Relaxed);
             gst::PadProbeReturn::Ok
         });
         pipeline.set_state(gst::State::Playing).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(100));
-        assert_eq!(came.load(Ordering::Relaxed), 0);
+        assert_eq!(received.load(Ordering::Relaxed), 0);
         gate.open();
         let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while came.load(Ordering::Relaxed) == 0 {
-            assert!(std::time::Instant::now() < until, "it waits still");
+        while received.load(Ordering::Relaxed) == 0 {
+            assert!(std::time::Instant::now() < until, "the data still waits");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
-        // Data after the opening does not wait, and data that waits for ever stops nothing.
+        // An open gate holds nothing back, and a gate that stays closed does not keep a pipeline from stopping.
         gate.hold(&pad("enc", "sink"));
         assert!(lock(&gate.0).pads.is_empty());
         pipeline.set_state(gst::State::Null).unwrap();

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_is_unknown_until_it_shows_a_certificate_and_each_one_counts() {
+    fn every_certificate_that_a_peer_shows_must_be_named() {
         let of = |byte: u8| {
             format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", {
                 use base64::Engine;
@@ -93,7 +93,7 @@ mod tests {
         let find = |shown: &[&str], named: &[Fingerprint]| identity(shown.iter().copied(), named);
         assert_eq!(find(&[], &named(1)), Identity::Unknown);
         assert_eq!(find(&[""], &named(1)), Identity::Unknown, "an m-line without a connection");
-        assert_eq!(find(&["", &one], &named(1)), Identity::Named, "whichever m-line has it");
+        assert_eq!(find(&["", &one], &named(1)), Identity::Named, "on any m-line");
         assert_eq!(find(&[&one], &named(2)), Identity::Another);
         assert_eq!(find(&[&one, &two], &named(1)), Identity::Another);
         assert_eq!(find(&["nonsense"], &named(1)), Identity::Another);

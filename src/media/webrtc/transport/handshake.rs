@@ -72,7 +72,7 @@ fn repeat(pad: &gst::Pad) {
                 waited = at;
                 let Some(pad) = pad.upgrade().filter(|_| lock(&flights).number == flight) else { return };
                 let buffer = buffer.clone();
-                // Another buffer may occupy the sink.
+                // The sink may be busy with another buffer, so a thread waits for it.
                 if smol::unblock(move || pad.chain(buffer)).await.is_err() {
                     return;
                 }
@@ -92,8 +92,8 @@ mod tests {
     #[test]
     fn datagrams_sent_together_are_one_flight() {
         let (mut flights, start) = (Flights::default(), Instant::now());
-        let taken = [0, 5, 12, 60, 61, 1060].map(|ms| flights.accept(start + ms * MS));
-        assert_eq!(taken, [1, 1, 1, 2, 2, 3]);
+        let numbers = [0, 5, 12, 60, 61, 1060].map(|ms| flights.accept(start + ms * MS));
+        assert_eq!(numbers, [1, 1, 1, 2, 2, 3]);
     }
 
     #[test]
@@ -130,7 +130,7 @@ mod tests {
         send(&data);
         send(&media);
         wait(&other, 1 + REPEATS.len());
-        // A copy may have been on its way.
+        // One copy may have been sent already.
         assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
         assert_eq!([count(&data), count(&media)], [1, 1]);
         pipeline.set_state(gst::State::Null).unwrap();

@@ -34,8 +34,8 @@ fn turn_uri(url: &IceUrl, server: &IceServer) -> String {
     url.to_string().replacen(':', &format!("://{user}:{password}@"), 1)
 }
 
-/// Sets the servers of a webrtcbin, and settings of libnice that webrtcbin does not expose: no UPnP (it opens
-/// listeners), checks every 5 ms instead of 20 ms, and consent checks that notice a dead path.
+/// Sets the servers of a webrtcbin, and settings of libnice that webrtcbin does not expose: no UPnP (which opens
+/// listeners), checks every 5 ms instead of 20 ms, and consent checks that notice a broken path.
 pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
     let mut has_stun = false;
     for server in &config.servers {

@@ -1,8 +1,10 @@
-//! ICE restarts (RFC 8445, 9) on a connection that stands. webrtcbin has none, and libnice nominates a pair only once for
-//! each of its streams. A restart therefore takes a new stream of the same libnice agent, which gathers candidates on the
-//! addresses of that moment and checks them anew, and a network source of its own, without which libnice reads nothing. Once
-//! the stream is connected, webrtcbin receives from that source, and its network sink sends to the stream; DTLS and
-//! everything above it stay. libnice keeps the stream of before until the connection ends.
+//! ICE restarts (RFC 8445, 9) on an existing connection. webrtcbin cannot restart ICE, and libnice nominates a pair
+//! only once for each of its streams.
+//!
+//! A restart therefore adds a stream to the libnice agent of the connection. The new stream gathers candidates on the
+//! addresses that the machine has now. It needs a network source (`nicesrc`) of its own, without which libnice reads
+//! nothing. Once the new stream is connected, webrtcbin receives from that source and sends over that stream; DTLS and
+//! everything above it stay. libnice keeps the earlier stream until the connection ends.
 
 use std::sync::{Arc, Mutex};
 
@@ -19,11 +21,14 @@ use crate::media::gst::error::MediaError;
 use crate::sdp::webrtcbin::Credentials;
 use crate::sdp::{Sdp, webrtcbin};
 
-/// Maximum number of ICE restarts of one connection: each keeps sockets open, and allocations at TURN servers.
+/// Maximum number of ICE restarts of one connection: each keeps its sockets, and its allocations at TURN servers, until
+/// the connection ends.
 const MAX_RESTARTS: u32 = 16;
-/// First session id of streams for restarts. webrtcbin uses indexes of m-lines, and reports candidates by session id.
+/// Session ids of restarts are above this number. A candidate is reported with the session id of its stream;
+/// webrtcbin's own streams have the index of an m-line.
 const FIRST_SESSION: u32 = 1 << 16;
-/// `NICE_COMPONENT_STATE_CONNECTED` of libnice: a pair is selected. `READY` is the next state, `FAILED` the last one.
+/// States of a libnice component: with `NICE_COMPONENT_STATE_CONNECTED` a pair is selected; `READY` lies between the
+/// two.
 const CONNECTED: u32 = 3;
 const FAILED: u32 = 5;
 
@@ -44,7 +49,7 @@ pub(crate) enum Change {
 pub(crate) struct IceTransports {
     webrtc: glib::WeakRef<gst::Element>,
     state: Arc<Mutex<State>>,
-    /// Held while a stream takes the place of another one.
+    /// Lock that is held while one stream replaces another.
     switching: Arc<Mutex<()>>,
 }
 
@@ -52,35 +57,38 @@ type Report = Arc<dyn Fn(Change) + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
-    /// Credentials of both sides on webrtcbin's own transport, which webrtcbin sees in every description.
+    /// Credentials of our side and of the peer on webrtcbin's own transport, which webrtcbin sees in every description.
     first: (Option<Credentials>, Option<Credentials>),
-    /// Our credentials in the description applied last.
+    /// Credentials in our last description.
     ours: Option<Credentials>,
-    /// The peer's, with the candidates in its description.
+    /// Credentials in the peer's last description, and its candidates if they belong to a restarted transport.
     theirs: Option<(Credentials, Vec<String>)>,
-    /// Index of the m-line of which webrtcbin's own transport reported candidates.
+    /// Index of the m-line for which webrtcbin's own transport reported candidates last.
     mline: u32,
-    /// Number of streams made so far.
-    made: u32,
-    /// Stream of a restart that was not agreed on yet.
+    /// Number of restarts begun so far.
+    restarts: u32,
+    /// A restart on which both sides have not agreed yet.
     pending: Option<Restart>,
-    /// Stream of the last restart that both sides agreed on.
+    /// The last restart on which both sides agreed.
     current: Option<Restart>,
-    /// libnice's number of the stream that carries media, if it is that of a restart.
+    /// libnice's number of the stream that carries media, if it belongs to a restart.
     used: Option<u32>,
 }
 
+/// The transport of one restart.
 #[derive(Debug)]
 struct Restart {
+    /// Session id of the stream.
     session: u32,
     stream: WebRTCICEStream,
     source: Source,
     ours: Credentials,
+    /// Credentials of the peer, once both sides agreed.
     theirs: Option<Credentials>,
 }
 
 impl IceTransports {
-    /// Returns the transports of a webrtcbin; `report` is called with each change of a restarted one.
+    /// Returns the transports of a webrtcbin; calls `report` with each change of a restarted transport.
     pub(crate) fn of(webrtc: &gst::Element, report: impl Fn(Change) + Send + Sync + 'static) -> Self {
         let this = Self { webrtc: webrtc.downgrade(), state: Arc::default(), switching: Arc::default() };
         let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
@@ -89,12 +97,12 @@ impl IceTransports {
                 let number = |index: usize| args.get(index)?.get::<u32>().ok();
                 let agent = args.first()?.get::<glib::Object>().ok()?;
                 if let (Some(stream), Some(state)) = (number(1), number(3)) {
-                    // webrtcbin connects later, and blocks everything that is received once its own stream fails, which
-                    // happens when nobody reads that stream any more.
-                    if transports.is_left(stream) {
+                    // webrtcbin must not see the state of a replaced stream: libnice lets a stream fail that is not
+                    // read, and webrtcbin then blocks all received packets. This handler precedes webrtcbin's.
+                    if transports.is_replaced(stream) {
                         agent.stop_signal_emission_by_name(STATE_CHANGED);
                     }
-                    transports.changed(stream, state, &report);
+                    transports.handle_state(stream, state, &report);
                 }
                 None
             });
@@ -103,7 +111,7 @@ impl IceTransports {
     }
 
     /// Returns whether another stream carries media in place of this one.
-    fn is_left(&self, stream: u32) -> bool {
+    fn is_replaced(&self, stream: u32) -> bool {
         let state = lock(&self.state);
         state.used.is_some_and(|used| used != stream)
             && state.current.as_ref().is_none_or(|current| current.stream.stream_id() != stream)
@@ -117,8 +125,8 @@ impl IceTransports {
         drop(ended);
     }
 
-    /// Handles a new state of a libnice stream: a restarted transport carries media from the time when it is connected.
-    fn changed(&self, stream: u32, state: u32, report: &Report) {
+    /// Handles a new state of a libnice stream: a restarted transport carries media as soon as it is connected.
+    fn handle_state(&self, stream: u32, state: u32, report: &Report) {
         let mut all = lock(&self.state);
         if all.current.as_ref().is_none_or(|current| current.stream.stream_id() != stream) {
             return;
@@ -129,7 +137,7 @@ impl IceTransports {
                 let source = all.current.as_ref().map(|current| current.source.clone());
                 drop(all);
                 let (this, report) = (self.clone(), report.clone());
-                // The signal comes from the thread of a network source.
+                // This thread belongs to a network source, which cannot stop itself.
                 smol::unblock(move || {
                     let _one_after_another = lock(&this.switching);
                     if lock(&this.state).used == Some(stream) {
@@ -147,7 +155,8 @@ impl IceTransports {
         }
     }
 
-    /// Begins a restart: opens a transport with credentials of its own, which the next description names.
+    /// Begins a restart: opens a transport with new credentials, which the caller writes into the next description of
+    /// ours.
     pub(crate) fn restart(&self) -> Result<Credentials, MediaError> {
         let failed =
             |reason: &str| MediaError::Description { step: "ICE restart", reason: reason.to_owned() };
@@ -155,16 +164,16 @@ impl IceTransports {
         let ice = ice(&webrtc).ok_or_else(|| failed("webrtcbin has no agent"))?;
         let session = {
             let mut state = lock(&self.state);
-            if state.made >= MAX_RESTARTS {
+            if state.restarts >= MAX_RESTARTS {
                 return Err(failed("it was restarted too often"));
             }
-            state.made += 1;
-            FIRST_SESSION + state.made
+            state.restarts += 1;
+            FIRST_SESSION + state.restarts
         };
         let fresh = || secret_id().map_err(|error| failed(&error.to_string()));
         let ours = Credentials { ufrag: fresh()?, password: fresh()? };
         let stream = ice.add_stream(session).ok_or_else(|| failed("libnice adds no stream"))?;
-        // GStreamer before 1.28 gives the only reference away, which the agent needs.
+        // Before GStreamer 1.28, this is the only reference to the stream, and the agent needs one, too.
         if stream.ref_count() == 1 {
             std::mem::forget(stream.clone());
         }
@@ -177,14 +186,14 @@ impl IceTransports {
         if let Some(forgotten) = forgotten {
             forgotten.source.stop();
         }
-        // A network that is away for seconds is no reason to give up the connection: the next attempt may find it.
+        // A network may be absent for seconds, so this is no error: the next attempt may find an address.
         if !ice.gather_candidates(&stream) {
             tracing::debug!("an ICE restart finds no local address");
         }
         Ok(ours)
     }
 
-    /// Returns the m-line that a candidate of this session belongs to, or nothing if its transport is not used any more.
+    /// Returns the m-line of a candidate of ours with this session id; `None` if its transport was replaced.
     pub(crate) fn mline(&self, session: u32) -> Option<u32> {
         let mut state = lock(&self.state);
         if session < FIRST_SESSION {
@@ -195,7 +204,8 @@ impl IceTransports {
         known.any(|restart| restart.session == session).then_some(state.mline)
     }
 
-    /// Makes webrtcbin see the credentials of its own transport in a description of our side.
+    /// Replaces the credentials in a description of our side by those of webrtcbin's own transport, before webrtcbin
+    /// gets it.
     pub(crate) fn hide_ours(&self, sdp: &mut Sdp) {
         let mut state = lock(&self.state);
         state.ours = Credentials::of(sdp);
@@ -205,8 +215,8 @@ impl IceTransports {
         state.first.0.iter().for_each(|first| first.write(sdp));
     }
 
-    /// Makes webrtcbin see the credentials of its own transport in a description of the peer, without the candidates of
-    /// another one.
+    /// Replaces the credentials in a description of the peer by those of webrtcbin's own transport, before webrtcbin
+    /// gets it. Takes candidates of a restarted transport out of the description.
     pub(crate) fn hide_theirs(&self, sdp: &mut Sdp) {
         let mut state = lock(&self.state);
         let theirs = Credentials::of(sdp);
@@ -220,7 +230,7 @@ impl IceTransports {
         state.theirs = theirs.map(|theirs| (theirs, candidates));
     }
 
-    /// Handles that both sides applied their descriptions: a restarted transport connects if they name it.
+    /// Handles that both descriptions are applied: a restarted transport connects if they have its credentials.
     pub(crate) fn agree(&self) {
         let Some(ice) = self.webrtc.upgrade().as_ref().and_then(ice) else { return };
         let mut state = lock(&self.state);
@@ -243,7 +253,7 @@ impl IceTransports {
         }
     }
 
-    /// Adds a candidate of the peer to the restarted transport; returns false if there is none.
+    /// Adds a candidate of the peer to the restarted transport; returns false if there is no such transport.
     pub(crate) fn add_candidate(&self, candidate: &str) -> bool {
         let stream = lock(&self.state).current.as_ref().map(|current| current.stream.clone());
         let ice = self.webrtc.upgrade().as_ref().and_then(ice);
@@ -252,7 +262,7 @@ impl IceTransports {
         true
     }
 
-    /// Makes webrtcbin receive from this source, and send over its stream.
+    /// Makes webrtcbin receive from this source in place of the current one, and send over `stream`.
     fn switch_to(&self, source: &Source, stream: u32) {
         let (Some(webrtc), Some(source)) = (self.webrtc.upgrade(), source.0.upgrade()) else { return };
         let Some(pad) = source.static_pad("src") else { return };
@@ -262,7 +272,7 @@ impl IceTransports {
         for other in elements::all_of(&webrtc, "nicesrc").into_iter().filter(is_used) {
             let Some(from) = other.static_pad("src") else { continue };
             let Some(next) = from.peer() else { continue };
-            // First, since an unlinked source that runs reports an error.
+            // The source stops first, since a running source reports an error when it is unlinked.
             stop(&other);
             let moved = from.unlink(&next).map(|()| pad.link(&next));
             if !matches!(moved, Ok(Ok(_))) {
@@ -270,33 +280,36 @@ impl IceTransports {
             }
         }
         sinks.iter().for_each(|sink| sink.set_property("stream", stream));
-        // The stream of before may have failed already, which blocks everything that is received.
+        // If the replaced stream failed already, webrtcbin blocks all received packets; this undoes it.
         for ice in dtls::transports(&webrtc).iter().filter_map(|dtls| dtls.transport()) {
             ice.connection_state_change(WebRTCICEConnectionState::Connected);
         }
     }
 
-    /// Returns whether ICE was restarted: webrtcbin's own state is that of a transport which is not used any more.
+    /// Returns whether ICE was restarted. The ICE state of webrtcbin then describes a transport that was replaced.
     pub(crate) fn is_restarted(&self) -> bool {
         lock(&self.state).current.is_some()
     }
 }
 
+/// Returns the ICE agent of a webrtcbin.
 fn ice(webrtc: &gst::Element) -> Option<WebRTCICE> {
     webrtc.property::<Option<WebRTCICE>>("ice-agent")
 }
 
+/// Returns the libnice agent inside an ICE agent.
 fn agent(ice: &WebRTCICE) -> Option<glib::Object> {
     Some(ice).filter(|ice| ice.has_property("agent"))?.property::<Option<glib::Object>>("agent")
 }
 
-/// Network source of one libnice stream, among those of webrtcbin, which owns it: the source has a reference to the agent,
-/// whose signal refers to these sources.
+/// Network source of one libnice stream, inside webrtcbin. The reference is weak, because the source refers to the
+/// agent, and the handler of the agent's signal refers to the source.
 #[derive(Debug, Clone)]
 struct Source(glib::WeakRef<gst::Element>);
 
 impl Source {
-    /// Opens a source whose packets are dropped until it replaces another one. libnice checks paths in its thread.
+    /// Opens a source whose packets are dropped until it replaces another one. libnice checks paths in the source's
+    /// thread.
     fn open(webrtc: &gst::Element, ice: &WebRTCICE, stream: u32) -> Result<Self, glib::BoolError> {
         let source = gst::ElementFactory::make("nicesrc")
             .property("agent", agent(ice))
@@ -319,7 +332,7 @@ impl Source {
     }
 }
 
-/// Drops packets while the source is not linked, which would be an error otherwise.
+/// Drops packets while the source is not linked; the source would fail otherwise.
 fn drop_unlinked_packets(source: &gst::Element) {
     let kinds = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
     let Some(pad) = source.static_pad("src") else { return };
@@ -329,7 +342,7 @@ fn drop_unlinked_packets(source: &gst::Element) {
     });
 }
 
-/// Stops a source for good, whatever webrtcbin does later.
+/// Stops a source; webrtcbin's later changes of state do not start it again.
 fn stop(source: &gst::Element) {
     source.set_locked_state(true);
     if source.set_state(gst::State::Null).is_err() {

@@ -12,8 +12,8 @@ pub(crate) const MAX_STREAMS: usize = 32;
 
 /// Sets the limits and intervals of a webrtcbin's RTP session.
 pub(crate) fn set_up(webrtc: &gst::Element) {
-    /// Mean interval of RTCP reports. RFC 3550 (6.2) has 5 s, but a peer that only receives shows signs of life by
-    /// these reports alone.
+    /// Mean interval of RTCP reports. RFC 3550 (6.2) has 5 s, but reports are the only packets of a peer that receives
+    /// and does not send.
     const REPORTS: gst::ClockTime = gst::ClockTime::from_seconds(1);
     /// Assumed session bandwidth in bit/s, of which feedback may use 5 %. By default the session uses the rate received
     /// so far, at the start zero, and a retransmission request then waits half a second (RFC 4585, 3.5.2).
@@ -34,8 +34,8 @@ pub(crate) fn recovered_packets(webrtc: &gst::Element) -> u64 {
     decoders.map(|decoder| u64::from(decoder.property::<u32>("recovered"))).sum()
 }
 
-/// Counts received RTP and RTCP packets, whose absence means a dead path. Data channels may be silent for any time, and
-/// ICE's own checks do not pass here.
+/// Counts received RTP and RTCP packets, whose absence means a broken path. Other packets do not count: data channels
+/// may be silent for any time, and ICE's own checks do not pass here.
 pub(crate) fn count_packets(webrtc: &gst::Element) -> Arc<AtomicU64> {
     let packets = Arc::new(AtomicU64::new(0));
     let counter = packets.clone();

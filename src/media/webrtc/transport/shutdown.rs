@@ -12,23 +12,23 @@ fn is_connected(encoder: &gst::Element) -> bool {
 
 /// Sends DTLS's close_notify, which reports our end to the peer at once; webrtcbin does not send it.
 pub(crate) fn close_dtls(pipeline: &gst::Pipeline) {
-    /// Time for the message to leave.
+    /// Time for the message to be sent.
     const LINGER: std::time::Duration = std::time::Duration::from_millis(30);
-    let mut said = false;
+    let mut is_sent = false;
     for encoder in elements::all_of(pipeline.upcast_ref(), "dtlsenc").into_iter().filter(is_connected) {
         for pad in encoder.sink_pads() {
-            said |= pad.send_event(gst::event::Eos::new());
+            is_sent |= pad.send_event(gst::event::Eos::new());
         }
     }
-    if said {
+    if is_sent {
         std::thread::sleep(LINGER);
     }
 }
 
-/// Waits, 2 s at most, until webrtcbin has finished its queued tasks; a task that runs while webrtcbin stops leaks its
+/// Waits until webrtcbin has finished its queued tasks, at most 2 s; a task that runs while webrtcbin stops leaks
 /// memory.
 pub(crate) fn finish_work(pipeline: &gst::Pipeline) {
-    const AT_MOST: std::time::Duration = std::time::Duration::from_secs(2);
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
     let is_webrtc = |element: &gst::Element| element.factory().is_some_and(|f| f.name() == "webrtcbin");
     for webrtc in pipeline.iterate_elements().into_iter().filter_map(Result::ok).filter(is_webrtc) {
         let (done, wait) = std::sync::mpsc::channel();
@@ -36,7 +36,7 @@ pub(crate) fn finish_work(pipeline: &gst::Pipeline) {
             let _ = done.send(());
         });
         webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
-        if wait.recv_timeout(AT_MOST).is_err() {
+        if wait.recv_timeout(LIMIT).is_err() {
             tracing::debug!("webrtcbin has not finished its tasks in time");
         }
     }

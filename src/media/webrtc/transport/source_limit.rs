@@ -16,10 +16,10 @@ use crate::media::gst::elements;
 use crate::media::gst::pipeline::running_time;
 
 /// Maximum number of sources at a time; a stream and its retransmissions have one each.
-pub(crate) const MOST: usize = 64;
+const MAX_AT_A_TIME: usize = 64;
 
-/// Maximum number of sources over the life of a connection. Each leaves behind a few kilobytes.
-pub(crate) const EVER: usize = 1024;
+/// Maximum number of sources over the life of a connection. Each costs a few kilobytes until the connection ends.
+const MAX_IN_ALL: usize = 1024;
 
 /// Silence after which a source may be replaced by another one.
 const IDLE: Duration = Duration::from_secs(30);
@@ -33,7 +33,8 @@ const BYE: u8 = 203;
 struct Sources {
     /// Time of the last packet of each source.
     known: HashMap<u32, Duration>,
-    ever: usize,
+    /// Number of sources admitted so far.
+    admitted: usize,
 }
 
 impl Sources {
@@ -43,27 +44,28 @@ impl Sources {
             *last = now;
             return true;
         }
-        if self.ever == EVER {
+        if self.admitted == MAX_IN_ALL {
             return false;
         }
-        if self.known.len() == MOST {
+        if self.known.len() == MAX_AT_A_TIME {
             let oldest = self.known.iter().min_by_key(|(_, last)| **last).map(|(ssrc, last)| (*ssrc, *last));
             match oldest {
                 Some((ssrc, last)) if now.saturating_sub(last) >= IDLE => self.known.remove(&ssrc),
                 _ => return false,
             };
         }
-        self.ever += 1;
+        self.admitted += 1;
         self.known.insert(ssrc, now);
         true
     }
 
+    /// Returns whether all these sources are admitted.
     fn admit_all(&mut self, now: Duration, ssrcs: impl IntoIterator<Item = u32>) -> bool {
         ssrcs.into_iter().all(|ssrc| self.admit(now, ssrc))
     }
 }
 
-/// Drops packets of sources beyond [`MOST`] and [`EVER`] before they reach SRTP and the RTP session.
+/// Drops packets of sources beyond [`MAX_AT_A_TIME`] and [`MAX_IN_ALL`] before they reach SRTP and the RTP session.
 pub(crate) fn bound(webrtc: &gst::Element) {
     let sources = Arc::new(Mutex::new(Sources::default()));
     let is_reported = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -73,7 +75,7 @@ pub(crate) fn bound(webrtc: &gst::Element) {
         let is_admitted = lock(&sources).admit_all(now, named);
         if !is_admitted && !is_reported.swap(true, std::sync::atomic::Ordering::Relaxed) {
             tracing::warn!(
-                "a peer uses too many RTP sources (at most {MOST} at a time, {EVER} in all): packets of further ones are dropped"
+                "a peer uses too many RTP sources (at most {MAX_AT_A_TIME} at a time, {MAX_IN_ALL} in all): packets of further ones are dropped"
             );
         }
         is_admitted
@@ -171,12 +173,12 @@ mod tests {
     #[test]
     fn sources_beyond_the_bound_are_dropped_until_others_are_silent() {
         let (mut sources, start) = (Sources::default(), Duration::from_secs(5));
-        assert!(sources.admit_all(start, 0..MOST as u32));
+        assert!(sources.admit_all(start, 0..MAX_AT_A_TIME as u32));
         assert!(!sources.admit(start, 1000));
         let later = start + IDLE / 2;
-        assert!(sources.admit_all(later, 1..MOST as u32));
+        assert!(sources.admit_all(later, 1..MAX_AT_A_TIME as u32));
         assert!(!sources.admit(later, 1000));
-        // The silent source was replaced, and is rejected when it resumes.
+        // Another source replaces the silent one, which is rejected when it resumes.
         assert!(sources.admit(start + IDLE, 1000));
         assert!(!sources.admit(start + IDLE, 0));
     }
@@ -184,10 +186,10 @@ mod tests {
     #[test]
     fn a_flood_gets_a_bounded_number_of_sources() {
         let mut sources = Sources::default();
-        let taken =
+        let admitted =
             (0..1_000_000_u32).filter(|n| sources.admit(Duration::from_millis(u64::from(*n) * 10), *n));
-        assert_eq!(taken.count(), EVER);
-        assert_eq!(sources.known.len(), MOST);
+        assert_eq!(admitted.count(), MAX_IN_ALL);
+        assert_eq!(sources.known.len(), MAX_AT_A_TIME);
     }
 
     #[test]
