@@ -7,7 +7,7 @@ pub struct ChannelConfig {
     pub label: String,
     /// Whether messages arrive in the order in which they were sent.
     pub ordered: bool,
-    /// Most retransmissions of a lost message; unlimited if `None`.
+    /// Maximum number of retransmissions of a lost message; unlimited if `None`.
     pub retransmits: Option<u16>,
 }
 

@@ -1,6 +1,6 @@
 //! The HELLO/SESSION/ROOM protocol: text messages over a WebSocket, as the GStreamer WebRTC demos speak them, and
-//! roomtone's extensions. A client sees the extensions only if it asks for them, by the query `roomtone=1` in the URL of its
-//! WebSocket ([`EXTENSION_QUERY`]).
+//! roomtone's extensions. A client sees the extensions only if it asks for them, by the query `roomtone=1` in the URL
+//! of its WebSocket ([`EXTENSION_QUERY`]).
 
 use std::fmt;
 
@@ -19,9 +19,9 @@ pub const PONG: &str = "PONG";
 /// Extension: the last part of the path that answers `GET` with `{"iceServers": [...]}` to a client whose token is
 /// accepted. The connection of a call cannot carry the request, because all of its text is forwarded to the peer.
 pub const ADMISSION: &str = "admission";
-/// Value of the header `Server` (RFC 9110, 10.2.4) of a server that accepts `SESSION` before it has answered `HELLO`. While
-/// the server probes the holder of the client's id, it refuses `SESSION` and closes the connection: the client then sends
-/// the two one after the other.
+/// Value of the header `Server` (RFC 9110, 10.2.4) of a server that accepts `SESSION` before it has answered `HELLO`.
+/// While the server probes the holder of the client's id, it refuses `SESSION` and closes the connection: the client
+/// then sends the two one after the other.
 pub const SERVER: &str = "roomtone";
 
 /// Message of a client to a server, outside of a session.
@@ -74,7 +74,8 @@ pub enum ServerMessage {
     PeerList(Vec<PeerId>),
     /// `SESSION_FROM <uid>` (extension): this peer calls the client; its messages follow.
     SessionFrom(PeerId),
-    /// `ROOM_PEER_DESCRIBED <uid> <json>` (extension): the back end's description of a peer of the room; null removes it.
+    /// `ROOM_PEER_DESCRIBED <uid> <json>` (extension): the back end's description of a peer of the room; null removes
+    /// it.
     RoomPeerDescribed(PeerId, serde_json::Value),
     /// `ICE_SERVERS <json>` (extension): the STUN and TURN servers to use from now on, as WebRTC's
     /// `iceServers`. Precedes `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
@@ -121,7 +122,7 @@ pub fn refusal(text: String) -> Refusal {
     }
 }
 
-/// Returns the first word, and the rest after one separating space.
+/// Returns the first word, and the rest after one white-space character.
 fn word(text: &str) -> (&str, Option<&str>) {
     match text.split_once(char::is_whitespace) {
         Some((head, rest)) => (head, Some(rest)),
@@ -144,6 +145,7 @@ fn peers(text: Option<&str>) -> Result<Vec<PeerId>, HelloError> {
     words.map(|word| PeerId::from_server(word).map_err(HelloError::Peer)).collect()
 }
 
+/// Parses the id of a peer and the body of a message.
 fn addressed(rest: Option<&str>, read: ReadId) -> Result<(PeerId, String), HelloError> {
     const NAME: &str = "ROOM_PEER_MSG";
     let (who, body) = word(rest.unwrap_or_default().trim_start());
@@ -377,7 +379,7 @@ mod tests {
         assert_eq!(error("ROOM a\u{200b}"), format!("invalid room id: {invisible}"));
         assert_eq!(error("SESSION a\u{200b}"), format!("invalid peer uid: {invisible}"));
         let joined = ServerMessage::parse("ROOM_PEER_JOINED a\u{200b}");
-        assert!(matches!(joined, Ok(ServerMessage::RoomPeerJoined(_))), "another server lets it in");
+        assert!(matches!(joined, Ok(ServerMessage::RoomPeerJoined(_))), "other servers accept the id");
         assert_eq!(error("ROOM_PEER_MSG bob"), "'ROOM_PEER_MSG' needs the id of a peer and a message");
         assert_eq!(error("GET /"), "unknown command");
         assert_eq!(

@@ -1,5 +1,5 @@
-//! STUN and TURN servers: their URIs (RFC 7064, RFC 7065), and their list in WebRTC's configuration (`iceServers`), which
-//! roomtone's server sends to clients.
+//! STUN and TURN servers: their URIs (RFC 7064, RFC 7065), and their list in WebRTC's configuration (`iceServers`),
+//! which roomtone's server sends to clients.
 
 use std::fmt;
 use std::str::FromStr;
@@ -130,8 +130,8 @@ pub struct IceServer {
 }
 
 impl IceServer {
-    /// Returns when the credentials expire, as the time since 1970. User names of coturn's `use-auth-secret` begin
-    /// with that time (draft-uberti-behave-turn-rest, 2.2); returns `None` for others.
+    /// Returns the time since 1970 at which the credentials expire, with which user names of coturn's `use-auth-secret`
+    /// begin (draft-uberti-behave-turn-rest, 2.2); `None` for other user names.
     pub fn ends(&self) -> Option<Duration> {
         let user = self.username.as_deref()?;
         let seconds = user.split(':').next().unwrap_or_default();

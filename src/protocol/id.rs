@@ -20,8 +20,8 @@ pub enum IdError {
     /// The text contains white space or control characters.
     #[error("an id may hold no white space and no control characters")]
     BadCharacter,
-    /// The text contains an invisible character (zero-width, direction mark): two ids that differ only by such a character look
-    /// the same.
+    /// The text contains an invisible character (zero-width, direction mark): two ids that differ only by such a
+    /// character look the same.
     #[error("an id may not hold the invisible character U+{:04X}", u32::from(*.0))]
     Invisible(char),
     /// `session` is not allowed as the id of a room.
@@ -29,7 +29,7 @@ pub enum IdError {
     Reserved,
 }
 
-/// Checks by the rule of other servers, which allow invisible characters.
+/// Checks an id of another server, which may contain invisible characters.
 fn check_loosely(text: &str) -> Result<(), IdError> {
     if text.is_empty() {
         Err(IdError::Empty)
@@ -42,6 +42,7 @@ fn check_loosely(text: &str) -> Result<(), IdError> {
     }
 }
 
+/// Checks an id of roomtone's server.
 fn check(text: &str) -> Result<(), IdError> {
     check_loosely(text)?;
     match text.chars().find(|c| is_invisible(*c)) {
@@ -57,15 +58,15 @@ macro_rules! id {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// The id as text.
+            /// Returns the id as text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
         }
 
         impl $name {
-            /// Parses an id of a server, or of a user who read it there: other servers allow invisible characters. Ids that
-            /// differ only by such characters stay different, and are never printed raw.
+            /// Parses an id that another server assigned or accepted, which may contain invisible characters. Ids that
+            /// differ only by such characters stay different, and such characters are never printed raw.
             pub fn from_server(text: &str) -> Result<Self, IdError> {
                 match text.parse() {
                     Err(IdError::Invisible(_)) => Ok(Self(text.into())),
@@ -76,11 +77,11 @@ macro_rules! id {
             /// Converts a name of another protocol, which may contain any character: a valid id stays as it is,
             /// others are percent-encoded.
             pub fn from_foreign(text: &str) -> Result<Self, IdError> {
-                let odd = |c: char| c.is_whitespace() || is_invisible(c) || c == '%';
+                let needs_encoding = |c: char| c.is_whitespace() || is_invisible(c) || c == '%';
                 let encoded = || {
                     let mut id = String::with_capacity(text.len());
                     for c in text.chars() {
-                        match odd(c) {
+                        match needs_encoding(c) {
                             true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| id += &format!("%{b:02X}")),
                             false => id.push(c),
                         }
@@ -93,7 +94,7 @@ macro_rules! id {
                 }
             }
 
-            /// Returns the name with its percent-encoding removed: the reverse of `from_foreign`.
+            /// Returns the name of the other protocol: removes the percent-encoding of `from_foreign`.
             pub fn to_foreign(&self) -> String {
                 percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
             }
@@ -129,8 +130,8 @@ id!(
 );
 
 id!(
-    /// The name of a participant: somebody whose media is received. A participant with a connection of its own has the
-    /// name of its peer; a server that forwards media carries many participants over one connection.
+    /// Name of a participant, whose media our side receives. A participant with a connection of its own has the id of
+    /// its peer; a server that forwards media carries many participants over one connection.
     ParticipantId,
     check
 );
@@ -142,7 +143,7 @@ impl From<&PeerId> for ParticipantId {
 }
 
 impl PeerId {
-    /// Returns the id that stands for a caller whom the server does not name.
+    /// Returns the id of a caller that the server does not name.
     pub fn caller() -> Self {
         Self("caller".into())
     }

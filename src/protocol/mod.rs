@@ -1,4 +1,5 @@
-//! Codecs: wire text to typed messages and back, one file per protocol. They reject text that is too large or invalid.
+//! Codecs: wire text to typed messages and back, one file for each protocol. Codecs reject text that is too large or
+//! invalid.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
@@ -11,7 +12,6 @@ pub mod ice;
 pub mod id;
 pub mod negotiation;
 pub mod refusal;
-
 pub mod socketio;
 pub mod ssp;
 

@@ -90,11 +90,11 @@ pub enum PeerMessage {
     Description(Description),
     /// A candidate.
     Candidate(Candidate),
-    /// End of the candidates (an empty or null candidate).
+    /// The end of candidates (an empty or null candidate).
     EndOfCandidates,
     /// `OFFER_REQUEST`: asks the other side to make the offer.
     OfferRequest,
-    /// Placeholder of a test client, `{"sdp": "some text"}`: valid, and without meaning.
+    /// Placeholder of a test client, `{"sdp": "some text"}`, which is valid and has no meaning.
     Placeholder,
 }
 
@@ -147,7 +147,7 @@ pub(super) fn description(value: &Value) -> Result<Description, PeerMessageError
     Ok(Description { kind, sdp: text("sdp")?.to_owned() })
 }
 
-/// Parses the output of `RTCIceCandidate.toJSON()`, or null.
+/// Parses the output of `RTCIceCandidate.toJSON()`, or null for the end of candidates.
 pub(super) fn candidate(value: &Value) -> Result<PeerMessage, PeerMessageError> {
     if value.is_null() {
         return Ok(PeerMessage::EndOfCandidates);

@@ -1,4 +1,4 @@
-//! Refusals of a server, by their meaning for the client.
+//! Refusals of a server, classified by their meaning for the client.
 
 /// Refusal of a server, with the server's own text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

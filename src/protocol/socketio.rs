@@ -231,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_is_too_much(text in "\\PC*", digits in "[0-9]{0,3}") {
+        fn arbitrary_packets_survive_a_round_trip(text in "\\PC*", digits in "[0-9]{0,3}") {
             let text = format!("{digits}{text}");
             if let Ok(packet) = Packet::parse(&text) {
                 let again = packet.to_string();

@@ -1,5 +1,5 @@
-//! ssp, the protocol of RTCPool and PyRTC: the events of a pool as JSON, `{"type": string, "data": object}`, one per message.
-//! Version 2 (RTCPool 3, PyRTC 2), and the events in which version 1 differs.
+//! ssp, the protocol of RTCPool and PyRTC: events of a pool as JSON, `{"type": string, "data": object}`, one in each
+//! message. Contains version 2 (RTCPool 3, PyRTC 2), and the events in which version 1 differs.
 
 use serde_json::{Map, Value, json};
 
@@ -68,7 +68,7 @@ pub enum ClientEvent {
     Offers(Vec<(String, Description)>),
     /// Version 1, `rtc:answer`: an answer.
     Answer(String, Description),
-    /// The application's own: its type and its data.
+    /// An event of the application: its type and its data.
     Other(String, Map<String, Value>),
 }
 
@@ -111,7 +111,7 @@ pub enum ServerEvent {
     Offer(String, Description),
     /// Version 1, `rtc:answer`: an answer.
     Answer(String, Description),
-    /// The application's own: its type and its data.
+    /// An event of the application: its type and its data.
     Other(String, Map<String, Value>),
 }
 
@@ -142,7 +142,7 @@ fn candidate(data: &Map<String, Value>) -> Option<PeerMessage> {
     negotiation::candidate(data.get("candidate")?).ok()
 }
 
-/// Parses `candidate` of the WebRTC API; null ends the candidates.
+/// Returns a candidate in the shape of the WebRTC API, or null for the end of candidates.
 fn candidate_json(message: &PeerMessage) -> Value {
     match message {
         PeerMessage::Candidate(candidate) => candidate.to_json(),
@@ -291,7 +291,7 @@ impl std::fmt::Display for ServerEvent {
     }
 }
 
-/// Parses a description in an event of version 1, whose name is the type of the description.
+/// Returns the event of version 1 that carries a description; its name depends on the type of the description.
 pub fn in_version_1(from: String, description: Description) -> ServerEvent {
     match description.kind {
         SdpKind::Offer => ServerEvent::Offer(from, description),
@@ -410,7 +410,7 @@ mod tests {
         }
 
         #[test]
-        fn any_text_is_taken(line in "\\PC*", kind in "(rtc:)?[a-z_]*", data in "\\{\\}|\\[\\]|\\{\"(pool|to|for|id|candidate)\":(1|\"x\"|null)\\}") {
+        fn arbitrary_text_does_not_panic(line in "\\PC*", kind in "(rtc:)?[a-z_]*", data in "\\{\\}|\\[\\]|\\{\"(pool|to|for|id|candidate)\":(1|\"x\"|null)\\}") {
             let _ = (ClientEvent::parse(&line), ServerEvent::parse(&line));
             let line = format!(r#"{{"type":"{kind}","data":{data}}}"#);
             let _ = (ClientEvent::parse(&line), ServerEvent::parse(&line));
