@@ -1,4 +1,4 @@
-//! Whose calls are taken, and how long one rings.
+//! Rules for accepting calls, and the time that a call rings.
 
 use super::*;
 use crate::session::call::ASK;
@@ -21,7 +21,10 @@ fn a_call_begins_once_our_side_has_accepted_it() {
         (callee.events.as_slice(), callee.connection.opened),
         (&["caller ann".to_owned(), "ask".into()][..], 0)
     );
-    assert!(callee.outbox.is_empty() && callee.results.is_empty(), "nothing is said or done before");
+    assert!(
+        callee.outbox.is_empty() && callee.results.is_empty(),
+        "the callee sends and opens nothing before the decision"
+    );
     callee.call_input(now, CallInput::Decision(true));
     settle(now, &mut caller, &mut callee);
     assert_eq!(
@@ -42,7 +45,7 @@ fn a_declined_caller_gets_the_reason() {
     ] {
         let (now, mut caller, mut callee) = asked(admission);
         match decision {
-            Some(taken) => callee.call_input(now, CallInput::Decision(taken)),
+            Some(accepts) => callee.call_input(now, CallInput::Decision(accepts)),
             None if reason.starts_with("nobody") => callee.timeout(now + ASK),
             None => {}
         }
@@ -51,7 +54,7 @@ fn a_declined_caller_gets_the_reason() {
         assert_eq!(callee.ended, Some(EndReason::NotTaken(reason.into())));
         assert_eq!(caller.ended, Some(EndReason::Declined(reason.into())));
     }
-    // A server that does not say who calls: nobody is known to be allowed.
+    // The server does not name the caller, so the caller is not known to be allowed.
     let mut callee = Side::new(Call::answer(terms(), only_bob));
     let now = Instant::now();
     callee.input(now, Input::Peer(PeerMessage::OfferRequest));

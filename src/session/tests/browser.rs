@@ -8,13 +8,14 @@ use crate::session::negotiation::{Negotiation, Output};
 /// Behaviour of a page.
 #[derive(Debug, Clone)]
 pub(super) struct Page {
+    /// Whether the page gives way in a collision of offers.
     pub(super) polite: bool,
-    /// Whether the page does not know roomtone: it keeps its `RTCPeerConnection` when our side starts another
+    /// Whether the page does not know roomtone: such a page keeps its `RTCPeerConnection` when our side starts another
     /// transport.
     pub(super) keeps: bool,
-    /// Whether it keeps its DTLS connection for the life of the `RTCPeerConnection`, as Firefox and Pion do.
+    /// Whether the page keeps its DTLS connection for the life of the `RTCPeerConnection`, as Firefox and Pion do.
     pub(super) keeps_dtls: bool,
-    /// Kinds that the page sends, in the order of its m-lines, and how many of them its first offer has.
+    /// Kinds of media that the page sends, in the order of its m-lines, and how many of them its first offer has.
     pub(super) brings: Vec<&'static str>,
     pub(super) first: usize,
 }
@@ -23,8 +24,8 @@ pub(super) struct Page {
 #[derive(Debug)]
 pub(super) struct Browser {
     page: Page,
-    /// Kinds and mids of the m-lines that were agreed on, and of an offer that is in flight. Order and mids stay in
-    /// every later description (RFC 8829, 5.2.2 and 5.10).
+    /// Kinds and mids of the agreed m-lines, and of an offer without an answer yet. Order and mids stay in every later
+    /// description (RFC 8829, 5.2.2 and 5.10).
     lines: Vec<(String, String)>,
     offered: Vec<(String, String)>,
     mids: usize,
@@ -32,23 +33,25 @@ pub(super) struct Browser {
     making_offer: bool,
     ignoring: bool,
     needs_negotiation: bool,
-    /// State of the transport: a number for each set of ICE credentials, the highest given so far, and the certificate.
+    /// State of the transport: the number of the current ICE credentials, the highest such number so far, and the
+    /// number of the certificate.
     generation: usize,
     generations: usize,
     certificate: usize,
     descriptions: usize,
-    /// The descriptions that were agreed on, by their marks: ours and the peer's.
+    /// Marks of the agreed descriptions: the browser's and the peer's.
     agreed: Option<(usize, usize)>,
-    /// The peer's transport.
+    /// User fragment of the peer.
     pub(super) theirs: Option<String>,
     certificate_of_peer: Option<String>,
-    /// ICE and DTLS are through.
+    /// Whether ICE and DTLS are connected.
     pub(super) connected: bool,
-    /// The peer began a DTLS connection that this side refuses.
+    /// Whether the peer began a second DTLS connection, which this browser refuses.
     pub(super) failed: bool,
+    /// Candidates of the peer, and those that arrived before its description.
     candidates: Vec<Candidate>,
     waiting: Vec<Candidate>,
-    /// The candidates of each transport.
+    /// The browser's candidates, each with the number of its transport.
     sent: Vec<(usize, String)>,
     pub(super) outbox: VecDeque<PeerMessage>,
 }
@@ -56,10 +59,11 @@ pub(super) struct Browser {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Signalling {
     Stable,
-    /// The offer's mark, and the transport that stands if it is rolled back.
+    /// Mark of the offer, and the number of the transport to return to in a rollback.
     HaveLocalOffer(usize, usize),
 }
 
+/// Returns the number of a description, which its `o=` line contains.
 fn mark(sdp: &str) -> usize {
     sdp.split(' ').nth(1).unwrap().parse().unwrap()
 }
@@ -99,7 +103,7 @@ impl Browser {
         format!("web{}", self.generation)
     }
 
-    /// Returns the m-lines of its next offer.
+    /// Returns the m-lines of the next offer.
     fn next_lines(&mut self) -> Vec<(String, String)> {
         let mut all = self.lines.clone();
         let brings =
@@ -128,7 +132,7 @@ impl Browser {
         self.descriptions
     }
 
-    /// `negotiationneeded`: `setLocalDescription()` begins, and takes its time.
+    /// Begins `setLocalDescription()`, as a page does at `negotiationneeded`; [`Browser::work`] completes it.
     pub(super) fn want_offer(&mut self) {
         if self.making_offer || self.signalling != Signalling::Stable {
             self.needs_negotiation = true;
@@ -137,7 +141,7 @@ impl Browser {
         }
     }
 
-    /// `setLocalDescription()` comes to its end.
+    /// Completes `setLocalDescription()`; returns false if it has not begun.
     pub(super) fn work(&mut self, restarts_ice: bool) -> bool {
         if !std::mem::replace(&mut self.making_offer, false) {
             return false;
@@ -160,7 +164,7 @@ impl Browser {
         self.generation = self.generations;
     }
 
-    /// A fresh `RTCPeerConnection`.
+    /// Replaces the `RTCPeerConnection` by a fresh one.
     fn renew(&mut self) {
         let (generations, certificate) = (self.generations + 1, self.certificate + 1);
         let (descriptions, sent) = (self.descriptions, std::mem::take(&mut self.sent));
@@ -179,7 +183,8 @@ impl Browser {
         }
     }
 
-    pub(super) fn hear(&mut self, message: PeerMessage) {
+    /// Handles a message of the peer.
+    pub(super) fn receive(&mut self, message: PeerMessage) {
         match message {
             PeerMessage::Description(Description { kind, sdp }) => self.description(kind, &sdp),
             PeerMessage::Candidate(candidate) if self.theirs.is_some() => self.add(candidate),
@@ -191,7 +196,7 @@ impl Browser {
     }
 
     fn add(&mut self, candidate: Candidate) {
-        // `addIceCandidate()` fails for one of another transport that says so.
+        // `addIceCandidate()` fails for a candidate with the user fragment of another transport.
         if candidate.ufrag.is_some() && candidate.ufrag != self.theirs {
             return;
         }
@@ -215,9 +220,9 @@ impl Browser {
             return;
         }
         let expected = if kind == SdpKind::Answer { &self.offered } else { &self.lines };
-        let stands = lines(&parsed).starts_with(expected);
-        assert!(kind == SdpKind::Answer || stands, "{:?} instead of {expected:?}", lines(&parsed));
-        if kind == SdpKind::Answer && (!stands || parsed.media.len() != expected.len()) {
+        let keeps_lines = lines(&parsed).starts_with(expected);
+        assert!(kind == SdpKind::Answer || keeps_lines, "{:?} instead of {expected:?}", lines(&parsed));
+        if kind == SdpKind::Answer && (!keeps_lines || parsed.media.len() != expected.len()) {
             // `setRemoteDescription()` fails: the answer belongs to another offer.
             return;
         }
@@ -226,7 +231,7 @@ impl Browser {
         match (kind, self.signalling) {
             (SdpKind::Offer, state) => {
                 if let Signalling::HaveLocalOffer(_, before) = state {
-                    // The implicit rollback; a first offer's transports go with it.
+                    // Implicit rollback; in that of a first offer the browser drops its transports.
                     self.needs_negotiation = true;
                     self.generation = before;
                     if first {
@@ -238,7 +243,7 @@ impl Browser {
                     self.next_generation();
                 }
                 self.lines = lines(&parsed);
-                self.take(theirs, certificate);
+                self.accept(theirs, certificate);
                 let ours = self.describe(SdpKind::Answer);
                 self.settled(ours, mark);
                 let has = |kind: &&str| self.lines.iter().any(|(there, _)| there == kind);
@@ -248,14 +253,15 @@ impl Browser {
             }
             (SdpKind::Answer, Signalling::HaveLocalOffer(ours, _)) => {
                 self.lines = self.offered.clone();
-                self.take(theirs, certificate);
+                self.accept(theirs, certificate);
                 self.settled(ours, mark);
             }
             (SdpKind::Answer, Signalling::Stable) => {}
         }
     }
 
-    fn take(&mut self, theirs: String, certificate: String) {
+    /// Makes the peer's transport the current one.
+    fn accept(&mut self, theirs: String, certificate: String) {
         // A browser keeps an established DTLS connection, and the peer's certificate with it. A new certificate over
         // another transport begins a new DTLS connection (RFC 8842, 5.5).
         let is_same = self.certificate_of_peer.as_ref() == Some(&certificate);
@@ -280,16 +286,16 @@ impl Browser {
     }
 }
 
-/// Our side: the machine, and a connection that does what it says.
+/// Our side: the state machine of the negotiation, and the connection that executes its effects.
 struct Native {
     negotiation: Negotiation,
     connection: Connection,
     outbox: VecDeque<PeerMessage>,
     results: VecDeque<(EffectId, EffectResult)>,
-    /// The marks of what was said and heard last.
-    said: usize,
-    heard: usize,
-    /// The candidates of each ICE session: its connection, the number of the restart, and the candidate.
+    /// Marks of the descriptions sent and applied last.
+    sent_mark: usize,
+    applied_mark: usize,
+    /// Our candidates, each with the number of its connection and of its ICE restart.
     sent: Vec<((usize, usize), String)>,
     failed: Option<String>,
 }
@@ -300,8 +306,16 @@ impl Native {
         let connection =
             Connection { kinds: vec!["video", "audio", "application"], forgets, ..Connection::default() };
         let (outbox, results, sent) = Default::default();
-        let mut native =
-            Self { negotiation, connection, outbox, results, said: 0, heard: 0, sent, failed: None };
+        let mut native = Self {
+            negotiation,
+            connection,
+            outbox,
+            results,
+            sent_mark: 0,
+            applied_mark: 0,
+            sent,
+            failed: None,
+        };
         native.pump();
         native
     }
@@ -311,13 +325,13 @@ impl Native {
             match output {
                 Output::Effect(effect) => {
                     if let Effect::ApplyRemote(_, _, remote) = &effect {
-                        self.heard = mark(&remote.to_string());
+                        self.applied_mark = mark(&remote.to_string());
                     }
                     self.results.extend(self.connection.execute(&effect));
                 }
                 Output::Send(message) => {
                     if let PeerMessage::Description(description) = &message {
-                        self.said = mark(&description.sdp);
+                        self.sent_mark = mark(&description.sdp);
                     }
                     self.outbox.push_back(message);
                 }
@@ -343,17 +357,17 @@ enum Step {
     Result,
     ToNative,
     ToBrowser,
-    /// The browser's work is done; whether it restarts its ICE.
+    /// The browser completes `setLocalDescription()`; contains whether it restarts its ICE.
     Work(bool),
     NativeOffers,
-    /// The native restarts ICE, if it can.
+    /// Our side restarts ICE, if it can.
     NativeRestarts,
     BrowserOffers,
     NativeGathers,
     BrowserGathers,
-    /// A candidate comes twice.
+    /// A candidate arrives twice.
     Twice,
-    /// The server is gone with all that was on its way; when it is back one side begins anew.
+    /// The server is lost with all messages under way; then one side begins anew, ours if true.
     Lost(bool),
 }
 
@@ -380,7 +394,7 @@ impl Pair {
             }
             Step::ToBrowser => {
                 let Some(message) = native.outbox.pop_front() else { return false };
-                browser.hear(PeerMessage::parse(&message.to_string()).unwrap());
+                browser.receive(PeerMessage::parse(&message.to_string()).unwrap());
                 true
             }
             Step::Work(restarts_ice) => browser.work(restarts_ice),
@@ -412,7 +426,7 @@ impl Pair {
                 browser.outbox.clear();
                 native.sent.clear();
                 browser.sent.clear();
-                // The other's timer does the same for an exchange that is stuck.
+                // The timer of the other side ends an exchange that is stuck.
                 if native_begins || !native.negotiation.is_at_rest() {
                     native.results.clear();
                     native.negotiation.renew(*now);
@@ -429,7 +443,7 @@ impl Pair {
         moved
     }
 
-    /// ICE and DTLS come through where both mean the same transports.
+    /// Connects ICE and DTLS if both sides have each other's current transport.
     fn connect(&mut self) {
         let Self { now, native, browser, .. } = self;
         let pair = (native.connection.opened, browser.certificate);
@@ -445,7 +459,7 @@ impl Pair {
         }
     }
 
-    /// Until nothing moves.
+    /// Executes steps until none is left, and no timer runs.
     fn settle(&mut self) {
         for _ in 0..400 {
             let all = [Step::Result, Step::ToNative, Step::ToBrowser, Step::Work(false)];
@@ -458,19 +472,19 @@ impl Pair {
             self.native.negotiation.handle_timeout(due);
             self.native.pump();
         }
-        panic!("the two never come to rest");
+        panic!("the exchange does not end");
     }
 }
 
 /// Port of the candidates of transport 0; other transports count up from it.
 const FIRST_PORT: usize = 9000;
 
-/// A candidate of that transport.
+/// Returns a candidate with the number `n`, of this transport.
 fn line(n: usize, transport: usize) -> String {
     format!("candidate:{n} 1 udp 1 192.0.2.1 {} typ host", FIRST_PORT + transport)
 }
 
-/// Returns the part of a candidate that names it.
+/// Returns the first word of a candidate, which contains its number.
 fn name(line: &str) -> &str {
     line.split(' ').next().unwrap()
 }
@@ -479,7 +493,8 @@ fn of_transport<T: PartialEq>(sent: &[(T, String)], transport: T) -> BTreeSet<&s
     sent.iter().filter(|(of, _)| *of == transport).map(|(_, line)| name(line)).collect()
 }
 
-/// Both come to rest, mean the same descriptions, and have all of each other's candidates.
+/// Executes `steps`, and checks that both sides then agree on the same descriptions and have all candidates of each
+/// other.
 fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> Result<(), TestCaseError> {
     let native = Native::new(native_is_polite, forgets);
     // At least one side has to be polite. A page that does not know roomtone may be polite too: it accepts every
@@ -501,30 +516,34 @@ fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> 
     // If both sides give way, each may have accepted the other's re-offer of the same m-lines.
     let both_give_way = polite && native_is_polite;
     if !both_give_way {
-        prop_assert_eq!(browser.agreed, Some((native.heard, native.said)), "whose offer won");
+        prop_assert_eq!(
+            browser.agreed,
+            Some((native.applied_mark, native.sent_mark)),
+            "the agreed descriptions"
+        );
     }
     prop_assert_eq!(&native.connection.theirs, &browser.ufrag());
-    let taken: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
-    // Candidates of the transport that stands; in a restart of the browser's ICE those before it come too.
+    let received: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
+    // Candidates of the current transport; after an ICE restart of the browser, earlier candidates may be there, too.
     let sent = of_transport(&browser.sent, browser.generation);
     let kinds =
         |lines: &[(String, String)]| lines.iter().map(|(kind, _)| kind.clone()).collect::<BTreeSet<_>>();
     prop_assert_eq!(kinds(&native.connection.lines), kinds(&browser.lines));
     prop_assert_eq!(native.connection.lines.len(), browser.lines.len());
-    prop_assert!(both_give_way || taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
-    let taken: BTreeSet<&str> = browser.candidates.iter().map(|c| name(&c.candidate)).collect();
+    prop_assert!(both_give_way || received.is_superset(&sent), "{:?} of {:?}", received, sent);
+    let received: BTreeSet<&str> = browser.candidates.iter().map(|c| name(&c.candidate)).collect();
     let ufrag = native.connection.ufrag();
     let restart = ufrag.split_once('.').map_or(0, |(_, number)| number.parse().unwrap());
     let sent = of_transport(&native.sent, (native.connection.opened, restart));
-    prop_assert!(taken.is_superset(&sent), "{:?} of {:?}", taken, sent);
+    prop_assert!(received.is_superset(&sent), "{:?} of {:?}", received, sent);
     Ok(())
 }
 
 proptest! {
-    /// Tests that both sides agree, with either side polite, in any order of offers, restarts, candidates, duplicates and
-    /// losses.
+    /// Tests that both sides agree, with either side polite, in any order of offers, restarts, candidates, duplicates
+    /// and losses.
     #[test]
-    fn a_browser_and_we_agree_in_any_order(
+    fn our_side_and_a_browser_agree_in_any_order(
         native_is_polite in any::<bool>(), forgets in any::<bool>(), page in pages(),
         steps in prop::collection::vec(prop_oneof![
             6 => Just(Step::Result), 6 => Just(Step::ToNative), 6 => Just(Step::ToBrowser),
@@ -549,8 +568,8 @@ fn pages() -> impl Strategy<Value = Page> {
     })
 }
 
-/// Tests an offer of ours that reaches a page that began anew and whose own offer is on its way: the page's answer is not
-/// used as the answer to the next offer of ours.
+/// Tests an offer of ours that reaches a page that began anew and whose own offer is on its way: the page's answer is
+/// not used as the answer to the next offer of ours.
 #[test]
 fn the_answer_to_a_forgotten_offer_is_not_used_for_the_next_offer() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};
@@ -560,7 +579,7 @@ fn the_answer_to_a_forgotten_offer_is_not_used_for_the_next_offer() {
     agree(false, true, &page, &[stands, begins_anew].concat()).unwrap();
 }
 
-/// An impolite side drops the candidates of the offer that it ignores, and no others.
+/// Tests that an impolite side drops the candidates of the offer that it ignores, and no others.
 #[test]
 fn candidates_are_dropped_only_for_an_ignored_offer() {
     let page = Page { polite: true, keeps: true, keeps_dtls: false, brings: vec!["video"], first: 1 };
@@ -568,13 +587,13 @@ fn candidates_are_dropped_only_for_an_ignored_offer() {
     let mut pair = Pair { now: Instant::now(), native, browser: Browser::new(page), connected: (0, 0) };
     pair.step(Step::NativeOffers);
     pair.settle();
-    let standing = pair.browser.generation;
+    let current = pair.browser.generation;
     pair.step(Step::BrowserGathers);
-    // Offers cross: the page's restarts its ICE, and is followed by a candidate.
+    // Offers cross. That of the page restarts its ICE, and a candidate follows the offer.
     pair.step(Step::BrowserOffers);
     pair.step(Step::Work(true));
     let ignored = pair.browser.generation;
-    assert_ne!(ignored, standing);
+    assert_ne!(ignored, current);
     pair.step(Step::BrowserGathers);
     pair.step(Step::NativeOffers);
     pair.step(Step::Result);
@@ -583,9 +602,9 @@ fn candidates_are_dropped_only_for_an_ignored_offer() {
     pair.step(Step::BrowserGathers);
     pair.settle();
     let Pair { native, browser, .. } = &pair;
-    let taken: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
+    let received: BTreeSet<&str> = native.connection.candidates.iter().map(|line| name(line)).collect();
     let dropped: Vec<usize> =
-        browser.sent.iter().filter(|(_, line)| !taken.contains(name(line))).map(|(of, _)| *of).collect();
+        browser.sent.iter().filter(|(_, line)| !received.contains(name(line))).map(|(of, _)| *of).collect();
     assert_eq!(dropped, [ignored]);
     assert_eq!(browser.sent.len(), 3);
 }

@@ -1,4 +1,4 @@
-//! Offers of both sides that cross (glare), where webrtcbin can forget its own or not.
+//! Collisions of offers (glare), with a webrtcbin that can forget its own offer and with one that cannot.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -12,6 +12,7 @@ struct Side {
     negotiation: Negotiation,
     connection: Connection,
     out: VecDeque<PeerMessage>,
+    /// Number of connections that the negotiation replaced.
     restarted: usize,
 }
 
@@ -45,7 +46,7 @@ impl Side {
         self.work(now);
     }
 
-    fn take(&mut self, now: Instant, message: PeerMessage) {
+    fn receive(&mut self, now: Instant, message: PeerMessage) {
         self.negotiation.handle_peer(now, message);
         self.work(now);
     }
@@ -54,21 +55,21 @@ impl Side {
 fn settle(now: Instant, a: &mut Side, b: &mut Side) {
     for _ in 0..50 {
         if let Some(message) = a.out.pop_front() {
-            b.take(now, message);
+            b.receive(now, message);
         } else if let Some(message) = b.out.pop_front() {
-            a.take(now, message);
+            a.receive(now, message);
         } else {
             return;
         }
     }
-    panic!("they never come to rest");
+    panic!("the exchange does not end");
 }
 
 fn is_offer(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Description(Description { kind: SdpKind::Offer, .. }))
 }
 
-/// Two sides that stand, and then add something at once.
+/// Returns two connected sides after both added audio at the same time.
 fn glare(forgets: bool) -> (Side, Side) {
     let now = Instant::now();
     let (mut polite, mut impolite) = (Side::new(true, forgets), Side::new(false, forgets));
@@ -81,13 +82,13 @@ fn glare(forgets: bool) -> (Side, Side) {
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     polite.add(now, "audio");
     impolite.add(now, "audio");
-    assert!(is_offer(&polite.out[0]) && is_offer(&impolite.out[0]), "both are on their way");
+    assert!(is_offer(&polite.out[0]) && is_offer(&impolite.out[0]), "both offers are under way");
     settle(now, &mut impolite, &mut polite);
     (polite, impolite)
 }
 
 #[test]
-fn offer_forgotten_during_glare_is_made_again_on_the_same_connection() {
+fn an_offer_that_was_forgotten_in_a_collision_is_repeated_on_the_same_connection() {
     let (polite, impolite) = glare(true);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
@@ -95,10 +96,14 @@ fn offer_forgotten_during_glare_is_made_again_on_the_same_connection() {
 }
 
 #[test]
-fn offer_that_cannot_be_forgotten_during_glare_replaces_both_connections() {
+fn an_offer_that_cannot_be_forgotten_in_a_collision_replaces_both_connections() {
     let (polite, impolite) = glare(false);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (2, 2));
     assert_eq!((polite.restarted, impolite.restarted), (1, 1));
-    assert_eq!(impolite.connection.remote, Some(SdpKind::Offer), "of the one who began anew");
+    assert_eq!(
+        impolite.connection.remote,
+        Some(SdpKind::Offer),
+        "the polite side's offer over a fresh connection"
+    );
 }

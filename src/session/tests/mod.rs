@@ -18,23 +18,29 @@ use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::webrtcbin::{Adapter, Credentials, Ours};
 use crate::sdp::{Kind, Media, Sdp, Section};
 
-/// A model of webrtcbin that executes effects, with the smallest descriptions that pass the checks.
+/// A model of webrtcbin: executes effects, and makes the smallest descriptions that pass the checks.
 #[derive(Debug, Default)]
 struct Connection {
+    /// Number of connections opened so far.
     opened: usize,
-    /// Kinds that it offers, always in this order, whatever the peer has.
+    /// Kinds of media to offer, always in this order.
     kinds: Vec<&'static str>,
-    /// Whether it can forget an offer of its own that adds m-lines (1.22).
+    /// Whether the model can forget an offer of its own that adds m-lines, as 1.22 can.
     forgets: bool,
-    /// Kind and mid of its m-lines.
+    /// Kind and mid of the current m-lines.
     lines: Vec<(String, String)>,
+    /// Kind and mid of the m-lines of the last offer.
     offered: Vec<(String, String)>,
+    /// Types of the applied descriptions.
     local: Option<SdpKind>,
     remote: Option<SdpKind>,
+    /// Whether an applied offer waits for its answer.
     pending_offer: bool,
+    /// Candidates of the peer.
     candidates: Vec<String>,
+    /// Number of offers made.
     offers: usize,
-    /// The user fragment of the peer's description.
+    /// User fragment of the peer's description.
     theirs: String,
     adapter: Adapter,
     /// Number of descriptions with new ICE credentials, and the user fragment that was applied last.
@@ -75,7 +81,7 @@ fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
 }
 
 impl Connection {
-    /// Each connection has ICE credentials of its own.
+    /// Returns a description of the current m-lines, with the ICE credentials of this connection.
     fn sdp(&self, setup: &str, mark: usize) -> String {
         self.describe(&self.lines, setup, mark, &self.ufrag())
     }
@@ -85,7 +91,7 @@ impl Connection {
         sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
     }
 
-    /// Returns the current m-lines, then those of the kinds that are still to be offered.
+    /// Returns the current m-lines, and new ones for kinds that have none yet.
     fn next_lines(&self) -> Vec<(String, String)> {
         let mut all = self.lines.clone();
         for kind in &self.kinds {
@@ -96,7 +102,7 @@ impl Connection {
         all
     }
 
-    /// Checks that webrtcbin (1.22) would accept a description of the peer.
+    /// Checks that webrtcbin 1.22 would accept a description of the peer.
     fn check(&self, remote: &Sdp) {
         let mids: Vec<&str> = remote.media.iter().filter_map(Media::mid).collect();
         let group = remote.attribute("group").unwrap();
@@ -114,7 +120,7 @@ impl Connection {
         self.applied.clone().unwrap_or_else(|| format!("ufrag{}", self.opened))
     }
 
-    /// Makes a description of these m-lines and returns it as the peer gets it.
+    /// Makes a description of these m-lines; returns it as the peer gets it.
     fn make(&mut self, kind: SdpKind, lines: &[(String, String)], restarts_ice: bool) -> EffectResult {
         let credentials = restarts_ice.then(|| {
             assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
@@ -191,6 +197,7 @@ impl Connection {
     }
 }
 
+/// One side of a call: its state machine and its connection.
 struct Side {
     call: Call,
     connection: Connection,
@@ -264,7 +271,7 @@ impl Side {
         }
     }
 
-    /// Hands the oldest result back, as the connection would some time later.
+    /// Delivers the oldest result of an effect; returns false if there is none.
     fn result(&mut self, now: Instant) -> bool {
         let Some((id, result)) = self.results.pop_front() else { return false };
         self.input(now, Input::Result(id, result));
@@ -276,14 +283,15 @@ impl Side {
     }
 }
 
+/// Delivers the oldest message of one side to the other; returns false if there is none.
 fn deliver(now: Instant, from: &mut Side, to: &mut Side) -> bool {
     let Some(message) = from.outbox.pop_front() else { return false };
-    // Through the wire's text, as it goes in life.
+    // The message passes through its wire text.
     to.input(now, Input::Peer(PeerMessage::parse(&message.to_string()).unwrap()));
     true
 }
 
-/// Lets both work until nothing moves; a livelock fails.
+/// Delivers all results and messages of both sides; fails if there is no end of them.
 fn settle(now: Instant, a: &mut Side, b: &mut Side) {
     for _ in 0..200 {
         let moved = [a.result(now), b.result(now), deliver(now, a, b), deliver(now, b, a)];
@@ -291,9 +299,10 @@ fn settle(now: Instant, a: &mut Side, b: &mut Side) {
             return;
         }
     }
-    panic!("the two never come to rest");
+    panic!("the exchange does not end");
 }
 
+/// Returns a call that the server has just accepted.
 fn accepted(request_offer: bool) -> (Instant, Side, Side) {
     let now = Instant::now();
     let (mut a, mut b) = (Side::caller(now, request_offer), Side::callee());
@@ -313,7 +322,7 @@ fn the_caller_offers() {
     for side in [&mut a, &mut b] {
         side.input(now, Input::Connection(ConnectionState::Connected));
         assert!(side.events.contains(&"connected".to_owned()));
-        assert_eq!(side.call.poll_timeout(), None, "nothing is waited for any more");
+        assert_eq!(side.call.poll_timeout(), None, "no timer is left");
     }
     a.input(now, Input::HangUp);
     assert_eq!(a.ended, Some(EndReason::HungUp));
@@ -341,12 +350,12 @@ fn a_first_offer_with_a_data_channel_alone_is_completed_by_our_side() {
     b.input(now, Input::Peer(PeerMessage::Description(offer)));
     while b.result(now) {}
     assert!(matches!(&b.outbox[0], PeerMessage::Description(d) if d.kind == SdpKind::Answer));
-    // An offer before the data channel is open would move its m-line: the connection is waited for.
+    // An offer before the data channel is open would move the channel's m-line, so our side waits for the connection.
     let now = now + Duration::from_secs(2);
     b.timeout(now);
     assert_eq!((b.outbox.len(), b.connection.offers), (1, 0));
     b.input(now, Input::Connection(ConnectionState::Connected));
-    let due = b.call.poll_timeout().expect("the peer is waited for");
+    let due = b.call.poll_timeout().expect("a timer for the data channel");
     assert!(due > now && due <= now + Duration::from_secs(1));
     b.timeout(due);
     while b.result(due) {}
@@ -354,10 +363,10 @@ fn a_first_offer_with_a_data_channel_alone_is_completed_by_our_side() {
 }
 
 #[test]
-fn later_offer_during_glare_is_forgotten_by_the_polite_side_and_made_again() {
+fn in_a_collision_the_polite_side_forgets_its_later_offer_and_repeats_it() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
-    // Our re-offer and the page's cross on their way.
+    // A later offer of ours and an offer of the page cross.
     b.input(now, Input::Peer(PeerMessage::OfferRequest));
     while b.result(now) {}
     let ours = b.outbox.pop_front().unwrap();
@@ -374,13 +383,17 @@ fn later_offer_during_glare_is_forgotten_by_the_polite_side_and_made_again() {
             _ => None,
         })
         .collect();
-    assert_eq!(kinds, [SdpKind::Answer, SdpKind::Offer], "theirs is answered, ours made anew");
+    assert_eq!(
+        kinds,
+        [SdpKind::Answer, SdpKind::Offer],
+        "our side answers the page's offer, and repeats its own"
+    );
     assert_eq!(b.connection.opened, 1, "on the same connection");
     assert_eq!(b.ended, None);
 }
 
 #[test]
-fn glare_of_the_first_offers_opens_a_fresh_connection() {
+fn a_collision_of_first_offers_opens_a_fresh_connection() {
     let (now, mut a, _) = accepted(false);
     while a.result(now) {}
     assert!(a.connection.pending_offer);
@@ -394,7 +407,7 @@ fn glare_of_the_first_offers_opens_a_fresh_connection() {
 fn the_dtls_role_stays_over_later_offers() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
-    // We made the first offer and are DTLS server; the page offers next.
+    // Our side made the first offer, and is the DTLS server. The page makes the next offer.
     let theirs = Description { kind: SdpKind::Offer, sdp: b.connection.sdp("actpass", 7) };
     a.input(now, Input::Peer(PeerMessage::Description(theirs)));
     while a.result(now) {}
@@ -457,8 +470,8 @@ fn useless_messages_do_not_disturb_a_call() {
 fn warnings_about_useless_messages_are_limited() {
     let (now, _, mut b) = accepted(false);
     (0..10_000).for_each(|_| b.input(now, Input::Junk("no JSON".into())));
-    let told = |b: &Side| b.events.iter().filter(|event| event.starts_with("warning: ")).count();
-    assert_eq!(told(&b), super::link::WARNINGS.0 as usize + 1);
+    let warnings = |b: &Side| b.events.iter().filter(|event| event.starts_with("warning: ")).count();
+    assert_eq!(warnings(&b), super::link::WARNINGS.0 as usize + 1);
     assert!(b.events.last().unwrap().contains("which are not reported"));
     b.input(now + Duration::from_secs(1), Input::Junk("no JSON".into()));
     assert!(b.events.last().unwrap().contains("no JSON"));
@@ -496,10 +509,10 @@ fn dropped_candidates_are_reported_once() {
     }
     assert_eq!(b.connection.candidates, ["candidate:2 1 udp 1 192.168.1.1 9000 typ host"]);
     b.timeout(now + super::filter::COUNT);
-    let told: Vec<&String> = b.events.iter().filter(|event| event.starts_with("warning: ")).collect();
-    assert_eq!(told.len(), 1, "{told:?}");
+    let warnings: Vec<&String> = b.events.iter().filter(|event| event.starts_with("warning: ")).collect();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
     let words = "warning: dropped from the peer: 3 candidates, the first of them 192.168.1.1 port 22: a port below 1024";
-    assert!(told[0].starts_with(words), "{told:?}");
+    assert!(warnings[0].starts_with(words), "{warnings:?}");
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -515,8 +528,8 @@ enum Step {
 }
 
 proptest! {
-    /// Both sides agree within a bounded number of steps, in whatever order results and messages come, with candidates
-    /// before descriptions, renegotiations and messages that come twice.
+    /// Tests that both sides agree within a bounded number of steps, in any order of results and messages, with
+    /// candidates before descriptions, renegotiations and duplicates.
     #[test]
     fn two_sides_agree_in_any_order(
         request in any::<bool>(),
@@ -540,7 +553,7 @@ proptest! {
                 Step::ToB => { deliver(now, &mut a, &mut b); }
                 Step::CandidateA => { sent.0 += 1; a.input(now, local(sent.0)); }
                 Step::CandidateB => { sent.1 += 1; b.input(now, local(sent.1)); }
-                // The caller asks for another offer of the callee once the call stands.
+                // The caller requests another offer of the callee once both have descriptions.
                 Step::ReofferB if b.connection.local.is_some() => {
                     a.outbox.push_back(PeerMessage::OfferRequest);
                 }

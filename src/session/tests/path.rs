@@ -1,4 +1,4 @@
-//! Paths that break, and servers that go, in the middle of a call.
+//! Paths that break, and servers that are lost, during a call.
 
 use super::*;
 use crate::session::Patience;
@@ -6,7 +6,7 @@ use crate::session::Patience;
 const QUIET: Duration = Duration::from_secs(4);
 const GIVE_UP: Duration = Duration::from_secs(30);
 
-/// A call that stands, in which the caller reconnects first.
+/// Returns a connected call, in which the caller reconnects first.
 fn connected() -> (Instant, Side, Side) {
     connected_for(GIVE_UP)
 }
@@ -57,7 +57,7 @@ fn silence_breaks_the_path_and_the_caller_reconnects() {
 fn a_peer_without_media_may_be_silent_for_twice_its_longest_pause() {
     for (pause, quiet) in [(1, QUIET), (3, Duration::from_secs(6)), (9, 3 * QUIET)] {
         let (mut now, mut a, _) = connected();
-        // The first pause may be chance.
+        // The interval of the reports is not known yet.
         a.input(now, Input::Heard(false));
         a.timeout(now + 2 * QUIET);
         assert_eq!(last(&a), "connected");
@@ -70,7 +70,7 @@ fn a_peer_without_media_may_be_silent_for_twice_its_longest_pause() {
         a.timeout(now + quiet);
         assert_eq!(last(&a), "reconnecting");
     }
-    // A peer that continues to send media must be heard at once.
+    // For a peer that sends media again, the shorter silence applies at once.
     let (now, mut a, _) = connected();
     a.input(now, Input::Heard(false));
     a.input(now, Input::Heard(true));
@@ -78,7 +78,7 @@ fn a_peer_without_media_may_be_silent_for_twice_its_longest_pause() {
     assert_eq!(last(&a), "reconnecting");
 }
 
-/// The peer is heard all the time, and reports that nothing arrives.
+/// Tests a peer whose packets arrive all the time, but whose reports show that ours do not.
 #[test]
 fn a_path_that_is_dead_in_our_direction_is_renewed() {
     let (mut now, mut a, _) = connected();
@@ -99,7 +99,7 @@ fn a_path_that_is_dead_in_our_direction_is_renewed() {
 fn a_path_that_stays_broken_is_given_up() {
     let (mut now, mut a, mut b) = connected();
     let began = now + QUIET;
-    // No answer comes: every offer is lost.
+    // Every offer is lost.
     while a.ended.is_none() || b.ended.is_none() {
         now = [&a, &b].iter().filter_map(|side| side.call.poll_timeout()).min().expect("a timer");
         assert!(now <= began + GIVE_UP, "in time");
@@ -122,7 +122,7 @@ fn a_failed_connection_is_replaced_and_a_failed_attempt_is_repeated() {
     assert_eq!(a.connection.opened, 2);
     while a.result(now) {}
     a.outbox.clear();
-    // The answer does not come for as long as it may take.
+    // The answer does not arrive in time.
     let later = now + STEP;
     a.timeout(later);
     assert_eq!(a.connection.opened, 3, "for an offer of the peer");
@@ -147,7 +147,7 @@ fn media_outlives_the_server_and_a_new_session_is_dialled() {
     let later = a.call.poll_timeout().unwrap();
     a.timeout(later);
     assert_eq!(last(&a), "dial callee");
-    // It is not there yet.
+    // The peer is not registered again yet.
     a.call_input(
         later,
         CallInput::Refused(crate::protocol::Refusal::PeerNotFound("peer 'callee' not found".into())),
@@ -160,7 +160,7 @@ fn media_outlives_the_server_and_a_new_session_is_dialled() {
     a.call_input(later, CallInput::Accepted);
     b.call_input(later, CallInput::Caller(id("ann")));
     assert_eq!((a.connection.opened, b.connection.opened), (1, 1), "nothing was negotiated");
-    // The new session carries what is to be negotiated from now on.
+    // Later negotiations use the new session.
     a.input(later, Input::Renew);
     settle(later, &mut a, &mut b);
     connect(later, &mut a, &mut b);
@@ -184,21 +184,21 @@ fn another_caller_does_not_replace_the_peer() {
     b.call_input(now, CallInput::Caller(id("eve")));
     let offer = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 9) };
     b.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
-    assert!(b.results.is_empty(), "hers is another call");
-    // Media heard up to half a second before does not show that the path works now.
+    assert!(b.results.is_empty(), "this offer belongs to another call");
+    // The first report may count packets from before the second call.
     b.input(now + Duration::from_millis(400), Input::Heard(true));
     assert_eq!(last(&b), "connected");
     b.input(now + Duration::from_millis(900), Input::Heard(true));
     assert_eq!((last(&b), b.ended.as_ref()), ("busy", None));
 
-    // A call that is over makes place.
+    // The first call is over: the second one begins.
     let (now, _, mut b) = connected();
     b.input(now, Input::PeerGone);
     b.call_input(now, CallInput::Caller(id("eve")));
     b.input(now, Input::Peer(PeerMessage::Description(offer)));
     b.timeout(now + QUIET);
     assert_eq!(b.ended, Some(EndReason::PeerHungUp));
-    let mut next = Side::new(b.call.next(now).expect("who called meanwhile"));
+    let mut next = Side::new(b.call.next(now).expect("the call of the second caller"));
     next.pump();
     while next.result(now) {}
     assert_eq!(next.connection.local, Some(SdpKind::Answer));
@@ -224,7 +224,7 @@ fn an_offer_that_the_connection_cannot_answer_is_answered_over_a_fresh_one() {
 fn a_side_whose_attempt_failed_accepts_the_attempt_of_the_peer() {
     let (now, mut a, mut b) = connected();
     b.input(now, Input::Renew);
-    // Its media layer does not come back with an offer.
+    // Its media layer makes no offer.
     b.results.clear();
     let later = now + STEP;
     b.timeout(later);
@@ -235,7 +235,8 @@ fn a_side_whose_attempt_failed_accepts_the_attempt_of_the_peer() {
     assert_eq!((last(&a), last(&b)), ("connected", "connected"));
 }
 
-/// Both are polite, as natives are in a call, and in step with each other: nothing else ends the circle.
+/// Tests that two polite sides, as in a call between two clients of roomtone, agree even if their messages always
+/// cross.
 #[test]
 fn two_polite_sides_do_not_give_way_without_end() {
     let (now, mut a, mut b) = connected();
@@ -279,26 +280,26 @@ enum Step {
     RenewA,
     RenewB,
     ReofferB,
-    /// The server is gone, and with it all that was on its way.
+    /// The server is lost with all messages under way.
     ServerGone,
-    /// … and is back.
+    /// The server is back.
     ServerBack,
-    /// Time passes; what is due comes.
+    /// Time passes, and timers fire.
     Time,
 }
 
-/// The world of two sides: what their connections find out by themselves.
+/// Two sides, their server and the network between their connections.
 struct World {
     now: Instant,
     a: Side,
     b: Side,
-    /// Which pair of connections is known to stand.
+    /// Numbers of the two connections that are connected with each other.
     connected: (usize, usize),
     has_server: bool,
 }
 
 impl World {
-    /// ICE and DTLS come through where both mean each other's connection.
+    /// Connects ICE and DTLS if both sides have each other's current connection.
     fn connect(&mut self) {
         let (a, b) = (&self.a.connection, &self.b.connection);
         let pair = (a.opened, b.opened);
@@ -339,7 +340,7 @@ impl World {
                 self.b.input(now, Input::Peer(PeerMessage::OfferRequest));
                 true
             }
-            // A peer that goes together with the server in the middle of an exchange may look as if it hung up.
+            // During an exchange, a lost server may look like a peer that hung up.
             Step::ServerGone if self.connected != (self.a.connection.opened, self.b.connection.opened) => {
                 false
             }
@@ -372,8 +373,8 @@ impl World {
 }
 
 proptest! {
-    /// The call goes on, and in the end both mean the same connection, however paths are renewed, offers repeated and
-    /// messages lost, delayed or reordered.
+    /// Tests that the call goes on, and that both sides end with the same connection, in any order of new paths,
+    /// repeated offers, and lost, delayed or reordered messages.
     #[test]
     fn a_call_survives_any_loss_of_path_and_server(
         steps in prop::collection::vec(prop_oneof![
@@ -383,7 +384,7 @@ proptest! {
         ], 0..80)
     ) {
         let (now, mut a, mut b) = connected_for(Duration::from_secs(100_000));
-        // A peer that is gone and silent hung up: here none does.
+        // In this test no peer hangs up, as one that left the server and is silent would have.
         a.input(now, Input::Heard(true));
         b.input(now, Input::Heard(true));
         let mut world = World { now, a, b, connected: (1, 1), has_server: true };
@@ -402,7 +403,7 @@ proptest! {
             }
             world.time(Duration::from_millis(900));
         }
-        prop_assert!(calm > 60, "they never come to rest");
+        prop_assert!(calm > 60, "the exchange does not end");
         prop_assert!(world.a.is_stable() && world.b.is_stable());
         prop_assert_eq!((world.a.ended, world.b.ended), (None, None));
         for events in [&world.a.events, &world.b.events] {
@@ -426,11 +427,11 @@ fn another_caller_is_accepted_at_once_while_the_path_is_broken() {
         }
         b.call_input(now, CallInput::Caller(id("bob")));
         if !breaks_first {
-            assert_eq!(b.ended, None, "its media may go on");
+            assert_eq!(b.ended, None, "the media of the first call may go on");
             b.input(now, breaks);
         }
         assert_eq!(b.ended, Some(EndReason::Lost));
-        let mut next = b.call.next(now).expect("the call of the other one");
+        let mut next = b.call.next(now).expect("the call of the second caller");
         assert_eq!(next.poll_output(), Some(Output::Caller(id("bob"))));
         assert_eq!(next.poll_output(), Some(Output::Connecting));
     }

@@ -1,4 +1,4 @@
-//! Paths renewed with a peer that does not know roomtone: it keeps its `RTCPeerConnection` and the DTLS connection.
+//! New paths to a peer that does not know roomtone, which keeps its `RTCPeerConnection` and its DTLS connection.
 
 use super::browser::{Browser, Page, Signalling};
 use super::*;
@@ -7,12 +7,12 @@ struct Pair {
     now: Instant,
     native: Side,
     browser: Browser,
-    /// Transports over which ICE and DTLS are known to stand.
+    /// User fragments of the transports that are connected.
     connected: (String, String),
 }
 
 impl Pair {
-    /// A call that stands, in which the native side renews paths.
+    /// Returns a connected call, in which our side makes new paths.
     fn connected(keeps_dtls: bool) -> Self {
         let page = Page { polite: true, keeps: true, keeps_dtls, brings: vec!["video"], first: 1 };
         let now = Instant::now();
@@ -28,7 +28,7 @@ impl Pair {
         for _ in 0..100 {
             let mut moved = self.native.result(self.now) | self.browser.work(false);
             if let Some(message) = self.native.outbox.pop_front() {
-                self.browser.hear(PeerMessage::parse(&message.to_string()).unwrap());
+                self.browser.receive(PeerMessage::parse(&message.to_string()).unwrap());
                 moved = true;
             }
             if let Some(message) = self.browser.outbox.pop_front() {
@@ -40,10 +40,10 @@ impl Pair {
                 return;
             }
         }
-        panic!("they never come to rest");
+        panic!("the exchange does not end");
     }
 
-    /// Lets media pass where both sides mean each other's transports.
+    /// Lets media pass if both sides have each other's current transport.
     fn connect(&mut self) {
         let pair = (self.native.connection.ufrag(), self.browser.ufrag());
         let agreed = self.browser.theirs.as_ref() == Some(&pair.0)
@@ -65,7 +65,7 @@ impl Pair {
 }
 
 #[test]
-fn a_peer_of_another_make_gets_an_ice_restart() {
+fn a_peer_that_does_not_run_roomtone_gets_an_ice_restart() {
     let mut pair = Pair::connected(true);
     let before = pair.connected.clone();
     pair.native.input(pair.now, Input::Renew);
@@ -77,18 +77,18 @@ fn a_peer_of_another_make_gets_an_ice_restart() {
 }
 
 impl Pair {
-    /// Both sides agree on an ICE restart, and nothing comes.
+    /// Lets both sides agree on an ICE restart that finds no path.
     fn agree_in_vain(&mut self) {
         while self.native.result(self.now) {}
         let offer = self.native.outbox.pop_front().unwrap();
-        self.browser.hear(PeerMessage::parse(&offer.to_string()).unwrap());
+        self.browser.receive(PeerMessage::parse(&offer.to_string()).unwrap());
         let answer = self.browser.outbox.pop_front().unwrap();
         self.native.input(self.now, Input::Peer(PeerMessage::parse(&answer.to_string()).unwrap()));
         while self.native.result(self.now) {}
         assert_eq!(self.native.events.last().unwrap(), "reconnecting");
     }
 
-    /// Lets time pass, at whose end the native side does something.
+    /// Lets time pass; checks that our side makes no offer and opens no connection before the end.
     fn pass(&mut self, time: Duration) {
         let (opened, offers) = (self.native.connection.opened, self.native.connection.offers);
         self.now += time - Duration::from_millis(1);
@@ -125,7 +125,7 @@ fn ice_restarts_without_a_path_are_followed_by_a_fresh_connection() {
     assert!(pair.is_connected(), "{:?}", pair.native.events);
 }
 
-/// A restart finds the path without media: data channels may be silent.
+/// Tests that a restart can end without media, since data channels may be silent.
 #[test]
 fn an_ice_restart_ends_when_ice_has_a_path_or_media_comes() {
     for sign in [Input::Connection(ConnectionState::Connected), Input::Heard(true)] {
@@ -138,9 +138,9 @@ fn an_ice_restart_ends_when_ice_has_a_path_or_media_comes() {
     }
 }
 
-/// A restart gathers the addresses of the network that is there now.
+/// Tests the restart after a change of the local network, which gathers candidates on the new addresses.
 #[test]
-fn a_changed_network_takes_an_ice_restart() {
+fn a_changed_network_leads_to_an_ice_restart() {
     let mut pair = Pair::connected(true);
     pair.native.input(pair.now, Input::NetworkChanged);
     for _ in ["the path breaks", "a new one is made"] {
@@ -153,7 +153,7 @@ fn a_changed_network_takes_an_ice_restart() {
     assert!(pair.is_connected());
 }
 
-/// Both sides restart ICE in turn, as often as they like, and the connection stays.
+/// Tests that both sides can restart ICE in any order and number, and keep the connection.
 #[test]
 fn ice_restarts_of_both_sides_keep_the_connection() {
     let mut pair = Pair::connected(true);
