@@ -197,7 +197,7 @@ impl Connection {
     }
 }
 
-/// One side of a call: its state machine and its connection.
+/// A side of a call: its state machine and its connection.
 struct Side {
     call: Call,
     connection: Connection,

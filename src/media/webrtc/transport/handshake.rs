@@ -130,7 +130,7 @@ mod tests {
         send(&data);
         send(&media);
         wait(&other, 1 + REPEATS.len());
-        // One copy may have been sent already.
+        // A copy may have been sent already.
         assert!(count(&hello) <= before + 1, "{} after {before}", count(&hello));
         assert_eq!([count(&data), count(&media)], [1, 1]);
         pipeline.set_state(gst::State::Null).unwrap();
