@@ -150,8 +150,8 @@ mod tests {
 
     #[test]
     fn reports_of_a_second_receiver_are_no_progress() {
-        let reports =
-            (0..40).map(|n: u32| (u64::from(n) * 20, if n > 5 && n % 2 == 0 { 7 } else { n.min(5) * 20 }));
+        let reports = (0..40)
+            .map(|n: u32| (u64::from(n) * 20, if n > 5 && n.is_multiple_of(2) { 7 } else { n.min(5) * 20 }));
         assert!(dead_after(reports).is_some());
     }
 

@@ -153,7 +153,7 @@ pub(crate) enum Command {
     Serve(Box<ServeArgs>),
     /// Make a token that lets a client connect to a server with --token-secret
     #[command(after_long_help = TOKEN)]
-    Token(TokenArgs),
+    Token(Box<TokenArgs>),
     /// Call a peer
     #[cfg(feature = "media")]
     #[command(after_long_help = CALL)]

@@ -66,10 +66,9 @@ impl KeySet {
             };
             let asked = async { self.asks.1.recv().await.ok() };
             let ask = or(due, asked).await;
-            if ask.is_none() || lock(&self.state).freshness.may_retry(Instant::now()) {
-                if let Err(why) = self.read().await {
-                    tracing::warn!("{why}");
-                }
+            let is_time = ask.is_none() || lock(&self.state).freshness.may_retry(Instant::now());
+            if is_time && let Err(why) = self.read().await {
+                tracing::warn!("{why}");
             }
             // Requests that came meanwhile share the attempt.
             while self.asks.1.try_recv().is_ok() {}
