@@ -49,6 +49,8 @@ struct Stream {
 #[derive(Debug, Default)]
 pub struct Delivery {
     streams: Vec<Stream>,
+    /// Time of the last report of progress on any stream: as long as one stream arrives, the path works.
+    progress: Option<Instant>,
 }
 
 impl Delivery {
@@ -76,7 +78,10 @@ impl Delivery {
         }
         // The difference is modulo 2^32. A smaller number belongs to another receiver in the same peer.
         match report.highest.wrapping_sub(stream.first.highest).cast_signed() {
-            1.. => *stream = begin(true),
+            1.. => {
+                *stream = begin(true);
+                self.progress = Some(now);
+            }
             0 if was_paused => *stream = begin(stream.has_progressed),
             0 => return self.handle_no_progress(now, report),
             _ => {}
@@ -96,6 +101,7 @@ impl Delivery {
         let is_dead = stream.has_progressed
             && stream.reports >= REPORTS
             && stream.since + DEAD <= now
+            && self.progress.is_none_or(|at| at + DEAD <= now)
             && report.sent.saturating_sub(stream.first.sent) >= PACKETS;
         if is_dead {
             self.streams.clear();
@@ -162,6 +168,19 @@ mod tests {
             let highest = second.min(5) as u32;
             let report = Report { source: 7, sent: second * 20, highest, stamp: (1, highest) };
             assert!(!delivery.handle_report(start + Duration::from_secs(second), report));
+        }
+    }
+
+    #[test]
+    fn the_path_works_as_long_as_one_stream_arrives() {
+        let (mut delivery, start) = (Delivery::default(), Instant::now());
+        for second in 0..40 {
+            let now = start + Duration::from_secs(second);
+            let (sent, arrived) = (second * 50, second.min(5) as u32 * 50);
+            for (source, highest) in [(1, arrived), (2, sent as u32)] {
+                let report = Report { source, sent, highest, stamp: (1, second as u32) };
+                assert!(!delivery.handle_report(now, report), "after {second} s");
+            }
         }
     }
 
