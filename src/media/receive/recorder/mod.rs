@@ -225,9 +225,10 @@ impl Recorder {
         })
         .await;
         let mut error = self.failure.get().cloned().or_else(|| written.err().map(|error| error.to_string()));
-        if error.is_none() && !self.clock.has_begun() {
+        // A file without frames, or one whose header could not be written in time, helps nobody.
+        if error.is_none() && !self.clock.has_begun() || size() == Some(0) {
             let _ = std::fs::remove_file(&self.path);
-            error = Some("no frame arrived, so that no file was written".to_owned());
+            error.get_or_insert_with(|| "no frame arrived, so that no file was written".to_owned());
         }
         Recorded { path: self.path, error }
     }
