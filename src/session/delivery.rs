@@ -83,30 +83,30 @@ impl Delivery {
                 self.progress = Some(now);
             }
             0 if was_paused => *stream = begin(stream.has_progressed),
-            0 => return self.handle_no_progress(now, report),
+            0 => {
+                let is_dead = stream.is_dead(now, report) && self.progress.is_none_or(|at| at + DEAD <= now);
+                if is_dead {
+                    self.streams.clear();
+                }
+                return is_dead;
+            }
             _ => {}
         }
         false
     }
+}
 
-    /// Handles a report without progress; returns whether our direction of the path is dead.
-    fn handle_no_progress(&mut self, now: Instant, report: Report) -> bool {
-        let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
-            return false;
-        };
-        if stream.stamp != report.stamp {
-            stream.stamp = report.stamp;
-            stream.reports += 1;
+impl Stream {
+    /// Handles a report without progress; returns whether nothing of this stream arrives any more.
+    fn is_dead(&mut self, now: Instant, report: Report) -> bool {
+        if self.stamp != report.stamp {
+            self.stamp = report.stamp;
+            self.reports += 1;
         }
-        let is_dead = stream.has_progressed
-            && stream.reports >= REPORTS
-            && stream.since + DEAD <= now
-            && self.progress.is_none_or(|at| at + DEAD <= now)
-            && report.sent.saturating_sub(stream.first.sent) >= PACKETS;
-        if is_dead {
-            self.streams.clear();
-        }
-        is_dead
+        self.has_progressed
+            && self.reports >= REPORTS
+            && self.since + DEAD <= now
+            && report.sent.saturating_sub(self.first.sent) >= PACKETS
     }
 }
 
