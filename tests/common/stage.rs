@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::browser::Browser;
+use super::browser::{Browser, foreign_page};
 use super::{Namespace, Program, Received, SMALL, WebSocket, ws};
 
 /// A server and the folder of its clients.
@@ -125,6 +125,26 @@ impl Stage {
         let browser = Browser::start();
         browser.open(&self.page("health"));
         browser
+    }
+
+    /// Begins a call between the client `bob` and a page, in an empty page, that knows nothing of roomtone. The page calls, or
+    /// is called.
+    pub fn call_with_foreign_page(
+        &self,
+        browser: &Browser,
+        kinds: &[&str],
+        page_calls: bool,
+        received: &Received,
+    ) -> Program {
+        let page = foreign_page(kinds, page_calls.then_some("bob"));
+        if page_calls {
+            let bob = self.answer("bob").receiving(received).ready();
+            browser.run(&page);
+            return bob;
+        }
+        browser.run(&page);
+        browser.wait("globalThis.registered");
+        self.call("page").id("bob").receiving(received).start()
     }
 }
 

@@ -170,16 +170,7 @@ fn a_page_with_one_kind_alone_rejects_the_other_and_the_call_goes_on() {
     for (kind, calls) in [("video", true), ("audio", false)] {
         let (stage, received) = (Stage::new(), Received::new());
         let browser = stage.empty_page();
-        let page = foreign_page(&[kind], calls.then_some("bob"));
-        let mut bob = if calls {
-            let bob = stage.answer("bob").receiving(&received).ready();
-            browser.run(&page);
-            bob
-        } else {
-            browser.run(&page);
-            browser.wait("globalThis.registered");
-            stage.call("page").id("bob").receiving(&received).start()
-        };
+        let mut bob = stage.call_with_foreign_page(&browser, &[kind], calls, &received);
         bob.expect("media", &[("kind", kind)]);
         // The native side offers the missing kind, and the page rejects that m-line.
         browser.wait(

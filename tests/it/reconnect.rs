@@ -199,16 +199,7 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
         let (stage, received) = (Stage::new(), Received::new());
         let browser = stage.empty_page();
         let kinds = ["audio", "video", "application"];
-        let page = crate::common::browser::foreign_page(&kinds, page_calls.then_some("bob"));
-        let mut bob = if page_calls {
-            let bob = stage.answer("bob").receiving(&received).ready();
-            browser.run(&page);
-            bob
-        } else {
-            browser.run(&page);
-            browser.wait("globalThis.registered");
-            stage.call("page").id("bob").receiving(&received).start()
-        };
+        let mut bob = stage.call_with_foreign_page(&browser, &kinds, page_calls, &received);
         received.expect_moving_and_audible((0, 0), 20);
         browser.expect_of("document.querySelector('#remote')", "pc");
         // The path that the page sends over: its own port, and that of the client.
