@@ -155,7 +155,8 @@ fn read_bus(
 }
 
 /// Returns the event for an error message. An element outside the pipeline belonged to a part whose elements have been
-/// replaced.
+/// replaced. Another thread may remove the element at any moment: the pipeline is looked for last, so that an element
+/// whose part was not found is still inside only if it belongs to no part.
 fn failure(
     pipeline: &gst::Pipeline,
     message: &gst::Message,
@@ -164,11 +165,12 @@ fn failure(
 ) -> BusEvent {
     let source = message.src().map(|src| src.name().to_string()).unwrap_or_default();
     let words = words(error, missing);
-    let is_gone = message.src().is_some_and(|src| !is_in(src, pipeline));
-    match message.src().and_then(isolated_bin::of) {
-        Some(part) => BusEvent::Part(part, words),
-        None if is_gone => BusEvent::Part(source, words),
-        None => BusEvent::Error(source, words),
+    if let Some(part) = message.src().and_then(isolated_bin::of) {
+        return BusEvent::Part(part, words);
+    }
+    match message.src().is_some_and(|src| !is_in(src, pipeline)) {
+        true => BusEvent::Part(source, words),
+        false => BusEvent::Error(source, words),
     }
 }
 
@@ -269,6 +271,29 @@ mod tests {
             scope.spawn(|| running.change(|number| *number -= 1));
             assert_eq!(running.wait(Duration::from_secs(60)), 0);
         });
+    }
+
+    /// A failed element of a part posts an error when it stops, just before the part removes it.
+    #[test]
+    fn an_error_of_a_part_is_not_one_of_the_pipeline_while_its_elements_are_removed() {
+        gst::init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        let part = gst::Bin::new();
+        isolated_bin::name(&part);
+        pipeline.add(&part).unwrap();
+        for _ in 0..2000 {
+            let (inner, element) = (gst::Bin::new(), gst::Bin::new());
+            inner.add(&element).unwrap();
+            part.add(&inner).unwrap();
+            let message =
+                gst::message::Error::builder(gst::CoreError::Failed, "broken").src(&element).build();
+            let gst::MessageView::Error(error) = message.view() else { unreachable!() };
+            std::thread::scope(|scope| {
+                scope.spawn(|| part.remove(&inner).unwrap());
+                let event = failure(&pipeline, &message, &error.error(), None);
+                assert!(matches!(event, BusEvent::Part(..)), "{event:?}");
+            });
+        }
     }
 
     /// A peer that opens a hundred data channels causes a hundred latency messages, and hundreds of elements are
