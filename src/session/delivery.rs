@@ -11,8 +11,10 @@ const REPORTS: u32 = 3;
 const PACKETS: u64 = 50;
 /// Pause in sending after which the time without progress begins anew: a paused stream cannot make progress.
 const PAUSED: Duration = Duration::from_secs(2);
-/// Maximum number of streams that are watched; connections send fewer.
+/// Maximum number of streams that are watched at a time; connections send fewer.
 const MAX_STREAMS: usize = 16;
+/// Time without a new report after which a stream counts as ended: its place is free for another one.
+const ENDED: Duration = Duration::from_secs(30);
 
 /// The peer's last report on one stream of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +39,8 @@ struct Stream {
     since: Instant,
     /// Stamp of the last report.
     stamp: (u32, u32),
+    /// Time of the last new report.
+    reported: Instant,
     /// Number of new reports since the first one.
     reports: u32,
     /// Number of packets sent by the last report, and the time of the last report at which this number changed.
@@ -61,16 +65,23 @@ impl Delivery {
             first: report,
             since: now,
             stamp: report.stamp,
+            reported: now,
             reports: 0,
             sent: (report.sent, now),
             has_progressed,
         };
         let Some(stream) = self.streams.iter_mut().find(|stream| stream.first.source == report.source) else {
+            if self.streams.len() >= MAX_STREAMS {
+                self.streams.retain(|stream| now < stream.reported + ENDED);
+            }
             if self.streams.len() < MAX_STREAMS {
                 self.streams.push(begin(false));
             }
             return false;
         };
+        if report.stamp != stream.stamp {
+            stream.reported = now;
+        }
         let mut was_paused = false;
         if report.sent != stream.sent.0 {
             was_paused = stream.sent.1 + PAUSED <= now;
@@ -182,6 +193,26 @@ mod tests {
                 assert!(!delivery.handle_report(now, report), "after {second} s");
             }
         }
+    }
+
+    #[test]
+    fn a_stream_is_watched_also_after_many_others_have_ended() {
+        let (mut delivery, start) = (Delivery::default(), Instant::now());
+        for source in 0..MAX_STREAMS as u32 {
+            let report = Report { source, sent: 100, highest: 100, stamp: (1, source) };
+            assert!(!delivery.handle_report(start, report));
+        }
+        let later = start + ENDED;
+        let dead_at = (0..40).position(|second: u32| {
+            let report = Report {
+                source: 100,
+                sent: u64::from(second) * 20,
+                highest: second.min(5) * 20,
+                stamp: (1, second),
+            };
+            delivery.handle_report(later + Duration::from_secs(second.into()), report)
+        });
+        assert_eq!(dead_at, Some(13));
     }
 
     #[test]
