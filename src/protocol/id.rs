@@ -51,6 +51,19 @@ fn check(text: &str) -> Result<(), IdError> {
     }
 }
 
+/// Percent-encodes the characters of a name that an id may not contain, and percent signs.
+fn encode(name: &str) -> String {
+    let mut id = String::with_capacity(name.len());
+    for c in name.chars() {
+        if c.is_whitespace() || c.is_control() || is_invisible(c) || c == '%' {
+            c.encode_utf8(&mut [0; 4]).bytes().for_each(|byte| id += &format!("%{byte:02X}"));
+        } else {
+            id.push(c);
+        }
+    }
+    id
+}
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $check:expr) => {
         $(#[$doc])*
@@ -75,28 +88,23 @@ macro_rules! id {
             }
 
             /// Converts a name of another protocol, which may contain any character: a valid id stays as it is,
-            /// others are percent-encoded.
+            /// others are percent-encoded, and so is a valid id that is the encoding of another name.
             pub fn from_foreign(text: &str) -> Result<Self, IdError> {
-                let needs_encoding = |c: char| c.is_whitespace() || is_invisible(c) || c == '%';
-                let encoded = || {
-                    let mut id = String::with_capacity(text.len());
-                    for c in text.chars() {
-                        match needs_encoding(c) {
-                            true => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| id += &format!("%{b:02X}")),
-                            false => id.push(c),
-                        }
-                    }
-                    id.parse()
-                };
-                match text.parse() {
-                    Err(IdError::BadCharacter | IdError::Invisible(_)) => encoded(),
-                    parsed => parsed,
+                match text.parse::<Self>() {
+                    Ok(id) if id.to_foreign() == text => Ok(id),
+                    Ok(_) | Err(IdError::BadCharacter | IdError::Invisible(_)) => encode(text).parse(),
+                    Err(error) => Err(error),
                 }
             }
 
             /// Returns the name of the other protocol: removes the percent-encoding of `from_foreign`.
             pub fn to_foreign(&self) -> String {
-                percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy().into_owned()
+                let decoded = percent_encoding::percent_decode_str(&self.0).decode_utf8_lossy();
+                // Another id may contain percent signs, too: `%41` is not the encoding of a name, as `A` needs none.
+                match *decoded != *self.0 && Self::from_foreign(&decoded).as_ref() == Ok(self) {
+                    true => decoded.into_owned(),
+                    false => self.0.to_string(),
+                }
             }
         }
 
@@ -160,6 +168,8 @@ id!(
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -189,8 +199,9 @@ mod tests {
 
     #[test]
     fn valid_names_of_other_protocols_stay_unchanged() {
-        for plain in ["ann", "100%", "%41", "späti"] {
-            assert_eq!(PeerId::from_foreign(plain).unwrap().as_str(), plain);
+        for plain in ["ann", "100%", "%41", "%", "%25", "späti"] {
+            let id = PeerId::from_foreign(plain).unwrap();
+            assert_eq!((id.as_str(), &*id.to_foreign()), (plain, plain));
         }
         for odd in ["a b", "1 %", "\n", "\u{a0}x", "a\u{200b}", "\u{202e}%"] {
             let id = PeerId::from_foreign(odd).unwrap();
@@ -198,5 +209,13 @@ mod tests {
         }
         assert_eq!(PeerId::from_foreign(""), Err(IdError::Empty));
         assert_eq!(PeerId::from_foreign(&" ".repeat(200)), Err(IdError::TooLong));
+    }
+
+    proptest! {
+        /// Every name has an id of its own, which gives the name back: also a name that looks like an encoded one.
+        #[test]
+        fn every_name_of_another_protocol_is_found_again(name in "(a|%|2|0|5|4|1| |\u{200b}|\\PC){1,24}") {
+            prop_assert_eq!(RoomId::from_foreign(&name).map(|id| id.to_foreign()), Ok(name));
+        }
     }
 }
