@@ -10,7 +10,7 @@ use smol::Task;
 use smol::channel::{self, Receiver};
 use smol::future::or;
 
-use super::super::error::ConnectError;
+use super::super::error::{ABNORMAL, ConnectError};
 use super::super::event::Event;
 use super::super::persistent::Persistent;
 use super::super::signaller::{
@@ -23,6 +23,8 @@ use crate::base::timeout::{sleep_until, timeout};
 
 /// The largest number of WebSockets that one signaller has open at a time; further ones fail.
 const MAX_SOCKETS: usize = 4;
+/// The largest number of HTTP requests without a response; further ones fail.
+const MAX_REQUESTS: usize = 16;
 /// The time limit for [`Driver::close`], which completes HTTP requests and closing handshakes.
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -142,7 +144,11 @@ impl Driver {
                 Woken::Frame(id, frame) => {
                     if let Frame::Closed(code, reason) = &frame {
                         tracing::info!("the connection to the server ended: {code} {reason}");
-                        self.conns.remove(&id);
+                        // A close frame of the server is answered (RFC 6455, 5.5.1).
+                        match *code {
+                            ABNORMAL => drop(self.conns.remove(&id)),
+                            _ => self.close_one(id),
+                        }
                     }
                     In::Frame(id, frame)
                 }
@@ -200,6 +206,15 @@ impl Driver {
     /// Gives the signaller an input, and executes the outputs that result.
     fn handle(&mut self, input: In) {
         self.signaller.handle(Instant::now(), input);
+        self.execute_outputs();
+        for conn in self.conns.values_mut() {
+            if let Conn::Open(socket) = conn {
+                socket.write();
+            }
+        }
+    }
+
+    fn execute_outputs(&mut self) {
         while let Some(output) = self.signaller.poll_output() {
             match output {
                 Out::Connect(id, endpoint) => self.connect(id, endpoint),
@@ -214,16 +229,15 @@ impl Driver {
                         socket.shorten_silence(longest);
                     }
                 }
+                Out::Request(id, _) if self.requests.len() >= MAX_REQUESTS => {
+                    let why = format!("more than {MAX_REQUESTS} HTTP requests are without a response");
+                    self.signaller.handle(Instant::now(), In::Response(id, Err(ConnectError::Broken(why))));
+                }
                 Out::Request(id, request) => {
                     let target = self.target.clone();
                     self.requests.insert(id, smol::spawn(async move { http::send(&target, &request).await }));
                 }
                 Out::Event(event) => self.events.push_back(event),
-            }
-        }
-        for conn in self.conns.values_mut() {
-            if let Conn::Open(socket) = conn {
-                socket.write();
             }
         }
     }

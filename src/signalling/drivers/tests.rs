@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_tungstenite::tungstenite::Message;
 use async_tungstenite::tungstenite::handshake::server::{Request as Upgrade, Response as Upgraded};
+use async_tungstenite::tungstenite::protocol::CloseFrame;
 use async_tungstenite::{WebSocketStream, accept_hdr_async};
 use smol::block_on;
 use smol::channel::Sender;
@@ -35,6 +36,7 @@ impl Signaller for Puppet {
         let event = match input {
             In::Opened(id, _) => format!("opened {}", id.0),
             In::Frame(id, Frame::Closed(_, reason)) => format!("closed {}: {reason}", id.0),
+            In::Response(id, Err(error)) => format!("request {}: {error}", id.0),
             In::Timeout => {
                 *lock(&self.timeout) = None;
                 "timeout".to_owned()
@@ -165,6 +167,34 @@ fn closing_the_driver_completes_a_pending_request() {
             stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         };
         zip(stage.driver.close(), serve).await;
+    });
+}
+
+#[test]
+fn requests_beyond_the_bound_fail_at_once() {
+    const MORE: usize = 5;
+    let mut stage = Stage::new();
+    let url = stage.driver.target.beside("slow");
+    let request = |number| {
+        let request = Request { method: "GET", url: url.clone(), headers: vec![], body: vec![] };
+        Out::Request(RequestId(number), request)
+    };
+    stage.execute((0..(MAX_REQUESTS + MORE) as u64).map(request));
+    assert_eq!((stage.driver.requests.len(), stage.driver.events.len()), (MAX_REQUESTS, MORE));
+}
+
+#[test]
+fn a_close_frame_of_the_server_is_answered_with_its_code() {
+    let mut stage = Stage::new();
+    block_on(async {
+        let mut server = stage.open(1).await;
+        let close = CloseFrame { code: 4001.into(), reason: "moved".into() };
+        server.close(Some(close.clone())).await.unwrap();
+        assert_eq!(stage.driver.next().await, Event::Junk("closed 1: moved".into()));
+        assert_eq!(next(&mut server).await, Message::Close(Some(close)));
+        // Another WebSocket waits for the end of the first, and opens.
+        drop(server);
+        stage.open(2).await;
     });
 }
 
