@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
 
 /// The network part of an IPv6 address: the upper 64 bits, since a customer usually gets a whole /64 (RFC 6177).
 const NETWORK: u128 = !0 << 64;
@@ -44,9 +45,90 @@ impl fmt::Display for Owner {
     }
 }
 
+/// A range of addresses: `10.0.0.0/8`, or a single address. IPv4-mapped addresses belong to the range of their IPv4
+/// address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    first: u128,
+    mask: u128,
+}
+
+/// The text of a [`Network`] is malformed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an address or a network is wanted, as in 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32")]
+pub struct NetworkError;
+
+impl Network {
+    /// Returns whether the range contains an address.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        mapped(address) & self.mask == self.first
+    }
+}
+
+/// Returns the address as a number; IPv4 addresses in their mapped form.
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().into(),
+        IpAddr::V6(address) => address.into(),
+    }
+}
+
+impl FromStr for Network {
+    type Err = NetworkError;
+
+    /// Bits of the address beyond the prefix have to be zero: they suggest that another prefix was meant.
+    fn from_str(text: &str) -> Result<Self, NetworkError> {
+        let (address, bits) =
+            text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| NetworkError)?;
+        let all: u32 = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => all,
+            Some(bits) if bits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                bits.parse().ok().filter(|bits| *bits <= all).ok_or(NetworkError)?
+            }
+            Some(_) => return Err(NetworkError),
+        };
+        let mask = u128::MAX.checked_shl(all - bits).unwrap_or(0);
+        let first = mapped(address);
+        match first & !mask {
+            0 => Ok(Self { first, mask }),
+            _ => Err(NetworkError),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_contains_the_addresses_of_its_prefix() {
+        let holds = |network: &str, address: &str| {
+            network.parse::<Network>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.0.1") && !holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("192.0.2.7", "192.0.2.7") && !holds("192.0.2.7", "192.0.2.8"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.1.1") && !holds("10.0.0.0/8", "::a01:101"));
+        assert!(holds("0.0.0.0/0", "203.0.113.1") && !holds("0.0.0.0/0", "2001:db8::1"));
+        assert!(holds("2001:db8::/32", "2001:db8:1::1") && !holds("2001:db8::/32", "2001:db9::1"));
+        assert!(holds("::/0", "2001:db8::1") && holds("::1", "::1"));
+        let wrong = [
+            "",
+            "10",
+            "10.0.0.0/33",
+            "10.0.0.0/",
+            "10.0.0.1/8",
+            "::1/0",
+            "2001:db8::/129",
+            "10.0.0.0/+8",
+            "a/8",
+            "/8",
+        ];
+        for wrong in wrong {
+            assert_eq!(wrong.parse::<Network>(), Err(NetworkError), "{wrong}");
+        }
+    }
 
     fn owner(text: &str) -> Owner {
         text.parse::<IpAddr>().unwrap().into()

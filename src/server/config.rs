@@ -6,6 +6,7 @@ use super::ice;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::TokenConfig;
+use crate::base::net::Network;
 use crate::hub::Limits;
 use crate::protocol::Secret;
 
@@ -25,6 +26,8 @@ pub struct Config {
     /// The most connections of one owner of addresses (an IPv4 address, or an IPv6 /64 network); loopback is not
     /// limited.
     pub per_address: usize,
+    /// The proxies that name the addresses of their clients, by the PROXY protocol or `X-Forwarded-For`.
+    pub trusted_proxies: Vec<Network>,
     /// The hub's bounds.
     pub limits: Limits,
     /// The time limits for clients.
@@ -49,6 +52,7 @@ impl Config {
             allowed_origins: vec![],
             allowed_hosts: vec![],
             per_address: 256,
+            trusted_proxies: vec![],
             limits: Limits::default(),
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),

@@ -8,6 +8,7 @@ use futures_rustls::TlsAcceptor;
 use hyper::service::service_fn;
 use smol::Async;
 use smol::future::or;
+use smol::io::AsyncReadExt;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::config::Config;
@@ -15,11 +16,14 @@ use super::error::{LEAST_SECRET, SecretKind, ServerError};
 use super::guess_limit::GuessLimit;
 use super::http;
 use super::names::Names;
+use super::proxy_header::{self, Parsed};
+use super::rates::Rates;
 use super::sessions::Sessions;
 use super::shared::Shared;
 use super::stream::{Gauge, Io, Tcp};
-use super::switchboard::Switchboard;
+use super::switchboard::{Counted, Switchboard};
 use super::token::{KeySource, TokenConfig, Tokens};
+use super::trusted::Trusted;
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::canonical;
@@ -37,6 +41,8 @@ const REQUESTS: (u32, u32) = (200, 50);
 /// The send buffer of each socket, in bytes; Linux doubles the value. By default Linux may buffer several MB, and the
 /// progress of a slow peer would show only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
+/// The pause before the server looks again for the rest of a PROXY header, which usually arrives in one segment.
+const PARTIAL: Duration = Duration::from_millis(10);
 /// The longest wait of a graceful stop for the peers' close frames.
 const STOP: Duration = Duration::from_secs(2);
 
@@ -73,6 +79,8 @@ impl Server {
             allowed_origins: config.allowed_origins,
             names: Names::new(config.allowed_hosts).map_err(ServerError::AllowedHost)?,
             per_address: config.per_address,
+            trusted: Trusted::new(config.trusted_proxies),
+            requests: Rates::new(REQUESTS),
             timeouts: config.timeouts,
             api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
             api_guesses: GuessLimit::new("secrets for the API"),
@@ -162,18 +170,16 @@ fn strong(secret: Option<&Secret>, kind: SecretKind) -> Result<Option<&Secret>, 
 
 async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) {
     let _ = stream.get_ref().set_nodelay(true);
-    let Some(_counted) = shared.board.admit(from.ip(), shared.per_address) else {
-        tracing::info!("a connection is refused: its address has the most connections already");
-        return;
-    };
+    let Some((from, _counted)) = identify(&stream, from, &shared).await else { return };
     let handshake = timeout(shared.timeouts.handshake, secure(stream, &shared)).await;
     let Some((io, is_secure)) = handshake.flatten() else { return };
     let gauge = io.gauge().clone();
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let mut quota = lock(&quota);
-        // Polling clients need one request per message.
-        let is_allowed = http::is_polling(request.uri().path()) || quota.take(Instant::now());
+        let is_own = !shared.trusted.contains(from.ip());
+        // Polling clients need one request per message. Requests of a proxy are counted for its clients instead.
+        let is_allowed =
+            !is_own || http::is_polling(request.uri().path()) || lock(&quota).take(Instant::now());
         let shared = shared.clone();
         async move {
             match is_allowed {
@@ -205,6 +211,69 @@ async fn unread(gauge: Arc<Gauge>, most: Duration) {
             return;
         }
         smol::Timer::after(left).await;
+    }
+}
+
+/// Counts a connection for the owner of its address. A trusted proxy may begin the connection with a header that names
+/// the client: the connection is then the client's. Returns none, with the reason in the log, for a connection that is
+/// refused.
+async fn identify(
+    stream: &Async<TcpStream>,
+    from: SocketAddr,
+    shared: &Shared,
+) -> Option<(SocketAddr, Counted)> {
+    let is_proxy = shared.trusted.contains(from.ip());
+    let most = if is_proxy { usize::MAX } else { shared.per_address };
+    let refused = || tracing::info!("a connection is refused: its address has the most connections already");
+    let counted = shared.board.admit(from.ip(), most);
+    let counted = counted.or_else(|| {
+        refused();
+        None
+    })?;
+    if !is_proxy {
+        return Some((from, counted));
+    }
+    let header = timeout(shared.timeouts.handshake, read_proxy_header(stream)).await;
+    let named = match header.unwrap_or_else(|| Err("it does not arrive".to_owned())) {
+        Ok(Some(client)) => shared.trusted.named(from.ip(), client.ip()).map(|_| client),
+        Ok(None) => return Some((from, counted)),
+        Err(why) => {
+            tracing::warn!("a connection of the proxy {from} is refused: its PROXY header: {why}");
+            return None;
+        }
+    };
+    let client = named.map_err(|why| tracing::warn!("a connection of {from} is refused: {why}")).ok()?;
+    if shared.trusted.contains(client.ip()) {
+        // Another proxy, which names its clients in each request.
+        return Some((client, counted));
+    }
+    match shared.board.admit(client.ip(), shared.per_address) {
+        Some(counted) => Some((client, counted)),
+        None => {
+            refused();
+            None
+        }
+    }
+}
+
+/// Reads the header of the PROXY protocol, if the connection begins with it, and nothing behind it. Returns the client
+/// that it names, if any.
+async fn read_proxy_header(mut stream: &Async<TcpStream>) -> Result<Option<SocketAddr>, String> {
+    let mut bytes = vec![0; proxy_header::MAX];
+    loop {
+        let read = stream.peek(&mut bytes).await.map_err(|error| error.to_string())?;
+        if read == 0 {
+            return Err("the connection ends".to_owned());
+        }
+        match proxy_header::parse(&bytes[..read]).map_err(|error| error.to_string())? {
+            Parsed::None => return Ok(None),
+            Parsed::Complete(length, client) => {
+                let taken = stream.read_exact(&mut bytes[..length]).await;
+                return taken.map(|()| client).map_err(|error| error.to_string());
+            }
+            // The bytes that have arrived stay readable, so there is nothing to wait for but time.
+            Parsed::Partial(_) => smol::Timer::after(PARTIAL).await,
+        };
     }
 }
 

@@ -14,6 +14,8 @@ pub mod ice;
 mod listener;
 mod mailbox;
 mod names;
+mod proxy_header;
+mod rates;
 mod request_head;
 mod sessions;
 mod shared;
@@ -23,6 +25,7 @@ mod timeouts;
 mod timers;
 pub mod tls;
 pub mod token;
+mod trusted;
 
 pub use config::Config;
 pub use error::{SecretKind, ServerError};

@@ -5,12 +5,14 @@ use std::sync::{Arc, Weak};
 
 use super::guess_limit::GuessLimit;
 use super::names::Names;
+use super::rates::Rates;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::{self, Denied, TokenError, Tokens};
-use crate::base::net::is_this_machine;
+use super::trusted::Trusted;
+use crate::base::net::{Owner, is_this_machine};
 use crate::base::secret::Sealed;
 use crate::base::tasks::Tasks;
 use crate::hub::Grant;
@@ -25,6 +27,9 @@ pub(super) struct Shared {
     pub(super) allowed_origins: Vec<String>,
     pub(super) names: Names,
     pub(super) per_address: usize,
+    pub(super) trusted: Trusted,
+    /// The requests of clients behind trusted proxies, whose connections carry the requests of many.
+    pub(super) requests: Rates<Owner>,
     pub(super) timeouts: Timeouts,
     pub(super) api_secret: Option<Sealed>,
     pub(super) api_guesses: GuessLimit,

@@ -8,6 +8,7 @@ mod common;
 mod cli;
 mod corpus;
 mod pool;
+mod proxied;
 mod room_client;
 mod rooms;
 mod server;

@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
 use crate::base::flag::Flag;
+use crate::base::net::Network;
 use crate::cli::CliError;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -106,6 +107,10 @@ pub(crate) struct ServerOptions {
     /// Most connections of one IPv4 address or IPv6 network (/64); loopback is not limited
     #[arg(long, value_name = "N", default_value_t = 256)]
     pub max_per_address: usize,
+    /// Address or network (CIDR) of a proxy in front of the server, which names its clients' addresses in
+    /// X-Forwarded-For or by the PROXY protocol (v1 or v2); may be repeated. Limits then hold for each client
+    #[arg(long, value_name = "ADDR|CIDR", value_delimiter = ',')]
+    pub trust_proxy: Vec<Network>,
     /// Most rooms at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().rooms)]
     pub max_rooms: usize,
@@ -128,6 +133,7 @@ impl ServerOptions {
             allowed_origins: self.allow_origin.clone(),
             allowed_hosts: self.allow_host.clone(),
             per_address: self.max_per_address,
+            trusted_proxies: self.trust_proxy.clone(),
             api_secret: self.api_secret.clone(),
             api_remote: self.api_remote.is_on(),
             tokens: tokens.config(),

@@ -9,6 +9,7 @@ mod upgrade;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -46,34 +47,67 @@ pub(super) async fn handle(
         Err(error) => return Ok(wrong_host(&error)),
     };
     let insists = secure && insists_on_tls(&host, &shared);
-    let mut reply = answer(request, shared, from, secure).await;
+    let mut reply = match caller(&request, &shared, from.ip()) {
+        Ok(caller) => answer(request, shared, caller, secure).await,
+        Err(refusal) => *refusal,
+    };
     if insists && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
         reply.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(INSIST));
     }
     Ok(reply)
 }
 
+/// The client of a request.
+#[derive(Debug, Clone, Copy)]
+struct Caller {
+    /// The client's address.
+    address: IpAddr,
+    /// The address of the connection: another one than the client's for a trusted proxy.
+    connection: IpAddr,
+}
+
+impl Caller {
+    /// Returns whether the connection is counted for the client's address, as opposed to that of a proxy.
+    fn is_counted(self) -> bool {
+        self.address == self.connection
+    }
+}
+
+/// Returns the client of a request on a connection from the address `from`, or the response that refuses the request.
+fn caller(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Caller, Box<Reply>> {
+    let address = shared.trusted.client(from, request.headers()).map_err(|why| {
+        tracing::warn!("a request of the proxy {from} is refused: {why}");
+        Box::new(text(StatusCode::BAD_REQUEST, format!("{why}\n")))
+    })?;
+    let is_limited = !is_this_machine(address) && !is_polling(request.uri().path());
+    if address != from && is_limited && shared.requests.take(Instant::now(), &address.into()).is_err() {
+        return Err(Box::new(reply::too_often()));
+    }
+    Ok(Caller { address, connection: from })
+}
+
 /// Answers a request whose `Host` is valid.
-async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr, secure: bool) -> Reply {
+async fn answer(request: Request<Incoming>, shared: Arc<Shared>, caller: Caller, secure: bool) -> Reply {
+    let from = caller.address;
     // Without TLS only this machine is served, unless the operator allows more: others are redirected.
-    if !secure && !shared.plain && !is_this_machine(from.ip()) {
+    if !secure && !shared.plain && !is_this_machine(caller.connection) {
         return to_https(&request);
     }
     if !origin_is_allowed(request.headers(), &shared.allowed_origins, secure) {
         return foreign_origin(&request);
     }
     if is_upgrade(request.headers()) {
-        return upgrade::upgrade(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
+        return upgrade::upgrade(request, shared, caller).await.unwrap_or_else(no_randomness);
     }
     let path = request.uri().path();
     if path.starts_with(api::PREFIX) {
-        let answer = timeout(shared.timeouts.body, api::handle(request, &shared, from.ip())).await;
+        let answer = timeout(shared.timeouts.body, api::handle(request, &shared, from)).await;
         return answer.unwrap_or_else(too_slow);
     }
     if is_polling(path) {
         // The origin was checked above.
         let origin = request.headers().get(header::ORIGIN).cloned();
-        let mut reply = polling::handle(request, shared, from.ip()).await.unwrap_or_else(no_randomness);
+        let mut reply = polling::handle(request, shared, from).await.unwrap_or_else(no_randomness);
         let headers = reply.headers_mut();
         headers.insert(header::VARY, HeaderValue::from_static("origin"));
         if let Some(origin) = origin {
@@ -87,7 +121,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAdd
     }
     // Beside any path, since a WebSocket may have any path.
     if path.rsplit('/').next() == Some(ADMISSION) {
-        return admission(&request, &shared, from.ip()).await;
+        return admission(&request, &shared, from).await;
     }
     page::file(path)
         .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "nothing is at this path; the page is at /\n"))

@@ -12,8 +12,8 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
-use super::polling;
 use super::reply::{Reply, text};
+use super::{Caller, polling};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
@@ -46,8 +46,9 @@ enum Client {
 pub(super) async fn upgrade(
     mut request: Request<Incoming>,
     shared: Arc<Shared>,
-    from: IpAddr,
+    caller: Caller,
 ) -> Result<Reply, NoRandomness> {
+    let from = caller.address;
     let headers = request.headers();
     let version = headers.get(header::SEC_WEBSOCKET_VERSION).map(HeaderValue::as_bytes);
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
@@ -73,14 +74,18 @@ pub(super) async fn upgrade(
             Framing::SocketIo(SocketIo::with_handshake(secret_id()?, handshake))
         }
     };
+    // The connection outlives its HTTP half: it is counted anew, without a bound if it is counted for the client already.
+    let most = if caller.is_counted() { usize::MAX } else { shared.per_address };
+    let Some(guard) = shared.board.admit(from, most) else {
+        return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
+    };
     let upgraded = hyper::upgrade::on(&mut request);
     let Some(connections) = shared.connections.upgrade() else {
         return Ok(text(StatusCode::SERVICE_UNAVAILABLE, "the server stops\n"));
     };
     connections.spawn(async move {
+        let _counted = guard;
         let Some(mut ws) = web_socket(upgraded).await else { return };
-        // The connection outlives its HTTP half: it is counted anew, without a bound.
-        let guard = shared.board.admit(from, usize::MAX);
         match client {
             // Boxed, because this future is larger than all others in the same task.
             Client::Session(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
@@ -89,7 +94,6 @@ pub(super) async fn upgrade(
                 connection::serve(&mut ws, board, (from, grant), codec, framing, shared.timeouts).await;
             }
         }
-        drop(guard);
     });
     Ok(reply)
 }
