@@ -138,7 +138,7 @@ impl CallLoop<'_> {
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
             let incoming = {
-                let (peers, server) = (&self.peers, &mut *server);
+                let (peers, server) = (&mut self.peers, &mut *server);
                 let signal = async { Incoming::Signal(server.next().await) };
                 let report = async { Incoming::Report(peers.next().await) };
                 or(signal, report)

@@ -88,7 +88,7 @@ impl Conference {
 
     /// Waits for the next event of the server or of a connection. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Incoming {
-        let (channel, peers) = (&mut self.channel, &self.peers);
+        let (channel, peers) = (&mut self.channel, &mut self.peers);
         let signal = async { Incoming::Signal(channel.next().await) };
         let report = async { Incoming::Report(peers.next().await) };
         or(signal, report).await
@@ -106,7 +106,7 @@ impl Conference {
 
     /// Returns the participants that are present, each with whether its connection is up.
     pub(super) fn present(&self) -> impl Iterator<Item = (ParticipantId, bool)> {
-        let carried = |(peer, is_up)| self.peers.participants.of(peer).into_iter().map(move |id| (id, is_up));
+        let carried = |(peer, is_up)| self.peers.senders.of(peer).into_iter().map(move |id| (id, is_up));
         self.room.peers().flat_map(carried)
     }
 
@@ -131,7 +131,7 @@ impl Conference {
     async fn handle_signal(&mut self, event: Event) {
         match event {
             Event::Joined { me, peers, descriptions } => {
-                let participants = peers.iter().flat_map(|peer| self.peers.participants.of(peer)).collect();
+                let participants = peers.iter().flat_map(|peer| self.peers.senders.of(peer)).collect();
                 self.report(PoolEvent::Join { me, participants });
                 for (participant, description) in descriptions {
                     self.report(PoolEvent::Describe(participant, description));
@@ -171,9 +171,9 @@ impl Conference {
 
     /// Replaces the participants that the connection with `peer` carries, and reports those that left and joined.
     fn announce(&mut self, peer: &PeerId, participants: Vec<Participant>) {
-        let before = self.peers.participants.of(peer);
+        let before = self.peers.senders.of(peer);
         let tracks = self.peers.announce(peer, participants);
-        let now = self.peers.participants.of(peer);
+        let now = self.peers.senders.of(peer);
         if self.room.peers().any(|(present, _)| present == peer) {
             let left = before.iter().filter(|id| !now.contains(id));
             left.for_each(|id| self.reports.push_back(Report::Pool(PoolEvent::Left(id.clone()))));
@@ -205,15 +205,16 @@ impl Conference {
     async fn execute(&mut self, output: Output) {
         match output {
             Output::Joined(peer) => {
-                let participants = self.peers.participants.of(&peer);
+                let participants = self.peers.senders.of(&peer);
                 participants.into_iter().for_each(|id| self.report(PoolEvent::Participant(id)));
             }
             Output::Left(peer) => {
-                self.peers.close(&peer).await;
-                self.report(PoolEvent::Close(peer.clone(), None));
-                let participants = self.peers.participants.of(&peer);
+                if self.peers.close(&peer).await {
+                    self.report(PoolEvent::Close(peer.clone(), None));
+                }
+                let participants = self.peers.senders.of(&peer);
                 participants.into_iter().for_each(|id| self.report(PoolEvent::Left(id)));
-                self.peers.participants.forget(&peer);
+                self.peers.senders.forget(&peer);
             }
             Output::Connecting(peer) => self.reports.push_back(Report::Connecting(peer)),
             Output::Warning(text) => self.report(PoolEvent::Warning(text)),

@@ -43,6 +43,8 @@ mod presentation;
 #[cfg(feature = "media")]
 mod report;
 #[cfg(feature = "media")]
+mod senders;
+#[cfg(feature = "media")]
 mod server_connection;
 #[cfg(feature = "media")]
 pub mod setup;

@@ -10,13 +10,13 @@ use smol::future::pending;
 use super::driver::{Driver, Outlet};
 use super::ice::Ice;
 use super::report::{PoolEvent, Report};
+use super::senders::Senders;
 use super::trace::Trace;
 use crate::media::peer::{PeerConfig, Stats};
-use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::{ParticipantId, PeerId};
-use crate::session::{Effect, EffectResult, Participant, Participants, link};
+use crate::session::{Effect, EffectResult, Participant, link};
 
 /// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
 /// connection, so that no connection can crowd out the others.
@@ -46,8 +46,6 @@ impl Wanted {
 struct Connection {
     number: u64,
     driver: Driver,
-    /// Streams and channels for this peer alone.
-    own: Wanted,
 }
 
 /// See the module.
@@ -57,9 +55,11 @@ pub(super) struct Peers {
     ice: Arc<Ice>,
     trace: Option<Arc<Trace>>,
     /// Decides which participant sends a track.
-    pub(super) participants: Participants,
+    pub(super) senders: Senders,
     /// Streams and channels for all peers, present and future.
     everyone: Wanted,
+    /// Streams and channels for one peer alone, until its connection is closed. They stay if a connection fails to open.
+    own: BTreeMap<PeerId, Wanted>,
     connections: BTreeMap<PeerId, Connection>,
     /// Number of connections opened so far.
     opened: u64,
@@ -74,8 +74,9 @@ impl Peers {
             base,
             ice,
             trace,
-            participants: Participants::default(),
+            senders: Senders::default(),
             everyone: Wanted::default(),
+            own: BTreeMap::new(),
             connections: BTreeMap::new(),
             opened: 0,
             queue,
@@ -85,51 +86,29 @@ impl Peers {
 
     /// Waits for the next report of a connection. May be dropped while it waits, without loss. Reports of connections
     /// that were closed or replaced are left out.
-    pub(super) async fn next(&self) -> Report {
+    pub(super) async fn next(&mut self) -> Report {
         while let Ok((number, report)) = self.reports.recv().await {
             let mut all = self.connections.iter();
             let of = all.find(|(_, connection)| connection.number == number);
-            if let Some(report) = of.and_then(|(peer, _)| self.assign(peer, report)) {
+            if let Some(report) = of.and_then(|(peer, _)| self.senders.assign(peer, report)) {
                 return report;
             }
         }
         pending().await
     }
 
-    /// Assigns the track of a report, if the report has one, to the participant that sends it. Returns `None` if that
-    /// participant is not announced yet; [`Peers::announce`] reports the track later.
-    fn assign(&self, peer: &PeerId, mut report: Report) -> Option<Report> {
-        if let Report::Pool(
-            PoolEvent::Track(participant, track) | PoolEvent::TrackEnded(participant, track),
-        )
-        | Report::FirstFrame { participant, track, .. } = &mut report
-        {
-            *participant = self.participants.sender(peer, track.stream.as_deref())?;
-            track.participant = Some(participant.clone());
-        }
-        Some(report)
-    }
-
-    /// Replaces the participants that the connection with `peer` carries; returns the tracks that another participant
-    /// sends from now on.
+    /// Replaces the participants that the connection with `peer` carries; returns the reports about the tracks that
+    /// another participant sends from now on.
     pub(super) fn announce(&mut self, peer: &PeerId, participants: Vec<Participant>) -> Vec<Report> {
         let tracks = self.peer(peer).map_or_else(Vec::new, |peer| peer.tracks());
-        let before = self.participants.clone();
-        self.participants.announce(peer, participants);
-        let is_new = |track: &Track| {
-            let sender = |by: &Participants| by.sender(peer, track.stream.as_deref());
-            sender(&before) != sender(&self.participants)
-        };
-        let new = tracks.into_iter().filter(is_new);
-        new.filter_map(|track| self.assign(peer, Report::Pool(PoolEvent::Track(peer.into(), track))))
-            .collect()
+        self.senders.announce(peer, participants, tracks)
     }
 
     /// Returns the number of tracks that a participant sends by the last descriptions of the peers.
     pub(super) fn expected_tracks(&self, participant: &ParticipantId) -> usize {
         let all = self.connections.iter().flat_map(|(peer, connection)| {
             let streams = connection.driver.peer.expected_tracks().into_iter();
-            streams.filter_map(|stream| self.participants.sender(peer, stream.as_deref()))
+            streams.filter_map(|stream| self.senders.sender(peer, stream.as_deref()))
         });
         all.filter(|sender| sender == participant).count()
     }
@@ -169,29 +148,37 @@ impl Peers {
 
     /// Opens a connection with `peer`, in place of the previous one if there is any.
     fn open(&mut self, peer: &PeerId) -> Result<(), MediaError> {
-        let own = self.connections.remove(peer).map(|before| {
+        if let Some(before) = self.connections.remove(peer) {
             // A close_notify of the previous connection would end the call on the other side.
             before.driver.peer.abandon();
-            before.own
-        });
-        let own = own.unwrap_or_default();
-        let mut config = PeerConfig { ice: self.ice.config(), ..self.base.clone() };
-        config.streams.extend(self.everyone.streams.iter().chain(&own.streams).cloned());
-        config.channels.extend(self.everyone.channels.iter().chain(&own.channels).cloned());
-        config.channels.retain(|channel| !own.closed.contains(&channel.label));
+        }
+        self.senders.closed(peer);
+        let config = self.config(peer);
         self.opened += 1;
         let (peer, number) = (peer.clone(), self.opened);
         let out = Outlet { number, peer: peer.clone(), queue: self.queue.clone(), trace: self.trace.clone() };
         let driver = Driver::open(config, &out)?;
-        self.connections.insert(peer, Connection { number, driver, own });
+        self.connections.insert(peer, Connection { number, driver });
         Ok(())
     }
 
-    /// Closes the connection with `peer`, with DTLS's close_notify.
-    pub(super) async fn close(&mut self, peer: &PeerId) {
-        if let Some(connection) = self.connections.remove(peer) {
-            connection.driver.peer.close().await;
-        }
+    /// Returns the configuration of a connection with `peer` that is opened now.
+    fn config(&mut self, peer: &PeerId) -> PeerConfig {
+        let own = self.own.entry(peer.clone()).or_default();
+        let mut config = PeerConfig { ice: self.ice.config(), ..self.base.clone() };
+        config.streams.extend(self.everyone.streams.iter().chain(&own.streams).cloned());
+        config.channels.extend(self.everyone.channels.iter().chain(&own.channels).cloned());
+        config.channels.retain(|channel| !own.closed.contains(&channel.label));
+        config
+    }
+
+    /// Closes the connection with `peer`, with DTLS's close_notify; returns whether there was one.
+    pub(super) async fn close(&mut self, peer: &PeerId) -> bool {
+        self.own.remove(peer);
+        self.senders.closed(peer);
+        let Some(connection) = self.connections.remove(peer) else { return false };
+        connection.driver.peer.close().await;
+        true
     }
 
     /// Closes all connections; returns the peers that they were with.
@@ -227,9 +214,7 @@ impl Peers {
         match peer {
             None => change(&mut self.everyone),
             Some(peer) => {
-                if let Some(connection) = self.connections.get_mut(peer) {
-                    change(&mut connection.own);
-                }
+                self.own.get_mut(peer).map(change);
             }
         }
     }
@@ -258,5 +243,21 @@ mod tests {
             panic!("{report:?}");
         };
         assert_eq!((peer, id), (ann, EffectId(7)));
+    }
+
+    #[test]
+    fn streams_and_channels_of_a_peer_outlive_a_connection_that_fails_to_open() {
+        let mut peers = Peers::new(PeerConfig::default(), Arc::default(), None);
+        let ann: PeerId = "ann".parse().unwrap();
+        let labels = |peers: &mut Peers| {
+            peers.config(&ann).channels.into_iter().map(|channel| channel.label).collect::<Vec<_>>()
+        };
+        assert!(labels(&mut peers).is_empty());
+        // The connection with this configuration did not open.
+        peers.want(Some(&ann), |wanted| wanted.open_channel(ChannelConfig::reliable("notes")));
+        assert_eq!(labels(&mut peers), ["notes"]);
+        assert!(!smol::block_on(peers.close(&ann)), "there was no connection");
+        peers.want(Some(&ann), |wanted| wanted.open_channel(ChannelConfig::reliable("late")));
+        assert!(labels(&mut peers).is_empty(), "the link has ended");
     }
 }

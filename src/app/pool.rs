@@ -264,6 +264,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                 | Report::Send(..)
                 | Report::Opened(_)
                 | Report::Connecting(_)
+                | Report::Unassigned(_)
                 | Report::FirstFrame { .. } => {
                     continue;
                 }
@@ -293,4 +294,64 @@ async fn leave(conference: Conference) {
         peer.finish_channels(None).await;
     }
     conference.leave().await.close_all().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::timeout::timeout;
+
+    fn id(text: &str) -> PeerId {
+        text.parse().unwrap()
+    }
+
+    /// Returns all events up to the first for which `is_last` is true.
+    async fn events_until(pool: &Pool, is_last: impl Fn(&PoolEvent) -> bool) -> Vec<PoolEvent> {
+        let mut events = vec![];
+        while !events.last().is_some_and(&is_last) {
+            let next = timeout(Duration::from_secs(30), pool.next()).await;
+            events.push(next.flatten().unwrap_or_else(|| panic!("only {events:?}")));
+        }
+        events
+    }
+
+    fn closes(events: &[PoolEvent]) -> usize {
+        events.iter().filter(|event| matches!(event, PoolEvent::Close(..))).count()
+    }
+
+    fn is_left(event: &PoolEvent) -> bool {
+        matches!(event, PoolEvent::Left(_))
+    }
+
+    #[test]
+    fn a_peer_that_was_never_connected_leaves_without_a_close() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let memory = Memory::default();
+            let ann =
+                Pool::over(memory.join(id("ann")), PoolOptions { most: 0, ..Default::default() }).unwrap();
+            let bob = memory.join(id("bob"));
+            events_until(&ann, |event| matches!(event, PoolEvent::Participant(_))).await;
+            drop(bob);
+            assert_eq!(closes(&events_until(&ann, is_left).await), 0);
+        });
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_reported_once() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let memory = Memory::default();
+            let pool = |name| Pool::over(memory.join(id(name)), PoolOptions::default()).unwrap();
+            let (ann, bob) = (pool("ann"), pool("bob"));
+            events_until(&ann, |event| matches!(event, PoolEvent::Connected(_))).await;
+            ann.peer(&id("bob")).hang_up().await;
+            let end = |event: &PoolEvent| matches!(event, PoolEvent::Close(_, Some(_)));
+            events_until(&ann, end).await;
+            bob.leave().await;
+            assert_eq!(closes(&events_until(&ann, is_left).await), 0);
+        });
+    }
 }

@@ -81,6 +81,8 @@ pub(super) enum Report {
         /// Time since the connection was opened.
         after: Duration,
     },
+    /// A track that no announced participant sends: earlier outputs of the track end.
+    Unassigned(Track),
     /// The conference is over, for this reason. The last report.
     Stopped(ClientError),
 }

@@ -11,7 +11,7 @@ mod rate;
 pub mod receive;
 pub mod send;
 #[cfg(test)]
-mod test_media;
+pub(crate) mod test_media;
 pub mod webrtc;
 
 pub use self::gst::error::MediaError;

@@ -134,6 +134,7 @@ impl<'a> Presentation<'a> {
                 });
                 self.record(&participant, peers);
             }
+            Report::Unassigned(track) => self.withdraw(&track, None),
             Report::Pool(event) => self.handle_event(event, peers).await,
             Report::Link(..) | Report::Send(..) | Report::Stopped(_) => {}
         }
@@ -164,7 +165,7 @@ impl<'a> Presentation<'a> {
             PoolEvent::Application(name, data) => (self.sink)(&Event::Application { name, data }),
             PoolEvent::Gone => self.warn("the server is gone; trying again"),
             PoolEvent::Warning(text) | PoolEvent::Stop(text) => self.warn(&text),
-            // A track that ends shows its last frame: it may go on later.
+            // The outputs of a track that ends keep its last frame: the track may go on later.
             PoolEvent::TrackEnded(..) | PoolEvent::Join { .. } => {}
         }
     }
@@ -180,7 +181,7 @@ impl<'a> Presentation<'a> {
 
     /// Reports the state of a connection for each participant that it carries.
     fn show_states(&self, peer: &PeerId, state: PeerState, reason: Option<&str>, peers: &Peers) {
-        for id in peers.participants.of(peer) {
+        for id in peers.senders.of(peer) {
             self.show_state(&id, state, reason.map(str::to_owned));
         }
     }
@@ -212,7 +213,7 @@ impl<'a> Presentation<'a> {
     /// Prepares for the tracks and channels of a connection that was opened, or that replaces the previous one with its
     /// peer.
     fn opened(&mut self, peer: PeerId, peers: &Peers) {
-        for id in peers.participants.of(&peer) {
+        for id in peers.senders.of(&peer) {
             if let Some(presented) = self.participants.get_mut(&id) {
                 presented.outputs.replaced();
             }
@@ -221,13 +222,17 @@ impl<'a> Presentation<'a> {
         self.bridges.entry(peer).or_insert_with_key(|peer| Bridges::new(peer.clone(), finished));
     }
 
-    fn add_track(&mut self, id: ParticipantId, track: &Track, peers: &Peers) {
-        // A track has one sender: it may have passed to this one.
-        for (_, other) in self.participants.iter_mut().filter(|(other, _)| **other != id) {
+    /// Ends the outputs and recordings of a track with all participants but its sender.
+    fn withdraw(&mut self, track: &Track, sender: Option<&ParticipantId>) {
+        for (_, other) in self.participants.iter_mut().filter(|(other, _)| Some(*other) != sender) {
             if other.outputs.remove(track) {
                 other.recording.finish();
             }
         }
+    }
+
+    fn add_track(&mut self, id: ParticipantId, track: &Track, peers: &Peers) {
+        self.withdraw(track, Some(&id));
         let (name, label) = (id.to_string(), self.label(&id));
         let presented = self.participants.entry(id.clone()).or_insert_with(|| Presented {
             outputs: Outputs::new(name.clone(), label),
@@ -310,7 +315,7 @@ impl<'a> Presentation<'a> {
             bridges.settle().await;
         }
         let Some(reason) = reason else { return };
-        for id in peers.participants.of(peer) {
+        for id in peers.senders.of(peer) {
             self.end(&id).await;
         }
         let state = match &reason {
