@@ -1,6 +1,4 @@
 //! The proxies in front of the server, whose words about the addresses of clients are believed.
-//!
-//! Pure: no clock, sockets, files or random numbers.
 
 use std::net::IpAddr;
 

@@ -1,6 +1,7 @@
 //! Answers HTTP requests: the page, the server's health, the API, long polling, and the upgrade to a WebSocket.
 
 mod api;
+mod caller;
 mod page;
 pub(super) mod polling;
 pub(super) mod reply;
@@ -9,7 +10,6 @@ mod upgrade;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -22,6 +22,7 @@ use super::shared::Shared;
 use crate::base::net::is_this_machine;
 use crate::base::timeout::timeout;
 use crate::protocol::hello::ADMISSION;
+use caller::{Caller, caller};
 use reply::{Reply, no_randomness, reply, text, too_slow};
 
 pub(super) use api::names as api_names;
@@ -55,35 +56,6 @@ pub(super) async fn handle(
         reply.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(INSIST));
     }
     Ok(reply)
-}
-
-/// The client of a request.
-#[derive(Debug, Clone, Copy)]
-struct Caller {
-    /// The client's address.
-    address: IpAddr,
-    /// The address of the connection: another one than the client's for a trusted proxy.
-    connection: IpAddr,
-}
-
-impl Caller {
-    /// Returns whether the connection is counted for the client's address, as opposed to that of a proxy.
-    fn is_counted(self) -> bool {
-        self.address == self.connection
-    }
-}
-
-/// Returns the client of a request on a connection from the address `from`, or the response that refuses the request.
-fn caller(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Result<Caller, Box<Reply>> {
-    let address = shared.trusted.client(from, request.headers()).map_err(|why| {
-        tracing::warn!("a request of the proxy {from} is refused: {why}");
-        Box::new(text(StatusCode::BAD_REQUEST, format!("{why}\n")))
-    })?;
-    let is_limited = !is_this_machine(address) && !is_polling(request.uri().path());
-    if address != from && is_limited && shared.requests.take(Instant::now(), &address.into()).is_err() {
-        return Err(Box::new(reply::too_often()));
-    }
-    Ok(Caller { address, connection: from })
 }
 
 /// Answers a request whose `Host` is valid.

@@ -12,8 +12,9 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Request, StatusCode};
 use smol_hyper::rt::FuturesIo;
 
+use super::caller::Caller;
+use super::polling;
 use super::reply::{Reply, text};
-use super::{Caller, polling};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
