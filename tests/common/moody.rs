@@ -40,6 +40,7 @@ pub enum Mood {
 pub struct Moody {
     pub address: SocketAddr,
     connects: Arc<Mutex<Vec<Instant>>>,
+    asked: Arc<Mutex<Vec<Instant>>>,
 }
 
 impl Moody {
@@ -56,13 +57,73 @@ impl Moody {
                 std::thread::spawn(move || treat(stream, &mood));
             }
         });
-        Self { address, connects }
+        Self { address, connects, asked: Arc::default() }
+    }
+
+    /// Starts a proxy before the server at `behind`. `mood` returns the treatment of the WebSocket with that number, and
+    /// of requests for `/admission` until the next one; other requests are forwarded.
+    pub fn before(behind: SocketAddr, mood: impl Fn(usize) -> Mood + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let moody =
+            Self { address: listener.local_addr().unwrap(), connects: Arc::default(), asked: Arc::default() };
+        let (connects, asked, mood) = (moody.connects.clone(), moody.asked.clone(), Arc::new(mood));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let (connects, asked, mood) = (connects.clone(), asked.clone(), mood.clone());
+                std::thread::spawn(move || {
+                    let head = peek_head(&stream);
+                    let number = connects.lock().unwrap().len();
+                    if head.to_lowercase().contains("upgrade: websocket") {
+                        connects.lock().unwrap().push(Instant::now());
+                        treat(stream, &mood(number));
+                    } else if head.starts_with("GET /admission ") {
+                        asked.lock().unwrap().push(Instant::now());
+                        treat(stream, &mood(number));
+                    } else {
+                        forward(stream, &head, behind);
+                    }
+                });
+            }
+        });
+        moody
+    }
+
+    /// Returns the times of requests for `/admission`.
+    pub fn asked(&self) -> Vec<Instant> {
+        self.asked.lock().unwrap().clone()
     }
 
     /// Returns the times at which clients connected.
     pub fn connects(&self) -> Vec<Instant> {
         self.connects.lock().unwrap().clone()
     }
+}
+
+/// Returns the head of a request without reading it, as far as it has come.
+fn peek_head(stream: &TcpStream) -> String {
+    let mut head = vec![0; 8192];
+    loop {
+        let length = stream.peek(&mut head).unwrap_or(0);
+        let text = String::from_utf8_lossy(&head[..length]).into_owned();
+        if length == 0 || length == head.len() || text.contains("\r\n\r\n") {
+            return text;
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// Reads one request with the head that was peeked, and answers as the server at `behind` does. The connection ends, so
+/// that each request has its own.
+fn forward(mut stream: TcpStream, head: &str, behind: SocketAddr) {
+    let _ = stream.read_exact(&mut vec![0; head.len()]);
+    let path = head.split(' ').nth(1).unwrap_or("/");
+    let Ok(mut response) = ureq::get(format!("http://{behind}{path}")).call() else { return };
+    let kind = response.headers().get("content-type").map_or("", |kind| kind.to_str().unwrap()).to_owned();
+    let body = response.body_mut().read_to_vec().unwrap();
+    let length = body.len();
+    let head = format!("content-type: {kind}\r\ncontent-length: {length}\r\nconnection: close");
+    let _ = write!(stream, "HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+    let _ = stream.write_all(&body);
 }
 
 fn treat(mut stream: TcpStream, mood: &Mood) {

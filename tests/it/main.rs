@@ -25,6 +25,8 @@ mod browser;
 #[cfg(feature = "media")]
 mod channels;
 #[cfg(feature = "media")]
+mod connects;
+#[cfg(feature = "media")]
 mod endurance;
 #[cfg(feature = "media")]
 mod hostile;

@@ -288,21 +288,21 @@ fn a_room_of_pages_and_clients_outlives_the_server() {
 }
 
 /// Clients without media, one per protocol and command: name, arguments, and the event of a successful registration.
-const CLIENTS: [(&str, &[&str], &str); 4] = [
+pub(crate) const CLIENTS: [(&str, &[&str], &str); 4] = [
     ("answer", &["answer", "--id", "kiosk", "--server", "ws://"], "registered"),
     ("join", &["join", "attic", "--id", "kiosk", "--server", "ws://"], "room"),
     ("ssp", &["join", "attic", "--server", "ssp+ws://"], "room"),
     ("socket.io", &["join", "attic", "--server", "ssp+http://"], "room"),
 ];
 
-fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
+pub(crate) fn client_of(home: &Path, server: &Moody, args: &[&str]) -> Program {
     let url = format!("{}{}", args.last().unwrap(), server.address);
     let command: Vec<&str> = args[..args.len() - 2].to_vec();
     Client::new(home, &command).server(&url).without_media().start()
 }
 
 /// Returns a mood that closes the connection as soon as the client counts as registered.
-fn registered_then_closed(client: &str) -> Mood {
+pub(crate) fn registered_then_closed(client: &str) -> Mood {
     if client == "answer" { Mood::HelloThenClose } else { Mood::JoinedThenClose }
 }
 
@@ -367,56 +367,4 @@ fn a_server_of_another_protocol_is_told_at_once_with_the_likely_address() {
     assert_eq!((code, error.contains(&format!("is ssp+{url}/ssp"))), (3, true), "{error}");
     let (code, error) = client(&format!("{url}/ssp"));
     assert_eq!((code, error.contains(&format!("is ssp+{url}/ssp"))), (3, true), "{error}");
-}
-
-/// Counts connects for the table of docs/reconnect.md, and prints it:
-/// `cargo test --test it -- --ignored --nocapture connects_in_the_first_minute`.
-#[test]
-#[ignore = "measures for a minute"]
-fn connects_in_the_first_minute() {
-    let home = tempfile::tempdir().unwrap();
-    let cases: [(&str, Mood); 12] = [
-        ("accept, then close", Mood::Close),
-        ("HELLO, then close", Mood::HelloThenClose),
-        ("SESSION_FROM, then close", Mood::SessionThenClose),
-        ("joined, then close", Mood::JoinedThenClose),
-        ("silence", Mood::Silence),
-        ("RST", Mood::Reset),
-        ("200", Mood::Http("200 OK")),
-        ("401", Mood::Http("401 Unauthorized")),
-        ("403", Mood::Http("403 Forbidden")),
-        ("404", Mood::Http("404 Not Found")),
-        ("429", Mood::Http("429 Too Many Requests")),
-        ("503", Mood::Http("503 Service Unavailable")),
-    ];
-    let start = |name: &'static str, args: &[&str], mood: &Mood| {
-        let mood = mood.clone();
-        let server =
-            Moody::start(move |number| if number == 0 { registered_then_closed(name) } else { mood.clone() });
-        (client_of(home.path(), &server, args), server)
-    };
-    let rows: Vec<_> = cases
-        .iter()
-        .map(|(case, mood)| (case, CLIENTS.map(|(name, args, _)| start(name, args, mood))))
-        .collect();
-    for (_, row) in &rows {
-        for (_, server) in row {
-            wait_for("a minute of each", || {
-                let first = server.connects().first().copied();
-                first.filter(|first| first.elapsed() > Duration::from_secs(60))
-            });
-        }
-    }
-    eprintln!("| after it was registered: | answer | join | ssp | socket.io |\n|---|---|---|---|---|");
-    for (case, row) in rows {
-        let counts = row.map(|(_, server)| {
-            let all = server.connects();
-            let first = all.first().copied();
-            let within = |at: &&Instant| first.is_some_and(|first| **at <= first + Duration::from_secs(60));
-            let count = all.iter().filter(within).count();
-            assert!((2..=14).contains(&count), "{case}: {count}");
-            count.to_string()
-        });
-        eprintln!("| {case} | {} |", counts.join(" | "));
-    }
 }
