@@ -159,11 +159,8 @@ mod tests {
     use crate::app::pool::{Memory, Pool, PoolOptions};
     use crate::app::{MediaOptions, MediaSetup, PeerState, Sink};
     use crate::base::timeout::timeout;
-    use crate::media::Stream;
-    use crate::media::capture::SourceConfig;
-    use crate::media::encode::Rates;
+    use crate::media::test_media::video;
     use crate::protocol::PeerMessage;
-    use crate::sdp::Kind;
     use crate::session::Participant;
     use crate::signalling::{self, Target};
     use crate::tls::Trust;
@@ -195,13 +192,6 @@ mod tests {
         fn close(self: Box<Self>) -> Boxed<'static, ()> {
             Box::new(self.channel).close()
         }
-    }
-
-    /// Starts to send video of this width.
-    async fn video(width: u32) -> Stream {
-        let config = SourceConfig { size: Some((width, 64)), fps: 15, ..SourceConfig::named("test") };
-        let (failures, _) = bounded(16);
-        Stream::start(&[(Kind::Video, config)], Rates::fixed(200_000), failures).await.unwrap()
     }
 
     /// Waits until each wish is true of an event; returns all events until then.

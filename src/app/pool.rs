@@ -302,6 +302,7 @@ mod tests {
 
     use super::*;
     use crate::base::timeout::timeout;
+    use crate::media::test_media::video;
 
     fn id(text: &str) -> PeerId {
         text.parse().unwrap()
@@ -336,6 +337,25 @@ mod tests {
             events_until(&ann, |event| matches!(event, PoolEvent::Participant(_))).await;
             drop(bob);
             assert_eq!(closes(&events_until(&ann, is_left).await), 0);
+        });
+    }
+
+    #[test]
+    fn streams_beyond_the_m_lines_of_the_peers_offer_get_m_lines_of_their_own() {
+        crate::media::init().unwrap();
+        smol::block_on(async {
+            let (streams, memory) = ([video(96).await, video(160).await], Memory::default());
+            let pool = |name| Pool::over(memory.join(id(name)), PoolOptions::default()).unwrap();
+            let ann = pool("ann");
+            for stream in &streams {
+                ann.add_stream(stream).await;
+            }
+            // Bob offers one m-line of video, which ann's first stream gets.
+            let bob = pool("bob");
+            for stream in &streams {
+                let is_it = |event: &PoolEvent| matches!(event, PoolEvent::Track(_, track) if track.stream.as_ref() == Some(&stream.id));
+                events_until(&bob, is_it).await;
+            }
         });
     }
 

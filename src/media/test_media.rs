@@ -11,6 +11,7 @@ use super::gst::launch;
 use super::gst::pipeline::Owned;
 use super::send::capture::{Capture, SourceConfig};
 use super::send::encode::{Encoders, Rates};
+use super::send::stream::Stream;
 use crate::sdp::Kind;
 
 /// Returns a frame of `bytes` bytes with this time in ms.
@@ -96,4 +97,11 @@ pub(crate) async fn pictures() -> (Encoders, Receiver<String>) {
     let config = SourceConfig { size: Some((64, 48)), fps: 30, ..SourceConfig::named("test") };
     let capture = Capture::start(Kind::Video, &config, failures.clone()).await.unwrap();
     (Encoders::new(vec![capture], Rates::fixed(200_000), failures), failed)
+}
+
+/// Starts to send video of this width.
+pub(crate) async fn video(width: u32) -> Stream {
+    let config = SourceConfig { size: Some((width, 64)), fps: 15, ..SourceConfig::named("test") };
+    let (failures, _) = bounded(16);
+    Stream::start(&[(Kind::Video, config)], Rates::fixed(200_000), failures).await.unwrap()
 }

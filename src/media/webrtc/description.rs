@@ -93,6 +93,8 @@ impl Peer {
         self.apply("set-local-description", kind, &sdp.to_string()).await?;
         if kind == SdpKind::Answer {
             self.ice.agree();
+            let mut state = lock(&self.state);
+            state.lacks_mlines = transceivers::lacks_mlines(&state.streams, &state.senders);
         }
         self.send_what_is_wanted();
         self.watch_dtls();

@@ -166,7 +166,7 @@ impl Peer {
         Ok(self.webrtc.property::<Option<gst_webrtc::WebRTCSCTPTransport>>("sctp-transport").is_none())
     }
 
-    /// Opens a data channel now or once connected; returns whether that needs an offer of ours now.
+    /// Opens a data channel now or once connected; returns whether our side has to make an offer now.
     pub fn want_channel(&self, config: ChannelConfig) -> Result<bool, MediaError> {
         lock(&self.state).wanted.push(config);
         self.open_missing()
@@ -187,16 +187,17 @@ impl Peer {
         }
     }
 
-    /// Opens the wanted channels that the peer has not opened by now; returns whether that needs an offer of ours. To
-    /// be called regularly.
+    /// Opens the wanted channels that the peer has not opened by now; returns whether our side has to make an offer: for
+    /// a channel, or for a stream for which the peer's offer had no m-line. To be called regularly.
     pub fn open_missing(&self) -> Result<bool, MediaError> {
-        let state = lock(&self.state);
+        let mut state = lock(&self.state);
         if state.connected.is_none_or(|since| since.elapsed() < PEER_OPENS_FIRST) {
             return Ok(false);
         }
+        let needs_mlines = std::mem::take(&mut state.lacks_mlines);
         let missing = state.missing_channels();
         drop(state);
-        missing.iter().try_fold(false, |needs, config| Ok(self.open_channel(config)? || needs))
+        missing.iter().try_fold(needs_mlines, |needs, config| Ok(self.open_channel(config)? || needs))
     }
 
     /// Returns the numbers of packets and of media frames received so far.

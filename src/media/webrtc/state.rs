@@ -32,6 +32,8 @@ pub(super) struct State {
     /// Labels of wanted channels that have existed, open or closed.
     pub(super) opened: Vec<String>,
     pub(super) mlines: usize,
+    /// Whether the peer's last offer had too few m-lines for our streams, and no offer of ours was requested yet.
+    pub(super) lacks_mlines: bool,
     /// Directions of the peer, by m-line.
     pub(super) flows: Vec<Direction>,
     /// Payload types of the peer's last description.
@@ -68,6 +70,7 @@ impl State {
             is_full: false,
             opened: vec![],
             mlines: 0,
+            lacks_mlines: false,
             flows: vec![],
             payloads: vec![],
             sources: Sources::default(),

@@ -223,6 +223,17 @@ pub(crate) fn for_offer(
     Ok(())
 }
 
+/// Returns whether a stream of ours has no m-line although another one of its kind has: the peer offered too few. Streams
+/// of a kind that cannot be sent do not count.
+pub(crate) fn lacks_mlines(streams: &[Stream], senders: &[Sender]) -> bool {
+    Kind::ALL.into_iter().any(|kind| {
+        let of_kind = || senders.iter().filter(|sender| sender.kind() == kind);
+        let is_sent = |stream: &&Stream| of_kind().any(|sender| sender.carries(&stream.id));
+        of_kind().any(|sender| sender.payloader.is_some() && !sender.is_rejected)
+            && !streams.iter().filter(|stream| stream.has(kind)).all(|stream| is_sent(&stream))
+    })
+}
+
 /// Fits our side to an offer that webrtcbin has just applied: for each m-line the codec, the direction, and a sender if
 /// we have something to send. The first `agreed` m-lines are fitted already.
 pub(crate) fn for_answer(
