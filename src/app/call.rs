@@ -138,8 +138,8 @@ impl CallLoop<'_> {
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
             let incoming = {
-                let (peers, server) = (&mut self.peers, &mut *server);
-                let signal = async { Incoming::Signal(server.next().await) };
+                let (peers, server, ice) = (&mut self.peers, &mut *server, &self.client.setup.ice);
+                let signal = async { Incoming::Signal(ice.next_event(server.next()).await) };
                 let report = async { Incoming::Report(peers.next().await) };
                 or(signal, report)
             };
@@ -150,7 +150,7 @@ impl CallLoop<'_> {
                     self.presentation.handle_timeout(now, &self.peers);
                     None
                 }
-                Happening::Incoming(Incoming::Signal(event)) => self.signal(event, server).await?,
+                Happening::Incoming(Incoming::Signal(event)) => self.signal(event, server)?,
                 Happening::Incoming(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
                 Happening::Incoming(Incoming::Report(report)) => {
                     self.present(report).await;
@@ -171,11 +171,7 @@ impl CallLoop<'_> {
     }
 
     /// Handles an event of the connection to the server.
-    async fn signal(
-        &mut self,
-        event: Event,
-        server: &mut ServerConnection,
-    ) -> Result<Option<Input>, ClientError> {
+    fn signal(&mut self, event: Event, server: &mut ServerConnection) -> Result<Option<Input>, ClientError> {
         Ok(Some(match event {
             Event::Registered => Input::Registered,
             Event::Accepted => Input::Accepted,
@@ -184,12 +180,7 @@ impl CallLoop<'_> {
             Event::Peer(message) => Input::Link(link::Input::Peer(message)),
             Event::Junk(why) => Input::Link(link::Input::Junk(why)),
             Event::Lost { in_order } => return Ok(self.lost(server, in_order).map(Input::Link)),
-            Event::IceServers(servers) => {
-                let refused = self.client.setup.ice.take(servers).await;
-                refused.iter().for_each(|text| self.client.warn(text));
-                return Ok(None);
-            }
-            Event::Retrying(why) => {
+            Event::Warning(why) => {
                 self.client.warn(&why);
                 return Ok(None);
             }
@@ -200,7 +191,8 @@ impl CallLoop<'_> {
                 self.client.warn(&error.to_string());
                 return Ok(None);
             }
-            Event::Participants(..)
+            Event::IceServers(_)
+            | Event::Participants(..)
             | Event::Described(..)
             | Event::Application(..)
             | Event::Joined { .. }

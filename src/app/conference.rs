@@ -88,8 +88,8 @@ impl Conference {
 
     /// Waits for the next event of the server or of a connection. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn next(&mut self) -> Incoming {
-        let (channel, peers) = (&mut self.channel, &mut self.peers);
-        let signal = async { Incoming::Signal(channel.next().await) };
+        let (channel, peers, ice) = (&mut self.channel, &mut self.peers, &self.ice);
+        let signal = async { Incoming::Signal(ice.next_event(channel.next()).await) };
         let report = async { Incoming::Report(peers.next().await) };
         or(signal, report).await
     }
@@ -147,11 +147,7 @@ impl Conference {
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
             Event::Refused(refusal) => self.warn(refusal.to_string()),
             Event::Junk(why) => self.warn(why),
-            Event::Retrying(why) => self.report(PoolEvent::Warning(why)),
-            Event::IceServers(servers) => {
-                let refused = self.ice.take(servers).await;
-                refused.into_iter().for_each(|text| self.report(PoolEvent::Warning(text)));
-            }
+            Event::Warning(why) => self.report(PoolEvent::Warning(why)),
             Event::Lost { .. } => {
                 self.report(PoolEvent::Gone);
                 self.input(Input::ServerGone);
@@ -165,7 +161,11 @@ impl Conference {
                 }
                 self.ended = Some(error);
             }
-            Event::Registered | Event::Accepted | Event::Caller(_) | Event::Peer(_) => {}
+            Event::Registered
+            | Event::IceServers(_)
+            | Event::Accepted
+            | Event::Caller(_)
+            | Event::Peer(_) => {}
         }
     }
 

@@ -1,11 +1,12 @@
 //! The STUN and TURN servers of a client: its own, and those that the signalling server names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
+use smol::Task;
 use smol::future::pending;
 
 use super::options::PathOptions;
@@ -18,6 +19,7 @@ use crate::media::transport::IceConfig;
 use crate::protocol::{IceKind, IceServer, IceUrl};
 use crate::sdp::Reach;
 use crate::sdp::reach::{self, Network};
+use crate::signalling;
 use crate::signalling::turn::{self, Tunnel, TurnError};
 use crate::tls::Trust;
 
@@ -27,6 +29,8 @@ struct State {
     announced: Vec<IceServer>,
     /// Servers that are not used and were reported, at most [`MAX_REFUSED`].
     refused: BTreeSet<String>,
+    /// Warnings about such servers that are not reported yet.
+    warnings: VecDeque<String>,
     tunnels: BTreeMap<String, Arc<Tunnel>>,
     /// Whether the signalling server runs on this machine or on this link.
     is_local: bool,
@@ -43,8 +47,22 @@ pub struct Ice {
     /// Whether host names in candidates are looked up.
     mdns: bool,
     state: Mutex<State>,
+    /// Lookup of the servers that the signalling server named last, until its result is used.
+    admission: smol::lock::Mutex<Option<Task<Admission>>>,
     /// Checks of the user's TURN servers.
     checks: Tasks,
+}
+
+/// Servers that the signalling server named, after the lookup.
+#[derive(Debug)]
+struct Admission {
+    /// Servers that are used.
+    servers: Vec<IceServer>,
+    /// Warnings about the others.
+    refused: Vec<String>,
+    /// Time until fresh servers should be requested.
+    renewal: Option<Duration>,
+    tunnels: Vec<(String, Arc<Tunnel>)>,
 }
 
 impl Default for Ice {
@@ -59,7 +77,8 @@ impl Ice {
     /// Creates the servers of these options, without checking them.
     pub fn new(options: PathOptions) -> Self {
         let mdns = options.mdns.is_on() && looks_up_mdns();
-        Self { options, mdns, state: Mutex::default(), checks: Tasks::new(MAX_CHECKS) }
+        let admission = smol::lock::Mutex::new(None);
+        Self { options, mdns, state: Mutex::default(), admission, checks: Tasks::new(MAX_CHECKS) }
     }
 
     /// Creates the servers of these options, and checks the TURN servers among them: a warning reports each that does
@@ -72,7 +91,8 @@ impl Ice {
         let own = options.servers.list(SystemTime::now());
         let (relay_only, trust) = (options.relay_only.is_on(), options.trust.clone());
         let ice = Self::new(options);
-        ice.open_tunnels(&own, None).await;
+        let tunnels = open_tunnels(&own, &trust, None, &BTreeSet::new()).await;
+        ice.lock().tunnels.extend(tunnels);
         let mut tries = Vec::new();
         for (url, server) in relays(&own) {
             let (trust, sink) = (trust.clone(), sink.clone());
@@ -95,47 +115,47 @@ impl Ice {
         }
     }
 
-    /// Accepts the servers that the signalling server names from now on, without those that the rule for a peer's addresses
-    /// excludes, unless they have the signalling server's own address. Returns a warning for each new one of these.
-    pub(super) async fn take(&self, servers: Vec<IceServer>) -> Vec<String> {
-        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let renewal = renewal(&servers, since_1970);
-        let (servers, refused) = self.admit(servers).await;
-        self.open_tunnels(&servers, Some(self.server_reach())).await;
-        // The name of a server that is left out may be found later.
-        let renewal = match refused.is_empty() {
-            true => renewal,
-            false => Some(renewal.unwrap_or(RENEW_AGAIN).min(RENEW_AGAIN)),
-        };
-        let mut state = self.lock();
-        state.renew_at = renewal.map(|wait| Instant::now() + wait);
-        state.announced = servers;
-        let all = &mut state.refused;
-        let is_new = |text: &String| all.len() < MAX_REFUSED && all.insert(text.clone());
-        refused.into_iter().filter(is_new).collect()
+    /// Waits for `next`, the next event of the signalling channel. The STUN and TURN servers of an event are looked up in
+    /// the background; further events wait for that, so that connections are opened with the servers. Cancel-safe if
+    /// `next` is.
+    pub(super) async fn next_event(
+        &self,
+        next: impl Future<Output = signalling::Event>,
+    ) -> signalling::Event {
+        if let Some(warning) = self.admitted().await {
+            return signalling::Event::Warning(warning);
+        }
+        let event = next.await;
+        if let signalling::Event::IceServers(servers) = &event {
+            self.admit(servers.clone()).await;
+        }
+        event
     }
 
-    /// Returns the servers that are used, and warnings about the others. Where possible the checked address replaces a
-    /// name, which could have another address later.
-    async fn admit(&self, servers: Vec<IceServer>) -> (Vec<IceServer>, Vec<String>) {
-        let reach = self.server_reach();
-        let urls =
-            servers.iter().map(|server| server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok()));
-        let lookups: Vec<Vec<_>> =
-            urls.map(|urls| urls.map(|url| smol::spawn(look_up(url, reach.clone()))).collect()).collect();
-        let (mut admitted, mut refused) = (vec![], vec![]);
-        for (mut server, lookups) in servers.into_iter().zip(lookups) {
-            server.urls.clear();
-            for lookup in lookups {
-                match lookup.await {
-                    Ok(url) => server.urls.push(url.to_string()),
-                    Err(warning) => refused.push(warning),
+    /// Begins to look up the servers that the signalling server names from now on, in place of those before.
+    async fn admit(&self, servers: Vec<IceServer>) {
+        let (reach, trust) = (self.server_reach(), self.options.trust.clone());
+        let open: BTreeSet<_> = self.lock().tunnels.keys().cloned().collect();
+        *self.admission.lock().await = Some(smol::spawn(look_up_all(servers, reach, trust, open)));
+    }
+
+    /// Waits until the servers named last can be used; returns the next warning about one that is not used, if any.
+    async fn admitted(&self) -> Option<String> {
+        let mut admission = self.admission.lock().await;
+        if let Some(task) = admission.as_mut() {
+            let Admission { servers, refused, renewal, tunnels } = task.await;
+            *admission = None;
+            let mut state = self.lock();
+            state.renew_at = renewal.map(|wait| Instant::now() + wait);
+            state.announced = servers;
+            state.tunnels.extend(tunnels);
+            for text in refused {
+                if state.refused.len() < MAX_REFUSED && state.refused.insert(text.clone()) {
+                    state.warnings.push_back(text);
                 }
             }
-            admitted.push(server);
         }
-        admitted.retain(|server| !server.urls.is_empty());
-        (admitted, refused)
+        self.lock().warnings.pop_front()
     }
 
     /// Returns the rule for the servers that the signalling server names.
@@ -223,24 +243,6 @@ impl Ice {
         }
     }
 
-    async fn open_tunnels(&self, servers: &[IceServer], reach: Option<Reach>) {
-        for (url, _) in relays(servers).into_iter().filter(|(url, _)| url.kind == IceKind::TurnTls) {
-            let given = servers.iter().flat_map(|server| &server.urls);
-            let texts = given.filter(|text| text.parse() == Ok(url.clone())).cloned();
-            let missing: Vec<String> = texts.filter(|text| !self.lock().tunnels.contains_key(text)).collect();
-            if missing.is_empty() {
-                continue;
-            }
-            match Tunnel::open(url, self.options.trust.clone(), reach.clone()).await {
-                Ok(tunnel) => {
-                    let tunnel = Arc::new(tunnel);
-                    self.lock().tunnels.extend(missing.into_iter().map(|text| (text, tunnel.clone())));
-                }
-                Err(error) => tracing::warn!("no tunnel to a TURN server: {error}"),
-            }
-        }
-    }
-
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
         lock(&self.state)
     }
@@ -292,6 +294,67 @@ async fn look_up(mut url: IceUrl, reach: Reach) -> Result<IceUrl, String> {
     Ok(url)
 }
 
+/// Looks up the servers that the signalling server names: leaves out those that the rule `reach` excludes, and opens the
+/// tunnels that are not `open` yet. Where possible the checked address replaces a name, which could have another address
+/// later.
+async fn look_up_all(
+    servers: Vec<IceServer>,
+    reach: Reach,
+    trust: Trust,
+    open: BTreeSet<String>,
+) -> Admission {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let renewal = renewal(&servers, since_1970);
+    let urls = servers.iter().map(|server| server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok()));
+    let lookups: Vec<Vec<_>> =
+        urls.map(|urls| urls.map(|url| smol::spawn(look_up(url, reach.clone()))).collect()).collect();
+    let (mut admitted, mut refused) = (vec![], vec![]);
+    for (mut server, lookups) in servers.into_iter().zip(lookups) {
+        server.urls.clear();
+        for lookup in lookups {
+            match lookup.await {
+                Ok(url) => server.urls.push(url.to_string()),
+                Err(warning) => refused.push(warning),
+            }
+        }
+        admitted.push(server);
+    }
+    admitted.retain(|server| !server.urls.is_empty());
+    // The name of a server that is left out may be found later.
+    let renewal = match refused.is_empty() {
+        true => renewal,
+        false => Some(renewal.unwrap_or(RENEW_AGAIN).min(RENEW_AGAIN)),
+    };
+    let tunnels = open_tunnels(&admitted, &trust, Some(reach), &open).await;
+    Admission { servers: admitted, refused, renewal, tunnels }
+}
+
+/// Opens tunnels to the servers that libnice cannot reach, apart from those that are `open`; returns them by URL.
+async fn open_tunnels(
+    servers: &[IceServer],
+    trust: &Trust,
+    reach: Option<Reach>,
+    open: &BTreeSet<String>,
+) -> Vec<(String, Arc<Tunnel>)> {
+    let mut tunnels = vec![];
+    for (url, _) in relays(servers).into_iter().filter(|(url, _)| url.kind == IceKind::TurnTls) {
+        let given = servers.iter().flat_map(|server| &server.urls);
+        let texts = given.filter(|text| text.parse() == Ok(url.clone())).cloned();
+        let missing: Vec<String> = texts.filter(|text| !open.contains(text)).collect();
+        if missing.is_empty() {
+            continue;
+        }
+        match Tunnel::open(url, trust.clone(), reach.clone()).await {
+            Ok(tunnel) => {
+                let tunnel = Arc::new(tunnel);
+                tunnels.extend(missing.into_iter().map(|text| (text, tunnel.clone())));
+            }
+            Err(error) => tracing::warn!("no tunnel to a TURN server: {error}"),
+        }
+    }
+    tunnels
+}
+
 /// Returns whether this machine's resolver knows mDNS; otherwise the names would go to name servers.
 fn looks_up_mdns() -> bool {
     let config = std::fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
@@ -316,6 +379,9 @@ async fn attempt(
 
 #[cfg(test)]
 mod tests {
+    use smol::channel::bounded;
+    use smol::future::or;
+
     use super::*;
 
     /// Returns the URLs that are used of those that a signalling server at `server` names, and the number of warnings.
@@ -325,9 +391,19 @@ mod tests {
         ice.server_is_at(server.map(|text| text.parse().unwrap()));
         let urls = urls.iter().map(|url| (*url).to_owned()).collect();
         let named = vec![IceServer { urls, username: None, credential: None }];
-        let warnings = smol::block_on(ice.take(named.clone())).len();
-        assert!(smol::block_on(ice.take(named)).is_empty(), "each is reported once");
-        (ice.config().servers.into_iter().flat_map(|server| server.urls).collect(), warnings)
+        let warnings = |named| {
+            smol::block_on(async {
+                ice.admit(named).await;
+                let mut count = 0;
+                while ice.admitted().await.is_some() {
+                    count += 1;
+                }
+                count
+            })
+        };
+        let count = warnings(named.clone());
+        assert_eq!(warnings(named), 0, "each is reported once");
+        (ice.config().servers.into_iter().flat_map(|server| server.urls).collect(), count)
     }
 
     #[test]
@@ -358,6 +434,28 @@ mod tests {
         assert_eq!((urls, refused), (vec![], 2));
         let (urls, _) = used(Some("127.0.0.1"), &[], &["stun:localhost:3478"]);
         assert!(urls == ["stun:127.0.0.1:3478"] || urls == ["stun:[::1]:3478"], "{urls:?}");
+    }
+
+    #[test]
+    fn a_slow_lookup_delays_further_events_of_the_server_and_nothing_else() {
+        let (ice, (done, looked_up)) = (Ice::new(PathOptions::default()), bounded(1));
+        smol::block_on(async {
+            // A name service that answers when the test says.
+            let lookup = async move { looked_up.recv().await.unwrap() };
+            *ice.admission.lock().await = Some(smol::spawn(lookup));
+            let next = || ice.next_event(std::future::ready(signalling::Event::Registered));
+            // The loop handles something else meanwhile, more than once.
+            for _ in 0..3 {
+                assert_eq!(or(next().map(Some), async { None }).await, None);
+            }
+            let urls = vec!["stun:192.0.2.1:3478".to_owned()];
+            let servers = vec![IceServer { urls, username: None, credential: None }];
+            let refused = vec!["no answer".to_owned()];
+            done.send(Admission { servers, refused, renewal: None, tunnels: vec![] }).await.unwrap();
+            assert_eq!(next().await, signalling::Event::Warning("no answer".into()));
+            assert_eq!(ice.config().servers.len(), 1);
+            assert_eq!(next().await, signalling::Event::Registered);
+        });
     }
 
     #[test]

@@ -131,7 +131,7 @@ mod tests {
         let (mut senders, sfu) = (Senders::default(), "sfu".parse::<PeerId>().unwrap());
         let mut track = Track::of(Codec::Opus, &producer);
         track.stream = Some("a".into());
-        let mut announce = |senders: &mut Senders, all: &[Participant]| -> Vec<String> {
+        let announce = |senders: &mut Senders, all: &[Participant]| -> Vec<String> {
             let reports = senders.announce(&sfu, all.to_vec(), vec![track.clone()]);
             reports.into_iter().map(text).collect()
         };

@@ -18,9 +18,9 @@ pub enum Event {
         /// The server closed the connection in order (code 1000), as it does when the peer of a 1-1 call is gone.
         in_order: bool,
     },
-    /// An attempt to register again failed for this reason, and another attempt follows. Reported only when the reason
-    /// changes.
-    Retrying(String),
+    /// A problem that does not end the connection, in words: an attempt to register again failed for a reason that was
+    /// not reported before, and another attempt follows; or a STUN or TURN server of the signalling server is not used.
+    Warning(String),
     /// The connection ended for good: the client does not register again. No event follows.
     Ended(ConnectError),
     /// The STUN and TURN servers to use from now on.

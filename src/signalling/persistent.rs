@@ -171,7 +171,7 @@ impl Persistent {
                     self.report(event);
                 }
             }
-            Event::Retrying(_)
+            Event::Warning(_)
             | Event::Junk(_)
             | Event::Accepted
             | Event::Caller(_)
@@ -224,7 +224,7 @@ impl Persistent {
                 let text = error.to_string();
                 if self.reported.as_ref() != Some(&text) {
                     self.reported = Some(text.clone());
-                    self.report(Event::Retrying(text));
+                    self.report(Event::Warning(text));
                 }
             }
         }
@@ -312,7 +312,7 @@ mod tests {
         assert!(later.pass(Duration::from_secs(3600)).connects.is_empty(), "the application decides");
         later.command(Command::Reconnect(Ended::Failed(None)));
         assert_eq!(later.pass(FIRST_PAUSE).connects.len(), 1);
-        let retrying = Event::Retrying(unreachable().to_string());
+        let retrying = Event::Warning(unreachable().to_string());
         assert_eq!(later.give(In::Failed(later.conn, unreachable())).events, [retrying]);
         assert_eq!(later.pass(FIRST_PAUSE * 2).connects.len(), 1);
         assert!(later.give(In::Failed(later.conn, unreachable())).events.is_empty(), "the same reason");
