@@ -35,6 +35,12 @@ const RTSP: &str = "rtsp";
 /// Sources whose `{device}` names a device of this machine.
 const DEVICES: [&str; 5] = ["camera", "camera-h264", "microphone", "pulse", "alsa"];
 
+/// Named sources of video alone, and of audio alone.
+const OF_ONE_KIND: [(Kind, &[&str]); 2] = [
+    (Kind::Video, &["camera", "camera-h264", "screen", "test", "smpte"]),
+    (Kind::Audio, &["microphone", "pulse", "alsa", "tone", "silence"]),
+];
+
 /// Raw caps of any memory type, which `decodebin` exposes without a further decoder.
 const RAW: &str = "video/x-raw(ANY);audio/x-raw(ANY);text/x-raw(ANY)";
 
@@ -107,9 +113,24 @@ impl SourceConfig {
         MediaError::Source { name: self.name(kind), reason, there }
     }
 
+    /// Checks that a named source does not give the other kind alone.
+    fn check_kind(&self, kind: Kind) -> Result<(), MediaError> {
+        let has = |names: &[&str]| names.contains(&self.source.as_str());
+        let Some((other, _)) = OF_ONE_KIND.iter().find(|(other, names)| *other != kind && has(names)) else {
+            return Ok(());
+        };
+        let names: Vec<&str> =
+            OF_ONE_KIND.iter().filter(|(of, _)| *of == kind).flat_map(|(_, names)| *names).copied().collect();
+        let (name, names) = (&self.source, names.join(", "));
+        Err(MediaError::Parameter(format!(
+            "the source '{name}' gives {other} only; sources of {kind} are {names}, {FILE} and {RTSP}"
+        )))
+    }
+
     /// Returns the text of the whole pipeline: the source, and the elements that convert its media to one format. Video
     /// that is encoded already leaves by a separate appsink, `encoded`.
     pub(super) fn text(&self, kind: Kind) -> Result<String, MediaError> {
+        self.check_kind(kind)?;
         let is_text = self.source.contains('!');
         let source = match is_text {
             true => self.source.clone(),
@@ -193,6 +214,30 @@ mod tests {
 
     fn file(device: &str) -> SourceConfig {
         SourceConfig { device: Some(device.to_owned()), ..SourceConfig::named(FILE) }
+    }
+
+    #[test]
+    fn a_source_of_the_other_kind_is_refused_with_the_sources_of_this_one() {
+        let error = SourceConfig::named("test").text(Kind::Audio).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the source 'test' gives video only; sources of audio are microphone, pulse, alsa, tone, silence, file and rtsp"
+        );
+        let error = SourceConfig::named("tone").text(Kind::Video).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the source 'tone' gives audio only; sources of video are camera,"),
+            "{error}"
+        );
+        for (kind, names) in OF_ONE_KIND {
+            for name in names {
+                assert!(SourceConfig::named(name).check_kind(kind).is_ok());
+                assert!(
+                    launch::BUILT_IN
+                        .iter()
+                        .any(|(folder, built_in, _)| (*folder, *built_in) == (Folder::Source, *name))
+                );
+            }
+        }
     }
 
     #[test]
