@@ -8,7 +8,6 @@ use smol::channel::Sender as EventSender;
 
 use super::events::PeerEvent;
 use super::state::{State, report};
-use super::stats;
 use super::transport::data_gate::DataGate;
 use super::transport::dtls::{self, Identity};
 use crate::base::lock::lock;
@@ -33,15 +32,7 @@ pub(super) async fn connected(
         let named = lock(&shared).fingerprints.clone();
         // webrtcbin (before 1.28.5) accepts any certificate.
         match dtls::identify(&webrtc, &named) {
-            Identity::Named => {
-                accept_peer(&shared, &data, &events);
-                drop(shared);
-                let path = stats::candidate_types(&webrtc).await;
-                if let Some(state) = state.upgrade() {
-                    lock(&state).path = path;
-                }
-                return;
-            }
+            Identity::Named => return accept_peer(&shared, &data, &events),
             Identity::Another => return report(&events, PeerEvent::Forged),
             Identity::Unknown if until <= Instant::now() => {
                 tracing::warn!("ICE and DTLS are connected, but the peer has shown no certificate");

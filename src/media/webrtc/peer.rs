@@ -85,7 +85,7 @@ impl Peer {
         certificate.give_to(&webrtc);
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
-        let ice = transports(&webrtc, &state, events.clone());
+        let ice = transports(&webrtc, events.clone());
         let (start, most) = adapt::rates(&config.streams);
         let bandwidth = Arc::new(BandwidthEstimate::of(start, most));
         bandwidth.limit_retransmissions(&webrtc);
@@ -267,8 +267,8 @@ impl Peer {
         if state.senders.iter().any(|sender| sender.kind() == Kind::Audio && sender.bitrate().is_some()) {
             stats.sound_level_sent = state.streams.iter().filter_map(|stream| stream.encoders.level()).min();
         }
-        (stats.local_candidate, stats.remote_candidate) = state.path.clone().unzip();
         drop(state);
+        (stats.local_candidate, stats.remote_candidate) = self.ice.selected_types().unzip();
         let reports = Reports::of(&self.webrtc);
         (stats.packets_lost, stats.round_trip_ms) = (reports.missed, reports.round_trip_ms);
         stats.network_kbps = stats.video_kbps.and(self.bandwidth.known()).map(|rate| rate / 1000);
@@ -293,6 +293,7 @@ impl Peer {
             let candidate = args.get(2)?.get::<String>().ok()?;
             // Newer versions report the end of candidates by an empty one, which nothing needs.
             if let Some(state) = state.upgrade().filter(|_| !candidate.is_empty()) {
+                ice.announced(&candidate);
                 let candidate = lock(&state).adapter.candidate(mline, candidate);
                 report(&events, PeerEvent::LocalCandidate(candidate));
             }
@@ -410,21 +411,12 @@ impl Peer {
 }
 
 /// Returns the ICE transports of a webrtcbin, which report their states once ICE was restarted.
-fn transports(
-    webrtc: &gst::Element,
-    state: &Arc<std::sync::Mutex<State>>,
-    events: EventSender<PeerEvent>,
-) -> IceTransports {
-    let state = Arc::downgrade(state);
+fn transports(webrtc: &gst::Element, events: EventSender<PeerEvent>) -> IceTransports {
     IceTransports::of(webrtc, move |change| {
         let change = match change {
             Change::Connected => ConnectionState::Connected,
             Change::Failed => ConnectionState::Failed,
         };
-        if let Some(state) = state.upgrade() {
-            // GStreamer 1.28 aborts when it is asked for the pair of a stream.
-            lock(&state).path = None;
-        }
         report(&events, PeerEvent::Connection(change));
     })
 }

@@ -52,8 +52,6 @@ pub(super) struct State {
     pub(super) held: Vec<PeerEvent>,
     /// DTLS transports whose state is watched.
     pub(super) watched: Vec<gst::glib::WeakRef<gst_webrtc::WebRTCDTLSTransport>>,
-    /// Types of the selected pair's candidates: local and remote.
-    pub(super) path: Option<(String, String)>,
     /// Checks of the peer's certificate; the state becomes connected once for each restart of DTLS.
     pub(super) checks: Tasks,
 }
@@ -80,7 +78,6 @@ impl State {
             connected: None,
             held: vec![],
             watched: vec![],
-            path: None,
             checks: Tasks::new(8),
         }
     }

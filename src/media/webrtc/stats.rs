@@ -137,20 +137,6 @@ fn round_trip(source: &gst::StructureRef) -> Option<f64> {
     (has && trip > 0).then(|| f64::from(trip) * 1000.0 / 65536.0)
 }
 
-/// Returns the types (`host`, `srflx`, `prflx`, `relay`) of the selected pair's local and remote candidates.
-pub(crate) async fn candidate_types(webrtc: &gst::Element) -> Option<(String, String)> {
-    let (promise, reply) = gst::Promise::new_future();
-    webrtc.emit_by_name::<()>("get-stats", &[&None::<gst::Pad>, &promise]);
-    let Ok(Some(reply)) = reply.await else { return None };
-    let entries: Vec<gst::Structure> = reply.iter().filter_map(|(_, value)| value.get().ok()).collect();
-    let of = |wanted: gst_webrtc::WebRTCStatsType| {
-        let is_it = |entry: &&gst::Structure| entry.get::<gst_webrtc::WebRTCStatsType>("type") == Ok(wanted);
-        entries.iter().find(is_it).and_then(|entry| entry.get::<String>("candidate-type").ok())
-    };
-    use gst_webrtc::WebRTCStatsType::{LocalCandidate, RemoteCandidate};
-    of(LocalCandidate).zip(of(RemoteCandidate))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

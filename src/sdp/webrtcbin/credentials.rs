@@ -30,11 +30,16 @@ impl Credentials {
     }
 }
 
-/// Removes all candidates from a description, and returns those of its first m-line, whose transport all m-lines share.
-pub fn take_candidates(sdp: &mut Sdp) -> Vec<String> {
+/// Returns the candidates of a description's first m-line that has some: all m-lines share its transport.
+pub fn candidates(sdp: &Sdp) -> Vec<String> {
     let first = sdp.media.iter().find(|media| media.attribute("candidate").is_some());
     let values = first.into_iter().flat_map(|media| media.attributes("candidate"));
-    let candidates = values.map(|value| format!("candidate:{value}")).collect();
+    values.map(|value| format!("candidate:{value}")).collect()
+}
+
+/// Removes all candidates from a description, and returns its [`candidates`].
+pub fn take_candidates(sdp: &mut Sdp) -> Vec<String> {
+    let candidates = candidates(sdp);
     for media in &mut sdp.media {
         media.lines.retain(|line| !matches!(line.as_attribute(), Some(("candidate", _))));
     }

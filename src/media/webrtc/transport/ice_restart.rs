@@ -14,6 +14,7 @@ use gst_webrtc::prelude::*;
 use gst_webrtc::{WebRTCICE, WebRTCICEConnectionState, WebRTCICEStream};
 
 use super::dtls;
+use super::selected_pair::SelectedPair;
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
 use crate::media::gst::elements;
@@ -32,6 +33,8 @@ const FIRST_SESSION: u32 = 1 << 16;
 const CONNECTED: u32 = 3;
 const FAILED: u32 = 5;
 
+/// Signal of libnice's agent with a stream, a component, and the foundations of the selected pair.
+const PAIR_SELECTED: &str = "new-selected-pair";
 /// Signal of libnice's agent with a stream, a component and its new state.
 const STATE_CHANGED: &str = "component-state-changed";
 
@@ -73,6 +76,7 @@ struct State {
     current: Option<Restart>,
     /// libnice's number of the stream that carries media, if it belongs to a restart.
     used: Option<u32>,
+    pair: SelectedPair,
 }
 
 /// The transport of one restart.
@@ -93,6 +97,15 @@ impl IceTransports {
         let this = Self { webrtc: webrtc.downgrade(), state: Arc::default(), switching: Arc::default() };
         let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
         if let Some(agent) = ice(webrtc).and_then(|ice| agent(&ice)) {
+            let known = this.clone();
+            agent.connect(PAIR_SELECTED, false, move |args| {
+                let (stream, foundation) =
+                    (args.get(1)?.get().ok()?, |index: usize| args.get(index)?.get::<String>().ok());
+                if !known.is_replaced(stream) {
+                    lock(&known.state).pair.select(foundation(3)?, foundation(4)?);
+                }
+                None
+            });
             agent.connect(STATE_CHANGED, false, move |args| {
                 let number = |index: usize| args.get(index)?.get::<u32>().ok();
                 let agent = args.first()?.get::<glib::Object>().ok()?;
@@ -115,6 +128,16 @@ impl IceTransports {
         let state = lock(&self.state);
         state.used.is_some_and(|used| used != stream)
             && state.current.as_ref().is_none_or(|current| current.stream.stream_id() != stream)
+    }
+
+    /// Notes a candidate of ours that is announced to the peer.
+    pub(crate) fn announced(&self, candidate: &str) {
+        lock(&self.state).pair.add_ours(candidate);
+    }
+
+    /// Returns the types of the selected pair's local and remote candidates.
+    pub(crate) fn selected_types(&self) -> Option<(String, String)> {
+        lock(&self.state).pair.types()
     }
 
     /// Forgets all streams, at the end of the connection.
@@ -220,6 +243,7 @@ impl IceTransports {
     pub(crate) fn hide_theirs(&self, sdp: &mut Sdp) {
         let mut state = lock(&self.state);
         let theirs = Credentials::of(sdp);
+        webrtcbin::credentials::candidates(sdp).iter().for_each(|candidate| state.pair.add_theirs(candidate));
         state.first.1 = state.first.1.take().or_else(|| theirs.clone());
         let first = state.first.1.clone().filter(|first| theirs.as_ref() != Some(first));
         let mut candidates = vec![];
@@ -255,7 +279,10 @@ impl IceTransports {
 
     /// Adds a candidate of the peer to the restarted transport; returns false if there is no such transport.
     pub(crate) fn add_candidate(&self, candidate: &str) -> bool {
-        let stream = lock(&self.state).current.as_ref().map(|current| current.stream.clone());
+        let mut state = lock(&self.state);
+        state.pair.add_theirs(candidate);
+        let stream = state.current.as_ref().map(|current| current.stream.clone());
+        drop(state);
         let ice = self.webrtc.upgrade().as_ref().and_then(ice);
         let (Some(ice), Some(stream)) = (ice, stream) else { return false };
         ice.add_candidate(&stream, &format!("a={candidate}"));

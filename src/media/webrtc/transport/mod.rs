@@ -7,6 +7,7 @@ pub(crate) mod handshake;
 pub mod ice;
 pub(crate) mod ice_restart;
 pub(crate) mod rtp_session;
+pub(crate) mod selected_pair;
 pub(crate) mod shutdown;
 pub(crate) mod source_limit;
 
