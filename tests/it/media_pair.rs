@@ -342,3 +342,29 @@ fn a_channel_comes_to_a_connection_that_had_none() {
         pair.until_they_move("the sound, still", pair.b.tracks.clone()).await;
     });
 }
+
+/// Tests that either side can offer a stream after all data channels were closed: webrtcbin would leave their m-line out.
+#[test]
+fn streams_are_added_after_the_last_channel_was_closed() {
+    roomtone::media::init().unwrap();
+    smol::block_on(async {
+        let codecs = [Codec::Vp8, Codec::Opus];
+        let a = Side::new("offerer", &codecs, &[Kind::Audio]).await;
+        let b = Side::new("answerer", &codecs, &[]).await;
+        let mut pair = Pair::new(a, b);
+        pair.until("both ends of the channel", |a, b| a.channels.len() == 1 && b.channels.len() == 1).await;
+        pair.a.peer.as_ref().unwrap().finish_channels(None).await;
+        pair.until("its end", |a, b| !a.channels[0].is_open() && !b.channels[0].is_open()).await;
+        let first = stream(&[Kind::Video]).await;
+        pair.a.peer.as_ref().unwrap().add_stream(first);
+        pair.a.negotiation.request_offer(Instant::now());
+        pair.until("video of the side that offered first", |_, b| b.tracks.len() == 2).await;
+        pair.until_they_move("all of its streams", pair.b.tracks.clone()).await;
+        let second = stream(&[Kind::Audio]).await;
+        pair.b.peer.as_ref().unwrap().add_stream(second);
+        pair.b.negotiation.request_offer(Instant::now());
+        pair.until("audio of the other side", |a, _| a.tracks.len() == 1).await;
+        pair.until_they_move("all streams", pair.a.tracks.iter().chain(&pair.b.tracks).cloned().collect())
+            .await;
+    });
+}

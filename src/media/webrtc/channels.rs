@@ -14,6 +14,25 @@ use super::state::{State, report_of_peer};
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 
+/// Number of the data channel that keeps the m-line: the highest one, which no peer chooses.
+const KEEPER: i32 = 65_534;
+
+/// Opens a data channel that carries nothing, unless the connection has one. webrtcbin leaves the m-line of data channels
+/// out of an offer while no channel is open, and then refuses every answer to that offer. The peer does not learn of
+/// this channel: it counts as negotiated by other means (RFC 8832, 4), so nothing is sent on it.
+///
+/// The channel must precede webrtcbin's SCTP transport: afterwards 1.22 refuses any number but 0.
+pub(super) fn keep_mline(webrtc: &gst::Element, state: &Mutex<State>) {
+    if std::mem::replace(&mut lock(state).keeps_mline, true) {
+        return;
+    }
+    let options = gst::Structure::builder("config").field("negotiated", true).field("id", KEEPER).build();
+    let args: [&dyn glib::value::ToValue; 2] = [&"", &options];
+    if webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args).is_none() {
+        tracing::warn!("the m-line of data channels ends with the last channel");
+    }
+}
+
 /// Returns the options that webrtcbin's `create-data-channel` expects for a channel.
 fn structure(config: &ChannelConfig) -> gst::Structure {
     let structure = gst::Structure::builder("config").field("ordered", config.ordered);
@@ -31,6 +50,7 @@ pub(super) fn open(
     events: &Sender<PeerEvent>,
     config: &ChannelConfig,
 ) -> Result<(), MediaError> {
+    keep_mline(webrtc, state);
     let args: [&dyn glib::value::ToValue; 2] = [&config.label, &structure(config)];
     let made = webrtc.emit_by_name::<Option<WebRTCDataChannel>>("create-data-channel", &args);
     let made = made.ok_or_else(|| MediaError::NoChannel(config.label.clone()))?;

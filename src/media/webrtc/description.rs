@@ -128,6 +128,9 @@ impl Peer {
             self.ice.agree();
         }
         if kind == SdpKind::Offer {
+            if sdp.media.iter().any(|media| media.kind == "application") {
+                channels::keep_mline(&self.webrtc, &self.state);
+            }
             self.fit(|pipeline, streams, senders| {
                 transceivers::for_answer(pipeline, &self.webrtc, &self.config, streams, senders, &sdp, agreed)
             })?;

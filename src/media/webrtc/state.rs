@@ -25,6 +25,8 @@ pub(super) struct State {
     pub(super) senders: Vec<Sender>,
     pub(super) tracks: Vec<Track>,
     pub(super) channels: Vec<Channel>,
+    /// Whether a channel of our own keeps the m-line of data channels.
+    pub(super) keeps_mline: bool,
     /// Closed with the connection, for holders of its channels.
     pub(super) over: (EventSender<()>, Receiver<()>),
     /// Whether the warning about too many channels was logged.
@@ -64,6 +66,7 @@ impl State {
             senders: vec![],
             tracks: vec![],
             channels: vec![],
+            keeps_mline: false,
             over: bounded(1),
             is_full: false,
             opened: vec![],

@@ -54,9 +54,6 @@ impl Adapter {
     /// Completes a description that webrtcbin made, and returns it as the peer gets it. A description made before that was
     /// not applied is forgotten.
     pub fn made(&mut self, kind: SdpKind, mut sdp: Sdp, ours: Ours<'_>) -> Sdp {
-        if let (SdpKind::Offer, Some(last)) = (kind, &self.local) {
-            attributes::keep_data_channels(&mut sdp, last);
-        }
         attributes::name_certificate(&mut sdp, ours.fingerprint);
         // webrtcbin repeats the credentials of the first description that it made, whatever was applied since.
         let credentials = ours.credentials.or_else(|| self.local.as_ref().and_then(Credentials::of));

@@ -13,17 +13,6 @@ pub(super) fn complete_offer(offer: &mut Sdp) {
     Setup::leave_open(offer);
 }
 
-/// Adds the m-line of data channels to an offer of webrtcbin that lacks it, as it stands in our last description. webrtcbin
-/// leaves it out while no channel is open, and refuses an offer with fewer m-lines than before.
-pub(super) fn keep_data_channels(offer: &mut Sdp, last: &Sdp) {
-    let line = last.media.get(offer.media.len()).filter(|line| line.kind == "application");
-    let Some(line) = line else { return };
-    if let (Some(group), Some(mid)) = (offer.attribute("group").map(str::to_owned), line.mid()) {
-        offer.set_attribute("group", &format!("{group} {mid}"));
-    }
-    offer.media.push(line.clone());
-}
-
 /// Writes the fingerprint of our certificate into a description that webrtcbin made: its own (1.22) hashes the key, too.
 pub(super) fn name_certificate(ours: &mut Sdp, fingerprint: &str) {
     for media in ours.media.iter_mut().filter(|media| media.attribute("fingerprint").is_some()) {

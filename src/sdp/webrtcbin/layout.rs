@@ -101,12 +101,6 @@ impl Layout {
     /// that has no m-line of webrtcbin, or is appended; standing m-lines that are not offered are rejected.
     pub(super) fn offer_to_peer(&self, ours: &Sdp) -> (Self, Sdp) {
         let mut next = self.clone();
-        // webrtcbin leaves out its last m-line, that of data channels, if all of them are closed.
-        next.own.truncate(ours.media.len());
-        next.slots
-            .iter_mut()
-            .filter(|slot| slot.own >= Some(next.own.len()))
-            .for_each(|slot| slot.own = None);
         for (own, media) in ours.media.iter().enumerate().skip(self.own.len()) {
             let mid = media.mid().unwrap_or_default().to_owned();
             let open = |slot: &&mut Slot| slot.own.is_none() && !slot.is_rejected && slot.kind == media.kind;

@@ -271,24 +271,6 @@ fn exchange(adapter: &mut Adapter, offer: Sdp, answer: impl Fn(&Sdp) -> Sdp) -> 
     adapter.remote(SdpKind::Answer, &validate(answer).unwrap(), &[]).unwrap()
 }
 
-/// Tests an offer after all data channels were closed, which webrtcbin makes without their m-line and then refuses.
-#[test]
-fn the_m_line_of_data_channels_stays() {
-    let both = own(&["video", "application"]);
-    let accept = |sent: &Sdp| {
-        let of = |(n, media): (usize, &Media)| {
-            (["video", "application"][n], media.mid().unwrap().to_owned(), !media.is_rejected())
-        };
-        theirs(&sent.media.iter().enumerate().map(of).collect::<Vec<_>>(), "active", true)
-    };
-    let mut adapter = Adapter::default();
-    exchange(&mut adapter, ours(&both, "actpass"), accept);
-    let sent = made(&mut adapter, SdpKind::Offer, ours(&both[..1], "actpass"));
-    assert_eq!(sent.media.iter().map(Media::is_rejected).collect::<Vec<_>>(), [false, false]);
-    let own = adapter.local(&[]).unwrap();
-    assert_eq!((lines(&own), own.attribute("group")), (both, Some("BUNDLE video0 application0")));
-}
-
 /// Tests that the page's order is kept over a fresh webrtcbin, which has its own.
 #[test]
 fn a_fresh_connection_offers_in_the_standing_order() {
