@@ -1,6 +1,7 @@
 //! The settings of a server.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::ice;
 use super::timeouts::Timeouts;
@@ -30,6 +31,9 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// The hub's bounds.
     pub limits: Limits,
+    /// The time between the request to stop and the end of connections, in which the server serves on and reports that it
+    /// is not ready: a load balancer then sends new clients to other servers.
+    pub drain: Duration,
     /// The time limits for clients.
     pub timeouts: Timeouts,
     /// The STUN and TURN servers that clients receive.
@@ -54,6 +58,7 @@ impl Config {
             per_address: 256,
             trusted_proxies: vec![],
             limits: Limits::default(),
+            drain: Duration::ZERO,
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),
             api_secret: None,

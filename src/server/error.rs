@@ -37,6 +37,9 @@ pub enum ServerError {
     /// [`Config::allowed_hosts`]: super::Config::allowed_hosts
     #[error("'{0}' is not a host name")]
     AllowedHost(String),
+    /// A reload cannot change the address, nor whether plain connections are served.
+    #[error("the address to listen on, and whether the server is plain, can be changed by a restart only")]
+    NeedsRestart,
     /// The operating system returned no random bytes, which are needed to store a secret.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),

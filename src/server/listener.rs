@@ -1,6 +1,7 @@
 //! The listening socket: accepts connections, detects TLS by the first byte, and serves HTTP.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,32 +13,24 @@ use smol::io::AsyncReadExt;
 use smol_hyper::rt::{FuturesIo, SmolTimer};
 
 use super::config::Config;
-use super::error::{LEAST_SECRET, SecretKind, ServerError};
-use super::guess_limit::GuessLimit;
+use super::control::Control;
+use super::error::ServerError;
 use super::http;
-use super::names::Names;
+use super::live::Live;
 use super::proxy_header::{self, Parsed};
-use super::rates::Rates;
-use super::sessions::Sessions;
-use super::shared::Shared;
+use super::shared::{Fixed, REQUESTS, Shared};
 use super::stream::{Gauge, Io, Tcp};
 use super::switchboard::{Counted, Switchboard};
-use super::token::{KeySource, TokenConfig, Tokens};
-use super::trusted::Trusted;
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::canonical;
-use crate::base::secret::Sealed;
 use crate::base::tasks::Tasks;
 use crate::base::timeout::timeout;
-use crate::protocol::Secret;
 
 /// The most connections at a time; usually the process has fewer descriptors.
 const CONNECTIONS: usize = 1 << 20;
 /// The most connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// The requests that a connection may make at once, and those regained per second; socket.io's polling is not limited.
-const REQUESTS: (u32, u32) = (200, 50);
 /// The send buffer of each socket, in bytes; Linux doubles the value. By default Linux may buffer several MB, and the
 /// progress of a slow peer would show only after minutes.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -53,6 +46,9 @@ pub struct Server {
     shared: Arc<Shared>,
     /// The tasks of the connections, one each, or two for a WebSocket's upgrade.
     connections: Arc<Tasks>,
+    /// The address of the settings.
+    listen: SocketAddr,
+    drain: Duration,
 }
 
 impl Server {
@@ -68,28 +64,13 @@ impl Server {
         let _ = rustix::net::listen(&listener, BACKLOG);
         // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
-        let tokens = tokens(&config.tokens).await?;
-        let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
+        let (listen, drain) = (config.listen, config.drain);
+        let fixed = Fixed { plain: config.plain, timeouts: config.timeouts };
+        let board = Switchboard::new(config.limits, config.timeouts.unread, config.ice.clone());
+        let live = Live::new(config, false).await?;
         let connections = Arc::new(Tasks::new(CONNECTIONS));
-        let shared = Shared {
-            connections: Arc::downgrade(&connections),
-            board: Switchboard::new(config.limits, config.timeouts.unread, config.ice),
-            identity: config.identity,
-            plain: config.plain,
-            allowed_origins: config.allowed_origins,
-            names: Names::new(config.allowed_hosts).map_err(ServerError::AllowedHost)?,
-            per_address: config.per_address,
-            trusted: Trusted::new(config.trusted_proxies),
-            requests: Rates::new(REQUESTS),
-            timeouts: config.timeouts,
-            api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
-            api_guesses: GuessLimit::new("secrets for the API"),
-            api_remote: config.api_remote,
-            tokens,
-            token_guesses: GuessLimit::new("tokens"),
-            sessions: Sessions::default(),
-        };
-        Ok(Self { listener, shared: Arc::new(shared), connections })
+        let shared = Arc::new(Shared::new(live, board, Arc::downgrade(&connections), &fixed));
+        Ok(Self { listener, shared, connections, listen, drain })
     }
 
     /// Returns the bound address, with the port that the system chose if the settings named none.
@@ -98,11 +79,16 @@ impl Server {
     }
 
     /// Returns the certificate's SHA-256 fingerprint, if the server has a certificate.
-    pub fn fingerprint(&self) -> Option<&str> {
-        self.shared.identity.as_ref().map(|identity| identity.fingerprint.as_str())
+    pub fn fingerprint(&self) -> Option<String> {
+        self.shared.live().identity.as_ref().map(|identity| identity.fingerprint.clone())
     }
 
-    /// Serves until `stop` completes; then closes all connections with code 1001 (RFC 6455, 7.4.1), and waits up to 2 s
+    /// Returns the control of this server while it runs.
+    pub fn control(&self) -> Control {
+        Control::new(self.shared.clone(), self.listen)
+    }
+
+    /// Serves until `stop` completes, and for the time [`Config::drain`] after it; then closes all connections with code 1001 (RFC 6455, 7.4.1), and waits up to 2 s
     /// for the peers' close frames. Connections that remain then, or when the returned future is dropped, are cut off.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let accept = async {
@@ -121,13 +107,14 @@ impl Server {
             }
         };
         let sweep = http::polling::end_sessions(&self.shared);
-        let keep_fresh = async {
-            match &self.shared.tokens {
-                Some(tokens) => tokens.keep_fresh().await,
-                None => std::future::pending().await,
+        let drain = async {
+            stop.await;
+            self.shared.is_draining.store(true, Ordering::Relaxed);
+            if !self.drain.is_zero() {
+                smol::Timer::after(self.drain).await;
             }
         };
-        or(or(accept, or(sweep, keep_fresh)), stop).await;
+        or(or(accept, or(sweep, self.shared.keep_fresh())), drain).await;
         let board = &self.shared.board;
         board.close_all();
         let all_gone = async {
@@ -139,35 +126,6 @@ impl Server {
     }
 }
 
-/// Returns the verifier of tokens, if there are keys for them. An address of keys that does not answer is only logged: the
-/// server starts, and asks again.
-async fn tokens(config: &TokenConfig) -> Result<Option<Tokens>, ServerError> {
-    if !config.is_required() {
-        return Ok(None);
-    }
-    for secret in &config.secrets {
-        strong(Some(secret), SecretKind::Token)?;
-    }
-    if config.keys.is_some() && config.audience.is_empty() {
-        return Err(ServerError::NoAudience);
-    }
-    let tokens = Tokens::new(config);
-    match (tokens.refresh().await, &config.keys) {
-        (Err(why), Some(KeySource::File(_))) => return Err(ServerError::TokenKeys(why)),
-        (Err(why), _) => tracing::warn!("{why}; nobody can connect until they can be read"),
-        (Ok(()), _) => {}
-    }
-    Ok(Some(tokens))
-}
-
-/// Returns the secret, or an error if it is too short.
-fn strong(secret: Option<&Secret>, kind: SecretKind) -> Result<Option<&Secret>, ServerError> {
-    match secret {
-        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(kind)),
-        secret => Ok(secret),
-    }
-}
-
 async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) {
     let _ = stream.get_ref().set_nodelay(true);
     let Some((from, _counted)) = identify(&stream, from, &shared).await else { return };
@@ -176,7 +134,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     let gauge = io.gauge().clone();
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-        let is_own = !shared.trusted.contains(from.ip());
+        let is_own = !shared.live().trusted.contains(from.ip());
         // Polling clients need one request per message. Requests of a proxy are counted for its clients instead.
         let is_allowed =
             !is_own || http::is_polling(request.uri().path()) || lock(&quota).take(Instant::now());
@@ -222,8 +180,9 @@ async fn identify(
     from: SocketAddr,
     shared: &Shared,
 ) -> Option<(SocketAddr, Counted)> {
-    let is_proxy = shared.trusted.contains(from.ip());
-    let most = if is_proxy { usize::MAX } else { shared.per_address };
+    let live = shared.live();
+    let is_proxy = live.trusted.contains(from.ip());
+    let most = if is_proxy { usize::MAX } else { live.per_address };
     let refused = || tracing::info!("a connection is refused: its address has the most connections already");
     let counted = shared.board.admit(from.ip(), most);
     let counted = counted.or_else(|| {
@@ -235,7 +194,7 @@ async fn identify(
     }
     let header = timeout(shared.timeouts.handshake, read_proxy_header(stream)).await;
     let named = match header.unwrap_or_else(|| Err("it does not arrive".to_owned())) {
-        Ok(Some(client)) => shared.trusted.named(from.ip(), client.ip()).map(|_| client),
+        Ok(Some(client)) => live.trusted.named(from.ip(), client.ip()).map(|_| client),
         Ok(None) => return Some((from, counted)),
         Err(why) => {
             tracing::warn!("a connection of the proxy {from} is refused: its PROXY header: {why}");
@@ -243,11 +202,11 @@ async fn identify(
         }
     };
     let client = named.map_err(|why| tracing::warn!("a connection of {from} is refused: {why}")).ok()?;
-    if shared.trusted.contains(client.ip()) {
+    if live.trusted.contains(client.ip()) {
         // Another proxy, which names its clients in each request.
         return Some((client, counted));
     }
-    match shared.board.admit(client.ip(), shared.per_address) {
+    match shared.board.admit(client.ip(), live.per_address) {
         Some(counted) => Some((client, counted)),
         None => {
             refused();
@@ -284,7 +243,7 @@ async fn secure(stream: Async<TcpStream>, shared: &Shared) -> Option<(Io, bool)>
     stream.peek(&mut first).await.ok()?;
     let tcp = Tcp::new(stream);
     let gauge = tcp.gauge();
-    match (&shared.identity, first[0]) {
+    match (&shared.live().identity, first[0]) {
         (Some(identity), TLS_HANDSHAKE) => {
             let tls = TlsAcceptor::from(identity.config()).accept(tcp).await;
             tls.map_err(|error| tracing::debug!("a TLS handshake failed: {error}"))

@@ -1,48 +1,105 @@
 //! The state that all connections of a server share.
 
 use std::net::IpAddr;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, Weak};
+
+use smol::channel::{Receiver, Sender, bounded};
+use smol::future::or;
 
 use super::guess_limit::GuessLimit;
-use super::names::Names;
+use super::live::Live;
 use super::rates::Rates;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
 use super::timeouts::Timeouts;
-use super::tls::Identity;
-use super::token::{self, Denied, TokenError, Tokens};
-use super::trusted::Trusted;
+use super::token::{self, Denied, TokenError};
+use crate::base::lock::lock;
 use crate::base::net::{Owner, is_this_machine};
-use crate::base::secret::Sealed;
 use crate::base::tasks::Tasks;
 use crate::hub::Grant;
+
+/// The requests that a connection, or a client behind a proxy, may make at once, and those regained per second; socket.io's
+/// polling is not limited.
+pub(super) const REQUESTS: (u32, u32) = (200, 50);
+
+/// The settings that stay as they are.
+pub(super) struct Fixed {
+    pub(super) plain: bool,
+    pub(super) timeouts: Timeouts,
+}
 
 #[derive(Debug)]
 pub(super) struct Shared {
     /// The tasks of the connections; the server owns them.
     pub(super) connections: Weak<Tasks>,
     pub(super) board: Arc<Switchboard>,
-    pub(super) identity: Option<Identity>,
     pub(super) plain: bool,
-    pub(super) allowed_origins: Vec<String>,
-    pub(super) names: Names,
-    pub(super) per_address: usize,
-    pub(super) trusted: Trusted,
+    /// The settings that a reload replaces.
+    live: Mutex<Arc<Live>>,
+    /// Wakes the task that reads the keys of tokens after a reload.
+    reloaded: (Sender<()>, Receiver<()>),
+    /// Whether the server is to stop, and new clients should go elsewhere.
+    pub(super) is_draining: AtomicBool,
     /// The requests of clients behind trusted proxies, whose connections carry the requests of many.
     pub(super) requests: Rates<Owner>,
     pub(super) timeouts: Timeouts,
-    pub(super) api_secret: Option<Sealed>,
     pub(super) api_guesses: GuessLimit,
-    pub(super) api_remote: bool,
-    pub(super) tokens: Option<Tokens>,
     pub(super) token_guesses: GuessLimit,
     pub(super) sessions: Sessions,
 }
 
 impl Shared {
+    /// Returns the state of a new server.
+    pub(super) fn new(live: Live, board: Arc<Switchboard>, connections: Weak<Tasks>, fixed: &Fixed) -> Self {
+        Self {
+            connections,
+            board,
+            plain: fixed.plain,
+            live: Mutex::new(Arc::new(live)),
+            reloaded: bounded(1),
+            is_draining: AtomicBool::new(false),
+            requests: Rates::new(REQUESTS),
+            timeouts: fixed.timeouts,
+            api_guesses: GuessLimit::new("secrets for the API"),
+            token_guesses: GuessLimit::new("tokens"),
+            sessions: Sessions::default(),
+        }
+    }
+
+    /// Returns the settings that are valid now.
+    pub(super) fn live(&self) -> Arc<Live> {
+        lock(&self.live).clone()
+    }
+
+    /// Replaces the settings.
+    pub(super) fn replace(&self, live: Live) {
+        self.board.set_ice_servers(live.ice.clone());
+        *lock(&self.live) = Arc::new(live);
+        let _ = self.reloaded.0.try_send(());
+    }
+
+    /// Reads the keys of tokens whenever that is due. Never completes.
+    pub(super) async fn keep_fresh(&self) {
+        loop {
+            let live = self.live();
+            let fresh = async {
+                match &live.tokens {
+                    Some(tokens) => tokens.keep_fresh().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let reloaded = async {
+                let _ = self.reloaded.1.recv().await;
+            };
+            or(fresh, reloaded).await;
+        }
+    }
+
     /// Returns the permissions of a request from the address `from`, according to its token.
     pub(super) async fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
-        let Some(tokens) = &self.tokens else { return Ok(Grant::default()) };
+        let live = self.live();
+        let Some(tokens) = &live.tokens else { return Ok(Grant::default()) };
         let token = token::shown(request).ok_or(TokenError::Missing)?;
         let wait = self.token_guesses.wait(from.into());
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
@@ -58,10 +115,5 @@ impl Shared {
             }
         }
         Ok(grant?)
-    }
-
-    /// Returns whether the server's certificate covers a host name.
-    pub(super) fn is_certified(&self, name: &str) -> bool {
-        self.identity.as_ref().is_some_and(|identity| identity.holds_for(name))
     }
 }

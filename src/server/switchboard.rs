@@ -83,7 +83,7 @@ pub(super) struct Switchboard {
     state: Mutex<State>,
     probe: Duration,
     unread: Duration,
-    ice: IceServers,
+    ice: Mutex<IceServers>,
     /// The timers of unanswered probes.
     probes: Tasks,
 }
@@ -97,7 +97,7 @@ impl Switchboard {
             state: Mutex::new(state),
             probe: limits.probe,
             unread,
-            ice,
+            ice: Mutex::new(ice),
             probes: Tasks::new(PROBES),
         })
     }
@@ -109,13 +109,18 @@ impl Switchboard {
             notice,
             Notice::Registered | Notice::CallStarted | Notice::CalledBy(_) | Notice::Joined(_)
         );
-        let servers = if begins { self.ice.list(SystemTime::now()) } else { vec![] };
+        let servers = if begins { self.ice_servers() } else { vec![] };
         (!servers.is_empty()).then(|| Outgoing::Text(ServerMessage::IceServers(servers).to_string()))
     }
 
     /// Returns the STUN and TURN servers, with credentials that become valid now.
     pub(super) fn ice_servers(&self) -> Vec<IceServer> {
-        self.ice.list(SystemTime::now())
+        lock(&self.ice).list(SystemTime::now())
+    }
+
+    /// Replaces the STUN and TURN servers, for clients that register or begin a call from now on.
+    pub(super) fn set_ice_servers(&self, ice: IceServers) {
+        *lock(&self.ice) = ice;
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -7,6 +7,7 @@ mod common;
 
 mod cli;
 mod corpus;
+mod operations;
 mod pool;
 mod proxied;
 mod room_client;

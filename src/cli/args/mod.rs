@@ -10,7 +10,7 @@ pub(super) mod token;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
@@ -90,19 +90,44 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
 
+    /// Form of the log on stderr; json writes an object for each line
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+
     /// Configuration file (TOML) [default: ~/.config/roomtone/config.toml, if it exists]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    // Comments of documentation would lengthen the help of every command.
+    Text,
+    Json,
+}
+
 impl Cli {
     /// Reads the arguments, completed by the configuration file. Invalid arguments and `--help` end the program here.
     pub(super) fn read() -> Result<Self, CliError> {
-        let typed = |matches| Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        let matches = command(&[], &[]).get_matches();
-        let off = flags::turned_off(&matches);
-        let file = config::read(typed(matches).config.as_deref(), &command(&[], &[]))?;
-        Ok(typed(command(&file, &off).get_matches()))
+        Ok(Self::parse_all()?.unwrap_or_else(|error| error.exit()))
+    }
+
+    /// Reads the arguments again, with the configuration file as it is now.
+    pub(super) fn read_again() -> Result<Self, CliError> {
+        Self::parse_all()?.map_err(|error| CliError::Usage(error.to_string()))
+    }
+
+    fn parse_all() -> Result<Result<Self, clap::Error>, CliError> {
+        let typed = |matches| Self::from_arg_matches(&matches);
+        let first = command(&[], &[]).try_get_matches();
+        let first = first.and_then(|matches| Ok((flags::turned_off(&matches), typed(matches)?)));
+        let (off, first) = match first {
+            Ok(first) => first,
+            Err(error) => return Ok(Err(error)),
+        };
+        let file = config::read(first.config.as_deref(), &command(&[], &[]))?;
+        Ok(command(&file, &off).try_get_matches().and_then(typed))
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
+use super::token::time;
 use crate::base::flag::Flag;
 use crate::base::net::Network;
 use crate::cli::CliError;
@@ -114,6 +116,10 @@ pub(crate) struct ServerOptions {
     /// Most rooms at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().rooms)]
     pub max_rooms: usize,
+    /// Time to serve on after the request to stop, while /health/ready answers 503 and a load balancer sends new clients
+    /// elsewhere: a number with s, m or h [default: stop at once]
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub drain: Option<Duration>,
     /// Secret of at least 32 bytes that a back end sends (Authorization: Bearer SECRET) to use the API under /api/
     /// [default: the API is off]. On the command line other users of this machine can see it; ROOMTONE_API_SECRET
     /// hides it
@@ -134,6 +140,7 @@ impl ServerOptions {
             allowed_hosts: self.allow_host.clone(),
             per_address: self.max_per_address,
             trusted_proxies: self.trust_proxy.clone(),
+            drain: self.drain.unwrap_or_default(),
             api_secret: self.api_secret.clone(),
             api_remote: self.api_remote.is_on(),
             tokens: tokens.config(),

@@ -74,7 +74,7 @@ impl TokenArgs {
 }
 
 /// Reads a time: a number and its unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let wrong = || "a number with s, m, h or d is wanted, as in 90s, 10m, 6h or 30d".to_owned();
     let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(wrong)?;
     let seconds: u64 = match unit {

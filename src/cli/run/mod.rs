@@ -4,11 +4,13 @@
 mod arenas;
 #[cfg(feature = "media")]
 mod client;
+mod descriptors;
 #[cfg(feature = "media")]
 mod host;
 #[cfg(feature = "media")]
 mod inventory;
 mod log;
+mod notify;
 mod serve;
 mod signals;
 mod token;
@@ -27,7 +29,7 @@ pub fn run() -> Result<(), CliError> {
     if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
         arenas::have_few();
     }
-    log::start(cli.verbose);
+    log::start(cli.verbose, cli.log_format);
     warn_of_unknown_variables(json);
     let result = match &cli.command {
         Command::Serve(args) => serve::serve(args, json),

@@ -1,6 +1,10 @@
-//! Meaning of signals (Ctrl-C, SIGTERM).
+//! Meaning of signals (Ctrl-C, SIGTERM, SIGHUP).
 
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
+
+use async_signal::{Signal, Signals as Incoming};
+use smol::stream::StreamExt;
 
 /// Time after the first signal in which another one counts as the same request: `timeout` signals the process and
 /// then its group, and a terminal's Ctrl-C also reaches a wrapper, which forwards it. A person who presses twice
@@ -38,22 +42,51 @@ impl Signals {
     }
 }
 
-/// Calls `on_signal` at the first Ctrl-C or SIGTERM. A second signal ends the program at once, if it comes a second
+/// Calls `on_end` at the first Ctrl-C, SIGTERM or SIGHUP. A second signal ends the program at once, if it comes a second
 /// or more after the first.
-pub(super) fn on_signal(mut on_signal: impl FnMut() + Send + 'static) {
+pub(super) fn on_signal(on_end: impl FnMut() + Send + 'static) {
+    listen(on_end, None);
+}
+
+/// The same, but calls `on_reload` at SIGHUP, unless the program's terminal is gone.
+pub(super) fn on_signals(on_end: impl FnMut() + Send + 'static, on_reload: impl FnMut() + Send + 'static) {
+    listen(on_end, Some(Box::new(on_reload)));
+}
+
+fn listen(mut on_end: impl FnMut() + Send + 'static, mut on_reload: Option<Box<dyn FnMut() + Send>>) {
+    #[cfg(unix)]
+    let wanted = [Signal::Int, Signal::Term, Signal::Hup];
+    #[cfg(not(unix))]
+    let wanted = [Signal::Int];
+    let mut incoming = match Incoming::new(wanted) {
+        Ok(incoming) => incoming,
+        Err(error) => return tracing::warn!("signals end the program at once: {error}"),
+    };
+    // A terminal that hangs up sends SIGHUP, and is no terminal any more.
+    let had_terminal = std::io::stdin().is_terminal();
+    let is_hung_up = move || had_terminal && !std::io::stdin().is_terminal();
     let mut signals = Signals::default();
-    let handler = move || match signals.accept(Instant::now()) {
-        Request::End => on_signal(),
-        Request::Same => {}
-        Request::EndNow => {
-            #[cfg(feature = "media")]
-            crate::cli::input::terminal::restore();
-            std::process::exit(130);
+    let mut handle = move |signal| {
+        if let (Signal::Hup, Some(reload), false) = (signal, &mut on_reload, is_hung_up()) {
+            return reload();
+        }
+        match signals.accept(Instant::now()) {
+            Request::End => on_end(),
+            Request::Same => {}
+            Request::EndNow => {
+                #[cfg(feature = "media")]
+                crate::cli::input::terminal::restore();
+                std::process::exit(130);
+            }
         }
     };
-    if let Err(error) = ctrlc::set_handler(handler) {
-        tracing::warn!("signals end the program at once: {error}");
-    }
+    std::thread::spawn(move || {
+        smol::block_on(async {
+            while let Some(Ok(signal)) = incoming.next().await {
+                handle(signal);
+            }
+        });
+    });
 }
 
 #[cfg(test)]

@@ -93,13 +93,14 @@ fn rooms(board: &Switchboard, query: &str) -> Reply {
 
 /// Returns the error response to a request that is not authorized; none if the request is authorized.
 fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<Reply> {
-    if !shared.api_remote && !is_this_machine(from) {
+    let live = shared.live();
+    if !live.api_remote && !is_this_machine(from) {
         return Some(text(
             StatusCode::FORBIDDEN,
             "the API is open to this machine only (setting api-remote)\n",
         ));
     }
-    let Some(secret) = &shared.api_secret else {
+    let Some(secret) = &live.api_secret else {
         return Some(text(StatusCode::NOT_FOUND, "this server has no API (setting api-secret)\n"));
     };
     let wanted = || text(StatusCode::UNAUTHORIZED, "the header 'Authorization: Bearer SECRET' is required\n");

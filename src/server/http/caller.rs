@@ -33,7 +33,7 @@ pub(super) fn caller(
     shared: &Shared,
     from: IpAddr,
 ) -> Result<Caller, Box<Reply>> {
-    let address = shared.trusted.client(from, request.headers()).map_err(|why| {
+    let address = shared.live().trusted.client(from, request.headers()).map_err(|why| {
         tracing::warn!("a request of the proxy {from} is refused: {why}");
         Box::new(text(StatusCode::BAD_REQUEST, format!("{why}\n")))
     })?;

@@ -10,6 +10,7 @@ mod upgrade;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -40,10 +41,11 @@ pub(super) async fn handle(
     secure: bool,
 ) -> Result<Reply, Infallible> {
     // Load balancers check the health without a `Host` header and without TLS.
-    if is_health(&request) {
-        return Ok(health(&shared));
+    if let Some(question) = health_question(&request) {
+        return Ok(health(&question, &shared));
     }
-    let host = match shared.names.check(&request, |name| shared.is_certified(name)) {
+    let live = shared.live();
+    let host = match live.names.check(&request, |name| live.is_certified(name)) {
         Ok(host) => host,
         Err(error) => return Ok(wrong_host(&error)),
     };
@@ -65,7 +67,7 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, caller: Caller,
     if !secure && !shared.plain && !is_this_machine(caller.connection) {
         return to_https(&request);
     }
-    if !origin_is_allowed(request.headers(), &shared.allowed_origins, secure) {
+    if !origin_is_allowed(request.headers(), &shared.live().allowed_origins, secure) {
         return foreign_origin(&request);
     }
     if is_upgrade(request.headers()) {
@@ -103,18 +105,42 @@ fn is_read(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Returns whether a request asks for the server's health; a WebSocket may use any path and does not count.
-fn is_health(request: &Request<Incoming>) -> bool {
-    request.uri().path() == "/health" && is_read(request.method()) && !is_upgrade(request.headers())
+/// A question about the server's health.
+enum Health {
+    /// Whether it is alive, with its counts if no tokens are needed.
+    Counts,
+    /// Whether it is alive: a server that is not should be started again.
+    Live,
+    /// Whether new clients should come.
+    Ready,
 }
 
-/// Answers that the server is alive; includes the counts only if no tokens are needed.
-fn health(shared: &Shared) -> Reply {
-    if shared.tokens.is_some() {
-        return text(StatusCode::OK, "OK\n");
+/// Returns the question about the server's health that a request asks, if any; a WebSocket may use any path and does not
+/// count.
+fn health_question(request: &Request<Incoming>) -> Option<Health> {
+    if !is_read(request.method()) || is_upgrade(request.headers()) {
+        return None;
     }
+    match request.uri().path() {
+        "/health" => Some(Health::Counts),
+        "/health/live" => Some(Health::Live),
+        "/health/ready" => Some(Health::Ready),
+        _ => None,
+    }
+}
+
+fn health(question: &Health, shared: &Shared) -> Reply {
+    // The answer waits for the hub, like all clients do.
     let (connections, peers, rooms) = shared.board.counts();
-    text(StatusCode::OK, format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n"))
+    match question {
+        Health::Counts if shared.live().tokens.is_none() => {
+            text(StatusCode::OK, format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n"))
+        }
+        Health::Ready if shared.is_draining.load(Ordering::Relaxed) => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the server stops\n")
+        }
+        Health::Counts | Health::Live | Health::Ready => text(StatusCode::OK, "OK\n"),
+    }
 }
 
 fn wrong_host(error: &WrongHost) -> Reply {
@@ -129,7 +155,7 @@ fn wrong_host(error: &WrongHost) -> Reply {
 /// Returns whether to send HSTS. Browsers then require TLS on all ports of the name, and offer no exception for an
 /// untrusted certificate; so only a certificate from the operator and a public DNS name qualify.
 fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
-    let is_given = shared.identity.as_ref().is_some_and(|identity| !identity.is_own());
+    let is_given = shared.live().identity.as_ref().is_some_and(|identity| !identity.is_own());
     is_given && matches!(host, Host::Domain(name) if !name.trim_end_matches('.').ends_with("localhost"))
 }
 

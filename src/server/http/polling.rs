@@ -184,10 +184,10 @@ fn open(
     grant: Grant,
     token: Option<String>,
 ) -> Result<Reply, NoRandomness> {
-    let token = token.filter(|_| shared.tokens.is_some());
+    let token = token.filter(|_| shared.live().tokens.is_some());
     let token = token.map(|token| Sealed::new(&token)).transpose()?;
     let (sid, id, endpoint) = (secret_id()?, secret_id()?, endpoint_id(&grant)?);
-    let Some(counted) = shared.board.admit(address, shared.per_address) else {
+    let Some(counted) = shared.board.admit(address, shared.live().per_address) else {
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };
     let inbox = shared.board.open(Codec::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());

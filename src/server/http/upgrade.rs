@@ -76,7 +76,7 @@ pub(super) async fn upgrade(
         }
     };
     // The connection outlives its HTTP half: it is counted anew, without a bound if it is counted for the client already.
-    let most = if caller.is_counted() { usize::MAX } else { shared.per_address };
+    let most = if caller.is_counted() { usize::MAX } else { shared.live().per_address };
     let Some(guard) = shared.board.admit(from, most) else {
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };

@@ -12,7 +12,7 @@ use super::config::KeySource;
 use super::freshness::Freshness;
 use super::keys::{KeySetError, Keys, MAX_SET};
 use crate::base::lock::lock;
-use crate::base::timeout::sleep_until;
+use crate::base::timeout::{sleep_until, timeout};
 
 /// The time limit of a request for a key set.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -50,7 +50,8 @@ impl KeySet {
     pub(super) async fn renew_for_unknown_key(&self) -> bool {
         let (ask, answer) = bounded::<()>(1);
         if self.asks.0.try_send(ask).is_ok() {
-            let _ = answer.recv().await;
+            // After a reload nobody reads this set any more.
+            let _ = timeout(2 * REQUEST, answer.recv()).await;
         }
         lock(&self.state).freshness.is_current()
     }

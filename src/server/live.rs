@@ -1,0 +1,78 @@
+//! The settings that a reload replaces, all at once or not at all.
+
+use super::config::Config;
+use super::error::{LEAST_SECRET, SecretKind, ServerError};
+use super::ice::IceServers;
+use super::names::Names;
+use super::tls::Identity;
+use super::token::{KeySource, TokenConfig, Tokens};
+use super::trusted::Trusted;
+use crate::base::secret::Sealed;
+use crate::protocol::Secret;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) identity: Option<Identity>,
+    pub(super) allowed_origins: Vec<String>,
+    pub(super) names: Names,
+    pub(super) per_address: usize,
+    pub(super) trusted: Trusted,
+    pub(super) api_secret: Option<Sealed>,
+    pub(super) api_remote: bool,
+    pub(super) tokens: Option<Tokens>,
+    pub(super) ice: IceServers,
+}
+
+impl Live {
+    /// Checks the settings, and reads the keys of tokens. Without `must_read`, keys at an address that does not answer are
+    /// only a warning: the server asks again.
+    pub(super) async fn new(config: Config, must_read: bool) -> Result<Self, ServerError> {
+        let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
+        Ok(Self {
+            tokens: tokens(&config.tokens, must_read).await?,
+            identity: config.identity,
+            allowed_origins: config.allowed_origins,
+            names: Names::new(config.allowed_hosts).map_err(ServerError::AllowedHost)?,
+            per_address: config.per_address,
+            trusted: Trusted::new(config.trusted_proxies),
+            api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
+            api_remote: config.api_remote,
+            ice: config.ice,
+        })
+    }
+
+    /// Returns whether the server's certificate covers a host name.
+    pub(super) fn is_certified(&self, name: &str) -> bool {
+        self.identity.as_ref().is_some_and(|identity| identity.holds_for(name))
+    }
+}
+
+/// Returns the verifier of tokens, if there are keys for them.
+async fn tokens(config: &TokenConfig, must_read: bool) -> Result<Option<Tokens>, ServerError> {
+    if !config.is_required() {
+        return Ok(None);
+    }
+    for secret in &config.secrets {
+        strong(Some(secret), SecretKind::Token)?;
+    }
+    if config.keys.is_some() && config.audience.is_empty() {
+        return Err(ServerError::NoAudience);
+    }
+    let tokens = Tokens::new(config);
+    match (tokens.refresh().await, &config.keys) {
+        (Err(why), Some(KeySource::File(_))) => return Err(ServerError::TokenKeys(why)),
+        (Err(why), _) if must_read => return Err(ServerError::TokenKeys(why)),
+        (Err(why), _) => tracing::warn!("{why}; nobody can connect until they can be read"),
+        (Ok(()), _) => {}
+    }
+    Ok(Some(tokens))
+}
+
+/// Returns the secret, or an error if it is too short.
+fn strong(secret: Option<&Secret>, kind: SecretKind) -> Result<Option<&Secret>, ServerError> {
+    match secret {
+        Some(secret) if secret.0.len() < LEAST_SECRET => Err(ServerError::ShortSecret(kind)),
+        secret => Ok(secret),
+    }
+}

@@ -1,0 +1,262 @@
+//! A server under a service manager: notifications, reloads, health, the limit of descriptors, and the log.
+#![cfg(target_os = "linux")]
+
+use std::net::SocketAddr;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
+use crate::common::{PATIENCE, Program, WebSocket, serve, wait_for};
+use roomtone::protocol::Secret;
+use roomtone::server::token::{self, TokenConfig};
+use roomtone::server::{Config, Identity, Server, ServerError};
+use serde_json::{Value, json};
+use smol::channel::bounded;
+
+const OLD: &str = "the old secret, as long as a secret has to be";
+const NEW: &str = "the new secret, as long as a secret has to be";
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+/// The status of a GET request.
+fn get(url: &str) -> u16 {
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    agent.get(url).call().unwrap().status().as_u16()
+}
+
+/// The socket of a service manager.
+struct Manager(UnixDatagram, String);
+
+impl Manager {
+    fn new(folder: &Path) -> Self {
+        let path = folder.join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket, path.to_str().unwrap().to_owned())
+    }
+
+    /// Waits for a report with this line, passing others over; returns the report.
+    fn expect(&self, line: &str) -> String {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("no {line}: {error}"));
+            let report = String::from_utf8(buffer[..length].to_vec()).unwrap();
+            if report.lines().any(|one| one == line) {
+                return report;
+            }
+        }
+    }
+}
+
+#[test]
+fn systemd_is_notified_of_each_state() {
+    let home = tempfile::tempdir().unwrap();
+    let manager = Manager::new(home.path());
+    let variables = [("NOTIFY_SOCKET", manager.1.as_str()), ("WATCHDOG_USEC", "200000")];
+    let args = ["serve", "--plain", "--listen", "127.0.0.1:0"];
+    let mut server = Program::start_with(home.path(), &args, &variables);
+    let report = manager.expect("READY=1");
+    assert!(report.contains("STATUS=0 connections, 0 peers, 0 rooms"), "{report}");
+    let mut ann = WebSocket::connect(&crate::common::ws(&server.link()));
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    wait_for("a report about ann", || {
+        manager.expect("WATCHDOG=1").contains("STATUS=1 connections, 1 peers, 0 rooms").then_some(())
+    });
+    server.signal("HUP");
+    let report = manager.expect("RELOADING=1");
+    let time = report.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap();
+    assert!(time.parse::<u64>().unwrap() > 0, "{report}");
+    manager.expect("READY=1");
+    server.signal("TERM");
+    manager.expect("STOPPING=1");
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn a_watchdog_of_another_process_is_not_fed() {
+    let home = tempfile::tempdir().unwrap();
+    let manager = Manager::new(home.path());
+    let variables = [("NOTIFY_SOCKET", manager.1.as_str()), ("WATCHDOG_USEC", "1000"), ("WATCHDOG_PID", "1")];
+    let args = ["serve", "--plain", "--listen", "127.0.0.1:0"];
+    let server = Program::start_with(home.path(), &args, &variables);
+    manager.expect("READY=1");
+    server.signal("TERM");
+    // Reports arrive in order: the next one would be that of the watchdog.
+    let mut buffer = [0; 4096];
+    let length = manager.0.recv(&mut buffer).unwrap();
+    assert!(buffer[..length].starts_with(b"STOPPING=1"), "{:?}", String::from_utf8_lossy(&buffer[..length]));
+    assert_eq!(server.end().0, 0);
+}
+
+#[test]
+fn sighup_reads_the_settings_again_or_changes_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let manager = Manager::new(home.path());
+    let file = home.path().join("config.toml");
+    let write = |secrets: &[&str], more: &str| {
+        std::fs::write(&file, format!("token-secret = {secrets:?}\n{more}")).unwrap();
+    };
+    write(&[OLD], "");
+    let args = ["serve", "--plain", "--listen", "127.0.0.1:0", "--config", file.to_str().unwrap()];
+    let mut server = Program::start_with(home.path(), &args, &[("NOTIFY_SOCKET", manager.1.as_str())]);
+    manager.expect("READY=1");
+    let link = server.link();
+    let claims = json!({"exp": 4_000_000_000_u64});
+    let [old, new] = [OLD, NEW].map(|secret| token::sign(&claims, &Secret(secret.into())).unwrap());
+    let status = |token: &str| get(&format!("{link}admission?token={token}"));
+    assert_eq!((status(&old), status(&new)), (200, 401));
+    let address = link.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let mut ann = WebSocket::connect_to(address, &format!("?token={old}"));
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+
+    let reload = || {
+        server.signal("HUP");
+        manager.expect("RELOADING=1");
+        manager.expect("READY=1");
+    };
+    write(&[OLD, NEW], "");
+    reload();
+    assert_eq!((status(&old), status(&new)), (200, 200), "a new secret beside the old one");
+    write(&[NEW], "");
+    reload();
+    assert_eq!((status(&old), status(&new)), (401, 200), "the new secret alone");
+    // A file that cannot be used changes nothing, not even in part.
+    for wrong in
+        ["nonsense = 1\n", "allow-host = [\"no host\"]\n", "listen = \"127.0.0.1:1\"\n[", "plain = 7\n"]
+    {
+        write(&[OLD], wrong);
+        reload();
+        assert_eq!((status(&old), status(&new)), (401, 200), "{wrong}");
+    }
+    write(&["short"], "");
+    reload();
+    assert_eq!((status(&old), status(&new)), (401, 200));
+    // Connected clients stay.
+    ann.say("PEER_LIST");
+    ann.expect("PEER_LIST ");
+    server.signal("TERM");
+    let (code, stderr) = server.end();
+    assert_eq!(code, 0);
+    assert_eq!(stderr.matches("the settings stay as they were").count(), 5, "{stderr}");
+    assert!(stderr.contains("fewer than 32 bytes"), "{stderr}");
+}
+
+#[test]
+fn a_reload_replaces_the_certificate_and_keeps_the_address() {
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let identity = |n: usize| Some(Identity::own(folders[n].path()).unwrap());
+    let config = |n: usize| Config { identity: identity(n), ..Config::plain(ANY) };
+    let fingerprint = |n: usize| Identity::own(folders[n].path()).unwrap().fingerprint;
+    let server = smol::block_on(Server::bind(config(0))).unwrap();
+    assert_eq!(server.fingerprint(), Some(fingerprint(0)));
+    smol::block_on(server.control().reload(config(1))).unwrap();
+    assert_eq!(server.fingerprint(), Some(fingerprint(1)));
+    let elsewhere = Config { listen: ([127, 0, 0, 1], 1).into(), ..config(0) };
+    let closed = Config { plain: false, ..config(0) };
+    for wrong in [elsewhere, closed] {
+        let error = smol::block_on(server.control().reload(wrong)).unwrap_err();
+        assert!(matches!(error, ServerError::NeedsRestart), "{error}");
+    }
+    assert_eq!(server.fingerprint(), Some(fingerprint(1)));
+    assert_ne!(fingerprint(0), fingerprint(1));
+}
+
+#[test]
+fn a_server_that_drains_is_alive_and_not_ready() {
+    let drain = PATIENCE * 10;
+    let server = smol::block_on(Server::bind(Config { drain, ..Config::plain(ANY) })).unwrap();
+    let address = server.address();
+    let (stop, stopped) = bounded::<()>(1);
+    let task = smol::spawn(server.run(async move {
+        let _ = stopped.recv().await;
+    }));
+    let status = |path: &str| get(&format!("http://{address}/{path}"));
+    assert_eq!((status("health"), status("health/live"), status("health/ready")), (200, 200, 200));
+    let mut ann = WebSocket::connect_to(address, "");
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    drop(stop);
+    wait_for("the drain", || (status("health/ready") == 503).then_some(()));
+    assert_eq!((status("health"), status("health/live")), (200, 200));
+    // Clients are served until the time is over.
+    let mut bob = WebSocket::connect_to(address, "");
+    bob.say("HELLO bob");
+    bob.expect("HELLO");
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    drop(task);
+}
+
+#[test]
+fn without_a_token_health_tells_no_counts() {
+    let tokens = TokenConfig { secrets: vec![Secret(OLD.into())], ..TokenConfig::default() };
+    for (config, words) in [
+        (Config::plain(ANY), "OK\nconnections 0\npeers 0\nrooms 0\n"),
+        (Config { tokens, ..Config::plain(ANY) }, "OK\n"),
+    ] {
+        let server = serve(config);
+        let read = |path: &str| {
+            ureq::get(format!("http://{server}/{path}")).call().unwrap().body_mut().read_to_string().unwrap()
+        };
+        assert_eq!(read("health"), words);
+        assert_eq!((read("health/live").as_str(), read("health/ready").as_str()), ("OK\n", "OK\n"));
+    }
+}
+
+#[test]
+fn the_limit_of_descriptors_is_raised_and_reported() {
+    let home = tempfile::tempdir().unwrap();
+    for (limits, warns) in [("ulimit -Sn 128", false), ("ulimit -Sn 128; ulimit -Hn 1000", true)] {
+        let script = format!(
+            "{limits}; exec {} serve --plain --listen 127.0.0.1:0 --json -v",
+            env!("CARGO_BIN_EXE_roomtone")
+        );
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .env("HOME", home.path())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        assert!(line.contains("listening"), "{line}");
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        let numbers: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
+        assert_eq!(numbers[0], numbers[1], "{files}");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        let mut log = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut log).unwrap();
+        assert!(child.wait().unwrap().success());
+        assert!(log.contains(&format!("this process may open {} descriptors", numbers[1])), "{log}");
+        assert_eq!(log.contains("LimitNOFILE"), warns, "{log}");
+    }
+}
+
+#[test]
+fn the_log_can_be_json() {
+    let home = tempfile::tempdir().unwrap();
+    let args = ["serve", "--plain", "--listen", "127.0.0.1:0", "--log-format", "json", "-vv"];
+    let mut server = Program::start(home.path(), &args);
+    let mut ann = WebSocket::connect(&crate::common::ws(&server.link()));
+    ann.say("HELLO ann");
+    ann.expect("HELLO");
+    ann.close(1000, "");
+    server.signal("TERM");
+    let (code, stderr) = server.end();
+    assert_eq!(code, 0, "{stderr}");
+    let lines: Vec<Value> = stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let is_complete = |line: &Value| {
+        line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string()
+    };
+    assert!(lines.iter().all(is_complete), "{stderr}");
+    let closes = lines.iter().find(|line| line["message"] == "closes").expect("the end of a connection");
+    assert!(closes["conn"].is_number() && closes["reason"] == "closed by the peer", "{closes}");
+}
