@@ -16,7 +16,7 @@ use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind, S
 use roomtone::sdp::fingerprint::Fingerprint;
 use roomtone::sdp::reach::Network;
 use roomtone::sdp::{self, CandidateLine, Codec, Kind, Reach, Sdp, payload};
-use roomtone::session::{Negotiation, Terms, effect, negotiation, terms};
+use roomtone::session::{Effect, Negotiation, Output, Terms, terms};
 
 /// A target of that name.
 pub(crate) type Target = (&'static str, fn(&[u8]));
@@ -70,14 +70,11 @@ pub(crate) fn negotiation(bytes: &[u8]) {
         while let Some(output) = machine.poll_output() {
             steps += 1;
             assert!(steps < 5000, "it does not come to rest");
-            use effect::{Effect, EffectResult};
             let done = match output {
-                negotiation::Output::Effect(
-                    Effect::CreateOffer { id, .. } | Effect::CreateAnswer { id, .. },
-                ) => (id, EffectResult::Failed("none".into())),
-                negotiation::Output::Effect(Effect::ApplyLocal(id, ..) | Effect::ApplyRemote(id, ..)) => {
-                    (id, EffectResult::Applied)
+                Output::Effect(Effect::CreateOffer { id, .. } | Effect::CreateAnswer { id, .. }) => {
+                    (id, Err("none".into()))
                 }
+                Output::Effect(Effect::ApplyLocal(id, ..) | Effect::ApplyRemote(id, ..)) => (id, Ok(None)),
                 _ => continue,
             };
             machine.handle_result(now, done.0, done.1);

@@ -13,8 +13,8 @@ use super::presentation::Presentation;
 use super::report::{Incoming, PoolEvent, Report};
 use super::server_connection::ServerConnection;
 use crate::protocol::{PeerId, Refusal};
-use crate::session::call::{Call, Input, Output};
-use crate::session::{Admission, EndReason, Terms, link};
+use crate::session::call::{self, Call};
+use crate::session::{Admission, EndReason, Input, Output, Terms};
 use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, ConnectError, Event};
 
@@ -143,53 +143,48 @@ impl CallLoop<'_> {
                 let report = async { Incoming::Report(peers.next().await) };
                 or(signal, report)
             };
-            let input = match self.client.next(incoming, &self.presentation, deadline).await {
+            match self.client.next(incoming, &self.presentation, deadline).await {
                 Happening::Timer => {
                     let now = Instant::now();
                     self.call.handle_timeout(now);
                     self.presentation.handle_timeout(now, &self.peers);
-                    None
                 }
                 Happening::Incoming(Incoming::Signal(event)) => self.signal(event, server)?,
-                Happening::Incoming(Incoming::Report(Report::Link(_, input))) => Some(Input::Link(input)),
-                Happening::Incoming(Incoming::Report(report)) => {
-                    self.present(report).await;
-                    None
+                Happening::Incoming(Incoming::Report(Report::Link(_, input))) => self.input(input),
+                Happening::Incoming(Incoming::Report(report)) => self.present(report).await,
+                Happening::Notice(notice) => {
+                    if self.presentation.handle_notice(notice, &mut self.peers).is_some() {
+                        self.hang_up().await;
+                    }
                 }
-                Happening::Notice(notice) => match self.presentation.handle_notice(notice, &mut self.peers) {
-                    Some(_) => Some(self.hang_up().await),
-                    None => None,
-                },
                 Happening::Command(Command::Quit) => return Ok(None),
                 Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
                 Happening::Command(command) => self.handle_command(command).await,
-            };
-            if let Some(input) = input {
-                self.call.handle_input(Instant::now(), input);
             }
         }
     }
 
+    /// Handles an input of the link with the peer.
+    fn input(&mut self, input: Input) {
+        self.call.handle_input(Instant::now(), input);
+    }
+
     /// Handles an event of the connection to the server.
-    fn signal(&mut self, event: Event, server: &mut ServerConnection) -> Result<Option<Input>, ClientError> {
-        Ok(Some(match event {
-            Event::Registered => Input::Registered,
-            Event::Accepted => Input::Accepted,
-            Event::Caller(peer) => Input::Caller(peer),
-            Event::Refused(reason) => Input::Refused(reason),
-            Event::Peer(message) => Input::Link(link::Input::Peer(message)),
-            Event::Junk(why) => Input::Link(link::Input::Junk(why)),
-            Event::Lost { in_order } => return Ok(self.lost(server, in_order).map(Input::Link)),
-            Event::Warning(why) => {
-                self.client.warn(&why);
-                return Ok(None);
-            }
+    fn signal(&mut self, event: Event, server: &mut ServerConnection) -> Result<(), ClientError> {
+        let event = match event {
+            Event::Registered => call::Event::Registered,
+            Event::Accepted => call::Event::Accepted,
+            Event::Caller(peer) => call::Event::Caller(peer),
+            Event::Refused(reason) => call::Event::Refused(reason),
+            Event::Peer(message) => return Ok(self.input(Input::Peer(message))),
+            Event::Junk(why) => return Ok(self.input(Input::Junk(why))),
+            Event::Lost { in_order } => return Ok(self.lost(server, in_order)),
+            Event::Warning(why) => return Ok(self.client.warn(&why)),
             Event::Ended(error) => {
                 if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() {
                     return Err(error.into());
                 }
-                self.client.warn(&error.to_string());
-                return Ok(None);
+                return Ok(self.client.warn(&error.to_string()));
             }
             Event::IceServers(_)
             | Event::Participants(..)
@@ -199,17 +194,17 @@ impl CallLoop<'_> {
             | Event::PeerJoined(_)
             | Event::PeerLeft(_)
             | Event::From(..)
-            | Event::JunkFrom(..) => return Ok(None),
-        }))
+            | Event::JunkFrom(..) => return Ok(()),
+        };
+        self.call.handle_event(Instant::now(), event);
+        Ok(())
     }
 
-    /// Handles the end of the connection to the server: reconnects where the call can use a new connection, and returns
-    /// the input of the call, if any.
-    fn lost(&self, server: &mut ServerConnection, in_order: bool) -> Option<link::Input> {
+    /// Handles the end of the connection to the server: reconnects where the call can use a new connection.
+    fn lost(&mut self, server: &mut ServerConnection, in_order: bool) {
         if self.call.is_waiting() {
             self.client.warn("the server is gone; trying again");
-            server.reconnect(if in_order { Ended::InOrder } else { Ended::Failed(None) });
-            return None;
+            return server.reconnect(if in_order { Ended::InOrder } else { Ended::Failed(None) });
         }
         // A peer that cannot be found again would have to be believed by its word alone.
         if self.call.was_connected() && self.call.can_resume() {
@@ -218,9 +213,9 @@ impl CallLoop<'_> {
         // A server ends the session of a peer that is gone in order.
         if self.call.was_connected() && !in_order {
             self.client.warn("the server is gone; the call goes on");
-            return Some(link::Input::Reachable(false));
+            return self.input(Input::Reachable(false));
         }
-        Some(link::Input::PeerGone)
+        self.input(Input::PeerGone);
     }
 
     /// Executes the outputs of the call; returns its reason when it is over.
@@ -233,16 +228,11 @@ impl CallLoop<'_> {
                 Output::Dial(peer) => server.send(signalling::Command::Call(peer)),
                 Output::Caller(peer) => self.peer = peer,
                 Output::Ask => self.presentation.show_state(&(&self.peer).into(), PeerState::Calling, None),
-                Output::Connecting => self.present(Report::Connecting(self.peer.clone())).await,
                 // The session of the other caller ends with our connection to the server.
                 Output::Busy => server.reconnect(Ended::InOrder),
-                Output::Link(output) => match self.peers.execute(&self.peer, output).await {
-                    Some(Report::Send(_, message)) => {
-                        server.send(signalling::Command::Send { to: None, message });
-                    }
-                    Some(Report::Link(_, input)) => {
-                        self.call.handle_input(Instant::now(), Input::Link(input));
-                    }
+                Output::Send(message) => server.send(signalling::Command::Send { to: None, message }),
+                output => match self.peers.execute(&self.peer, output).await {
+                    Some(Report::Link(_, input)) => self.input(input),
                     Some(Report::Stopped(error)) => return Err(error),
                     Some(Report::Pool(PoolEvent::Close(peer, Some(reason)))) => {
                         self.present(Report::Pool(PoolEvent::Close(peer, Some(reason.clone())))).await;
@@ -262,17 +252,19 @@ impl CallLoop<'_> {
     }
 
     /// Ends the call once the data for the peer is sent.
-    async fn hang_up(&mut self) -> Input {
+    async fn hang_up(&mut self) {
         self.presentation.finish(None).await;
-        Input::Link(link::Input::HangUp)
+        self.input(Input::HangUp);
     }
 
-    async fn handle_command(&mut self, command: Command) -> Option<Input> {
+    async fn handle_command(&mut self, command: Command) {
         let (client, is_idle) = (self.client, self.peers.is_empty());
         match command {
-            Command::Decide(accepted) => return Some(Input::Decision(accepted)),
-            Command::HangUp(_) if !self.call.is_waiting() => return Some(self.hang_up().await),
-            Command::Reconnect(_) => return Some(Input::Link(link::Input::Renew)),
+            Command::Decide(accepted) => {
+                self.call.handle_event(Instant::now(), call::Event::Decision(accepted));
+            }
+            Command::HangUp(_) if !self.call.is_waiting() => self.hang_up().await,
+            Command::Reconnect(_) => self.input(Input::Renew),
             Command::Say { .. } | Command::Stats | Command::HangUp(_) if is_idle => {
                 client.warn("there is no call now");
             }
@@ -291,7 +283,6 @@ impl CallLoop<'_> {
             Command::Send(change) => client.change(change).await,
             Command::HangUp(_) | Command::Quit | Command::Interrupt => {}
         }
-        None
     }
 
     /// Closes the connection if it is still open; returns the call of a peer that called meanwhile.

@@ -24,8 +24,7 @@ use crate::media::peer::Stats;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::{ParticipantId, PeerId};
-use crate::session::room::{Input, Output, Room};
-use crate::session::{Participant, Terms, link};
+use crate::session::{Input, Output, Participant, Room, Terms, link};
 use crate::signalling::{ConnectError, Event};
 
 /// An order of the application. Without a peer, an order concerns all peers, present and future.
@@ -113,14 +112,15 @@ impl Conference {
     /// Handles an event of [`Conference::next`]; [`Conference::poll_report`] then executes its consequences.
     pub(super) async fn handle(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Report(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
+            Incoming::Report(Report::Link(peer, input)) => self.input(&peer, input),
             Incoming::Report(report) => self.reports.push_back(report),
             Incoming::Signal(event) => self.handle_signal(event).await,
         }
     }
 
-    fn input(&mut self, input: Input) {
-        self.room.handle_input(Instant::now(), input);
+    /// Handles an input of the link with a peer.
+    fn input(&mut self, peer: &PeerId, input: Input) {
+        self.room.handle_input(Instant::now(), peer, input);
     }
 
     fn report(&mut self, event: PoolEvent) {
@@ -136,12 +136,12 @@ impl Conference {
                 for (participant, description) in descriptions {
                     self.report(PoolEvent::Describe(participant, description));
                 }
-                self.input(Input::Joined(peers));
+                self.room.handle_joined(Instant::now(), peers);
             }
-            Event::PeerJoined(peer) => self.input(Input::PeerJoined(peer)),
-            Event::PeerLeft(peer) => self.input(Input::PeerLeft(peer)),
-            Event::From(peer, message) => self.input(Input::Link(peer, link::Input::Peer(message))),
-            Event::JunkFrom(peer, why) => self.input(Input::Link(peer, link::Input::Junk(why))),
+            Event::PeerJoined(peer) => self.room.handle_peer_joined(Instant::now(), peer),
+            Event::PeerLeft(peer) => self.room.handle_peer_left(Instant::now(), &peer),
+            Event::From(peer, message) => self.input(&peer, Input::Peer(message)),
+            Event::JunkFrom(peer, why) => self.input(&peer, Input::Junk(why)),
             Event::Participants(peer, participants) => self.announce(&peer, participants),
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
@@ -150,7 +150,7 @@ impl Conference {
             Event::Warning(why) => self.report(PoolEvent::Warning(why)),
             Event::Lost { .. } => {
                 self.report(PoolEvent::Gone);
-                self.input(Input::ServerGone);
+                self.room.handle_server_gone(Instant::now());
             }
             Event::Ended(error @ ConnectError::Dismissed(_)) => {
                 self.reports.push_back(Report::Stopped(error.into()));
@@ -196,19 +196,19 @@ impl Conference {
             if let Some(report) = self.reports.pop_front() {
                 return Some(report);
             }
-            let Some(output) = self.room.poll_output() else { break };
-            self.execute(output).await;
+            let Some((peer, output)) = self.room.poll_output() else { break };
+            self.execute(peer, output).await;
         }
         self.ended.take_if(|_| self.peers.is_empty()).map(|error| Report::Stopped(error.into()))
     }
 
-    async fn execute(&mut self, output: Output) {
+    async fn execute(&mut self, peer: PeerId, output: Output) {
         match output {
-            Output::Joined(peer) => {
+            Output::Joined => {
                 let participants = self.peers.senders.of(&peer);
                 participants.into_iter().for_each(|id| self.report(PoolEvent::Participant(id)));
             }
-            Output::Left(peer) => {
+            Output::Left => {
                 if self.peers.close(&peer).await {
                     self.report(PoolEvent::Close(peer.clone(), None));
                 }
@@ -216,11 +216,10 @@ impl Conference {
                 participants.into_iter().for_each(|id| self.report(PoolEvent::Left(id)));
                 self.peers.senders.forget(&peer);
             }
-            Output::Connecting(peer) => self.reports.push_back(Report::Connecting(peer)),
             Output::Warning(text) => self.report(PoolEvent::Warning(text)),
-            Output::Link(peer, output) => match self.peers.execute(&peer, output).await {
-                Some(Report::Send(peer, message)) => self.channel.send(&peer, &message).await,
-                Some(Report::Link(peer, input)) => self.input(Input::Link(peer, input)),
+            Output::Send(message) => self.channel.send(&peer, &message).await,
+            output => match self.peers.execute(&peer, output).await {
+                Some(Report::Link(peer, input)) => self.input(&peer, input),
                 report => self.reports.extend(report),
             },
         }
@@ -254,8 +253,8 @@ impl Conference {
                     self.closing.spawn(async move { peer.finish_channels(Some(&label)).await });
                 }
             }
-            Order::Renew(peer) => self.input(Input::Link(peer, link::Input::Renew)),
-            Order::HangUp(peer) => self.input(Input::Link(peer, link::Input::HangUp)),
+            Order::Renew(peer) => self.input(&peer, Input::Renew),
+            Order::HangUp(peer) => self.input(&peer, Input::HangUp),
             Order::Stats(peer, reply) => {
                 if let Some(peer) = self.peers.peer(&peer) {
                     let _ = reply.send(peer.stats()).await;
@@ -272,7 +271,7 @@ impl Conference {
         let changes = self.peers.open_peers(peer).map(|(id, peer)| (id.clone(), change(peer)));
         for (peer, changed) in changes.collect::<Vec<_>>() {
             match changed {
-                Ok(true) => self.input(Input::Link(peer, link::Input::Negotiate)),
+                Ok(true) => self.input(&peer, Input::Negotiate),
                 Ok(false) => {}
                 Err(error) => self.report(PoolEvent::Warning(format!("{peer}: {error}"))),
             }

@@ -12,7 +12,7 @@ use super::trace::{self, Trace};
 use crate::media::peer::PeerConfig;
 use crate::media::{MediaError, Peer, PeerEvent};
 use crate::protocol::PeerId;
-use crate::session::{ConnectionState, Effect, link};
+use crate::session::{ConnectionState, Effect, Input};
 
 /// Maximum number of events of one connection that wait for the queue.
 const EVENTS: usize = 512;
@@ -35,7 +35,7 @@ impl Outlet {
         self.queue.send((self.number, report)).await.is_ok()
     }
 
-    async fn link(&self, input: link::Input) -> bool {
+    async fn link(&self, input: Input) -> bool {
         self.send(Report::Link(self.peer.clone(), input)).await
     }
 
@@ -57,11 +57,11 @@ impl Outlet {
         let peer = self.peer.clone();
         self.trace.iter().for_each(|trace| trace.event(peer.as_str(), &event));
         match event {
-            PeerEvent::LocalCandidate(candidate) => self.link(link::Input::LocalCandidate(candidate)).await,
-            PeerEvent::Connection(state) => self.link(link::Input::Connection(state)).await,
-            PeerEvent::Forged => self.link(link::Input::Connection(ConnectionState::Forged)).await,
+            PeerEvent::LocalCandidate(candidate) => self.link(Input::LocalCandidate(candidate)).await,
+            PeerEvent::Connection(state) => self.link(Input::Connection(state)).await,
+            PeerEvent::Forged => self.link(Input::Connection(ConnectionState::Forged)).await,
             PeerEvent::Failed(text) => {
-                self.warn(&text).await && self.link(link::Input::Connection(ConnectionState::Failed)).await
+                self.warn(&text).await && self.link(Input::Connection(ConnectionState::Failed)).await
             }
             PeerEvent::Track(track) => self.pool(PoolEvent::Track((&peer).into(), track)).await,
             PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded((&peer).into(), track)).await,
@@ -112,7 +112,7 @@ async fn execute_all(peer: Arc<Peer>, effects: Receiver<Effect>, out: Outlet) {
         let result = peer.execute(effect).await;
         out.trace_effect(words, began);
         if let Some((id, result)) = result
-            && !out.link(link::Input::Result(id, result)).await
+            && !out.link(Input::Result(id, result)).await
         {
             return;
         }
@@ -141,21 +141,21 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
         let (missing, delivery) = (peer.open_missing(), peer.delivery());
         drop(peer);
         let mut goes_on = match missing {
-            Ok(true) => out.link(link::Input::Negotiate).await,
+            Ok(true) => out.link(Input::Negotiate).await,
             Ok(false) => true,
             Err(error) => out.warn(&error.to_string()).await,
         };
         if now != before {
-            goes_on = out.link(link::Input::Heard(now.1 != before.1)).await;
+            goes_on = out.link(Input::Heard(now.1 != before.1)).await;
             before = now;
         }
         for report in delivery {
-            goes_on &= out.link(link::Input::Report(report)).await;
+            goes_on &= out.link(Input::Report(report)).await;
         }
         let there = own();
         if there != addresses {
             addresses = there;
-            goes_on = out.link(link::Input::NetworkChanged).await;
+            goes_on = out.link(Input::NetworkChanged).await;
         }
         if !goes_on {
             return;

@@ -16,7 +16,7 @@ use crate::media::peer::{PeerConfig, Stats};
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::{ParticipantId, PeerId};
-use crate::session::{Effect, EffectResult, Participant, link};
+use crate::session::{Effect, Input, Output, Participant};
 
 /// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
 /// connection, so that no connection can crowd out the others.
@@ -113,25 +113,33 @@ impl Peers {
         all.filter(|sender| sender == participant).count()
     }
 
-    /// Executes an output of the link with `peer`; returns its report, if there is any.
-    pub(super) async fn execute(&mut self, peer: &PeerId, output: link::Output) -> Option<Report> {
+    /// Executes an output of the link with `peer`; returns its report, if there is any. Messages and questions are the
+    /// caller's to pass on.
+    pub(super) async fn execute(&mut self, peer: &PeerId, output: Output) -> Option<Report> {
         let id = peer.clone();
         Some(Report::Pool(match output {
-            link::Output::Send(message) => return Some(Report::Send(id, message)),
-            link::Output::Effect(Effect::Open) => match self.open(peer) {
+            Output::Effect(Effect::Open) => match self.open(peer) {
                 Ok(()) => return Some(Report::Opened(id)),
                 // An element that is missing is missing for all peers.
                 Err(error @ MediaError::MissingElement { .. }) => return Some(Report::Stopped(error.into())),
                 Err(error) => PoolEvent::Warning(format!("{peer}: {error}")),
             },
-            link::Output::Effect(effect) => return self.execute_effect(id, effect),
-            link::Output::Connected => PoolEvent::Connected(id),
-            link::Output::Reconnecting => PoolEvent::Reconnecting(id),
-            link::Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
-            link::Output::Ended(reason) => {
+            Output::Effect(effect) => return self.execute_effect(id, effect),
+            Output::Connecting => return Some(Report::Connecting(id)),
+            Output::Connected => PoolEvent::Connected(id),
+            Output::Reconnecting => PoolEvent::Reconnecting(id),
+            Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
+            Output::Ended(reason) => {
                 self.close(peer).await;
                 PoolEvent::Close(id, Some(reason))
             }
+            Output::Send(_)
+            | Output::Joined
+            | Output::Left
+            | Output::Dial(_)
+            | Output::Caller(_)
+            | Output::Ask
+            | Output::Busy => return None,
         }))
     }
 
@@ -139,8 +147,8 @@ impl Peers {
     /// effect's failure for the link.
     fn execute_effect(&self, peer: PeerId, effect: Effect) -> Option<Report> {
         let Some(connection) = self.connections.get(&peer) else {
-            let failed = EffectResult::Failed("the connection could not be opened".to_owned());
-            return effect.id().map(|id| Report::Link(peer, link::Input::Result(id, failed)));
+            let failed = Err("the connection could not be opened".to_owned());
+            return effect.id().map(|id| Report::Link(peer, Input::Result(id, failed)));
         };
         connection.driver.execute(effect);
         None
@@ -238,8 +246,8 @@ mod tests {
         let mut peers = Peers::new(PeerConfig::default(), Arc::default(), None);
         let ann: PeerId = "ann".parse().unwrap();
         let effect = Effect::CreateAnswer { id: EffectId(7), restarts_ice: false };
-        let report = smol::block_on(peers.execute(&ann, link::Output::Effect(effect)));
-        let Some(Report::Link(peer, link::Input::Result(id, EffectResult::Failed(_)))) = report else {
+        let report = smol::block_on(peers.execute(&ann, Output::Effect(effect)));
+        let Some(Report::Link(peer, Input::Result(id, Err(_)))) = report else {
             panic!("{report:?}");
         };
         assert_eq!((peer, id), (ann, EffectId(7)));

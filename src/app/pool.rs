@@ -261,7 +261,6 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                     return leave(conference).await;
                 }
                 Report::Link(..)
-                | Report::Send(..)
                 | Report::Opened(_)
                 | Report::Connecting(_)
                 | Report::Unassigned(_)

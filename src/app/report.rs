@@ -7,8 +7,8 @@ use serde_json::Value;
 use super::error::ClientError;
 use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
-use crate::protocol::{ParticipantId, PeerId, PeerMessage};
-use crate::session::{EndReason, link};
+use crate::protocol::{ParticipantId, PeerId};
+use crate::session::{EndReason, Input};
 use crate::signalling::Event;
 
 /// An event of a pool.
@@ -63,9 +63,7 @@ pub(super) enum Report {
     /// An event that programs receive as well.
     Pool(PoolEvent),
     /// An input for the link with the peer.
-    Link(PeerId, link::Input),
-    /// A message for the peer, to be sent by the server.
-    Send(PeerId, PeerMessage),
+    Link(PeerId, Input),
     /// A connection with the peer was opened, in place of the previous one if there was any.
     Opened(PeerId),
     /// The exchange of descriptions with the peer begins.

@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::STEP;
-use super::link::{self, Begin, EndReason, Link};
+use super::io::{EndReason, Input, Output};
+use super::link::{Begin, Link};
 use super::negotiation::MAX_INBOX;
 use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage, Refusal};
@@ -23,13 +24,13 @@ const REDIAL: Duration = Duration::from_secs(2);
 pub struct Admission {
     /// The only callers that are accepted; calls without id are not.
     pub allowed: Option<Vec<PeerId>>,
-    /// Whether each call needs a decision of our side ([`Input::Decision`]).
+    /// Whether each call needs a decision of our side ([`Event::Decision`]).
     pub ask: bool,
 }
 
-/// An input of a call.
+/// An event of the server or a decision of our side.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
+pub enum Event {
     /// The server accepted our `SESSION`: the peer is registered and free.
     Accepted,
     /// The server refused the call.
@@ -40,25 +41,6 @@ pub enum Input {
     Decision(bool),
     /// Our side is registered again, after the server was lost in a call that goes on.
     Registered,
-    /// An input from the peer or the connection.
-    Link(link::Input),
-}
-
-/// An output of a call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A request to the server for a session with this peer.
-    Dial(PeerId),
-    /// The caller's id; some servers do not send it.
-    Caller(PeerId),
-    /// A question to our side: whether it accepts a call.
-    Ask,
-    /// A call arrived, or the server accepted ours: descriptions will be exchanged.
-    Connecting,
-    /// Another peer calls during this call: the server has to end the session with that peer.
-    Busy,
-    /// An output of the link with the peer. [`link::Output::Ended`] ends the call, also one that has no link yet.
-    Link(link::Output),
 }
 
 /// Restoration of the session with the server, for a call whose media goes on without the server.
@@ -77,7 +59,7 @@ enum Phase {
     /// No call has arrived yet.
     Waiting,
     /// Our side decides, until this time, whether it accepts the call; holds the caller's messages meanwhile.
-    Asking(Instant, VecDeque<link::Input>),
+    Asking(Instant, VecDeque<Input>),
     /// The call is declined for this reason. The caller's offer is awaited until this time, since its answer has the
     /// reason.
     Declining(Instant, String),
@@ -92,7 +74,7 @@ enum Phase {
 struct NextCaller {
     peer: PeerId,
     at: Instant,
-    held: VecDeque<link::Input>,
+    held: VecDeque<Input>,
 }
 
 /// State machine of one call.
@@ -148,8 +130,8 @@ impl Call {
     pub fn next(self, now: Instant) -> Option<Self> {
         let NextCaller { peer, held, .. } = self.next_caller?;
         let mut next = Self::answer(self.terms, self.admission);
-        next.handle_input(now, Input::Caller(peer));
-        held.into_iter().for_each(|input| next.handle_input(now, Input::Link(input)));
+        next.handle_event(now, Event::Caller(peer));
+        held.into_iter().for_each(|input| next.handle_input(now, input));
         Some(next)
     }
 
@@ -170,67 +152,64 @@ impl Call {
         }
     }
 
-    /// Handles one input.
-    pub fn handle_input(&mut self, now: Instant, input: Input) {
-        match (input, &mut self.phase) {
-            (Input::Accepted, Phase::Dialling(begin, _)) => {
+    /// Handles an event of the server, or a decision of our side.
+    pub fn handle_event(&mut self, now: Instant, event: Event) {
+        match (event, &mut self.phase) {
+            (Event::Accepted, Phase::Dialling(begin, _)) => {
                 let begin = *begin;
                 self.begin(now, begin);
             }
-            (Input::Accepted, Phase::Active(link)) if self.redial == Redial::Asked => {
+            (Event::Accepted, Phase::Active(link)) if self.redial == Redial::Asked => {
                 self.redial = Redial::No;
-                link.handle_input(now, link::Input::Reachable(true));
+                link.handle_input(now, Input::Reachable(true));
             }
-            (Input::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
-            (Input::Refused(_), Phase::Ended) => {}
-            (Input::Refused(_), Phase::Active(_)) if self.redial == Redial::Asked => {
+            (Event::Refused(reason), Phase::Dialling(..)) => self.end(EndReason::Refused(reason)),
+            (Event::Refused(_), Phase::Ended) => {}
+            (Event::Refused(_), Phase::Active(_)) if self.redial == Redial::Asked => {
                 self.redial = Redial::At(now + REDIAL);
             }
-            (Input::Refused(reason), _) => self.push(link::Output::Warning(reason.to_string())),
-            (Input::Registered, Phase::Active(_)) if self.dialled.is_some() => {
+            (Event::Refused(reason), _) => self.outputs.push_back(Output::Warning(reason.to_string())),
+            (Event::Registered, Phase::Active(_)) if self.dialled.is_some() => {
                 // Not at once: if the peer hung up, the connection reports that first.
                 self.redial = Redial::At(now + REDIAL);
             }
-            (Input::Caller(peer), Phase::Active(link)) if self.caller.as_ref() == Some(&peer) => {
-                link.handle_input(now, link::Input::Reachable(true));
+            (Event::Caller(peer), Phase::Active(link)) if self.caller.as_ref() == Some(&peer) => {
+                link.handle_input(now, Input::Reachable(true));
             }
             // This call may be over, unless a packet of its peer arrives.
-            (Input::Caller(peer), Phase::Active(_)) => {
+            (Event::Caller(peer), Phase::Active(_)) => {
                 self.next_caller = Some(NextCaller { peer, at: now, held: VecDeque::new() });
             }
-            (Input::Caller(peer), Phase::Waiting) => {
+            (Event::Caller(peer), Phase::Waiting) => {
                 self.outputs.push_back(Output::Caller(peer.clone()));
                 self.caller = Some(peer);
                 self.called(now);
             }
-            (Input::Decision(true), Phase::Asking(_, held)) => {
+            (Event::Decision(true), Phase::Asking(_, held)) => {
                 let held = std::mem::take(held);
                 self.begin(now, Begin::AwaitOffer);
-                held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
+                held.into_iter().for_each(|input| self.handle_input(now, input));
             }
-            (Input::Decision(false), Phase::Asking(_, held)) => {
+            (Event::Decision(false), Phase::Asking(_, held)) => {
                 let held = std::mem::take(held);
                 self.decline(now, "the call was declined", held);
             }
-            (Input::Link(input), _) => self.link_input(now, input),
-            (Input::Accepted | Input::Caller(_) | Input::Decision(_) | Input::Registered, _) => {}
+            (Event::Accepted | Event::Caller(_) | Event::Decision(_) | Event::Registered, _) => {}
         }
         self.end_if_replaced();
         self.forward_outputs();
     }
 
     /// Handles an input from the peer or the connection.
-    fn link_input(&mut self, now: Instant, input: link::Input) {
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
         match (input, &mut self.phase) {
-            (input @ link::Input::Peer(_), Phase::Active(link)) => match &mut self.next_caller {
+            (input @ Input::Peer(_), Phase::Active(link)) => match &mut self.next_caller {
                 Some(next_caller) if next_caller.held.len() < MAX_INBOX => next_caller.held.push_back(input),
                 Some(_) => {}
                 None => link.handle_input(now, input),
             },
-            (link::Input::PeerGone, Phase::Active(_)) if self.next_caller.is_some() => {
-                self.next_caller = None
-            }
-            (input @ link::Input::Heard(_), Phase::Active(link)) => {
+            (Input::PeerGone, Phase::Active(_)) if self.next_caller.is_some() => self.next_caller = None,
+            (input @ Input::Heard(_), Phase::Active(link)) => {
                 // An earlier report does not prove that the first call goes on.
                 if self.next_caller.as_ref().is_some_and(|next_caller| now >= next_caller.at + PROOF_AFTER) {
                     self.next_caller = None;
@@ -240,16 +219,16 @@ impl Call {
             }
             (input, Phase::Active(link)) => link.handle_input(now, input),
             // The first message of a caller that the server did not announce.
-            (input @ (link::Input::Peer(_) | link::Input::Junk(_)), Phase::Waiting) => {
+            (input @ (Input::Peer(_) | Input::Junk(_)), Phase::Waiting) => {
                 self.called(now);
-                self.handle_input(now, Input::Link(input));
+                self.handle_input(now, input);
             }
-            (link::Input::HangUp, Phase::Asking(_, held)) => {
+            (Input::HangUp, Phase::Asking(_, held)) => {
                 let held = std::mem::take(held);
                 self.decline(now, "the call was declined", held);
             }
-            (link::Input::HangUp, Phase::Dialling(..)) => self.end(EndReason::HungUp),
-            (link::Input::PeerGone, Phase::Dialling(..) | Phase::Asking(..) | Phase::Declining(..)) => {
+            (Input::HangUp, Phase::Dialling(..)) => self.end(EndReason::HungUp),
+            (Input::PeerGone, Phase::Dialling(..) | Phase::Asking(..) | Phase::Declining(..)) => {
                 self.end(EndReason::PeerHungUp);
             }
             (input, Phase::Asking(_, held)) => {
@@ -257,12 +236,14 @@ impl Call {
                     held.push_back(input);
                 }
             }
-            (link::Input::Peer(message), Phase::Declining(_, reason)) => {
+            (Input::Peer(message), Phase::Declining(_, reason)) => {
                 let reason = reason.clone();
                 self.refuse(message, reason);
             }
             (_, Phase::Waiting | Phase::Dialling(..) | Phase::Declining(..) | Phase::Ended) => {}
         }
+        self.end_if_replaced();
+        self.forward_outputs();
     }
 
     /// Ends a call that our side accepted if its path is broken and another peer calls. The server gives our side a new
@@ -323,16 +304,18 @@ impl Call {
     }
 
     /// Declines the call: waits for the caller's offer, which may be among the `held` messages.
-    fn decline(&mut self, now: Instant, reason: &str, held: VecDeque<link::Input>) {
+    fn decline(&mut self, now: Instant, reason: &str, held: VecDeque<Input>) {
         self.phase = Phase::Declining(now + STEP, reason.to_owned());
-        held.into_iter().for_each(|input| self.handle_input(now, Input::Link(input)));
+        held.into_iter().for_each(|input| self.handle_input(now, input));
     }
 
     /// Answers an offer with a refusal. A caller that requested an offer gets none; its call ends.
     fn refuse(&mut self, message: PeerMessage, reason: String) {
         match message {
             PeerMessage::Description(offer) => {
-                decline(&offer, &reason).into_iter().for_each(|answer| self.push(link::Output::Send(answer)));
+                decline(&offer, &reason)
+                    .into_iter()
+                    .for_each(|answer| self.outputs.push_back(Output::Send(answer)));
                 self.end(EndReason::NotTaken(reason));
             }
             PeerMessage::OfferRequest => self.end(EndReason::NotTaken(reason)),
@@ -347,9 +330,7 @@ impl Call {
 
     fn forward_outputs(&mut self) {
         let Phase::Active(link) = &mut self.phase else { return };
-        while let Some(output) = link.poll_output() {
-            self.outputs.push_back(Output::Link(output));
-        }
+        self.outputs.extend(std::iter::from_fn(|| link.poll_output()));
         if link.has_ended() {
             self.phase = Phase::Ended;
         }
@@ -357,10 +338,6 @@ impl Call {
 
     fn end(&mut self, reason: EndReason) {
         self.phase = Phase::Ended;
-        self.push(link::Output::Ended(reason));
-    }
-
-    fn push(&mut self, output: link::Output) {
-        self.outputs.push_back(Output::Link(output));
+        self.outputs.push_back(Output::Ended(reason));
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks of a session for its connection, and their results.
+//! Tasks of a session for its connection.
 
 use crate::protocol::SdpKind;
 use crate::sdp::Sdp;
@@ -49,15 +49,4 @@ impl Effect {
             Self::Open | Self::AddCandidate(..) => None,
         }
     }
-}
-
-/// Result of an effect that has an id.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EffectResult {
-    /// The offer or answer that was created, as the peer gets it.
-    Created(Sdp),
-    /// The description is applied.
-    Applied,
-    /// The effect failed, for this reason.
-    Failed(String),
 }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::candidate_summary::CandidateSummary;
-use super::delivery::{self, Delivery};
-use super::effect::{Effect, EffectId, EffectResult};
-use super::negotiation::{self, Negotiation};
+use super::delivery::Delivery;
+use super::effect::Effect;
+use super::io::{ConnectionState, EndReason, Input, Output};
+use super::negotiation::{Event, Negotiation};
 use super::terms::Terms;
 use super::watch::{Due, Watch};
 use crate::base::limit::Bucket;
-use crate::protocol::{Candidate, PeerMessage, Refusal};
+use crate::protocol::PeerMessage;
 
 /// Maximum time of ICE and DTLS once the descriptions are exchanged.
 pub const CONNECT: Duration = Duration::from_secs(20);
@@ -30,19 +31,6 @@ pub const RESTARTS: u32 = 2;
 /// Maximum number of warnings about useless messages of one peer: at once, and per second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
-/// State of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectionState {
-    /// ICE and DTLS are connected.
-    Connected,
-    /// ICE or DTLS failed, before or after a path was found.
-    Failed,
-    /// The peer closed its side (DTLS close).
-    Closed,
-    /// The peer's certificate differs from the fingerprint in its description.
-    Forged,
-}
-
 /// The side that makes the first offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Begin {
@@ -52,99 +40,6 @@ pub enum Begin {
     AwaitOffer,
     /// The peer does, on our request.
     RequestOffer,
-}
-
-/// An input of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// A message of the peer.
-    Peer(PeerMessage),
-    /// The peer sent a text that is not a message, for this reason.
-    Junk(String),
-    /// The effect with this id ended.
-    Result(EffectId, EffectResult),
-    /// The connection found a candidate of ours; its user fragment is not set.
-    LocalCandidate(Candidate),
-    /// The connection changed.
-    Connection(ConnectionState),
-    /// A packet of the peer arrived. Contains whether media arrived, not only reports.
-    Heard(bool),
-    /// The peer's report on media of ours.
-    Report(delivery::Report),
-    /// The local network changed.
-    NetworkChanged,
-    /// Our side has to make an offer, since its media or channels changed.
-    Negotiate,
-    /// Our side wants a new path.
-    Renew,
-    /// The server reports that the peer is gone.
-    PeerGone,
-    /// Whether messages reach the peer.
-    Reachable(bool),
-    /// Our side ends the call.
-    HangUp,
-}
-
-/// Reason for the end of a call.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum EndReason {
-    /// Our side hung up.
-    #[error("hung up")]
-    HungUp,
-    /// The peer hung up, or its connection to the server broke.
-    #[error("the peer hung up")]
-    PeerHungUp,
-    /// The server refused the call.
-    #[error("the server refused the call: {0}")]
-    Refused(Refusal),
-    /// Our side did not accept the call, for this reason.
-    #[error("the call was not accepted: {0}")]
-    NotTaken(String),
-    /// The peer declined the call, for this reason.
-    #[error("the peer declined: {0}")]
-    Declined(String),
-    /// A step failed, or took too long.
-    #[error("waiting for {step}: {reason}")]
-    Negotiation {
-        /// The pending step.
-        step: &'static str,
-        /// The cause.
-        reason: String,
-    },
-    /// The descriptions were exchanged, but no path to the peer was found.
-    #[error("no network path to the peer was found; {0}")]
-    NoPath(CandidateSummary),
-    /// The peer's certificate differs from its description: the relay of the descriptions may have changed them.
-    #[error("the peer's certificate is not the one in its description: somebody sits between the two")]
-    Forged,
-    /// The path to the peer broke.
-    #[error("the connection to the peer broke")]
-    Lost,
-}
-
-impl EndReason {
-    /// Returns the end of a call whose step took longer than `after`.
-    pub(super) fn timed_out(step: &'static str, after: Duration) -> Self {
-        Self::Negotiation { step, reason: format!("nothing came for {} s", after.as_secs()) }
-    }
-}
-
-/// An output of a link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A message for the peer.
-    Send(PeerMessage),
-    /// A task for the connection.
-    Effect(Effect),
-    /// ICE and DTLS are connected, for the first time or again.
-    Connected,
-    /// The path broke; a new one is being negotiated.
-    Reconnecting,
-    /// A message of the peer was dropped; the call goes on.
-    Warning(String),
-    /// The call ended. The last output.
-    Ended(EndReason),
 }
 
 /// An event that the link waits for; steps of the negotiation have timers of their own.
@@ -416,53 +311,55 @@ impl Link {
         }
     }
 
-    /// Forwards the outputs of the negotiation, and starts the timer of the path once descriptions are exchanged.
+    /// Forwards the outputs of the negotiation, and handles its events.
     fn forward_outputs(&mut self, now: Instant) {
-        while let Some(output) = self.negotiation.poll_output() {
-            if self.ended {
-                continue;
+        loop {
+            while let Some(output) = self.negotiation.poll_output() {
+                if output == Output::Effect(Effect::Open) {
+                    (self.revives, self.is_unheard, self.restarts) = (false, false, (0, None));
+                }
+                if !self.ended {
+                    self.outputs.push_back(output);
+                }
             }
-            if output == negotiation::Output::Negotiated && std::mem::take(&mut self.owes_offer) {
-                self.negotiation.request_offer(now);
+            let Some(event) = self.negotiation.poll_event() else { return };
+            if !self.ended {
+                self.negotiation_event(now, event);
             }
-            match output {
-                negotiation::Output::Effect(effect) => {
-                    if effect == Effect::Open {
-                        (self.revives, self.is_unheard, self.restarts) = (false, false, (0, None));
-                    }
-                    self.outputs.push_back(Output::Effect(effect));
-                }
-                negotiation::Output::Send(message) => self.outputs.push_back(Output::Send(message)),
-                negotiation::Output::Negotiated if self.watch.is_up() => {}
-                negotiation::Output::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
-                negotiation::Output::IceRestarted if self.watch.is_broken() => {
-                    self.watch.reconnecting();
-                    // Packets that arrived all the time prove nothing.
-                    self.revives = !self.is_unheard;
-                    self.waiting = Some((now + RESTARTED, Wait::Media));
-                }
-                negotiation::Output::IceRestarted => {}
-                negotiation::Output::Restarted => {
-                    if self.watch.was_connected() {
-                        self.broken(now);
-                        self.watch.reconnecting();
-                    }
-                }
-                negotiation::Output::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
-                negotiation::Output::Warning(text) => self.warn(now, &text),
-                negotiation::Output::Declined(reason) => self.end(EndReason::Declined(reason)),
-                // A description that fails on this connection may succeed on a fresh one.
-                negotiation::Output::Failed(step, reason)
-                    if self.watch.was_connected() && !self.negotiation.is_flooded() =>
-                {
-                    self.push_warning(&format!("waiting for {step}: {reason}"));
+        }
+    }
+
+    /// Handles an event of the negotiation; starts the timer of the path once descriptions are exchanged.
+    fn negotiation_event(&mut self, now: Instant, event: Event) {
+        if event == Event::Negotiated && std::mem::take(&mut self.owes_offer) {
+            self.negotiation.request_offer(now);
+        }
+        match event {
+            Event::Negotiated if self.watch.is_up() => {}
+            Event::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
+            Event::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
+            Event::IceRestarted if self.watch.is_broken() => {
+                self.watch.reconnecting();
+                // Packets that arrived all the time prove nothing.
+                self.revives = !self.is_unheard;
+                self.waiting = Some((now + RESTARTED, Wait::Media));
+            }
+            Event::IceRestarted => {}
+            Event::Restarted => {
+                if self.watch.was_connected() {
                     self.broken(now);
-                    self.negotiation.reopen(now);
-                }
-                negotiation::Output::Failed(step, reason) => {
-                    self.end(EndReason::Negotiation { step, reason })
+                    self.watch.reconnecting();
                 }
             }
+            Event::Dropped(text) => self.warn(now, &text),
+            Event::Declined(reason) => self.end(EndReason::Declined(reason)),
+            // A description that fails on this connection may succeed on a fresh one.
+            Event::Failed(step, reason) if self.watch.was_connected() && !self.negotiation.is_flooded() => {
+                self.push_warning(&format!("waiting for {step}: {reason}"));
+                self.broken(now);
+                self.negotiation.reopen(now);
+            }
+            Event::Failed(step, reason) => self.end(EndReason::Negotiation { step, reason }),
         }
     }
 

@@ -1,8 +1,8 @@
 //! A client's call as pure state machines: input in, output out, time as an argument.
 //!
 //! [`negotiation`] exchanges descriptions and candidates for one connection, by [`effect`]s; [`link`] is the connection
-//! with one peer and its timers; [`call`] is a 1-1 call, from dialling to its end, and [`room`] a room. An effect and
-//! its result have the same id; a result for which no step waits is ignored.
+//! with one peer and its timers; [`call`] is a 1-1 call, from dialling to its end, and [`room`] a room. Their inputs and
+//! outputs are in [`io`]. An effect and its result have the same id; a result for which no step waits is ignored.
 //!
 //! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
 
@@ -14,6 +14,7 @@ pub mod candidate_summary;
 pub mod delivery;
 pub mod effect;
 pub mod filter;
+pub mod io;
 pub mod link;
 pub mod negotiation;
 pub mod participants;
@@ -22,8 +23,9 @@ pub mod terms;
 pub mod watch;
 
 pub use call::{Admission, Call};
-pub use effect::{Effect, EffectId, EffectResult};
-pub use link::{ConnectionState, EndReason, Link};
+pub use effect::{Effect, EffectId};
+pub use io::{ConnectionState, EndReason, Input, Output};
+pub use link::Link;
 pub use negotiation::Negotiation;
 pub use participants::{Participant, Participants};
 pub use room::Room;

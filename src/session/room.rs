@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::link::{self, Begin, EndReason, Link};
+use super::io::{EndReason, Input, Output};
+use super::link::{Begin, Link};
 use super::terms::{Terms, decline};
 use crate::protocol::{PeerId, PeerMessage, SdpKind};
 
@@ -17,36 +18,6 @@ const MAX_RETRIES: u32 = 3;
 /// Time after our side joined again in which a peer that hangs up is offered a new connection: the peer gave up the
 /// earlier one when our side lost the server.
 const RESUMED: Duration = Duration::from_secs(10);
-
-/// An input of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Input {
-    /// Our side joined; these peers were there before.
-    Joined(Vec<PeerId>),
-    /// A peer joined.
-    PeerJoined(PeerId),
-    /// A peer left.
-    PeerLeft(PeerId),
-    /// The server is lost; connected peers stay connected.
-    ServerGone,
-    /// An input from a peer, or from the connection with it.
-    Link(PeerId, link::Input),
-}
-
-/// An output of a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A peer is in the room.
-    Joined(PeerId),
-    /// A peer is no longer in the room; its link is over, if there was one.
-    Left(PeerId),
-    /// Descriptions will be exchanged with a peer.
-    Connecting(PeerId),
-    /// An output of the link with a peer.
-    Link(PeerId, link::Output),
-    /// A problem of the room, or with a peer that is not in it.
-    Warning(String),
-}
 
 /// State machine of a room.
 #[derive(Debug)]
@@ -61,7 +32,7 @@ pub struct Room {
     resumed: BTreeMap<PeerId, Instant>,
     /// Peers to which an offer of ours failed: the number of failures, and when the next offer is due.
     retries: BTreeMap<PeerId, (u32, Option<Instant>)>,
-    outputs: VecDeque<Output>,
+    outputs: VecDeque<(PeerId, Output)>,
 }
 
 impl Room {
@@ -84,8 +55,8 @@ impl Room {
         self.roster.iter().map(|id| (id, self.links.get(id).is_some_and(Link::is_connected)))
     }
 
-    /// Returns the next output.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    /// Returns the next output, and the peer that it concerns.
+    pub fn poll_output(&mut self) -> Option<(PeerId, Output)> {
         self.outputs.pop_front()
     }
 
@@ -95,34 +66,11 @@ impl Room {
         self.links.values().filter_map(Link::poll_timeout).chain(retries).min()
     }
 
-    /// Handles one input.
-    pub fn handle_input(&mut self, now: Instant, input: Input) {
-        match input {
-            Input::Joined(peers) => self.joined(now, peers),
-            Input::PeerJoined(peer) => {
-                if self.is_back(now, &peer) {
-                    return;
-                }
-                // The peer joined again under its id: its earlier link is over.
-                self.leave(&peer);
-                if self.admit(&peer) && !self.begin(now, &peer, Begin::AwaitOffer) {
-                    self.warn_unconnected(&[peer]);
-                }
-            }
-            Input::PeerLeft(peer) => self.left(now, &peer, link::Input::PeerGone),
-            Input::ServerGone => {
-                for peer in self.roster.clone() {
-                    self.left(now, &peer, link::Input::Reachable(false));
-                }
-            }
-            Input::Link(peer, input) => self.link(now, &peer, input),
-        }
-    }
-
-    /// Handles that our side joined, for the first time or again: connected peers stay connected.
-    fn joined(&mut self, now: Instant, peers: Vec<PeerId>) {
+    /// Handles that our side joined, for the first time or again; these peers were there before. Connected peers stay
+    /// connected.
+    pub fn handle_joined(&mut self, now: Instant, peers: Vec<PeerId>) {
         let absent: Vec<PeerId> = self.links.keys().filter(|peer| !peers.contains(peer)).cloned().collect();
-        absent.iter().for_each(|peer| self.left(now, peer, link::Input::PeerGone));
+        absent.iter().for_each(|peer| self.handle_peer_left(now, peer));
         let mut unconnected = Vec::new();
         for peer in peers {
             if self.is_back(now, &peer) {
@@ -137,11 +85,35 @@ impl Room {
         self.warn_unconnected(&unconnected);
     }
 
+    /// Handles that a peer joined.
+    pub fn handle_peer_joined(&mut self, now: Instant, peer: PeerId) {
+        if self.is_back(now, &peer) {
+            return;
+        }
+        // The peer joined again under its id: its earlier link is over.
+        self.leave(&peer);
+        if self.admit(&peer) && !self.begin(now, &peer, Begin::AwaitOffer) {
+            self.warn_unconnected(&[peer]);
+        }
+    }
+
+    /// Handles that a peer left.
+    pub fn handle_peer_left(&mut self, now: Instant, peer: &PeerId) {
+        self.left(now, peer, Input::PeerGone);
+    }
+
+    /// Handles that the server is lost; connected peers stay connected.
+    pub fn handle_server_gone(&mut self, now: Instant) {
+        for peer in self.roster.clone() {
+            self.left(now, &peer, Input::Reachable(false));
+        }
+    }
+
     /// Handles that a peer cannot be reached. Its media may go on, if only its connection to the server, or ours, is
     /// lost.
-    fn left(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
+    fn left(&mut self, now: Instant, peer: &PeerId, input: Input) {
         // A peer that returns to a pool has another id, so the link with the earlier one is over.
-        let is_over = self.terms.pool && input == link::Input::PeerGone;
+        let is_over = self.terms.pool && input == Input::PeerGone;
         match self.links.get_mut(peer) {
             Some(link) if link.was_connected() && !is_over => {
                 self.roster.remove(peer);
@@ -156,7 +128,7 @@ impl Room {
     fn is_back(&mut self, now: Instant, peer: &PeerId) -> bool {
         let Some(link) = self.links.get_mut(peer).filter(|link| link.was_connected()) else { return false };
         self.roster.insert(peer.clone());
-        link.handle_input(now, link::Input::Reachable(true));
+        link.handle_input(now, Input::Reachable(true));
         self.forward_outputs(now, peer);
         true
     }
@@ -181,14 +153,18 @@ impl Room {
     /// Remembers a peer; returns false if it was there before, or the roster is full.
     fn admit(&mut self, peer: &PeerId) -> bool {
         if self.roster.len() >= MAX_ROSTER {
-            self.outputs.push_back(Output::Warning(format!("the room has more than {MAX_ROSTER} peers")));
+            self.push(peer, Output::Warning(format!("the room has more than {MAX_ROSTER} peers")));
             return false;
         }
         let is_new = self.roster.insert(peer.clone());
         if is_new {
-            self.outputs.push_back(Output::Joined(peer.clone()));
+            self.push(peer, Output::Joined);
         }
         is_new
+    }
+
+    fn push(&mut self, peer: &PeerId, output: Output) {
+        self.outputs.push_back((peer.clone(), output));
     }
 
     /// Begins a link; returns false if the maximum number is reached.
@@ -196,7 +172,7 @@ impl Room {
         if self.links.len() >= self.max_links {
             return false;
         }
-        self.outputs.push_back(Output::Connecting(peer.clone()));
+        self.push(peer, Output::Connecting);
         // If both sides offer at once, the newcomer gives way. The newcomer is the side that makes the first offer.
         let polite = begin == Begin::Offer;
         self.links.insert(
@@ -213,15 +189,15 @@ impl Room {
         let others = if peers.len() > 1 { format!(" and {} more", peers.len() - 1) } else { String::new() };
         let text =
             format!("not connected to '{first}'{others}: the limit of {max_links} connections is reached");
-        self.outputs.push_back(Output::Warning(text));
+        self.push(first, Output::Warning(text));
     }
 
     /// Answers an offer by a refusal with the reason.
-    fn decline(&mut self, peer: &PeerId, input: link::Input) {
-        let link::Input::Peer(PeerMessage::Description(offer)) = input else { return };
+    fn decline(&mut self, peer: &PeerId, input: Input) {
+        let Input::Peer(PeerMessage::Description(offer)) = input else { return };
         let reason = format!("it is connected with {} peers already, as many as it takes", self.max_links);
         if let Some(answer) = decline(&offer, &reason) {
-            self.outputs.push_back(Output::Link(peer.clone(), link::Output::Send(answer)));
+            self.push(peer, Output::Send(answer));
         }
     }
 
@@ -230,20 +206,20 @@ impl Room {
         self.retries.remove(peer);
         let was_linked = self.links.remove(peer).is_some();
         if self.roster.remove(peer) || was_linked {
-            self.outputs.push_back(Output::Left(peer.clone()));
+            self.push(peer, Output::Left);
         }
     }
 
-    /// Hands an input to the link with a peer; begins a link if the input is an offer or a request for one.
-    fn link(&mut self, now: Instant, peer: &PeerId, input: link::Input) {
+    /// Handles an input from a peer, or from the connection with it; begins a link if the input is an offer or a request
+    /// for one.
+    pub fn handle_input(&mut self, now: Instant, peer: &PeerId, input: Input) {
         // Other messages of a peer without a link belong to a link that is over.
-        let offers =
-            matches!(&input, link::Input::Peer(PeerMessage::Description(d)) if d.kind == SdpKind::Offer);
-        let begins = offers || input == link::Input::Peer(PeerMessage::OfferRequest);
+        let offers = matches!(&input, Input::Peer(PeerMessage::Description(d)) if d.kind == SdpKind::Offer);
+        let begins = offers || input == Input::Peer(PeerMessage::OfferRequest);
         if !self.links.contains_key(peer) && begins {
             if !self.roster.contains(peer) {
                 let text = format!("a message from '{peer}', who is not in the room");
-                self.outputs.push_back(Output::Warning(text));
+                self.push(peer, Output::Warning(text));
                 return;
             }
             // The peer's link ended, and the peer begins anew.
@@ -263,13 +239,16 @@ impl Room {
     fn forward_outputs(&mut self, now: Instant, peer: &PeerId) {
         let Some(link) = self.links.get_mut(peer) else { return };
         let (mut hung_up, mut failed) = (false, false);
-        while let Some(output) = link.poll_output() {
-            if let link::Output::Ended(reason) = &output {
+        while let Some(mut output) = link.poll_output() {
+            if let Output::Ended(reason) = &output {
                 hung_up = *reason == EndReason::PeerHungUp;
                 failed =
                     matches!(reason, EndReason::Negotiation { .. } | EndReason::NoPath(_) | EndReason::Lost);
             }
-            self.outputs.push_back(Output::Link(peer.clone(), output));
+            if let Output::Warning(text) = &mut output {
+                *text = format!("{peer}: {text}");
+            }
+            self.outputs.push_back((peer.clone(), output));
         }
         let (has_ended, offered) = (link.has_ended(), link.makes_offers());
         if link.is_connected() {

@@ -12,7 +12,7 @@ use roomtone::media::peer::PeerConfig;
 use roomtone::media::{Peer, PeerEvent, Rates, Stream, inventory};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::Kind;
-use roomtone::session::negotiation::Output as Told;
+use roomtone::session::Output as Told;
 use roomtone::session::{ConnectionState, Effect, Negotiation, Terms};
 use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded, unbounded};

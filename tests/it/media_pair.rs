@@ -12,8 +12,8 @@ use roomtone::media::webrtc::data_channel::{Channel, ChannelConfig, Message};
 use roomtone::media::{Capture, Encoders, Peer, PeerEvent, Rates, Stream};
 use roomtone::protocol::PeerMessage;
 use roomtone::sdp::{Codec, Kind};
-use roomtone::session::negotiation::Output;
-use roomtone::session::{Effect, Negotiation, Terms};
+use roomtone::session::negotiation::Event;
+use roomtone::session::{Effect, Negotiation, Output, Terms};
 use smol::channel::{Receiver, bounded};
 
 /// Small test pictures, a tone, or both.
@@ -91,11 +91,12 @@ impl Side {
                     }
                 }
                 Output::Send(message) => to.push_back(message),
-                Output::Negotiated | Output::Restarted | Output::IceRestarted => {}
-                Output::Warning(text) => panic!("{}: {text}", self.name),
-                Output::Declined(reason) => panic!("{}: {reason}", self.name),
-                Output::Failed(step, reason) => panic!("{}: {step}: {reason}", self.name),
+                other => panic!("{}: {other:?}", self.name),
             }
+        }
+        while let Some(event) = self.negotiation.poll_event() {
+            let is_good = matches!(event, Event::Negotiated | Event::Restarted | Event::IceRestarted);
+            assert!(is_good, "{}: {event:?}", self.name);
         }
         while let Ok(event) = self.events.1.try_recv() {
             match event {

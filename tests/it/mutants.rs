@@ -8,7 +8,7 @@ use roomtone::media::Peer;
 use roomtone::media::peer::PeerConfig;
 use roomtone::protocol::SdpKind;
 use roomtone::sdp::{self, Codec, Kind, Sdp};
-use roomtone::session::{Effect, EffectId, EffectResult};
+use roomtone::session::{Effect, EffectId};
 use smol::channel::bounded;
 
 const OFFERS: [(&str, &str); 5] = [
@@ -67,9 +67,9 @@ async fn offered(config: &PeerConfig, sdp: Sdp) -> &'static str {
     let peer = Peer::open(config.clone(), event).unwrap();
     let answer = async {
         let applied = peer.execute(Effect::ApplyRemote(EffectId(1), SdpKind::Offer, sdp)).await;
-        let Some((_, EffectResult::Applied)) = applied else { return "refused" };
+        let Some((_, Ok(None))) = applied else { return "refused" };
         match peer.execute(Effect::CreateAnswer { id: EffectId(2), restarts_ice: false }).await {
-            Some((_, EffectResult::Created(_))) => "answered",
+            Some((_, Ok(Some(_)))) => "answered",
             _ => "not answered",
         }
     };

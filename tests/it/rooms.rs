@@ -9,9 +9,7 @@ use proptest::prelude::*;
 use roomtone::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
 use roomtone::protocol::{PeerId, PeerMessage, SdpKind};
 use roomtone::sdp::{Kind, Sdp};
-use roomtone::session::link::{Input as Of, Output as From};
-use roomtone::session::room::{Input, Output, Room};
-use roomtone::session::{ConnectionState, Effect, EffectId, EffectResult, Terms};
+use roomtone::session::{ConnectionState, Effect, EffectId, Input, Output, Room, Terms};
 
 /// A connection that is told what to do and does it.
 #[derive(Debug, Default)]
@@ -31,7 +29,7 @@ const SDP: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:
     m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:actpass\r\na=sendrecv\r\n";
 
 impl Connection {
-    fn execute(&mut self, effect: &Effect, fresh: &mut u64) -> Option<(EffectId, EffectResult)> {
+    fn execute(&mut self, effect: &Effect, fresh: &mut u64) -> Option<(EffectId, Option<Sdp>)> {
         let sdp = SDP.replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag));
         let sdp = sdp.replace("sha-256 AA", &format!("sha-256 {}", self.ufrag));
         Some(match effect {
@@ -40,21 +38,21 @@ impl Connection {
                 *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
                 return None;
             }
-            Effect::CreateOffer { id, .. } => (*id, EffectResult::Created(Sdp::parse(&sdp).unwrap())),
+            Effect::CreateOffer { id, .. } => (*id, Some(Sdp::parse(&sdp).unwrap())),
             Effect::CreateAnswer { id, .. } => {
-                (*id, EffectResult::Created(Sdp::parse(&sdp.replace("actpass", "active")).unwrap()))
+                (*id, Some(Sdp::parse(&sdp.replace("actpass", "active")).unwrap()))
             }
             Effect::ApplyLocal(id, kind) => {
                 self.pending = *kind == SdpKind::Offer;
                 self.local = Some(*kind);
-                (*id, EffectResult::Applied)
+                (*id, None)
             }
             Effect::ApplyRemote(id, kind, remote) => {
                 self.theirs = remote.ufrag().unwrap().to_owned();
                 assert_eq!(self.pending, *kind == SdpKind::Answer, "{kind:?} in the wrong state");
                 self.pending = false;
                 self.remote = Some(*kind);
-                (*id, EffectResult::Applied)
+                (*id, None)
             }
             Effect::AddCandidate(..) => return None,
         })
@@ -67,7 +65,7 @@ struct Client {
     name: PeerId,
     room: Room,
     connections: BTreeMap<PeerId, Connection>,
-    results: VecDeque<(PeerId, EffectId, EffectResult)>,
+    results: VecDeque<(PeerId, EffectId, Option<Sdp>)>,
     /// The messages under way from the server to the client, and from the client to the server.
     down: VecDeque<Notice>,
     up: VecDeque<Command>,
@@ -80,13 +78,13 @@ struct Client {
 
 impl Client {
     fn pump(&mut self) {
-        while let Some(output) = self.room.poll_output() {
+        while let Some((peer, output)) = self.room.poll_output() {
             match output {
-                Output::Link(_, From::Send(_)) if self.conn.is_none() => {}
-                Output::Link(peer, From::Send(message)) => {
+                Output::Send(_) if self.conn.is_none() => {}
+                Output::Send(message) => {
                     self.up.push_back(Command::Send { to: peer, body: message.to_string() });
                 }
-                Output::Link(peer, From::Effect(effect)) => {
+                Output::Effect(effect) => {
                     if effect == Effect::Open {
                         self.results.retain(|(of, ..)| *of != peer);
                     }
@@ -95,42 +93,41 @@ impl Client {
                         self.results.push_back((peer, id, result));
                     }
                 }
-                Output::Link(peer, From::Ended(_)) | Output::Left(peer) => {
+                Output::Ended(_) | Output::Left => {
                     self.closed.extend(self.connections.remove(&peer).map(|connection| connection.ufrag));
                     self.results.retain(|(of, ..)| *of != peer);
                 }
-                Output::Link(_, From::Warning(text)) | Output::Warning(text) => self.warnings.push(text),
-                Output::Joined(_)
-                | Output::Connecting(_)
-                | Output::Link(_, From::Connected | From::Reconnecting) => {}
+                Output::Warning(text) => self.warnings.push(text),
+                Output::Joined | Output::Connecting | Output::Connected | Output::Reconnecting => {}
+                Output::Dial(_) | Output::Caller(_) | Output::Ask | Output::Busy => panic!("{output:?}"),
             }
         }
     }
 
-    fn input(&mut self, now: Instant, input: Input) {
-        self.room.handle_input(now, input);
+    fn input(&mut self, now: Instant, peer: &PeerId, input: Input) {
+        self.room.handle_input(now, peer, input);
         self.pump();
     }
 
     fn hear(&mut self, now: Instant) -> bool {
         let Some(notice) = self.down.pop_front() else { return false };
         match notice {
-            Notice::Joined(peers) => self.input(now, Input::Joined(peers)),
-            Notice::PeerJoined(peer) => self.input(now, Input::PeerJoined(peer)),
-            Notice::PeerLeft(peer) => self.input(now, Input::PeerLeft(peer)),
+            Notice::Joined(peers) => self.room.handle_joined(now, peers),
+            Notice::PeerJoined(peer) => self.room.handle_peer_joined(now, peer),
+            Notice::PeerLeft(peer) => self.room.handle_peer_left(now, &peer),
             Notice::From { from, body } => {
-                let message = PeerMessage::parse(&body).unwrap();
-                self.input(now, Input::Link(from, Of::Peer(message)));
+                self.room.handle_input(now, &from, Input::Peer(PeerMessage::parse(&body).unwrap()));
             }
             Notice::Registered | Notice::Refused(_) => {}
             other => panic!("{other:?}"),
         }
+        self.pump();
         true
     }
 
     fn result(&mut self, now: Instant) -> bool {
         let Some((peer, id, result)) = self.results.pop_front() else { return false };
-        self.input(now, Input::Link(peer, Of::Result(id, result)));
+        self.input(now, &peer, Input::Result(id, Ok(result)));
         true
     }
 }
@@ -205,7 +202,8 @@ impl World {
         let Some(conn) = client.conn.take() else { return };
         client.up.clear();
         client.down.clear();
-        client.input(now, Input::ServerGone);
+        client.room.handle_server_gone(now);
+        client.pump();
         self.hub(hub::Input::Closed(conn));
     }
 
@@ -228,7 +226,7 @@ impl World {
             let told = client.connections.iter().filter(|(_, c)| c.stands && ufrags.contains(&c.theirs));
             let told: Vec<PeerId> = told.map(|(peer, _)| peer.clone()).collect();
             for peer in told {
-                client.input(now, Input::Link(peer, Of::Connection(ConnectionState::Closed)));
+                client.input(now, &peer, Input::Connection(ConnectionState::Closed));
             }
         }
     }
@@ -254,8 +252,8 @@ impl World {
                 let now = self.now;
                 let client = self.clients.iter_mut().find(|client| client.name == name).unwrap();
                 client.connections.get_mut(&peer).unwrap().stands = true;
-                client.input(now, Input::Link(peer.clone(), Of::Connection(ConnectionState::Connected)));
-                client.input(now, Input::Link(peer, Of::Heard(true)));
+                client.input(now, &peer, Input::Connection(ConnectionState::Connected));
+                client.input(now, &peer, Input::Heard(true));
             }
         }
         let closed: Vec<String> =
@@ -280,7 +278,7 @@ impl World {
             let heard = client.connections.iter().filter(|(_, c)| c.stands && alive.contains(&c.theirs));
             let heard: Vec<PeerId> = heard.map(|(peer, _)| peer.clone()).collect();
             for peer in heard {
-                client.input(now, Input::Link(peer, Of::Heard(true)));
+                client.input(now, &peer, Input::Heard(true));
             }
             client.room.handle_timeout(now);
             client.pump();
@@ -411,36 +409,34 @@ fn what_a_room_shrugs_off() {
     let id = |text: &str| -> PeerId { text.parse().unwrap() };
     let offer = || {
         let description = roomtone::protocol::Description { kind: SdpKind::Offer, sdp: SDP.into() };
-        Of::Peer(PeerMessage::Description(description))
+        Input::Peer(PeerMessage::Description(description))
     };
     let mut room = Room::new(2, Terms::new(true, vec![Kind::Video]));
-    let mut all = |input: Input| {
-        room.handle_input(now, input);
-        std::iter::from_fn(|| room.poll_output()).collect::<Vec<_>>()
-    };
+    let outputs = |room: &mut Room| std::iter::from_fn(|| room.poll_output()).collect::<Vec<_>>();
     // A thousand names: two are connected, the rest is told of.
     let names: Vec<PeerId> = (0..1000).map(|n| id(&format!("p{n}"))).collect();
-    let outputs = all(Input::Joined(names));
-    let count = |wanted: fn(&Output) -> bool| outputs.iter().filter(|output| wanted(output)).count();
-    assert_eq!(count(|o| matches!(o, Output::Joined(_))), 1000);
-    assert_eq!(count(|o| matches!(o, Output::Connecting(_))), 2);
+    room.handle_joined(now, names);
+    let all = outputs(&mut room);
+    let count = |wanted: Output| all.iter().filter(|(_, output)| *output == wanted).count();
+    assert_eq!((count(Output::Joined), count(Output::Connecting)), (1000, 2));
     let told = "not connected to 'p2' and 997 more: the limit of 2 connections is reached";
-    assert_eq!(outputs.last(), Some(&Output::Warning(told.into())));
+    assert_eq!(all.last(), Some(&(id("p2"), Output::Warning(told.into()))));
     // A peer beyond the limit that offers gets the reason, too.
-    let declined = all(Input::Link(id("p5"), offer()));
-    let [Output::Link(_, From::Send(PeerMessage::Description(answer)))] = &declined[..] else {
-        panic!("{declined:?}")
-    };
+    room.handle_input(now, &id("p5"), offer());
+    let declined = outputs(&mut room);
+    let [(_, Output::Send(PeerMessage::Description(answer)))] = &declined[..] else { panic!("{declined:?}") };
     assert_eq!(answer.kind, SdpKind::Answer);
     assert!(answer.sdp.contains("i=it is connected with 2 peers already"), "{}", answer.sdp);
     // Somebody who is not there.
-    let outputs = all(Input::Link(id("eve"), offer()));
-    assert_eq!(outputs, [Output::Warning("a message from 'eve', who is not in the room".into())]);
-    assert_eq!(all(Input::Link(id("eve"), Of::Connection(ConnectionState::Connected))), []);
-    assert_eq!(all(Input::PeerLeft(id("eve"))), []);
+    room.handle_input(now, &id("eve"), offer());
+    let warning = Output::Warning("a message from 'eve', who is not in the room".into());
+    assert_eq!(outputs(&mut room), [(id("eve"), warning)]);
+    room.handle_input(now, &id("eve"), Input::Connection(ConnectionState::Connected));
+    room.handle_peer_left(now, &id("eve"));
+    assert_eq!(outputs(&mut room), []);
     // A member left, so there is room: a peer that was there first may offer now.
-    let outputs = all(Input::PeerLeft(id("p0")));
-    assert!(matches!(outputs.last(), Some(Output::Left(peer)) if *peer == id("p0")));
-    let outputs = all(Input::Link(id("p7"), offer()));
-    assert_eq!(outputs[0], Output::Connecting(id("p7")));
+    room.handle_peer_left(now, &id("p0"));
+    assert_eq!(outputs(&mut room).last(), Some(&(id("p0"), Output::Left)));
+    room.handle_input(now, &id("p7"), offer());
+    assert_eq!(outputs(&mut room)[0], (id("p7"), Output::Connecting));
 }

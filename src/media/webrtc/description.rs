@@ -14,10 +14,9 @@ use crate::sdp::codec::usable;
 use crate::sdp::fingerprint::Fingerprint;
 use crate::sdp::webrtcbin::{Ours, Remote, Sources};
 use crate::sdp::{Codec, Direction, Kind, Media, Sdp};
-use crate::session::EffectResult;
 
 impl Peer {
-    pub(super) async fn create(&self, kind: SdpKind, restarts_ice: bool) -> Result<EffectResult, MediaError> {
+    pub(super) async fn create(&self, kind: SdpKind, restarts_ice: bool) -> Result<Sdp, MediaError> {
         let (promise, reply) = gst::Promise::new_future();
         let signal = match kind {
             SdpKind::Offer => "create-offer",
@@ -35,7 +34,7 @@ impl Peer {
         let sdp = lock(&self.state).adapter.made(kind, sdp, ours);
         tracing::debug!(kind = kind.as_str(), "made: {}", transceivers::summary(&sdp));
         tracing::trace!("{sdp}");
-        Ok(EffectResult::Created(sdp))
+        Ok(sdp)
     }
 
     /// Fits the transceivers to the media that this end sends and receives, and to the m-lines that the peer has.
@@ -85,7 +84,7 @@ impl Peer {
             .collect()
     }
 
-    pub(super) async fn apply_local(&self, kind: SdpKind) -> Result<EffectResult, MediaError> {
+    pub(super) async fn apply_local(&self, kind: SdpKind) -> Result<(), MediaError> {
         let sending = self.mlines(|_| true);
         let sdp = lock(&self.state).adapter.local(&sending);
         let mut sdp = sdp.ok_or_else(|| failed("set-local-description", "none was made"))?;
@@ -98,10 +97,10 @@ impl Peer {
         }
         self.send_what_is_wanted();
         self.watch_dtls();
-        Ok(EffectResult::Applied)
+        Ok(())
     }
 
-    pub(super) async fn apply_remote(&self, kind: SdpKind, theirs: &Sdp) -> Result<EffectResult, MediaError> {
+    pub(super) async fn apply_remote(&self, kind: SdpKind, theirs: &Sdp) -> Result<(), MediaError> {
         tracing::debug!(kind = kind.as_str(), "the peer's: {}", transceivers::summary(theirs));
         let sending = self.mlines(|_| true);
         let (Remote { mut sdp, flows, rejected }, agreed) = {
@@ -150,7 +149,7 @@ impl Peer {
             report_of_peer(&self.state, &self.events, change);
         }
         self.watch_dtls();
-        Ok(EffectResult::Applied)
+        Ok(())
     }
 
     async fn apply(&self, signal: &'static str, kind: SdpKind, sdp: &str) -> Result<(), MediaError> {

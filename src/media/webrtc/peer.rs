@@ -29,8 +29,8 @@ use crate::media::receive::jitter_buffers::JitterBuffers;
 use crate::media::receive::track::{self, Track};
 use crate::media::send::stream::Stream;
 use crate::protocol::SdpKind;
-use crate::sdp::{Kind, webrtcbin};
-use crate::session::{ConnectionState, Effect, EffectId, EffectResult, delivery};
+use crate::sdp::{Kind, Sdp, webrtcbin};
+use crate::session::{ConnectionState, Effect, EffectId, delivery};
 
 /// Time that the peer has to open a channel that both sides want, before our side opens it.
 const PEER_OPENS_FIRST: Duration = Duration::from_secs(1);
@@ -113,36 +113,32 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Executes an effect of the session; returns the result of an effect that has an id.
-    pub async fn execute(&self, effect: Effect) -> Option<(EffectId, EffectResult)> {
-        let result = |result: Result<EffectResult, MediaError>| match result {
-            Ok(result) => result,
-            Err(error) => EffectResult::Failed(error.to_string()),
-        };
-        match effect {
-            Effect::Open => None,
-            Effect::CreateOffer { id, standing, restarts_ice } => {
-                let made = match self.prepare_offer(standing.as_ref()) {
-                    Ok(()) => self.create(SdpKind::Offer, restarts_ice).await,
-                    Err(error) => Err(error),
-                };
-                Some((id, result(made)))
-            }
+    /// Executes an effect of the session. Returns the result of an effect that has an id: the description that it created,
+    /// if it creates one, or the reason of its failure.
+    pub async fn execute(&self, effect: Effect) -> Option<(EffectId, Result<Option<Sdp>, String>)> {
+        let (id, result) = match effect {
+            Effect::Open => return None,
+            Effect::CreateOffer { id, standing, restarts_ice } => match self.prepare_offer(standing.as_ref())
+            {
+                Ok(()) => (id, self.create(SdpKind::Offer, restarts_ice).await.map(Some)),
+                Err(error) => (id, Err(error)),
+            },
             Effect::CreateAnswer { id, restarts_ice } => {
-                Some((id, result(self.create(SdpKind::Answer, restarts_ice).await)))
+                (id, self.create(SdpKind::Answer, restarts_ice).await.map(Some))
             }
-            Effect::ApplyLocal(id, kind) => Some((id, result(self.apply_local(kind).await))),
+            Effect::ApplyLocal(id, kind) => (id, self.apply_local(kind).await.map(|()| None)),
             Effect::ApplyRemote(id, kind, remote) => {
-                Some((id, result(self.apply_remote(kind, &remote).await)))
+                (id, self.apply_remote(kind, &remote).await.map(|()| None))
             }
             Effect::AddCandidate(candidate) => {
                 if !self.ice.add_candidate(&candidate) {
                     self.webrtc
                         .emit_by_name::<()>("add-ice-candidate", &[&webrtcbin::CANDIDATES, &candidate]);
                 }
-                None
+                return None;
             }
-        }
+        };
+        Some((id, result.map_err(|error| error.to_string())))
     }
 
     /// Sends a stream from our next offer on.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::exchange::{Answering, Exchange, Offer};
-use super::{Negotiation, Output};
+use super::{Event, Negotiation};
 use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::sdp::{self, Kind, Media, Sdp, SdpError};
 use crate::session::effect::{Effect, EffectId};
@@ -53,7 +53,7 @@ impl Negotiation {
             self.repeat_candidates();
         }
         if restarts_ice {
-            self.outputs.push_back(Output::IceRestarted);
+            self.events.push_back(Event::IceRestarted);
         }
         let id = self.apply_local(SdpKind::Answer);
         self.enter(now, Exchange::ApplyingLocal(id));
@@ -85,7 +85,7 @@ impl Negotiation {
             sdp::name_answer(&mut sdp, &offer.sdp);
             if let Some(reason) = sdp::decline::reason(&sdp) {
                 self.stop();
-                return self.outputs.push_back(Output::Declined(reason));
+                return self.events.push_back(Event::Declined(reason));
             }
         }
         let sdp = match sdp::validate(sdp) {
@@ -106,7 +106,7 @@ impl Negotiation {
                 let is_other = self.transport.is_replaced_by(&sdp);
                 if is_other {
                     self.restart();
-                    self.outputs.push_back(Output::Restarted);
+                    self.events.push_back(Event::Restarted);
                 }
                 self.transport.forgotten = false;
                 self.transport.gave_way = false;
@@ -133,7 +133,7 @@ impl Negotiation {
             return;
         }
         if is_deferred && !can_forget {
-            self.outputs.push_back(Output::Restarted);
+            self.events.push_back(Event::Restarted);
             let waiting = std::mem::take(&mut self.inbox).into_iter();
             self.renew(now);
             // Candidates in the inbox may belong to the peer's offer: they are kept in case the peer insists on that
@@ -158,7 +158,7 @@ impl Negotiation {
             self.restart();
         }
         if is_other {
-            self.outputs.push_back(Output::Restarted);
+            self.events.push_back(Event::Restarted);
         }
         self.transport.forgotten = !is_deferred;
         self.transport.gave_way = is_deferred;
@@ -176,7 +176,7 @@ impl Negotiation {
         let keeps = !self.transport.has_other_credentials(&sdp);
         if ours.restarts_ice && (keeps || self.transport.has_other_certificate(&sdp)) {
             self.exchange = Exchange::Offered(ours);
-            self.outputs.push_back(Output::Restarted);
+            self.events.push_back(Event::Restarted);
             return self.renew(now);
         }
         if !ours.sdp.is_answered_by(&sdp) {
@@ -191,7 +191,7 @@ impl Negotiation {
         self.transport.passed_over = None;
         self.transport.count_generation(&sdp);
         if ours.restarts_ice {
-            self.outputs.push_back(Output::IceRestarted);
+            self.events.push_back(Event::IceRestarted);
         }
         let is_deferred = ours.is_deferred();
         self.transport.local = Some(ours.sdp);
@@ -214,7 +214,7 @@ impl Negotiation {
             self.terms.polite &= !self.terms.reconnects_first;
             // The peer has applied m-lines that our side does not have.
             if !self.standing.as_ref().is_some_and(|standing| standing.is_answered_by(&sdp)) {
-                self.outputs.push_back(Output::Restarted);
+                self.events.push_back(Event::Restarted);
                 self.offer_afresh(now, sdp);
             }
         } else {

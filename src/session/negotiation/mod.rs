@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 use self::exchange::Exchange;
 use self::transport::Transport;
 use super::STEP;
-use super::effect::{Effect, EffectId, EffectResult};
+use super::effect::{Effect, EffectId};
 use super::filter::Filter;
+use super::io::Output;
 use super::terms::Terms;
 use crate::base::limit::Bucket;
 use crate::protocol::{Candidate, PeerMessage};
@@ -33,21 +34,17 @@ pub const OFFERS: (u32, u32) = (600, 10);
 /// m-line of data channels, which moves all m-lines behind it.
 const CHANNEL: Duration = Duration::from_millis(500);
 
-/// Output of a negotiation.
+/// Event of a negotiation, for the link.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Output {
-    /// A task for the connection.
-    Effect(Effect),
-    /// A message for the peer.
-    Send(PeerMessage),
+pub enum Event {
     /// An offer was answered, and our side has applied both descriptions.
     Negotiated,
     /// Our side replaces its connection during an exchange, most often because the peer replaced its own.
     Restarted,
     /// Both sides have new ICE credentials on the existing connection.
     IceRestarted,
-    /// A message of the peer was dropped; the negotiation goes on.
-    Warning(String),
+    /// A message of the peer was dropped, for this reason; the negotiation goes on.
+    Dropped(String),
     /// The peer's answer rejects the call, for this reason. The negotiation is over.
     Declined(String),
     /// A step failed, for this reason. The negotiation is over.
@@ -88,7 +85,9 @@ pub struct Negotiation {
     flooded: bool,
     /// Whether our side warned that the inbox is full.
     overflowed: bool,
+    /// Messages and effects.
     outputs: VecDeque<Output>,
+    events: VecDeque<Event>,
 }
 
 impl Negotiation {
@@ -114,14 +113,20 @@ impl Negotiation {
             flooded: false,
             overflowed: false,
             outputs: VecDeque::new(),
+            events: VecDeque::new(),
         };
         this.effect(Effect::Open);
         this
     }
 
-    /// Returns the next output.
+    /// Returns the next output: a message or an effect.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// Returns the next event. Events follow the outputs that led to them.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
     }
 
     /// Returns when [`Negotiation::handle_timeout`] is to be called.
@@ -223,18 +228,19 @@ impl Negotiation {
         self.proceed(now);
     }
 
-    /// Handles the result of an effect. Ignores a result for which no step waits, such as that of a forgotten offer.
-    pub fn handle_result(&mut self, now: Instant, id: EffectId, result: EffectResult) {
+    /// Handles the result of an effect: the description that it created, if it creates one. Ignores a result for which no
+    /// step waits, such as that of a forgotten offer.
+    pub fn handle_result(&mut self, now: Instant, id: EffectId, result: Result<Option<Sdp>, String>) {
         if self.exchange.awaits(id) {
             match (result, std::mem::replace(&mut self.exchange, Exchange::Stable)) {
-                (EffectResult::Failed(reason), exchange) => self.step_failed(now, exchange, reason),
-                (EffectResult::Created(sdp), Exchange::CreatingOffer { restarts_ice, .. }) => {
+                (Err(reason), exchange) => self.step_failed(now, exchange, reason),
+                (Ok(Some(sdp)), Exchange::CreatingOffer { restarts_ice, .. }) => {
                     self.offer(now, sdp, restarts_ice);
                 }
-                (EffectResult::Created(sdp), Exchange::CreatingAnswer(answering)) => {
+                (Ok(Some(sdp)), Exchange::CreatingAnswer(answering)) => {
                     self.answer(now, sdp, answering.restarts_ice);
                 }
-                (EffectResult::Applied, Exchange::ApplyingOffer(answering)) => {
+                (Ok(None), Exchange::ApplyingOffer(answering)) => {
                     let id = self.id();
                     if answering.restarts_ice {
                         self.transport.ours.clear();
@@ -242,8 +248,8 @@ impl Negotiation {
                     self.effect(Effect::CreateAnswer { id, restarts_ice: answering.restarts_ice });
                     self.enter(now, Exchange::CreatingAnswer(exchange::Answering { id, ..answering }));
                 }
-                (EffectResult::Applied, Exchange::ApplyingLocal(_)) => self.negotiated(now),
-                (EffectResult::Applied, Exchange::ApplyingAnswer { answer, .. }) if answer == id => {
+                (Ok(None), Exchange::ApplyingLocal(_)) => self.negotiated(now),
+                (Ok(None), Exchange::ApplyingAnswer { answer, .. }) if answer == id => {
                     self.negotiated(now);
                 }
                 // Our offer is applied, or the result is of the wrong kind: the step goes on.
@@ -255,7 +261,7 @@ impl Negotiation {
 
     fn negotiated(&mut self, now: Instant) {
         self.enter(now, Exchange::Stable);
-        self.outputs.push_back(Output::Negotiated);
+        self.events.push_back(Event::Negotiated);
     }
 
     fn step_failed(&mut self, now: Instant, mut exchange: Exchange, reason: String) {
@@ -266,7 +272,7 @@ impl Negotiation {
         {
             self.warn(&format!("{reason}; once more, over a fresh connection"));
             self.restart();
-            self.outputs.push_back(Output::Restarted);
+            self.events.push_back(Event::Restarted);
             self.accept_offer(now, offer);
         } else {
             self.exchange = exchange;
@@ -289,7 +295,7 @@ impl Negotiation {
             && let Exchange::Offered(_) = self.exchange
         {
             self.restart();
-            self.outputs.push_back(Output::Restarted);
+            self.events.push_back(Event::Restarted);
             self.accept_offer(now, offer);
         }
         if self.transport.answer_may_come.take_if(|at| *at <= now).is_some() {
@@ -358,7 +364,7 @@ impl Negotiation {
     /// Ends the negotiation with an error.
     fn fail(&mut self, step: &'static str, reason: String) {
         self.stop();
-        self.outputs.push_back(Output::Failed(step, reason));
+        self.events.push_back(Event::Failed(step, reason));
     }
 
     /// Ends the negotiation.
@@ -386,6 +392,6 @@ impl Negotiation {
     }
 
     fn warn(&mut self, text: &str) {
-        self.outputs.push_back(Output::Warning(text.to_owned()));
+        self.events.push_back(Event::Dropped(text.to_owned()));
     }
 }

@@ -7,8 +7,8 @@ fn asked(admission: Admission) -> (Instant, Side, Side) {
     let now = Instant::now();
     let mut caller = Side::caller(now, false);
     let mut callee = Side::new(Call::answer(terms(), admission));
-    caller.call_input(now, CallInput::Accepted);
-    callee.call_input(now, CallInput::Caller(id("ann")));
+    caller.call_event(now, call::Event::Accepted);
+    callee.call_event(now, call::Event::Caller(id("ann")));
     caller.result(now);
     (now, caller, callee)
 }
@@ -25,7 +25,7 @@ fn a_call_begins_once_our_side_has_accepted_it() {
         callee.outbox.is_empty() && callee.results.is_empty(),
         "the callee sends and opens nothing before the decision"
     );
-    callee.call_input(now, CallInput::Decision(true));
+    callee.call_event(now, call::Event::Decision(true));
     settle(now, &mut caller, &mut callee);
     assert_eq!(
         (callee.connection.remote, callee.connection.local),
@@ -45,7 +45,7 @@ fn a_declined_caller_gets_the_reason() {
     ] {
         let (now, mut caller, mut callee) = asked(admission);
         match decision {
-            Some(accepts) => callee.call_input(now, CallInput::Decision(accepts)),
+            Some(accepts) => callee.call_event(now, call::Event::Decision(accepts)),
             None if reason.starts_with("nobody") => callee.timeout(now + ASK),
             None => {}
         }
@@ -68,7 +68,7 @@ fn a_peer_that_asks_a_person_gets_more_time() {
     for request_offer in [false, true] {
         let terms = Terms { ring, ..terms() };
         let mut caller = Side::new(Call::dial(now, id("callee"), request_offer, terms));
-        caller.call_input(now, CallInput::Accepted);
+        caller.call_event(now, call::Event::Accepted);
         while caller.result(now) {}
         caller.timeout(now + STEP);
         assert_eq!(caller.ended, None);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::session::negotiation::{Negotiation, Output};
+use crate::session::negotiation::{Event, Negotiation};
 
 /// Behaviour of a page.
 #[derive(Debug, Clone)]
@@ -291,7 +291,7 @@ struct Native {
     negotiation: Negotiation,
     connection: Connection,
     outbox: VecDeque<PeerMessage>,
-    results: VecDeque<(EffectId, EffectResult)>,
+    results: VecDeque<Done>,
     /// Marks of the descriptions sent and applied last.
     sent_mark: usize,
     applied_mark: usize,
@@ -335,8 +335,12 @@ impl Native {
                     }
                     self.outbox.push_back(message);
                 }
-                Output::Negotiated | Output::Restarted | Output::IceRestarted | Output::Warning(_) => {}
-                Output::Declined(reason) | Output::Failed(_, reason) => self.failed = Some(reason),
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some(event) = self.negotiation.poll_event() {
+            if let Event::Declined(reason) | Event::Failed(_, reason) = event {
+                self.failed = Some(reason);
             }
         }
     }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use super::{Connection, terms};
 use crate::protocol::{Description, PeerMessage, SdpKind};
-use crate::session::Terms;
-use crate::session::negotiation::{Negotiation, Output};
+use crate::session::negotiation::{Event, Negotiation};
+use crate::session::{Output, Terms};
 
 struct Side {
     negotiation: Negotiation,
@@ -32,10 +32,14 @@ impl Side {
                     }
                 }
                 Output::Send(message) => self.out.push_back(message),
-                Output::Restarted => self.restarted += 1,
-                Output::Negotiated | Output::IceRestarted => {}
-                Output::Warning(text) | Output::Declined(text) => panic!("{text}"),
-                Output::Failed(step, why) => panic!("{step}: {why}"),
+                other => panic!("{other:?}"),
+            }
+        }
+        while let Some(event) = self.negotiation.poll_event() {
+            match event {
+                Event::Restarted => self.restarted += 1,
+                Event::Negotiated | Event::IceRestarted => {}
+                Event::Dropped(_) | Event::Declined(_) | Event::Failed(..) => panic!("{event:?}"),
             }
         }
     }

@@ -11,12 +11,14 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
-use super::call::{Admission, Call, Input as CallInput, Output};
-use super::link::{self, ConnectionState, EndReason, Input};
-use super::{Effect, EffectId, EffectResult, STEP, Terms};
+use super::call::{self, Admission, Call};
+use super::{ConnectionState, Effect, EffectId, EndReason, Input, Output, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::webrtcbin::{Adapter, Credentials, Ours};
 use crate::sdp::{Kind, Media, Sdp, Section};
+
+/// Id and result of an effect.
+type Done = (EffectId, Result<Option<Sdp>, String>);
 
 /// A model of webrtcbin: executes effects, and makes the smallest descriptions that pass the checks.
 #[derive(Debug, Default)]
@@ -121,7 +123,7 @@ impl Connection {
     }
 
     /// Makes a description of these m-lines; returns it as the peer gets it.
-    fn make(&mut self, kind: SdpKind, lines: &[(String, String)], restarts_ice: bool) -> EffectResult {
+    fn make(&mut self, kind: SdpKind, lines: &[(String, String)], restarts_ice: bool) -> Option<Sdp> {
         let credentials = restarts_ice.then(|| {
             assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
             self.restarts += 1;
@@ -132,10 +134,10 @@ impl Connection {
         let sdp = Sdp::parse(&self.describe(lines, setup, mark, &self.ufrag())).unwrap();
         let fingerprint = format!("sha-256 {:02X}", self.opened);
         let ours = Ours { fingerprint: &fingerprint, credentials, idle: &[] };
-        EffectResult::Created(self.adapter.made(kind, sdp, ours))
+        Some(self.adapter.made(kind, sdp, ours))
     }
 
-    fn execute(&mut self, effect: &Effect) -> Option<(EffectId, EffectResult)> {
+    fn execute(&mut self, effect: &Effect) -> Option<Done> {
         match effect {
             Effect::Open => {
                 *self = Self {
@@ -150,11 +152,11 @@ impl Connection {
                 self.offers += 1;
                 self.offered = self.next_lines();
                 self.adapter.kinds_to_offer(standing.as_ref());
-                Some((*id, self.make(SdpKind::Offer, &self.offered.clone(), *restarts_ice)))
+                Some((*id, Ok(self.make(SdpKind::Offer, &self.offered.clone(), *restarts_ice))))
             }
             Effect::CreateAnswer { id, restarts_ice } => {
                 assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
-                Some((*id, self.make(SdpKind::Answer, &self.lines.clone(), *restarts_ice)))
+                Some((*id, Ok(self.make(SdpKind::Answer, &self.lines.clone(), *restarts_ice))))
             }
             Effect::ApplyLocal(id, kind) => {
                 let sdp = self.adapter.local(&[]).expect("it was made");
@@ -167,7 +169,7 @@ impl Connection {
                     SdpKind::Answer => assert_eq!(self.remote, Some(SdpKind::Offer)),
                 }
                 self.local = Some(*kind);
-                Some((*id, EffectResult::Applied))
+                Some((*id, Ok(None)))
             }
             Effect::ApplyRemote(id, kind, remote) => {
                 match kind {
@@ -186,7 +188,7 @@ impl Connection {
                 self.remote = Some(*kind);
                 self.theirs = remote.sdp.ufrag().unwrap().to_owned();
                 self.lines = lines(&remote.sdp);
-                Some((*id, EffectResult::Applied))
+                Some((*id, Ok(None)))
             }
             Effect::AddCandidate(candidate) => {
                 assert!(self.remote.is_some(), "a candidate before the description");
@@ -202,7 +204,7 @@ struct Side {
     call: Call,
     connection: Connection,
     outbox: VecDeque<PeerMessage>,
-    results: VecDeque<(EffectId, EffectResult)>,
+    results: VecDeque<Done>,
     events: Vec<String>,
     ended: Option<EndReason>,
 }
@@ -237,11 +239,12 @@ impl Side {
     }
 
     fn input(&mut self, now: Instant, input: Input) {
-        self.call_input(now, CallInput::Link(input));
+        self.call.handle_input(now, input);
+        self.pump();
     }
 
-    fn call_input(&mut self, now: Instant, input: CallInput) {
-        self.call.handle_input(now, input);
+    fn call_event(&mut self, now: Instant, event: call::Event) {
+        self.call.handle_event(now, event);
         self.pump();
     }
 
@@ -259,14 +262,15 @@ impl Side {
                 Output::Ask => self.events.push("ask".into()),
                 Output::Connecting => self.events.push("connecting".into()),
                 Output::Busy => self.events.push("busy".into()),
-                Output::Link(link::Output::Send(message)) => self.outbox.push_back(message),
-                Output::Link(link::Output::Effect(effect)) => {
+                Output::Send(message) => self.outbox.push_back(message),
+                Output::Effect(effect) => {
                     self.results.extend(self.connection.execute(&effect));
                 }
-                Output::Link(link::Output::Connected) => self.events.push("connected".into()),
-                Output::Link(link::Output::Reconnecting) => self.events.push("reconnecting".into()),
-                Output::Link(link::Output::Warning(text)) => self.events.push(format!("warning: {text}")),
-                Output::Link(link::Output::Ended(reason)) => self.ended = Some(reason),
+                Output::Connected => self.events.push("connected".into()),
+                Output::Reconnecting => self.events.push("reconnecting".into()),
+                Output::Warning(text) => self.events.push(format!("warning: {text}")),
+                Output::Ended(reason) => self.ended = Some(reason),
+                Output::Joined | Output::Left => panic!("an output of a room: {output:?}"),
             }
         }
     }
@@ -308,8 +312,8 @@ fn accepted(request_offer: bool) -> (Instant, Side, Side) {
     let (mut a, mut b) = (Side::caller(now, request_offer), Side::callee());
     a.pump();
     assert_eq!(a.events, ["dial callee"]);
-    b.call_input(now, CallInput::Caller(id("caller")));
-    a.call_input(now, CallInput::Accepted);
+    b.call_event(now, call::Event::Caller(id("caller")));
+    a.call_event(now, call::Event::Accepted);
     (now, a, b)
 }
 

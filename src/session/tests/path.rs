@@ -18,8 +18,8 @@ fn connected_for(give_up: Duration) -> (Instant, Side, Side) {
     let callee = Terms { reconnects_first: false, patience, ..terms() };
     let mut a = Side::new(Call::dial(now, id("callee"), false, caller));
     let mut b = Side::new(Call::answer(callee, Admission::default()));
-    a.call_input(now, CallInput::Accepted);
-    b.call_input(now, CallInput::Caller(id("ann")));
+    a.call_event(now, call::Event::Accepted);
+    b.call_event(now, call::Event::Caller(id("ann")));
     settle(now, &mut a, &mut b);
     connect(now, &mut a, &mut b);
     (now, a, b)
@@ -143,22 +143,22 @@ fn media_outlives_the_server_and_a_new_session_is_dialled() {
         side.timeout(now + Duration::from_secs(2));
         assert_eq!((side.ended.as_ref(), last(side)), (None, "connected"));
     }
-    a.call_input(now, CallInput::Registered);
+    a.call_event(now, call::Event::Registered);
     let later = a.call.poll_timeout().unwrap();
     a.timeout(later);
     assert_eq!(last(&a), "dial callee");
     // The peer is not registered again yet.
-    a.call_input(
+    a.call_event(
         later,
-        CallInput::Refused(crate::protocol::Refusal::PeerNotFound("peer 'callee' not found".into())),
+        call::Event::Refused(crate::protocol::Refusal::PeerNotFound("peer 'callee' not found".into())),
     );
     assert_eq!(a.ended, None);
     a.input(later, Input::Heard(true));
     let later = a.call.poll_timeout().unwrap();
     a.timeout(later);
     assert_eq!(a.events.iter().filter(|event| *event == "dial callee").count(), 3);
-    a.call_input(later, CallInput::Accepted);
-    b.call_input(later, CallInput::Caller(id("ann")));
+    a.call_event(later, call::Event::Accepted);
+    b.call_event(later, call::Event::Caller(id("ann")));
     assert_eq!((a.connection.opened, b.connection.opened), (1, 1), "nothing was negotiated");
     // Later negotiations use the new session.
     a.input(later, Input::Renew);
@@ -181,7 +181,7 @@ fn a_peer_that_is_gone_and_silent_has_hung_up() {
 fn another_caller_does_not_replace_the_peer() {
     let (now, _, mut b) = connected();
     b.input(now, Input::PeerGone);
-    b.call_input(now, CallInput::Caller(id("eve")));
+    b.call_event(now, call::Event::Caller(id("eve")));
     let offer = Description { kind: SdpKind::Offer, sdp: sdp(&["video"], "actpass", 9) };
     b.input(now, Input::Peer(PeerMessage::Description(offer.clone())));
     assert!(b.results.is_empty(), "this offer belongs to another call");
@@ -194,7 +194,7 @@ fn another_caller_does_not_replace_the_peer() {
     // The first call is over: the second one begins.
     let (now, _, mut b) = connected();
     b.input(now, Input::PeerGone);
-    b.call_input(now, CallInput::Caller(id("eve")));
+    b.call_event(now, call::Event::Caller(id("eve")));
     b.input(now, Input::Peer(PeerMessage::Description(offer)));
     b.timeout(now + QUIET);
     assert_eq!(b.ended, Some(EndReason::PeerHungUp));
@@ -211,7 +211,7 @@ fn an_offer_that_the_connection_cannot_answer_is_answered_over_a_fresh_one() {
     let offer = PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: offer });
     a.input(now, Input::Peer(offer));
     let (id, _) = a.results.pop_front().unwrap();
-    a.input(now, Input::Result(id, EffectResult::Failed("no".into())));
+    a.input(now, Input::Result(id, Err("no".into())));
     assert_eq!((a.connection.opened, a.ended.as_ref()), (2, None));
     while a.result(now) {}
     assert_eq!(a.connection.local, Some(SdpKind::Answer));
@@ -425,7 +425,7 @@ fn another_caller_is_accepted_at_once_while_the_path_is_broken() {
             assert_eq!((last(&b), &b.ended), ("reconnecting", &None));
             b.input(now, Input::PeerGone);
         }
-        b.call_input(now, CallInput::Caller(id("bob")));
+        b.call_event(now, call::Event::Caller(id("bob")));
         if !breaks_first {
             assert_eq!(b.ended, None, "the media of the first call may go on");
             b.input(now, breaks);
@@ -442,6 +442,6 @@ fn another_caller_is_accepted_at_once_while_the_path_is_broken() {
 fn a_side_that_called_accepts_no_other_caller_while_it_reconnects() {
     let (now, mut a, _) = connected();
     a.input(now, Input::Connection(ConnectionState::Failed));
-    a.call_input(now, CallInput::Caller(id("bob")));
+    a.call_event(now, call::Event::Caller(id("bob")));
     assert_eq!(a.ended, None);
 }

@@ -18,7 +18,7 @@ impl Pair {
         let now = Instant::now();
         let native = Side::caller(now, false);
         let mut pair = Self { now, native, browser: Browser::new(page), connected: Default::default() };
-        pair.native.call_input(now, CallInput::Accepted);
+        pair.native.call_event(now, call::Event::Accepted);
         pair.settle();
         assert!(pair.is_connected());
         pair
