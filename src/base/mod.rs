@@ -14,3 +14,4 @@ pub mod stream;
 pub mod tasks;
 pub mod text;
 pub mod timeout;
+pub mod zone;

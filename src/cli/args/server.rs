@@ -10,6 +10,7 @@ use super::paths::RelayArgs;
 use super::token::time;
 use crate::base::flag::Flag;
 use crate::base::net::Network;
+use crate::base::zone;
 use crate::cli::CliError;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -68,6 +69,9 @@ const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 84
 
 /// Reads `ADDR:PORT`; a missing part is taken from [`LISTEN`].
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    if let Some(address) = zone::socket_address(text) {
+        return address.map_err(|error| error.to_string());
+    }
     let address = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
     let alone = || address.parse().map(|address| SocketAddr::new(address, LISTEN.port()));
     let port = || text.trim_start_matches(':').parse().map(|port| SocketAddr::new(LISTEN.ip(), port));

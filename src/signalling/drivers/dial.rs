@@ -17,6 +17,7 @@ use super::super::proxy::Proxy;
 use super::super::registry::advice;
 use super::super::target::Target;
 use crate::base::stream::Stream;
+use crate::base::zone;
 use crate::tls::client_config;
 
 /// The longest head of a proxy's answer that is read, in bytes.
@@ -70,28 +71,10 @@ async fn connect(target: &Target, host: &Host<&str>, port: u16) -> io::Result<Tc
         Host::Domain(host) => TcpStream::connect((*host, port)).await,
         Host::Ipv4(ip) => TcpStream::connect((*ip, port)).await,
         Host::Ipv6(ip) => {
-            let scope = target.zone().map(interface).transpose()?.unwrap_or(0);
+            let scope = target.zone().map(zone::interface).transpose()?.unwrap_or(0);
             TcpStream::connect(SocketAddrV6::new(*ip, port, 0, scope)).await
         }
     }
-}
-
-/// Returns the index of a network interface, given by name or number.
-fn interface(zone: &str) -> io::Result<u32> {
-    if let Ok(number) = zone.parse() {
-        return Ok(number);
-    }
-    let all = if_addrs::get_if_addrs().unwrap_or_default();
-    let found = all.iter().find(|one| one.name == zone).and_then(|one| one.index);
-    found.ok_or_else(|| {
-        let mut names: Vec<&str> = all.iter().map(|one| one.name.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
-        io::Error::other(format!(
-            "there is no interface '{zone}' with an address; there are: {}",
-            names.join(", ")
-        ))
-    })
 }
 
 /// Opens a tunnel to `authority` through a proxy; the error is a text for people.
