@@ -282,6 +282,11 @@ impl Hub {
         (self.conns.len(), self.names.len(), self.rooms.len())
     }
 
+    /// Returns the number of calls.
+    pub fn calls(&self) -> usize {
+        self.conns.values().filter(|conn| matches!(conn.state, State::Call(_))).count() / 2
+    }
+
     fn command(&mut self, now: Instant, conn: ConnId, state: State, command: Command) -> Result<(), Refusal> {
         match (command, state) {
             (Command::Register(name) | Command::Enter(name, _), State::Unregistered)

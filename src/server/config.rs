@@ -18,6 +18,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The certificate; none for a server without TLS.
     pub identity: Option<Identity>,
+    /// The address of the metrics for Prometheus; none for no metrics.
+    pub metrics: Option<SocketAddr>,
     /// Whether plain connections of other machines are served (behind a proxy).
     pub plain: bool,
     /// Origins, besides its own, whose pages may connect; `*` for all.
@@ -52,6 +54,7 @@ impl Config {
         Self {
             listen,
             identity: None,
+            metrics: None,
             plain: true,
             allowed_origins: vec![],
             allowed_hosts: vec![],

@@ -152,6 +152,8 @@ struct Driver<'a> {
     lists: Bucket,
     /// Data was written to the WebSocket and not yet flushed.
     is_flushing: bool,
+    /// The time of a ping that is not answered yet.
+    pinged: Option<Instant>,
 }
 
 impl<'a> Driver<'a> {
@@ -180,6 +182,7 @@ impl<'a> Driver<'a> {
             parked: vec![],
             lists: Bucket::new(LISTED.0, LISTED.1),
             is_flushing: false,
+            pinged: None,
         }
     }
 
@@ -302,7 +305,7 @@ impl<'a> Driver<'a> {
         match message {
             Some(Ok(Message::Text(text))) => match self.framing.decode(text.as_str()) {
                 Decoded::Message(text) => return self.handle_text(text),
-                Decoded::Alive => self.board.handle(Input::Alive(id)),
+                Decoded::Alive => self.answered(),
                 Decoded::Reply(text) => self.inbox.answer(Outgoing::Packet(text)),
                 Decoded::Close => return Some(End::Close(1000, "closed by the peer")),
                 Decoded::Ignored => {}
@@ -310,7 +313,7 @@ impl<'a> Driver<'a> {
             Some(Ok(Message::Binary(_))) => {
                 return self.board.handle_binary(id).map(|(code, reason)| End::Close(code, reason));
             }
-            Some(Ok(Message::Pong(_))) => self.board.handle(Input::Alive(id)),
+            Some(Ok(Message::Pong(_))) => self.answered(),
             // The library has queued the pong, which still has to be flushed.
             Some(Ok(Message::Ping(_) | Message::Frame(_))) => self.is_flushing = true,
             Some(Ok(Message::Close(_))) | None => return Some(End::Answer),
@@ -335,6 +338,14 @@ impl<'a> Driver<'a> {
         close.map(|(code, reason)| End::Close(code, reason))
     }
 
+    /// Handles the answer to a ping.
+    fn answered(&mut self) {
+        self.board.handle(Input::Alive(self.inbox.id));
+        if let Some(since) = self.pinged.take() {
+            self.board.metrics.time_ping(since.elapsed());
+        }
+    }
+
     fn ping(&self) -> Message {
         self.framing.ping().map_or_else(|| Message::Ping(Default::default()), Message::text)
     }
@@ -346,6 +357,7 @@ impl<'a> Driver<'a> {
             Due::Nothing => None,
             Due::Ping => {
                 self.is_flushing = true;
+                self.pinged.get_or_insert(now);
                 match self.ws.start_send_unpin(self.ping()) {
                     Ok(()) => None,
                     Err(_) => Some(End::Gone("broken")),

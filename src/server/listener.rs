@@ -17,6 +17,8 @@ use super::control::Control;
 use super::error::ServerError;
 use super::http;
 use super::live::Live;
+use super::metrics::{Connect, Limit};
+use super::metrics_port::MetricsPort;
 use super::proxy_header::{self, Parsed};
 use super::shared::{Fixed, REQUESTS, Shared};
 use super::stream::{Gauge, Io, Tcp};
@@ -43,6 +45,7 @@ const STOP: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct Server {
     listener: Async<TcpListener>,
+    metrics: Option<MetricsPort>,
     shared: Arc<Shared>,
     /// The tasks of the connections, one each, or two for a WebSocket's upgrade.
     connections: Arc<Tasks>,
@@ -64,18 +67,26 @@ impl Server {
         let _ = rustix::net::listen(&listener, BACKLOG);
         // Accepted sockets inherit the buffer size.
         let _ = rustix::net::sockopt::set_socket_send_buffer_size(&listener, SEND_BUFFER);
+        let metrics =
+            config.metrics.map(|at| MetricsPort::bind(at).map_err(|error| ServerError::Listen(at, error)));
+        let metrics = metrics.transpose()?;
         let (listen, drain) = (config.listen, config.drain);
         let fixed = Fixed { plain: config.plain, timeouts: config.timeouts };
         let board = Switchboard::new(config.limits, config.timeouts.unread, config.ice.clone());
         let live = Live::new(config, false).await?;
         let connections = Arc::new(Tasks::new(CONNECTIONS));
         let shared = Arc::new(Shared::new(live, board, Arc::downgrade(&connections), &fixed));
-        Ok(Self { listener, shared, connections, listen, drain })
+        Ok(Self { listener, metrics, shared, connections, listen, drain })
     }
 
     /// Returns the bound address, with the port that the system chose if the settings named none.
     pub fn address(&self) -> SocketAddr {
         self.listener.get_ref().local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+    }
+
+    /// Returns the address of the metrics, if they are served.
+    pub fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref()?.address()
     }
 
     /// Returns the certificate's SHA-256 fingerprint, if the server has a certificate.
@@ -114,7 +125,13 @@ impl Server {
                 smol::Timer::after(self.drain).await;
             }
         };
-        or(or(accept, or(sweep, self.shared.keep_fresh())), drain).await;
+        let metrics = async {
+            match &self.metrics {
+                Some(port) => port.serve(&self.shared.board).await,
+                None => std::future::pending().await,
+            }
+        };
+        or(or(accept, or(metrics, or(sweep, self.shared.keep_fresh()))), drain).await;
         let board = &self.shared.board;
         board.close_all();
         let all_gone = async {
@@ -130,7 +147,10 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     let _ = stream.get_ref().set_nodelay(true);
     let Some((from, _counted)) = identify(&stream, from, &shared).await else { return };
     let handshake = timeout(shared.timeouts.handshake, secure(stream, &shared)).await;
-    let Some((io, is_secure)) = handshake.flatten() else { return };
+    let Some((io, is_secure)) = handshake.flatten() else {
+        return shared.board.metrics.count_connect(Connect::Handshake);
+    };
+    shared.board.metrics.count_connect(Connect::Accepted);
     let gauge = io.gauge().clone();
     let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
@@ -142,7 +162,10 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
         async move {
             match is_allowed {
                 true => http::handle(request, shared, from, is_secure).await,
-                false => Ok(http::reply::too_often()),
+                false => {
+                    shared.board.metrics.count_limited(Limit::Requests);
+                    Ok(http::reply::too_often())
+                }
             }
         }
     });
@@ -183,7 +206,10 @@ async fn identify(
     let live = shared.live();
     let is_proxy = live.trusted.contains(from.ip());
     let most = if is_proxy { usize::MAX } else { live.per_address };
-    let refused = || tracing::info!("a connection is refused: its address has the most connections already");
+    let refused = || {
+        shared.board.metrics.count_limited(Limit::Connections);
+        tracing::info!("a connection is refused: its address has the most connections already");
+    };
     let counted = shared.board.admit(from.ip(), most);
     let counted = counted.or_else(|| {
         refused();
@@ -197,6 +223,7 @@ async fn identify(
         Ok(Some(client)) => live.trusted.named(from.ip(), client.ip()).map(|_| client),
         Ok(None) => return Some((from, counted)),
         Err(why) => {
+            shared.board.metrics.count_connect(Connect::Proxy);
             tracing::warn!("a connection of the proxy {from} is refused: its PROXY header: {why}");
             return None;
         }

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Instant;
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
 use super::guess_limit::GuessLimit;
 use super::live::Live;
+use super::metrics::Limit;
 use super::rates::Rates;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
@@ -105,9 +107,12 @@ impl Shared {
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
         // others.
         if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
+            self.board.metrics.count_limited(Limit::Guesses);
             return Err(Denied::Later(wait));
         }
+        let since = Instant::now();
         let grant = tokens.read(&token).await;
+        self.board.metrics.time_token(since);
         if let Err(TokenError::Forged(_)) = grant {
             self.token_guesses.record(from.into());
             if let Some(wait) = wait {

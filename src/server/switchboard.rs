@@ -13,6 +13,7 @@ use super::codec::hello;
 use super::codec::rejection::Rejection;
 use super::ice::IceServers;
 use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
+use super::metrics::{Metrics, Now};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
@@ -84,6 +85,8 @@ pub(super) struct Switchboard {
     probe: Duration,
     unread: Duration,
     ice: Mutex<IceServers>,
+    /// The numbers for Prometheus.
+    pub(super) metrics: Metrics,
     /// The timers of unanswered probes.
     probes: Tasks,
 }
@@ -98,6 +101,7 @@ impl Switchboard {
             probe: limits.probe,
             unread,
             ice: Mutex::new(ice),
+            metrics: Metrics::default(),
             probes: Tasks::new(PROBES),
         })
     }
@@ -157,6 +161,13 @@ impl Switchboard {
 
     /// Handles a text message of a peer.
     pub(super) fn handle_text(self: &Arc<Self>, id: ConnId, text: String) -> Outcome {
+        let since = Instant::now();
+        let outcome = self.handle_commands(id, text);
+        self.metrics.time_message(since);
+        outcome
+    }
+
+    fn handle_commands(self: &Arc<Self>, id: ConnId, text: String) -> Outcome {
         let mut state = self.lock();
         let phase = state.hub.phase(id);
         let mut outcome = Outcome::default();
@@ -165,6 +176,7 @@ impl Switchboard {
             Ok(commands) => {
                 for command in commands {
                     let now = Instant::now();
+                    self.metrics.count_message(&command);
                     state.hub.handle_input(now, Input::Command(id, command));
                     self.deliver(&mut state, now, Some((id, &mut outcome)));
                 }
@@ -258,6 +270,18 @@ impl Switchboard {
         self.lock().hub.counts()
     }
 
+    /// Returns the numbers for Prometheus.
+    pub(super) fn metrics_text(&self) -> String {
+        let now = {
+            let state = self.lock();
+            let (_, peers, rooms) = state.hub.counts();
+            let ssp = state.connections.values().filter(|one| one.codec.is_ssp()).count();
+            let connections = [state.connections.len() - ssp, ssp];
+            Now { connections, peers, rooms, calls: state.hub.calls() }
+        };
+        self.metrics.text(now)
+    }
+
     /// Closes all connections, and rejects new ones.
     pub(super) fn close_all(&self) {
         let mut state = self.lock();
@@ -305,6 +329,7 @@ impl Switchboard {
                 }
             };
             if !fits {
+                self.metrics.count_slow_peer();
                 tracing::info!(conn = id.0, "a peer is dropped: it does not read the server's notices");
                 if let Some(gone) = state.connections.remove(&id) {
                     gone.outbox.abort();

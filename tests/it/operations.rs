@@ -1,6 +1,7 @@
 //! A server under a service manager: notifications, reloads, health, the limit of descriptors, and the log.
 #![cfg(target_os = "linux")]
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -230,7 +231,7 @@ fn the_limit_of_descriptors_is_raised_and_reported() {
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let mut log = String::new();
-        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut log).unwrap();
+        child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         assert!(child.wait().unwrap().success());
         assert!(log.contains(&format!("this process may open {} descriptors", numbers[1])), "{log}");
         assert_eq!(log.contains("LimitNOFILE"), warns, "{log}");
@@ -259,4 +260,114 @@ fn the_log_can_be_json() {
     assert!(lines.iter().all(is_complete), "{stderr}");
     let closes = lines.iter().find(|line| line["message"] == "closes").expect("the end of a connection");
     assert!(closes["conn"].is_number() && closes["reason"] == "closed by the peer", "{closes}");
+}
+
+/// A server with metrics; its address, and a reader of the metrics.
+fn with_metrics(config: Config) -> (SocketAddr, impl Fn() -> String) {
+    let server = smol::block_on(Server::bind(Config { metrics: Some(ANY), ..config })).unwrap();
+    let (address, metrics) = (server.address(), server.metrics_address().unwrap());
+    smol::spawn(server.run(std::future::pending())).detach();
+    let read = move || {
+        let mut answer = ureq::get(format!("http://{metrics}/metrics")).call().unwrap();
+        let kind = answer.headers()["content-type"].to_str().unwrap().to_owned();
+        assert!(kind.starts_with("application/openmetrics-text; version=1.0.0"), "{kind}");
+        answer.body_mut().read_to_string().unwrap()
+    };
+    (address, read)
+}
+
+/// The value of a metric with its labels.
+fn value(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map(|number| number.parse().unwrap())
+}
+
+#[test]
+fn metrics_count_what_the_server_does() {
+    let ping = std::time::Duration::from_millis(50);
+    let timeouts = roomtone::server::Timeouts { ping, ..Default::default() };
+    let proxy = vec!["127.0.0.1".parse().unwrap()];
+    let config = Config { timeouts, per_address: 1, trusted_proxies: proxy, ..Config::plain(ANY) };
+    let (server, read) = with_metrics(config);
+    let peer = |id: &str| {
+        let mut peer = WebSocket::connect_to(server, "");
+        peer.say(&format!("HELLO {id}"));
+        peer.expect("HELLO");
+        peer
+    };
+    let (mut ann, mut bob, mut cat) = (peer("ann"), peer("bob"), peer("cat"));
+    cat.say("ROOM attic");
+    cat.expect("ROOM_OK ");
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    ann.say("hello");
+    bob.expect("hello");
+    let mut endpoint = WebSocket::connect_to(server, "ssp");
+    endpoint.say(r#"{"type":"rtc:join","data":{"pool":"cellar"}}"#);
+    assert!(endpoint.hear().unwrap().contains("rtc:joined"));
+    assert_eq!(get(&format!("http://{server}/nothing")), 404);
+    let text = read();
+    for (name, wanted) in [
+        ("roomtone_connections{protocol=\"hello\"}", 3.0),
+        ("roomtone_connections{protocol=\"ssp\"}", 1.0),
+        ("roomtone_peers", 4.0),
+        ("roomtone_rooms", 2.0),
+        ("roomtone_calls", 1.0),
+        ("roomtone_messages_total{kind=\"register\"}", 3.0),
+        ("roomtone_messages_total{kind=\"relay\"}", 1.0),
+        ("roomtone_messages_total{kind=\"join\"}", 2.0),
+        ("roomtone_message_seconds_count", 7.0),
+        ("roomtone_http_requests_total{code=\"101\"}", 4.0),
+        ("roomtone_http_requests_total{code=\"404\"}", 1.0),
+        ("roomtone_connects_total{result=\"accepted\"}", 5.0),
+    ] {
+        assert_eq!(value(&text, name), Some(wanted), "{name} in:\n{text}");
+    }
+    assert!(value(&text, "process_open_fds").unwrap() > 4.0, "{text}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    // The answers to pings are timed.
+    let listener = std::thread::spawn(move || while ann.hear().is_some() {});
+    wait_for("the answer to a ping", || {
+        value(&read(), "roomtone_client_rtt_seconds_count").filter(|count| *count > 0.0)
+    });
+    drop(bob);
+    listener.join().unwrap();
+    wait_for("the end of the call", || (value(&read(), "roomtone_calls") == Some(0.0)).then_some(()));
+    // Refusals are counted by the limit, and headers of proxies that are refused.
+    let upgrade = |client: &str| {
+        let mut stream = std::net::TcpStream::connect(server).unwrap();
+        let head = format!(
+            "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+             sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nx-forwarded-for: {client}\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).unwrap();
+        (stream, String::from_utf8(status.to_vec()).unwrap())
+    };
+    let (_open, first) = upgrade("192.0.2.7");
+    let (_, second) = upgrade("192.0.2.7");
+    assert_eq!((first.as_str(), second.as_str()), ("HTTP/1.1 101", "HTTP/1.1 429"));
+    assert_eq!(value(&read(), "roomtone_limited_total{which=\"connections\"}"), Some(1.0));
+    let mut liar = std::net::TcpStream::connect(server).unwrap();
+    liar.write_all(b"PROXY nonsense\r\n").unwrap();
+    let _ = liar.read(&mut [0; 1]);
+    assert_eq!(value(&read(), "roomtone_connects_total{result=\"proxy\"}"), Some(1.0));
+}
+
+#[test]
+fn metrics_are_not_on_the_port_of_the_clients() {
+    let server = smol::block_on(Server::bind(Config { metrics: Some(ANY), ..Config::plain(ANY) })).unwrap();
+    let (address, metrics) = (server.address(), server.metrics_address().unwrap());
+    smol::spawn(server.run(std::future::pending())).detach();
+    assert_eq!(get(&format!("http://{address}/metrics")), 404);
+    assert_eq!((get(&format!("http://{metrics}/")), get(&format!("http://{metrics}/health"))), (404, 404));
+    let post = ureq::post(format!("http://{metrics}/metrics"));
+    assert_eq!(post.config().http_status_as_error(false).build().send("x").unwrap().status().as_u16(), 405);
+    // A client that sends nothing occupies one of several places.
+    let _idle: Vec<_> = (0..8).map(|_| std::net::TcpStream::connect(metrics).unwrap()).collect();
+    assert_eq!(get(&format!("http://{metrics}/metrics")), 200);
+    let taken = Config { metrics: Some(metrics), ..Config::plain(ANY) };
+    let error = smol::block_on(Server::bind(taken)).unwrap_err();
+    assert!(matches!(error, ServerError::Listen(at, _) if at == metrics), "{error}");
 }

@@ -117,6 +117,9 @@ pub(crate) struct ServerOptions {
     /// X-Forwarded-For or by the PROXY protocol (v1 or v2); may be repeated. Limits then hold for each client
     #[arg(long, value_name = "ADDR|CIDR", value_delimiter = ',')]
     pub trust_proxy: Vec<Network>,
+    /// Address and port of metrics for Prometheus (/metrics), which should not be public [default: none]
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub metrics: Option<SocketAddr>,
     /// Most rooms at a time
     #[arg(long, value_name = "N", default_value_t = Limits::default().rooms)]
     pub max_rooms: usize,
@@ -144,6 +147,7 @@ impl ServerOptions {
             allowed_hosts: self.allow_host.clone(),
             per_address: self.max_per_address,
             trusted_proxies: self.trust_proxy.clone(),
+            metrics: self.metrics,
             drain: self.drain.unwrap_or_default(),
             api_secret: self.api_secret.clone(),
             api_remote: self.api_remote.is_on(),

@@ -40,6 +40,11 @@ impl Codec {
         matches!(self, Self::Room { extended: true })
     }
 
+    /// Returns whether the client speaks ssp.
+    pub(in crate::server) fn is_ssp(&self) -> bool {
+        matches!(self, Self::Ssp(_))
+    }
+
     pub(in crate::server) fn decode(
         &mut self,
         phase: Phase,

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::reply::{Reply, read_body, reply, text, too_often};
 use crate::base::net::is_this_machine;
 use crate::hub::Admin;
+use crate::server::metrics::Limit;
 use crate::server::shared::Shared;
 use crate::server::switchboard::{After, Switchboard};
 use crate::server::token::{self, Denied};
@@ -78,7 +79,10 @@ fn rooms(board: &Switchboard, query: &str) -> Reply {
             _ => {}
         }
     }
-    let Some((rooms, next)) = board.rooms(&after, Instant::now()) else { return too_often() };
+    let Some((rooms, next)) = board.rooms(&after, Instant::now()) else {
+        board.metrics.count_limited(Limit::Lists);
+        return too_often();
+    };
     let mut reply = reply(StatusCode::OK, "application/json", rooms.to_string());
     let link = next.map(|next| {
         let pairs = [("after", next.room), ("peer", next.peer)];
@@ -106,6 +110,7 @@ fn refuse(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> Option<
     let wanted = || text(StatusCode::UNAUTHORIZED, "the header 'Authorization: Bearer SECRET' is required\n");
     let Some(given) = token::bearer(request) else { return Some(wanted()) };
     if let Some(wait) = shared.api_guesses.wait(from.into()) {
+        shared.board.metrics.count_limited(Limit::Guesses);
         return Some(Denied::Later(wait).into());
     }
     if secret.is(given) {

@@ -9,6 +9,7 @@ use hyper::{Request, StatusCode};
 use super::polling::is_path as is_polling;
 use super::reply::{Reply, text, too_often};
 use crate::base::net::is_this_machine;
+use crate::server::metrics::Limit;
 use crate::server::shared::Shared;
 
 /// The client of a request.
@@ -39,6 +40,7 @@ pub(super) fn caller(
     })?;
     let is_limited = !is_this_machine(address) && !is_polling(request.uri().path());
     if address != from && is_limited && shared.requests.take(Instant::now(), &address.into()).is_err() {
+        shared.board.metrics.count_limited(Limit::Requests);
         return Err(Box::new(too_often()));
     }
     Ok(Caller { address, connection: from })

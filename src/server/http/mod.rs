@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -40,14 +41,22 @@ pub(super) async fn handle(
     from: SocketAddr,
     secure: bool,
 ) -> Result<Reply, Infallible> {
+    let (since, board) = (Instant::now(), shared.board.clone());
+    let reply = checked(request, shared, from, secure).await;
+    board.metrics.time_request(since, reply.status().as_u16());
+    Ok(reply)
+}
+
+/// Answers a request whose `Host` and client have to be checked.
+async fn checked(request: Request<Incoming>, shared: Arc<Shared>, from: SocketAddr, secure: bool) -> Reply {
     // Load balancers check the health without a `Host` header and without TLS.
     if let Some(question) = health_question(&request) {
-        return Ok(health(&question, &shared));
+        return health(&question, &shared);
     }
     let live = shared.live();
     let host = match live.names.check(&request, |name| live.is_certified(name)) {
         Ok(host) => host,
-        Err(error) => return Ok(wrong_host(&error)),
+        Err(error) => return wrong_host(&error),
     };
     let insists = secure && insists_on_tls(&host, &shared);
     let mut reply = match caller(&request, &shared, from.ip()) {
@@ -57,7 +66,7 @@ pub(super) async fn handle(
     if insists && reply.status() != StatusCode::SWITCHING_PROTOCOLS {
         reply.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static(INSIST));
     }
-    Ok(reply)
+    reply
 }
 
 /// Answers a request whose `Host` is valid.

@@ -21,6 +21,7 @@ use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::Framing;
 use crate::server::codec::ssp::Endpoint;
+use crate::server::metrics::Limit;
 use crate::server::sessions::{LOOK, Session};
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
@@ -188,6 +189,7 @@ fn open(
     let token = token.map(|token| Sealed::new(&token)).transpose()?;
     let (sid, id, endpoint) = (secret_id()?, secret_id()?, endpoint_id(&grant)?);
     let Some(counted) = shared.board.admit(address, shared.live().per_address) else {
+        shared.board.metrics.count_limited(Limit::Connections);
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };
     let inbox = shared.board.open(Codec::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());

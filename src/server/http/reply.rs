@@ -46,7 +46,7 @@ pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Byte
     reply
 }
 
-pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
+pub(in crate::server) fn text(status: StatusCode, body: impl Into<Bytes>) -> Reply {
     reply(status, "text/plain; charset=utf-8", body)
 }
 

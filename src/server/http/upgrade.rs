@@ -20,6 +20,7 @@ use crate::hub::Grant;
 use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
+use crate::server::metrics::Limit;
 use crate::server::sessions::Session;
 use crate::server::shared::Shared;
 use crate::server::stream::Io;
@@ -78,6 +79,7 @@ pub(super) async fn upgrade(
     // The connection outlives its HTTP half: it is counted anew, without a bound if it is counted for the client already.
     let most = if caller.is_counted() { usize::MAX } else { shared.live().per_address };
     let Some(guard) = shared.board.admit(from, most) else {
+        shared.board.metrics.count_limited(Limit::Connections);
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };
     let upgraded = hyper::upgrade::on(&mut request);
