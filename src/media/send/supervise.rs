@@ -124,6 +124,10 @@ async fn watch_source(encoders: Weak<Encoders>, kind: Kind, failures: Sender<Str
                 report(format!("{name} has ended"));
                 continue;
             }
+            Ok(End::Again) => match open_again((&encoders, id), kind, (&config, &failures)).await {
+                Ok(_) => continue,
+                Err(error) => report(format!("{error}; trying again")),
+            },
             // Another source has replaced it already.
             Err(_) => continue,
         }
@@ -134,6 +138,15 @@ async fn watch_source(encoders: Weak<Encoders>, kind: Kind, failures: Sender<Str
             Err(error) => report(error.to_string()),
         }
     }
+}
+
+/// Replaces a source by a new one of the same configuration.
+async fn open_again(
+    (encoders, id): (&Weak<Encoders>, u64),
+    kind: Kind,
+    (config, failures): (&SourceConfig, &Sender<String>),
+) -> Result<bool, MediaError> {
+    replace(encoders, id, Capture::start(kind, config, failures.clone()).await?)
 }
 
 /// Replaces a source by black or silence, and retries until the source starts. Returns false if another source took its

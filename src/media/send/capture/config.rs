@@ -55,6 +55,12 @@ impl SourceConfig {
         self.source == FILE
     }
 
+    /// Returns whether the source reads a file of a web server.
+    pub(super) fn is_web(&self) -> bool {
+        let is_web = |uri: &str| uri.starts_with("http:") || uri.starts_with("https:");
+        self.is_file() && self.device.as_deref().is_some_and(is_web)
+    }
+
     /// Returns whether the source reads a network camera, which may start later than this program.
     pub(crate) fn is_network(&self) -> bool {
         self.source == RTSP
@@ -110,6 +116,11 @@ impl SourceConfig {
             if there.is_empty() { "none".to_owned() } else { there.join(", ") }
         };
         let there = DEVICES.contains(&self.source.as_str()).then(devices);
+        let advice = match self.is_web() {
+            true => "; is its address right and, with https, its certificate one that this machine trusts?",
+            false => "",
+        };
+        let reason = format!("{reason}{advice}");
         MediaError::Source { name: self.name(kind), reason, there }
     }
 

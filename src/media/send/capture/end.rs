@@ -9,6 +9,8 @@ pub(crate) enum End {
     Stopped(String),
     /// A source that is not live reached its end.
     Finished,
+    /// A file of a web server reached its end: it is opened again.
+    Again,
 }
 
 /// Reason why a source does not deliver its first frame.

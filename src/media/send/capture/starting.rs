@@ -96,7 +96,7 @@ impl Starting {
             let meter = meter.clone();
             level::watch(&pad, move |samples| meter.measure(samples));
         }
-        let loops = play_again((&pipeline, ends), kind, config.is_file(), (pacer.clone(), over.clone()));
+        let loops = play_again((&pipeline, ends), kind, config, (pacer.clone(), over.clone()));
         let stop = Stop(pacer);
         let running = Running { is_muted, meter, ended, over, stop, owned, tasks: vec![loops] };
         Ok(Self { running, started, last_frame, tap })
@@ -161,14 +161,16 @@ fn find_what_it_lacks(pipeline: &gst::Pipeline, kind: Kind, first: &Sender<Resul
     }
 }
 
-/// Restarts a file at its end, and reports the end of any other source to `over`. A still picture never ends.
+/// Plays a file from its start at its end, and reports the end of any other source to `over`. A still picture never ends.
+/// A file of a web server is opened again, because not all web servers can seek and they say so too late.
 fn play_again(
     (pipeline, ends): (&gst::Pipeline, Receiver<()>),
     kind: Kind,
-    is_file: bool,
+    config: &SourceConfig,
     (pacer, over): (Arc<Pacer>, Sender<End>),
 ) -> smol::Task<()> {
     let weak = pipeline.downgrade();
+    let (is_file, is_web) = (config.is_file(), config.is_web());
     smol::spawn(async move {
         let mut began = Instant::now();
         let mut end = None;
@@ -184,6 +186,10 @@ fn play_again(
             }
             smol::Timer::after(ROUND.saturating_sub(began.elapsed())).await;
             began = Instant::now();
+            if is_web {
+                end = Some(End::Again);
+                continue;
+            }
             pacer.begin_again();
             let again =
                 smol::unblock(move || pipeline.seek_simple(gst::SeekFlags::FLUSH, gst::ClockTime::ZERO));

@@ -1,6 +1,8 @@
 //! Tests sources of many kinds: the process survives, and frames leave an encoder. No network except loopback.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -187,6 +189,42 @@ fn a_missing_kind_of_a_file_is_reported_and_the_other_is_sent() {
         }
         let error = stream(&[video(&song), audio(&film)]).await.unwrap_err().to_string();
         assert!(error.contains("song.ogg has no video"), "{error}");
+    });
+}
+
+/// Serves a file to every request, without ranges; returns its address and the number of requests.
+fn web_server(file: Vec<u8>) -> (String, Arc<AtomicUsize>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/film.mkv", listener.local_addr().unwrap());
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counts = requests.clone();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            counts.fetch_add(1, Ordering::Relaxed);
+            let head =
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", file.len());
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&file));
+        }
+    });
+    (address, requests)
+}
+
+#[test]
+fn a_film_of_a_web_server_without_ranges_is_played_again_without_a_report() {
+    crate::media::gst::init().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = "videotestsrc num-buffers=25 ! video/x-raw,width=64,height=48,framerate=25/1 ! vp8enc deadline=1 ! matroskamux";
+    let film = std::fs::read(make(folder.path(), "film.mkv", text)).unwrap();
+    let (address, requests) = web_server(film);
+    smol::block_on(async {
+        let config = SourceConfig { device: Some(address), ..config("file") };
+        let (stream, reports) = within("a stream", stream(&[(Kind::Video, config)])).await.unwrap();
+        let (_seat, _encoder, frames) = watch(&stream, Codec::Vp8);
+        while requests.load(Ordering::Relaxed) < 3 {
+            within("frames", frames.recv()).await.unwrap();
+        }
+        assert!(reports.is_empty(), "{:?}", reports.try_recv());
     });
 }
 
