@@ -51,8 +51,8 @@ enum Wait {
     OptionalOffer,
     /// ICE and DTLS.
     Path,
-    /// A path or media, after an ICE restart on the existing connection.
-    Media,
+    /// Another path, by an ICE restart on the existing connection; contains whether both sides agreed on it.
+    Restart(bool),
 }
 
 /// State machine of one link.
@@ -69,8 +69,6 @@ pub struct Link {
     waiting: Option<(Instant, Wait)>,
     /// Number of our ICE restarts since the last good path, and the time of the last one until its path counts as good.
     restarts: (u32, Option<Instant>),
-    /// Whether the next packet of the peer shows that an ICE restart found a path.
-    revives: bool,
     /// Whether our side makes an offer once the peer's first offer is answered.
     owes_offer: bool,
     /// Limit on the warnings about useless messages, which a peer may send without end.
@@ -94,7 +92,6 @@ impl Link {
             is_unheard: false,
             waiting: None,
             restarts: (0, None),
-            revives: false,
             owes_offer: false,
             warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
             omits: false,
@@ -168,10 +165,9 @@ impl Link {
             }
             Input::Connection(state) => self.connection_changed(now, state),
             Input::Heard(media) => {
-                if std::mem::take(&mut self.revives) {
-                    self.connected();
-                }
-                self.restarts.1.take_if(|at| *at + RESTARTED <= now).iter().for_each(|_| self.restarts.0 = 0);
+                // Packets of the path that stands prove nothing while a restart looks for another one.
+                let is_good = |at: &mut Instant| self.watch.is_up() && *at + RESTARTED <= now;
+                self.restarts.1.take_if(is_good).iter().for_each(|_| self.restarts.0 = 0);
                 self.watch.heard(now, media);
             }
             Input::Report(report) => {
@@ -216,7 +212,7 @@ impl Link {
                 self.connected();
             }
             // After an ICE restart the earlier path may still fail.
-            ConnectionState::Failed if matches!(self.waiting, Some((_, Wait::Media))) => {}
+            ConnectionState::Failed if matches!(self.waiting, Some((_, Wait::Restart(_)))) => {}
             ConnectionState::Failed if self.watch.was_connected() => self.broken(now),
             ConnectionState::Failed => self.no_path(),
             ConnectionState::Forged => self.end(EndReason::Forged),
@@ -253,10 +249,7 @@ impl Link {
                 self.negotiation.request_offer(now);
             }
             Some((at, Wait::Path)) if at <= now && self.watch.was_connected() => self.broken(now),
-            Some((at, Wait::Media)) if at <= now => {
-                self.waiting = None;
-                self.reconnect(now);
-            }
+            Some((at, Wait::Restart(is_agreed))) if at <= now => self.restart_ended(now, is_agreed),
             Some((at, Wait::Path)) if at <= now => self.no_path(),
             Some(_) | None => {}
         }
@@ -292,12 +285,23 @@ impl Link {
         }
     }
 
+    /// Handles that an ICE restart found no path in time. A path that still works in both directions is kept.
+    fn restart_ended(&mut self, now: Instant, is_agreed: bool) {
+        self.waiting = None;
+        if is_agreed && !self.is_unheard && self.watch.is_heard(now) {
+            self.push_warning("no new path was found; the one before still works and is kept");
+            self.connected();
+        } else {
+            self.reconnect(now);
+        }
+    }
+
     /// Makes a new path: by an ICE restart, which keeps the connection, or else by a fresh connection.
     fn reconnect(&mut self, now: Instant) {
         self.watch.reconnecting();
         if self.restarts.0 < RESTARTS && self.negotiation.restart_ice(now) {
             self.restarts = (self.restarts.0 + 1, Some(now));
-            self.waiting = Some((now + RESTART, Wait::Media));
+            self.waiting = Some((now + RESTART, Wait::Restart(false)));
         } else {
             self.negotiation.renew(now);
         }
@@ -316,7 +320,7 @@ impl Link {
         loop {
             while let Some(output) = self.negotiation.poll_output() {
                 if output == Output::Effect(Effect::Open) {
-                    (self.revives, self.is_unheard, self.restarts) = (false, false, (0, None));
+                    (self.is_unheard, self.restarts) = (false, (0, None));
                 }
                 if !self.ended {
                     self.outputs.push_back(output);
@@ -336,13 +340,11 @@ impl Link {
         }
         match event {
             Event::Negotiated if self.watch.is_up() => {}
-            Event::Negotiated if matches!(self.waiting, Some((_, Wait::Media))) => {}
+            Event::Negotiated if matches!(self.waiting, Some((_, Wait::Restart(_)))) => {}
             Event::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
             Event::IceRestarted if self.watch.is_broken() => {
                 self.watch.reconnecting();
-                // Packets that arrived all the time prove nothing.
-                self.revives = !self.is_unheard;
-                self.waiting = Some((now + RESTARTED, Wait::Media));
+                self.waiting = Some((now + RESTARTED, Wait::Restart(true)));
             }
             Event::IceRestarted => {}
             Event::Restarted => {

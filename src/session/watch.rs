@@ -137,6 +137,11 @@ impl Watch {
         }
     }
 
+    /// Returns whether packets of the peer arrive, though the path may count as broken.
+    pub fn is_heard(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now < last + self.quiet())
+    }
+
     /// Returns the maximum silence of a peer that did not leave the server.
     fn quiet(&self) -> Duration {
         let Patience { quiet, .. } = self.patience;

@@ -2,6 +2,7 @@
 
 use super::browser::{Browser, Page, Signalling};
 use super::*;
+use crate::session::delivery;
 
 struct Pair {
     now: Instant,
@@ -51,9 +52,8 @@ impl Pair {
             && self.browser.signalling == Signalling::Stable
             && self.native.is_stable();
         if agreed && !self.browser.failed && self.connected != pair {
-            if !std::mem::replace(&mut self.browser.connected, true) {
-                self.native.input(self.now, Input::Connection(ConnectionState::Connected));
-            }
+            self.browser.connected = true;
+            self.native.input(self.now, Input::Connection(ConnectionState::Connected));
             self.native.input(self.now, Input::Heard(true));
             self.connected = pair;
         }
@@ -125,17 +125,70 @@ fn ice_restarts_without_a_path_are_followed_by_a_fresh_connection() {
     assert!(pair.is_connected(), "{:?}", pair.native.events);
 }
 
-/// Tests that a restart can end without media, since data channels may be silent.
+/// Tests that a restart ends with its own path, with or without media, and not with packets over the path before.
 #[test]
-fn an_ice_restart_ends_when_ice_has_a_path_or_media_comes() {
-    for sign in [Input::Connection(ConnectionState::Connected), Input::Heard(true)] {
-        let mut pair = Pair::connected(true);
-        pair.native.input(pair.now, Input::Renew);
-        pair.agree_in_vain();
-        pair.native.input(pair.now, sign);
-        assert!(pair.is_connected());
-        assert_eq!(pair.native.connection.opened, 1);
+fn an_ice_restart_ends_when_ice_has_a_path() {
+    let mut pair = Pair::connected(true);
+    pair.native.input(pair.now, Input::Renew);
+    pair.agree_in_vain();
+    pair.native.input(pair.now, Input::Heard(true));
+    assert_eq!(pair.native.events.last().unwrap(), "reconnecting");
+    pair.native.input(pair.now, Input::Connection(ConnectionState::Connected));
+    assert!(pair.is_connected());
+    assert_eq!(pair.native.connection.opened, 1);
+}
+
+impl Pair {
+    /// Lets packets of the peer arrive for the time of a restart in vain.
+    fn hear_in_vain(&mut self) {
+        let end = self.now + crate::session::link::RESTARTED;
+        while self.now < end {
+            self.native.input(self.now, Input::Heard(true));
+            self.now += Duration::from_millis(500);
+            self.native.timeout(self.now);
+        }
     }
+
+    /// Lets the peer report for ten seconds that nothing of our side arrives.
+    fn report_nothing(&mut self) {
+        for second in 0..=10 {
+            let (sent, highest) = (100 * u64::from(second), second.min(1));
+            let report = delivery::Report { source: 7, sent, highest, stamp: (1, second) };
+            self.native.input(self.now, Input::Heard(true));
+            self.native.input(self.now, Input::Report(report));
+            self.now += Duration::from_secs(1);
+        }
+    }
+}
+
+/// Tests that a renewal in vain costs nothing while the path before still works.
+#[test]
+fn a_path_that_works_is_kept_if_the_restart_finds_no_other() {
+    let mut pair = Pair::connected(true);
+    pair.native.input(pair.now, Input::Renew);
+    pair.agree_in_vain();
+    pair.hear_in_vain();
+    assert!(pair.native.events.iter().any(|event| event.contains("still works")), "{:?}", pair.native.events);
+    assert!(pair.is_connected());
+    assert_eq!((pair.native.connection.opened, pair.native.connection.restarts), (1, 1));
+}
+
+/// Tests that packets of the peer do not keep a path on which ours get lost.
+#[test]
+fn a_path_that_is_dead_in_our_direction_is_not_kept() {
+    let mut pair = Pair::connected(false);
+    pair.report_nothing();
+    assert_eq!(pair.native.events.last().unwrap(), "reconnecting");
+    while pair.native.connection.restarts == 0 {
+        pair.now = pair.native.call.poll_timeout().unwrap();
+        pair.native.timeout(pair.now);
+    }
+    for restart in 1..=crate::session::link::RESTARTS as usize {
+        assert_eq!((pair.native.connection.opened, pair.native.connection.restarts), (1, restart));
+        pair.agree_in_vain();
+        pair.hear_in_vain();
+    }
+    assert_eq!(pair.native.connection.opened, 2, "{:?}", pair.native.events);
 }
 
 /// Tests the restart after a change of the local network, which gathers candidates on the new addresses.
