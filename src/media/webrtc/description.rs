@@ -17,18 +17,25 @@ use crate::sdp::{Codec, Direction, Kind, Media, Sdp};
 
 impl Peer {
     pub(super) async fn create(&self, kind: SdpKind, restarts_ice: bool) -> Result<Sdp, MediaError> {
-        let (promise, reply) = gst::Promise::new_future();
         let signal = match kind {
             SdpKind::Offer => "create-offer",
             SdpKind::Answer => "create-answer",
         };
+        let ice = self.ice.clone();
+        let (made, reply) = smol::channel::bounded(1);
+        let promise = gst::Promise::with_change_func(move |reply| {
+            let reply = settle(signal, reply.map(|reply| reply.map(ToOwned::to_owned)));
+            // This is webrtcbin's own thread, as a restart requires.
+            let restarted = restarts_ice && reply.is_ok();
+            let credentials = restarted.then(|| ice.restart()).transpose();
+            let _ = made.try_send(reply.and_then(|reply| Ok((reply, credentials?))));
+        });
         self.webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
-        let reply = settle(signal, reply.await)?;
+        let (reply, credentials) = reply.recv().await.map_err(|_| failed(signal, "no answer"))??;
         let made = reply.and_then(|reply| reply.get::<WebRTCSessionDescription>(kind.as_str()).ok());
         let made = made.ok_or_else(|| failed(signal, "it made none"))?;
         let text = made.sdp().as_text().map_err(|error| failed(signal, error))?;
         let sdp = Sdp::parse(&text).map_err(|error| failed(signal, error))?;
-        let credentials = restarts_ice.then(|| self.ice.restart()).transpose()?;
         let idle = self.mlines(|sender| sender.is_idle());
         let ours = Ours { fingerprint: self.certificate.fingerprint(), credentials, idle: &idle };
         let sdp = lock(&self.state).adapter.made(kind, sdp, ours);
@@ -162,7 +169,8 @@ impl Peer {
         let (promise, reply) = gst::Promise::new_future();
         let description = WebRTCSessionDescription::new(kind, message);
         self.webrtc.emit_by_name::<()>(signal, &[&description, &promise]);
-        settle(signal, reply.await).map(|_| ())
+        let reply = reply.await.map(|reply| reply.map(|reply| (*reply).to_owned()));
+        settle(signal, reply).map(|_| ())
     }
 
     /// Sends on the m-lines on which the peer receives, and on no others.
@@ -183,13 +191,13 @@ fn failed(step: &'static str, reason: impl std::fmt::Display) -> MediaError {
 
 fn settle(
     signal: &'static str,
-    reply: Result<Option<gst::promise::PromiseReply>, gst::PromiseError>,
+    reply: Result<Option<gst::Structure>, gst::PromiseError>,
 ) -> Result<Option<gst::Structure>, MediaError> {
     match reply {
         Ok(None) => Ok(None),
-        Ok(Some(ref reply)) => match reply.get::<gst::glib::Error>("error") {
+        Ok(Some(reply)) => match reply.get::<gst::glib::Error>("error") {
             Ok(error) => Err(failed(signal, error.message())),
-            Err(_) => Ok(Some((**reply).to_owned())),
+            Err(_) => Ok(Some(reply)),
         },
         Err(error) => Err(failed(signal, format!("no answer: {error:?}"))),
     }

@@ -17,6 +17,7 @@ use super::dtls;
 use super::selected_pair::SelectedPair;
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
+use crate::base::tasks::Tasks;
 use crate::media::gst::elements;
 use crate::media::gst::error::MediaError;
 use crate::sdp::webrtcbin::Credentials;
@@ -54,6 +55,8 @@ pub(crate) struct IceTransports {
     state: Arc<Mutex<State>>,
     /// Lock that is held while one stream replaces another.
     switching: Arc<Mutex<()>>,
+    /// Replacements of one stream by another, until the end of the connection.
+    switches: Arc<Mutex<Tasks>>,
 }
 
 type Report = Arc<dyn Fn(Change) + Send + Sync>;
@@ -94,9 +97,14 @@ struct Restart {
 impl IceTransports {
     /// Returns the transports of a webrtcbin; calls `report` with each change of a restarted transport.
     pub(crate) fn of(webrtc: &gst::Element, report: impl Fn(Change) + Send + Sync + 'static) -> Self {
-        let this = Self { webrtc: webrtc.downgrade(), state: Arc::default(), switching: Arc::default() };
+        let this = Self {
+            webrtc: webrtc.downgrade(),
+            state: Arc::default(),
+            switching: Arc::default(),
+            switches: Arc::new(Mutex::new(Tasks::new(MAX_RESTARTS as usize))),
+        };
         let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
-        if let Some(agent) = ice(webrtc).and_then(|ice| agent(&ice)) {
+        if let Some(agent) = agent_of(webrtc).and_then(|ice| agent(&ice)) {
             let known = this.clone();
             agent.connect(PAIR_SELECTED, false, move |args| {
                 let (stream, foundation) =
@@ -140,8 +148,10 @@ impl IceTransports {
         lock(&self.state).pair.types()
     }
 
-    /// Forgets all streams, at the end of the connection.
+    /// Forgets all streams, and stops replacing them, at the end of the connection.
     pub(crate) fn end(&self) {
+        let switches = std::mem::replace(&mut *lock(&self.switches), Tasks::new(0));
+        drop(switches);
         let mut state = lock(&self.state);
         let ended = (state.pending.take(), state.current.take());
         drop(state);
@@ -161,14 +171,14 @@ impl IceTransports {
                 drop(all);
                 let (this, report) = (self.clone(), report.clone());
                 // This thread belongs to a network source, which cannot stop itself.
-                smol::unblock(move || {
+                let switch = smol::unblock(move || {
                     let _one_after_another = lock(&this.switching);
                     if lock(&this.state).used == Some(stream) {
                         source.iter().for_each(|source| this.switch_to(source, stream));
                         report(Change::Connected);
                     }
-                })
-                .detach();
+                });
+                lock(&self.switches).spawn(switch);
             }
             FAILED => {
                 drop(all);
@@ -179,12 +189,12 @@ impl IceTransports {
     }
 
     /// Begins a restart: opens a transport with new credentials, which the caller writes into the next description of
-    /// ours.
+    /// ours. To be called in webrtcbin's own thread: GStreamer changes its list of streams without a lock.
     pub(crate) fn restart(&self) -> Result<Credentials, MediaError> {
         let failed =
             |reason: &str| MediaError::Description { step: "ICE restart", reason: reason.to_owned() };
         let webrtc = self.webrtc.upgrade().ok_or_else(|| failed("the connection ended"))?;
-        let ice = ice(&webrtc).ok_or_else(|| failed("webrtcbin has no agent"))?;
+        let ice = agent_of(&webrtc).ok_or_else(|| failed("webrtcbin has no agent"))?;
         let session = {
             let mut state = lock(&self.state);
             if state.restarts >= MAX_RESTARTS {
@@ -256,7 +266,7 @@ impl IceTransports {
 
     /// Handles that both descriptions are applied: a restarted transport connects if they have its credentials.
     pub(crate) fn agree(&self) {
-        let Some(ice) = self.webrtc.upgrade().as_ref().and_then(ice) else { return };
+        let Some(ice) = self.webrtc.upgrade().as_ref().and_then(agent_of) else { return };
         let mut state = lock(&self.state);
         let (Some(our), Some((their, candidates))) = (state.ours.clone(), state.theirs.clone()) else {
             return;
@@ -283,7 +293,7 @@ impl IceTransports {
         state.pair.add_theirs(candidate);
         let stream = state.current.as_ref().map(|current| current.stream.clone());
         drop(state);
-        let ice = self.webrtc.upgrade().as_ref().and_then(ice);
+        let ice = self.webrtc.upgrade().as_ref().and_then(agent_of);
         let (Some(ice), Some(stream)) = (ice, stream) else { return false };
         ice.add_candidate(&stream, &format!("a={candidate}"));
         true
@@ -320,7 +330,7 @@ impl IceTransports {
 }
 
 /// Returns the ICE agent of a webrtcbin.
-fn ice(webrtc: &gst::Element) -> Option<WebRTCICE> {
+fn agent_of(webrtc: &gst::Element) -> Option<WebRTCICE> {
     webrtc.property::<Option<WebRTCICE>>("ice-agent")
 }
 
