@@ -150,6 +150,9 @@ impl Peers {
             let failed = Err("the connection could not be opened".to_owned());
             return effect.id().map(|id| Report::Link(peer, Input::Result(id, failed)));
         };
+        if effect.restarts_ice() {
+            connection.driver.peer.use_servers(&self.ice.config());
+        }
         connection.driver.execute(effect);
         None
     }

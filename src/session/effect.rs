@@ -39,6 +39,14 @@ pub enum Effect {
 }
 
 impl Effect {
+    /// Returns whether the effect restarts ICE on the existing connection.
+    pub fn restarts_ice(&self) -> bool {
+        match self {
+            Self::CreateOffer { restarts_ice, .. } | Self::CreateAnswer { restarts_ice, .. } => *restarts_ice,
+            Self::ApplyLocal(..) | Self::ApplyRemote(..) | Self::Open | Self::AddCandidate(..) => false,
+        }
+    }
+
     /// Returns the number of the effect's result; `None` for an effect without result.
     pub fn id(&self) -> Option<EffectId> {
         match self {

@@ -85,7 +85,7 @@ impl Peer {
         certificate.give_to(&webrtc);
         let state =
             Arc::new(std::sync::Mutex::new(State::new(config.streams.clone(), config.channels.clone())));
-        let ice = transports(&webrtc, events.clone());
+        let ice = transports(&webrtc, &config.ice, events.clone());
         let (start, most) = adapt::rates(&config.streams);
         let bandwidth = Arc::new(BandwidthEstimate::of(start, most));
         bandwidth.limit_retransmissions(&webrtc);
@@ -154,6 +154,11 @@ impl Peer {
         let mut state = lock(&self.state);
         state.streams.retain(|stream| stream.id != id);
         state.senders.iter_mut().filter(|sender| sender.carries(id)).for_each(|sender| sender.stop());
+    }
+
+    /// Uses these TURN servers for ICE restarts from now on. All else in `config` stays as it was at the start.
+    pub fn use_servers(&self, config: &ice::IceConfig) {
+        self.ice.use_servers(config);
     }
 
     /// Opens a data channel; returns whether that needs an offer of ours.
@@ -407,8 +412,12 @@ impl Peer {
 }
 
 /// Returns the ICE transports of a webrtcbin, which report their states once ICE was restarted.
-fn transports(webrtc: &gst::Element, events: EventSender<PeerEvent>) -> IceTransports {
-    IceTransports::of(webrtc, move |change| {
+fn transports(
+    webrtc: &gst::Element,
+    config: &ice::IceConfig,
+    events: EventSender<PeerEvent>,
+) -> IceTransports {
+    IceTransports::of(webrtc, config, move |change| {
         let change = match change {
             Change::Connected => ConnectionState::Connected,
             Change::Failed => ConnectionState::Failed,

@@ -34,27 +34,60 @@ fn turn_uri(url: &IceUrl, server: &IceServer) -> String {
     url.to_string().replacen(':', &format!("://{user}:{password}@"), 1)
 }
 
+/// TURN servers of a connection, in webrtcbin's form. webrtcbin keeps each server that it was given.
+#[derive(Debug, Default)]
+pub(crate) struct TurnServers {
+    given: Vec<String>,
+    wanted: Vec<String>,
+}
+
+impl TurnServers {
+    /// Returns the servers of a connection that was opened with `config`.
+    pub(crate) fn given(config: &IceConfig) -> Self {
+        let given = turn_uris(&config.servers);
+        Self { wanted: given.clone(), given }
+    }
+
+    /// Wants the servers of `config` for the next transport.
+    pub(crate) fn want(&mut self, config: &IceConfig) {
+        self.wanted = turn_uris(&config.servers);
+    }
+
+    /// Returns the wanted servers that webrtcbin does not have, and counts them as given.
+    pub(crate) fn take_new(&mut self) -> Vec<String> {
+        let new: Vec<_> = self.wanted.iter().filter(|uri| !self.given.contains(uri)).cloned().collect();
+        self.given.extend(new.iter().cloned());
+        new
+    }
+}
+
+/// Returns the TURN servers that libnice supports, in webrtcbin's form.
+fn turn_uris(servers: &[IceServer]) -> Vec<String> {
+    let is_turn = |url: &IceUrl| matches!(url.kind, IceKind::TurnUdp | IceKind::TurnTcp);
+    let uris = servers.iter().flat_map(|server| {
+        let urls = server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok());
+        urls.filter(is_turn).map(move |url| turn_uri(&url, server))
+    });
+    uris.collect()
+}
+
+/// Gives webrtcbin a TURN server. The address contains a password, and is not logged.
+pub(crate) fn add_turn_server(webrtc: &gst::Element, uri: &str) {
+    if !webrtc.emit_by_name::<bool>("add-turn-server", &[&uri]) {
+        let address = uri.rsplit_once('@').map_or("", |(_, address)| address);
+        tracing::warn!("webrtcbin rejects the TURN server {address}");
+    }
+}
+
 /// Sets the servers of a webrtcbin, and settings of libnice that webrtcbin does not expose: no UPnP (which opens
 /// listeners), checks every 5 ms instead of 20 ms, and consent checks that notice a broken path.
 pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
-    let mut has_stun = false;
-    for server in &config.servers {
-        for url in server.urls.iter().filter_map(|url| url.parse::<IceUrl>().ok()) {
-            match url.kind {
-                // webrtcbin accepts one STUN server.
-                IceKind::Stun if !std::mem::replace(&mut has_stun, true) => {
-                    webrtc.set_property("stun-server", url.to_string().replacen(':', "://", 1));
-                }
-                IceKind::Stun | IceKind::TurnTls => {}
-                IceKind::TurnUdp | IceKind::TurnTcp => {
-                    let uri = turn_uri(&url, server);
-                    if !webrtc.emit_by_name::<bool>("add-turn-server", &[&uri]) {
-                        tracing::warn!("webrtcbin rejects the TURN server {url}");
-                    }
-                }
-            }
-        }
+    // webrtcbin accepts one STUN server.
+    let mut urls = config.servers.iter().flat_map(|server| &server.urls).filter_map(|url| url.parse().ok());
+    if let Some(url) = urls.find(|url: &IceUrl| url.kind == IceKind::Stun) {
+        webrtc.set_property("stun-server", url.to_string().replacen(':', "://", 1));
     }
+    turn_uris(&config.servers).iter().for_each(|uri| add_turn_server(webrtc, uri));
     if config.relay_only {
         webrtc.set_property_from_str("ice-transport-policy", "relay");
     }
@@ -95,5 +128,22 @@ mod tests {
             turn_uri(&url, &server),
             "turn://86400%3Aroom:a%2Fb%2Bc%3D@[2001:db8::1]:99?transport=tcp"
         );
+    }
+
+    /// Tests that a restart gets the TURN user that the signalling server named since, once.
+    #[test]
+    fn a_restart_gets_the_turn_users_of_its_time() {
+        let servers = |user: &str| {
+            let urls =
+                ["stun:192.0.2.1:3478", "turn:192.0.2.1:3478", "turns:192.0.2.1:5349"].map(str::to_owned);
+            let credential = Some(Secret("secret".into()));
+            let server = IceServer { urls: urls.to_vec(), username: Some(user.into()), credential };
+            IceConfig { servers: vec![server], ..IceConfig::default() }
+        };
+        let mut turn = TurnServers::given(&servers("1000"));
+        assert_eq!(turn.take_new(), Vec::<String>::new());
+        turn.want(&servers("2000"));
+        assert_eq!(turn.take_new(), ["turn://2000:secret@192.0.2.1:3478?transport=udp"]);
+        assert_eq!(turn.take_new(), Vec::<String>::new());
     }
 }

@@ -14,6 +14,7 @@ use gst_webrtc::prelude::*;
 use gst_webrtc::{WebRTCICE, WebRTCICEConnectionState, WebRTCICEStream};
 
 use super::dtls;
+use super::ice::{self, IceConfig, TurnServers};
 use super::selected_pair::SelectedPair;
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
@@ -80,6 +81,7 @@ struct State {
     /// libnice's number of the stream that carries media, if it belongs to a restart.
     used: Option<u32>,
     pair: SelectedPair,
+    turn: TurnServers,
 }
 
 /// The transport of one restart.
@@ -95,14 +97,20 @@ struct Restart {
 }
 
 impl IceTransports {
-    /// Returns the transports of a webrtcbin; calls `report` with each change of a restarted transport.
-    pub(crate) fn of(webrtc: &gst::Element, report: impl Fn(Change) + Send + Sync + 'static) -> Self {
+    /// Returns the transports of a webrtcbin that was set up with `config`; calls `report` with each change of a restarted
+    /// transport.
+    pub(crate) fn of(
+        webrtc: &gst::Element,
+        config: &IceConfig,
+        report: impl Fn(Change) + Send + Sync + 'static,
+    ) -> Self {
         let this = Self {
             webrtc: webrtc.downgrade(),
             state: Arc::default(),
             switching: Arc::default(),
             switches: Arc::new(Mutex::new(Tasks::new(MAX_RESTARTS as usize))),
         };
+        lock(&this.state).turn = TurnServers::given(config);
         let (transports, report): (_, Report) = (this.clone(), Arc::new(report));
         if let Some(agent) = agent_of(webrtc).and_then(|ice| agent(&ice)) {
             let known = this.clone();
@@ -146,6 +154,11 @@ impl IceTransports {
     /// Returns the types of the selected pair's local and remote candidates.
     pub(crate) fn selected_types(&self) -> Option<(String, String)> {
         lock(&self.state).pair.types()
+    }
+
+    /// Uses the TURN servers of `config` for restarts from now on: users of TURN end, often within a day.
+    pub(crate) fn use_servers(&self, config: &IceConfig) {
+        lock(&self.state).turn.want(config);
     }
 
     /// Forgets all streams, and stops replacing them, at the end of the connection.
@@ -195,14 +208,15 @@ impl IceTransports {
             |reason: &str| MediaError::Description { step: "ICE restart", reason: reason.to_owned() };
         let webrtc = self.webrtc.upgrade().ok_or_else(|| failed("the connection ended"))?;
         let ice = agent_of(&webrtc).ok_or_else(|| failed("webrtcbin has no agent"))?;
-        let session = {
+        let (session, servers) = {
             let mut state = lock(&self.state);
             if state.restarts >= MAX_RESTARTS {
                 return Err(failed("it was restarted too often"));
             }
             state.restarts += 1;
-            FIRST_SESSION + state.restarts
+            (FIRST_SESSION + state.restarts, state.turn.take_new())
         };
+        servers.iter().for_each(|uri| ice::add_turn_server(&webrtc, uri));
         let fresh = || secret_id().map_err(|error| failed(&error.to_string()));
         let ours = Credentials { ufrag: fresh()?, password: fresh()? };
         let stream = ice.add_stream(session).ok_or_else(|| failed("libnice adds no stream"))?;
@@ -231,7 +245,8 @@ impl IceTransports {
         let mut state = lock(&self.state);
         if session < FIRST_SESSION {
             state.mline = session;
-            return state.current.is_none().then_some(session);
+            // Servers that are added for a restart may give candidates to the transport before it, too.
+            return (state.pending.is_none() && state.current.is_none()).then_some(session);
         }
         let mut known = state.pending.iter().chain(&state.current);
         known.any(|restart| restart.session == session).then_some(state.mline)
