@@ -10,7 +10,7 @@ use super::command::Command;
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
-use super::report::{Incoming, PoolEvent, Report};
+use super::report::{PoolEvent, Report};
 use super::server_connection::ServerConnection;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{self, Call};
@@ -137,21 +137,22 @@ impl CallLoop<'_> {
                 return Ok(Some(reason));
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
-            let incoming = {
-                let (peers, server, ice) = (&mut self.peers, &mut *server, &self.client.setup.ice);
-                let signal = async { Incoming::Signal(ice.next_event(server.next()).await) };
-                let report = async { Incoming::Report(peers.next().await) };
-                or(signal, report)
-            };
-            match self.client.next(incoming, &self.presentation, deadline).await {
+            let (mut arrived, peers, ice) = (None, &mut self.peers, &self.client.setup.ice);
+            let event = async { Err(ice.next_event(server.next()).await) };
+            let report = async { Ok(peers.next().await) };
+            let arrival = async { arrived = Some(or(event, report).await) };
+            match self.client.next(arrival, &self.presentation, deadline).await {
                 Happening::Timer => {
                     let now = Instant::now();
                     self.call.handle_timeout(now);
                     self.presentation.handle_timeout(now, &self.peers);
                 }
-                Happening::Incoming(Incoming::Signal(event)) => self.signal(event, server)?,
-                Happening::Incoming(Incoming::Report(Report::Link(_, input))) => self.input(input),
-                Happening::Incoming(Incoming::Report(report)) => self.present(report).await,
+                Happening::Arrived => match arrived {
+                    Some(Ok(Report::Link(_, input))) => self.input(input),
+                    Some(Ok(report)) => self.present(report).await,
+                    Some(Err(event)) => self.signal(event, server)?,
+                    None => {}
+                },
                 Happening::Notice(notice) => {
                     if self.presentation.handle_notice(notice, &mut self.peers).is_some() {
                         self.hang_up().await;

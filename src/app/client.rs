@@ -8,7 +8,6 @@ use smol::future::{or, pending};
 use super::command::{Change, Command};
 use super::error::ClientError;
 use super::presentation::{Notice, Presentation};
-use super::report::Incoming;
 use super::server_connection::ServerConnection;
 use super::setup::{ALL, MediaSetup};
 use super::{Event, Sink};
@@ -18,7 +17,8 @@ use crate::signalling::{Registration, Target};
 
 /// Something that the loops wait for.
 pub(super) enum Happening {
-    Incoming(Incoming),
+    /// An event of the server or a report of a connection arrived, and the loop's future has it.
+    Arrived,
     Command(Command),
     Notice(Notice),
     Timer,
@@ -118,10 +118,10 @@ impl Client {
         }
     }
 
-    /// Waits for the first of `incoming`, a command, a notice of the presentation, and the time `until`.
+    /// Waits for the first of `arrival`, a command, a notice of the presentation, and the time `until`.
     pub(super) async fn next(
         &self,
-        incoming: impl Future<Output = Incoming>,
+        arrival: impl Future<Output = ()>,
         presentation: &Presentation<'_>,
         until: Option<Instant>,
     ) -> Happening {
@@ -129,11 +129,14 @@ impl Client {
             sleep_until(until).await;
             Happening::Timer
         };
-        let incoming = async { Happening::Incoming(incoming.await) };
+        let arrival = async {
+            arrival.await;
+            Happening::Arrived
+        };
         let command = async { Happening::Command(self.command().await) };
         let notice = async { Happening::Notice(presentation.next().await) };
         // No source starves another: the server's messages pause, commands and notices are few, and the timer is
         // checked each time.
-        or(timer, or(command, or(incoming, notice))).await
+        or(timer, or(command, or(arrival, notice))).await
     }
 }

@@ -2,9 +2,8 @@
 //! the peers.
 //!
 //! Two event loops run a conference: that of the command line presents the reports (`join.rs`), and that of
-//! [`Pool`](super::Pool) passes them to a program. Both wait for [`Conference::next`] or a timer, hand the result to
-//! [`Conference::handle`] or [`Conference::handle_timeout`], and then read [`Conference::poll_report`] until it is
-//! empty.
+//! [`Pool`](super::Pool) passes them to a program. Both wait for [`Conference::next`], or for a timer and then call
+//! [`Conference::handle_timeout`]; then they read [`Conference::poll_report`] until it is empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,7 +16,7 @@ use smol::future::or;
 use super::channels::SignallingChannel;
 use super::ice::Ice;
 use super::peers::Peers;
-use super::report::{Incoming, PoolEvent, Report};
+use super::report::{PoolEvent, Report};
 use crate::base::limit::Bucket;
 use crate::base::tasks::Tasks;
 use crate::media::peer::Stats;
@@ -85,12 +84,17 @@ impl Conference {
         }
     }
 
-    /// Waits for the next event of the server or of a connection. Cancel-safe: dropping the future loses nothing.
-    pub(super) async fn next(&mut self) -> Incoming {
+    /// Waits for the next event of the server or report of a connection, and handles it; [`Conference::poll_report`] then
+    /// executes the consequences. Cancel-safe: dropping the future loses nothing.
+    pub(super) async fn next(&mut self) {
         let (channel, peers, ice) = (&mut self.channel, &mut self.peers, &self.ice);
-        let signal = async { Incoming::Signal(ice.next_event(channel.next()).await) };
-        let report = async { Incoming::Report(peers.next().await) };
-        or(signal, report).await
+        let event = async { Err(ice.next_event(channel.next()).await) };
+        let report = async { Ok(peers.next().await) };
+        match or(event, report).await {
+            Ok(Report::Link(peer, input)) => self.input(&peer, input),
+            Ok(report) => self.reports.push_back(report),
+            Err(event) => self.handle_signal(event),
+        }
     }
 
     /// Returns the time at which [`Conference::handle_timeout`] is due.
@@ -109,15 +113,6 @@ impl Conference {
         self.room.peers().flat_map(carried)
     }
 
-    /// Handles an event of [`Conference::next`]; [`Conference::poll_report`] then executes its consequences.
-    pub(super) async fn handle(&mut self, incoming: Incoming) {
-        match incoming {
-            Incoming::Report(Report::Link(peer, input)) => self.input(&peer, input),
-            Incoming::Report(report) => self.reports.push_back(report),
-            Incoming::Signal(event) => self.handle_signal(event).await,
-        }
-    }
-
     /// Handles an input of the link with a peer.
     fn input(&mut self, peer: &PeerId, input: Input) {
         self.room.handle_input(Instant::now(), peer, input);
@@ -128,7 +123,7 @@ impl Conference {
     }
 
     /// Handles an event of the server.
-    async fn handle_signal(&mut self, event: Event) {
+    fn handle_signal(&mut self, event: Event) {
         match event {
             Event::Joined { me, peers, descriptions } => {
                 let participants = peers.iter().flat_map(|peer| self.peers.senders.of(peer)).collect();

@@ -73,7 +73,7 @@ impl RoomLoop<'_> {
                     self.conference.handle_timeout(now);
                     self.presentation.handle_timeout(now, &self.conference.peers);
                 }
-                Happening::Incoming(incoming) => self.conference.handle(incoming).await,
+                Happening::Arrived => {}
                 Happening::Notice(notice) => {
                     if let Some(peer) = self.presentation.handle_notice(notice, &mut self.conference.peers) {
                         self.hang_up(peer).await;

@@ -21,7 +21,7 @@ use super::error::ClientError;
 use super::ice::Ice;
 use super::peers::Peers;
 pub use super::report::PoolEvent;
-use super::report::{Incoming, Report};
+use super::report::Report;
 use crate::base::timeout::sleep_until;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::receive::playout_delay::Latency;
@@ -244,7 +244,7 @@ impl ManagedConnection {
 /// Runs a conference until it is over, or left.
 async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender<PoolEvent>) {
     enum Next {
-        Conference(Incoming),
+        Conference,
         Order(Order),
         Timer,
     }
@@ -277,10 +277,13 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
             Next::Timer
         };
         let order = async { Next::Order(orders.recv().await.unwrap_or(Order::Leave)) };
-        let incoming = async { Next::Conference(conference.next().await) };
-        match or(timer, or(order, incoming)).await {
+        let arrival = async {
+            conference.next().await;
+            Next::Conference
+        };
+        match or(timer, or(order, arrival)).await {
             Next::Timer => conference.handle_timeout(Instant::now()),
-            Next::Conference(incoming) => conference.handle(incoming).await,
+            Next::Conference => {}
             Next::Order(Order::Leave) => return leave(conference).await,
             Next::Order(order) => conference.handle_order(order).await,
         }

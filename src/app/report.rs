@@ -9,7 +9,6 @@ use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
 use crate::protocol::{ParticipantId, PeerId};
 use crate::session::{EndReason, Input};
-use crate::signalling::Event;
 
 /// An event of a pool.
 #[derive(Debug)]
@@ -49,12 +48,6 @@ pub enum PoolEvent {
     Stop(String),
     /// A problem that does not end the pool, in words.
     Warning(String),
-}
-
-/// An event that a loop waits for: of the server or of a connection.
-pub(super) enum Incoming {
-    Signal(Event),
-    Report(Report),
 }
 
 /// A report of a conference or of one of its connections.

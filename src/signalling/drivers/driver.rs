@@ -41,15 +41,25 @@ struct Closing {
     closed: Receiver<Infallible>,
 }
 
-/// The event that ended a wait.
-enum Woken {
-    Opened(ConnId, Result<Box<Socket>, ConnectError>),
-    Frame(ConnId, Frame),
-    Response(RequestId, Result<Response, ConnectError>),
-    Timer,
-}
+type Wait<'a> = Pin<Box<dyn Future<Output = In> + Send + 'a>>;
 
-type Wait<'a> = Pin<Box<dyn Future<Output = Woken> + Send + 'a>>;
+impl Conn {
+    /// Waits until the WebSocket is open or has failed to open; once it is open, for the next frame. Cancel-safe.
+    async fn next(&mut self, id: ConnId) -> In {
+        let opened = match self {
+            Self::Opening(task) => task.await,
+            Self::Open(socket) => return In::Frame(id, socket.receive().await),
+        };
+        match opened {
+            Ok(socket) => {
+                let headers = socket.headers();
+                *self = Self::Open(socket);
+                In::Opened(id, headers)
+            }
+            Err(error) => In::Failed(id, error),
+        }
+    }
+}
 
 /// A client's connection to a server: a signaller, and the WebSockets and HTTP requests that it ordered. The driver
 /// only executes orders; the signaller knows the protocol, and decides when to reconnect.
@@ -130,34 +140,25 @@ impl Driver {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
-            let input = match self.wait().await {
-                Woken::Opened(id, Ok(socket)) => {
-                    self.server = socket.server_address();
-                    let headers = socket.headers();
-                    self.conns.insert(id, Conn::Open(socket));
-                    In::Opened(id, headers)
-                }
-                Woken::Opened(id, Err(error)) => {
-                    self.conns.remove(&id);
-                    In::Failed(id, error)
-                }
-                Woken::Frame(id, frame) => {
-                    if let Frame::Closed(code, reason) = &frame {
-                        tracing::info!("the connection to the server ended: {code} {reason}");
-                        // A close frame of the server is answered (RFC 6455, 5.5.1).
-                        match *code {
-                            ABNORMAL => drop(self.conns.remove(&id)),
-                            _ => self.close_one(id),
-                        }
+            let input = self.wait().await;
+            match &input {
+                In::Opened(id, _) => {
+                    if let Some(Conn::Open(socket)) = self.conns.get(id) {
+                        self.server = socket.server_address();
                     }
-                    In::Frame(id, frame)
                 }
-                Woken::Response(id, response) => {
-                    self.requests.remove(&id);
-                    In::Response(id, response)
+                In::Failed(id, _) => drop(self.conns.remove(id)),
+                In::Frame(id, Frame::Closed(code, reason)) => {
+                    tracing::info!("the connection to the server ended: {code} {reason}");
+                    // A close frame of the server is answered (RFC 6455, 5.5.1).
+                    match *code {
+                        ABNORMAL => drop(self.conns.remove(id)),
+                        _ => self.close_one(*id),
+                    }
                 }
-                Woken::Timer => In::Timeout,
-            };
+                In::Response(id, _) => drop(self.requests.remove(id)),
+                In::Frame(..) | In::Command(_) | In::Timeout => {}
+            }
             self.handle(input);
         }
     }
@@ -181,24 +182,17 @@ impl Driver {
 
     /// Waits for the first of: a WebSocket that is open or failed to open, a frame, a response, the signaller's timer.
     /// Cancel-safe.
-    async fn wait(&mut self) -> Woken {
+    async fn wait(&mut self) -> In {
         let until = self.signaller.poll_timeout();
         let mut first: Wait<'_> = Box::pin(async move {
             sleep_until(until).await;
-            Woken::Timer
+            In::Timeout
         });
         for (id, conn) in &mut self.conns {
-            let id = *id;
-            first = match conn {
-                Conn::Opening(task) => Box::pin(or(first, async move { Woken::Opened(id, task.await) })),
-                Conn::Open(socket) => {
-                    Box::pin(or(first, async move { Woken::Frame(id, socket.receive().await) }))
-                }
-            };
+            first = Box::pin(or(first, conn.next(*id)));
         }
         for (id, task) in &mut self.requests {
-            let id = *id;
-            first = Box::pin(or(first, async move { Woken::Response(id, task.await) }));
+            first = Box::pin(or(first, async move { In::Response(*id, task.await) }));
         }
         first.await
     }
