@@ -226,12 +226,12 @@ impl CallLoop<'_> {
     ) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
             match output {
-                Output::Dial(peer) => server.send(signalling::Command::Call(peer)),
+                Output::Dial(peer) => server.send(signalling::In::Call(peer)),
                 Output::Caller(peer) => self.peer = peer,
                 Output::Ask => self.presentation.show_state(&(&self.peer).into(), PeerState::Calling, None),
                 // The session of the other caller ends with our connection to the server.
                 Output::Busy => server.reconnect(Ended::InOrder),
-                Output::Send(message) => server.send(signalling::Command::Send { to: None, message }),
+                Output::Send(message) => server.send(signalling::In::Send { to: None, message }),
                 output => match self.peers.execute(&self.peer, output).await {
                     Some(Report::Link(_, input)) => self.input(input),
                     Some(Report::Stopped(error)) => return Err(error),

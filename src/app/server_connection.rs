@@ -8,7 +8,7 @@ use super::ice::Ice;
 use super::{Event, Sink};
 use crate::protocol::PeerId;
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{self, Command, ConnectError, Driver, Registration, Target};
+use crate::signalling::{self, ConnectError, Driver, In, Registration, Target};
 
 /// See the module.
 pub(super) struct ServerConnection {
@@ -42,7 +42,7 @@ impl ServerConnection {
             };
             let Some(event) = or(event, renewal).await else {
                 self.ice.renewal_begins();
-                self.driver.command(Command::RenewIceServers);
+                self.driver.handle(In::RenewIceServers);
                 continue;
             };
             self.ice.server_is_at(self.driver.server_address());
@@ -56,19 +56,19 @@ impl ServerConnection {
     }
 
     /// Gives the driver a command. Without a registration, messages are lost.
-    pub(super) fn send(&mut self, command: Command) {
-        self.driver.command(command);
+    pub(super) fn send(&mut self, command: In) {
+        self.driver.handle(command);
     }
 
     /// Schedules the next attempt to register; `ended` says how the last connection or attempt ended.
     pub(super) fn reconnect(&mut self, ended: Ended) {
-        self.driver.command(Command::Reconnect(ended));
+        self.driver.handle(In::Reconnect(ended));
     }
 
     /// Registers again, unless the client is registered and idle or an attempt is planned or under way already; `ended`
     /// says how the call ended.
     pub(super) fn release(&mut self, ended: Ended) {
-        self.driver.command(Command::Release(ended));
+        self.driver.handle(In::Release(ended));
     }
 
     /// Closes the connection in order.
@@ -123,7 +123,7 @@ mod tests {
             };
             // The first servers arrive with the registration, the second are requested.
             named(&mut connection).await;
-            connection.send(Command::RenewIceServers);
+            connection.send(In::RenewIceServers);
             let servers = named(&mut connection).await;
             assert!(servers[0].username.as_deref().unwrap().ends_with(":roomtone"));
         });

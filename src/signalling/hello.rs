@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::error::{ConnectError, NORMAL};
 use super::event::Event;
 use super::signaller::{
-    Capabilities, Command, ConnId, Frame, Headers, In, Out, Registration, Request, RequestId, Response,
-    Signaller, header,
+    Capabilities, ConnId, Frame, Headers, In, Out, Registration, Request, RequestId, Response, Signaller,
+    header,
 };
 use super::target::{Protocol, Target};
 use crate::protocol::hello::{ADMISSION, ClientMessage, EXTENSION_QUERY, SERVER, ServerMessage, refusal};
@@ -85,20 +85,6 @@ impl Hello {
 
     fn report(&mut self, event: Event) {
         self.outputs.push_back(Out::Event(event));
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Register => self.connect(),
-            Command::Call(peer) => self.dial(&peer),
-            Command::Send { to: None, message } => self.send(message.to_string()),
-            Command::Send { to: Some(to), message } => {
-                self.send(ClientMessage::RoomPeerMsg { to, body: message.to_string() }.to_string());
-            }
-            Command::RenewIceServers => self.renew_ice_servers(),
-            // The protocol has no words for application events; reconnecting is not a back end's.
-            Command::Application(..) | Command::Reconnect(_) | Command::Release(_) => {}
-        }
     }
 
     fn opened(&mut self, headers: &Headers) {
@@ -233,7 +219,13 @@ impl Hello {
 impl Signaller for Hello {
     fn handle(&mut self, _now: Instant, input: In) {
         match input {
-            In::Command(command) => self.command(command),
+            In::Register => self.connect(),
+            In::Call(peer) => self.dial(&peer),
+            In::Send { to: None, message } => self.send(message.to_string()),
+            In::Send { to: Some(to), message } => {
+                self.send(ClientMessage::RoomPeerMsg { to, body: message.to_string() }.to_string());
+            }
+            In::RenewIceServers => self.renew_ice_servers(),
             In::Opened(conn, headers) if conn == self.conn => self.opened(&headers),
             In::Frame(conn, frame) if conn == self.conn => match frame {
                 Frame::Text(line) => self.text(&line),
@@ -246,6 +238,8 @@ impl Signaller for Hello {
             }
             In::Response(id, Ok(response)) if id == self.request => self.response(&response),
             In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
+            // The protocol has no words for application events; reconnecting is not a back end's.
+            In::Application(..) | In::Reconnect(_) | In::Release(_) => {}
         }
     }
 
@@ -284,7 +278,7 @@ mod tests {
     fn run(in_room: bool, calls: Option<&str>) -> Run {
         let registration = Registration { calls: calls.map(id), ..ann(in_room) };
         let mut run = Run::new(Hello::new(&target("ws://h/base/x"), registration));
-        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
         assert_eq!(endpoint.url.as_str(), "ws://h/base/x?roomtone=1");
         run
     }
@@ -301,12 +295,12 @@ mod tests {
     #[test]
     fn after_the_call_is_accepted_all_text_is_the_peers() {
         let mut run = registered();
-        assert_eq!(run.command(Command::Call(id("bob"))).sent, ["SESSION bob"]);
+        assert_eq!(run.give(In::Call(id("bob"))).sent, ["SESSION bob"]);
         assert_eq!(run.event("SESSION_OK"), Event::Accepted);
         assert_eq!(run.event("ERROR forged"), Event::Junk("a message that is not JSON".into()));
         assert_eq!(run.event("OFFER_REQUEST"), Event::Peer(PeerMessage::OfferRequest));
         let message = PeerMessage::OfferRequest;
-        assert_eq!(run.command(Command::Send { to: None, message }).sent, ["OFFER_REQUEST"]);
+        assert_eq!(run.give(In::Send { to: None, message }).sent, ["OFFER_REQUEST"]);
         assert_eq!(run.close(1000, "").events, [Event::Lost { in_order: true }]);
     }
 
@@ -315,12 +309,12 @@ mod tests {
         let mut run = run(false, Some("bob"));
         assert_eq!(run.open("roomtone").sent, ["HELLO ann", "SESSION bob"]);
         assert_eq!(run.event("HELLO"), Event::Registered);
-        assert!(run.command(Command::Call(id("bob"))).sent.is_empty(), "it is sent already");
+        assert!(run.give(In::Call(id("bob"))).sent.is_empty(), "it is sent already");
         assert!(!run.signaller.is_idle());
         let busy = Refusal::PeerBusy("peer 'bob' busy".into());
         assert_eq!(run.event("ERROR peer 'bob' busy"), Event::Refused(busy));
         assert!(run.signaller.is_idle());
-        assert_eq!(run.command(Command::Call(id("bob"))).sent, ["SESSION bob"]);
+        assert_eq!(run.give(In::Call(id("bob"))).sent, ["SESSION bob"]);
         let mut other = super::tests::run(false, Some("bob"));
         assert_eq!(other.open("other").sent, ["HELLO ann"]);
     }
@@ -361,8 +355,8 @@ mod tests {
         let from = run.event("ROOM_PEER_MSG cat OFFER_REQUEST");
         assert_eq!(from, Event::From(id("cat"), PeerMessage::OfferRequest));
         assert!(matches!(run.event("ROOM_PEER_MSG cat junk"), Event::JunkFrom(..)));
-        let send = Command::Send { to: Some(id("cat")), message: PeerMessage::OfferRequest };
-        assert_eq!(run.command(send).sent, ["ROOM_PEER_MSG cat OFFER_REQUEST"]);
+        let send = In::Send { to: Some(id("cat")), message: PeerMessage::OfferRequest };
+        assert_eq!(run.give(send).sent, ["ROOM_PEER_MSG cat OFFER_REQUEST"]);
         assert_eq!(run.close(1001, "restart").events, [Event::Lost { in_order: false }]);
     }
 
@@ -391,9 +385,9 @@ mod tests {
         let registration = ann(false);
         let with_token = target("wss://h/base/x").token(Some(crate::protocol::Secret("secret".into())));
         let mut run = Run::new(Hello::new(&with_token, registration));
-        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
         assert_eq!(endpoint.url.as_str(), "wss://h/base/x?token=secret&roomtone=1");
-        let (id, request) = run.command(Command::RenewIceServers).requests.remove(0);
+        let (id, request) = run.give(In::RenewIceServers).requests.remove(0);
         assert_eq!((request.method, request.url.as_str()), ("GET", "https://h/base/admission"));
         assert_eq!(request.headers, [("authorization".to_owned(), "Bearer secret".to_owned())]);
         let answer = |status, body: &str| {
@@ -406,7 +400,7 @@ mod tests {
             r#"{"iceServers": [{"urls": ["turn:example.org"], "username": "1:x", "credential": "y"}]}"#;
         let events = run.give(answer(200, body)).events;
         assert!(matches!(&events[..], [Event::IceServers(servers)] if servers.len() == 1), "{events:?}");
-        let (second, _) = run.command(Command::RenewIceServers).requests.remove(0);
+        let (second, _) = run.give(In::RenewIceServers).requests.remove(0);
         assert_ne!(second, id);
         assert!(run.give(answer(200, body)).events.is_empty(), "the answer to an abandoned request");
     }

@@ -10,7 +10,7 @@ use super::error::ConnectError;
 use super::event::Event;
 use super::reconnect::{ATTEMPT, Ended, Reconnect, Stage, Verdict, verdict};
 use super::registry;
-use super::signaller::{Command, ConnId, Frame, In, Out, Registration, Signaller};
+use super::signaller::{ConnId, Frame, In, Out, Registration, Signaller};
 use super::target::Target;
 
 /// The largest number of application events that are kept from one attempt to register; further events are dropped.
@@ -74,7 +74,7 @@ impl Persistent {
 
     fn register(&mut self, now: Instant) {
         (self.state, self.early) = (State::Attempt(now + ATTEMPT), 0);
-        self.inner.handle(now, In::Command(Command::Register));
+        self.inner.handle(now, In::Register);
     }
 
     /// Gives up all connections, and plans the next attempt.
@@ -88,19 +88,12 @@ impl Persistent {
         self.outputs.extend(std::mem::take(&mut self.conns).into_iter().map(Out::Close));
     }
 
-    fn command(&mut self, now: Instant, command: Command) {
-        match (command, self.state) {
-            (Command::Register, _) => self.register(now),
-            (Command::Reconnect(ended), _) => self.reconnect(now, ended),
-            (Command::Release(_), State::Up) if self.inner.is_idle() => {}
-            (Command::Release(ended), State::Up | State::Down) => self.reconnect(now, ended),
-            (Command::Release(_), State::Waiting(_) | State::Attempt(_)) => {}
-            (command, State::Up) => self.inner.handle(now, In::Command(command)),
-            // Without a registration, messages are lost.
-            (
-                Command::Call(_) | Command::Send { .. } | Command::Application(..) | Command::RenewIceServers,
-                State::Down | State::Waiting(_) | State::Attempt(_),
-            ) => {}
+    /// Handles the end of a call or of the stay in a room.
+    fn release(&mut self, now: Instant, ended: Ended) {
+        match self.state {
+            State::Up if self.inner.is_idle() => {}
+            State::Up | State::Down => self.reconnect(now, ended),
+            State::Waiting(_) | State::Attempt(_) => {}
         }
     }
 
@@ -234,7 +227,15 @@ impl Persistent {
 impl Signaller for Persistent {
     fn handle(&mut self, now: Instant, input: In) {
         match input {
-            In::Command(command) => self.command(now, command),
+            In::Register => self.register(now),
+            In::Reconnect(ended) => self.reconnect(now, ended),
+            In::Release(ended) => self.release(now, ended),
+            In::Call(_) | In::Send { .. } | In::Application(..) | In::RenewIceServers => {
+                // Without a registration, messages are lost.
+                if self.state == State::Up {
+                    self.inner.handle(now, input);
+                }
+            }
             In::Timeout => self.timeout(now),
             In::Frame(conn, frame) => {
                 if let Frame::Closed(..) = frame {
@@ -288,7 +289,7 @@ mod tests {
 
     fn run(in_room: bool) -> Run {
         let mut run = Run::new(Persistent::new(&target("ws://h:1"), ann(in_room), || 0.0));
-        assert_eq!(run.command(Command::Register).connects.len(), 1);
+        assert_eq!(run.give(In::Register).connects.len(), 1);
         run
     }
 
@@ -310,7 +311,7 @@ mod tests {
         assert_eq!(register(&mut later), [Event::Registered]);
         assert_eq!(later.close(1006, "").events, [Event::Lost { in_order: false }]);
         assert!(later.pass(Duration::from_secs(3600)).connects.is_empty(), "the application decides");
-        later.command(Command::Reconnect(Ended::Failed(None)));
+        later.give(In::Reconnect(Ended::Failed(None)));
         assert_eq!(later.pass(FIRST_PAUSE).connects.len(), 1);
         let retrying = Event::Warning(unreachable().to_string());
         assert_eq!(later.give(In::Failed(later.conn, unreachable())).events, [retrying]);
@@ -368,14 +369,14 @@ mod tests {
     fn a_call_that_ends_closes_the_connection_and_registers_again_at_once() {
         let mut run = run(false);
         register(&mut run);
-        let idle = run.command(Command::Release(Ended::InOrder));
+        let idle = run.give(In::Release(Ended::InOrder));
         assert!(idle.closed.is_empty() && run.signaller.poll_timeout().is_none(), "idle");
         run.text("SESSION_FROM bob");
-        let over = run.command(Command::Release(Ended::CallOver));
+        let over = run.give(In::Release(Ended::CallOver));
         assert_eq!(over.closed.len(), 1);
         assert!(run.text("OFFER_REQUEST").events.is_empty(), "of the call that is over");
         assert_eq!(run.pass(Duration::ZERO).connects.len(), 1);
-        let again = run.command(Command::Release(Ended::CallOver));
+        let again = run.give(In::Release(Ended::CallOver));
         assert!(again.closed.is_empty(), "an attempt is under way");
         assert_eq!(register(&mut run), [Event::Registered]);
     }
@@ -388,7 +389,7 @@ mod tests {
         Close(u16),
         Fail,
         Pass(u64),
-        Command(Command),
+        Command(In),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -399,9 +400,9 @@ mod tests {
             1 => prop_oneof![Just(1000), Just(1001), Just(1006), Just(1008)].prop_map(Step::Close),
             1 => Just(Step::Fail),
             3 => (0..40_000_u64).prop_map(Step::Pass),
-            1 => Just(Step::Command(Command::Reconnect(Ended::Failed(None)))),
-            1 => Just(Step::Command(Command::Release(Ended::CallOver))),
-            1 => Just(Step::Command(Command::Call("bob".parse().unwrap()))),
+            1 => Just(Step::Command(In::Reconnect(Ended::Failed(None)))),
+            1 => Just(Step::Command(In::Release(Ended::CallOver))),
+            1 => Just(Step::Command(In::Call("bob".parse().unwrap()))),
         ]
     }
 
@@ -414,7 +415,7 @@ mod tests {
             // ssp abandons up to two connections before the first success.
             let (url, most) = [("ws://h", 9), ("ssp+ws://h", 11), ("ssp+http://h", 11)][scheme];
             let mut run = Run::new(Persistent::new(&target(url), ann(in_room), || 1.0));
-            run.command(Command::Register);
+            run.give(In::Register);
             let mut has_ended = false;
             for step in steps {
                 if let Step::Command(_) = step {
@@ -426,7 +427,7 @@ mod tests {
                     Step::Close(code) => run.close(code, "x"),
                     Step::Fail => run.give(In::Failed(run.conn, ConnectError::Broken("x".into()))),
                     Step::Pass(ms) => run.pass(Duration::from_millis(ms)),
-                    Step::Command(command) => run.command(command),
+                    Step::Command(command) => run.give(command),
                 };
                 prop_assert!(!has_ended || outs.events.is_empty(), "{:?} after the end", outs.events);
                 has_ended |= outs.events.iter().any(|event| matches!(event, Event::Ended(_)));

@@ -77,9 +77,9 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// A command of the application to a signaller.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
+/// An input of a [`Signaller`]: a command of the application, or an event of its connections and requests.
+#[derive(Debug, Clone, PartialEq)]
+pub enum In {
     /// Connects and registers, and joins the client's room if it has one. Forgets the connection before.
     Register,
     /// Calls a peer.
@@ -99,13 +99,6 @@ pub enum Command {
     Reconnect(Ended),
     /// Ends a call or leaves a room: registers again unless the client is registered and idle, or about to register.
     Release(Ended),
-}
-
-/// An input of a [`Signaller`].
-#[derive(Debug, Clone, PartialEq)]
-pub enum In {
-    /// A command of the application.
-    Command(Command),
     /// The WebSocket is open; contains the header fields of the server's response, `sec-websocket-protocol` included.
     Opened(ConnId, Headers),
     /// A frame arrived.

@@ -106,9 +106,7 @@ impl SocketIo {
                 let why = format!("{} closed it ({code} {why}) while socket.io began", self.server);
                 Some(In::Failed(conn, ConnectError::Broken(why)))
             }
-            input @ (In::Command(_) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout) => {
-                Some(input)
-            }
+            input => Some(input),
         }
     }
 }
@@ -146,7 +144,6 @@ mod tests {
     use super::*;
     use crate::protocol::ssp::ServerEvent;
     use crate::signalling::event::Event;
-    use crate::signalling::signaller::Command;
     use crate::signalling::ssp::Ssp;
     use crate::signalling::testing::{Run, ann, target};
 
@@ -157,7 +154,7 @@ mod tests {
         let target = target("ssp+http://h:1/x/?k=v");
         let ssp = Ssp::new(&target, ann(true).room);
         let mut run = Run::new(SocketIo::new(&target, Box::new(ssp)));
-        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
         assert_eq!(endpoint.url.as_str(), "ws://h:1/x/?k=v&EIO=4&transport=websocket");
         assert!(run.open("").sent.is_empty(), "the server begins");
         run

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::error::{ConnectError, NORMAL, PROTOCOL_ERROR};
 use super::event::Event;
-use super::signaller::{Capabilities, Command, ConnId, Frame, In, Out, Signaller};
+use super::signaller::{Capabilities, ConnId, Frame, In, Out, Signaller};
 use super::socketio::{self, SocketIo};
 use super::target::{Protocol, Target};
 use crate::protocol::id::IdError;
@@ -102,28 +102,6 @@ impl Ssp {
 
     fn report(&mut self, event: Event) {
         self.outputs.push_back(Out::Event(event));
-    }
-
-    fn command(&mut self, now: Instant, command: Command) {
-        match command {
-            Command::Register => {
-                (self.is_in, self.version) = (false, self.target.version);
-                self.odd.clear();
-                self.connect(now);
-            }
-            Command::Send { to: Some(to), message } => self.address(&to, message),
-            // The names of the protocol's own events are not the application's to use.
-            Command::Application(kind, Value::Object(data)) if !kind.starts_with("rtc:") => {
-                self.send(&ClientEvent::Other(kind, data));
-            }
-            // The protocol has no calls and names no STUN and TURN servers; reconnecting is not a back end's.
-            Command::Application(..)
-            | Command::Call(_)
-            | Command::Send { to: None, .. }
-            | Command::RenewIceServers
-            | Command::Reconnect(_)
-            | Command::Release(_) => {}
-        }
     }
 
     fn address(&mut self, to: &PeerId, message: PeerMessage) {
@@ -246,7 +224,16 @@ impl Ssp {
 impl Signaller for Ssp {
     fn handle(&mut self, now: Instant, input: In) {
         match input {
-            In::Command(command) => self.command(now, command),
+            In::Register => {
+                (self.is_in, self.version) = (false, self.target.version);
+                self.odd.clear();
+                self.connect(now);
+            }
+            In::Send { to: Some(to), message } => self.address(&to, message),
+            // The names of the protocol's own events are not the application's to use.
+            In::Application(kind, Value::Object(data)) if !kind.starts_with("rtc:") => {
+                self.send(&ClientEvent::Other(kind, data));
+            }
             In::Opened(conn, _) if conn == self.conn => self.opened(),
             In::Frame(conn, frame) if conn == self.conn => match frame {
                 Frame::Text(text) => self.text(&text),
@@ -263,6 +250,13 @@ impl Signaller for Ssp {
                 self.connect(now);
             }
             In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
+            // The protocol has no calls and names no STUN and TURN servers; reconnecting is not a back end's.
+            In::Application(..)
+            | In::Call(_)
+            | In::Send { to: None, .. }
+            | In::RenewIceServers
+            | In::Reconnect(_)
+            | In::Release(_) => {}
         }
     }
 
@@ -288,7 +282,7 @@ mod tests {
     fn run(version: Version) -> Run {
         let room = RoomId::from_foreign("the attic").unwrap();
         let mut run = Run::new(Ssp::new(&target("ssp+ws://h/x").ssp_version(version), Some(room)));
-        let (_, endpoint) = run.command(Command::Register).connects.remove(0);
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
         assert_eq!(endpoint.url.as_str(), "ws://h/x");
         assert_eq!(run.open("").sent, [r#"{"data":{"pool":"the attic"},"type":"rtc:join"}"#]);
         run
@@ -299,7 +293,7 @@ mod tests {
     }
 
     fn send(run: &mut Run, to: &PeerId, message: &PeerMessage) -> Vec<String> {
-        run.command(Command::Send { to: Some(to.clone()), message: message.clone() }).sent
+        run.give(In::Send { to: Some(to.clone()), message: message.clone() }).sent
     }
 
     fn joined(peers: &[&str]) -> ServerEvent {
@@ -334,8 +328,8 @@ mod tests {
             let line = send(&mut run, &id(name), &message).concat();
             assert!(line.contains(&format!(r#""to":"{name}""#)), "{line}");
         }
-        let event = |kind: &str| Command::Application(kind.to_owned(), serde_json::json!({}));
-        assert_eq!((run.command(event("x")).sent.len(), run.command(event("rtc:x")).sent.len()), (1, 0));
+        let event = |kind: &str| In::Application(kind.to_owned(), serde_json::json!({}));
+        assert_eq!((run.give(event("x")).sent.len(), run.give(event("rtc:x")).sent.len()), (1, 0));
         let closed = Event::Ended(ConnectError::Dismissed(CLOSED_POOL.into()));
         assert_eq!(run.event(ServerEvent::Stop), closed);
     }
@@ -364,7 +358,7 @@ mod tests {
     #[test]
     fn a_connection_that_does_not_open_is_abandoned_twice_before_the_first_success() {
         let mut run = Run::new(Ssp::new(&target("ssp+ws://h"), ann(true).room));
-        run.command(Command::Register);
+        run.give(In::Register);
         let first = run.conn;
         let outs = run.pass(MOMENT);
         assert_eq!((outs.closed, outs.connects.len()), (vec![first], 1));
@@ -373,7 +367,7 @@ mod tests {
         assert_eq!(run.open("").sent.len(), 1);
         run.event(joined(&[]));
         run.close(1006, "");
-        run.command(Command::Register);
+        run.give(In::Register);
         assert!(run.pass(Duration::from_secs(60)).connects.is_empty());
     }
 

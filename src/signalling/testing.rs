@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::event::Event;
 use super::signaller::{
-    Command, ConnId, Endpoint, Frame, Headers, In, Out, Registration, Request, RequestId, Signaller, header,
+    ConnId, Endpoint, Frame, Headers, In, Out, Registration, Request, RequestId, Signaller, header,
 };
 use super::target::Target;
 use crate::tls::Trust;
@@ -86,10 +86,6 @@ impl Run {
         }
     }
 
-    pub(super) fn command(&mut self, command: Command) -> Outs {
-        self.give(In::Command(command))
-    }
-
     /// Opens the latest connection; the server's `Server` header is `server`.
     pub(super) fn open(&mut self, server: &str) -> Outs {
         let headers: Headers = vec![("server".to_owned(), server.to_owned())];
@@ -152,32 +148,25 @@ impl Toy {
     fn name(conn: ConnId) -> String {
         [Self::FIRST, Self::SECOND][usize::from(conn == ConnId(2))].to_owned()
     }
-
-    fn command(&self, command: Command) -> Vec<Out> {
-        match command {
-            Command::Register => {
-                let subprotocols = Self::SUBPROTOCOLS.map(str::to_owned).to_vec();
-                vec![Out::Connect(ConnId(1), Endpoint { subprotocols, ..self.target.endpoint() })]
-            }
-            Command::Application(name, data) => {
-                let conn = ConnId(if name == Self::SECOND { 2 } else { 1 });
-                vec![Out::Send(conn, Frame::Binary(data.to_string().into_bytes()))]
-            }
-            Command::Release(_) => {
-                let (code, reason) = Self::CLOSE;
-                let frame = Frame::Closed(code, reason.to_owned());
-                vec![Out::Send(ConnId(2), frame), Out::Close(ConnId(2))]
-            }
-            command => panic!("{command:?}"),
-        }
-    }
 }
 
 impl Signaller for Toy {
     fn handle(&mut self, _now: Instant, input: In) {
         let data = |bytes: Vec<u8>| serde_json::Value::from(bytes);
         self.outputs.extend(match input {
-            In::Command(command) => self.command(command),
+            In::Register => {
+                let subprotocols = Self::SUBPROTOCOLS.map(str::to_owned).to_vec();
+                vec![Out::Connect(ConnId(1), Endpoint { subprotocols, ..self.target.endpoint() })]
+            }
+            In::Application(name, data) => {
+                let conn = ConnId(if name == Self::SECOND { 2 } else { 1 });
+                vec![Out::Send(conn, Frame::Binary(data.to_string().into_bytes()))]
+            }
+            In::Release(_) => {
+                let (code, reason) = Self::CLOSE;
+                let frame = Frame::Closed(code, reason.to_owned());
+                vec![Out::Send(ConnId(2), frame), Out::Close(ConnId(2))]
+            }
             In::Opened(ConnId(1), headers) => {
                 assert_eq!(header(&headers, "sec-websocket-protocol"), Some("toy.v1"));
                 vec![Out::Send(ConnId(1), Frame::Binary(Self::GREETING.to_vec()))]

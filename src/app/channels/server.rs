@@ -10,7 +10,7 @@ use crate::app::error::ClientError;
 use crate::app::ice::Ice;
 use crate::app::server_connection::ServerConnection;
 use crate::protocol::{PeerId, PeerMessage, RoomId};
-use crate::signalling::{Command, Ended, Event, Registration, Target};
+use crate::signalling::{Ended, Event, In, Registration, Target};
 
 /// See the module.
 pub struct ServerChannel {
@@ -55,12 +55,12 @@ impl SignallingChannel for ServerChannel {
     }
 
     fn send<'a>(&'a mut self, to: &'a PeerId, message: &'a PeerMessage) -> Boxed<'a, ()> {
-        self.server.send(Command::Send { to: Some(to.clone()), message: message.clone() });
+        self.server.send(In::Send { to: Some(to.clone()), message: message.clone() });
         Box::pin(ready(()))
     }
 
     fn send_event<'a>(&'a mut self, kind: &'a str, data: &'a Value) -> Boxed<'a, ()> {
-        self.server.send(Command::Application(kind.to_owned(), data.clone()));
+        self.server.send(In::Application(kind.to_owned(), data.clone()));
         Box::pin(ready(()))
     }
 

@@ -14,7 +14,7 @@ use super::super::error::{ABNORMAL, ConnectError};
 use super::super::event::Event;
 use super::super::persistent::Persistent;
 use super::super::signaller::{
-    Command, ConnId, Endpoint, Frame, In, Out, Registration, RequestId, Response, Signaller,
+    ConnId, Endpoint, Frame, In, Out, Registration, RequestId, Response, Signaller,
 };
 use super::super::target::Target;
 use super::http;
@@ -92,7 +92,7 @@ impl Driver {
         let has_room = registration.room.is_some();
         let signaller = Persistent::new(&target, registration, fastrand::f64);
         let mut driver = Self::new(target, Box::new(signaller));
-        driver.command(Command::Register);
+        driver.handle(In::Register);
         let mut early = VecDeque::new();
         loop {
             let event = driver.next().await;
@@ -128,12 +128,6 @@ impl Driver {
         self.server
     }
 
-    /// Gives the signaller a command, and starts to send the frames and HTTP requests that result. Frames that the
-    /// network does not accept at once are sent during [`Driver::next`].
-    pub fn command(&mut self, command: Command) {
-        self.handle(In::Command(command));
-    }
-
     /// Returns the next event; never completes after [`Event::Ended`]. Cancel-safe: dropping the future loses nothing.
     pub async fn next(&mut self) -> Event {
         loop {
@@ -157,7 +151,7 @@ impl Driver {
                     }
                 }
                 In::Response(id, _) => drop(self.requests.remove(id)),
-                In::Frame(..) | In::Command(_) | In::Timeout => {}
+                _ => {}
             }
             self.handle(input);
         }
@@ -197,8 +191,9 @@ impl Driver {
         first.await
     }
 
-    /// Gives the signaller an input, and executes the outputs that result.
-    fn handle(&mut self, input: In) {
+    /// Gives the signaller an input, such as a command of the application, and executes the outputs that result. Frames that
+    /// the network does not accept at once are sent during [`Driver::next`].
+    pub fn handle(&mut self, input: In) {
         self.signaller.handle(Instant::now(), input);
         self.execute_outputs();
         for conn in self.conns.values_mut() {

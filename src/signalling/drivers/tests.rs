@@ -80,7 +80,7 @@ impl Stage {
     /// Gives the driver these outputs of the signaller, all at once.
     fn execute(&mut self, outputs: impl IntoIterator<Item = Out>) {
         outputs.into_iter().for_each(|output| self.outputs.try_send(output).unwrap());
-        self.driver.command(Command::Register);
+        self.driver.handle(In::Register);
     }
 
     fn connect(&self, id: u64) -> Out {
@@ -239,7 +239,7 @@ fn subprotocols_binary_frames_and_a_second_websocket_work_end_to_end() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = target(&url(&listener));
         let mut driver = Driver::new(target.clone(), Box::new(Toy::new(&target)));
-        driver.command(Command::Register);
+        driver.handle(In::Register);
         let serve = async {
             let (mut first, request) = accept(&listener).await;
             assert_eq!(request.headers()["sec-websocket-protocol"], Toy::SUBPROTOCOLS.join(", "));
@@ -257,14 +257,14 @@ fn subprotocols_binary_frames_and_a_second_websocket_work_end_to_end() {
 
         // Each WebSocket carries its own frames, in both directions.
         for (name, server) in [(Toy::SECOND, &mut second), (Toy::FIRST, &mut first)] {
-            driver.command(Command::Application(name.to_owned(), serde_json::json!([name])));
+            driver.handle(In::Application(name.to_owned(), serde_json::json!([name])));
             assert_eq!(next(server).await, Message::binary(format!("[{name:?}]").into_bytes()));
             server.send(Message::binary(vec![7_u8])).await.unwrap();
             assert_eq!(driver.next().await, Event::Application(name.to_owned(), serde_json::json!([7])));
         }
 
         // The second ends with a code of the protocol, and the first goes on.
-        driver.command(Command::Release(Ended::InOrder));
+        driver.handle(In::Release(Ended::InOrder));
         let Message::Close(Some(close)) = next(&mut second).await else { panic!("no close frame") };
         assert_eq!((u16::from(close.code), close.reason.as_str()), Toy::CLOSE);
         first.send(Message::binary(vec![8_u8])).await.unwrap();
