@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use smol::future::or;
 
 use super::PeerState;
@@ -138,8 +139,8 @@ impl CallLoop<'_> {
             }
             let deadline = self.call.poll_timeout().into_iter().chain(self.presentation.poll_timeout()).min();
             let (mut arrived, peers, ice) = (None, &mut self.peers, &self.client.setup.ice);
-            let event = async { Err(ice.next_event(server.next()).await) };
-            let report = async { Ok(peers.next().await) };
+            let event = async { Either::Left(ice.next_event(server.next()).await) };
+            let report = async { Either::Right(peers.next().await) };
             let arrival = async { arrived = Some(or(event, report).await) };
             match self.client.next(arrival, &self.presentation, deadline).await {
                 Happening::Timer => {
@@ -148,9 +149,9 @@ impl CallLoop<'_> {
                     self.presentation.handle_timeout(now, &self.peers);
                 }
                 Happening::Arrived => match arrived {
-                    Some(Ok(Report::Link(_, input))) => self.input(input),
-                    Some(Ok(report)) => self.present(report).await,
-                    Some(Err(event)) => self.signal(event, server)?,
+                    Some(Either::Left(event)) => self.signal(event, server)?,
+                    Some(Either::Right(Either::Left((_, input)))) => self.input(input),
+                    Some(Either::Right(Either::Right(report))) => self.present(report).await,
                     None => {}
                 },
                 Happening::Notice(notice) => {
@@ -233,13 +234,13 @@ impl CallLoop<'_> {
                 Output::Busy => server.reconnect(Ended::InOrder),
                 Output::Send(message) => server.send(signalling::In::Send { to: None, message }),
                 output => match self.peers.execute(&self.peer, output).await {
-                    Some(Report::Link(_, input)) => self.input(input),
-                    Some(Report::Stopped(error)) => return Err(error),
-                    Some(Report::Pool(PoolEvent::Close(peer, Some(reason)))) => {
+                    Some(Either::Left(input)) => self.input(input),
+                    Some(Either::Right(Report::Stopped(error))) => return Err(error),
+                    Some(Either::Right(Report::Pool(PoolEvent::Close(peer, Some(reason))))) => {
                         self.present(Report::Pool(PoolEvent::Close(peer, Some(reason.clone())))).await;
                         return Ok(Some(reason));
                     }
-                    Some(report) => self.present(report).await,
+                    Some(Either::Right(report)) => self.present(report).await,
                     None => {}
                 },
             }

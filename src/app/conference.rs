@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::Either;
 use serde_json::Value;
 use smol::channel::Sender;
 use smol::future::or;
@@ -88,12 +89,12 @@ impl Conference {
     /// executes the consequences. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn next(&mut self) {
         let (channel, peers, ice) = (&mut self.channel, &mut self.peers, &self.ice);
-        let event = async { Err(ice.next_event(channel.next()).await) };
-        let report = async { Ok(peers.next().await) };
-        match or(event, report).await {
-            Ok(Report::Link(peer, input)) => self.input(&peer, input),
-            Ok(report) => self.reports.push_back(report),
-            Err(event) => self.handle_signal(event),
+        let event = async { Either::Left(ice.next_event(channel.next()).await) };
+        let arrival = async { Either::Right(peers.next().await) };
+        match or(event, arrival).await {
+            Either::Left(event) => self.handle_signal(event),
+            Either::Right(Either::Left((peer, input))) => self.input(&peer, input),
+            Either::Right(Either::Right(report)) => self.reports.push_back(report),
         }
     }
 
@@ -214,8 +215,9 @@ impl Conference {
             Output::Warning(text) => self.report(PoolEvent::Warning(text)),
             Output::Send(message) => self.channel.send(&peer, &message).await,
             output => match self.peers.execute(&peer, output).await {
-                Some(Report::Link(peer, input)) => self.input(&peer, input),
-                report => self.reports.extend(report),
+                Some(Either::Left(input)) => self.input(&peer, input),
+                Some(Either::Right(report)) => self.reports.push_back(report),
+                None => {}
             },
         }
     }

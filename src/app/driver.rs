@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use futures_util::future::Either;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::report::{PoolEvent, Report};
@@ -25,22 +26,22 @@ pub(super) struct Outlet {
     /// Number of the connection. It tells the connection from earlier ones with the same peer.
     pub(super) number: u64,
     pub(super) peer: PeerId,
-    pub(super) queue: Sender<(u64, Report)>,
+    pub(super) queue: Sender<(u64, Either<Input, Report>)>,
     pub(super) trace: Option<Arc<Trace>>,
 }
 
 impl Outlet {
     /// Waits for space in the queue; returns false if the queue has no reader any more.
-    async fn send(&self, report: Report) -> bool {
-        self.queue.send((self.number, report)).await.is_ok()
+    async fn send(&self, item: Either<Input, Report>) -> bool {
+        self.queue.send((self.number, item)).await.is_ok()
     }
 
     async fn link(&self, input: Input) -> bool {
-        self.send(Report::Link(self.peer.clone(), input)).await
+        self.send(Either::Left(input)).await
     }
 
     async fn pool(&self, event: PoolEvent) -> bool {
-        self.send(Report::Pool(event)).await
+        self.send(Either::Right(Report::Pool(event))).await
     }
 
     async fn warn(&self, text: &str) -> bool {
@@ -66,7 +67,8 @@ impl Outlet {
             PeerEvent::Track(track) => self.pool(PoolEvent::Track((&peer).into(), track)).await,
             PeerEvent::TrackEnded(track) => self.pool(PoolEvent::TrackEnded((&peer).into(), track)).await,
             PeerEvent::FirstFrame { track, size, after } => {
-                self.send(Report::FirstFrame { participant: (&peer).into(), track, size, after }).await
+                let report = Report::FirstFrame { participant: (&peer).into(), track, size, after };
+                self.send(Either::Right(report)).await
             }
             PeerEvent::Channel(channel) => self.pool(PoolEvent::DataChannel(peer, channel)).await,
             PeerEvent::Broken(codec) => {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::Either;
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::pending;
 
@@ -18,9 +19,9 @@ use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::{ParticipantId, PeerId};
 use crate::session::{Effect, Input, Output, Participant};
 
-/// Maximum number of reports that wait to be read. The queue is short on purpose: further reports wait with their
+/// Maximum number of inputs and reports that wait to be read. The queue is short on purpose: further ones wait with their
 /// connection, so that no connection can crowd out the others.
-const REPORTS: usize = 16;
+const ARRIVALS: usize = 16;
 
 /// Streams and data channels for one peer, or for all peers.
 #[derive(Debug, Default)]
@@ -63,13 +64,14 @@ pub(super) struct Peers {
     connections: BTreeMap<PeerId, Connection>,
     /// Number of connections opened so far.
     opened: u64,
-    queue: Sender<(u64, Report)>,
-    reports: Receiver<(u64, Report)>,
+    /// Inputs for the links, and reports, each with the number of its connection.
+    queue: Sender<(u64, Either<Input, Report>)>,
+    arrivals: Receiver<(u64, Either<Input, Report>)>,
 }
 
 impl Peers {
     pub(super) fn new(base: PeerConfig, ice: Arc<Ice>, trace: Option<Arc<Trace>>) -> Self {
-        let (queue, reports) = bounded(REPORTS);
+        let (queue, arrivals) = bounded(ARRIVALS);
         Self {
             base,
             ice,
@@ -80,18 +82,23 @@ impl Peers {
             connections: BTreeMap::new(),
             opened: 0,
             queue,
-            reports,
+            arrivals,
         }
     }
 
-    /// Waits for the next report of a connection. May be dropped while it waits, without loss. Reports of connections
-    /// that were closed or replaced are left out.
-    pub(super) async fn next(&mut self) -> Report {
-        while let Ok((number, report)) = self.reports.recv().await {
+    /// Waits for the next input for the link with a peer, or report of a connection. May be dropped while it waits, without
+    /// loss. Inputs and reports of connections that were closed or replaced are left out.
+    pub(super) async fn next(&mut self) -> Either<(PeerId, Input), Report> {
+        while let Ok((number, arrival)) = self.arrivals.recv().await {
             let mut all = self.connections.iter();
-            let of = all.find(|(_, connection)| connection.number == number);
-            if let Some(report) = of.and_then(|(peer, _)| self.senders.assign(peer, report)) {
-                return report;
+            let Some((peer, _)) = all.find(|(_, connection)| connection.number == number) else { continue };
+            match arrival {
+                Either::Left(input) => return Either::Left((peer.clone(), input)),
+                Either::Right(report) => {
+                    if let Some(report) = self.senders.assign(peer, report) {
+                        return Either::Right(report);
+                    }
+                }
             }
         }
         pending().await
@@ -113,25 +120,25 @@ impl Peers {
         all.filter(|sender| sender == participant).count()
     }
 
-    /// Executes an output of the link with `peer`; returns its report, if there is any. Messages and questions are the
-    /// caller's to pass on.
-    pub(super) async fn execute(&mut self, peer: &PeerId, output: Output) -> Option<Report> {
+    /// Executes an output of the link with `peer`; returns the report that results, or the input for the link. Messages and
+    /// questions are the caller's to pass on.
+    pub(super) async fn execute(&mut self, peer: &PeerId, output: Output) -> Option<Either<Input, Report>> {
         let id = peer.clone();
-        Some(Report::Pool(match output {
+        Some(Either::Right(match output {
             Output::Effect(Effect::Open) => match self.open(peer) {
-                Ok(()) => return Some(Report::Opened(id)),
+                Ok(()) => Report::Opened(id),
                 // An element that is missing is missing for all peers.
-                Err(error @ MediaError::MissingElement { .. }) => return Some(Report::Stopped(error.into())),
-                Err(error) => PoolEvent::Warning(format!("{peer}: {error}")),
+                Err(error @ MediaError::MissingElement { .. }) => Report::Stopped(error.into()),
+                Err(error) => Report::Pool(PoolEvent::Warning(format!("{peer}: {error}"))),
             },
-            Output::Effect(effect) => return self.execute_effect(id, effect),
-            Output::Connecting => return Some(Report::Connecting(id)),
-            Output::Connected => PoolEvent::Connected(id),
-            Output::Reconnecting => PoolEvent::Reconnecting(id),
-            Output::Warning(text) => PoolEvent::Warning(format!("{peer}: {text}")),
+            Output::Effect(effect) => return self.execute_effect(peer, effect).map(Either::Left),
+            Output::Connecting => Report::Connecting(id),
+            Output::Connected => Report::Pool(PoolEvent::Connected(id)),
+            Output::Reconnecting => Report::Pool(PoolEvent::Reconnecting(id)),
+            Output::Warning(text) => Report::Pool(PoolEvent::Warning(format!("{peer}: {text}"))),
             Output::Ended(reason) => {
                 self.close(peer).await;
-                PoolEvent::Close(id, Some(reason))
+                Report::Pool(PoolEvent::Close(id, Some(reason)))
             }
             Output::Send(_)
             | Output::Joined
@@ -145,10 +152,10 @@ impl Peers {
 
     /// Executes an effect on the open connection with `peer`. If the connection could not be opened, returns the
     /// effect's failure for the link.
-    fn execute_effect(&self, peer: PeerId, effect: Effect) -> Option<Report> {
-        let Some(connection) = self.connections.get(&peer) else {
+    fn execute_effect(&self, peer: &PeerId, effect: Effect) -> Option<Input> {
+        let Some(connection) = self.connections.get(peer) else {
             let failed = Err("the connection could not be opened".to_owned());
-            return effect.id().map(|id| Report::Link(peer, Input::Result(id, failed)));
+            return effect.id().map(|id| Input::Result(id, failed));
         };
         if effect.restarts_ice() {
             connection.driver.peer.use_servers(&self.ice.config());
@@ -250,10 +257,7 @@ mod tests {
         let ann: PeerId = "ann".parse().unwrap();
         let effect = Effect::CreateAnswer { id: EffectId(7), restarts_ice: false };
         let report = smol::block_on(peers.execute(&ann, Output::Effect(effect)));
-        let Some(Report::Link(peer, Input::Result(id, Err(_)))) = report else {
-            panic!("{report:?}");
-        };
-        assert_eq!((peer, id), (ann, EffectId(7)));
+        assert!(matches!(report, Some(Either::Left(Input::Result(EffectId(7), Err(_))))), "{report:?}");
     }
 
     #[test]

@@ -260,8 +260,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                     let _ = events.send(PoolEvent::Stop(why)).await;
                     return leave(conference).await;
                 }
-                Report::Link(..)
-                | Report::Opened(_)
+                Report::Opened(_)
                 | Report::Connecting(_)
                 | Report::Unassigned(_)
                 | Report::FirstFrame { .. } => {

@@ -8,7 +8,7 @@ use super::error::ClientError;
 use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
 use crate::protocol::{ParticipantId, PeerId};
-use crate::session::{EndReason, Input};
+use crate::session::EndReason;
 
 /// An event of a pool.
 #[derive(Debug)]
@@ -55,8 +55,6 @@ pub enum PoolEvent {
 pub(super) enum Report {
     /// An event that programs receive as well.
     Pool(PoolEvent),
-    /// An input for the link with the peer.
-    Link(PeerId, Input),
     /// A connection with the peer was opened, in place of the previous one if there was any.
     Opened(PeerId),
     /// The exchange of descriptions with the peer begins.

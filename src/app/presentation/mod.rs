@@ -117,7 +117,7 @@ impl<'a> Presentation<'a> {
         }
     }
 
-    /// Presents a report of a call or a conference. Reports for the loop itself are ignored.
+    /// Presents a report of a call or a conference. The end of the conference is the loop's to report.
     pub(super) async fn handle_report(&mut self, report: Report, peers: &Peers) {
         match report {
             Report::Opened(peer) => self.opened(peer, peers),
@@ -136,7 +136,7 @@ impl<'a> Presentation<'a> {
             }
             Report::Unassigned(track) => self.withdraw(&track, None),
             Report::Pool(event) => self.handle_event(event, peers).await,
-            Report::Link(..) | Report::Stopped(_) => {}
+            Report::Stopped(_) => {}
         }
     }
 
