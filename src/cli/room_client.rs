@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
 use smol::future::or;
 
 use super::advice;
 use super::output::{human, result_line};
+use crate::base::flag::Flag;
 use crate::base::text::{brief, escape_json, shown};
 use crate::protocol::PeerId;
 use crate::signalling::{ConnectError, Proxies, Target};
@@ -59,8 +60,8 @@ struct ServerArgs {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Trust every server, whatever its certificate
-    #[arg(long, conflicts_with = "ca")]
-    insecure: bool,
+    #[arg(long, conflicts_with = "ca", action = ArgAction::SetTrue)]
+    insecure: Flag,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,8 +71,8 @@ enum Command {
         /// File with the script
         file: PathBuf,
         /// Show all messages
-        #[arg(short, long)]
-        verbose: bool,
+        #[arg(short, long, action = ArgAction::SetTrue)]
+        verbose: Flag,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -98,8 +99,8 @@ enum Command {
         #[arg(long, default_value_t = 10.0)]
         rate: f64,
         /// Write the report to stdout as JSON
-        #[arg(long)]
-        json: bool,
+        #[arg(long, action = ArgAction::SetTrue)]
+        json: Flag,
         #[command(flatten)]
         server: ServerArgs,
     },
@@ -124,7 +125,7 @@ fn unreachable(error: &ConnectError) -> Failed {
 }
 
 fn target(server: &ServerArgs) -> Result<Target, Failed> {
-    let trust = match (&server.ca, server.insecure) {
+    let trust = match (&server.ca, server.insecure.is_on()) {
         (Some(ca), _) => Trust::File(ca.clone()),
         (None, true) => Trust::Anybody,
         (None, false) => Trust::System,
@@ -174,7 +175,7 @@ fn run_interactive(cli: &Cli) -> Result<(), Failed> {
     })
 }
 
-fn run_script(file: &std::path::Path, verbose: bool, server: &ServerArgs) -> Result<(), Failed> {
+fn run_script(file: &std::path::Path, verbose: Flag, server: &ServerArgs) -> Result<(), Failed> {
     let name = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| (2, format!("{name}: {error}")))?;
     let script: Script =
@@ -182,7 +183,7 @@ fn run_script(file: &std::path::Path, verbose: bool, server: &ServerArgs) -> Res
     let target = target(server)?;
     let began = Instant::now();
     let trace = |peer: &str, direction: char, text: &str| {
-        if verbose {
+        if verbose.is_on() {
             let text: String = shown(text).chars().take(200).collect();
             human(&format!("{:9.3} {peer:>8} {direction} {text}", began.elapsed().as_secs_f64()));
         }
@@ -230,7 +231,7 @@ fn check_server(junit: Option<&std::path::Path>, server: &ServerArgs) -> Result<
     }
 }
 
-fn load_server(load: &Load, json: bool, server: &ServerArgs) -> Result<(), Failed> {
+fn load_server(load: &Load, json: Flag, server: &ServerArgs) -> Result<(), Failed> {
     let target = target(server)?;
     let progress = Arc::new(Progress::default());
     let bar = async {
@@ -255,7 +256,7 @@ fn load_server(load: &Load, json: bool, server: &ServerArgs) -> Result<(), Faile
     };
     let report = smol::block_on(or(load::run(load, &target, progress.clone()), bar));
     progress_line("");
-    if json {
+    if json.is_on() {
         result_line(&escape_json(&serde_json::to_string(&report).unwrap_or_default()));
     } else {
         let line = |name: &str, p: &Percentiles| {
