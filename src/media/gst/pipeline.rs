@@ -42,19 +42,29 @@ pub fn running_time() -> gst::ClockTime {
 }
 
 /// Pipelines of this process that have not stopped.
-static RUNNING: Running = Running { number: Mutex::new(0), changed: Condvar::new() };
+static RUNNING: Running =
+    Running { number: Mutex::new(0), changed: Condvar::new(), stopping: Mutex::new(Vec::new()) };
 
 /// Counter that other threads can wait for.
 #[derive(Debug)]
 struct Running {
     number: Mutex<usize>,
     changed: Condvar,
+    /// Workers that stop pipelines, one for each at most.
+    stopping: Mutex<Vec<smol::Task<()>>>,
 }
 
 impl Running {
     fn change(&self, change: impl FnOnce(&mut usize)) {
         change(&mut lock(&self.number));
         self.changed.notify_all();
+    }
+
+    /// Keeps a worker until it has stopped its pipeline.
+    fn keep(&self, worker: smol::Task<()>) {
+        let mut stopping = lock(&self.stopping);
+        stopping.retain(|worker| !worker.is_finished());
+        stopping.push(worker);
     }
 
     fn wait(&self, patience: Duration) -> usize {
@@ -240,11 +250,11 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         // A streaming thread may wait for the thread that drops the pipeline, so that tasks and state changes end
-        // elsewhere. [`RUNNING`] counts the worker, and the process waits for it at its end (`wait_for_all`).
+        // elsewhere. [`RUNNING`] keeps the worker, and the process waits for it at its end (`wait_for_all`).
         self.tasks.clear();
         let (pipeline, close, finish) = (self.pipeline.clone(), self.close, self.finish);
         let is_closed = self.is_closed.load(Ordering::Relaxed);
-        smol::unblock(move || {
+        RUNNING.keep(smol::unblock(move || {
             if !is_closed {
                 close(&pipeline);
             }
@@ -252,8 +262,7 @@ impl Drop for Owned {
             let _ = pipeline.set_state(gst::State::Null);
             drop(pipeline);
             RUNNING.change(|number| *number -= 1);
-        })
-        .detach();
+        }));
     }
 }
 
@@ -265,7 +274,7 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_pipelines_within_the_time_limit() {
-        let running = Running { number: Mutex::new(1), changed: Condvar::new() };
+        let running = Running { number: Mutex::new(1), changed: Condvar::new(), stopping: Mutex::default() };
         assert_eq!(running.wait(Duration::from_millis(1)), 1);
         std::thread::scope(|scope| {
             scope.spawn(|| running.change(|number| *number -= 1));
