@@ -1,7 +1,7 @@
 //! The encoders in use: each codec at up to three rates, stopped when the last peer that needs one leaves.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use smol::channel::Sender;
@@ -9,6 +9,7 @@ use smol::channel::Sender;
 use super::encoder::Encoder;
 use super::ladder::{Ladder, RUNGS, Rates};
 use super::passthrough::Passthrough;
+use super::turn::{Turn, Turns};
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::gst::inventory;
@@ -31,14 +32,9 @@ pub struct Encoders {
     /// Encoder element that the user wants.
     wanted: Option<String>,
     pub(super) state: Arc<Mutex<State>>,
-    /// See [`Turn`].
-    turn: Mutex<()>,
+    turns: Turns,
     pub(super) failures: Sender<String>,
 }
-
-/// The right to start encoders and decoders and to replace a source, held by one thread at a time. A start needs up to
-/// seconds, so that the state is not locked meanwhile.
-pub(super) type Turn<'a> = MutexGuard<'a, ()>;
 
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -106,7 +102,7 @@ impl Encoders {
         let kinds = captures.iter().map(Capture::kind).collect();
         let captures = captures.into_iter().map(|capture| (capture.kind(), Arc::new(capture))).collect();
         let state = Arc::new(Mutex::new(State { captures, ..State::default() }));
-        Self { kinds, rates, wanted: None, state, turn: Mutex::default(), failures }
+        Self { kinds, rates, wanted: None, state, turns: Turns::default(), failures }
     }
 
     /// Sets the element to encode with, for the codecs that the element supports.
@@ -115,9 +111,9 @@ impl Encoders {
         self
     }
 
-    /// Waits for the turn. The caller must not have the state locked, because the holder of the turn locks it.
+    /// Waits for the right to start an encoder. The caller must not have the state locked.
     pub(super) fn turn(&self) -> Turn<'_> {
-        lock(&self.turn)
+        self.turns.take()
     }
 
     /// Returns the sender of reports to the user about sources and encoders.
@@ -367,11 +363,12 @@ mod tests {
     use crate::media::test_media;
 
     #[test]
-    fn the_state_is_not_locked_while_an_encoder_starts() {
+    fn no_lock_is_held_while_an_encoder_starts() {
         let (encoders, _failed) = smol::block_on(test_media::pictures());
-        let state = encoders.state.clone();
+        let encoders = Arc::new(encoders);
+        let of = encoders.clone();
         let ((_seat, encoder), steps) = test_media::steps_unlocked(
-            move || state.try_lock().is_ok(),
+            move || of.state.try_lock().is_ok() && of.turns.is_unlocked(),
             || encoders.join(Codec::Vp8).unwrap(),
         );
         assert!(steps.contains("\"vp8enc\"") && steps.contains("completed state change"), "{steps}");

@@ -7,6 +7,7 @@ mod passthrough;
 mod shape;
 mod sources;
 mod threads;
+mod turn;
 
 pub use encoder::Encoder;
 pub(crate) use encoders::AUDIO_BITRATE;

@@ -5,7 +5,8 @@ use std::sync::{Arc, Weak};
 use smol::channel::Receiver;
 
 use super::encoder::{Encoder, Raw};
-use super::encoders::{Encoders, PASSED, Turn};
+use super::encoders::{Encoders, PASSED};
+use super::turn::Turn;
 use crate::base::lock::lock;
 use crate::media::gst::error::MediaError;
 use crate::media::send::capture::{Capture, End, Frames, SourceConfig};
