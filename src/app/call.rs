@@ -191,6 +191,7 @@ impl CallLoop<'_> {
             Event::IceServers(_)
             | Event::Participants(..)
             | Event::Described(..)
+            | Event::MuteRequested(..)
             | Event::Application(..)
             | Event::Joined { .. }
             | Event::PeerJoined(_)

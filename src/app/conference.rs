@@ -141,6 +141,7 @@ impl Conference {
             Event::Participants(peer, participants) => self.announce(&peer, participants),
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
+            Event::MuteRequested(kind, by) => self.report(PoolEvent::MuteRequested(kind, by)),
             Event::Refused(refusal) => self.warn(refusal.to_string()),
             Event::Junk(why) => self.warn(why),
             Event::Warning(why) => self.report(PoolEvent::Warning(why)),

@@ -6,13 +6,15 @@ use super::Event;
 use super::channels::SignallingChannel;
 use super::channels::server::ServerChannel;
 use super::client::{Client, Happening};
-use super::command::Command;
+use super::command::{Change, Command};
 use super::conference::{Conference, Order};
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
 use super::report::{PoolEvent, Report};
+use crate::protocol::hello::MediaKind;
 use crate::protocol::{ParticipantId, PeerId, RoomId};
+use crate::sdp::Kind;
 use crate::session::Terms;
 
 /// The event loop of a client in a room.
@@ -92,6 +94,15 @@ impl RoomLoop<'_> {
             Report::Pool(PoolEvent::Join { participants, .. }) => {
                 let peers = participants.iter().map(ParticipantId::to_string).collect();
                 (self.client.sink)(&Event::Room { room: self.room.to_string(), peers });
+            }
+            Report::Pool(PoolEvent::MuteRequested(kind, by)) => {
+                let by = by.map_or_else(|| "the server".to_owned(), |by| by.to_string());
+                self.client.warn(&format!("{by} asks for silence: {kind} is muted"));
+                let kind = match kind {
+                    MediaKind::Audio => Kind::Audio,
+                    MediaKind::Video => Kind::Video,
+                };
+                self.client.change(Change::Mute(kind, true)).await;
             }
             report => self.presentation.handle_report(report, &self.conference.peers).await,
         }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::error::ClientError;
 use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
+use crate::protocol::hello::MediaKind;
 use crate::protocol::{ParticipantId, PeerId};
 use crate::session::EndReason;
 
@@ -40,6 +41,8 @@ pub enum PoolEvent {
     Describe(ParticipantId, Value),
     /// The peer of a connection left, or the connection ended; the reason, where it is known.
     Close(PeerId, Option<EndReason>),
+    /// A moderator of the room, or the server's back end, asks this endpoint to mute what it sends.
+    MuteRequested(MediaKind, Option<PeerId>),
     /// An event of the application behind the server: its name and its data.
     Application(String, Value),
     /// The connection to the server is lost and being restored. Connections with peers stay.

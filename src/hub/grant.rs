@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
+use super::moderation::Moderates;
 use crate::protocol::{PeerId, RoomId};
 
 /// See the module. The default permits everything and has no description.
@@ -19,6 +20,8 @@ pub struct Grant {
     pub is_hidden: bool,
     /// Whether the connection creates a room by joining it.
     pub creates_rooms: bool,
+    /// The rooms that the connection may moderate.
+    pub moderates: Moderates,
     /// The description of the peer from the start.
     pub description: Value,
 }
@@ -52,6 +55,7 @@ impl Default for Grant {
             calls: Calls::All,
             is_hidden: false,
             creates_rooms: true,
+            moderates: Moderates::None,
             description: Value::Null,
         }
     }

@@ -11,12 +11,14 @@
 
 mod admin;
 mod grant;
+mod moderation;
 mod permissions;
 mod refusal;
 mod registry;
 
 pub use admin::Admin;
 pub use grant::{Calls, Grant, Rooms};
+pub use moderation::{Measure, Moderates};
 pub use refusal::{Reason, Refusal};
 
 use std::collections::{HashMap, VecDeque};
@@ -25,6 +27,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub use crate::base::net::Owner;
+use crate::protocol::hello::MediaKind;
 use crate::protocol::{PeerId, RoomId};
 
 /// The number of a connection, never assigned again.
@@ -76,6 +79,8 @@ pub enum Command {
         /// The text.
         body: String,
     },
+    /// Moderates the room: an order about another member.
+    Moderate(PeerId, Measure),
     /// Sends a text to the other side of the call.
     Relay(String),
     /// Lists the other peers of the room.
@@ -134,6 +139,10 @@ pub enum Notice {
     Relayed(String),
     /// The back end's description of a peer of the room; null once removed.
     Described(PeerId, Value),
+    /// The peer may moderate the room that it has joined.
+    Moderator,
+    /// The peer is asked to mute what it sends: by this member of the room, or by the back end.
+    MuteRequested(MediaKind, Option<PeerId>),
     /// The room was closed.
     Stopped,
     /// A request failed, and changed nothing.
@@ -310,6 +319,9 @@ impl Hub {
                 self.enter(now, conn, name, room)
             }
             (Command::Send { to, body }, State::Room(room)) => self.send(conn, &room, &to, body),
+            (Command::Moderate(peer, measure), State::Room(room)) => {
+                self.moderate(conn, &room, &peer, measure)
+            }
             (Command::ListRoom, State::Room(room)) => {
                 let others = self.others(&room, conn);
                 self.notify(conn, Notice::RoomList(others));
@@ -325,7 +337,9 @@ impl Hub {
             (Command::Call(_) | Command::Join(_) | Command::ListPeers, State::Room(_)) => {
                 Err(Refusal::InRoom)
             }
-            (Command::Send { .. } | Command::ListRoom, State::Idle) => Err(Refusal::Outside),
+            (Command::Send { .. } | Command::Moderate(..) | Command::ListRoom, State::Idle) => {
+                Err(Refusal::Outside)
+            }
             // The server's codec rejects a connection that is not registered and relays all text of a call: these
             // combinations do not occur, and change nothing.
             (
@@ -333,6 +347,7 @@ impl Hub {
                 | Command::Join(_)
                 | Command::ListPeers
                 | Command::Send { .. }
+                | Command::Moderate(..)
                 | Command::ListRoom,
                 State::Unregistered | State::Call(_),
             ) => Err(Refusal::Outside),
@@ -380,15 +395,16 @@ impl Hub {
         }
         let others = self.others(&room, conn);
         self.notify(conn, Notice::Joined(others));
+        if self.may(conn, |grant| grant.moderates.allows(&room)) {
+            self.notify(conn, Notice::Moderator);
+        }
         self.notify_room(&room, conn, Notice::PeerJoined(name));
         self.set_state(conn, State::Room(room));
         Ok(())
     }
 
     fn send(&mut self, conn: ConnId, room: &RoomId, to: &PeerId, body: String) -> Result<(), Refusal> {
-        let here = State::Room(room.clone());
-        let is_here = |id: &&ConnId| **id != conn && self.conns.get(id).is_some_and(|c| c.state == here);
-        match (self.names.get(to).filter(is_here).copied(), self.name(conn)) {
+        match (self.member(conn, room, to), self.name(conn)) {
             (Some(other), Some(from)) => {
                 self.notify(other, Notice::From { from, body });
                 Ok(())

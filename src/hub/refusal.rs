@@ -57,6 +57,8 @@ pub enum Reason {
     NotGranted,
     /// The back end removed the peer.
     Removed,
+    /// A moderator of the room removed the peer.
+    RemovedByModerator,
     /// The back end closed the room.
     RoomClosed,
 }

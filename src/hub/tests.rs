@@ -214,6 +214,43 @@ fn a_full_room_and_too_many_rooms_are_refused() {
     assert_eq!(bench.say(2, Command::Join(room("yard"))), refused(2, Refusal::TooManyRooms));
 }
 
+#[test]
+fn a_moderator_removes_members_of_its_rooms_alone_and_asks_them_to_mute() {
+    let mut bench = Bench::registered(&["ann", "bob", "cat", "dan"]);
+    let room = |name: &str| -> RoomId { name.parse().unwrap() };
+    let moderates = Moderates::Rooms([room("attic")].into());
+    bench.input(Input::Granted(ConnId(1), Grant { moderates, ..Grant::default() }));
+    let joined = bench.say(1, Command::Join(room("attic")));
+    assert_eq!(joined, [notify(1, Notice::Joined(vec![])), notify(1, Notice::Moderator)]);
+    bench.say(2, Command::Join(room("attic")));
+    bench.say(3, Command::Join(room("attic")));
+    bench.say(4, Command::Join(room("cellar")));
+    let remove = |name: &str| Command::Moderate(id(name), Measure::Remove);
+    let mute = |name: &str| Command::Moderate(id(name), Measure::Mute(MediaKind::Video));
+    let asked = notify(2, Notice::MuteRequested(MediaKind::Video, Some(id("ann"))));
+    assert_eq!(bench.say(1, mute("bob")), [asked]);
+    // Nobody else moderates, and neither strangers nor the moderator itself can be meant.
+    for order in [remove("ann"), mute("ann"), remove("nobody")] {
+        assert_eq!(bench.say(2, order), refused(2, Refusal::NotGranted("moderation of this room")));
+    }
+    for name in ["dan", "nobody", "ann"] {
+        assert_eq!(bench.say(1, remove(name)), refused(1, Refusal::NotInRoom(id(name))));
+        assert_eq!(bench.say(1, mute(name)), refused(1, Refusal::NotInRoom(id(name))));
+    }
+    let left = |conn: u64| notify(conn, Notice::PeerLeft(id("bob")));
+    let removed = Output::Close(ConnId(2), Reason::RemovedByModerator);
+    assert_eq!(bench.say(1, remove("bob")), [removed, left(1), left(3)]);
+    assert!(!bench.hub.has_peer(&id("bob")));
+    // In another room the moderator is a member like any other, and in none an order is out of place.
+    bench.input(Input::Opened(ConnId(5), Owner(1)));
+    let moderates = Moderates::Rooms([room("attic")].into());
+    bench.input(Input::Granted(ConnId(5), Grant { moderates, ..Grant::default() }));
+    bench.say(5, Command::Register(id("eve")));
+    assert_eq!(bench.say(5, remove("cat")), refused(5, Refusal::Outside));
+    assert_eq!(bench.say(5, Command::Join(room("cellar"))).len(), 2, "no moderator there");
+    assert_eq!(bench.say(5, remove("dan")), refused(5, Refusal::NotGranted("moderation of this room")));
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Open,
@@ -234,6 +271,8 @@ fn step() -> impl Strategy<Value = Step> {
         3 => room().prop_map(Command::Join),
         2 => (name(), room()).prop_map(|(name, room)| Command::Enter(name, room)),
         1 => name().prop_map(|to| Command::Send { to, body: "b".into() }),
+        1 => name().prop_map(|peer| Command::Moderate(peer, Measure::Remove)),
+        1 => name().prop_map(|peer| Command::Moderate(peer, Measure::Mute(MediaKind::Audio))),
         1 => Just(Command::Relay("r".into())),
         1 => Just(Command::ListRoom),
         1 => Just(Command::ListPeers),
@@ -302,7 +341,10 @@ proptest! {
                 Step::Open => {
                     next += 1;
                     open.insert(ConnId(next), View::default());
-                    bench.input(Input::Opened(ConnId(next), Owner((next % 2).into())))
+                    let opened = bench.input(Input::Opened(ConnId(next), Owner((next % 2).into())));
+                    let moderates = if next % 3 == 0 { Moderates::All } else { Moderates::None };
+                    bench.input(Input::Granted(ConnId(next), Grant { moderates, ..Grant::default() }));
+                    opened
                 }
                 Step::Close(n) => {
                     let Some(conn) = pick(&open, n) else { continue };
@@ -358,6 +400,10 @@ proptest! {
                             }
                             Notice::Described(peer, _) => {
                                 prop_assert!(view.room.as_ref().unwrap().contains(&peer));
+                            }
+                            Notice::Moderator => prop_assert!(view.room.is_some()),
+                            Notice::MuteRequested(_, by) => {
+                                prop_assert!(view.room.as_ref().unwrap().contains(&by.unwrap()));
                             }
                             Notice::Stopped => prop_assert!(view.room.take().is_some()),
                             Notice::Registered | Notice::PeerList(_) | Notice::Refused(_) => {}

@@ -24,6 +24,36 @@ pub const ADMISSION: &str = "admission";
 /// then sends the two one after the other.
 pub const SERVER: &str = "roomtone";
 
+/// Kind of media that a client sends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// Audio.
+    Audio,
+    /// Video.
+    Video,
+}
+
+impl fmt::Display for MediaKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Audio => "audio",
+            Self::Video => "video",
+        })
+    }
+}
+
+impl std::str::FromStr for MediaKind {
+    type Err = HelloError;
+
+    fn from_str(text: &str) -> Result<Self, HelloError> {
+        match text.trim() {
+            "audio" => Ok(Self::Audio),
+            "video" => Ok(Self::Video),
+            _ => Err(HelloError::Kind),
+        }
+    }
+}
+
 /// Message of a client to a server, outside of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClientMessage {
@@ -42,6 +72,10 @@ pub enum ClientMessage {
     },
     /// `ROOM_PEER_LIST`: requests the other peers of the room.
     RoomPeerList,
+    /// `ROOM_PEER_REMOVE <uid>` (extension): removes a member from the room, as its moderator.
+    RoomPeerRemove(PeerId),
+    /// `ROOM_PEER_MUTE <uid> audio|video` (extension): asks a member to mute what it sends, as a moderator of the room.
+    RoomPeerMute(PeerId, MediaKind),
     /// `PEER_LIST` (extension): requests the peers that can be called.
     PeerList,
 }
@@ -77,6 +111,11 @@ pub enum ServerMessage {
     /// `ROOM_PEER_DESCRIBED <uid> <json>` (extension): the back end's description of a peer of the room; null removes
     /// it.
     RoomPeerDescribed(PeerId, serde_json::Value),
+    /// `ROOM_MODERATOR` (extension): the client may moderate the room. Follows `ROOM_OK`.
+    RoomModerator,
+    /// `MUTE audio|video [<uid>]` (extension): the client is asked to mute what it sends, by that moderator or by the back
+    /// end.
+    Mute(MediaKind, Option<PeerId>),
     /// `ICE_SERVERS <json>` (extension): the STUN and TURN servers to use from now on, as WebRTC's
     /// `iceServers`. Precedes `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
     IceServers(Vec<IceServer>),
@@ -104,6 +143,9 @@ pub enum HelloError {
     /// The list of ICE servers is not valid JSON of that shape.
     #[error("a list of ICE servers that cannot be read")]
     IceServers,
+    /// The kind of media is neither audio nor video.
+    #[error("'audio' or 'video' is wanted")]
+    Kind,
     /// The description is not valid JSON.
     #[error("a description that cannot be read")]
     Description,
@@ -177,6 +219,13 @@ impl ClientMessage {
                 Ok(Self::RoomPeerMsg { to, body })
             }
             "ROOM_PEER_LIST" => Ok(Self::RoomPeerList),
+            "ROOM_PEER_REMOVE" => Ok(Self::RoomPeerRemove(peer(rest, "ROOM_PEER_REMOVE", str::parse)?)),
+            "ROOM_PEER_MUTE" => {
+                let (who, kind) = word(rest.unwrap_or_default().trim_start());
+                let kind =
+                    kind.ok_or(HelloError::Missing("ROOM_PEER_MUTE", "the id of a peer and a kind"))?;
+                Ok(Self::RoomPeerMute(peer(Some(who), "ROOM_PEER_MUTE", str::parse)?, kind.parse()?))
+            }
             "PEER_LIST" => Ok(Self::PeerList),
             _ => Err(HelloError::UnknownCommand),
         }
@@ -191,6 +240,8 @@ impl fmt::Display for ClientMessage {
             Self::Room(room) => write!(f, "ROOM {room}"),
             Self::RoomPeerMsg { to, body } => write!(f, "ROOM_PEER_MSG {to} {body}"),
             Self::RoomPeerList => f.write_str("ROOM_PEER_LIST"),
+            Self::RoomPeerRemove(id) => write!(f, "ROOM_PEER_REMOVE {id}"),
+            Self::RoomPeerMute(id, kind) => write!(f, "ROOM_PEER_MUTE {id} {kind}"),
             Self::PeerList => f.write_str("PEER_LIST"),
         }
     }
@@ -220,6 +271,12 @@ impl ServerMessage {
                 let (peer, body) = addressed(rest, PeerId::from_server)?;
                 let description = serde_json::from_str(&body);
                 Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| HelloError::Description)?))
+            }
+            "ROOM_MODERATOR" => Ok(Self::RoomModerator),
+            "MUTE" => {
+                let (kind, by) = word(rest.unwrap_or_default());
+                let by = by.map(|by| peer(Some(by), "MUTE", PeerId::from_server)).transpose()?;
+                Ok(Self::Mute(kind.parse()?, by))
             }
             "ICE_SERVERS" => IceServer::parse_list(rest.unwrap_or_default())
                 .map(Self::IceServers)
@@ -251,6 +308,9 @@ impl fmt::Display for ServerMessage {
             Self::PeerList(peers) => list(f, "PEER_LIST", peers),
             Self::SessionFrom(id) => write!(f, "SESSION_FROM {id}"),
             Self::RoomPeerDescribed(id, description) => write!(f, "ROOM_PEER_DESCRIBED {id} {description}"),
+            Self::RoomModerator => f.write_str("ROOM_MODERATOR"),
+            Self::Mute(kind, None) => write!(f, "MUTE {kind}"),
+            Self::Mute(kind, Some(by)) => write!(f, "MUTE {kind} {by}"),
             Self::IceServers(servers) => {
                 write!(f, "ICE_SERVERS {}", serde_json::to_string(servers).unwrap_or_default())
             }
@@ -267,6 +327,10 @@ mod tests {
         "[a-zA-Z0-9_.\u{e4}-]{1,20}".prop_map(|text| text.parse().unwrap())
     }
 
+    fn kind() -> impl Strategy<Value = MediaKind> {
+        prop_oneof![Just(MediaKind::Audio), Just(MediaKind::Video)]
+    }
+
     fn client() -> impl Strategy<Value = ClientMessage> {
         prop_oneof![
             id().prop_map(ClientMessage::Hello),
@@ -274,6 +338,8 @@ mod tests {
             "[a-z]{8,9}".prop_map(|r| ClientMessage::Room(r.parse().unwrap())),
             (id(), ".*").prop_map(|(to, body)| ClientMessage::RoomPeerMsg { to, body }),
             Just(ClientMessage::RoomPeerList),
+            id().prop_map(ClientMessage::RoomPeerRemove),
+            (id(), kind()).prop_map(|(id, kind)| ClientMessage::RoomPeerMute(id, kind)),
             Just(ClientMessage::PeerList),
         ]
     }
@@ -292,6 +358,8 @@ mod tests {
             ids().prop_map(ServerMessage::PeerList),
             id().prop_map(ServerMessage::SessionFrom),
             (id(), ".*").prop_map(|(id, name)| ServerMessage::RoomPeerDescribed(id, name.into())),
+            Just(ServerMessage::RoomModerator),
+            (kind(), prop::option::of(id())).prop_map(|(kind, by)| ServerMessage::Mute(kind, by)),
             Just(ServerMessage::IceServers(vec![IceServer {
                 urls: vec!["turn:example.org".into()],
                 username: Some("1:x y".into()),
@@ -335,6 +403,8 @@ mod tests {
             ClientMessage::RoomPeerMsg { to: bob.clone(), body: "{\"ice\": 1}".into() }.to_string(),
             ClientMessage::RoomPeerList.to_string(),
             ClientMessage::PeerList.to_string(),
+            ClientMessage::RoomPeerRemove(bob.clone()).to_string(),
+            ClientMessage::RoomPeerMute(bob.clone(), MediaKind::Video).to_string(),
             ServerMessage::Hello.to_string(),
             ServerMessage::SessionOk.to_string(),
             ServerMessage::RoomOk(vec![]).to_string() + "|",
@@ -345,7 +415,10 @@ mod tests {
             ServerMessage::RoomPeerList(vec![bob.clone()]).to_string(),
             ServerMessage::Error("peer 'x' not found".into()).to_string(),
             ServerMessage::PeerList(vec![ann, bob.clone()]).to_string(),
-            ServerMessage::SessionFrom(bob).to_string(),
+            ServerMessage::SessionFrom(bob.clone()).to_string(),
+            ServerMessage::RoomModerator.to_string(),
+            ServerMessage::Mute(MediaKind::Audio, None).to_string(),
+            ServerMessage::Mute(MediaKind::Video, Some(bob)).to_string(),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r#"
         HELLO ann
@@ -354,6 +427,8 @@ mod tests {
         ROOM_PEER_MSG bob {"ice": 1}
         ROOM_PEER_LIST
         PEER_LIST
+        ROOM_PEER_REMOVE bob
+        ROOM_PEER_MUTE bob video
         HELLO
         SESSION_OK
         ROOM_OK |
@@ -365,6 +440,9 @@ mod tests {
         ERROR peer 'x' not found
         PEER_LIST ann bob
         SESSION_FROM bob
+        ROOM_MODERATOR
+        MUTE audio
+        MUTE video bob
         "#);
     }
 
@@ -381,6 +459,10 @@ mod tests {
         let joined = ServerMessage::parse("ROOM_PEER_JOINED a\u{200b}");
         assert!(matches!(joined, Ok(ServerMessage::RoomPeerJoined(_))), "other servers accept the id");
         assert_eq!(error("ROOM_PEER_MSG bob"), "'ROOM_PEER_MSG' needs the id of a peer and a message");
+        assert_eq!(error("ROOM_PEER_REMOVE "), "'ROOM_PEER_REMOVE' needs the id of a peer");
+        assert_eq!(error("ROOM_PEER_MUTE bob"), "'ROOM_PEER_MUTE' needs the id of a peer and a kind");
+        assert_eq!(error("ROOM_PEER_MUTE bob all"), "'audio' or 'video' is wanted");
+        assert_eq!(ServerMessage::parse("MUTE"), Err(HelloError::Kind));
         assert_eq!(error("GET /"), "unknown command");
         assert_eq!(
             ClientMessage::parse("  HELLO\t ann \r\n"),

@@ -174,6 +174,7 @@ impl Metrics {
             Command::Call(_) => "call",
             Command::Join(_) | Command::Enter(..) => "join",
             Command::Send { .. } | Command::Relay(_) => "relay",
+            Command::Moderate(..) => "moderate",
             Command::ListRoom | Command::ListPeers => "list",
         };
         self.messages.get_or_create(&[("kind", kind)]).inc();

@@ -4,6 +4,7 @@
 //! Pure: no clock, chance, socket or GStreamer.
 
 use super::error::ConnectError;
+use crate::protocol::hello::MediaKind;
 use crate::protocol::{IceServer, ParticipantId, PeerId, PeerMessage, Refusal};
 use crate::session::Participant;
 
@@ -57,6 +58,8 @@ pub enum Event {
     JunkFrom(PeerId, String),
     /// The application behind the server describes a participant; null removes the description.
     Described(ParticipantId, serde_json::Value),
+    /// The client is asked to mute what it sends: by this moderator of the room, or by the back end of the server.
+    MuteRequested(MediaKind, Option<PeerId>),
     /// An event of the application behind the server: the name and the data.
     Application(String, serde_json::Value),
 }

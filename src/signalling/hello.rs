@@ -163,6 +163,9 @@ impl Hello {
                 Ok(message) => Event::From(from, message),
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
+            (Ok(ServerMessage::Mute(kind, by)), Phase::Room) => Event::MuteRequested(kind, by),
+            // Natives have no commands of a moderator.
+            (Ok(ServerMessage::RoomModerator), Phase::Room) => return,
             // The first message of a caller whom the server did not announce.
             (_, Phase::Lobby) => {
                 self.phase = Phase::Session;

@@ -173,6 +173,7 @@ impl Persistent {
             | Event::PeerLeft(_)
             | Event::From(..)
             | Event::JunkFrom(..)
+            | Event::MuteRequested(..)
             | Event::Described(..) => {}
         }
     }

@@ -1,7 +1,7 @@
 //! A room of browsers and native clients: everybody sees and hears everybody.
 
 use crate::common::browser::Browser;
-use crate::common::{Received, Stage, duration_and_frames, needs, probe, wait_for};
+use crate::common::{Received, Stage, WebSocket, duration_and_frames, needs, probe, wait_for};
 use serde_json::json;
 
 const SECRET: &str = "only the back end of this test knows it";
@@ -172,4 +172,50 @@ fn the_grid_shows_who_somebody_is() {
     let request = request.header("authorization", format!("Bearer {SECRET}")).body(body).unwrap();
     assert_eq!(ureq::run(request).unwrap().status(), 204);
     wait_for("the name", || bright().filter(|count| *count > 5 * narrow));
+}
+
+#[test]
+fn a_moderator_on_the_page_mutes_and_removes_a_native_and_is_muted_by_another() {
+    needs!(Browser);
+    let secret = "as long as a secret of this test has to be";
+    let stage = Stage::serving(&["--plain"], &[("ROOMTONE_TOKEN_SECRET", secret)]);
+    let token = |claims: serde_json::Value| {
+        let mut claims = claims;
+        claims["exp"] = json!(4_000_000_000_u64);
+        roomtone::server::token::sign(&claims, &roomtone::protocol::Secret(secret.into())).unwrap()
+    };
+    let boss = token(json!({"sub": "page", "moderate": ["attic"]}));
+    let page = stage.enter(&format!("?room=attic&id=page&token={boss}"));
+    page.wait("document.querySelector('#grid').dataset.moderator === 'yes'");
+    let of_bob = token(json!({"sub": "bob"}));
+    let mut bob = stage.join("bob").variable("ROOMTONE_TOKEN", &of_bob).start();
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+
+    // The native mutes itself at the request of the page.
+    page.run("document.querySelector('.tile[data-peer=bob] [data-act=mute]').click()");
+    bob.expect("sending", &[("kind", "audio"), ("what", "muted")]);
+    assert!(bob.has_warned("page asks for silence: audio is muted"));
+    page.wait("document.querySelector('.tile[data-peer=bob][data-silent]')");
+
+    // The page mutes itself at the request of another moderator, and its user can unmute.
+    let eve = token(json!({"sub": "eve", "moderate": true}));
+    let mut eve = WebSocket::connect_to(stage.address(), &format!("?token={eve}"));
+    eve.say("HELLO eve");
+    eve.expect("HELLO");
+    eve.say("ROOM attic");
+    assert!(eve.hear().unwrap().starts_with("ROOM_OK "));
+    let pressed = "document.querySelector('#mute').getAttribute('aria-pressed')";
+    assert_ne!(page.run(&format!("return {pressed}")), "true");
+    eve.say("ROOM_PEER_MUTE page audio");
+    page.wait(&format!("{pressed} === 'true'"));
+    page.wait("document.querySelector('#notice').innerText.includes('eve asked for silence')");
+    page.click("mute");
+    page.wait(&format!("{pressed} !== 'true'"));
+
+    // The native that the page removes ends, and does not return.
+    page.run("document.querySelector('.tile[data-peer=bob] [data-act=remove]').click()");
+    let (code, stderr) = bob.end();
+    assert_eq!(code, 4, "{stderr}");
+    assert!(stderr.contains("removed by a moderator"), "{stderr}");
+    page.wait("!document.querySelector('.tile[data-peer=bob]')");
 }

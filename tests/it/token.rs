@@ -276,3 +276,55 @@ fn a_client_shows_its_token_and_keeps_it_to_itself() {
         assert_eq!((code, error.contains("not for you: this room")), (4, true), "{code} {error}");
     }
 }
+
+#[test]
+fn a_moderator_removes_a_member_and_asks_it_to_mute() {
+    let server = server();
+    let peer = |claims: Value, query: &str| {
+        let name = claims["sub"].as_str().unwrap().to_owned();
+        let mut peer = enter(server, query, claims);
+        peer.say(&format!("HELLO {name}"));
+        peer.expect("HELLO");
+        peer
+    };
+    let mut ann = peer(json!({"sub": "ann", "moderate": ["attic"]}), "?roomtone=1&");
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    ann.expect("ROOM_MODERATOR");
+    let mut bob = peer(json!({"sub": "bob"}), "?roomtone=1&");
+    bob.say("ROOM attic");
+    bob.expect("ROOM_OK ann");
+    ann.expect("ROOM_PEER_JOINED bob");
+    let mut cat = peer(json!({"sub": "cat", "moderate": ["cellar"]}), "?");
+    cat.say("ROOM attic");
+    cat.expect("ROOM_OK ann bob");
+    ann.expect("ROOM_PEER_JOINED cat");
+    bob.expect("ROOM_PEER_JOINED cat");
+
+    ann.say("ROOM_PEER_MUTE bob audio");
+    bob.expect("MUTE audio ann");
+    // A member without extensions gets no word that it does not know.
+    ann.say("ROOM_PEER_MUTE cat video");
+    ann.say("ROOM_PEER_MSG cat {}");
+    cat.expect("ROOM_PEER_MSG ann {}");
+    for order in ["ROOM_PEER_MUTE ann audio", "ROOM_PEER_REMOVE ann"] {
+        for peer in [&mut bob, &mut cat] {
+            peer.say(order);
+            peer.expect("ERROR not for you: moderation of this room");
+        }
+    }
+    for (order, error) in [
+        ("ROOM_PEER_MUTE bob all", "'audio' or 'video' is wanted"),
+        ("ROOM_PEER_MUTE bob", "'ROOM_PEER_MUTE' needs the id of a peer and a kind"),
+        ("ROOM_PEER_REMOVE", "'ROOM_PEER_REMOVE' needs the id of a peer"),
+        ("ROOM_PEER_REMOVE dan", "peer 'dan' is not in the room"),
+        ("ROOM_PEER_REMOVE ann", "peer 'ann' is not in the room"),
+    ] {
+        ann.say(order);
+        ann.expect(&format!("ERROR {error}"));
+    }
+    ann.say("ROOM_PEER_REMOVE bob");
+    ann.expect("ROOM_PEER_LEFT bob");
+    cat.expect("ROOM_PEER_LEFT bob");
+    bob.expect_close(1008, "removed by a moderator");
+}

@@ -166,7 +166,7 @@ impl<'a> Presentation<'a> {
             PoolEvent::Gone => self.warn("the server is gone; trying again"),
             PoolEvent::Warning(text) | PoolEvent::Stop(text) => self.warn(&text),
             // The outputs of a track that ends keep its last frame: the track may go on later.
-            PoolEvent::TrackEnded(..) | PoolEvent::Join { .. } => {}
+            PoolEvent::TrackEnded(..) | PoolEvent::Join { .. } | PoolEvent::MuteRequested(..) => {}
         }
     }
 

@@ -27,6 +27,9 @@ pub(crate) struct TokenArgs {
     /// Only peer that the client may call and be called by; may be repeated [default: all; none with --room or --room-prefix]
     #[arg(long, value_name = "ID", value_delimiter = ',')]
     pub peer: Vec<String>,
+    /// Room that the client may moderate; may be repeated [default: none]
+    #[arg(long, value_name = "ROOM", value_delimiter = ',')]
+    pub moderate: Vec<String>,
     /// Leave the client out of lists of peers that can be called
     #[arg(long, action = ArgAction::SetTrue)]
     pub hidden: Flag,
@@ -56,9 +59,12 @@ impl TokenArgs {
                 claim(key, json!(value));
             }
         }
-        for (key, values) in
-            [("rooms", &self.room), ("room_prefixes", &self.room_prefix), ("calls", &self.peer)]
-        {
+        for (key, values) in [
+            ("rooms", &self.room),
+            ("room_prefixes", &self.room_prefix),
+            ("calls", &self.peer),
+            ("moderate", &self.moderate),
+        ] {
             if !values.is_empty() {
                 claim(key, json!(values));
             }

@@ -1,7 +1,7 @@
 //! The codec of the HELLO/SESSION/ROOM protocol: a peer's text to the hub's commands, and the hub's notices to text.
 
 use super::rejection::Rejection;
-use crate::hub::{Command, Notice, Phase, Reason};
+use crate::hub::{Command, Measure, Notice, Phase, Reason};
 use crate::protocol::hello::{ClientMessage, HelloError, ServerMessage};
 use crate::protocol::id::IdError;
 
@@ -37,6 +37,8 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
             Ok(ClientMessage::RoomPeerMsg { to, body }) => Ok(Command::Send { to, body }),
             Ok(ClientMessage::RoomPeerList) => Ok(Command::ListRoom),
             Ok(ClientMessage::PeerList) => Ok(Command::ListPeers),
+            Ok(ClientMessage::RoomPeerRemove(peer)) => Ok(Command::Moderate(peer, Measure::Remove)),
+            Ok(ClientMessage::RoomPeerMute(peer, kind)) => Ok(Command::Moderate(peer, Measure::Mute(kind))),
             Err(error) => Err(Rejection::Error(ServerMessage::Error(error.to_string()).to_string())),
         },
     }
@@ -46,7 +48,13 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
 pub fn encode(notice: Notice, extended: bool) -> Option<String> {
     let message = match notice {
         Notice::Relayed(text) => return Some(text),
-        Notice::CalledBy(_) | Notice::Described(..) if !extended => return None,
+        Notice::CalledBy(_) | Notice::Described(..) | Notice::Moderator | Notice::MuteRequested(..)
+            if !extended =>
+        {
+            return None;
+        }
+        Notice::Moderator => ServerMessage::RoomModerator,
+        Notice::MuteRequested(kind, by) => ServerMessage::Mute(kind, by),
         Notice::CalledBy(peer) => ServerMessage::SessionFrom(peer),
         Notice::PeerList(peers) => ServerMessage::PeerList(peers),
         Notice::Described(peer, description) => ServerMessage::RoomPeerDescribed(peer, description),
@@ -71,6 +79,7 @@ pub fn close(reason: Reason) -> (u16, &'static str) {
         Reason::CallOver => (1000, ""),
         Reason::NotGranted => (POLICY, "your token is for another id"),
         Reason::Removed => (POLICY, "removed"),
+        Reason::RemovedByModerator => (POLICY, "removed by a moderator"),
         Reason::RoomClosed => (POLICY, ROOM_CLOSED),
     }
 }

@@ -133,6 +133,8 @@ impl Endpoint {
                 self.pool = None;
                 vec![error(NO_ENTRY, Some(why.to_string()))]
             }
+            // ssp has no words for moderation.
+            Notice::Moderator | Notice::MuteRequested(..) => vec![],
             // An endpoint is never in a 1-1 call, and requests no lists.
             Notice::Registered
             | Notice::CallStarted

@@ -94,6 +94,12 @@ export class Camera {
     press($("blind"), false, "Camera off");
   }
 
+  // Mutes audio or video, unless it is muted already.
+  mute(kind) {
+    const button = kind === "video" ? $("blind") : $("mute");
+    if (button.getAttribute("aria-pressed") !== "true") button.click();
+  }
+
   async #pickers() {
     const devices = await navigator.mediaDevices.enumerateDevices();
     for (const [select, kind] of [[$("cameras"), "video"], [$("microphones"), "audio"]]) {

@@ -58,6 +58,11 @@ export class Room extends EventTarget {
     if (call === this.calls.get(peer)) this.#remove(peer);
   }
 
+  // Shows the buttons of a moderator on each video.
+  moderate() {
+    this.#grid.dataset.moderator = "yes";
+  }
+
   // Shows the description of a peer by the server's back end: its `name` under the video.
   described({ peer, description }) {
     const name = this.#tile(peer)?.querySelector("figcaption");
@@ -134,6 +139,7 @@ export class Room extends EventTarget {
     for (const call of this.calls.values()) call.close();
     this.calls.clear();
     this.#grid.querySelectorAll(".tile[data-peer]").forEach((tile) => tile.remove());
+    delete this.#grid.dataset.moderator;
     this.#arrange();
   }
 
@@ -150,9 +156,24 @@ export class Room extends EventTarget {
     video.autoplay = video.playsInline = true;
     video.addEventListener("resize", () => (tile.dataset.picture = "yes"));
     name.textContent = shown(peer);
-    tile.append(video, name);
+    tile.append(video, name, this.#controls(peer));
     this.#grid.append(tile);
     return tile;
+  }
+
+  // The buttons of a moderator, hidden for others.
+  #controls(peer) {
+    const controls = document.createElement("div");
+    controls.className = "moderation";
+    for (const [label, act] of [["Ask to mute", "mute"], ["Remove", "remove"]]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = label;
+      button.dataset.act = act;
+      button.onclick = () => this.#signalling[act](peer);
+      controls.append(button);
+    }
+    return controls;
   }
 
   // Arranges 1, 2, 4, 6, 9 or 12 videos as squarely as the screen allows.

@@ -21,6 +21,8 @@ export class Rooms {
     const { signalling } = app;
     signalling.addEventListener("room", ({ detail }) => this.#entered(detail));
     signalling.addEventListener("described", ({ detail }) => app.room?.described(detail));
+    signalling.addEventListener("moderator", () => app.room?.moderate());
+    signalling.addEventListener("mute", ({ detail }) => this.#mute(detail));
     for (const kind of ["joined", "left"]) signalling.addEventListener(kind, ({ detail }) => app.room?.[kind](detail));
     $("share").onclick = share;
   }
@@ -76,6 +78,13 @@ export class Rooms {
     const pause = Math.min(REJOIN * 2 ** room.rejoins, LONGEST_REJOIN);
     room.rejoins += 1;
     setTimeout(() => this.#app.room === room && this.enter(), pause);
+  }
+
+  // Mutes what the page sends at the request of a moderator; the user can unmute it.
+  #mute({ kind, by }) {
+    if (!this.#app.room || !["audio", "video"].includes(kind)) return;
+    this.#app.camera.mute(kind);
+    notice(`${by ? shown(by) : "The server"} asked for silence: your ${kind === "video" ? "camera is off" : "microphone is muted"}.`);
   }
 
   #stop(why) {

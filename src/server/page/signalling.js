@@ -199,6 +199,12 @@ export class Signalling extends EventTarget {
         const [peer] = rest.split(" ", 1);
         return this.#emit("described", { peer, description: parsed(rest.slice(peer.length + 1)) });
       }
+      case "ROOM_MODERATOR":
+        return this.#emit("moderator");
+      case "MUTE": {
+        const [kind, by] = rest.split(" ");
+        return this.#emit("mute", { kind, by });
+      }
       case "ROOM_PEER_MSG": {
         const [from] = rest.split(" ", 1);
         return this.#peer(rest.slice(from.length + 1), from);
@@ -243,6 +249,15 @@ export class Signalling extends EventTarget {
   send(message, to) {
     if (this.#phase === "session") this.#socket.send(JSON.stringify(message));
     else if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MSG ${to} ${JSON.stringify(message)}`);
+  }
+
+  // Removes a member from the room, or asks it to mute its audio: the server refuses both unless the token allows them.
+  remove(peer) {
+    if (this.#phase === "room") this.#socket.send(`ROOM_PEER_REMOVE ${peer}`);
+  }
+
+  mute(peer) {
+    if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MUTE ${peer} audio`);
   }
 
   // Records that a call over this connection was established: its end is no failure of the server.

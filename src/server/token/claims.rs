@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::hub::{Calls, Grant, Rooms};
+use crate::hub::{Calls, Grant, Moderates, Rooms};
 use crate::protocol::{PeerId, RoomId};
 
 /// The latest time that a token may contain, in seconds since 1970: the largest interoperable integer of JSON (RFC
@@ -31,6 +31,8 @@ struct Claims {
     hidden: bool,
     /// Whether the client may create a room by joining it.
     create: Option<bool>,
+    /// Whether the client may moderate the rooms that it is in, or the only rooms that it may moderate.
+    moderate: Option<ModerateClaim>,
     /// The description that other members of the room receive.
     #[serde(default)]
     description: Value,
@@ -41,6 +43,13 @@ struct Claims {
 enum CallsClaim {
     All(bool),
     Peers(Vec<String>),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum ModerateClaim {
+    All(bool),
+    Rooms(Vec<String>),
 }
 
 /// Converts the claims of an authentic token to permissions; the error is a text for the bearer.
@@ -62,6 +71,7 @@ pub(super) fn grant(claims: Value) -> Result<Grant, String> {
         rooms,
         is_hidden: claims.hidden,
         creates_rooms: claims.create.unwrap_or(true),
+        moderates: moderates(claims.moderate)?,
         description: claims.description,
     })
 }
@@ -81,6 +91,17 @@ fn rooms(names: Option<Vec<String>>, prefixes: Option<Vec<String>>) -> Result<Op
         names: names.unwrap_or_default().into_iter().map(name).collect::<Result<_, _>>()?,
         prefixes: prefixes.unwrap_or_default().into_iter().map(prefix).collect::<Result<_, _>>()?,
     }))
+}
+
+fn moderates(claim: Option<ModerateClaim>) -> Result<Moderates, String> {
+    let rooms = match claim {
+        None | Some(ModerateClaim::All(false)) => return Ok(Moderates::None),
+        Some(ModerateClaim::All(true)) => return Ok(Moderates::All),
+        Some(ModerateClaim::Rooms(rooms)) => rooms,
+    };
+    let room =
+        |text: &String| RoomId::from_foreign(text).map_err(|error| format!("one of its moderate: {error}"));
+    rooms.iter().map(room).collect::<Result<_, _>>().map(Moderates::Rooms)
 }
 
 fn calls(claim: Option<CallsClaim>, otherwise: bool) -> Result<Calls, String> {

@@ -5,7 +5,7 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyP
 use serde_json::json;
 
 use super::*;
-use crate::hub::{Calls, Rooms};
+use crate::hub::{Calls, Moderates, Rooms};
 use crate::protocol::RoomId;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -77,6 +77,11 @@ fn a_valid_token_grants_its_claims() {
     assert_eq!(ann.calls, Calls::None);
     assert_eq!(grant(json!({"exp": FAR, "rooms": [], "calls": true})).calls, Calls::All);
     assert_eq!(grant(json!({"exp": FAR, "calls": false})).calls, Calls::None);
+    assert_eq!(grant(json!({"exp": FAR, "moderate": true})).moderates, Moderates::All);
+    assert_eq!(grant(json!({"exp": FAR, "moderate": false})).moderates, Moderates::None);
+    let attic = RoomId::from_foreign("the attic").unwrap();
+    let attic = Moderates::Rooms([attic].into());
+    assert_eq!(grant(json!({"exp": FAR, "moderate": ["the attic"]})).moderates, attic);
     let bob = grant(json!({"exp": FAR, "calls": ["bob"]})).calls;
     assert_eq!(bob, Calls::Peers(["bob".parse().unwrap()].into()));
 }
@@ -91,8 +96,9 @@ fn a_token_with_unusable_claims_is_refused() {
     assert!(wrong(json!({"exp": FAR, "sub": ""})).contains("sub"));
     assert!(wrong(json!({"exp": FAR, "calls": [""]})).contains("calls"));
     assert!(wrong(json!({"exp": FAR, "rooms": [""]})).contains("rooms"));
+    assert!(wrong(json!({"exp": FAR, "moderate": [""]})).contains("moderate"));
     assert!(wrong(json!({"exp": FAR, "room_prefixes": [""]})).contains("room_prefixes"));
-    for claim in ["calls", "hidden", "create", "rooms", "room_prefixes", "sub"] {
+    for claim in ["calls", "moderate", "hidden", "create", "rooms", "room_prefixes", "sub"] {
         let mut claims = json!({"exp": FAR});
         claims[claim] = json!(7);
         assert!(!wrong(claims).is_empty());
