@@ -171,23 +171,28 @@ impl CallLoop<'_> {
         self.call.handle_input(Instant::now(), input);
     }
 
+    /// Handles an event of the server, or a decision of the user.
+    fn event(&mut self, event: call::Event) {
+        self.call.handle_event(Instant::now(), event);
+    }
+
     /// Handles an event of the connection to the server.
     fn signal(&mut self, event: Event, server: &mut ServerConnection) -> Result<(), ClientError> {
-        let event = match event {
-            Event::Registered => call::Event::Registered,
-            Event::Accepted => call::Event::Accepted,
-            Event::Caller(peer) => call::Event::Caller(peer),
-            Event::Refused(reason) => call::Event::Refused(reason),
-            Event::Peer(message) => return Ok(self.input(Input::Peer(message))),
-            Event::Junk(why) => return Ok(self.input(Input::Junk(why))),
-            Event::Lost { in_order } => return Ok(self.lost(server, in_order)),
-            Event::Warning(why) => return Ok(self.client.warn(&why)),
-            Event::Ended(error) => {
-                if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() {
-                    return Err(error.into());
-                }
-                return Ok(self.client.warn(&error.to_string()));
+        match event {
+            Event::Registered => self.event(call::Event::Registered),
+            Event::Accepted => self.event(call::Event::Accepted),
+            Event::Caller(peer) => self.event(call::Event::Caller(peer)),
+            Event::Refused(reason) => self.event(call::Event::Refused(reason)),
+            Event::Peer(message) => self.input(Input::Peer(message)),
+            Event::Junk(why) => self.input(Input::Junk(why)),
+            Event::Lost { in_order } => self.lost(server, in_order),
+            Event::Warning(why) => self.client.warn(&why),
+            Event::Ended(error)
+                if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() =>
+            {
+                return Err(error.into());
             }
+            Event::Ended(error) => self.client.warn(&error.to_string()),
             Event::IceServers(_)
             | Event::Participants(..)
             | Event::Described(..)
@@ -197,9 +202,8 @@ impl CallLoop<'_> {
             | Event::PeerJoined(_)
             | Event::PeerLeft(_)
             | Event::From(..)
-            | Event::JunkFrom(..) => return Ok(()),
-        };
-        self.call.handle_event(Instant::now(), event);
+            | Event::JunkFrom(..) => {}
+        }
         Ok(())
     }
 
@@ -263,9 +267,7 @@ impl CallLoop<'_> {
     async fn handle_command(&mut self, command: Command) {
         let (client, is_idle) = (self.client, self.peers.is_empty());
         match command {
-            Command::Decide(accepted) => {
-                self.call.handle_event(Instant::now(), call::Event::Decision(accepted));
-            }
+            Command::Decide(accepted) => self.event(call::Event::Decision(accepted)),
             Command::HangUp(_) if !self.call.is_waiting() => self.hang_up().await,
             Command::Reconnect(_) => self.input(Input::Renew),
             Command::Say { .. } | Command::Stats | Command::HangUp(_) if is_idle => {
