@@ -11,7 +11,6 @@ mod operations;
 mod pool;
 mod proxied;
 mod room_client;
-mod rooms;
 mod server;
 mod signalling;
 mod socketio;

@@ -16,4 +16,4 @@ pub use layout::Remote;
 pub use sources::Sources;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -12,10 +12,9 @@ const KINDS: [&str; 4] = ["audio", "video", "application", "text"];
 /// Kind, mid, and whether the m-line is active.
 type Wire = (&'static str, String, bool);
 
-fn attributes(who: &str, setup: &str) -> String {
+fn attributes((ufrag, fingerprint): (&str, &str), setup: &str) -> String {
     format!(
-        "a=ice-ufrag:{who}ufrag\na=ice-pwd:0123456789012345678901\na=fingerprint:sha-256 {}\na=setup:{setup}\n",
-        if who == "their" { "AA" } else { "BB" }
+        "a=ice-ufrag:{ufrag}\na=ice-pwd:0123456789012345678901\na=fingerprint:{fingerprint}\na=setup:{setup}\n"
     )
 }
 
@@ -33,32 +32,42 @@ fn theirs(lines: &[Wire], setup: &str, has_mids: bool) -> Sdp {
             text += &format!("a=mid:{mid}\n");
         }
         if live.first() == Some(&mid.as_str()) {
-            text += &attributes("their", setup);
+            text += &attributes(("theirufrag", "sha-256 AA"), setup);
         }
     }
     Sdp::parse(&text).unwrap()
 }
 
-/// Builds a description as webrtcbin makes it: all m-lines in the bundle, and in an offer only the first with a
-/// port.
-fn ours(lines: &[(String, String)], setup: &str) -> Sdp {
+/// Builds a description as webrtcbin makes it: all m-lines, given by kinds and mids, in the bundle, and in an offer only the
+/// first with a port. `mark` is the id of the description.
+pub(crate) fn made_by_webrtcbin(
+    lines: &[(String, String)],
+    setup: &str,
+    (ufrag, fingerprint): (&str, &str),
+    mark: usize,
+) -> Sdp {
     let mids: Vec<&str> = lines.iter().map(|(_, mid)| mid.as_str()).collect();
-    let mut text = format!("v=0\na=group:BUNDLE {}\n", mids.join(" "));
+    let mut text = format!("v=0\no=- {mark} 1 IN IP4 0.0.0.0\na=group:BUNDLE {}\n", mids.join(" "));
     for (n, (kind, mid)) in lines.iter().enumerate() {
         let (port, only) = if n > 0 && setup == "actpass" { (0, "a=bundle-only\n") } else { (9, "") };
         text += &format!("m={kind} {port} {}\na=mid:{mid}\n{only}a=sendrecv\n", format_of(kind));
-        text += &attributes("our", setup);
+        text += &attributes((ufrag, fingerprint), setup);
     }
     Sdp::parse(&text).unwrap()
 }
 
-fn lines(sdp: &Sdp) -> Vec<(String, String)> {
+fn ours(lines: &[(String, String)], setup: &str) -> Sdp {
+    made_by_webrtcbin(lines, setup, ("ourufrag", "sha-256 BB"), 0)
+}
+
+/// Returns kinds and mids of a description's m-lines.
+pub(crate) fn lines(sdp: &Sdp) -> Vec<(String, String)> {
     sdp.media.iter().map(|media| (media.kind.clone(), media.mid().unwrap().to_owned())).collect()
 }
 
 /// Checks that webrtcbin 1.22 accepts a description: `validate_sdp`, `_check_sdp_crypto`, and the m-lines of its
 /// bundle from `before`.
-fn expect_fit_for_webrtcbin(sdp: &Sdp, before: &[(String, String)]) {
+pub(crate) fn expect_fit_for_webrtcbin(sdp: &Sdp, before: &[(String, String)]) {
     assert!(lines(sdp).starts_with(before), "its m-lines stay: {:?} {before:?}", lines(sdp));
     let mids: Vec<&str> = sdp.media.iter().filter_map(Media::mid).collect();
     assert_eq!(sdp.attribute("group"), Some(format!("BUNDLE {}", mids.join(" ")).as_str()));

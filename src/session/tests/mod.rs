@@ -5,50 +5,20 @@ mod browser;
 mod glare;
 mod path;
 mod restart;
+mod rooms;
+mod webrtcbin;
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use self::webrtcbin::{Connection, Done};
 use super::call::{self, Admission, Call};
-use super::{ConnectionState, Effect, EffectId, EndReason, Input, Output, STEP, Terms};
+use super::{ConnectionState, Effect, EndReason, Input, Output, STEP, Terms};
 use crate::protocol::{Candidate, Description, PeerId, PeerMessage, SdpKind};
-use crate::sdp::webrtcbin::{Adapter, Credentials, Ours};
-use crate::sdp::{Kind, Media, Sdp, Section};
-
-/// Id and result of an effect.
-type Done = (EffectId, Result<Option<Sdp>, String>);
-
-/// A model of webrtcbin: executes effects, and makes the smallest descriptions that pass the checks.
-#[derive(Debug, Default)]
-struct Connection {
-    /// Number of connections opened so far.
-    opened: usize,
-    /// Kinds of media to offer, always in this order.
-    kinds: Vec<&'static str>,
-    /// Whether the model can forget an offer of its own that adds m-lines, as 1.22 can.
-    forgets: bool,
-    /// Kind and mid of the current m-lines.
-    lines: Vec<(String, String)>,
-    /// Kind and mid of the m-lines of the last offer.
-    offered: Vec<(String, String)>,
-    /// Types of the applied descriptions.
-    local: Option<SdpKind>,
-    remote: Option<SdpKind>,
-    /// Whether an applied offer waits for its answer.
-    pending_offer: bool,
-    /// Candidates of the peer.
-    candidates: Vec<String>,
-    /// Number of offers made.
-    offers: usize,
-    /// User fragment of the peer's description.
-    theirs: String,
-    adapter: Adapter,
-    /// Number of descriptions with new ICE credentials, and the user fragment that was applied last.
-    restarts: usize,
-    applied: Option<String>,
-}
+use crate::sdp::webrtcbin::tests::lines;
+use crate::sdp::{Kind, Sdp};
 
 fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
     let mut text = format!("v=0\r\no=- {mark} 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n");
@@ -59,11 +29,6 @@ fn sdp(kinds: &[&str], setup: &str, mark: usize) -> String {
         );
     }
     text
-}
-
-/// Returns kinds and mids of a description's m-lines.
-fn lines(sdp: &Sdp) -> Vec<(String, String)> {
-    sdp.media.iter().map(|media| (media.kind.clone(), media.mid().unwrap().to_owned())).collect()
 }
 
 /// Builds a description with these m-lines, given by kinds and mids.
@@ -80,123 +45,6 @@ fn described(lines: &[(String, String)], setup: &str, mark: usize) -> String {
         );
     }
     text
-}
-
-impl Connection {
-    /// Returns a description of the current m-lines, with the ICE credentials of this connection.
-    fn sdp(&self, setup: &str, mark: usize) -> String {
-        self.describe(&self.lines, setup, mark, &self.ufrag())
-    }
-
-    fn describe(&self, lines: &[(String, String)], setup: &str, mark: usize, ufrag: &str) -> String {
-        let sdp = described(lines, setup, mark).replace("ufrag:ufrag", &format!("ufrag:{ufrag}"));
-        sdp.replace("sha-256 AA", &format!("sha-256 {:02X}", self.opened))
-    }
-
-    /// Returns the current m-lines, and new ones for kinds that have none yet.
-    fn next_lines(&self) -> Vec<(String, String)> {
-        let mut all = self.lines.clone();
-        for kind in &self.kinds {
-            if !all.iter().any(|(there, _)| there == kind) {
-                all.push(((*kind).to_owned(), format!("{kind}{}", all.len())));
-            }
-        }
-        all
-    }
-
-    /// Checks that webrtcbin 1.22 would accept a description of the peer.
-    fn check(&self, remote: &Sdp) {
-        let mids: Vec<&str> = remote.media.iter().filter_map(Media::mid).collect();
-        let group = remote.attribute("group").unwrap();
-        assert_eq!(group, format!("BUNDLE {}", mids.join(" ")), "the bundle begins with the first m-line");
-        for media in &remote.media {
-            for name in ["ice-ufrag", "ice-pwd", "fingerprint", "setup"] {
-                assert_eq!(media.attribute(name), remote.media[0].attribute(name), "{name}");
-                assert!(media.attribute(name).is_some(), "{name}");
-            }
-        }
-        assert!(lines(remote).starts_with(&self.lines), "its m-lines stay where they are");
-    }
-
-    fn ufrag(&self) -> String {
-        self.applied.clone().unwrap_or_else(|| format!("ufrag{}", self.opened))
-    }
-
-    /// Makes a description of these m-lines; returns it as the peer gets it.
-    fn make(&mut self, kind: SdpKind, lines: &[(String, String)], restarts_ice: bool) -> Option<Sdp> {
-        let credentials = restarts_ice.then(|| {
-            assert!(self.local.is_some() && self.remote.is_some(), "nothing to restart");
-            self.restarts += 1;
-            let ufrag = format!("ufrag{}.{}", self.opened, self.restarts);
-            Credentials { ufrag, password: "0123456789012345678901".into() }
-        });
-        let (setup, mark) = if kind == SdpKind::Offer { ("actpass", self.offers) } else { ("active", 0) };
-        let sdp = Sdp::parse(&self.describe(lines, setup, mark, &self.ufrag())).unwrap();
-        let fingerprint = format!("sha-256 {:02X}", self.opened);
-        let ours = Ours { fingerprint: &fingerprint, credentials, idle: &[] };
-        Some(self.adapter.made(kind, sdp, ours))
-    }
-
-    fn execute(&mut self, effect: &Effect) -> Option<Done> {
-        match effect {
-            Effect::Open => {
-                *self = Self {
-                    opened: self.opened + 1,
-                    kinds: self.kinds.clone(),
-                    forgets: self.forgets,
-                    ..Self::default()
-                };
-                None
-            }
-            Effect::CreateOffer { id, standing, restarts_ice } => {
-                self.offers += 1;
-                self.offered = self.next_lines();
-                self.adapter.kinds_to_offer(standing.as_ref());
-                Some((*id, Ok(self.make(SdpKind::Offer, &self.offered.clone(), *restarts_ice))))
-            }
-            Effect::CreateAnswer { id, restarts_ice } => {
-                assert_eq!(self.remote, Some(SdpKind::Offer), "an answer needs an offer");
-                Some((*id, Ok(self.make(SdpKind::Answer, &self.lines.clone(), *restarts_ice))))
-            }
-            Effect::ApplyLocal(id, kind) => {
-                let sdp = self.adapter.local(&[]).expect("it was made");
-                self.applied = sdp.ufrag().map(str::to_owned);
-                match kind {
-                    SdpKind::Offer => {
-                        assert!(!self.pending_offer, "webrtcbin is not stable");
-                        self.pending_offer = true;
-                    }
-                    SdpKind::Answer => assert_eq!(self.remote, Some(SdpKind::Offer)),
-                }
-                self.local = Some(*kind);
-                Some((*id, Ok(None)))
-            }
-            Effect::ApplyRemote(id, kind, remote) => {
-                match kind {
-                    SdpKind::Offer => assert!(!self.pending_offer, "rollback is not there"),
-                    SdpKind::Answer => {
-                        assert!(std::mem::take(&mut self.pending_offer), "an answer to nothing")
-                    }
-                }
-                let remote = self.adapter.remote(*kind, remote, &[]).unwrap();
-                self.check(&remote.sdp);
-                let forgotten = *kind == SdpKind::Offer && self.offered.len() > self.lines.len();
-                assert!(self.forgets || !forgotten, "it ends the process");
-                if *kind == SdpKind::Answer {
-                    assert_eq!(lines(&remote.sdp), self.offered, "the answer has the offer's m-lines");
-                }
-                self.remote = Some(*kind);
-                self.theirs = remote.sdp.ufrag().unwrap().to_owned();
-                self.lines = lines(&remote.sdp);
-                Some((*id, Ok(None)))
-            }
-            Effect::AddCandidate(candidate) => {
-                assert!(self.remote.is_some(), "a candidate before the description");
-                self.candidates.push(candidate.clone());
-                None
-            }
-        }
-    }
 }
 
 /// A side of a call: its state machine and its connection.

@@ -1,78 +1,33 @@
-//! Any number of clients in a room, with the server's hub between them, in one thread on virtual time:
-//! whatever the order in which they come, go, talk, lose the server and come back, each pair ends with exactly
-//! one connection that stands.
+//! Any number of clients in a room, with the server's hub between them, in one thread on virtual time. In any order of
+//! joins, ends, messages and lost servers, each pair ends with exactly one connection, in which both ends agree.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
-use roomtone::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
-use roomtone::protocol::{PeerId, PeerMessage, SdpKind};
-use roomtone::sdp::{Kind, Sdp};
-use roomtone::session::{ConnectionState, Effect, EffectId, Input, Output, Room, Terms};
 
-/// A connection that is told what to do and does it.
-#[derive(Debug, Default)]
-struct Connection {
-    local: Option<SdpKind>,
-    remote: Option<SdpKind>,
-    pending: bool,
-    /// The ICE user fragment of this connection, and that of the connection that the peer described.
-    ufrag: String,
-    theirs: String,
-    /// ICE and DTLS are through.
-    stands: bool,
-}
-
-const SDP: &str = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\na=ice-ufrag:ufrag\r\n\
-    a=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 AA\r\n\
-    m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\na=setup:actpass\r\na=sendrecv\r\n";
-
-impl Connection {
-    fn execute(&mut self, effect: &Effect, fresh: &mut u64) -> Option<(EffectId, Option<Sdp>)> {
-        let sdp = SDP.replace("ufrag:ufrag", &format!("ufrag:{}", self.ufrag));
-        let sdp = sdp.replace("sha-256 AA", &format!("sha-256 {}", self.ufrag));
-        Some(match effect {
-            Effect::Open => {
-                *fresh += 1;
-                *self = Self { ufrag: format!("ufrag{fresh}"), ..Self::default() };
-                return None;
-            }
-            Effect::CreateOffer { id, .. } => (*id, Some(Sdp::parse(&sdp).unwrap())),
-            Effect::CreateAnswer { id, .. } => {
-                (*id, Some(Sdp::parse(&sdp.replace("actpass", "active")).unwrap()))
-            }
-            Effect::ApplyLocal(id, kind) => {
-                self.pending = *kind == SdpKind::Offer;
-                self.local = Some(*kind);
-                (*id, None)
-            }
-            Effect::ApplyRemote(id, kind, remote) => {
-                self.theirs = remote.ufrag().unwrap().to_owned();
-                assert_eq!(self.pending, *kind == SdpKind::Answer, "{kind:?} in the wrong state");
-                self.pending = false;
-                self.remote = Some(*kind);
-                (*id, None)
-            }
-            Effect::AddCandidate(..) => return None,
-        })
-    }
-}
+use super::webrtcbin::{Connection, Done};
+use crate::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
+use crate::protocol::{Description, PeerId, PeerMessage, SdpKind};
+use crate::sdp::Kind;
+use crate::session::{ConnectionState, Effect, Input, Output, Room, Terms};
 
 struct Client {
-    /// None while the server is lost.
+    /// The connection to the server; `None` while the server is lost.
     conn: Option<ConnId>,
     name: PeerId,
     room: Room,
     connections: BTreeMap<PeerId, Connection>,
-    results: VecDeque<(PeerId, EffectId, Option<Sdp>)>,
+    /// The peers with which ICE and DTLS are connected.
+    connected: BTreeSet<PeerId>,
+    results: VecDeque<(PeerId, Done)>,
     /// The messages under way from the server to the client, and from the client to the server.
     down: VecDeque<Notice>,
     up: VecDeque<Command>,
     warnings: Vec<String>,
-    /// Makes the user fragments of its connections different from all others.
-    opened: u64,
-    /// The user fragments of connections that were closed with a goodbye.
+    /// Number of the last connection: the user fragments of all clients differ.
+    opened: usize,
+    /// The user fragments of connections that were closed by DTLS.
     closed: Vec<String>,
 }
 
@@ -86,16 +41,19 @@ impl Client {
                 }
                 Output::Effect(effect) => {
                     if effect == Effect::Open {
-                        self.results.retain(|(of, ..)| *of != peer);
+                        self.results.retain(|(of, _)| *of != peer);
+                        self.connected.remove(&peer);
                     }
-                    let connection = self.connections.entry(peer.clone()).or_default();
-                    if let Some((id, result)) = connection.execute(&effect, &mut self.opened) {
-                        self.results.push_back((peer, id, result));
-                    }
+                    let connection = self.connections.entry(peer.clone()).or_insert_with(|| {
+                        self.opened += 1000;
+                        Connection { opened: self.opened, kinds: vec!["video"], ..Connection::default() }
+                    });
+                    self.results.extend(connection.execute(&effect).map(|done| (peer, done)));
                 }
                 Output::Ended(_) | Output::Left => {
-                    self.closed.extend(self.connections.remove(&peer).map(|connection| connection.ufrag));
-                    self.results.retain(|(of, ..)| *of != peer);
+                    self.closed.extend(self.connections.remove(&peer).map(|connection| connection.ufrag()));
+                    self.connected.remove(&peer);
+                    self.results.retain(|(of, _)| *of != peer);
                 }
                 Output::Warning(text) => self.warnings.push(text),
                 Output::Joined | Output::Connecting | Output::Connected | Output::Reconnecting => {}
@@ -126,8 +84,8 @@ impl Client {
     }
 
     fn result(&mut self, now: Instant) -> bool {
-        let Some((peer, id, result)) = self.results.pop_front() else { return false };
-        self.input(now, &peer, Input::Result(id, Ok(result)));
+        let Some((peer, (id, result))) = self.results.pop_front() else { return false };
+        self.input(now, &peer, Input::Result(id, result));
         true
     }
 }
@@ -162,7 +120,7 @@ impl World {
         }
     }
 
-    /// A client of that name comes into the room, unless it is there.
+    /// Lets the client with this number join the room, unless it is there.
     fn come(&mut self, n: u8) {
         let name: PeerId = format!("p{n}").parse().unwrap();
         if self.clients.iter().any(|client| client.name == name) {
@@ -174,17 +132,18 @@ impl World {
             name,
             room: Room::new(16, Terms::new(true, vec![Kind::Video])),
             connections: BTreeMap::new(),
+            connected: BTreeSet::new(),
             results: VecDeque::new(),
             down: VecDeque::new(),
             up: VecDeque::new(),
             warnings: vec![],
-            opened: self.next * 1_000_000,
+            opened: self.next as usize * 1_000_000,
             closed: vec![],
         });
         self.plug(self.clients.len() - 1);
     }
 
-    /// Connects a client with the server, where it is not.
+    /// Connects a client with the server, unless it is connected.
     fn plug(&mut self, n: usize) {
         let Some(client) = self.clients.get_mut(n).filter(|client| client.conn.is_none()) else { return };
         self.next += 1;
@@ -195,7 +154,7 @@ impl World {
         self.hub(hub::Input::Command(conn, Command::Join("attic".parse().unwrap())));
     }
 
-    /// A client's connection to the server breaks, with all that was under way on it.
+    /// Breaks a client's connection to the server; messages under way are lost.
     fn unplug(&mut self, n: usize) {
         let now = self.now;
         let Some(client) = self.clients.get_mut(n) else { return };
@@ -207,51 +166,51 @@ impl World {
         self.hub(hub::Input::Closed(conn));
     }
 
-    /// A client ends: with a goodbye to its peers, or killed.
+    /// Ends a client, with or without a DTLS close to its peers.
     fn go(&mut self, n: usize, says_goodbye: bool) {
         if self.clients.is_empty() {
             return;
         }
         let client = self.clients.remove(n % self.clients.len());
         if says_goodbye {
-            self.close(client.connections.values().map(|connection| connection.ufrag.clone()).collect());
+            self.close(client.connections.values().map(Connection::ufrag).collect());
         }
         client.conn.into_iter().for_each(|conn| self.hub(hub::Input::Closed(conn)));
     }
 
-    /// Whoever is connected with one of these connections sees it close.
+    /// Reports the close of these connections, given by user fragments, to their peers.
     fn close(&mut self, ufrags: Vec<String>) {
         let now = self.now;
         for client in &mut self.clients {
-            let told = client.connections.iter().filter(|(_, c)| c.stands && ufrags.contains(&c.theirs));
-            let told: Vec<PeerId> = told.map(|(peer, _)| peer.clone()).collect();
-            for peer in told {
+            let told =
+                client.connected.iter().filter(|peer| ufrags.contains(&client.connections[*peer].theirs));
+            for peer in told.cloned().collect::<Vec<_>>() {
                 client.input(now, &peer, Input::Connection(ConnectionState::Closed));
             }
         }
     }
 
-    /// Passes on what connections detect by themselves: both ends mean each other, or one end closed.
+    /// Reports connections whose two ends have each other's descriptions as connected, and closed ones as closed.
     fn network(&mut self) {
         let ends: Vec<(PeerId, PeerId, String, String)> = self
             .clients
             .iter()
             .flat_map(|client| {
-                let ready = client
-                    .connections
-                    .iter()
-                    .filter(|(_, c)| !c.stands && !c.pending && c.local.is_some() && c.remote.is_some());
+                let ready = client.connections.iter().filter(|(peer, c)| {
+                    let is_done = !c.pending_offer && c.local.is_some() && c.remote.is_some();
+                    is_done && !client.connected.contains(*peer)
+                });
                 let name = client.name.clone();
-                ready.map(move |(peer, c)| (name.clone(), peer.clone(), c.ufrag.clone(), c.theirs.clone()))
+                ready.map(move |(peer, c)| (name.clone(), peer.clone(), c.ufrag(), c.theirs.clone()))
             })
             .collect();
         for (name, peer, ufrag, theirs) in ends {
             let far = self.clients.iter().find(|client| client.name == peer);
             let meets = far.and_then(|far| far.connections.get(&name));
-            if meets.is_some_and(|far| far.ufrag == theirs && far.theirs == ufrag && !far.pending) {
+            if meets.is_some_and(|far| far.ufrag() == theirs && far.theirs == ufrag && !far.pending_offer) {
                 let now = self.now;
                 let client = self.clients.iter_mut().find(|client| client.name == name).unwrap();
-                client.connections.get_mut(&peer).unwrap().stands = true;
+                client.connected.insert(peer.clone());
                 client.input(now, &peer, Input::Connection(ConnectionState::Connected));
                 client.input(now, &peer, Input::Heard(true));
             }
@@ -263,21 +222,19 @@ impl World {
         }
     }
 
-    /// Time passes: signs of life come over what stands at both ends, and what is due comes.
+    /// Lets time pass: packets arrive over connections that both ends have, and timers fire.
     fn time(&mut self, passes: Duration) {
         self.now += passes;
         let now = self.now;
         let alive: Vec<String> = self
             .clients
             .iter()
-            .flat_map(|client| client.connections.values())
-            .filter(|connection| connection.stands)
-            .map(|connection| connection.ufrag.clone())
+            .flat_map(|client| client.connected.iter().map(|peer| client.connections[peer].ufrag()))
             .collect();
         for client in &mut self.clients {
-            let heard = client.connections.iter().filter(|(_, c)| c.stands && alive.contains(&c.theirs));
-            let heard: Vec<PeerId> = heard.map(|(peer, _)| peer.clone()).collect();
-            for peer in heard {
+            let heard =
+                client.connected.iter().filter(|peer| alive.contains(&client.connections[*peer].theirs));
+            for peer in heard.cloned().collect::<Vec<_>>() {
                 client.input(now, &peer, Input::Heard(true));
             }
             client.room.handle_timeout(now);
@@ -306,7 +263,7 @@ impl World {
         }
     }
 
-    /// Until all are in the room and nothing is to be mended any more.
+    /// Connects all clients with the server, and lets time pass until all timers of recovery have fired.
     fn calm(&mut self) {
         (0..self.clients.len()).for_each(|n| self.plug(n));
         for _ in 0..90 {
@@ -317,7 +274,7 @@ impl World {
         self.settle();
     }
 
-    /// Until nothing moves; a livelock fails.
+    /// Delivers messages and results until none is left; fails if there is no end of them.
     fn settle(&mut self) {
         for _ in 0..20_000 {
             let all = (0..self.clients.len()).flat_map(|n| (0..3).map(move |what| (n, what)));
@@ -341,11 +298,11 @@ impl World {
             assert_eq!(roster, expected, "who is there");
             for other in self.clients.iter().filter(|other| other.name != client.name) {
                 let (ours, theirs) = (&client.connections[&other.name], &other.connections[&client.name]);
-                assert!(!ours.pending, "unanswered");
+                assert!(!ours.pending_offer, "unanswered");
                 assert_ne!(ours.local, theirs.local, "one offered, one answered");
                 assert!(ours.local.is_some() && ours.local != ours.remote);
-                assert_eq!(ours.theirs, theirs.ufrag, "they mean each other");
-                assert!(ours.stands && theirs.stands);
+                assert_eq!(ours.theirs, theirs.ufrag(), "they mean each other");
+                assert!(client.connected.contains(&other.name) && other.connected.contains(&client.name));
             }
             assert_eq!(client.connections.len(), others.len(), "one connection a pair");
         }
@@ -408,7 +365,7 @@ fn what_a_room_shrugs_off() {
     let now = Instant::now();
     let id = |text: &str| -> PeerId { text.parse().unwrap() };
     let offer = || {
-        let description = roomtone::protocol::Description { kind: SdpKind::Offer, sdp: SDP.into() };
+        let description = Description { kind: SdpKind::Offer, sdp: super::sdp(&["video"], "actpass", 1) };
         Input::Peer(PeerMessage::Description(description))
     };
     let mut room = Room::new(2, Terms::new(true, vec![Kind::Video]));
