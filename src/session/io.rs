@@ -70,19 +70,19 @@ pub enum Output {
     Warning(String),
     /// The call ended, also one that has no link yet. The last output of a link or a call.
     Ended(EndReason),
-    /// Of a room or a call: descriptions will be exchanged with the peer.
+    /// Descriptions will be exchanged with the peer. From rooms and calls.
     Connecting,
-    /// Of a room: the peer is in it.
+    /// The peer is in the room.
     Joined,
-    /// Of a room: the peer is no longer in it. The link with the peer is over, if there was one.
+    /// The peer is no longer in the room; the link with the peer is over, if there was one.
     Left,
-    /// Of a call: a request to the server for a session with this peer.
+    /// A call requests a session with this peer from the server.
     Dial(PeerId),
-    /// Of a call: the caller's id; some servers do not send it.
+    /// A call learned the caller's id; some servers do not send it.
     Caller(PeerId),
-    /// Of a call: a question to our side, whether it accepts the call.
+    /// A call asks our side whether it accepts.
     Ask,
-    /// Of a call: another peer calls during this call, and the server has to end the session with that peer.
+    /// Another peer calls during this call: the server has to end the session with that peer.
     Busy,
 }
 
