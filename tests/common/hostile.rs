@@ -52,8 +52,7 @@ pub fn junk() -> Vec<Vec<String>> {
 /// Calls a peer over a bare WebSocket, which may then send any text.
 pub fn caller(url: &str, id: &str, peer: &str) -> WebSocket {
     let mut caller = WebSocket::connect(url);
-    caller.say(&format!("HELLO {id}"));
-    caller.expect("HELLO");
+    caller.register(id);
     caller.say(&format!("SESSION {peer}"));
     caller.expect("SESSION_OK");
     caller

@@ -58,6 +58,10 @@ pub fn beside_others() -> impl Drop {
     MACHINE.read().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A free port of loopback.
+pub const ANY: std::net::SocketAddr =
+    std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
 /// Runs a server in this process until the test program ends; returns its address.
 pub fn serve(config: roomtone::server::Config) -> std::net::SocketAddr {
     let server = smol::block_on(roomtone::server::Server::bind(config)).unwrap();

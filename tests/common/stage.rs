@@ -63,8 +63,7 @@ impl Stage {
     /// Returns a registered peer in the test's own hands.
     pub fn peer(&self, id: &str) -> WebSocket {
         let mut peer = WebSocket::connect(&self.url);
-        peer.say(&format!("HELLO {id}"));
-        peer.expect("HELLO");
+        peer.register(id);
         peer
     }
 

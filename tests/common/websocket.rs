@@ -34,6 +34,12 @@ impl WebSocket {
         Self { ws: tungstenite::accept(stream).unwrap() }
     }
 
+    /// Registers as `id` in the HELLO protocol.
+    pub fn register(&mut self, id: &str) {
+        self.say(&format!("HELLO {id}"));
+        self.expect("HELLO");
+    }
+
     pub fn say(&mut self, text: &str) {
         self.ws.send(tungstenite::Message::text(text)).unwrap();
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{WebSocket, serve};
+use crate::common::{ANY, WebSocket, serve};
 use roomtone::protocol::Secret;
 use roomtone::server::Config;
 use serde_json::{Value, json};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const SECRET: &str = "only the back end of this test knows it";
 
 fn server() -> SocketAddr {
-    let config = Config::plain(([127, 0, 0, 1], 0).into());
+    let config = Config::plain(ANY);
     serve(Config { api_secret: Some(Secret(SECRET.into())), ..config })
 }
 
@@ -63,8 +63,7 @@ const OFFER: &str = r#"{"type":"offer","sdp":"v=0"}"#;
 fn a_pool_and_a_room_of_one_name_are_one() {
     let server = server();
     let mut ann = WebSocket::connect_to(server, "");
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
     let (mut one, peers) = Endpoint::join(server, "attic");
@@ -206,8 +205,7 @@ fn a_back_end_says_who_somebody_is_sends_somebody_away_and_closes_a_pool() {
     let order = |method: &str, path: &str, body: &str| order(server, method, path, SECRET, body);
     let (mut one, _) = Endpoint::join(server, "attic");
     let mut ann = WebSocket::connect_to(server, "?roomtone=1");
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     ann.say("ROOM attic");
     ann.expect(&format!("ROOM_OK {}", one.id));
     one.expect("rtc:peer");

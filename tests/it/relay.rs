@@ -276,8 +276,7 @@ fn what_is_logged_holds_no_addresses_no_descriptions_and_no_secrets() {
     ann.expect("media", &[("kind", "video")]);
     // A useless message of a peer is reported, too.
     let mut eve = WebSocket::connect(&url);
-    eve.say("HELLO eve");
-    eve.expect("HELLO");
+    eve.register("eve");
     eve.say(&format!("SESSION x {} a=ice-pwd:geheim", turn.at));
     ann.say(&serde_json::json!({"command": "say", "text": "between us"}));
     bob.expect("message", &[]);

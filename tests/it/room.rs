@@ -200,8 +200,7 @@ fn a_moderator_on_the_page_mutes_and_removes_a_native_and_is_muted_by_another() 
     // The page mutes itself at the request of another moderator, and its user can unmute.
     let eve = token(json!({"sub": "eve", "moderate": true}));
     let mut eve = WebSocket::connect_to(stage.address(), &format!("?token={eve}"));
-    eve.say("HELLO eve");
-    eve.expect("HELLO");
+    eve.register("eve");
     eve.say("ROOM attic");
     assert!(eve.hear().unwrap().starts_with("ROOM_OK "));
     let pressed = "document.querySelector('#mute').getAttribute('aria-pressed')";

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::{Program, WebSocket, in_time, needs, pace, wait_for, ws};
+use crate::common::{ANY, Program, WebSocket, in_time, needs, pace, wait_for, ws};
 use async_tungstenite::tungstenite;
 use roomtone::hub::Limits;
 use roomtone::protocol::Secret;
@@ -12,8 +12,6 @@ use roomtone::server::ice::{Credentials, IceServers};
 use roomtone::server::{Config, Files, Identity, Server, Timeouts, tls};
 use smol::channel::{Sender, bounded};
 use smol::stream::StreamExt;
-
-const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// A running server; dropped, it stops.
 struct Running {
@@ -43,8 +41,7 @@ impl Running {
 
     fn peer(&self, id: &str) -> WebSocket {
         let mut client = self.connect("");
-        client.say(&format!("HELLO {id}"));
-        client.expect("HELLO");
+        client.register(id);
         client
     }
 
@@ -173,8 +170,7 @@ fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
 fn only_who_asked_hears_of_additions() {
     let server = Running::plain();
     let mut bob = server.connect("any/path?a=b&roomtone=1");
-    bob.say("HELLO bob");
-    bob.expect("HELLO");
+    bob.register("bob");
     let mut ann = server.peer("ann");
     bob.say("PEER_LIST");
     bob.expect("PEER_LIST ann");
@@ -189,8 +185,7 @@ fn only_who_asked_hears_of_additions() {
 fn a_client_that_asked_for_additions_pings_in_any_phase() {
     let server = Running::plain();
     let mut ann = server.connect("?roomtone=1");
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     ann.say("PING");
     ann.expect("PONG");
     let mut bob = server.peer("bob");
@@ -228,8 +223,7 @@ fn an_id_is_taken_over_from_a_socket_that_is_dead() {
     // It registers and then never reads again, so no ping is answered.
     let dead = server.peer("ann");
     let mut ann = server.connect("");
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     let mut bob = server.peer("bob");
     bob.say("SESSION ann");
     bob.expect("SESSION_OK");
@@ -355,8 +349,7 @@ fn what_a_fellow_does_not_read_is_refused_and_others_are_reached() {
 fn lists_have_a_rate() {
     let server = Running::plain();
     let mut ann = server.connect("?roomtone=1");
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     let began = Instant::now();
     // Each list costs 50 names in addition to those that it contains: a burst of 4000 is allowed, then 400 a second.
     for _ in 0..100 {
@@ -403,8 +396,7 @@ fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
     // Registered, then half-dead: what it was called is free again.
     let _dead = server.peer("ann");
     let mut watch = server.connect("?roomtone=1");
-    watch.say("HELLO watch");
-    watch.expect("HELLO");
+    watch.register("watch");
     wait_for("the end of the half-dead peer", || {
         watch.say("PEER_LIST");
         (watch.hear().unwrap() == "PEER_LIST ").then_some(())
@@ -596,8 +588,7 @@ fn a_server_that_is_asked_to_end_ends_normally() {
         let home = tempfile::tempdir().unwrap();
         let mut program = Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0"]);
         let mut ann = WebSocket::connect(&ws(&program.link()));
-        ann.say("HELLO ann");
-        ann.expect("HELLO");
+        ann.register("ann");
         program.signal(signal);
         ann.expect_end(1001, "the server stops");
         assert_eq!(program.end(), (0, String::new()), "{signal}");

@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::common::serve;
+use crate::common::{ANY, serve};
 use futures_rustls::rustls;
 use roomtone::server::{Config, Files, Identity};
 use roomtone::signalling::{ConnectError, Driver, Event, Frame, Proxies, Registration, Socket, Target};
@@ -21,7 +21,7 @@ async fn register(target: Target) {
 
 fn server(identity: Option<Identity>) -> String {
     let allowed_hosts = vec!["somewhere.example".to_owned()];
-    let config = Config { identity, allowed_hosts, ..Config::plain(([127, 0, 0, 1], 0).into()) };
+    let config = Config { identity, allowed_hosts, ..Config::plain(ANY) };
     serve(config).to_string()
 }
 

@@ -4,12 +4,12 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::common::{WebSocket, serve, upgrade, wait_for};
+use crate::common::{ANY, WebSocket, serve, upgrade, wait_for};
 use roomtone::server::{Config, Timeouts};
 use serde_json::{Value, json};
 
 fn server_with(timeouts: Timeouts) -> SocketAddr {
-    serve(Config { timeouts, ..Config::plain(([127, 0, 0, 1], 0).into()) })
+    serve(Config { timeouts, ..Config::plain(ANY) })
 }
 
 fn server() -> SocketAddr {

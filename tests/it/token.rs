@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{WebSocket, serve, upgrade};
+use crate::common::{ANY, WebSocket, serve, upgrade};
 use roomtone::protocol::Secret;
 use roomtone::server::token::{self, TokenConfig};
 use roomtone::server::{Config, Server, ServerError};
@@ -12,7 +12,7 @@ const SECRET: &str = "as long as a secret has to be, and longer";
 
 fn config() -> Config {
     let tokens = TokenConfig { secrets: vec![Secret(SECRET.into())], ..TokenConfig::default() };
-    Config { tokens, ..Config::plain(([127, 0, 0, 1], 0).into()) }
+    Config { tokens, ..Config::plain(ANY) }
 }
 
 fn server() -> SocketAddr {
@@ -99,8 +99,7 @@ fn a_token_says_who_somebody_is_and_where_it_may_go() {
     assert_eq!(joined["data"]["descriptions"][&id], json!({"name": "Ann"}));
 
     let mut bob = enter(server, "?roomtone=1&", json!({"sub": "bob", "rooms": ["attic"]}));
-    bob.say("HELLO bob");
-    bob.expect("HELLO");
+    bob.register("bob");
     bob.say("ROOM cellar");
     bob.expect("ERROR not for you: this room");
     bob.say("SESSION ann");
@@ -114,11 +113,9 @@ fn a_token_says_who_somebody_is_and_where_it_may_go() {
     eve.say("HELLO dan");
     eve.expect_close(1008, "your token is for another id");
     let mut dan = enter(server, "?", json!({"rooms": ["cellar"]}));
-    dan.say("HELLO dan");
-    dan.expect("HELLO");
+    dan.register("dan");
     let mut cat = enter(server, "?", json!({}));
-    cat.say("HELLO cat");
-    cat.expect("HELLO");
+    cat.register("cat");
     cat.say("SESSION dan");
     cat.expect("ERROR peer 'dan' not found");
 }
@@ -147,11 +144,9 @@ fn a_pool_knows_somebody_by_the_tokens_name_alone() {
 fn a_token_for_a_room_learns_of_nobody_elsewhere() {
     let server = server();
     let mut free = enter(server, "?roomtone=1&", json!({"sub": "free"}));
-    free.say("HELLO free");
-    free.expect("HELLO");
+    free.register("free");
     let mut ann = enter(server, "?roomtone=1&", json!({"sub": "ann", "rooms": ["attic"]}));
-    ann.say("HELLO ann");
-    ann.expect("HELLO");
+    ann.register("ann");
     ann.say("PEER_LIST");
     ann.expect("PEER_LIST ");
     for peer in ["free", "nobody"] {
@@ -283,8 +278,7 @@ fn a_moderator_removes_a_member_and_asks_it_to_mute() {
     let peer = |claims: Value, query: &str| {
         let name = claims["sub"].as_str().unwrap().to_owned();
         let mut peer = enter(server, query, claims);
-        peer.say(&format!("HELLO {name}"));
-        peer.expect("HELLO");
+        peer.register(&name);
         peer
     };
     let mut ann = peer(json!({"sub": "ann", "moderate": ["attic"]}), "?roomtone=1&");
