@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{ConnId, Hub, Notice, Output, Reason, State};
+use crate::protocol::hello::MediaKind;
 use crate::protocol::{PeerId, RoomId};
 
 /// A request of a back end.
@@ -12,8 +13,23 @@ pub enum Admin {
     Describe(PeerId, Value),
     /// Removes a peer.
     Remove(PeerId),
+    /// Asks a peer in a room to mute what it sends.
+    Mute(PeerId, MediaKind),
     /// Closes a room and removes its members.
     Close(RoomId),
+}
+
+/// The place of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// Not registered.
+    Offline,
+    /// Neither in a call nor in a room.
+    Free,
+    /// In a call.
+    Call,
+    /// In this room.
+    Room(RoomId),
 }
 
 impl Hub {
@@ -26,6 +42,28 @@ impl Hub {
     /// Returns whether a peer of that name is registered.
     pub fn has_peer(&self, peer: &PeerId) -> bool {
         self.names.contains_key(peer)
+    }
+
+    /// Returns where a peer is.
+    pub fn presence(&self, peer: &PeerId) -> Presence {
+        let conn = self.names.get(peer).and_then(|conn| self.conns.get(conn));
+        match conn.map(|conn| &conn.state) {
+            None | Some(State::Unregistered) => Presence::Offline,
+            Some(State::Idle) => Presence::Free,
+            Some(State::Call(_)) => Presence::Call,
+            Some(State::Room(room)) => Presence::Room(room.clone()),
+        }
+    }
+
+    /// Returns the names of all registered peers.
+    pub fn names(&self) -> impl Iterator<Item = &PeerId> {
+        self.names.keys()
+    }
+
+    /// Returns the members of a room in the order in which they joined; none if there is no such room.
+    pub fn members(&self, room: &RoomId) -> Option<Vec<PeerId>> {
+        let members = &self.rooms.get(room)?.members;
+        Some(members.iter().filter_map(|member| self.name(*member)).collect())
     }
 
     /// Returns whether a room of that name exists.
@@ -55,6 +93,15 @@ impl Hub {
                 if let Some(conn) = self.names.get(&peer).copied() {
                     self.outputs.push_back(Output::Close(conn, Reason::Removed));
                     self.leave(conn);
+                }
+            }
+            Admin::Mute(peer, kind) => {
+                let conn = self.names.get(&peer).copied();
+                let is_in_room = |conn: &ConnId| {
+                    self.conns.get(conn).is_some_and(|conn| matches!(conn.state, State::Room(_)))
+                };
+                if let Some(conn) = conn.filter(is_in_room) {
+                    self.notify(conn, Notice::MuteRequested(kind, None));
                 }
             }
             Admin::Close(room) => {

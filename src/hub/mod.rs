@@ -16,7 +16,7 @@ mod permissions;
 mod refusal;
 mod registry;
 
-pub use admin::Admin;
+pub use admin::{Admin, Presence};
 pub use grant::{Calls, Grant, Rooms};
 pub use moderation::{Measure, Moderates};
 pub use refusal::{Reason, Refusal};

@@ -229,7 +229,7 @@ fn a_moderator_removes_members_of_its_rooms_alone_and_asks_them_to_mute() {
     let mute = |name: &str| Command::Moderate(id(name), Measure::Mute(MediaKind::Video));
     let asked = notify(2, Notice::MuteRequested(MediaKind::Video, Some(id("ann"))));
     assert_eq!(bench.say(1, mute("bob")), [asked]);
-    // Nobody else moderates, and neither strangers nor the moderator itself can be meant.
+    // No other member moderates, and neither strangers nor the moderator itself can be meant.
     for order in [remove("ann"), mute("ann"), remove("nobody")] {
         assert_eq!(bench.say(2, order), refused(2, Refusal::NotGranted("moderation of this room")));
     }

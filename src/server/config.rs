@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::api_keys::ApiKeys;
 use super::ice;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
@@ -42,6 +43,8 @@ pub struct Config {
     pub ice: ice::IceServers,
     /// The secret that authorizes a back end, of 32 bytes at least; none disables the API.
     pub api_secret: Option<Secret>,
+    /// The keys of back ends, besides the secret.
+    pub api_keys: ApiKeys,
     /// Whether a back end may use the API from other machines.
     pub api_remote: bool,
     /// The keys that sign tokens; if there are any, every client needs a token.
@@ -65,6 +68,7 @@ impl Config {
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),
             api_secret: None,
+            api_keys: ApiKeys::default(),
             api_remote: false,
             tokens: TokenConfig::default(),
         }

@@ -1,5 +1,6 @@
 //! The settings that a reload replaces, all at once or not at all.
 
+use super::api_keys::ApiKeys;
 use super::config::Config;
 use super::error::{LEAST_SECRET, SecretKind, ServerError};
 use super::ice::IceServers;
@@ -19,7 +20,10 @@ pub(super) struct Live {
     pub(super) per_address: usize,
     pub(super) trusted: Trusted,
     pub(super) api_secret: Option<Sealed>,
+    pub(super) api_keys: ApiKeys,
     pub(super) api_remote: bool,
+    /// The secret that signs the tokens of the API.
+    pub(super) signing: Option<Secret>,
     pub(super) tokens: Option<Tokens>,
     pub(super) ice: IceServers,
 }
@@ -37,7 +41,9 @@ impl Live {
             per_address: config.per_address,
             trusted: Trusted::new(config.trusted_proxies),
             api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
+            api_keys: config.api_keys,
             api_remote: config.api_remote,
+            signing: config.tokens.secrets.first().cloned(),
             ice: config.ice,
         })
     }

@@ -35,7 +35,9 @@ pub(super) enum Limit {
     Requests,
     /// The rate of wrong tokens and API secrets.
     Guesses,
-    /// The rate of lists of rooms.
+    /// The rate of requests of one key of the API.
+    Api,
+    /// The rate of lists of rooms and peers.
     Lists,
 }
 
@@ -163,6 +165,7 @@ impl Metrics {
             Limit::Connections => "connections",
             Limit::Requests => "requests",
             Limit::Guesses => "guesses",
+            Limit::Api => "api",
             Limit::Lists => "lists",
         };
         self.limited.get_or_create(&[("which", limit)]).inc();

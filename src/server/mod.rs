@@ -3,6 +3,8 @@
 //! A single port accepts TLS and plain connections; the first byte distinguishes them. Plain connections are for this machine,
 //! or for a proxy in front ([`Config::plain`]).
 
+mod api_keys;
+mod blocks;
 mod budget;
 pub mod codec;
 mod config;
@@ -22,6 +24,7 @@ mod process;
 mod proxy_header;
 mod rates;
 mod request_head;
+mod rooms_page;
 mod sessions;
 mod shared;
 mod stream;
@@ -32,6 +35,7 @@ pub mod tls;
 pub mod token;
 mod trusted;
 
+pub use api_keys::{ApiKeyError, ApiKeys, Scope};
 pub use config::Config;
 pub use control::{Control, Counts};
 pub use error::{SecretKind, ServerError};

@@ -25,6 +25,9 @@ use crate::hub::Grant;
 /// polling is not limited.
 pub(super) const REQUESTS: (u32, u32) = (200, 50);
 
+/// The requests that a key of the API may make at once, and those regained per second.
+const API_REQUESTS: (u32, u32) = (100, 50);
+
 /// The settings that stay as they are.
 pub(super) struct Fixed {
     pub(super) plain: bool,
@@ -47,6 +50,8 @@ pub(super) struct Shared {
     pub(super) requests: Rates<Owner>,
     pub(super) timeouts: Timeouts,
     pub(super) api_guesses: GuessLimit,
+    /// The requests of each key of the API.
+    pub(super) api_rates: Rates<String>,
     pub(super) token_guesses: GuessLimit,
     pub(super) sessions: Sessions,
 }
@@ -64,6 +69,7 @@ impl Shared {
             requests: Rates::new(REQUESTS),
             timeouts: fixed.timeouts,
             api_guesses: GuessLimit::new("secrets for the API"),
+            api_rates: Rates::new(API_REQUESTS),
             token_guesses: GuessLimit::new("tokens"),
             sessions: Sessions::default(),
         }

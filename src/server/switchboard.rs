@@ -5,22 +5,23 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::blocks::Blocks;
 use super::codec::Codec;
-use super::codec::descriptions::text_length;
 use super::codec::hello;
 use super::codec::rejection::Rejection;
 use super::ice::IceServers;
 use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::metrics::{Metrics, Now};
+use super::rooms_page::{After, page};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
 use crate::base::tasks::Tasks;
-use crate::hub::{Admin, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
+use crate::hub::{Admin, Command, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::hello::ServerMessage;
 use crate::protocol::{IceServer, PeerId};
 
@@ -78,6 +79,12 @@ struct State {
     is_stopping: bool,
 }
 
+impl State {
+    fn may_list(&mut self, now: Instant) -> bool {
+        self.listings.get_or_insert_with(|| Bucket::new(LISTINGS.0, LISTINGS.1)).take(now)
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Switchboard {
@@ -85,6 +92,7 @@ pub(super) struct Switchboard {
     probe: Duration,
     unread: Duration,
     ice: Mutex<IceServers>,
+    blocks: Mutex<Blocks>,
     /// The numbers for Prometheus.
     pub(super) metrics: Metrics,
     /// The timers of unanswered probes.
@@ -101,6 +109,7 @@ impl Switchboard {
             probe: limits.probe,
             unread,
             ice: Mutex::new(ice),
+            blocks: Mutex::default(),
             metrics: Metrics::default(),
             probes: Tasks::new(PROBES),
         })
@@ -176,6 +185,12 @@ impl Switchboard {
             Ok(commands) => {
                 for command in commands {
                     let now = Instant::now();
+                    if let Command::Register(name) | Command::Enter(name, _) = &command
+                        && lock(&self.blocks).is_blocked(now, name)
+                    {
+                        outcome.close = Some(BLOCKED);
+                        return outcome;
+                    }
                     self.metrics.count_message(&command);
                     state.hub.handle_input(now, Input::Command(id, command));
                     self.deliver(&mut state, now, Some((id, &mut outcome)));
@@ -222,7 +237,7 @@ impl Switchboard {
     pub(super) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
         let mut state = self.lock();
         let found = match &admin {
-            Admin::Describe(peer, _) | Admin::Remove(peer) => state.hub.has_peer(peer),
+            Admin::Describe(peer, _) | Admin::Remove(peer) | Admin::Mute(peer, _) => state.hub.has_peer(peer),
             Admin::Close(room) => state.hub.has_room(room),
         };
         self.input(&mut state, Input::Admin(admin));
@@ -230,39 +245,30 @@ impl Switchboard {
     }
 
     /// Returns the rooms behind the place `after`, sorted by name, with their peers (sorted by id) and descriptions, up
-    /// to [`PAGE`] bytes; and the place where the next page begins, if there is one. Returns none if the list is
+    /// to 512 KiB; and the place where the next page begins, if there is one. Returns none if the list is
     /// requested too often.
     pub(super) fn rooms(&self, after: &After, now: Instant) -> Option<(Value, Option<After>)> {
         let mut state = self.lock();
-        if !state.listings.get_or_insert_with(|| Bucket::new(LISTINGS.0, LISTINGS.1)).take(now) {
+        if !state.may_list(now) {
             return None;
         }
         let all = state.hub.rooms().map(|(name, peers)| (name.to_string(), peers));
-        let mut all: Vec<_> = all.filter(|(name, _)| *name >= after.room).collect();
-        all.sort();
-        let (mut rooms, mut bytes, mut last) = (vec![], 0, after.clone());
-        for (name, mut peers) in all {
-            peers.sort_by_key(PeerId::to_string);
-            // The room that ended the previous page contributes only its remaining peers.
-            let is_rest = name == after.room;
-            let mut page_peers = vec![];
-            for id in peers.into_iter().filter(|id| !is_rest || id.to_string() > after.peer) {
-                let peer = json!({"description": state.hub.description(&id), "id": id.to_string()});
-                bytes += text_length(&peer);
-                if bytes > PAGE && !(rooms.is_empty() && page_peers.is_empty()) {
-                    if !page_peers.is_empty() {
-                        rooms.push(json!({"room": name, "peers": page_peers}));
-                    }
-                    return Some((rooms.into(), Some(last)));
-                }
-                last = After { room: name.clone(), peer: id.to_string() };
-                page_peers.push(peer);
-            }
-            if !page_peers.is_empty() {
-                rooms.push(json!({"room": name, "peers": page_peers}));
-            }
-        }
-        Some((rooms.into(), None))
+        Some(page(all, after, |peer| state.hub.description(peer)))
+    }
+
+    /// Counts a list of all rooms or peers; returns false if there are too many.
+    pub(super) fn may_list(&self, now: Instant) -> bool {
+        self.lock().may_list(now)
+    }
+
+    /// Returns what `read` finds in the hub.
+    pub(super) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
+        read(&self.lock().hub)
+    }
+
+    /// Lets nobody register a name for a time.
+    pub(super) fn block(&self, name: PeerId, time: Duration) {
+        lock(&self.blocks).block(Instant::now(), name, time);
     }
 
     /// Returns the numbers of connections, registered peers and rooms.
@@ -429,17 +435,11 @@ fn report_unread(state: &mut State, from: ConnId, to: ConnId) {
     texts.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
 }
 
-/// The most bytes of peers in one page of rooms, except for a page with a single peer.
-const PAGE: usize = 512 * 1024;
 /// The pages of rooms that may be requested at once, and those regained per second.
 const LISTINGS: (u32, u32) = (20, 5);
 
-/// A place in the list of rooms: behind this peer of this room.
-#[derive(Debug, Clone, Default)]
-pub(super) struct After {
-    pub(super) room: String,
-    pub(super) peer: String,
-}
+/// The close frame for a peer whose name is blocked.
+const BLOCKED: (u16, &str) = (1008, "this id is blocked");
 
 /// The close frame for every peer when the server stops.
 const STOPS: Outgoing = Outgoing::Close(1001, "the server stops");

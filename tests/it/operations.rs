@@ -371,3 +371,80 @@ fn metrics_are_not_on_the_port_of_the_clients() {
     let error = smol::block_on(Server::bind(taken)).unwrap_err();
     assert!(matches!(error, ServerError::Listen(at, _) if at == metrics), "{error}");
 }
+
+#[test]
+fn orders_of_the_api_leave_an_audit_line_and_keys_are_read_again() {
+    let home = tempfile::tempdir().unwrap();
+    let manager = Manager::new(home.path());
+    let file = home.path().join("keys.toml");
+    let sha256 = |key: &str| {
+        let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
+        digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let write = |key: &str| {
+        let entry =
+            format!("[[key]]\nname = \"portal\"\nsha256 = \"{}\"\nscopes = [\"moderate\"]\n", sha256(key));
+        std::fs::write(&file, entry).unwrap();
+    };
+    write(OLD);
+    let args = [
+        "serve",
+        "--plain",
+        "--listen",
+        "127.0.0.1:0",
+        "--log-format",
+        "json",
+        "--api-keys",
+        file.to_str().unwrap(),
+    ];
+    let mut server = Program::start_with(home.path(), &args, &[("NOTIFY_SOCKET", manager.1.as_str())]);
+    manager.expect("READY=1");
+    let link = server.link();
+    let delete = |key: &str, id: &str| {
+        let request = ureq::delete(format!("{link}api/v1/rooms/the%20attic")).header("x-request-id", id);
+        let request = request.header("authorization", format!("Bearer {key}"));
+        request.config().http_status_as_error(false).build().call().unwrap().status().as_u16()
+    };
+    assert_eq!((delete(OLD, "first"), delete(NEW, "second")), (404, 401));
+    write(NEW);
+    server.signal("HUP");
+    manager.expect("RELOADING=1");
+    manager.expect("READY=1");
+    assert_eq!((delete(OLD, "third"), delete(NEW, "fourth")), (401, 404));
+    server.signal("TERM");
+    let (code, stderr) = server.end();
+    assert_eq!(code, 0);
+    let lines = stderr.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let audit: Vec<Value> = lines.filter(|line| line["target"] == "roomtone::audit").collect();
+    let summary: Vec<String> = audit
+        .iter()
+        .map(|line| format!("{} {} {} {}", line["request"], line["key"], line["method"], line["status"]))
+        .collect();
+    let wanted = [
+        r#""first" "portal" "DELETE" 404"#,
+        r#""second" "" "DELETE" 401"#,
+        r#""third" "" "DELETE" 401"#,
+        r#""fourth" "portal" "DELETE" 404"#,
+    ];
+    assert_eq!(summary, wanted, "{stderr}");
+    assert!(
+        audit.iter().all(|line| line["from"] == "127.0.0.1" && line["path"] == "/api/v1/rooms/the%20attic")
+    );
+    assert!(!stderr.contains(OLD) && !stderr.contains(NEW), "keys are not logged");
+}
+
+#[test]
+fn a_file_of_keys_that_cannot_be_used_is_an_error_that_names_it() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("keys.toml");
+    let path = file.to_str().unwrap();
+    let fails = |why: &str| {
+        let server =
+            Program::start(home.path(), &["serve", "--plain", "--listen", "127.0.0.1:0", "--api-keys", path]);
+        let (code, stderr) = server.end();
+        assert!(code == 2 && stderr.contains("keys.toml") && stderr.contains(why), "{code}: {stderr}");
+    };
+    fails("No such file");
+    std::fs::write(&file, "[[key]]\nname = \"portal\"\nsha256 = \"12\"\nscopes = [\"read\"]\n").unwrap();
+    fails("64 hexadecimal digits");
+}

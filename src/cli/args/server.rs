@@ -16,7 +16,7 @@ use crate::hub::Limits;
 use crate::protocol::Secret;
 use crate::server::ice::IceServers;
 use crate::server::token::{KeySource, TokenConfig};
-use crate::server::{Config, Files, Identity};
+use crate::server::{ApiKeys, Config, Files, Identity};
 
 /// `serve`.
 #[derive(Debug, Args)]
@@ -132,6 +132,9 @@ pub(crate) struct ServerOptions {
     /// hides it
     #[arg(long, value_name = "TEXT")]
     pub api_secret: Option<Secret>,
+    /// File of keys of back ends (TOML): the name, the SHA-256 and the scopes of each key
+    #[arg(long, value_name = "FILE")]
+    pub api_keys: Option<PathBuf>,
     /// Accept API requests from other machines too
     #[arg(long, action = ArgAction::SetTrue)]
     pub api_remote: Flag,
@@ -150,12 +153,20 @@ impl ServerOptions {
             metrics: self.metrics,
             drain: self.drain.unwrap_or_default(),
             api_secret: self.api_secret.clone(),
+            api_keys: self.keys_of_back_ends()?,
             api_remote: self.api_remote.is_on(),
             tokens: tokens.config(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,
             ..Config::plain(self.listen)
         })
+    }
+
+    fn keys_of_back_ends(&self) -> Result<ApiKeys, CliError> {
+        let Some(path) = &self.api_keys else { return Ok(ApiKeys::default()) };
+        let wrong = |why: String| CliError::Usage(format!("the API keys in {}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        ApiKeys::parse(&text).map_err(|error| wrong(error.to_string()))
     }
 
     fn identity(&self) -> Result<Option<Identity>, CliError> {

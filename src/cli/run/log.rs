@@ -14,7 +14,7 @@ use crate::cli::output;
 pub(super) fn start(verbose: u8, form: LogFormat) {
     let level = match verbose {
         // The TURN client logs addresses and users in its own words.
-        0 => "warn,stun_proto=off,turn_client_proto=off",
+        0 => "warn,roomtone::audit=info,stun_proto=off,turn_client_proto=off",
         1 => "info,roomtone=debug,stun_proto=off,turn_client_proto=off",
         _ => "debug,roomtone=trace",
     };

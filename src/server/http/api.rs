@@ -13,8 +13,9 @@ use super::reply::{Reply, read_body, reply, text, too_often};
 use crate::base::net::is_this_machine;
 use crate::hub::Admin;
 use crate::server::metrics::Limit;
+use crate::server::rooms_page::After;
 use crate::server::shared::Shared;
-use crate::server::switchboard::{After, Switchboard};
+use crate::server::switchboard::Switchboard;
 use crate::server::token::{self, Denied};
 
 /// The prefix of all paths of the API.
@@ -64,7 +65,12 @@ pub(in crate::server) async fn handle(request: Request<Incoming>, shared: &Share
 
 /// Returns the decoded segments of a path below [`PREFIX`]; none if a segment is not UTF-8.
 pub(in crate::server) fn names(path: &str) -> Vec<String> {
-    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    names_below(PREFIX, path)
+}
+
+/// Returns the decoded segments of a path below a prefix; none if a segment is not UTF-8.
+pub(super) fn names_below(prefix: &str, path: &str) -> Vec<String> {
+    let path = path.strip_prefix(prefix).unwrap_or_default();
     let names = path.split('/').map(|part| percent_decode_str(part).decode_utf8());
     names.map(|name| Some(name.ok()?.into_owned())).collect::<Option<_>>().unwrap_or_default()
 }

@@ -6,6 +6,7 @@ mod page;
 pub(super) mod polling;
 pub(super) mod reply;
 mod upgrade;
+mod v1;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -83,6 +84,10 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>, caller: Caller,
         return upgrade::upgrade(request, shared, caller).await.unwrap_or_else(no_randomness);
     }
     let path = request.uri().path();
+    if path.starts_with(v1::PREFIX) {
+        let answer = timeout(shared.timeouts.body, v1::handle(request, &shared, from)).await;
+        return answer.unwrap_or_else(too_slow);
+    }
     if path.starts_with(api::PREFIX) {
         let answer = timeout(shared.timeouts.body, api::handle(request, &shared, from)).await;
         return answer.unwrap_or_else(too_slow);
