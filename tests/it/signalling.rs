@@ -202,7 +202,7 @@ fn the_zone_of_a_link_local_address_is_its_interface() {
             register(target(zone)).await;
         }
         let error = Socket::connect(&target("no-such")).await.unwrap_err().to_string();
-        assert!(error.contains("no interface 'no-such'") && error.contains("there are: "), "{error}");
+        assert!(error.contains("no network interface 'no-such'") && error.contains("there are: "), "{error}");
         let bare = Target::parse(&format!("ws://[fe80::1]:{port}"), Trust::System).unwrap();
         let error = Socket::connect(&bare).await.unwrap_err().to_string();
         assert!(error.contains("[fe80::1%eth0]"), "{error}");
