@@ -17,6 +17,9 @@ pub enum CliError {
     /// The server cannot start.
     #[error("{0}{advice}", advice = advice::server(.0))]
     Server(#[from] ServerError),
+    /// The API of a server refused a request, or was not reached: the exit code, and why.
+    #[error("{1}")]
+    Api(u8, String),
     /// The client ended in an error.
     #[cfg(feature = "media")]
     #[error("{0}{advice}", advice = advice::client(.0))]
@@ -45,6 +48,7 @@ impl CliError {
                 | ServerError::AllowedHost(_),
             ) => 2,
             Self::Server(_) => 1,
+            Self::Api(code, _) => *code,
             #[cfg(feature = "media")]
             Self::Options(_) => 2,
             #[cfg(feature = "media")]

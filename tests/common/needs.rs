@@ -20,6 +20,10 @@ pub enum Part {
     SoundServer,
     /// PyRTC, RTCPool and socket.io, in `tests/peers`.
     Pools,
+    /// HAProxy.
+    LoadBalancer,
+    /// systemd's check of units.
+    Systemd,
     /// An address besides loopback.
     Address,
 }
@@ -32,6 +36,8 @@ impl Part {
             Self::Routers => *NETWORKS && has_program("nft"),
             Self::TurnServer => has_program("turnserver"),
             Self::SoundServer => has_program("pulseaudio"),
+            Self::LoadBalancer => has_program("haproxy") || Path::new("/usr/sbin/haproxy").exists(),
+            Self::Systemd => has_program("systemd-analyze"),
             Self::Pools => ["venv/bin/python", "bundle.js", "node_modules/socket.io"]
                 .iter()
                 .all(|what| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what).exists()),

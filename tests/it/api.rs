@@ -294,3 +294,58 @@ fn requests_have_ids_and_a_rate() {
     let limited = listed.iter().find(|answer| answer.status == 429).expect("a limit");
     assert_error(limited, 429, "too_many_requests");
 }
+
+/// Runs `roomtone` with a key; returns its exit code, stdout and stderr.
+fn roomtone(server: SocketAddr, key: &str, args: &[&str]) -> (i32, String, String) {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_roomtone"));
+    command.args(args).args(["--server", &format!("ws://{server}")]).env("HOME", "/nonexistent");
+    command.env_remove("XDG_CONFIG_HOME");
+    if !key.is_empty() {
+        command.env("ROOMTONE_API_KEY", key);
+    }
+    let output = command.output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn the_command_line_lists_and_removes() {
+    let server = serve(config());
+    let mut ann = peer(server, "ann", Some("the%20attic"));
+    let bob = peer(server, "bob", None);
+    let words = |args: &[&str]| {
+        let (code, out, err) = roomtone(server, PORTAL, args);
+        assert_eq!((code, err.as_str()), (0, ""), "{args:?}");
+        out.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect::<Vec<_>>()
+    };
+    assert_eq!(words(&["rooms"]), ["the%20attic 1"]);
+    assert_eq!(words(&["rooms", "the%20attic"]), ["ann"]);
+    assert_eq!(words(&["peers"]), ["ann busy the%20attic", "bob free"]);
+    assert_eq!(words(&["peers", "bob", "dan"]), ["bob free", "dan offline"]);
+    let (_, out, _) = roomtone(server, PORTAL, &["peers", "bob", "--json"]);
+    assert_eq!(
+        serde_json::from_str::<Value>(&out).unwrap(),
+        json!({"id": "bob", "state": "free", "room": null})
+    );
+    assert!(words(&["kick", "bob", "--block-for", "1h"]).is_empty());
+    bob.expect_close(1008, "removed");
+    assert!(words(&["close", "the%20attic"]).is_empty());
+    ann.expect("ERROR the room was closed");
+    for (key, args, code, why) in [
+        (PORTAL, &["kick", "nobody"][..], 5, "no peer has this name"),
+        (PORTAL, &["rooms", "cellar"], 5, "no room has this name"),
+        (READER, &["close", "cellar"], 4, "lacks the scope 'moderate'"),
+        ("wrong", &["rooms"], 4, "a key of this server is required"),
+        ("", &["rooms"], 2, "ROOMTONE_API_KEY"),
+        (PORTAL, &["kick", "bob", "--block-for", "40d"], 1, "block_for is a number of seconds"),
+    ] {
+        let (got, _, err) = roomtone(server, key, args);
+        assert!(got == code && err.contains(why), "{args:?}: {got} {err}");
+    }
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (code, _, err) = roomtone(nobody, PORTAL, &["rooms"]);
+    assert!(code == 3 && err.contains("cannot be asked"), "{code} {err}");
+    let closed = serve(Config::plain(([127, 0, 0, 1], 0).into()));
+    let (code, _, err) = roomtone(closed, PORTAL, &["rooms"]);
+    assert!(code == 1 && err.contains("this server has no API"), "{code} {err}");
+}

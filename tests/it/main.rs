@@ -8,6 +8,7 @@ mod common;
 mod api;
 mod cli;
 mod corpus;
+mod deploy;
 mod operations;
 mod pool;
 mod proxied;

@@ -1,6 +1,7 @@
 //! The arguments. Every option of a command can also stand in the environment (`ROOMTONE_…`) and in the
 //! configuration file under its long name; see `config.rs`.
 
+pub(super) mod api;
 #[cfg(feature = "media")]
 pub(super) mod client;
 pub(super) mod flags;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use self::api::{CloseArgs, KickArgs, PeersArgs, RoomsArgs};
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
 use self::server::ServeArgs;
@@ -179,6 +181,14 @@ pub(crate) enum Command {
     /// Make a token that lets a client connect to a server with --token-secret
     #[command(after_long_help = TOKEN)]
     Token(Box<TokenArgs>),
+    /// List the rooms of a server, or the members of one
+    Rooms(RoomsArgs),
+    /// List the peers of a server, and whether they are free
+    Peers(PeersArgs),
+    /// Send a peer away
+    Kick(KickArgs),
+    /// Close a room and send its members away
+    Close(CloseArgs),
     /// Call a peer
     #[cfg(feature = "media")]
     #[command(after_long_help = CALL)]

@@ -1,5 +1,6 @@
 //! Runs the commands of the program `roomtone`.
 
+mod api;
 #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
 mod arenas;
 #[cfg(feature = "media")]
@@ -34,6 +35,10 @@ pub fn run() -> Result<(), CliError> {
     let result = match &cli.command {
         Command::Serve(args) => serve::serve(args, json),
         Command::Token(args) => return token::token(args, json),
+        Command::Rooms(args) => return api::rooms(args, json),
+        Command::Peers(args) => return api::peers(args, json),
+        Command::Kick(args) => return api::kick(args),
+        Command::Close(args) => return api::close(args),
         #[cfg(feature = "media")]
         Command::Host(args) => host::host(args, json),
         #[cfg(feature = "media")]

@@ -1,0 +1,162 @@
+//! The files in `deploy/`, run as they are.
+#![cfg(target_os = "linux")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use crate::common::{PATIENCE, Program, needs, wait_for};
+use async_tungstenite::tungstenite;
+use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use roomtone::server::{Config, Identity, Server};
+use smol::channel::bounded;
+
+fn file(name: &str) -> String {
+    format!("{}/deploy/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A running HAProxy with the project's configuration; dropped, it ends.
+struct HaProxy {
+    child: Child,
+    address: SocketAddr,
+    trust: Arc<ClientConfig>,
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+impl HaProxy {
+    fn start(folder: &Path, server: SocketAddr) -> Self {
+        drop(Identity::own(folder).unwrap());
+        let pem = [folder.join("cert.pem"), folder.join("key.pem")]
+            .map(|path| std::fs::read_to_string(path).unwrap());
+        std::fs::write(folder.join("both.pem"), pem.concat()).unwrap();
+        // The port is free again when the listener is dropped, and nobody else on loopback is given it soon.
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut command = Command::new("/usr/sbin/haproxy");
+        command
+            .args(["-db", "-q", "-f", &file("haproxy.cfg")])
+            .env("ROOMTONE_BIND", address.to_string())
+            .env("ROOMTONE_CERT", folder.join("both.pem"))
+            .env("ROOMTONE_SERVER", server.to_string())
+            .stdin(Stdio::null());
+        let checked = Command::new("/usr/sbin/haproxy")
+            .args(["-c", "-f", &file("haproxy.cfg")])
+            .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
+            .output()
+            .unwrap();
+        let words = String::from_utf8_lossy(&checked.stderr).to_lowercase();
+        assert!(checked.status.success() && !words.contains("warning"), "{words}");
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(folder.join("cert.pem")).unwrap()).unwrap();
+        let provider = Arc::new(futures_rustls::rustls::crypto::ring::default_provider());
+        let trust =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let trust = Arc::new(trust.with_root_certificates(roots).with_no_client_auth());
+        Self { child: command.spawn().unwrap(), address, trust }
+    }
+
+    fn connect(&self) -> Option<Tls> {
+        let tcp = TcpStream::connect(self.address).ok()?;
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        let tls = ClientConnection::new(self.trust.clone(), "localhost".try_into().unwrap()).unwrap();
+        Some(StreamOwned::new(tls, tcp))
+    }
+
+    /// The status of a GET request; none while HAProxy does not listen.
+    fn get(&self, path: &str) -> Option<u16> {
+        let mut tls = self.connect()?;
+        write!(tls, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        let mut answer = vec![];
+        let _ = tls.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.split(' ').nth(1)?.parse().ok()
+    }
+
+    fn peer(&self, id: &str) -> tungstenite::WebSocket<Tls> {
+        let url = "wss://localhost/?roomtone=1";
+        let mut ws = tungstenite::client(url, self.connect().unwrap()).unwrap().0;
+        ws.send(tungstenite::Message::text(format!("HELLO {id}"))).unwrap();
+        assert_eq!(hear(&mut ws), "HELLO");
+        ws
+    }
+}
+
+impl Drop for HaProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn hear(ws: &mut tungstenite::WebSocket<Tls>) -> String {
+    loop {
+        match ws.read().unwrap() {
+            tungstenite::Message::Text(text) => return text.as_str().to_owned(),
+            tungstenite::Message::Ping(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn haproxy_serves_clients_over_tls_and_sends_none_to_a_server_that_drains() {
+    needs!(LoadBalancer);
+    let folder = tempfile::tempdir().unwrap();
+    let config = Config {
+        trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
+        drain: PATIENCE * 10,
+        ..Config::plain(([127, 0, 0, 1], 0).into())
+    };
+    let server = smol::block_on(Server::bind(config)).unwrap();
+    let proxy = HaProxy::start(folder.path(), server.address());
+    let (stop, stopped) = bounded::<()>(1);
+    let task = smol::spawn(server.run(async move {
+        let _ = stopped.recv().await;
+    }));
+    wait_for("the page", || proxy.get("/").filter(|status| *status == 200));
+    assert_eq!(
+        (proxy.get("/api/v1/rooms"), proxy.get("/API/counts"), proxy.get("/health")),
+        (Some(404), Some(404), Some(200))
+    );
+    let (mut ann, mut bob) = (proxy.peer("ann"), proxy.peer("bob"));
+    ann.send(tungstenite::Message::text("SESSION bob")).unwrap();
+    assert_eq!((hear(&mut ann).as_str(), hear(&mut bob).as_str()), ("SESSION_OK", "SESSION_FROM ann"));
+    // The server drains: HAProxy sends no new clients, and the call goes on.
+    drop(stop);
+    wait_for("no server for new clients", || proxy.get("/").filter(|status| *status == 503));
+    ann.send(tungstenite::Message::text("still here")).unwrap();
+    assert_eq!(hear(&mut bob), "still here");
+    drop(task);
+}
+
+#[test]
+fn the_unit_is_valid_and_starts_the_server_with_the_settings_of_the_folder() {
+    needs!(Systemd);
+    let folder = tempfile::tempdir().unwrap();
+    let unit = std::fs::read_to_string(file("roomtone.service")).unwrap();
+    let program = env!("CARGO_BIN_EXE_roomtone");
+    let path = folder.path().join("roomtone.service");
+    std::fs::write(&path, unit.replace("/usr/local/bin/roomtone", program)).unwrap();
+    let output = Command::new("systemd-analyze").arg("verify").arg(&path).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !words.contains("roomtone.service:"), "{words}");
+
+    // The command of the unit, with the project's settings at free ports.
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let settings = std::fs::read_to_string(file("config.toml")).unwrap();
+    let settings = settings.replace("127.0.0.1:8443", "127.0.0.1:0").replace("127.0.0.1:9090", "127.0.0.1:0");
+    let config = folder.path().join("config.toml");
+    std::fs::write(&config, settings.replace("\"10s\"", "\"1s\"")).unwrap();
+    let words: Vec<&str> = line.split(' ').collect();
+    assert_eq!((words[0], words[3]), ("/usr/local/bin/roomtone", "/etc/roomtone/config.toml"), "{line}");
+    let args = [&words[1..3], &[config.to_str().unwrap()], &words[4..]].concat();
+    let mut server = Program::start(folder.path(), &args);
+    let link = server.link();
+    let ready = ureq::get(format!("{link}health/ready")).call().unwrap();
+    assert_eq!(ready.status().as_u16(), 200);
+    server.signal("TERM");
+    assert_eq!(server.end().0, 0);
+}
