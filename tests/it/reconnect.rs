@@ -159,6 +159,33 @@ fn a_machine_that_changes_its_network_is_found_again() {
     received.expect_moving_and_audible(received.mark(), 30);
 }
 
+/// Tests a path that drops the packets of one direction. The deaf side would wait for two minutes; the other side learns from
+/// the receiver reports that nothing of it arrives.
+#[test]
+fn a_path_that_is_dead_in_one_direction_is_replaced() {
+    needs!(Networks);
+    let [hub, left, right] = Namespace::around_a_hub();
+    left.join(&right, "lr", "10.78.3.1", "10.78.3.2");
+    let (stage, received) = (Stage::within(&hub, &[]), Received::new());
+    let mut bob = stage.answer("bob").within(&left, "10.78.1.1").ready();
+    let patient = ["--reconnect-after", "120"];
+    let ann = stage.call("bob").within(&right, "10.78.2.1").receiving(&received).with(&patient);
+    let _ann = ann.start();
+    received.expect_moving_and_audible((0, 0), 20);
+
+    left.join(&right, "lr2", "10.78.4.1", "10.78.4.2");
+    // Packets that arrive after the change of the network end the doubts about the path.
+    received.expect_moving_and_audible(received.mark(), 60);
+    let deaf = "table inet deaf { chain in { type filter hook input priority 0; iifname lrx drop; }; }";
+    assert!(right.filters(deaf));
+    let dropped = Instant::now();
+    bob.expect("peer", &[RECONNECTING]);
+    // ICE alone fails after 47 s, the reports after 9 s.
+    assert!(dropped.elapsed() < Duration::from_secs(30), "{:?}", dropped.elapsed());
+    bob.expect("peer", &[CONNECTED]);
+    received.expect_moving_and_audible(received.mark(), 30);
+}
+
 /// A page that called a client, and what the client receives of it.
 fn page_and_client() -> (Stage, Program, Browser, Received) {
     let (stage, received) = (Stage::new(), Received::new());
