@@ -69,6 +69,8 @@ pub struct Link {
     waiting: Option<(Instant, Wait)>,
     /// Number of our ICE restarts since the last good path, and the time of the last one until its path counts as good.
     restarts: (u32, Option<Instant>),
+    /// Whether this machine has other addresses than those of the ICE restart under way.
+    is_outdated: bool,
     /// Whether our side makes an offer once the peer's first offer is answered.
     owes_offer: bool,
     /// Limit on the warnings about useless messages, which a peer may send without end.
@@ -92,6 +94,7 @@ impl Link {
             is_unheard: false,
             waiting: None,
             restarts: (0, None),
+            is_outdated: false,
             owes_offer: false,
             warnings: Bucket::new(WARNINGS.0, WARNINGS.1),
             omits: false,
@@ -176,7 +179,7 @@ impl Link {
                     self.broken(now);
                 }
             }
-            Input::NetworkChanged => self.watch.network_changed(now),
+            Input::NetworkChanged => self.network_changed(now),
             // The peer's first offer may make room for the change, so that offer comes first.
             Input::Negotiate if awaits_offer => self.owes_offer = true,
             Input::Negotiate => self.negotiation.request_offer(now),
@@ -285,6 +288,17 @@ impl Link {
         }
     }
 
+    /// Handles other addresses of this machine. An ICE restart whose descriptions are under way has the addresses of before:
+    /// another restart follows as soon as it may.
+    fn network_changed(&mut self, now: Instant) {
+        self.restarts.0 = 0;
+        self.is_outdated =
+            matches!(self.waiting, Some((_, Wait::Restart(_)))) && self.negotiation.is_exchanging();
+        if !self.is_outdated {
+            self.watch.network_changed(now);
+        }
+    }
+
     /// Handles that an ICE restart found no path in time. A path that still works in both directions is kept.
     fn restart_ended(&mut self, now: Instant, is_agreed: bool) {
         self.waiting = None;
@@ -299,6 +313,7 @@ impl Link {
     /// Makes a new path: by an ICE restart, which keeps the connection, or else by a fresh connection.
     fn reconnect(&mut self, now: Instant) {
         self.watch.reconnecting();
+        self.is_outdated = false;
         if self.restarts.0 < RESTARTS && self.negotiation.restart_ice(now) {
             self.restarts = (self.restarts.0 + 1, Some(now));
             self.waiting = Some((now + RESTART, Wait::Restart(false)));
@@ -340,7 +355,11 @@ impl Link {
         }
         match event {
             Event::Negotiated if self.watch.is_up() => {}
-            Event::Negotiated if matches!(self.waiting, Some((_, Wait::Restart(_)))) => {}
+            Event::Negotiated if matches!(self.waiting, Some((_, Wait::Restart(_)))) => {
+                if self.is_outdated && !self.negotiation.is_exchanging() {
+                    self.reconnect(now);
+                }
+            }
             Event::Negotiated => self.waiting = Some((now + CONNECT, Wait::Path)),
             Event::IceRestarted if self.watch.is_broken() => {
                 self.watch.reconnecting();

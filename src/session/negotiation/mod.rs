@@ -167,6 +167,11 @@ impl Negotiation {
         self.proceed(now);
     }
 
+    /// Returns whether descriptions are being exchanged.
+    pub fn is_exchanging(&self) -> bool {
+        !self.exchange.is_stable()
+    }
+
     /// Returns whether no exchange is under way.
     #[cfg(test)]
     pub(super) fn is_stable(&self) -> bool {

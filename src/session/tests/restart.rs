@@ -206,6 +206,20 @@ fn a_changed_network_leads_to_an_ice_restart() {
     assert!(pair.is_connected());
 }
 
+/// Tests a network that changes while the descriptions of a restart are under way: the addresses in them are gone.
+#[test]
+fn a_network_that_changes_during_an_ice_restart_leads_to_another_one() {
+    let mut pair = Pair::connected(true);
+    pair.native.input(pair.now, Input::Renew);
+    while pair.native.result(pair.now) {}
+    pair.native.input(pair.now, Input::NetworkChanged);
+    pair.native.timeout(pair.now);
+    assert_eq!((pair.native.connection.opened, pair.native.connection.restarts), (1, 1));
+    pair.settle();
+    assert_eq!((pair.native.connection.opened, pair.native.connection.restarts), (1, 2));
+    assert!(pair.is_connected());
+}
+
 /// Tests that both sides can restart ICE in any order and number, and keep the connection.
 #[test]
 fn ice_restarts_of_both_sides_keep_the_connection() {
