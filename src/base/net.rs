@@ -22,7 +22,7 @@ pub fn is_this_machine(address: IpAddr) -> bool {
 
 /// The owner of an address, to which all per-address limits apply: a single IPv4 address, or an IPv6 /64 network.
 /// IPv4-mapped addresses belong to the owner of the IPv4 address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(pub u128);
 
 impl From<IpAddr> for Owner {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::moderation::Moderates;
@@ -36,7 +37,7 @@ pub struct Rooms {
 }
 
 /// The peers that a connection may call and be called by.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Calls {
     /// All peers.
     #[default]

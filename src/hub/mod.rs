@@ -15,6 +15,7 @@ mod moderation;
 mod permissions;
 mod refusal;
 mod registry;
+pub mod shard;
 
 pub use admin::{Admin, Presence};
 pub use grant::{Calls, Grant, Rooms};
@@ -355,6 +356,13 @@ impl Hub {
     }
 
     fn call(&mut self, conn: ConnId, to: &PeerId) -> Result<(), Refusal> {
+        let other = self.check_call(conn, to)?;
+        self.connect(conn, other);
+        Ok(())
+    }
+
+    /// Returns the connection that a call of `conn` to `to` reaches.
+    fn check_call(&self, conn: ConnId, to: &PeerId) -> Result<ConnId, Refusal> {
         if !self.may(conn, |grant| grant.calls.allow(to)) {
             return Err(Refusal::NotGranted("calls"));
         }
@@ -364,32 +372,52 @@ impl Hub {
         if other == conn || self.conns.get(&other).is_none_or(|c| c.state != State::Idle) {
             return Err(Refusal::Busy(to.clone()));
         }
+        Ok(other)
+    }
+
+    /// Begins a call of one registered connection to another.
+    fn connect(&mut self, conn: ConnId, other: ConnId) {
         self.set_state(conn, State::Call(other));
         self.set_state(other, State::Call(conn));
         if let Some(caller) = self.name(conn) {
             self.notify(other, Notice::CalledBy(caller));
         }
         self.notify(conn, Notice::CallStarted);
-        Ok(())
     }
 
     fn join(&mut self, conn: ConnId, room: RoomId) -> Result<(), Refusal> {
-        let Some(Conn { name: Some(name), owner, .. }) = self.conns.get(&conn) else {
+        let Some(Conn { name: Some(_), owner, .. }) = self.conns.get(&conn) else {
             return Err(Refusal::Outside);
         };
+        let owner = *owner;
         self.check_room(conn, &room)?;
-        let (name, owner) = (name.clone(), *owner);
-        match self.rooms.get_mut(&room) {
+        self.check_space(owner, &room)?;
+        self.seat(conn, owner, room);
+        Ok(())
+    }
+
+    /// Returns an error if a room has no space, or if it would be one room too many.
+    fn check_space(&self, owner: Owner, room: &RoomId) -> Result<(), Refusal> {
+        match self.rooms.get(room) {
             Some(there) if there.members.len() >= self.limits.room_size => {
-                return Err(Refusal::RoomFull(room));
+                Err(Refusal::RoomFull(room.clone()))
             }
+            Some(_) => Ok(()),
+            None => {
+                let made = self.rooms_by_owner.get(&owner).copied().unwrap_or_default();
+                let is_full = self.rooms.len() >= self.limits.rooms || made >= self.limits.rooms_per_owner;
+                if is_full { Err(Refusal::TooManyRooms) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Adds a registered connection to a room, which is created for `owner` if it does not exist.
+    fn seat(&mut self, conn: ConnId, owner: Owner, room: RoomId) {
+        let Some(name) = self.name(conn) else { return };
+        match self.rooms.get_mut(&room) {
             Some(there) => there.members.push(conn),
             None => {
-                let made = self.rooms_by_owner.entry(owner).or_default();
-                if self.rooms.len() >= self.limits.rooms || *made >= self.limits.rooms_per_owner {
-                    return Err(Refusal::TooManyRooms);
-                }
-                *made += 1;
+                *self.rooms_by_owner.entry(owner).or_default() += 1;
                 self.rooms.insert(room.clone(), Room { owner, members: vec![conn] });
             }
         }
@@ -400,7 +428,6 @@ impl Hub {
         }
         self.notify_room(&room, conn, Notice::PeerJoined(name));
         self.set_state(conn, State::Room(room));
-        Ok(())
     }
 
     fn send(&mut self, conn: ConnId, room: &RoomId, to: &PeerId, body: String) -> Result<(), Refusal> {

@@ -1,5 +1,7 @@
 //! Reasons for which the hub refuses requests and closes connections.
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::{PeerId, RoomId};
 
 /// The reason why a request fails. The texts are part of the protocols.
@@ -42,10 +44,13 @@ pub enum Refusal {
     /// The room has the most peers already.
     #[error("room '{0}' is full")]
     RoomFull(RoomId),
+    /// The server cannot reach the other servers, and the request has waited for too long.
+    #[error("the servers cannot reach each other: try again later")]
+    Unavailable,
 }
 
 /// The reason why the hub closes a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The requested name has a holder that is alive.
     IdTaken,
@@ -61,4 +66,8 @@ pub enum Reason {
     RemovedByModerator,
     /// The back end closed the room.
     RoomClosed,
+    /// The server was cut off for so long that others count the peer as gone.
+    Expired,
+    /// The server cannot reach the other servers, and the request has waited for too long.
+    Unavailable,
 }

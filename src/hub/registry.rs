@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Claim, ConnId, Hub, Notice, Output, Reason, Refusal, State};
+use super::{Claim, Conn, ConnId, Grant, Hub, Notice, Output, Owner, Reason, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
 
 impl Hub {
@@ -51,7 +51,8 @@ impl Hub {
         self.probes.values().any(|(_, waiting)| waiting.iter().any(|claim| claim.conn == conn))
     }
 
-    fn admit(&mut self, conn: ConnId, name: PeerId) {
+    /// Gives a connection a name that is free.
+    pub(super) fn admit(&mut self, conn: ConnId, name: PeerId) {
         if let Some(state) = self.conns.get_mut(&conn) {
             state.name = Some(name.clone());
             state.state = State::Idle;
@@ -60,12 +61,28 @@ impl Hub {
         }
     }
 
+    /// Gives a connection a name that is free, without a notice.
+    pub(super) fn name_silently(&mut self, conn: ConnId, name: PeerId, is_assigned: bool) {
+        let Some(state) = self.conns.get_mut(&conn) else { return };
+        state.is_assigned = is_assigned;
+        (state.name, state.state) = (Some(name.clone()), State::Idle);
+        self.names.insert(name, conn);
+    }
+
+    /// Adds the copy of a peer that another server holds.
+    pub(super) fn open_remote(&mut self, conn: ConnId, name: PeerId, grant: Grant) {
+        let description = grant.description.clone();
+        let state = State::Unregistered;
+        let owner = Owner::default();
+        self.conns.insert(conn, Conn { name: None, is_assigned: false, state, owner, grant, description });
+        self.name_silently(conn, name, false);
+    }
+
     /// Registers under a free name and joins a room; undoes the registration if the join fails.
     fn admit_to(&mut self, conn: ConnId, name: PeerId, room: RoomId) -> Result<(), Refusal> {
-        let Some(state) = self.conns.get_mut(&conn) else { return Ok(()) };
-        state.is_assigned = state.grant.name.is_none();
-        (state.name, state.state) = (Some(name.clone()), State::Idle);
-        self.names.insert(name.clone(), conn);
+        let Some(state) = self.conns.get(&conn) else { return Ok(()) };
+        let is_assigned = state.grant.name.is_none();
+        self.name_silently(conn, name.clone(), is_assigned);
         let joined = self.join(conn, room);
         if joined.is_err() {
             self.names.remove(&name);

@@ -25,7 +25,7 @@ pub const ADMISSION: &str = "admission";
 pub const SERVER: &str = "roomtone";
 
 /// Kind of media that a client sends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MediaKind {
     /// Audio.
     Audio,

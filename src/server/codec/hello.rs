@@ -9,6 +9,10 @@ use crate::protocol::id::IdError;
 const PROTOCOL_ERROR: u16 = 1002;
 /// Close code "policy violation" (RFC 6455, 7.4.1): the client should not return.
 const POLICY: u16 = 1008;
+/// Close code "service restart" (IANA's registry of WebSocket close codes): the client should return.
+const SERVICE_RESTART: u16 = 1012;
+/// Close code "try again later" (IANA's registry of WebSocket close codes).
+const TRY_AGAIN_LATER: u16 = 1013;
 const ROOM_CLOSED: &str = "the room was closed";
 const INVISIBLE: Rejection =
     Rejection::Close(PROTOCOL_ERROR, "invalid peer uid: it holds an invisible character");
@@ -81,6 +85,8 @@ pub fn close(reason: Reason) -> (u16, &'static str) {
         Reason::Removed => (POLICY, "removed"),
         Reason::RemovedByModerator => (POLICY, "removed by a moderator"),
         Reason::RoomClosed => (POLICY, ROOM_CLOSED),
+        Reason::Expired => (SERVICE_RESTART, "the server was cut off: connect again"),
+        Reason::Unavailable => (TRY_AGAIN_LATER, "the servers cannot reach each other: try again later"),
     }
 }
 

@@ -1,0 +1,123 @@
+//! The jobs of a shard.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::data::{NodeId, Record, StayId, Tx};
+use crate::hub::{ConnId, Reason};
+use crate::protocol::hello::MediaKind;
+use crate::protocol::{PeerId, RoomId};
+
+/// A change that concerns other shards, or a question about them.
+#[derive(Debug, Clone)]
+pub(super) enum Job {
+    /// Registers a name, and joins a room with it if there is one.
+    Register {
+        conn: ConnId,
+        name: PeerId,
+        room: Option<RoomId>,
+    },
+    Join {
+        conn: ConnId,
+        room: RoomId,
+    },
+    Call {
+        conn: ConnId,
+        to: PeerId,
+    },
+    /// Sends a text to a peer that is not known to be in the sender's room.
+    Send {
+        conn: ConnId,
+        to: PeerId,
+        body: String,
+    },
+    /// Lists the peers that can be called.
+    List {
+        conn: ConnId,
+    },
+    /// Removes a stay: for `reason`, or because its connection has ended, or because its attachment `of` has.
+    End {
+        name: PeerId,
+        stay: StayId,
+        of: Option<NodeId>,
+        reason: Option<Reason>,
+        /// The version and the record, as far as the shard knows.
+        known: Option<(u64, Record)>,
+    },
+    Describe {
+        name: PeerId,
+        description: Value,
+    },
+    Mute {
+        name: PeerId,
+        kind: MediaKind,
+    },
+    Remove {
+        name: PeerId,
+    },
+    CloseRoom {
+        room: RoomId,
+    },
+    /// Records an own connection under the new attachment. A connection that the engine does not know is recorded again
+    /// if `revive`, and closed otherwise.
+    Assert {
+        conn: ConnId,
+        revive: bool,
+    },
+    /// Reads a room again.
+    Reread {
+        room: RoomId,
+    },
+    /// Ends an own call whose other side is gone.
+    Verify {
+        conn: ConnId,
+    },
+    /// Gives back the names of an attachment that has ended.
+    Reap {
+        node: NodeId,
+    },
+}
+
+impl Job {
+    /// Returns the connection that waits for the job, if one does.
+    pub(super) fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Register { conn, .. }
+            | Self::Join { conn, .. }
+            | Self::Call { conn, .. }
+            | Self::Send { conn, .. }
+            | Self::List { conn } => Some(*conn),
+            Self::End { .. }
+            | Self::Describe { .. }
+            | Self::Mute { .. }
+            | Self::Remove { .. }
+            | Self::CloseRoom { .. }
+            | Self::Assert { .. }
+            | Self::Reread { .. }
+            | Self::Verify { .. }
+            | Self::Reap { .. } => None,
+        }
+    }
+}
+
+/// The next step of a job.
+#[derive(Debug)]
+pub(super) enum Plan {
+    /// A transaction, and the record that it writes or removes.
+    Tx(Box<Tx>, Option<Box<Record>>),
+    /// The job is completed, or has failed.
+    Done,
+    /// The job waits for another event.
+    Waits,
+}
+
+/// The claims for the name of one stay.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) deadline: Instant,
+    pub(super) name: PeerId,
+    /// The registrations that wait.
+    pub(super) waiting: VecDeque<Job>,
+}

@@ -1,0 +1,518 @@
+//! A hub that is one of several: a shard. Shards share names, rooms and calls through an engine, which orders and
+//! arbitrates.
+//!
+//! A shard contains a [`Hub`] with the shard's own connections and copies of the remote peers in their rooms and calls.
+//! A command that concerns other shards becomes a job. A job's rules are checked with the hub, its change is a
+//! transaction of the engine, and the hub applies the change when the transaction's outcome arrives. The outcome, and
+//! the changes of other shards, arrive in the shard's inbox, so that all shards apply all changes in one order. One
+//! transaction at a time is under way.
+//!
+//! Pure: no file of this folder has a clock, chance, a socket or GStreamer.
+
+mod apply;
+mod claims;
+mod data;
+mod jobs;
+pub mod model;
+mod plan;
+mod repair;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant};
+
+pub use data::{
+    Ask, Attach, Attached, Beat, Cluster, Fields, FromEngine, Key, Message, NUMBER, NodeId, Place, Record,
+    StayId, Tx, Verdict, Write,
+};
+
+use super::{
+    Admin, Command, ConnId, Hub, Input, Limits, Measure, Notice, Output, Owner, Reason, Refusal, State,
+};
+use crate::protocol::{PeerId, RoomId};
+use data::Frame;
+use jobs::{Claimed, Job, Plan};
+
+/// The time that a request of a peer waits for the engine.
+const WAIT: Duration = Duration::from_secs(5);
+/// The time after the beginning of a new epoch in which the shards assert what the engine lost.
+const SETTLE: Duration = Duration::from_secs(4);
+/// The first number of the connections that stand for peers of other shards.
+const REMOTE: u64 = 1 << 63;
+
+/// A registered peer: of this shard, or a copy of another shard's.
+#[derive(Debug)]
+struct Stay {
+    name: PeerId,
+    /// The number of the transaction that changed the record last.
+    version: u64,
+    record: Record,
+}
+
+/// A room with connections of this shard.
+#[derive(Debug)]
+struct Mirror {
+    /// The number of the transaction that changed the room last; none if the engine lost the room.
+    version: Option<u64>,
+    /// A change was missed: the room has to be read again.
+    is_stale: bool,
+}
+
+/// The transaction that is under way, and the job that it belongs to.
+#[derive(Debug)]
+struct InFlight {
+    since: Instant,
+    tx: Tx,
+    job: Job,
+    /// The record that the transaction writes or removes.
+    record: Option<Record>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Shard {
+    hub: Hub,
+    limits: Limits,
+    /// The beginning of the names of all attachments of this shard.
+    base: String,
+    attachments: u64,
+    me: NodeId,
+    epoch: Option<String>,
+    is_attached: bool,
+    /// The engine lost transactions of this shard, so that a new epoch has to begin.
+    is_rewound: bool,
+    /// The number of the last transaction, and of the last one whose outcome is known.
+    op: u64,
+    known_op: u64,
+    /// The number of the last message of a transaction in the inbox.
+    place: u64,
+    in_flight: Option<InFlight>,
+    /// Jobs that bring shard and engine together again; they go before the others.
+    repairs: VecDeque<Job>,
+    jobs: VecDeque<(Instant, Job)>,
+    /// The number of jobs of each connection.
+    asking: HashMap<ConnId, usize>,
+    stays: HashMap<ConnId, Stay>,
+    by_stay: HashMap<StayId, ConnId>,
+    rooms: HashMap<RoomId, Mirror>,
+    /// Connections in rooms that have ended; they leave when the engine has recorded their end.
+    closing: HashSet<ConnId>,
+    /// Claims for names, by the stay that holds the name.
+    claims: BTreeMap<StayId, Claimed>,
+    /// Own connections that were asked for a sign of life: until when, and by which attachments.
+    asked: HashMap<ConnId, (Instant, BTreeSet<NodeId>)>,
+    /// Attachments whose names are being given back.
+    reaping: BTreeSet<NodeId>,
+    /// The end of the time in which only assertions are made.
+    settled_at: Option<Instant>,
+    next_remote: u64,
+    /// The number of texts sent to other shards.
+    relayed: u64,
+    /// The number of the last text from each attachment.
+    heard: HashMap<NodeId, u64>,
+    /// The remote peer whose text led to the latest outputs.
+    sender: Option<ConnId>,
+    outputs: VecDeque<Output>,
+    asks: VecDeque<Ask>,
+}
+
+impl Shard {
+    /// Returns a shard that is about to attach to the engine. `base` must be unique among all shards of all times.
+    pub fn new(limits: Limits, base: &str) -> Self {
+        let mut shard = Self {
+            hub: Hub::new(limits),
+            limits,
+            base: base.to_owned(),
+            attachments: 0,
+            me: NodeId(String::new()),
+            epoch: None,
+            is_attached: false,
+            is_rewound: false,
+            op: 0,
+            known_op: 0,
+            place: 0,
+            in_flight: None,
+            repairs: VecDeque::new(),
+            jobs: VecDeque::new(),
+            asking: HashMap::new(),
+            stays: HashMap::new(),
+            by_stay: HashMap::new(),
+            rooms: HashMap::new(),
+            closing: HashSet::new(),
+            claims: BTreeMap::new(),
+            asked: HashMap::new(),
+            reaping: BTreeSet::new(),
+            settled_at: None,
+            next_remote: REMOTE,
+            relayed: 0,
+            heard: HashMap::new(),
+            sender: None,
+            outputs: VecDeque::new(),
+            asks: VecDeque::new(),
+        };
+        shard.attach(false);
+        shard
+    }
+
+    /// Returns the hub: its connections, and the copies of the remote peers in their rooms and calls.
+    pub fn hub(&self) -> &Hub {
+        &self.hub
+    }
+
+    /// Handles one input of the server, as [`Hub::handle_input`] does.
+    pub fn handle_input(&mut self, now: Instant, input: Input) {
+        self.sender = None;
+        match input {
+            Input::Opened(..) | Input::Granted(..) => self.hub.handle_input(now, input),
+            Input::Alive(conn) => self.report_alive(conn),
+            Input::Late(conn) => self.report_late(now, conn),
+            Input::Closed(conn) => self.close(now, conn),
+            Input::Admin(admin) => self.jobs.push_back((now, admin_job(admin))),
+            Input::Command(conn, command) => self.command(now, conn, command),
+        }
+        self.drain(now);
+        self.advance(now);
+    }
+
+    /// Handles an event of the engine.
+    pub fn handle_engine(&mut self, now: Instant, event: FromEngine) {
+        self.sender = None;
+        match event {
+            FromEngine::Attached(attached) => self.attached(now, attached),
+            FromEngine::Verdict(node, verdict) if node == self.me && self.is_attached => match verdict {
+                Verdict::Taken => {}
+                Verdict::Fenced | Verdict::Rewound => self.attach(verdict == Verdict::Rewound),
+            },
+            FromEngine::Message(node, place, message) if node == self.me && self.is_attached => {
+                self.message(now, place, message);
+            }
+            FromEngine::Cluster(cluster) => self.reap_all(cluster),
+            FromEngine::Verdict(..) | FromEngine::Message(..) => {}
+        }
+        self.drain(now);
+        self.advance(now);
+    }
+
+    fn message(&mut self, now: Instant, place: u64, message: Message) {
+        if place > 0 {
+            if place != self.place + 1 {
+                // The engine lost messages that this shard has read, or would have read.
+                return self.attach(true);
+            }
+            self.place = place;
+        }
+        match message {
+            Message::Frame(number, text) => match serde_json::from_str(&text) {
+                Ok(frame) => self.frame(now, number, frame),
+                Err(error) => tracing::warn!("a message of another shard is ignored: {error}"),
+            },
+            Message::Done { op, is_done, number, reads } => self.outcome(now, op, (is_done, number), &reads),
+        }
+    }
+
+    /// Handles the deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.sender = None;
+        self.expire_claims(now);
+        self.refuse_late_jobs(now);
+        self.drain(now);
+        self.advance(now);
+    }
+
+    /// Returns the time at which to call [`Shard::handle_timeout`], if any.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let claims = self.claims.values().map(|claimed| claimed.deadline);
+        let asked = self.asked.values().map(|(deadline, _)| *deadline);
+        let job = self.jobs.iter().find(|(_, job)| job.conn().is_some()).map(|(since, _)| *since + WAIT);
+        let registration = self.registering().map(|(since, _)| since + WAIT);
+        claims.chain(asked).chain(job).chain(registration).chain(self.settled_at).min()
+    }
+
+    /// Returns the next output for the server, if there is one.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Returns the next request to the engine, if there is one.
+    pub fn poll_ask(&mut self) -> Option<Ask> {
+        self.asks.pop_front()
+    }
+
+    /// Returns the content of a beat; none while the shard is not attached.
+    pub fn beat(&self) -> Option<Beat> {
+        let epoch = self.epoch.clone().filter(|_| self.is_attached)?;
+        Some(Beat { node: self.me.clone(), epoch, op: self.known_op, place: self.place })
+    }
+
+    /// Returns whether a request of the connection waits for the engine.
+    pub fn is_asking(&self, conn: ConnId) -> bool {
+        self.asking.contains_key(&conn)
+    }
+
+    /// Returns the remote peer whose text led to the latest outputs, if a text did.
+    pub fn sender(&self) -> Option<ConnId> {
+        self.sender
+    }
+
+    /// Returns the own connections whose time to answer a probe is over.
+    pub fn overdue(&self, now: Instant) -> Vec<ConnId> {
+        self.asked.iter().filter(|(_, (deadline, _))| *deadline <= now).map(|(conn, _)| *conn).collect()
+    }
+
+    /// Returns whether a connection is being probed.
+    pub fn is_probed(&self, conn: ConnId) -> bool {
+        self.asked.contains_key(&conn)
+    }
+
+    /// Returns the numbers of own connections, known peers and known rooms.
+    pub fn counts(&self) -> (usize, usize, usize) {
+        let (_, peers, rooms) = self.hub.counts();
+        (self.hub.conns.keys().filter(|conn| !is_remote(**conn)).count(), peers, rooms)
+    }
+
+    fn command(&mut self, now: Instant, conn: ConnId, command: Command) {
+        let Some(state) = self.state(conn).cloned() else { return };
+        if self.closing.contains(&conn) {
+            return;
+        }
+        if let (Command::Moderate(name, Measure::Remove), State::Room(room)) = (&command, &state)
+            && self.hub.may(conn, |grant| grant.moderates.allows(room))
+            && let Some(stay) = self.hub.member(conn, room, name).and_then(|other| self.stays.get(&other))
+        {
+            let (name, stay, reason) =
+                (name.clone(), stay.record.stay.clone(), Some(Reason::RemovedByModerator));
+            return self.jobs.push_back((now, Job::End { name, stay, of: None, reason, known: None }));
+        }
+        let is_elsewhere =
+            |to: &PeerId| self.hub.names.get(to).is_none_or(|to| self.state(*to) != Some(&state));
+        let may = |name: &PeerId| self.hub.may(conn, |grant| grant.allows_name(name));
+        let job = match (command, &state) {
+            (Command::Register(name), State::Unregistered) if may(&name) => {
+                Job::Register { conn, name, room: None }
+            }
+            (Command::Enter(name, room), State::Unregistered) if may(&name) => {
+                Job::Register { conn, name, room: Some(room) }
+            }
+            (Command::Join(room), State::Idle) => Job::Join { conn, room },
+            (Command::Call(to), State::Idle) => Job::Call { conn, to },
+            (Command::ListPeers, State::Idle) => Job::List { conn },
+            (Command::Send { to, body }, State::Room(_)) if is_elsewhere(&to) => Job::Send { conn, to, body },
+            (command, _) => return self.hub.handle_input(now, Input::Command(conn, command)),
+        };
+        *self.asking.entry(conn).or_default() += 1;
+        self.jobs.push_back((now, job));
+    }
+
+    /// Handles the end of an own connection. A member of a room leaves when the engine has recorded it, so that all
+    /// members hear all changes in one order.
+    fn close(&mut self, now: Instant, conn: ConnId) {
+        self.drop_claims(conn);
+        match self.state(conn) {
+            Some(State::Room(_)) => {
+                if self.closing.insert(conn)
+                    && let Some(end) = self.stays.get(&conn).map(end_of)
+                {
+                    self.jobs.push_back((now, end));
+                }
+            }
+            Some(State::Unregistered | State::Idle | State::Call(_)) => self.leave(now, conn),
+            None => {}
+        }
+    }
+
+    /// Removes an own connection at once, and has the engine record it.
+    fn leave(&mut self, now: Instant, conn: ConnId) {
+        self.hub.leave(conn);
+        if let Some(stay) = self.forget(conn) {
+            self.jobs.push_back((now, end_of(&stay)));
+        }
+    }
+
+    /// Passes the hub's outputs on: to the server those for own connections, to other shards the texts for theirs.
+    fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.hub.poll_output() {
+            match output {
+                Output::Notify(conn, notice) if is_remote(conn) => self.relay(conn, notice),
+                Output::Notify(conn, _) | Output::Probe(conn) if self.closing.contains(&conn) => {}
+                Output::Close(conn, _) if is_remote(conn) => drop(self.forget(conn)),
+                Output::Close(conn, _) => {
+                    self.outputs.push_back(output);
+                    if let Some(stay) = self.forget(conn) {
+                        self.jobs.push_back((now, end_of(&stay)));
+                    }
+                }
+                Output::Notify(..) | Output::Probe(_) => self.outputs.push_back(output),
+            }
+        }
+    }
+
+    /// Sends a text for a remote peer to its shard. Other notices are the other shard's own concern.
+    fn relay(&mut self, conn: ConnId, notice: Notice) {
+        if let Notice::MuteRequested(kind, Some(by)) = &notice {
+            let by = self.hub.names.get(by).and_then(|by| self.stays.get(by));
+            if let (Some(by), Some(to)) = (by, self.stays.get(&conn)) {
+                let (from, of) = (Some(by.record.stay.clone()), to.record.stay.clone());
+                self.asks.push_back(Ask::Send(
+                    to.record.node.clone(),
+                    Frame::Mute { from, of, kind: *kind }.to_text(),
+                ));
+            }
+            return;
+        }
+        let (from, in_call, body) = match (notice, self.state(conn)) {
+            (Notice::Relayed(body), Some(State::Call(from))) => (Some(*from), true, body),
+            (Notice::From { from, body }, _) => (self.hub.names.get(&from).copied(), false, body),
+            _ => return,
+        };
+        let Some(from) = from.and_then(|from| self.stays.get(&from)) else { return };
+        let Some(to) = self.stays.get(&conn) else { return };
+        self.relayed += 1;
+        let frame = Frame::Relay {
+            node: self.me.clone(),
+            n: self.relayed,
+            from: from.record.stay.clone(),
+            to: to.record.stay.clone(),
+            in_call,
+            body,
+        };
+        self.asks.push_back(Ask::Send(to.record.node.clone(), frame.to_text()));
+    }
+
+    /// Returns the connection whose registration is under way, and since when it is.
+    fn registering(&self) -> Option<(Instant, ConnId)> {
+        let InFlight { since, job: Job::Register { conn, .. }, .. } = self.in_flight.as_ref()? else {
+            return None;
+        };
+        (self.state(*conn) == Some(&State::Unregistered)).then_some((*since, *conn))
+    }
+
+    fn refuse_late_jobs(&mut self, now: Instant) {
+        if let Some((_, conn)) = self.registering().filter(|(since, _)| now >= *since + WAIT) {
+            self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
+            self.leave(now, conn);
+        }
+        let is_late = |(since, job): &(Instant, Job)| job.conn().is_some() && now >= *since + WAIT;
+        let (late, jobs): (Vec<_>, Vec<_>) = self.jobs.drain(..).partition(is_late);
+        self.jobs = jobs.into();
+        for (_, job) in late {
+            let Some(conn) = job.conn() else { continue };
+            self.done(&job);
+            if matches!(job, Job::Register { .. }) {
+                self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
+                self.leave(now, conn);
+            } else {
+                self.refuse(conn, Refusal::Unavailable);
+            }
+        }
+    }
+
+    fn state(&self, conn: ConnId) -> Option<&State> {
+        self.hub.conns.get(&conn).map(|conn| &conn.state)
+    }
+
+    fn owner(&self, conn: ConnId) -> Owner {
+        self.hub.conns.get(&conn).map_or_else(Owner::default, |conn| conn.owner)
+    }
+
+    fn refuse(&mut self, conn: ConnId, refusal: Refusal) {
+        if self.state(conn).is_some() {
+            self.outputs.push_back(Output::Notify(conn, Notice::Refused(refusal)));
+        }
+    }
+
+    fn remember(&mut self, conn: ConnId, stay: Stay) {
+        self.by_stay.insert(stay.record.stay.clone(), conn);
+        self.stays.insert(conn, stay);
+    }
+
+    fn forget(&mut self, conn: ConnId) -> Option<Stay> {
+        self.closing.remove(&conn);
+        self.asked.remove(&conn);
+        let stay = self.stays.remove(&conn)?;
+        self.by_stay.remove(&stay.record.stay);
+        Some(stay)
+    }
+
+    /// Takes up jobs until a transaction is under way.
+    fn advance(&mut self, now: Instant) {
+        self.end_settling(now);
+        while self.is_attached && self.in_flight.is_none() {
+            let job = match self.repairs.pop_front() {
+                Some(job) => job,
+                None if self.settled_at.is_some() => break,
+                None => match self.jobs.pop_front() {
+                    Some((_, job)) => job,
+                    None => break,
+                },
+            };
+            self.attempt(now, job, None);
+            self.drain(now);
+        }
+    }
+
+    /// Plans a job and sends its transaction; `reads` are the keys that the engine returned to the previous attempt.
+    fn attempt(&mut self, now: Instant, job: Job, reads: Option<&BTreeMap<Key, Fields>>) {
+        match self.plan(now, &job, reads) {
+            Plan::Tx(mut tx, record) => {
+                self.op += 1;
+                tx.op = self.op;
+                self.asks.push_back(Ask::Tx((*tx).clone()));
+                let record = record.map(|record| *record);
+                self.in_flight = Some(InFlight { since: now, tx: *tx, job, record });
+            }
+            Plan::Done => self.done(&job),
+            Plan::Waits => {}
+        }
+    }
+
+    /// Handles the outcome of the transaction that is under way.
+    fn outcome(
+        &mut self,
+        now: Instant,
+        op: u64,
+        (is_done, number): (bool, u64),
+        reads: &BTreeMap<Key, Fields>,
+    ) {
+        let Some(InFlight { tx, job, record, .. }) = self.in_flight.take_if(|one| one.tx.op == op) else {
+            return;
+        };
+        self.known_op = op;
+        if !is_done || tx.writes.is_empty() {
+            return self.attempt(now, job, Some(reads));
+        }
+        self.finish(now, &job, record, number);
+        self.done(&job);
+    }
+
+    /// Counts a job as completed.
+    fn done(&mut self, job: &Job) {
+        let Some(conn) = job.conn() else { return };
+        if let Some(count) = self.asking.get_mut(&conn) {
+            *count -= 1;
+            if *count == 0 {
+                self.asking.remove(&conn);
+            }
+        }
+    }
+}
+
+fn is_remote(conn: ConnId) -> bool {
+    conn.0 >= REMOTE
+}
+
+/// Returns the job that removes a stay from the engine.
+fn end_of(stay: &Stay) -> Job {
+    let known = Some((stay.version, stay.record.clone()));
+    Job::End { name: stay.name.clone(), stay: stay.record.stay.clone(), of: None, reason: None, known }
+}
+
+fn admin_job(admin: Admin) -> Job {
+    match admin {
+        Admin::Describe(name, description) => Job::Describe { name, description },
+        Admin::Mute(name, kind) => Job::Mute { name, kind },
+        Admin::Remove(name) => Job::Remove { name },
+        Admin::Close(room) => Job::CloseRoom { room },
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! Interleavings that endanger shards, one by one.
+
+use super::*;
+
+fn id(text: &str) -> PeerId {
+    text.parse().unwrap()
+}
+
+#[test]
+fn peers_of_two_shards_call_each_other() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.say(ann, Command::ListPeers);
+    world.settle();
+    assert_eq!(world.clients[ann].listed, Some(vec![id("bob")]));
+    world.say(ann, Command::Call(id("bob")));
+    world.settle();
+    assert_eq!(world.clients[bob].called_by, Some(id("ann")));
+    assert!(world.clients[ann].in_call);
+    let (there, back) = (world.text(ann, None), world.text(bob, None));
+    world.settle();
+    assert_eq!((&world.clients[bob].received, &world.clients[ann].received), (&vec![there], &vec![back]));
+    world.close(ann);
+    world.settle();
+    assert_eq!(world.clients[bob].closed, Some(Reason::CallOver));
+    world.check();
+}
+
+#[test]
+fn peers_of_three_shards_meet_in_a_room() {
+    let mut world = World::new(3);
+    let all: Vec<usize> = (0..3).map(|n| world.hello(n, &format!("p{}", [0, 1, 3][n]))).collect();
+    world.settle();
+    for client in &all {
+        world.join(*client, "attic");
+        world.settle();
+    }
+    world.check();
+    let text = world.text(all[0], Some(&id("p3")));
+    world.settle();
+    assert_eq!(world.clients[all[2]].received, [text]);
+    world.close(all[1]);
+    world.settle();
+    world.check();
+    world.text(all[0], Some(&id("p1")));
+    world.settle();
+    assert_eq!(world.clients[all[0]].refused, [Refusal::NotFound(id("p1"))]);
+}
+
+#[test]
+fn a_moderator_removes_and_mutes_members_of_another_shard() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    let moderates = crate::hub::Moderates::All;
+    let grant = crate::hub::Grant { moderates, ..crate::hub::Grant::default() };
+    world.input(0, Input::Granted(world.clients[ann].conn, grant));
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.say(ann, Command::Moderate(id("bob"), Measure::Mute(crate::protocol::hello::MediaKind::Audio)));
+    world.settle();
+    assert_eq!(world.clients[bob].muted_by, Some(id("ann")));
+    world.say(bob, Command::Moderate(id("ann"), Measure::Remove));
+    assert_eq!(world.clients[bob].refused, [Refusal::NotGranted("moderation of this room")]);
+    world.say(ann, Command::Moderate(id("bob"), Measure::Remove));
+    world.settle();
+    assert_eq!(world.clients[bob].closed, Some(Reason::RemovedByModerator));
+    world.check();
+}
+
+/// Two shards read that a name is free; one claims it first.
+#[test]
+fn of_two_shards_one_gets_a_name() {
+    let mut world = World::new(2);
+    let (one, two) = (world.hello(0, "ann"), world.hello(1, "ann"));
+    world.settle();
+    assert!(world.clients[one].is_registered);
+    assert_eq!(world.clients[two].closed, Some(Reason::IdTaken), "the holder is alive");
+    world.clients[one].is_alive = false;
+    let three = world.hello(1, "ann");
+    world.wait(4);
+    assert_eq!(world.clients[one].closed, Some(Reason::Replaced));
+    assert!(world.clients[three].is_registered);
+    world.check();
+}
+
+/// Two peers of two shards call each other at once: one call begins.
+#[test]
+fn crossing_calls_become_one() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.say(ann, Command::Call(id("bob")));
+    world.say(bob, Command::Call(id("ann")));
+    world.settle();
+    let called = [ann, bob].into_iter().filter(|client| world.clients[*client].called_by.is_some()).count();
+    assert_eq!(called, 1);
+    assert!(world.clients[ann].in_call && world.clients[bob].in_call);
+    assert_eq!(world.clients[ann].refused.len() + world.clients[bob].refused.len(), 1);
+}
+
+/// The connection breaks while a transaction is under way: it is executed once, whether it had arrived or not.
+#[test]
+fn a_transaction_is_executed_once_over_a_broken_connection() {
+    for has_arrived in [false, true] {
+        let mut world = World::new(2);
+        let ann = world.hello(0, "ann");
+        if has_arrived {
+            assert!(world.execute(0));
+        }
+        world.cut(0);
+        world.settle();
+        assert!(world.clients[ann].is_registered && world.clients[ann].closed.is_none());
+        world.check();
+    }
+}
+
+/// A room empties and is made again: its version does not begin anew.
+#[test]
+fn a_room_that_is_made_again_is_newer() {
+    let mut world = World::new(2);
+    let ann = world.hello(0, "ann");
+    world.join(ann, "attic");
+    world.settle();
+    world.close(ann);
+    let (bob, cat) = (world.hello(1, "bob"), world.hello(0, "cat"));
+    world.settle();
+    world.join(bob, "attic");
+    world.join(cat, "attic");
+    world.settle();
+    world.check();
+    assert_eq!(world.clients[bob].room.as_ref().map(|(_, view)| view.len()), Some(1));
+}
+
+/// A node dies: its peers leave within the time to live and a few beats, and their names can be had at once.
+#[test]
+fn peers_of_a_dead_shard_leave_and_their_names_are_free() {
+    let mut world = World::new(3);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.kill(0);
+    let again = world.hello(2, "ann");
+    world.wait(4);
+    assert!(world.clients[again].is_registered, "the dead holder gives no sign of life");
+    world.wait(14);
+    world.check();
+}
+
+/// A shard pauses for longer than the time to live: its peers are closed, and nobody is left behind.
+#[test]
+fn a_shard_that_slept_closes_the_peers_that_others_count_as_gone() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.pause(0, 20);
+    world.wait(18);
+    assert_eq!(world.clients[bob].room.as_ref().map(|(_, view)| view.len()), Some(0));
+    world.wait(10);
+    assert_eq!(world.clients[ann].closed, Some(Reason::Expired));
+    world.check();
+}
+
+/// The engine is away, and comes back empty: no connection is closed, no member hears anything, and newcomers wait.
+#[test]
+fn an_engine_that_restarts_empty_changes_nothing() {
+    let mut world = World::new(3);
+    let all: Vec<usize> = (0..3).map(|n| world.hello(n, ["ann", "bob", "cat"][n])).collect();
+    let (dan, eve) = (world.hello(0, "dan"), world.hello(1, "eve"));
+    world.settle();
+    all.iter().for_each(|client| world.join(*client, "attic"));
+    world.say(dan, Command::Call(id("eve")));
+    world.settle();
+    let heard: Vec<usize> = all.iter().map(|client| world.clients[*client].heard.len()).collect();
+    world.is_engine_up = false;
+    world.wait(60);
+    let late = world.hello(2, "fay");
+    world.wait(6);
+    assert_eq!(world.clients[late].closed, Some(Reason::Unavailable), "a newcomer is not left waiting");
+    world.is_engine_up = true;
+    world.flush();
+    world.wait(10);
+    world.check();
+    assert!(all.iter().chain([&dan, &eve]).all(|client| world.clients[*client].closed.is_none()));
+    let after: Vec<usize> = all.iter().map(|client| world.clients[*client].heard.len()).collect();
+    assert_eq!(heard, after);
+    let text = world.text(dan, None);
+    world.settle();
+    assert_eq!(world.clients[eve].received, [text]);
+}
+
+/// A failover loses a registration; another shard registers the name: the first holder is closed, once.
+#[test]
+fn of_two_holders_after_a_failover_one_is_closed() {
+    let mut world = World::new(2);
+    let bob = world.hello(1, "bob");
+    world.settle();
+    let ann = world.hello(0, "ann");
+    assert!(world.execute(0));
+    assert!(world.answer(0) && world.read(0));
+    assert!(world.clients[ann].is_registered);
+    world.rewind(1);
+    let other = world.hello(1, "ann");
+    world.wait(40);
+    world.check();
+    assert!(world.clients[ann].closed.is_some() != world.clients[other].closed.is_some());
+    assert!(world.clients[bob].closed.is_none());
+}
+
+/// The engine's clock jumps by an hour, either way: nobody is counted as dead for that.
+#[test]
+fn a_clock_that_jumps_ends_nobody() {
+    for skew in [-3_600_000, 3_600_000] {
+        let mut world = World::new(2);
+        let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+        world.wait(4);
+        world.skew = skew;
+        world.wait(30);
+        assert!(world.clients[ann].closed.is_none() && world.clients[bob].closed.is_none());
+        world.check();
+    }
+}

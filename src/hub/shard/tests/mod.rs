@@ -1,0 +1,8 @@
+//! Shards with a simulated engine, on virtual time.
+
+mod cases;
+mod random;
+mod world;
+
+use super::*;
+use world::World;
