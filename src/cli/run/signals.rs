@@ -44,6 +44,7 @@ impl Signals {
 
 /// Calls `on_end` at the first Ctrl-C, SIGTERM or SIGHUP. A second signal ends the program at once, if it comes a second
 /// or more after the first.
+#[cfg(feature = "media")]
 pub(super) fn on_signal(on_end: impl FnMut() + Send + 'static) {
     listen(on_end, None);
 }
