@@ -12,7 +12,7 @@ pub const OUTAGE: u64 = 3_000;
 /// The time after an outage in which no attachment is declared dead, in ms.
 pub const QUIET: u64 = TTL + 5_000;
 /// The time after the beginning of an epoch in which shards assert what the engine lost, in ms.
-pub const YOUNG: u64 = 5_000;
+pub const YOUNG: u64 = 3_000;
 /// The most fields that a transaction returns of the names of an attachment or of the list of free peers.
 pub const PAGE: usize = 1_000;
 

@@ -2,6 +2,7 @@
 
 mod cases;
 mod random;
+mod scripts;
 mod world;
 
 use super::*;
