@@ -133,7 +133,9 @@ async fn forward(events: Receiver<PeerEvent>, out: Outlet) {
 async fn listen(peer: Weak<Peer>, out: Outlet) {
     let own = || {
         let all = if_addrs::get_if_addrs().unwrap_or_default().into_iter();
-        all.filter(|one| !one.is_loopback()).map(|one| one.ip()).collect::<BTreeSet<_>>()
+        // An address whose interface is not running yet does not help: libnice does not use it.
+        let usable = all.filter(|one| !one.is_loopback() && one.is_oper_up());
+        usable.map(|one| one.ip()).collect::<BTreeSet<_>>()
     };
     let (mut before, mut addresses) = ((0, 0), own());
     loop {
