@@ -55,6 +55,11 @@ impl Hub {
         }
     }
 
+    /// Returns the connection of a registered peer.
+    pub fn connection(&self, peer: &PeerId) -> Option<ConnId> {
+        self.names.get(peer).copied()
+    }
+
     /// Returns the names of all registered peers.
     pub fn names(&self) -> impl Iterator<Item = &PeerId> {
         self.names.keys()

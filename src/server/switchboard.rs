@@ -23,6 +23,7 @@ use crate::base::net::is_this_machine;
 use crate::base::tasks::Tasks;
 use crate::hub::{Admin, Command, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::hello::ServerMessage;
+use crate::protocol::ssp::ServerEvent;
 use crate::protocol::{IceServer, PeerId};
 
 /// The mailbox and the codec of a connection.
@@ -264,6 +265,18 @@ impl Switchboard {
     /// Returns what `read` finds in the hub.
     pub(super) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
         read(&self.lock().hub)
+    }
+
+    /// Sends an event of the application to a peer that speaks ssp. Returns none if there is no such peer, and false if it
+    /// speaks another protocol.
+    pub(super) fn send_event(&self, peer: &PeerId, event: &ServerEvent) -> Option<bool> {
+        let state = self.lock();
+        let connection = state.connections.get(&state.hub.connection(peer)?)?;
+        if connection.codec.is_ssp() {
+            // A peer that reads too little misses the event.
+            connection.outbox.notify(Outgoing::Text(event.to_string()));
+        }
+        Some(connection.codec.is_ssp())
     }
 
     /// Lets nobody register a name for a time.

@@ -349,3 +349,26 @@ fn the_command_line_lists_and_removes() {
     let (code, _, err) = roomtone(closed, PORTAL, &["rooms"]);
     assert!(code == 1 && err.contains("this server has no API"), "{code} {err}");
 }
+
+#[test]
+fn an_endpoint_of_a_pool_receives_events_of_the_application() {
+    let server = serve(config());
+    let mut endpoint = WebSocket::connect_to(server, "ssp");
+    endpoint.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    let joined: Value = serde_json::from_str(&endpoint.hear().unwrap()).unwrap();
+    let id = joined["data"]["client_id"].as_str().unwrap();
+    let path = format!("peers/{id}/send");
+    assert_eq!(ask(server, "POST", &path, r#"{"type":"app:slide","data":{"page":7}}"#).status, 204);
+    let event: Value = serde_json::from_str(&endpoint.hear().unwrap()).unwrap();
+    assert_eq!(event, json!({"type": "app:slide", "data": {"page": 7}}));
+    for wrong in ["rtc:stop", "", "a b", "disconnect", &"x".repeat(65)] {
+        assert_error(&ask(server, "POST", &path, &json!({"type": wrong}).to_string()), 400, "invalid");
+    }
+    assert_error(&ask(server, "POST", &path, r#"{"type":"x","data":[1]}"#), 400, "invalid");
+    assert_error(&ask(server, "POST", "peers/nobody/send", r#"{"type":"x"}"#), 404, "not_found");
+    let _ann = peer(server, "ann", None);
+    assert_error(&ask(server, "POST", "peers/ann/send", r#"{"type":"x"}"#), 409, "conflict");
+    // Nothing else reaches the endpoint.
+    assert_eq!(ask(server, "POST", &path, r#"{"type":"last"}"#).status, 204);
+    assert_eq!(endpoint.hear().unwrap(), r#"{"data":{},"type":"last"}"#);
+}

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::routes::Operation;
 use crate::hub::{Admin, Presence};
+use crate::protocol::ssp::ServerEvent;
 use crate::protocol::{PeerId, RoomId};
 use crate::server::blocks::MAX_TIME;
 use crate::server::http::reply::{Reply, read_body, reply, text};
@@ -71,6 +72,7 @@ pub(super) async fn execute(
             done(board.admin(Admin::Describe(peer, description)), "peer")
         }
         Operation::MutePeer => mute(peer(name)?, body, shared).await,
+        Operation::SendEvent => send(peer(name)?, body, shared).await,
         Operation::MakeToken => make_token(body, shared).await,
     }
 }
@@ -232,6 +234,35 @@ async fn mute(peer: PeerId, body: Incoming, shared: &Shared) -> Result<Reply, Ap
         Presence::Room(_) => done(shared.board.admin(Admin::Mute(peer, kind)), "peer"),
         // All text of a call is the other peer's.
         Presence::Free | Presence::Call => Err(ApiError::Conflict("the peer is in no room")),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ApplicationEvent {
+    r#type: String,
+    #[serde(default)]
+    data: serde_json::Map<String, Value>,
+}
+
+/// Events that socket.io reserves (socket.io-protocol 5).
+const RESERVED: [&str; 4] = ["connect", "connect_error", "disconnect", "disconnecting"];
+
+async fn send(peer: PeerId, body: Incoming, shared: &Shared) -> Result<Reply, ApiError> {
+    let body = read_body(body, MAX_DESCRIPTION).await.ok_or(ApiError::TooLong(MAX_DESCRIPTION))?;
+    let ApplicationEvent { r#type, data } = parsed(&body)?;
+    let is_usual = |c: char| c.is_ascii_alphanumeric() || ":._-".contains(c);
+    let is_name = (1..=64).contains(&r#type.len()) && r#type.chars().all(is_usual);
+    if !is_name || r#type.starts_with("rtc:") || RESERVED.contains(&r#type.as_str()) {
+        let why = "type has 1 to 64 letters, digits, ':', '.', '-' and '_', and is none of ssp's (rtc:) or socket.io's";
+        return Err(ApiError::Invalid(why.into()));
+    }
+    match shared.board.send_event(&peer, &ServerEvent::Other(r#type, data)) {
+        None => Err(ApiError::NotFound("peer")),
+        Some(false) => {
+            Err(ApiError::Conflict("the peer is no endpoint of a pool: its protocol has no events"))
+        }
+        Some(true) => done(true, "peer"),
     }
 }
 

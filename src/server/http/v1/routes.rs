@@ -16,11 +16,12 @@ pub(super) enum Operation {
     RemovePeer,
     DescribePeer,
     MutePeer,
+    SendEvent,
     MakeToken,
 }
 
 /// The method, the path (`{…}` stands for a name), the operation and its scope.
-pub(super) const ROUTES: [(Method, &str, Operation, Scope); 10] = [
+pub(super) const ROUTES: [(Method, &str, Operation, Scope); 11] = [
     (Method::GET, "counts", Operation::Counts, Scope::Read),
     (Method::GET, "rooms", Operation::ListRooms, Scope::Read),
     (Method::GET, "rooms/{room}", Operation::ReadRoom, Scope::Read),
@@ -30,6 +31,7 @@ pub(super) const ROUTES: [(Method, &str, Operation, Scope); 10] = [
     (Method::DELETE, "peers/{peer}", Operation::RemovePeer, Scope::Moderate),
     (Method::PUT, "peers/{peer}/description", Operation::DescribePeer, Scope::Describe),
     (Method::POST, "peers/{peer}/mute", Operation::MutePeer, Scope::Moderate),
+    (Method::POST, "peers/{peer}/send", Operation::SendEvent, Scope::Describe),
     (Method::POST, "tokens", Operation::MakeToken, Scope::Tokens),
 ];
 
