@@ -11,6 +11,7 @@
 
 mod apply;
 mod claims;
+mod commands;
 mod data;
 mod jobs;
 pub mod model;
@@ -25,11 +26,8 @@ pub use data::{
     StayId, Tx, Verdict, Write,
 };
 
-use super::{
-    Admin, Command, ConnId, Hub, Input, Limits, Measure, Notice, Output, Owner, Reason, Refusal, State,
-};
+use super::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
-use data::Frame;
 use jobs::{Claimed, Job, Plan};
 
 /// The time that a request of a peer waits for the engine.
@@ -269,64 +267,6 @@ impl Shard {
         (self.hub.conns.keys().filter(|conn| !is_remote(**conn)).count(), peers, rooms)
     }
 
-    fn command(&mut self, now: Instant, conn: ConnId, command: Command) {
-        let Some(state) = self.state(conn).cloned() else { return };
-        if self.closing.contains(&conn) {
-            return;
-        }
-        if let (Command::Moderate(name, Measure::Remove), State::Room(room)) = (&command, &state)
-            && self.hub.may(conn, |grant| grant.moderates.allows(room))
-            && let Some(stay) = self.hub.member(conn, room, name).and_then(|other| self.stays.get(&other))
-        {
-            let (name, stay, reason) =
-                (name.clone(), stay.record.stay.clone(), Some(Reason::RemovedByModerator));
-            return self.jobs.push_back((now, Job::End { name, stay, of: None, reason, known: None }));
-        }
-        let is_elsewhere =
-            |to: &PeerId| self.hub.names.get(to).is_none_or(|to| self.state(*to) != Some(&state));
-        let may = |name: &PeerId| self.hub.may(conn, |grant| grant.allows_name(name));
-        let job = match (command, &state) {
-            (Command::Register(name), State::Unregistered) if may(&name) => {
-                Job::Register { conn, name, room: None }
-            }
-            (Command::Enter(name, room), State::Unregistered) if may(&name) => {
-                Job::Register { conn, name, room: Some(room) }
-            }
-            (Command::Join(room), State::Idle) => Job::Join { conn, room },
-            (Command::Call(to), State::Idle) => Job::Call { conn, to },
-            (Command::ListPeers, State::Idle) => Job::List { conn },
-            (Command::Send { to, body }, State::Room(_)) if is_elsewhere(&to) => Job::Send { conn, to, body },
-            (command, _) => return self.hub.handle_input(now, Input::Command(conn, command)),
-        };
-        *self.asking.entry(conn).or_default() += 1;
-        self.jobs.push_back((now, job));
-    }
-
-    /// Handles the end of an own connection. A member of a room leaves when the engine has recorded it, so that all
-    /// members hear all changes in one order.
-    fn close(&mut self, now: Instant, conn: ConnId) {
-        self.drop_claims(conn);
-        match self.state(conn) {
-            Some(State::Room(_)) => {
-                if self.closing.insert(conn)
-                    && let Some(end) = self.stays.get(&conn).map(end_of)
-                {
-                    self.jobs.push_back((now, end));
-                }
-            }
-            Some(State::Unregistered | State::Idle | State::Call(_)) => self.leave(now, conn),
-            None => {}
-        }
-    }
-
-    /// Removes an own connection at once, and has the engine record it.
-    fn leave(&mut self, now: Instant, conn: ConnId) {
-        self.hub.leave(conn);
-        if let Some(stay) = self.forget(conn) {
-            self.jobs.push_back((now, end_of(&stay)));
-        }
-    }
-
     /// Passes the hub's outputs on: to the server those for own connections, to other shards the texts for theirs.
     fn drain(&mut self, now: Instant) {
         while let Some(output) = self.hub.poll_output() {
@@ -341,66 +281,6 @@ impl Shard {
                     }
                 }
                 Output::Notify(..) | Output::Probe(_) => self.outputs.push_back(output),
-            }
-        }
-    }
-
-    /// Sends a text for a remote peer to its shard. Other notices are the other shard's own concern.
-    fn relay(&mut self, conn: ConnId, notice: Notice) {
-        if let Notice::MuteRequested(kind, Some(by)) = &notice {
-            let by = self.hub.names.get(by).and_then(|by| self.stays.get(by));
-            if let (Some(by), Some(to)) = (by, self.stays.get(&conn)) {
-                let (from, of) = (Some(by.record.stay.clone()), to.record.stay.clone());
-                self.asks.push_back(Ask::Send(
-                    to.record.node.clone(),
-                    Frame::Mute { from, of, kind: *kind }.to_text(),
-                ));
-            }
-            return;
-        }
-        let (from, in_call, body) = match (notice, self.state(conn)) {
-            (Notice::Relayed(body), Some(State::Call(from))) => (Some(*from), true, body),
-            (Notice::From { from, body }, _) => (self.hub.names.get(&from).copied(), false, body),
-            _ => return,
-        };
-        let Some(from) = from.and_then(|from| self.stays.get(&from)) else { return };
-        let Some(to) = self.stays.get(&conn) else { return };
-        self.relayed += 1;
-        let frame = Frame::Relay {
-            node: self.me.clone(),
-            n: self.relayed,
-            from: from.record.stay.clone(),
-            to: to.record.stay.clone(),
-            in_call,
-            body,
-        };
-        self.asks.push_back(Ask::Send(to.record.node.clone(), frame.to_text()));
-    }
-
-    /// Returns the connection whose registration is under way, and since when it is.
-    fn registering(&self) -> Option<(Instant, ConnId)> {
-        let InFlight { since, job: Job::Register { conn, .. }, .. } = self.in_flight.as_ref()? else {
-            return None;
-        };
-        (self.state(*conn) == Some(&State::Unregistered)).then_some((*since, *conn))
-    }
-
-    fn refuse_late_jobs(&mut self, now: Instant) {
-        if let Some((_, conn)) = self.registering().filter(|(since, _)| now >= *since + WAIT) {
-            self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
-            self.leave(now, conn);
-        }
-        let is_late = |(since, job): &(Instant, Job)| job.conn().is_some() && now >= *since + WAIT;
-        let (late, jobs): (Vec<_>, Vec<_>) = self.jobs.drain(..).partition(is_late);
-        self.jobs = jobs.into();
-        for (_, job) in late {
-            let Some(conn) = job.conn() else { continue };
-            self.done(&job);
-            if matches!(job, Job::Register { .. }) {
-                self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
-                self.leave(now, conn);
-            } else {
-                self.refuse(conn, Refusal::Unavailable);
             }
         }
     }

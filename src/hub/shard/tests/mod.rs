@@ -6,4 +6,5 @@ mod scripts;
 mod world;
 
 use super::*;
+use crate::hub::{Command, Measure, Reason};
 use world::World;
