@@ -327,6 +327,32 @@ mod tests {
         }
     }
 
+    /// Loses the first packets of a stream, of which the recorder's source hears by a gap event.
+    #[test]
+    fn a_stream_that_begins_with_lost_packets_is_recorded() {
+        smol::block_on(async {
+            let home = tempfile::tempdir().unwrap();
+            let (mut recorder, failed) = recorder(home.path());
+            let (owned, mut input) = sound("opusenc");
+            input.through = "opusparse".to_owned();
+            let valve = owned.pipeline().by_name("valve").unwrap();
+            valve.set_property("drop", true);
+            recorder.add_input(&input).unwrap();
+            let sink = input.producer.appsink().static_pad("sink").unwrap();
+            let now = crate::media::gst::pipeline::running_time();
+            assert!(sink.send_event(gst::event::Gap::builder(now).build()));
+            valve.set_property("drop", false);
+            recorder.begin().unwrap();
+            while size(recorder.path()) < 4000 && !recorder.has_failed() {
+                pause(50).await;
+            }
+            let recorded = recorder.finish().await;
+            assert_eq!((recorded.error, failed.try_recv().ok()), (None, None));
+            let found = frames(&recorded.path);
+            assert!(found.get("audio/x-opus").is_some_and(|count| *count > 5), "{found:?}");
+        });
+    }
+
     /// Switches a camera off in the middle: without [`QUIET`], the muxer would wait for it and lose the audio.
     #[test]
     fn a_stopped_stream_does_not_hold_up_the_recording() {

@@ -100,6 +100,7 @@ impl Stream {
         let same: gst::Element = launch::by_name(&bin, "same")?;
         let last = Arc::new(AtomicU64::new(0));
         from_zero(&source, clock, last.clone());
+        source.static_pad("src").iter().for_each(drop_gaps);
         same.static_pad("src").iter().for_each(keep_first_caps);
         let end = bin.static_pad("src").ok_or("a stream has no end")?;
         let hold = end.add_probe(gst::PadProbeType::BLOCK_DOWNSTREAM, |_, _| gst::PadProbeReturn::Ok);
@@ -187,6 +188,17 @@ fn from_zero(source: &gst_app::AppSrc, clock: Arc<Clock>, last: Arc<AtomicU64>) 
             buffer.set_dts(gst::ClockTime::NONE);
         }
         gst::PadProbeReturn::Ok
+    });
+}
+
+/// Drops the events that stand for lost packets. A parser that meets one before its first frame makes up caps, which the
+/// muxer refuses.
+fn drop_gaps(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        match info.event().is_some_and(|event| event.type_() == gst::EventType::Gap) {
+            true => gst::PadProbeReturn::Drop,
+            false => gst::PadProbeReturn::Ok,
+        }
     });
 }
 
