@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
@@ -15,6 +16,8 @@ use futures_rustls::rustls::server::ParsedCertificate;
 use futures_rustls::rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use url::Url;
 
 /// Returns ring's provider, which servers and clients share.
 pub(crate) fn provider() -> Arc<CryptoProvider> {
@@ -130,6 +133,21 @@ pub(crate) fn client_config(
             .map_err(|error| unusable(&own.cert, error))?,
     };
     Ok(Arc::new(config))
+}
+
+/// Returns a client for HTTP requests to the server of `url`, each of at most the time `limit`. Servers are trusted as by
+/// the system. Redirects are not followed, and an answer of any status is a response.
+pub(crate) fn http_agent(url: &Url, limit: Duration) -> ureq::Agent {
+    let roots = rustls_native_certs::load_native_certs().certs;
+    let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(provider())
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .build();
+    let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(limit)).max_redirects(0);
+    // A proxy would look up 127.0.0.1 on its own machine.
+    let agent = if url.scheme() == "http" { agent.proxy(None) } else { agent };
+    agent.http_status_as_error(false).build().new_agent()
 }
 
 fn system_roots() -> RootCertStore {

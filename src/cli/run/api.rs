@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
 use crate::base::text::{brief, escape_json};
 use crate::cli::CliError;
 use crate::cli::args::api::{ApiOptions, CloseArgs, KickArgs, PeersArgs, RoomsArgs};
 use crate::cli::output::result_line;
+use crate::tls::http_agent;
 
 /// The time limit of a request.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -32,17 +32,7 @@ impl Api {
                 "--api-key is wanted, better as ROOMTONE_API_KEY: a key for the API of the server".into(),
             )
         })?;
-        let roots = rustls_native_certs::load_native_certs().certs;
-        let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(crate::tls::provider())
-            .root_certs(RootCerts::new_with_certs(&roots))
-            .build();
-        let agent =
-            ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(REQUEST)).max_redirects(0);
-        // A proxy would look up 127.0.0.1 on its own machine.
-        let agent = if options.server.scheme() == "http" { agent.proxy(None) } else { agent };
-        let agent = agent.http_status_as_error(false).build().new_agent();
+        let agent = http_agent(&options.server, REQUEST);
         Ok(Self { agent, server: options.server.clone(), key: key.0.clone() })
     }
 

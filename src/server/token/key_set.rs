@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
-use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use url::Url;
 
 use super::config::KeySource;
@@ -13,6 +12,7 @@ use super::freshness::Freshness;
 use super::keys::{KeySetError, Keys, MAX_SET};
 use crate::base::lock::lock;
 use crate::base::timeout::{sleep_until, timeout};
+use crate::tls::http_agent;
 
 /// The time limit of a request for a key set.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -98,16 +98,7 @@ impl KeySet {
 
 /// Fetches a key set. Servers are trusted as by the system; an answer other than 200, such as a redirect, is an error.
 fn fetch(url: &Url) -> Result<Vec<u8>, String> {
-    let roots = rustls_native_certs::load_native_certs().certs;
-    let roots: Vec<_> = roots.iter().map(|root| Certificate::from_der(root).to_owned()).collect();
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(crate::tls::provider())
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .build();
-    let agent = ureq::Agent::config_builder().tls_config(tls).timeout_global(Some(REQUEST)).max_redirects(0);
-    // A proxy would look up 127.0.0.1 on its own machine.
-    let agent = if url.scheme() == "http" { agent.proxy(None) } else { agent };
-    let response = agent.http_status_as_error(false).build().new_agent().get(url.as_str()).call();
+    let response = http_agent(url, REQUEST).get(url.as_str()).call();
     let mut response = response.map_err(|error| error.to_string())?;
     if response.status().as_u16() != 200 {
         return Err(format!("the server answers {}", response.status()));
