@@ -39,7 +39,7 @@ pub enum Input {
     Connection(ConnectionState),
     /// A packet of the peer arrived. Contains whether media arrived, not only reports.
     Heard(bool),
-    /// The peer's report on media of ours.
+    /// Numbers of sent packets and of the peer's reports on their arrival.
     Report(delivery::Report),
     /// The local network changed.
     NetworkChanged,

@@ -19,6 +19,7 @@ use super::stats::{self, Reports};
 use super::transport::certificate::Certificate;
 use super::transport::data_gate::DataGate;
 use super::transport::ice_restart::{Change, IceTransports};
+use super::transport::receiver_reports::ReceiverReports;
 use super::transport::{dtls, handshake, ice, rtp_session, shutdown, source_limit};
 use super::{adapt, channels, identity};
 use crate::base::lock::lock;
@@ -46,6 +47,7 @@ pub struct Peer {
     pub(super) ice: IceTransports,
     pub(super) events: EventSender<PeerEvent>,
     packets: Arc<std::sync::atomic::AtomicU64>,
+    receiver_reports: Arc<std::sync::Mutex<ReceiverReports>>,
     buffers: Arc<JitterBuffers>,
     bandwidth: Arc<BandwidthEstimate>,
     _adapts: smol::Task<()>,
@@ -79,6 +81,7 @@ impl Peer {
         handshake::repeat_handshakes(&webrtc);
         source_limit::bound(&webrtc);
         let packets = rtp_session::count_packets(&webrtc);
+        let receiver_reports = ReceiverReports::watch(&webrtc);
         let data = DataGate::before(&webrtc);
         data_channel::Teardown::watch(&webrtc);
         let certificate = Certificate::make()?;
@@ -103,6 +106,7 @@ impl Peer {
             ice,
             events,
             packets,
+            receiver_reports,
             buffers,
             bandwidth,
             _adapts,
@@ -208,9 +212,10 @@ impl Peer {
         (self.packets.load(Relaxed), frames)
     }
 
-    /// Returns the peer's last reports on media of ours.
-    pub fn delivery(&self) -> Vec<delivery::Report> {
-        stats::delivery(&self.webrtc)
+    /// Returns the number of packets sent so far, and of the peer's reports on their arrival.
+    pub fn delivery(&self) -> delivery::Report {
+        let (reports, progress) = lock(&self.receiver_reports).counts();
+        delivery::Report { sent: stats::packets_sent(&self.webrtc), reports, progress }
     }
 
     /// Closes DTLS, so that the peer learns at once of the end.

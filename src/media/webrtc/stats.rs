@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
-use crate::session::delivery;
-
 /// Counters of a connection since its start, and its measured values. A value that was not measured is absent.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct Stats {
@@ -107,26 +105,13 @@ impl Reports {
     }
 }
 
-/// Returns the peer's last reports on media of ours.
-pub(crate) fn delivery(webrtc: &gst::Element) -> Vec<delivery::Report> {
-    let sources = sources(webrtc);
-    let number = |source: &gst::Structure, name: &str| source.get::<u32>(name).ok();
-    let sent = |ssrc: u32| {
-        let ours = sources.iter().find(|source| number(source, "ssrc") == Some(ssrc))?;
-        ours.get::<u64>("packets-sent").ok()
-    };
-    let report = |source: &gst::Structure| {
-        source.get::<bool>("have-rb").ok().filter(|has| *has)?;
-        let ssrc = number(source, "rb-ssrc")?;
-        let stamp = (number(source, "rb-lsr")?, number(source, "rb-dlsr")?);
-        Some(delivery::Report {
-            source: ssrc,
-            sent: sent(ssrc)?,
-            highest: number(source, "rb-exthighestseq")?,
-            stamp,
-        })
-    };
-    sources.iter().filter_map(report).collect()
+/// Returns the number of RTP packets that our side has sent, of all streams.
+pub(crate) fn packets_sent(webrtc: &gst::Element) -> u64 {
+    sources(webrtc)
+        .iter()
+        .filter(|source| source.get::<bool>("internal") == Ok(true))
+        .filter_map(|source| source.get::<u64>("packets-sent").ok())
+        .sum()
 }
 
 /// Returns the round trip in ms from the peer's last report. A report that answers none of ours has none; GStreamer has

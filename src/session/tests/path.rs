@@ -85,9 +85,8 @@ fn a_path_that_is_dead_in_our_direction_is_renewed() {
     let mut seconds = 0;
     while last(&a) == "connected" {
         assert!(seconds < 20);
-        let (sent, highest) = (seconds * 50, (seconds as u32).min(3) * 50);
-        let report =
-            crate::session::delivery::Report { source: 1, sent, highest, stamp: (1, seconds as u32) };
+        let (sent, progress) = (seconds * 50, seconds.min(3));
+        let report = crate::session::delivery::Report { sent, reports: seconds, progress };
         a.input(now, Input::Report(report));
         a.input(now, Input::Heard(true));
         (now, seconds) = (now + Duration::from_secs(1), seconds + 1);

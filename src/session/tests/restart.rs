@@ -152,8 +152,7 @@ impl Pair {
     /// Lets the peer report for ten seconds that nothing of our side arrives.
     fn report_nothing(&mut self) {
         for second in 0..=10 {
-            let (sent, highest) = (100 * u64::from(second), second.min(1));
-            let report = delivery::Report { source: 7, sent, highest, stamp: (1, second) };
+            let report = delivery::Report { sent: 100 * second, reports: second, progress: second.min(1) };
             self.native.input(self.now, Input::Heard(true));
             self.native.input(self.now, Input::Report(report));
             self.now += Duration::from_secs(1);

@@ -6,6 +6,8 @@ pub(crate) mod dtls;
 pub(crate) mod handshake;
 pub mod ice;
 pub(crate) mod ice_restart;
+pub(crate) mod receiver_reports;
+pub(crate) mod rtcp;
 pub(crate) mod rtp_session;
 pub(crate) mod selected_pair;
 pub(crate) mod shutdown;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 
+use super::rtcp::{self, word};
 use crate::base::lock::lock;
 use crate::media::gst::elements;
 use crate::media::gst::pipeline::running_time;
@@ -23,10 +24,6 @@ const MAX_IN_ALL: usize = 1024;
 
 /// Silence after which a source may be replaced by another one.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// Types of RTCP packets (RFC 3550, 12.1).
-const SDES: u8 = 202;
-const BYE: u8 = 203;
 
 /// The admitted sources of a connection.
 #[derive(Debug, Default)]
@@ -113,10 +110,6 @@ fn filter(pad: &gst::Pad, admits: impl Fn(&[u8]) -> bool + Send + Sync + 'static
     });
 }
 
-fn word(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
 /// Returns the sources named in the clear part of a packet, with the contributing ones (CSRCs); `None` if the packet is
 /// neither RTP nor RTCP.
 fn of_encrypted(packet: &[u8]) -> Option<Vec<u32>> {
@@ -130,17 +123,14 @@ fn of_encrypted(packet: &[u8]) -> Option<Vec<u32>> {
 }
 
 /// Returns the sources that RTCP reports introduce, over all packets of a compound (RFC 3550, 6.1).
-fn of_reports(mut compound: &[u8]) -> Option<Vec<u32>> {
+fn of_reports(compound: &[u8]) -> Option<Vec<u32>> {
     let mut named = Vec::new();
-    while let [first, kind, high, low, ..] = compound {
-        let length = 4 * (usize::from(u16::from_be_bytes([*high, *low])) + 1);
-        let packet = compound.get(..length).unwrap_or(compound);
-        match *kind {
-            SDES => named.extend(of_descriptions(&packet[4..], first & 0x1f)),
-            BYE => {}
-            _ => named.extend(word(packet, 4)),
+    for packet in rtcp::packets(compound) {
+        match packet.kind {
+            rtcp::SDES => named.extend(of_descriptions(packet.body, packet.count)),
+            rtcp::BYE => {}
+            _ => named.extend(word(packet.body, 0)),
         }
-        compound = compound.get(length..).unwrap_or_default();
     }
     Some(named)
 }
