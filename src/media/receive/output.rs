@@ -49,7 +49,7 @@ fn lower_reserves(pipeline: &gst::Pipeline, kind: Kind) {
 /// Shows the first frame at once: its time is moved back by the minimum playout delay, which only protects later frames
 /// from jitter.
 fn show_first_at_once(appsrc: &gst_app::AppSrc) {
-    let reserve = gst::ClockTime::try_from(playout_delay::LEAST).unwrap_or_default();
+    let reserve = gst::ClockTime::try_from(playout_delay::PLAYOUT_MIN).unwrap_or_default();
     let Some(pad) = appsrc.static_pad("src") else { return };
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if let Some(buffer) = info.buffer_mut() {
@@ -276,7 +276,7 @@ fn play(
             place.restarts.spawn(restart(weak.clone(), decodings, again.clone(), rest));
         }
     });
-    pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
+    pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MAX);
     if setting.kind == Kind::Video {
         show_first_at_once(&appsrc);
     }

@@ -1,41 +1,46 @@
 //! The playout delay of received media, and the time that jitter buffers wait for retransmissions; both as short as the
 //! network allows.
 //!
-//! Every packet waits for the playout delay, which absorbs jitter. A jitter buffer waits longer only while a packet is
-//! missing, for a retransmission that arrives a round trip later. Frequent losses raise the playout delay, too; rare
-//! ones do not.
+//! Consumers play each packet one playout delay after its expected arrival; the delay absorbs jitter. A jitter buffer
+//! forwards packets at once, and holds them only behind a missing one: with NACK (RFC 4585) until a retransmission can
+//! have come, which takes a round trip and may be longer than the playout delay, else for the playout delay. Frequent
+//! losses raise the playout delay, too; rare ones do not.
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Initial and minimum playout delay. The packets of a frame arrive one after another within about this time.
-pub const LEAST: Duration = Duration::from_millis(10);
+/// Initial and minimum playout delay, unless the user fixed one. The packets of a frame arrive one after another within
+/// about this time.
+pub const PLAYOUT_MIN: Duration = Duration::from_millis(10);
 /// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is
 /// later is shown late, or not played.
-pub const MOST: Duration = Duration::from_millis(500);
-/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. A new key frame takes about as
-/// long.
-pub const REPAIR_MOST: Duration = Duration::from_secs(1);
-/// Assumed round trip until one is measured.
-const TRIP: Duration = Duration::from_millis(100);
+pub const PLAYOUT_MAX: Duration = Duration::from_millis(500);
+/// Maximum time to wait for a retransmission, unless the user fixed a longer delay. After that time, a new key frame
+/// repairs the picture as fast.
+pub const REPAIR_MAX: Duration = Duration::from_secs(1);
+/// Assumed round trip where none is measured.
+const ASSUMED_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Time after which a loss is noticed, by the next frame: the interval of frames at 15 frames per second.
-const MISSED: Duration = Duration::from_millis(70);
-/// Time after the expected arrival of a retransmission until it is requested again.
-const SPARE: Duration = Duration::from_millis(20);
+const LOSS_NOTICED_AFTER: Duration = Duration::from_millis(70);
+/// Margin after the latest expected arrival of a retransmission until the packet is requested again.
+const RETRY_MARGIN: Duration = Duration::from_millis(20);
 /// Age up to which samples are considered.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Percentage of packets that arrive within the playout delay, and minimum number of packets for a decision (one or two
-/// seconds of media). Late video is still shown, late audio is not played.
-const VIDEO: (u64, u64) = (90, 100);
-const AUDIO: (u64, u64) = (98, 50);
-/// Minimum step down (otherwise an eighth of the delay), and up for packets that arrived too late (otherwise a
-/// quarter); pause between two steps down, each of which is a visible and audible jump.
-const STEP: Duration = Duration::from_millis(20);
-const PAUSE: Duration = Duration::from_secs(1);
-/// Minimum pause between steps up for packets that arrived too late, whose lateness is not measured.
-const RAISE_PAUSE: Duration = Duration::from_millis(500);
+/// Percentage of packets of streams with NACK that arrive within the playout delay, and minimum number of packets for a
+/// decision (one or two seconds of media). These streams are video, which is still shown when it is late.
+const WITH_NACK: (u64, u64) = (90, 100);
+/// Percentage and minimum number for all other streams. These are mostly audio, which is not played when it is late.
+const WITHOUT_NACK: (u64, u64) = (98, 50);
+/// Minimum by which the delay falls; otherwise it falls by an eighth.
+const FALL_MIN: Duration = Duration::from_millis(20);
+/// Pause between a change and the next fall, which is a visible and audible jump.
+const FALL_PAUSE: Duration = Duration::from_secs(1);
+/// Minimum by which the delay rises for packets that arrived too late; otherwise it rises by a quarter.
+const RISE_MIN: Duration = Duration::from_millis(20);
+/// Pause between two rises for packets that arrived too late, whose lateness is not measured.
+const RISE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Setting of the playout delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -53,7 +58,7 @@ pub struct Lateness([u32; Lateness::BUCKETS]);
 
 impl Lateness {
     /// Number of buckets; the last one contains all later packets.
-    pub const BUCKETS: usize = MOST.as_millis() as usize / Self::BUCKET_MS as usize;
+    pub const BUCKETS: usize = PLAYOUT_MAX.as_millis() as usize / Self::BUCKET_MS as usize;
     const BUCKET_MS: u64 = 10;
 
     /// Returns the bucket of a packet with this lateness.
@@ -98,12 +103,12 @@ pub struct Sample {
     pub jitter: Duration,
     /// Round trip; `None` if unknown.
     pub round_trip: Option<Duration>,
-    /// Packets of streams with retransmission since the last sample, by their lateness when the buffer forwarded them:
-    /// a packet behind a lost one is as late as the retransmission.
-    pub video: Lateness,
+    /// Packets of streams with NACK since the last sample, by their lateness when the buffer forwarded them: a packet
+    /// behind a lost one is as late as the retransmission.
+    pub with_nack: Lateness,
     /// Packets of all other streams since the last sample, by their lateness on arrival.
-    pub audio: Lateness,
-    /// Number of packets of these other streams since the start that arrived after the buffer had skipped them.
+    pub without_nack: Lateness,
+    /// Number of packets of these other streams since the last sample that arrived after the buffer had skipped them.
     pub too_late: u64,
 }
 
@@ -124,24 +129,26 @@ pub struct PlayoutDelay {
     delays: Delays,
     /// Delay that the user chose.
     fixed: Option<Duration>,
-    /// Samples within [`WINDOW`]; their `too_late` counts since the sample before.
+    /// Samples within [`WINDOW`].
     window: VecDeque<(Instant, Sample)>,
-    /// Number of packets since the start that arrived too late.
-    too_late: u64,
-    /// Earliest time of the next step down.
-    step_down_at: Option<Instant>,
-    /// Time of the last step up for packets that arrived too late.
-    last_step_up: Option<Instant>,
+    /// Earliest time of the next fall.
+    next_fall: Option<Instant>,
+    /// Time of the last rise for packets that arrived too late.
+    last_rise: Option<Instant>,
 }
 
-/// Returns the time to wait for a retransmission, and the time between two requests, for the round trip `trip`. The
-/// wait leaves time for a second request, because a retransmission may be lost, too. The wait is zero if even the first
-/// retransmission would arrive after [`REPAIR_MOST`]; packets then wait for the playout delay alone.
-fn repair_times(trip: Duration) -> (Duration, Duration) {
-    // Includes some variation of the round trip.
-    let retry = (trip + trip / 4 + SPARE).min(REPAIR_MOST);
-    let repair = if trip + MISSED < REPAIR_MOST { MISSED + 2 * retry } else { Duration::ZERO };
-    (repair, retry)
+/// Returns the time to wait for a retransmission, and the time between two requests, for a round trip and a jitter. If
+/// [`REPAIR_MAX`] allows, the wait leaves time for a second request, because a retransmission may be lost, too. The wait
+/// is zero if even the first retransmission would arrive after [`REPAIR_MAX`]; packets then wait for the playout delay
+/// alone.
+fn repair_times(trip: Duration, jitter: Duration) -> (Duration, Duration) {
+    // A quarter for the variation of the round trip.
+    let retry = (trip + trip / 4 + RETRY_MARGIN).min(REPAIR_MAX);
+    if trip + LOSS_NOTICED_AFTER >= REPAIR_MAX {
+        return (Duration::ZERO, retry);
+    }
+    // Almost all packets arrive within four times the mean deviation (as in RFC 6298, 2.3).
+    ((LOSS_NOTICED_AFTER + 2 * retry + 4 * jitter).min(REPAIR_MAX), retry)
 }
 
 impl PlayoutDelay {
@@ -151,10 +158,10 @@ impl PlayoutDelay {
             Latency::Auto => None,
             Latency::Fixed(delay) => Some(delay),
         };
-        let playout = fixed.unwrap_or(LEAST);
-        let (repair, retry) = repair_times(TRIP);
+        let playout = fixed.unwrap_or(PLAYOUT_MIN);
+        let (repair, retry) = repair_times(ASSUMED_ROUND_TRIP, Duration::ZERO);
         let delays = Delays { playout, repair: playout.max(repair), retry };
-        Self { delays, fixed, window: VecDeque::new(), too_late: 0, step_down_at: None, last_step_up: None }
+        Self { delays, fixed, window: VecDeque::new(), next_fall: None, last_rise: None }
     }
 
     /// Returns the delays as they are now.
@@ -167,10 +174,10 @@ impl PlayoutDelay {
         if self.fixed.is_none() {
             self.adapt(now, sample);
         }
-        let (repair, retry) = repair_times(sample.round_trip.unwrap_or(TRIP));
-        let uneven = if repair.is_zero() { repair } else { 4 * sample.jitter };
-        let repair = (repair + uneven).min(REPAIR_MOST).max(self.delays.playout);
-        // Each change makes all linked elements query the latency, so small decreases are ignored.
+        let (repair, retry) = repair_times(sample.round_trip.unwrap_or(ASSUMED_ROUND_TRIP), sample.jitter);
+        let repair = repair.max(self.delays.playout);
+        // Each change makes all linked elements query the latency. Small decreases, which gain little, are ignored; an
+        // increase saves packets.
         if repair > self.delays.repair || repair * 4 / 3 < self.delays.repair {
             self.delays.repair = repair;
         }
@@ -180,46 +187,46 @@ impl PlayoutDelay {
 
     /// Adapts the playout delay to the lateness within [`WINDOW`].
     ///
-    /// The lateness of packets that arrived too late is not measured. While they are more than [`AUDIO`] allows (2 % of
-    /// the packets of streams without retransmission), the delay does not fall, and each sample with further ones
-    /// raises it by a quarter, up to [`MOST`]. NetEq, too, counts late packets (up to 2 s) when it chooses the delay
-    /// that 95 to 97 % of all packets meet.
+    /// The lateness of packets that arrived too late is not measured. While they are more than [`WITHOUT_NACK`] allows
+    /// (2 % of the packets of streams without NACK), the delay does not fall, and a sample with further ones raises it by
+    /// a quarter, at most every [`RISE_PAUSE`] and up to [`PLAYOUT_MAX`]. NetEq, too, counts late packets (up to 2 s) when it
+    /// chooses the delay that 95 to 97 % of all packets meet.
     fn adapt(&mut self, now: Instant, sample: Sample) {
         let is_old = |(at, _): &(Instant, Sample)| now.saturating_duration_since(*at) >= WINDOW;
         while self.window.front().is_some_and(is_old) {
             self.window.pop_front();
         }
-        let newly_late = sample.too_late.saturating_sub(self.too_late);
-        self.too_late = sample.too_late;
-        self.window.push_back((now, Sample { too_late: newly_late, ..sample }));
+        self.window.push_back((now, sample));
         let sum = |of: fn(&Sample) -> &Lateness| {
             let mut sum = Lateness::default();
             let counts = self.window.iter().flat_map(|(_, sample)| of(sample).0.iter().enumerate());
             counts.for_each(|(bucket, count)| sum.add(bucket, *count));
             sum
         };
-        let (video, audio) = (sum(|sample| &sample.video), sum(|sample| &sample.audio));
+        let (with_nack, without_nack) = (sum(|sample| &sample.with_nack), sum(|sample| &sample.without_nack));
         let too_late = self.window.iter().fold(0_u64, |all, (_, sample)| all.saturating_add(sample.too_late));
-        let received = audio.total().saturating_add(too_late);
-        let measured = video.within(VIDEO).max(audio.within(AUDIO)).unwrap_or_default();
+        let received = without_nack.total().saturating_add(too_late);
+        let measured = with_nack.within(WITH_NACK).max(without_nack.within(WITHOUT_NACK)).unwrap_or_default();
         let delay = self.delays.playout;
-        let mut wanted = measured.clamp(LEAST, MOST);
-        let is_too_many = too_late.saturating_mul(100) > received.saturating_mul(100 - AUDIO.0);
-        if received >= AUDIO.1 && is_too_many {
-            let is_time = self.last_step_up.is_none_or(|at| now.saturating_duration_since(at) >= RAISE_PAUSE);
-            let raises = newly_late > 0 && is_time;
-            self.last_step_up = if raises { Some(now) } else { self.last_step_up };
-            let step = if raises { STEP.max(delay / 4) } else { Duration::ZERO };
-            wanted = wanted.max((delay + step).min(MOST));
+        let mut wanted = measured.clamp(PLAYOUT_MIN, PLAYOUT_MAX);
+        let is_too_many = too_late.saturating_mul(100) > received.saturating_mul(100 - WITHOUT_NACK.0);
+        if received >= WITHOUT_NACK.1 && is_too_many {
+            let may_rise = self.last_rise.is_none_or(|at| now.saturating_duration_since(at) >= RISE_PAUSE);
+            let mut rise = Duration::ZERO;
+            if sample.too_late > 0 && may_rise {
+                self.last_rise = Some(now);
+                rise = RISE_MIN.max(delay / 4);
+            }
+            wanted = wanted.max((delay + rise).min(PLAYOUT_MAX));
         }
         if wanted > delay {
             tracing::debug!(?measured, too_late, "the playout delay rises to {wanted:?}");
             self.delays.playout = wanted;
-            self.step_down_at = Some(now + PAUSE);
-        } else if wanted + STEP <= delay && self.step_down_at.is_none_or(|at| at <= now) {
+            self.next_fall = Some(now + FALL_PAUSE);
+        } else if wanted + FALL_MIN <= delay && self.next_fall.is_none_or(|at| at <= now) {
             let eighth = Duration::from_millis(delay.as_millis() as u64 / 8);
-            self.delays.playout -= STEP.max(eighth).min(delay - wanted);
-            self.step_down_at = Some(now + PAUSE);
+            self.delays.playout -= FALL_MIN.max(eighth).min(delay - wanted);
+            self.next_fall = Some(now + FALL_PAUSE);
         }
     }
 }
@@ -237,13 +244,13 @@ mod tests {
         late
     }
 
-    /// Returns a second's sample of 90 video and 50 audio packets, of which some arrived late.
+    /// Returns a second's sample of 90 packets with NACK (video) and 50 without (audio), of which some arrived late.
     fn second(video: (u64, u32), audio: (u64, u32)) -> Sample {
         Sample {
             jitter: 2 * MS,
             round_trip: Some(80 * MS),
-            video: counts(&[(2, 90 - video.1), video]),
-            audio: counts(&[(2, 50 - audio.1), audio]),
+            with_nack: counts(&[(2, 90 - video.1), video]),
+            without_nack: counts(&[(2, 50 - audio.1), audio]),
             too_late: 0,
         }
     }
@@ -256,7 +263,8 @@ mod tests {
         for n in 0..60_u32 {
             let sample = if n % 5 == 4 { second((130, 6), (2, 0)) } else { second(CLEAN.0, CLEAN.1) };
             let delays = playout.update(start + n * 1000 * MS, sample);
-            assert_eq!(delays, Delays { playout: LEAST, repair: 360 * MS, retry: 120 * MS });
+            // The measured 318 ms are less than the initial wait, but not by so much that the wait is lowered.
+            assert_eq!(delays, Delays { playout: PLAYOUT_MIN, repair: 360 * MS, retry: 120 * MS });
         }
     }
 
@@ -264,7 +272,7 @@ mod tests {
     fn frequent_losses_raise_the_playout_delay_while_they_last() {
         let (mut playout, mut now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         let lossy = second((130, 30), (2, 0));
-        for delay in [LEAST, 140 * MS, 140 * MS] {
+        for delay in [PLAYOUT_MIN, 140 * MS, 140 * MS] {
             now += 1000 * MS;
             assert_eq!(playout.update(now, lossy).playout, delay);
         }
@@ -283,36 +291,38 @@ mod tests {
         let (mut playout, now) = (PlayoutDelay::new(Latency::Auto), Instant::now());
         assert_eq!(playout.update(now, second((2, 0), (90, 2))).playout, 100 * MS);
         let mut playout = PlayoutDelay::new(Latency::Auto);
-        assert_eq!(playout.update(now, second((2, 0), (90, 1))).playout, LEAST);
+        assert_eq!(playout.update(now, second((2, 0), (90, 1))).playout, PLAYOUT_MIN);
     }
 
     #[test]
     fn retransmissions_after_more_than_a_second_are_not_waited_for() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
         let far = |ms| Sample { round_trip: Some(ms * MS), ..second(CLEAN.0, CLEAN.1) };
-        assert_eq!(playout.update(Instant::now(), far(900)).repair, REPAIR_MOST);
-        assert_eq!(playout.update(Instant::now(), far(1000)).repair, LEAST);
+        assert_eq!(playout.update(Instant::now(), far(900)).repair, REPAIR_MAX);
+        assert_eq!(playout.update(Instant::now(), far(1000)).repair, PLAYOUT_MIN);
     }
 
     #[test]
     fn too_few_packets_do_not_change_the_delay() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
-        let first = Sample { video: counts(&[(300, 40)]), ..Sample::default() };
-        assert_eq!(playout.update(Instant::now(), first).playout, LEAST);
+        let first = Sample { with_nack: counts(&[(300, 40)]), ..Sample::default() };
+        assert_eq!(playout.update(Instant::now(), first).playout, PLAYOUT_MIN);
     }
 
     #[test]
     fn jitter_and_packets_that_arrive_too_late_raise_the_delay() {
         let mut playout = PlayoutDelay::new(Latency::Auto);
         let now = Instant::now();
-        let uneven = Sample { audio: counts(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
+        let uneven =
+            Sample { without_nack: counts(&[(50, 90), (110, 10)]), jitter: 30 * MS, ..Sample::default() };
         assert_eq!(playout.update(now, uneven).playout, 120 * MS);
         let lost = Sample { too_late: 3, ..Sample::default() };
         assert_eq!(playout.update(now, lost).playout, 150 * MS);
-        assert_eq!(playout.update(now, Sample { too_late: 4, ..lost }).playout, 150 * MS, "not at once");
-        let worst = Sample { audio: counts(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
+        assert_eq!(playout.update(now, Sample { too_late: 1, ..lost }).playout, 150 * MS, "not at once");
+        let worst =
+            Sample { without_nack: counts(&[(3000, 10_000)]), jitter: Duration::from_secs(3), ..lost };
         let delays = playout.update(now, worst);
-        assert_eq!((delays.playout, delays.repair), (MOST, REPAIR_MOST));
+        assert_eq!((delays.playout, delays.repair), (PLAYOUT_MAX, REPAIR_MAX));
     }
 
     /// Returns the delays, in ms, over samples of a second in which `late` of 50 audio packets arrive too late.
@@ -320,8 +330,8 @@ mod tests {
         let mut seen = vec![];
         for _ in 0..seconds {
             *now += 1000 * MS;
-            let too_late = playout.too_late + u64::from(late);
-            let sample = Sample { audio: counts(&[(2, 50 - late)]), too_late, ..Sample::default() };
+            let too_late = late.into();
+            let sample = Sample { without_nack: counts(&[(2, 50 - late)]), too_late, ..Sample::default() };
             seen.push(playout.update(*now, sample).playout.as_millis() as u64);
         }
         seen
@@ -372,9 +382,9 @@ mod tests {
                 let mut late = Lateness::default();
                 counts.into_iter().for_each(|(bucket, count)| late.add(bucket, count));
                 let jitter = Duration::from_millis(jitter);
-                let delays = playout.update(now, Sample { jitter, round_trip, video: late, audio: late, too_late });
-                prop_assert!((LEAST..=MOST).contains(&delays.playout));
-                prop_assert!((delays.playout..=REPAIR_MOST).contains(&delays.repair));
+                let delays = playout.update(now, Sample { jitter, round_trip, with_nack: late, without_nack: late, too_late });
+                prop_assert!((PLAYOUT_MIN..=PLAYOUT_MAX).contains(&delays.playout));
+                prop_assert!((delays.playout..=REPAIR_MAX).contains(&delays.repair));
             }
         }
     }

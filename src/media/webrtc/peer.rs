@@ -63,7 +63,7 @@ impl Peer {
         webrtc.set_property_from_str("bundle-policy", "max-bundle");
         ice::set_up(&webrtc, &config.ice);
         rtp_session::set_up(&webrtc);
-        let buffers = JitterBuffers::of(&webrtc, config.latency);
+        let buffers = JitterBuffers::manage(&webrtc, config.latency);
         pipeline.add(&webrtc).map_err(|error| MediaError::pipeline("adding webrtcbin", error))?;
         let bus_events = events.clone();
         let owned = Owned::new(pipeline, move |_, event| {

@@ -186,7 +186,7 @@ impl Mixer {
             let counters = track.counters.clone();
             level::watch(&pad, move |samples| counters.meter.measure(samples));
         }
-        pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MOST);
+        pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MAX);
         self.owned.pipeline().add(&bin).map_err(|_| failed("add"))?;
         let pad = self.mix.request_pad_simple("sink_%u").ok_or_else(|| failed("no pad"))?;
         let src = bin.static_pad("src").ok_or_else(|| failed("no pad of the decoder"))?;

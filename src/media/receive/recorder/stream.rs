@@ -15,7 +15,7 @@ use crate::media::receive::track::{Counters, Track};
 use crate::sdp::{Codec, Kind};
 
 /// Maximum time that a frame has waited in a jitter buffer.
-const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::REPAIR_MOST.as_millis() as u64);
+const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::REPAIR_MAX.as_millis() as u64);
 
 /// Silence after which a stream is left out of the rest of the file, because the muxer makes the others wait for it;
 /// less than [`QUEUE`].
