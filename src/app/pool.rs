@@ -129,7 +129,7 @@ impl Pool {
             patience: options.patience,
             mdns: options.ice.mdns(),
             reach: options.ice.reach(),
-            forgets: crate::media::forgets_offers(),
+            drops_added_lines: crate::media::forgets_offers(),
             ..Terms::new(true, vec![])
         };
         let conference = Conference::new(channel, peers, options.ice.clone(), options.most, terms);

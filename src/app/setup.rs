@@ -109,12 +109,12 @@ impl MediaSetup {
     /// Returns the rules by which connections negotiate, as the polite side.
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());
-        let forgets = crate::media::forgets_offers();
+        let drops_added_lines = crate::media::forgets_offers();
         Terms {
             mdns: self.ice.mdns(),
             reach: self.ice.reach(),
             patience: self.options.connection.patience(),
-            forgets,
+            drops_added_lines,
             ..terms
         }
     }

@@ -22,7 +22,7 @@ pub use candidate::{CandidateError, CandidateLine};
 pub use codec::{Codec, Kind, Payload};
 pub use direction::Direction;
 pub use reach::Reach;
-pub use validate::{name_answer, validate};
+pub use validate::{add_missing_mids, validate};
 
 use std::fmt;
 
@@ -74,7 +74,7 @@ pub enum SdpError {
 const TOOL: &str = "roomtone";
 
 /// Names roomtone as the author of a description.
-pub fn sign(sdp: &mut Sdp) {
+pub fn mark_as_roomtone(sdp: &mut Sdp) {
     sdp.set_attribute("tool", TOOL);
 }
 

@@ -19,7 +19,7 @@ pub fn validate(mut sdp: Sdp) -> Result<Sdp, SdpError> {
 }
 
 /// Gives the m-lines of an answer that have no mid those of the offer: rejected m-lines need none (RFC 8843, 7.3.3).
-pub fn name_answer(answer: &mut Sdp, offer: &Sdp) {
+pub fn add_missing_mids(answer: &mut Sdp, offer: &Sdp) {
     for (media, offered) in answer.media.iter_mut().zip(&offer.media) {
         if let (None, Some(mid)) = (media.mid(), offered.mid()) {
             media.set_attribute("mid", mid);

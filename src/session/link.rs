@@ -318,7 +318,7 @@ impl Link {
             self.restarts = (self.restarts.0 + 1, Some(now));
             self.waiting = Some((now + RESTART, Wait::Restart(false)));
         } else {
-            self.negotiation.renew(now);
+            self.negotiation.replace_and_offer(now);
         }
     }
 
@@ -366,7 +366,7 @@ impl Link {
                 self.waiting = Some((now + RESTARTED, Wait::Restart(true)));
             }
             Event::IceRestarted => {}
-            Event::Restarted => {
+            Event::Replaced => {
                 if self.watch.was_connected() {
                     self.broken(now);
                     self.watch.reconnecting();
@@ -378,7 +378,7 @@ impl Link {
             Event::Failed(step, reason) if self.watch.was_connected() && !self.negotiation.is_flooded() => {
                 self.push_warning(&format!("waiting for {step}: {reason}"));
                 self.broken(now);
-                self.negotiation.reopen(now);
+                self.negotiation.replace_and_wait(now);
             }
             Event::Failed(step, reason) => self.end(EndReason::Negotiation { step, reason }),
         }

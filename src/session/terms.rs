@@ -31,8 +31,8 @@ pub struct Terms {
     pub patience: Patience,
     /// Whether this side reconnects before the other side when a path breaks.
     pub reconnects_first: bool,
-    /// Whether webrtcbin can forget an offer of ours that adds m-lines; some versions then end the process.
-    pub forgets: bool,
+    /// Whether webrtcbin can drop an offer of ours that adds m-lines; some versions then end the process.
+    pub drops_added_lines: bool,
     /// Whether the call belongs to a pool: no side has to offer, and ids last only as long as the connection to the
     /// server.
     pub pool: bool,
@@ -49,7 +49,7 @@ impl Terms {
             reach: Reach::default(),
             patience: Patience::default(),
             reconnects_first: polite,
-            forgets: true,
+            drops_added_lines: true,
             pool: false,
         }
     }

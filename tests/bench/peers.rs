@@ -158,7 +158,8 @@ struct End {
 impl End {
     fn new(config: PeerConfig, inbox: Receiver<PeerMessage>, other: Sender<PeerMessage>) -> Self {
         let terms = Terms::new(true, config.wanted());
-        let negotiation = Negotiation::new(Terms { forgets: roomtone::media::forgets_offers(), ..terms });
+        let negotiation =
+            Negotiation::new(Terms { drops_added_lines: roomtone::media::forgets_offers(), ..terms });
         let events = bounded(256);
         Self { negotiation, config, peer: None, events, inbox, other, outputs: vec![] }
     }

@@ -61,7 +61,7 @@ impl Side {
         Self {
             name,
             negotiation: Negotiation::new(Terms {
-                forgets: roomtone::media::forgets_offers(),
+                drops_added_lines: roomtone::media::forgets_offers(),
                 ..Terms::new(true, config.wanted())
             }),
             config,
@@ -95,7 +95,7 @@ impl Side {
             }
         }
         while let Some(event) = self.negotiation.poll_event() {
-            let is_good = matches!(event, Event::Negotiated | Event::Restarted | Event::IceRestarted);
+            let is_good = matches!(event, Event::Negotiated | Event::Replaced | Event::IceRestarted);
             assert!(is_good, "{}: {event:?}", self.name);
         }
         while let Ok(event) = self.events.1.try_recv() {
@@ -284,7 +284,7 @@ fn streams_and_channels_come_and_go_while_the_connection_stands() {
         let track = pair.b.tracks[0].clone();
         pair.until_they_move("the first stream", vec![track.clone()]).await;
 
-        // Both at once: their offers collide, and both streams come. Where an offer cannot be forgotten, that takes
+        // Both at once: their offers collide, and both streams come. Where an offer cannot be dropped, that takes
         // a fresh connection, which is the matter of those who hold the streams.
         let (second, third) = (stream(&[Kind::Video]).await, stream(&Kind::ALL).await);
         add(&mut pair.a, &second);

@@ -32,7 +32,7 @@ impl PyRtc {
     fn start() -> Self {
         let python = installed("venv/bin/python");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // It forgets to import what it uses when a socket is full.
+        // It drops_added_lines to import what it uses when a socket is full.
         let program = format!(
             "import time; from pyrtc import transport, test; transport.time = time; test.main({port})"
         );

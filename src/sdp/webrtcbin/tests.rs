@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{Adapter, Ours};
 use crate::protocol::SdpKind;
-use crate::sdp::{Direction, Kind, Line, Media, Sdp, SdpError, Section, name_answer, validate};
+use crate::sdp::{Direction, Kind, Line, Media, Sdp, SdpError, Section, add_missing_mids, validate};
 
 const TRANSPORT: [&str; 4] = ["ice-ufrag", "ice-pwd", "fingerprint", "setup"];
 const KINDS: [&str; 4] = ["audio", "video", "application", "text"];
@@ -225,7 +225,7 @@ impl World {
             return false;
         }
         let mut sdp = theirs(&answer, "active", has_mids);
-        name_answer(&mut sdp, &sent);
+        add_missing_mids(&mut sdp, &sent);
         let sdp = validate(sdp).unwrap();
         self.adapter.local(&[]).unwrap();
         let remote = self.adapter.remote(SdpKind::Answer, &sdp, &[]).unwrap();
@@ -275,7 +275,7 @@ fn own(kinds: &[&str]) -> Vec<(String, String)> {
 fn exchange(adapter: &mut Adapter, offer: Sdp, answer: impl Fn(&Sdp) -> Sdp) -> super::Remote {
     let sent = made(adapter, SdpKind::Offer, offer);
     let mut answer = answer(&sent);
-    name_answer(&mut answer, &sent);
+    add_missing_mids(&mut answer, &sent);
     adapter.local(&[]).unwrap();
     adapter.remote(SdpKind::Answer, &validate(answer).unwrap(), &[]).unwrap()
 }

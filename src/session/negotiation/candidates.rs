@@ -9,10 +9,11 @@ use crate::sdp::{self, CandidateLine};
 use crate::session::effect::Effect;
 
 impl Negotiation {
-    /// Handles a candidate that our connection gathered: remembers it and sends it to the peer.
+    /// Handles a candidate that our connection gathered: keeps it, up to [`MAX_CANDIDATES`], and sends it to the peer, now or
+    /// after the description that has its credentials.
     pub fn handle_local_candidate(&mut self, candidate: Candidate) {
-        if self.transport.ours.len() < MAX_CANDIDATES {
-            self.transport.ours.push(candidate.clone());
+        if self.transport.local_candidates.len() < MAX_CANDIDATES {
+            self.transport.local_candidates.push(candidate.clone());
         }
         // Candidates of an ICE restart follow the description that has its credentials.
         if !self.exchange.makes_credentials() {
@@ -20,9 +21,9 @@ impl Negotiation {
         }
     }
 
-    /// Sends all candidates since our last ICE restart, once more.
-    pub(super) fn repeat_candidates(&mut self) {
-        for candidate in self.transport.ours.clone() {
+    /// Sends all kept candidates since our last ICE restart.
+    pub(super) fn send_all_candidates(&mut self) {
+        for candidate in self.transport.local_candidates.clone() {
             self.send_candidate(candidate);
         }
     }
@@ -34,7 +35,7 @@ impl Negotiation {
         }
         let in_line = || CandidateLine::parse(&candidate.candidate).ok().and_then(|line| line.ufrag);
         let ufrag = candidate.ufrag.clone().or_else(in_line);
-        let is_other = ufrag.is_some() && ufrag.as_deref() != self.transport.ufrag();
+        let is_other = ufrag.is_some() && ufrag.as_deref() != self.transport.remote_ufrag();
         matches!(&self.exchange, Exchange::Offered(offer) if offer.restarts_ice) && is_other
     }
 
@@ -58,15 +59,15 @@ impl Negotiation {
     }
 
     /// Handles a candidate of the peer.
-    pub(super) fn candidate(&mut self, now: Instant, candidate: Candidate) {
+    pub(super) fn handle_candidate(&mut self, now: Instant, candidate: Candidate) {
         // A candidate with the user fragment of the current transport does not belong to the ignored offer.
-        let current = self.transport.ufrag();
+        let current = self.transport.remote_ufrag();
         if self.ignoring && (candidate.ufrag.is_none() || candidate.ufrag.as_deref() != current) {
             return;
         }
-        self.transport.candidates += 1;
-        if self.transport.candidates > MAX_CANDIDATES {
-            if self.transport.candidates == MAX_CANDIDATES + 1 {
+        self.transport.remote_count += 1;
+        if self.transport.remote_count > MAX_CANDIDATES {
+            if self.transport.remote_count == MAX_CANDIDATES + 1 {
                 self.warn(&format!("more than {MAX_CANDIDATES} candidates: the rest is dropped"));
             }
             return;
@@ -80,7 +81,7 @@ impl Negotiation {
             // The candidate belongs to an earlier transport.
             return;
         }
-        self.theirs.1.push(candidate.clone());
+        self.remote_candidates.1.push(candidate.clone());
         match line {
             Err(sdp::CandidateError::Mdns) if self.terms.mdns && has_mline => {
                 self.effect(Effect::AddCandidate(candidate.candidate));

@@ -1,6 +1,9 @@
 //! State of the exchange of offer and answer (RFC 8829, 3.2). Making and applying a description takes webrtcbin some
 //! time, so each such step is a state, which holds the ids of the effects in progress and the descriptions needed
 //! later.
+//!
+//! Our offers pass through Stable, `CreatingOffer`, `Offered`, `ApplyingTheirAnswer` and Stable; the peer's offers through
+//! Stable, `ApplyingTheirOffer`, `CreatingAnswer`, `ApplyingOurAnswer` and Stable.
 
 use crate::sdp::Sdp;
 use crate::session::effect::EffectId;
@@ -10,7 +13,7 @@ use crate::session::effect::EffectId;
 pub(super) enum Exchange {
     /// No exchange is under way.
     Stable,
-    /// webrtcbin is making an offer.
+    /// webrtcbin is making our offer.
     CreatingOffer {
         id: EffectId,
         /// Whether the offer restarts ICE on the existing connection.
@@ -19,15 +22,15 @@ pub(super) enum Exchange {
     /// Our side sent an offer, and waits for the peer's answer.
     Offered(Offer),
     /// webrtcbin is applying the peer's answer, and before it our offer if the offer was deferred.
-    ApplyingAnswer { offer: Option<EffectId>, answer: EffectId },
+    ApplyingTheirAnswer { offer: Option<EffectId>, answer: EffectId },
     /// webrtcbin is applying the peer's offer.
-    ApplyingOffer(Answering),
-    /// webrtcbin is making an answer.
+    ApplyingTheirOffer(Answering),
+    /// webrtcbin is making our answer.
     CreatingAnswer(Answering),
     /// webrtcbin is applying our answer.
-    ApplyingLocal(EffectId),
-    /// The negotiation failed, or the peer declined.
-    Ended,
+    ApplyingOurAnswer(EffectId),
+    /// A step failed, or the peer declined. Nothing happens until the connection is replaced.
+    Halted,
 }
 
 /// An offer of ours without an answer yet.
@@ -35,8 +38,7 @@ pub(super) enum Exchange {
 pub(super) struct Offer {
     /// The offer as it was sent to the peer.
     pub(super) sdp: Sdp,
-    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer
-    /// arrives, and until then our side can forget it.
+    /// Effect that applies the offer. `None` if the offer is deferred: webrtcbin applies it only when the answer arrives.
     pub(super) applying: Option<EffectId>,
     /// Whether the offer restarts ICE on the existing connection.
     pub(super) restarts_ice: bool,
@@ -55,7 +57,7 @@ pub(super) struct Answering {
 }
 
 impl Offer {
-    /// Returns whether webrtcbin does not have the offer yet.
+    /// Returns whether webrtcbin made the offer, but has not applied it.
     pub(super) fn is_deferred(&self) -> bool {
         self.applying.is_none()
     }
@@ -74,34 +76,34 @@ impl Exchange {
             Self::CreatingAnswer(answering) => answering.restarts_ice,
             Self::Stable
             | Self::Offered(_)
-            | Self::ApplyingAnswer { .. }
-            | Self::ApplyingOffer(_)
-            | Self::ApplyingLocal(_)
-            | Self::Ended => false,
+            | Self::ApplyingTheirAnswer { .. }
+            | Self::ApplyingTheirOffer(_)
+            | Self::ApplyingOurAnswer(_)
+            | Self::Halted => false,
         }
     }
 
     /// Returns whether the exchange waits for the result of this effect.
     pub(super) fn awaits(&self, id: EffectId) -> bool {
         match self {
-            Self::CreatingOffer { id: awaited, .. } | Self::ApplyingLocal(awaited) => *awaited == id,
+            Self::CreatingOffer { id: awaited, .. } | Self::ApplyingOurAnswer(awaited) => *awaited == id,
             Self::Offered(offer) => offer.applying == Some(id),
-            Self::ApplyingAnswer { offer, answer } => *answer == id || *offer == Some(id),
-            Self::ApplyingOffer(answering) | Self::CreatingAnswer(answering) => answering.id == id,
-            Self::Stable | Self::Ended => false,
+            Self::ApplyingTheirAnswer { offer, answer } => *answer == id || *offer == Some(id),
+            Self::ApplyingTheirOffer(answering) | Self::CreatingAnswer(answering) => answering.id == id,
+            Self::Stable | Self::Halted => false,
         }
     }
 
-    /// Names the pending step in error messages; `None` if no step is pending.
-    pub(super) fn step(&self) -> Option<&'static str> {
+    /// Names in error messages what the exchange waits for; `None` if it waits for nothing.
+    pub(super) fn awaited(&self) -> Option<&'static str> {
         match self {
-            Self::Stable | Self::Ended => None,
+            Self::Stable | Self::Halted => None,
             Self::CreatingOffer { .. } => Some("our offer to be made"),
             Self::Offered(_) => Some("the peer's answer"),
-            Self::ApplyingAnswer { .. } => Some("the peer's answer to be applied"),
-            Self::ApplyingOffer(_) => Some("the peer's offer to be applied"),
+            Self::ApplyingTheirAnswer { .. } => Some("the peer's answer to be applied"),
+            Self::ApplyingTheirOffer(_) => Some("the peer's offer to be applied"),
             Self::CreatingAnswer(_) => Some("our answer to be made"),
-            Self::ApplyingLocal(_) => Some("our answer to be applied"),
+            Self::ApplyingOurAnswer(_) => Some("our answer to be applied"),
         }
     }
 }

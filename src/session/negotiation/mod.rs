@@ -1,8 +1,9 @@
 //! Offers, answers and candidates of one connection (RFC 8829).
 //!
-//! If offers of both sides collide, the polite side gives way, as in "perfect negotiation". That takes a rollback,
-//! which webrtcbin does not have. The polite side therefore sends a later offer at once, but webrtcbin applies it only
-//! when the answer arrives; until then our side can forget the offer.
+//! If offers of both sides collide, the polite side drops its offer, as in "perfect negotiation". That takes a rollback,
+//! which webrtcbin does not have. The polite side therefore defers later offers: our side sends such an offer at once, but
+//! webrtcbin applies the offer only when the answer arrives. Until then our side can drop a deferred offer, except one
+//! with new m-lines where webrtcbin cannot take these back; then, and for a first offer, a fresh connection is opened.
 
 mod candidates;
 mod descriptions;
@@ -30,8 +31,8 @@ pub const MAX_INBOX: usize = 512;
 /// Maximum number of offers accepted from a peer: at once, and per second in the long run.
 pub const OFFERS: (u32, u32) = (600, 10);
 
-/// Time from the connection until the peer's first data channel is open. An offer that webrtcbin makes before lacks the
-/// m-line of data channels, which moves all m-lines behind it.
+/// Time from the connection until the peer's first data channel is open. Offers of missing media wait for it: an offer that
+/// webrtcbin makes before lacks the m-line of data channels, which moves all m-lines behind it.
 const CHANNEL: Duration = Duration::from_millis(500);
 
 /// Event of a negotiation, for the link.
@@ -39,15 +40,15 @@ const CHANNEL: Duration = Duration::from_millis(500);
 pub enum Event {
     /// An offer was answered, and our side has applied both descriptions.
     Negotiated,
-    /// Our side replaces its connection during an exchange, most often because the peer replaced its own.
-    Restarted,
+    /// Our side replaced its connection on its own account, most often because the peer replaced its connection.
+    Replaced,
     /// Both sides have new ICE credentials on the existing connection.
     IceRestarted,
     /// A message of the peer was dropped, for this reason; the negotiation goes on.
     Dropped(String),
     /// The peer's answer rejects the call, for this reason. The negotiation is over.
     Declined(String),
-    /// A step failed, for this reason. The negotiation is over.
+    /// A step, which is named, failed for this reason. The negotiation halts until its connection is replaced.
     Failed(&'static str, String),
 }
 
@@ -56,7 +57,7 @@ pub enum Event {
 pub struct Negotiation {
     terms: Terms,
     exchange: Exchange,
-    /// Time limit of the current step.
+    /// Time by which the current step has to end.
     deadline: Option<Instant>,
     transport: Transport,
     /// Description with the m-lines that the peer has. They keep their order and mids over all connections (RFC 8829,
@@ -65,8 +66,8 @@ pub struct Negotiation {
     next_id: u64,
     /// Whether our side makes an offer as soon as no exchange is under way.
     offer_owed: bool,
-    /// Whether that offer restarts ICE on the existing connection.
-    restart_owed: bool,
+    /// Whether that offer is to restart ICE on the existing connection.
+    ice_restart_owed: bool,
     /// Time at which our side offers media that the peer's offer lacks.
     complete_at: Option<Instant>,
     /// Whether that offer waits for the connection and for the peer's data channel.
@@ -78,7 +79,7 @@ pub struct Negotiation {
     filter: Filter,
     /// User fragment and candidates of the peer's current transport, which a fresh connection of ours to it needs
     /// again.
-    theirs: (Option<String>, Vec<Candidate>),
+    remote_candidates: (Option<String>, Vec<Candidate>),
     /// Limit on the peer's offers.
     offers: Bucket,
     /// Whether the peer exceeded that limit.
@@ -102,13 +103,13 @@ impl Negotiation {
             standing: None,
             next_id: 0,
             offer_owed: false,
-            restart_owed: false,
+            ice_restart_owed: false,
             complete_at: None,
             awaits_channel: false,
             inbox: VecDeque::new(),
             ignoring: false,
             filter,
-            theirs: (None, Vec::new()),
+            remote_candidates: (None, Vec::new()),
             offers: Bucket::new(OFFERS.0, OFFERS.1),
             flooded: false,
             overflowed: false,
@@ -131,9 +132,9 @@ impl Negotiation {
 
     /// Returns when [`Negotiation::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let passed_over = self.transport.passed_over.as_ref().map(|(at, _)| *at);
+        let set_aside = self.transport.set_aside.as_ref().map(|(at, _)| *at);
         let waits = self.transport.answer_may_come;
-        self.deadline.into_iter().chain(self.complete_at).chain(passed_over).chain(waits).min()
+        self.deadline.into_iter().chain(self.complete_at).chain(set_aside).chain(waits).min()
     }
 
     /// Returns the filter of the peer's candidates, which reports the dropped ones.
@@ -159,7 +160,7 @@ impl Negotiation {
     /// Handles that ICE and DTLS are connected, which shows that both sides use the same descriptions.
     pub fn handle_connected(&mut self, now: Instant) {
         self.transport.connected = true;
-        self.transport.forgotten = false;
+        self.transport.dropped_first_offer = false;
         if let Some(at) = &mut self.complete_at {
             let opened = now + CHANNEL;
             *at = if std::mem::take(&mut self.awaits_channel) { opened } else { opened.max(*at) };
@@ -167,7 +168,7 @@ impl Negotiation {
         self.proceed(now);
     }
 
-    /// Returns whether descriptions are being exchanged.
+    /// Returns whether an exchange is under way or has failed.
     pub fn is_exchanging(&self) -> bool {
         !self.exchange.is_stable()
     }
@@ -199,25 +200,25 @@ impl Negotiation {
         if !is_ready || is_roomtone {
             return false;
         }
-        self.restart_owed = true;
+        self.ice_restart_owed = true;
         self.request_offer(now);
         true
     }
 
     /// Replaces the connection by a fresh one, and makes an offer over it.
-    pub fn renew(&mut self, now: Instant) {
-        self.reopen(now);
+    pub fn replace_and_offer(&mut self, now: Instant) {
+        self.replace_and_wait(now);
         self.request_offer(now);
     }
 
     /// Replaces the connection by a fresh one, and waits for the peer's offer. Earlier messages of the peer are
     /// dropped.
-    pub fn reopen(&mut self, now: Instant) {
+    pub fn replace_and_wait(&mut self, now: Instant) {
         self.inbox.clear();
         self.ignoring = false;
         self.offer_owed = false;
         self.complete_at = None;
-        self.restart();
+        self.replace_connection();
         self.enter(now, Exchange::Stable);
     }
 
@@ -234,27 +235,27 @@ impl Negotiation {
     }
 
     /// Handles the result of an effect: the description that it created, if it creates one. Ignores a result for which no
-    /// step waits, such as that of a forgotten offer.
+    /// step waits, such as that of a dropped offer.
     pub fn handle_result(&mut self, now: Instant, id: EffectId, result: Result<Option<Sdp>, String>) {
         if self.exchange.awaits(id) {
             match (result, std::mem::replace(&mut self.exchange, Exchange::Stable)) {
                 (Err(reason), exchange) => self.step_failed(now, exchange, reason),
                 (Ok(Some(sdp)), Exchange::CreatingOffer { restarts_ice, .. }) => {
-                    self.offer(now, sdp, restarts_ice);
+                    self.send_offer(now, sdp, restarts_ice);
                 }
                 (Ok(Some(sdp)), Exchange::CreatingAnswer(answering)) => {
-                    self.answer(now, sdp, answering.restarts_ice);
+                    self.send_answer(now, sdp, answering.restarts_ice);
                 }
-                (Ok(None), Exchange::ApplyingOffer(answering)) => {
+                (Ok(None), Exchange::ApplyingTheirOffer(answering)) => {
                     let id = self.id();
                     if answering.restarts_ice {
-                        self.transport.ours.clear();
+                        self.transport.local_candidates.clear();
                     }
                     self.effect(Effect::CreateAnswer { id, restarts_ice: answering.restarts_ice });
                     self.enter(now, Exchange::CreatingAnswer(exchange::Answering { id, ..answering }));
                 }
-                (Ok(None), Exchange::ApplyingLocal(_)) => self.negotiated(now),
-                (Ok(None), Exchange::ApplyingAnswer { answer, .. }) if answer == id => {
+                (Ok(None), Exchange::ApplyingOurAnswer(_)) => self.negotiated(now),
+                (Ok(None), Exchange::ApplyingTheirAnswer { answer, .. }) if answer == id => {
                     self.negotiated(now);
                 }
                 // Our offer is applied, or the result is of the wrong kind: the step goes on.
@@ -270,15 +271,15 @@ impl Negotiation {
     }
 
     fn step_failed(&mut self, now: Instant, mut exchange: Exchange, reason: String) {
-        let step = exchange.step().unwrap_or("a description");
+        let step = exchange.awaited().unwrap_or("a description");
         // The existing connection cannot answer this offer; a fresh one may.
-        if let Exchange::ApplyingOffer(answering) | Exchange::CreatingAnswer(answering) = &mut exchange
+        if let Exchange::ApplyingTheirOffer(answering) | Exchange::CreatingAnswer(answering) = &mut exchange
             && let Some(offer) = answering.retry.take()
         {
             self.warn(&format!("{reason}; once more, over a fresh connection"));
-            self.restart();
-            self.events.push_back(Event::Restarted);
-            self.accept_offer(now, offer);
+            self.replace_connection();
+            self.events.push_back(Event::Replaced);
+            self.begin_answer(now, offer);
         } else {
             self.exchange = exchange;
             self.fail(step, reason);
@@ -296,18 +297,18 @@ impl Negotiation {
                 self.request_offer(now);
             }
         }
-        if let Some((_, offer)) = self.transport.passed_over.take_if(|(at, _)| *at <= now)
+        if let Some((_, offer)) = self.transport.set_aside.take_if(|(at, _)| *at <= now)
             && let Exchange::Offered(_) = self.exchange
         {
-            self.restart();
-            self.events.push_back(Event::Restarted);
-            self.accept_offer(now, offer);
+            self.replace_connection();
+            self.events.push_back(Event::Replaced);
+            self.begin_answer(now, offer);
         }
         if self.transport.answer_may_come.take_if(|at| *at <= now).is_some() {
             self.proceed(now);
         }
         if self.deadline.is_some_and(|at| at <= now)
-            && let Some(step) = self.exchange.step()
+            && let Some(step) = self.exchange.awaited()
         {
             let seconds = self.time_limit().as_secs();
             self.fail(step, format!("nothing came for {seconds} s"));
@@ -318,7 +319,7 @@ impl Negotiation {
     fn proceed(&mut self, now: Instant) {
         while matches!(self.exchange, Exchange::Stable | Exchange::Offered(_)) {
             match self.inbox.pop_front() {
-                Some(PeerMessage::Description(description)) => self.description(now, description),
+                Some(PeerMessage::Description(description)) => self.handle_description(now, description),
                 Some(PeerMessage::Candidate(candidate)) => {
                     if self.is_early(&candidate) {
                         // Candidates that precede their description wait for it, behind later messages.
@@ -328,7 +329,7 @@ impl Negotiation {
                         }
                         self.inbox.push_back(PeerMessage::Candidate(candidate));
                     } else {
-                        self.candidate(now, candidate);
+                        self.handle_candidate(now, candidate);
                     }
                 }
                 Some(PeerMessage::OfferRequest) => self.offer_owed |= self.exchange.is_stable(),
@@ -337,27 +338,27 @@ impl Negotiation {
                 None => break,
             }
         }
-        let waits = self.transport.forgotten || self.transport.answer_may_come.is_some();
+        let waits = self.transport.dropped_first_offer || self.transport.answer_may_come.is_some();
         if self.exchange.is_stable() && self.offer_owed && !waits {
             self.begin_offer(now);
         }
     }
 
     /// Replaces the connection by a fresh one, which keeps the peer's m-lines.
-    fn restart(&mut self) {
+    fn replace_connection(&mut self) {
         // The peer may have applied the m-lines of an offer whose answer did not arrive.
         if let Exchange::Offered(offer) = &self.exchange {
             self.standing = Some(offer.sdp.clone());
         }
         self.transport = Transport::default();
-        self.restart_owed = false;
+        self.ice_restart_owed = false;
         self.effect(Effect::Open);
     }
 
     /// Begins a state of the exchange, with its time limit.
     fn enter(&mut self, now: Instant, exchange: Exchange) {
         self.exchange = exchange;
-        self.deadline = self.exchange.step().map(|_| now + self.time_limit());
+        self.deadline = self.exchange.awaited().map(|_| now + self.time_limit());
     }
 
     /// Returns the time limit of the current step.
@@ -374,12 +375,12 @@ impl Negotiation {
 
     /// Ends the negotiation.
     fn stop(&mut self) {
-        if let Exchange::Offered(offer) = std::mem::replace(&mut self.exchange, Exchange::Ended) {
+        if let Exchange::Offered(offer) = std::mem::replace(&mut self.exchange, Exchange::Halted) {
             self.standing = Some(offer.sdp);
         }
         self.deadline = None;
         self.complete_at = None;
-        self.transport.passed_over = None;
+        self.transport.set_aside = None;
         self.inbox.clear();
     }
 

@@ -16,23 +16,23 @@ pub(super) struct Transport {
     pub(super) connected: bool,
     /// Number of the peer's ICE restarts.
     pub(super) generation: u32,
-    /// Number of candidates of the peer since its last ICE restart.
-    pub(super) candidates: usize,
+    /// Number of the peer's candidates since its last ICE restart.
+    pub(super) remote_count: usize,
     /// Our candidates since our last ICE restart.
-    pub(super) ours: Vec<Candidate>,
-    /// Our candidates before that restart, in case the offer of the restart is forgotten.
-    pub(super) ours_before: Vec<Candidate>,
-    /// Whether a first offer of ours was forgotten and the peer may still answer it. An answer does not name its offer,
+    pub(super) local_candidates: Vec<Candidate>,
+    /// Our candidates before that restart, in case the offer of the restart is dropped.
+    pub(super) local_candidates_before: Vec<Candidate>,
+    /// Whether a first offer of ours was dropped and the peer may still answer it. An answer does not name its offer,
     /// so our next offer waits until it is clear which offer the peer has.
-    pub(super) forgotten: bool,
-    /// Whether a later offer of ours was forgotten in favour of an offer of the peer.
-    pub(super) gave_way: bool,
-    /// Time until which the peer may still answer a forgotten offer that added m-lines, restarted ICE or crossed an
-    /// offer of a fresh connection. Our next offer waits until then, because an answer does not name its offer, and the
-    /// peer may have applied the changes of the forgotten offer.
+    pub(super) dropped_first_offer: bool,
+    /// Whether a later offer of ours was dropped for an offer of the peer.
+    pub(super) dropped_later_offer: bool,
+    /// Time until which a peer other than roomtone may still answer a dropped later offer that added m-lines, restarted ICE
+    /// or collided with an offer of a fresh connection. Our next offer waits until then, because an answer does not name
+    /// its offer, and the peer may have applied the changes of the dropped offer.
     pub(super) answer_may_come: Option<Instant>,
-    /// The peer's offer that an offer of ours superseded, and the time at which our side answers it after all.
-    pub(super) passed_over: Option<(Instant, Sdp)>,
+    /// The peer's offer that our side set aside in a collision, and the time at which our side answers it after all.
+    pub(super) set_aside: Option<(Instant, Sdp)>,
 }
 
 impl Transport {
@@ -48,7 +48,7 @@ impl Transport {
     }
 
     /// Returns the user fragment of the peer.
-    pub(super) fn ufrag(&self) -> Option<&str> {
+    pub(super) fn remote_ufrag(&self) -> Option<&str> {
         self.remote.as_ref().and_then(Sdp::ufrag)
     }
 
@@ -74,7 +74,7 @@ impl Transport {
         let restarts = self.has_other_credentials(theirs);
         if restarts {
             self.generation = self.generation.saturating_add(1);
-            self.candidates = 0;
+            self.remote_count = 0;
         }
         restarts
     }

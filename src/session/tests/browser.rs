@@ -301,10 +301,13 @@ struct Native {
 }
 
 impl Native {
-    fn new(polite: bool, forgets: bool) -> Self {
-        let negotiation = Negotiation::new(Terms { polite, forgets, ..terms() });
-        let connection =
-            Connection { kinds: vec!["video", "audio", "application"], forgets, ..Connection::default() };
+    fn new(polite: bool, drops_added_lines: bool) -> Self {
+        let negotiation = Negotiation::new(Terms { polite, drops_added_lines, ..terms() });
+        let connection = Connection {
+            kinds: vec!["video", "audio", "application"],
+            drops_added_lines,
+            ..Connection::default()
+        };
         let (outbox, results, sent) = Default::default();
         let mut native = Self {
             negotiation,
@@ -433,7 +436,7 @@ impl Pair {
                 // The timer of the other side ends an exchange that is stuck.
                 if native_begins || !native.negotiation.is_at_rest() {
                     native.results.clear();
-                    native.negotiation.renew(*now);
+                    native.negotiation.replace_and_offer(*now);
                 }
                 if !native_begins || browser.signalling != Signalling::Stable || browser.making_offer {
                     browser.renew();
@@ -499,8 +502,13 @@ fn of_transport<T: PartialEq>(sent: &[(T, String)], transport: T) -> BTreeSet<&s
 
 /// Executes `steps`, and checks that both sides then agree on the same descriptions and have all candidates of each
 /// other.
-fn agree(native_is_polite: bool, forgets: bool, page: &Page, steps: &[Step]) -> Result<(), TestCaseError> {
-    let native = Native::new(native_is_polite, forgets);
+fn agree(
+    native_is_polite: bool,
+    drops_added_lines: bool,
+    page: &Page,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let native = Native::new(native_is_polite, drops_added_lines);
     // At least one side has to be polite. A page that does not know roomtone may be polite too: it accepts every
     // offer.
     let polite = !native_is_polite || page.keeps && page.polite;
@@ -548,7 +556,7 @@ proptest! {
     /// and losses.
     #[test]
     fn our_side_and_a_browser_agree_in_any_order(
-        native_is_polite in any::<bool>(), forgets in any::<bool>(), page in pages(),
+        native_is_polite in any::<bool>(), drops_added_lines in any::<bool>(), page in pages(),
         steps in prop::collection::vec(prop_oneof![
             6 => Just(Step::Result), 6 => Just(Step::ToNative), 6 => Just(Step::ToBrowser),
             4 => Just(Step::Work(false)), 1 => Just(Step::Work(true)),
@@ -557,7 +565,7 @@ proptest! {
             1 => any::<bool>().prop_map(Step::Lost),
         ], 0..80)
     ) {
-        agree(native_is_polite, forgets, &page, &steps)?;
+        agree(native_is_polite, drops_added_lines, &page, &steps)?;
     }
 }
 
@@ -575,7 +583,7 @@ fn pages() -> impl Strategy<Value = Page> {
 /// Tests an offer of ours that reaches a page that began anew and whose own offer is on its way: the page's answer is
 /// not used as the answer to the next offer of ours.
 #[test]
-fn the_answer_to_a_forgotten_offer_is_not_used_for_the_next_offer() {
+fn the_answer_to_a_dropped_offer_is_not_used_for_the_next_offer() {
     use self::Step::{Lost, NativeOffers, Result, ToBrowser, ToNative, Work};
     let stands = [NativeOffers, Result, ToBrowser, ToNative, Result, Result];
     let begins_anew = [Lost(false), Work(false), NativeOffers, ToNative, NativeOffers, Result];

@@ -1,9 +1,9 @@
-//! Collisions of offers (glare), with a webrtcbin that can forget its own offer and with one that cannot.
+//! Collisions of offers (glare), with a webrtcbin that can drop its own offer and with one that cannot.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::{Connection, terms};
+use super::{Connection, described, terms};
 use crate::protocol::{Description, PeerMessage, SdpKind};
 use crate::session::negotiation::{Event, Negotiation};
 use crate::session::{Output, Terms};
@@ -13,14 +13,14 @@ struct Side {
     connection: Connection,
     out: VecDeque<PeerMessage>,
     /// Number of connections that the negotiation replaced.
-    restarted: usize,
+    replaced: usize,
 }
 
 impl Side {
-    fn new(polite: bool, forgets: bool) -> Self {
-        let negotiation = Negotiation::new(Terms { polite, forgets, ..terms() });
-        let connection = Connection { kinds: vec!["video"], forgets, ..Connection::default() };
-        Self { negotiation, connection, out: VecDeque::new(), restarted: 0 }
+    fn new(polite: bool, drops_added_lines: bool) -> Self {
+        let negotiation = Negotiation::new(Terms { polite, drops_added_lines, ..terms() });
+        let connection = Connection { kinds: vec!["video"], drops_added_lines, ..Connection::default() };
+        Self { negotiation, connection, out: VecDeque::new(), replaced: 0 }
     }
 
     fn work(&mut self, now: Instant) {
@@ -37,7 +37,7 @@ impl Side {
         }
         while let Some(event) = self.negotiation.poll_event() {
             match event {
-                Event::Restarted => self.restarted += 1,
+                Event::Replaced => self.replaced += 1,
                 Event::Negotiated | Event::IceRestarted => {}
                 Event::Dropped(_) | Event::Declined(_) | Event::Failed(..) => panic!("{event:?}"),
             }
@@ -73,10 +73,11 @@ fn is_offer(message: &PeerMessage) -> bool {
     matches!(message, PeerMessage::Description(Description { kind: SdpKind::Offer, .. }))
 }
 
-/// Returns two connected sides after both added audio at the same time.
-fn glare(forgets: bool) -> (Side, Side) {
+/// Returns two connected sides.
+fn connected(drops_added_lines: bool) -> (Side, Side) {
     let now = Instant::now();
-    let (mut polite, mut impolite) = (Side::new(true, forgets), Side::new(false, forgets));
+    let (mut polite, mut impolite) =
+        (Side::new(true, drops_added_lines), Side::new(false, drops_added_lines));
     impolite.negotiation.request_offer(now);
     impolite.work(now);
     polite.work(now);
@@ -84,6 +85,13 @@ fn glare(forgets: bool) -> (Side, Side) {
     polite.negotiation.handle_connected(now);
     impolite.negotiation.handle_connected(now);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
+    (polite, impolite)
+}
+
+/// Returns two connected sides after both added audio at the same time.
+fn glare(drops_added_lines: bool) -> (Side, Side) {
+    let now = Instant::now();
+    let (mut polite, mut impolite) = connected(drops_added_lines);
     polite.add(now, "audio");
     impolite.add(now, "audio");
     assert!(is_offer(&polite.out[0]) && is_offer(&impolite.out[0]), "both offers are under way");
@@ -91,20 +99,36 @@ fn glare(forgets: bool) -> (Side, Side) {
     (polite, impolite)
 }
 
+/// Tests a peer that answers an offer although our side has dropped it in a collision: the link learns that its
+/// connection is replaced.
 #[test]
-fn an_offer_that_was_forgotten_in_a_collision_is_repeated_on_the_same_connection() {
-    let (polite, impolite) = glare(true);
-    assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
-    assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
-    assert_eq!((polite.restarted, impolite.restarted), (0, 0));
+fn an_answer_to_a_dropped_offer_that_replaces_the_connection_is_reported() {
+    let now = Instant::now();
+    let (mut polite, mut impolite) = connected(true);
+    polite.add(now, "audio");
+    impolite.add(now, "audio");
+    polite.receive(now, impolite.out.pop_front().expect("the peer's offer"));
+    assert_eq!((polite.connection.opened, polite.replaced), (1, 0));
+    assert!(is_offer(polite.out.back().expect("the next offer")), "our side offers its audio again");
+    let sdp = described(&[("video".into(), "late".into())], "active", 9);
+    polite.receive(now, PeerMessage::Description(Description { kind: SdpKind::Answer, sdp }));
+    assert_eq!((polite.connection.opened, polite.replaced), (2, 1));
 }
 
 #[test]
-fn an_offer_that_cannot_be_forgotten_in_a_collision_replaces_both_connections() {
+fn an_offer_that_was_dropped_in_a_collision_is_repeated_on_the_same_connection() {
+    let (polite, impolite) = glare(true);
+    assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
+    assert_eq!((polite.connection.opened, impolite.connection.opened), (1, 1));
+    assert_eq!((polite.replaced, impolite.replaced), (0, 0));
+}
+
+#[test]
+fn an_offer_that_cannot_be_dropped_in_a_collision_replaces_both_connections() {
     let (polite, impolite) = glare(false);
     assert!(polite.negotiation.is_at_rest() && impolite.negotiation.is_at_rest());
     assert_eq!((polite.connection.opened, impolite.connection.opened), (2, 2));
-    assert_eq!((polite.restarted, impolite.restarted), (1, 1));
+    assert_eq!((polite.replaced, impolite.replaced), (1, 1));
     assert_eq!(
         impolite.connection.remote,
         Some(SdpKind::Offer),

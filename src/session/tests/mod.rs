@@ -67,7 +67,8 @@ fn terms() -> Terms {
 
 impl Side {
     fn new(call: Call) -> Self {
-        let connection = Connection { kinds: vec!["video"], forgets: true, ..Connection::default() };
+        let connection =
+            Connection { kinds: vec!["video"], drops_added_lines: true, ..Connection::default() };
         Self {
             call,
             connection,
@@ -215,7 +216,7 @@ fn a_first_offer_with_a_data_channel_alone_is_completed_by_our_side() {
 }
 
 #[test]
-fn in_a_collision_the_polite_side_forgets_its_later_offer_and_repeats_it() {
+fn in_a_collision_the_polite_side_drops_its_later_offer_and_repeats_it() {
     let (now, mut a, mut b) = accepted(false);
     settle(now, &mut a, &mut b);
     // A later offer of ours and an offer of the page cross.

@@ -267,7 +267,7 @@ fn a_peer_that_offers_without_end_ends_the_call() {
     }
     assert_eq!((a.ended.as_ref(), a.connection.opened), (None, 1));
     a.input(now, Input::Peer(PeerMessage::Description(offer)));
-    assert!(ended_by(a.ended.as_ref().unwrap()).contains("it offers without end"));
+    assert!(ended_by(a.ended.as_ref().unwrap()).contains("the peer sends too many"));
 }
 
 #[derive(Debug, Clone)]

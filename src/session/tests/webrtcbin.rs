@@ -16,8 +16,8 @@ pub(super) struct Connection {
     pub(super) opened: usize,
     /// Kinds of media to offer, always in this order.
     pub(super) kinds: Vec<&'static str>,
-    /// Whether the model can forget an offer of its own that adds m-lines, as 1.22 can.
-    pub(super) forgets: bool,
+    /// Whether the model can drop an offer of its own that adds m-lines, as 1.22 can.
+    pub(super) drops_added_lines: bool,
     /// Kind and mid of the current m-lines.
     pub(super) lines: Vec<(String, String)>,
     /// Kind and mid of the m-lines of the last offer.
@@ -85,7 +85,7 @@ impl Connection {
                 *self = Self {
                     opened: self.opened + 1,
                     kinds: self.kinds.clone(),
-                    forgets: self.forgets,
+                    drops_added_lines: self.drops_added_lines,
                     ..Self::default()
                 };
                 None
@@ -122,8 +122,8 @@ impl Connection {
                 }
                 let remote = self.adapter.remote(*kind, remote, &[]).unwrap();
                 expect_fit_for_webrtcbin(&remote.sdp, &self.lines);
-                let forgotten = *kind == SdpKind::Offer && self.offered.len() > self.lines.len();
-                assert!(self.forgets || !forgotten, "it ends the process");
+                let is_dropped = *kind == SdpKind::Offer && self.offered.len() > self.lines.len();
+                assert!(self.drops_added_lines || !is_dropped, "it ends the process");
                 if *kind == SdpKind::Answer {
                     assert_eq!(lines(&remote.sdp), self.offered, "the answer has the offer's m-lines");
                 }
