@@ -214,7 +214,6 @@ impl Negotiation {
             self.terms.polite &= !self.terms.reconnects_first;
             // The peer has applied m-lines that our side does not have.
             if !self.standing.as_ref().is_some_and(|standing| standing.is_answered_by(&sdp)) {
-                self.events.push_back(Event::Replaced);
                 self.replace_and_offer_lines_of(now, sdp);
             }
         } else {
@@ -225,6 +224,7 @@ impl Negotiation {
     /// Opens a fresh connection, and offers the m-lines that the peer has applied according to its answer.
     fn replace_and_offer_lines_of(&mut self, now: Instant, answer: Sdp) {
         self.replace_connection();
+        self.events.push_back(Event::Replaced);
         self.standing = Some(answer);
         self.begin_offer(now);
     }
