@@ -137,7 +137,7 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
         let usable = all.filter(|one| !one.is_loopback() && one.is_oper_up());
         usable.map(|one| one.ip()).collect::<BTreeSet<_>>()
     };
-    let (mut before, mut delivery_before, mut addresses) = ((0, 0), None, own());
+    let (mut before, mut addresses) = ((0, 0), own());
     loop {
         smol::Timer::after(LISTEN).await;
         let Some(peer) = peer.upgrade() else { return };
@@ -153,10 +153,7 @@ async fn listen(peer: Weak<Peer>, out: Outlet) {
             goes_on = out.link(Input::Heard(now.1 != before.1)).await;
             before = now;
         }
-        if Some(delivery) != delivery_before {
-            goes_on &= out.link(Input::Report(delivery)).await;
-            delivery_before = Some(delivery);
-        }
+        goes_on &= out.link(Input::Report(delivery)).await;
         let there = own();
         if there != addresses {
             addresses = there;

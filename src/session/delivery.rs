@@ -31,8 +31,10 @@ struct Standstill {
     first: Report,
     /// Time of that report.
     since: Instant,
-    /// Number of packets sent by the last report, and the time of the last report at which this number changed.
-    sent: (u64, Instant),
+    /// Number of packets sent by the last report.
+    sent: u64,
+    /// Time of the first report with that number, if there were several.
+    idle_since: Option<Instant>,
     /// Whether the peer reported progress on this path before; a peer that never does may not count packets.
     has_progressed: bool,
 }
@@ -50,18 +52,15 @@ impl Delivery {
         let begin = |has_progressed| Standstill {
             first: report,
             since: now,
-            sent: (report.sent, now),
+            sent: report.sent,
+            idle_since: None,
             has_progressed,
         };
         let Some(standstill) = &mut self.standstill else {
             self.standstill = Some(begin(false));
             return false;
         };
-        let mut was_paused = false;
-        if report.sent != standstill.sent.0 {
-            was_paused = standstill.sent.1 + PAUSED <= now;
-            standstill.sent = (report.sent, now);
-        }
+        let was_paused = standstill.ends_pause(now, report.sent);
         if report.progress != standstill.first.progress {
             *standstill = begin(true);
         } else if was_paused {
@@ -75,6 +74,17 @@ impl Delivery {
 }
 
 impl Standstill {
+    /// Handles the number of sent packets; returns whether packets are sent again after a pause. A report that comes late,
+    /// from a busy machine, shows no pause.
+    fn ends_pause(&mut self, now: Instant, sent: u64) -> bool {
+        if sent == self.sent {
+            self.idle_since.get_or_insert(now);
+            return false;
+        }
+        self.sent = sent;
+        self.idle_since.take().is_some_and(|since| since + PAUSED <= now)
+    }
+
     /// Returns whether nothing of our side arrives any more.
     fn is_dead(&self, now: Instant, report: Report) -> bool {
         self.has_progressed
@@ -125,6 +135,16 @@ mod tests {
         assert_eq!(dead_after(resumed(3)), None);
         let silent = (0..60).map(|n: u64| (sent(n), n.min(5)));
         assert_eq!(dead_after(silent), Some(39));
+    }
+
+    #[test]
+    fn reports_that_come_late_are_no_pause() {
+        let (mut delivery, start) = (Delivery::default(), Instant::now());
+        let report = |second: u64| Report { sent: second * 20, reports: second, progress: second.min(6) };
+        let mut seconds = (0..60).step_by(3);
+        let dead = seconds
+            .find(|second| delivery.handle_report(start + Duration::from_secs(*second), report(*second)));
+        assert_eq!(dead, Some(15));
     }
 
     #[test]
