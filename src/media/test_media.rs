@@ -81,11 +81,11 @@ pub(crate) fn steps_unlocked<T>(
     (result, steps.join("\n"))
 }
 
-/// Waits, ten seconds at most, until `is_true` holds.
+/// Waits, a minute at most, until `is_true` holds.
 pub(crate) fn wait(what: &str, is_true: impl Fn() -> bool) {
-    let until = Instant::now() + Duration::from_secs(10);
+    let until = Instant::now() + Duration::from_secs(60);
     while !is_true() {
-        assert!(Instant::now() < until, "{what}: not within ten seconds");
+        assert!(Instant::now() < until, "{what}: not within a minute");
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -256,6 +256,11 @@ impl Room {
         }
         if has_ended {
             self.links.remove(peer);
+            if !self.roster.contains(peer) {
+                // The peer left while media went on.
+                self.retries.remove(peer);
+                self.push(peer, Output::Left);
+            }
             if failed && offered && self.roster.contains(peer) {
                 let (count, at) = self.retries.entry(peer.clone()).or_default();
                 *at = (*count < MAX_RETRIES).then(|| now + RETRY_PAUSE * 2_u32.pow(*count));

@@ -45,13 +45,44 @@ pub(super) async fn connected(
     }
 }
 
-/// Accepts the verified peer: starts sending, opens the data channels, and reports the events held back so far.
+/// Accepts the verified peer: starts sending, opens the data channels, and reports that the connection is up, then the
+/// events held back so far. The lock keeps events of other threads behind that report.
 fn accept_peer(state: &Mutex<State>, data: &DataGate, events: &EventSender<PeerEvent>) {
     let mut state = lock(state);
     state.connected.get_or_insert_with(Instant::now);
     state.senders.iter().for_each(|sender| sender.flow(true));
     data.open();
-    state.held.drain(..).for_each(|event| report(events, event));
-    drop(state);
     report(events, PeerEvent::Connection(ConnectionState::Connected));
+    state.held.drain(..).for_each(|event| report(events, event));
+}
+
+#[cfg(test)]
+mod tests {
+    use smol::channel::bounded;
+
+    use super::*;
+    use crate::media::webrtc::state::report_of_peer;
+    use crate::sdp::Codec;
+
+    #[test]
+    fn the_connection_is_up_before_anything_of_the_peer_is_reported() {
+        let (events, reported) = bounded(4);
+        let state = Mutex::new(State::new(vec![], vec![]));
+        report_of_peer(&state, &events, PeerEvent::Broken(Codec::Opus));
+        assert!(reported.is_empty(), "the peer is not verified yet");
+        accept_peer(&state, &DataGate::default(), &events);
+        report_of_peer(&state, &events, PeerEvent::Broken(Codec::Vp8));
+        let all: Vec<PeerEvent> = std::iter::from_fn(|| reported.try_recv().ok()).collect();
+        assert!(
+            matches!(
+                all[..],
+                [
+                    PeerEvent::Connection(ConnectionState::Connected),
+                    PeerEvent::Broken(Codec::Opus),
+                    PeerEvent::Broken(Codec::Vp8)
+                ]
+            ),
+            "{all:?}"
+        );
+    }
 }

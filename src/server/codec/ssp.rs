@@ -10,7 +10,7 @@ use super::rejection::Rejection;
 use crate::hub::{Command, Notice};
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, SspError, Version, in_version_1};
-use crate::protocol::{PeerId, PeerMessage, RoomId};
+use crate::protocol::{MAX_MESSAGE, PeerId, PeerMessage, RoomId};
 
 const NO_ENTRY: &str = "Could not join pool.";
 
@@ -28,8 +28,8 @@ pub struct Endpoint {
     early: BTreeMap<PeerId, Vec<PeerMessage>>,
 }
 
-/// The most bytes of descriptions in one event.
-const MAX_DESCRIPTIONS: usize = 256 * 1024;
+/// Space within [`MAX_MESSAGE`] for the words of an event and of its framing.
+const FRAMING: usize = 1024;
 /// The most early candidates that are kept for one peer.
 const MAX_EARLY: usize = 64;
 
@@ -42,6 +42,11 @@ fn send(to: &str, message: &PeerMessage) -> Result<Command, Rejection> {
         .parse()
         .map_err(|why: IdError| Rejection::Error(error(SspError::NoTarget, Some(why.to_string()))))?;
     Ok(Command::Send { to, body: message.to_string() })
+}
+
+/// Returns the length of an id in a list or as a key in JSON, with the comma or colon after it.
+fn id_length(id: &PeerId) -> usize {
+    text_length(&Value::from(id.as_str())) + 1
 }
 
 impl Endpoint {
@@ -92,12 +97,13 @@ impl Endpoint {
                 self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
                 let Some(pool) = &self.pool else { return vec![] };
                 let mut described = described([&self.id].into_iter().chain(&peers), describe);
-                // Clients accept messages of up to 1 MiB: descriptions beyond [`MAX_DESCRIPTIONS`] follow in events of
+                // Clients accept messages of up to [`MAX_MESSAGE`] bytes: descriptions beyond that follow in events of
                 // their own.
-                let mut bytes = 0;
-                let mut fits = |(_, description): &(PeerId, Value)| {
-                    bytes += text_length(description);
-                    bytes <= MAX_DESCRIPTIONS
+                let mut bytes = FRAMING + id_length(&self.id) + text_length(&Value::from(pool.as_str()));
+                bytes += peers.iter().map(id_length).sum::<usize>();
+                let mut fits = |(id, description): &(PeerId, Value)| {
+                    bytes += id_length(id) + text_length(description) + 1;
+                    bytes <= MAX_MESSAGE
                 };
                 let rest = described.iter().position(|one| !fits(one)).unwrap_or(described.len());
                 let later = described.split_off(rest);
@@ -274,5 +280,30 @@ mod tests {
         assert_eq!(types(&first.encode(from(), nothing)), ["offer"]);
         let request = Notice::From { from: id("ann"), body: "OFFER_REQUEST".into() };
         assert_eq!(first.encode(request, nothing), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_full_pool_with_the_longest_ids_fits_into_one_message() {
+        let mut endpoint = Endpoint::new(id("e1"));
+        say(&mut endpoint, &ClientEvent::Join("\"".repeat(256)).to_string()).unwrap();
+        // Each character of these ids has two bytes in JSON.
+        let peers: Vec<PeerId> = (0..1000).map(|n| id(&format!("{n:0>4}{}", "\"".repeat(252)))).collect();
+        let what = Value::from("x".repeat(250));
+        let texts = endpoint.encode(Notice::Joined(peers.clone()), |_| what.clone());
+        assert!(texts.iter().all(|text| text.len() + FRAMING <= MAX_MESSAGE), "{}", texts[0].len());
+        let Ok(ServerEvent::Joined { peers: told, descriptions, .. }) = ServerEvent::parse(&texts[0]) else {
+            panic!("{}", texts[0])
+        };
+        assert_eq!(told.len(), 1000);
+        // Each peer, and the endpoint itself, is described once.
+        let mut described: Vec<String> = descriptions.iter().map(|(id, _)| id.clone()).collect();
+        for text in &texts[1..] {
+            let Ok(ServerEvent::Describe(id, found)) = ServerEvent::parse(text) else { panic!("{text}") };
+            assert_eq!(found, what);
+            described.push(id);
+        }
+        described.sort();
+        described.dedup();
+        assert_eq!((described.len(), descriptions.len() + texts.len() - 1), (1001, 1001));
     }
 }

@@ -10,7 +10,7 @@ use super::webrtcbin::{Connection, Done};
 use crate::hub::{self, Command, ConnId, Hub, Limits, Notice, Owner};
 use crate::protocol::{Description, PeerId, PeerMessage, SdpKind};
 use crate::sdp::Kind;
-use crate::session::{ConnectionState, Effect, Input, Output, Room, Terms};
+use crate::session::{ConnectionState, Effect, EndReason, Input, Output, Room, Terms};
 
 struct Client {
     /// The connection to the server; `None` while the server is lost.
@@ -396,4 +396,29 @@ fn what_a_room_shrugs_off() {
     assert_eq!(outputs(&mut room).last(), Some(&(id("p0"), Output::Left)));
     room.handle_input(now, &id("p7"), offer());
     assert_eq!(outputs(&mut room)[0], (id("p7"), Output::Connecting));
+}
+
+#[test]
+fn a_connected_peer_that_leaves_is_gone_once_its_connection_has_ended() {
+    let now = Instant::now();
+    let ann: PeerId = "ann".parse().unwrap();
+    let outputs = |room: &mut Room| {
+        let all = std::iter::from_fn(|| room.poll_output()).map(|(_, output)| output);
+        let ends = |output: &Output| matches!(output, Output::Joined | Output::Left | Output::Ended(_));
+        all.filter(ends).collect::<Vec<_>>()
+    };
+    let closed = || Output::Ended(EndReason::PeerHungUp);
+    for (comes_back, is_left) in [(false, vec![closed(), Output::Left]), (true, vec![closed()])] {
+        let mut room = Room::new(2, Terms::new(true, vec![Kind::Video]));
+        room.handle_joined(now, vec![ann.clone()]);
+        room.handle_input(now, &ann, Input::Connection(ConnectionState::Connected));
+        assert_eq!(outputs(&mut room), [Output::Joined]);
+        room.handle_peer_left(now, &ann);
+        assert_eq!(outputs(&mut room), [], "the media may go on");
+        if comes_back {
+            room.handle_peer_joined(now, ann.clone());
+        }
+        room.handle_input(now, &ann, Input::Connection(ConnectionState::Closed));
+        assert_eq!(outputs(&mut room), is_left);
+    }
 }
