@@ -1,11 +1,11 @@
 //! The hub behind a lock, with a mailbox for each connection. No call waits for a peer.
 
+mod back_end;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
-
-use serde_json::Value;
 
 use super::blocks::Blocks;
 use super::codec::Codec;
@@ -14,16 +14,14 @@ use super::codec::rejection::Rejection;
 use super::ice::IceServers;
 use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::metrics::{Metrics, Now};
-use super::rooms_page::{After, page};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
 use crate::base::tasks::Tasks;
-use crate::hub::{Admin, Command, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
+use crate::hub::{Command, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
 use crate::protocol::hello::ServerMessage;
-use crate::protocol::ssp::ServerEvent;
 use crate::protocol::{IceServer, PeerId};
 
 /// The mailbox and the codec of a connection.
@@ -232,61 +230,6 @@ impl Switchboard {
     /// Returns whether the peer is registered.
     pub(super) fn is_registered(&self, id: ConnId) -> bool {
         self.lock().hub.phase(id) != Phase::Unregistered
-    }
-
-    /// Executes a request of the back end; returns false if no peer or room has that name.
-    pub(super) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
-        let mut state = self.lock();
-        let found = match &admin {
-            Admin::Describe(peer, _) | Admin::Remove(peer) | Admin::Mute(peer, _) => state.hub.has_peer(peer),
-            Admin::Close(room) => state.hub.has_room(room),
-        };
-        self.input(&mut state, Input::Admin(admin));
-        found
-    }
-
-    /// Returns the rooms behind the place `after`, sorted by name, with their peers (sorted by id) and descriptions, up
-    /// to 512 KiB; and the place where the next page begins, if there is one. Returns none if the list is
-    /// requested too often.
-    pub(super) fn rooms(&self, after: &After, now: Instant) -> Option<(Value, Option<After>)> {
-        let mut state = self.lock();
-        if !state.may_list(now) {
-            return None;
-        }
-        let all = state.hub.rooms().map(|(name, peers)| (name.to_string(), peers));
-        Some(page(all, after, |peer| state.hub.description(peer)))
-    }
-
-    /// Counts a list of all rooms or peers; returns false if there are too many.
-    pub(super) fn may_list(&self, now: Instant) -> bool {
-        self.lock().may_list(now)
-    }
-
-    /// Returns what `read` finds in the hub.
-    pub(super) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
-        read(&self.lock().hub)
-    }
-
-    /// Sends an event of the application to a peer that speaks ssp. Returns none if there is no such peer, and false if it
-    /// speaks another protocol.
-    pub(super) fn send_event(&self, peer: &PeerId, event: &ServerEvent) -> Option<bool> {
-        let state = self.lock();
-        let connection = state.connections.get(&state.hub.connection(peer)?)?;
-        if connection.codec.is_ssp() {
-            // A peer that reads too little misses the event.
-            connection.outbox.notify(Outgoing::Text(event.to_string()));
-        }
-        Some(connection.codec.is_ssp())
-    }
-
-    /// Lets nobody register a name for a time.
-    pub(super) fn block(&self, name: PeerId, time: Duration) {
-        lock(&self.blocks).block(Instant::now(), name, time);
-    }
-
-    /// Returns the numbers of connections, registered peers and rooms.
-    pub(super) fn counts(&self) -> (usize, usize, usize) {
-        self.lock().hub.counts()
     }
 
     /// Returns the numbers for Prometheus.

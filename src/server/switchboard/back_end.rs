@@ -1,0 +1,71 @@
+//! The switchboard for back ends: their requests, and what they read of the hub.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Switchboard;
+use crate::base::lock::lock;
+use crate::hub::{Admin, Hub, Input};
+use crate::protocol::PeerId;
+use crate::protocol::ssp::ServerEvent;
+use crate::server::mailbox::Outgoing;
+use crate::server::rooms_page::{After, page};
+
+impl Switchboard {
+    /// Executes a request of the back end; returns false if no peer or room has that name.
+    pub(in crate::server) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
+        let mut state = self.lock();
+        let found = match &admin {
+            Admin::Describe(peer, _) | Admin::Remove(peer) | Admin::Mute(peer, _) => state.hub.has_peer(peer),
+            Admin::Close(room) => state.hub.has_room(room),
+        };
+        self.input(&mut state, Input::Admin(admin));
+        found
+    }
+
+    /// Returns the rooms behind the place `after`, sorted by name, with their peers (sorted by id) and descriptions, up
+    /// to 512 KiB; and the place where the next page begins, if there is one. Returns none if the list is
+    /// requested too often.
+    pub(in crate::server) fn rooms(&self, after: &After, now: Instant) -> Option<(Value, Option<After>)> {
+        let mut state = self.lock();
+        if !state.may_list(now) {
+            return None;
+        }
+        let all = state.hub.rooms().map(|(name, peers)| (name.to_string(), peers));
+        Some(page(all, after, |peer| state.hub.description(peer)))
+    }
+
+    /// Counts a list of all rooms or peers; returns false if there are too many.
+    pub(in crate::server) fn may_list(&self, now: Instant) -> bool {
+        self.lock().may_list(now)
+    }
+
+    /// Returns what `read` finds in the hub.
+    pub(in crate::server) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
+        read(&self.lock().hub)
+    }
+
+    /// Sends an event of the application to a peer that speaks ssp. Returns none if there is no such peer, and false if it
+    /// speaks another protocol.
+    pub(in crate::server) fn send_event(&self, peer: &PeerId, event: &ServerEvent) -> Option<bool> {
+        let state = self.lock();
+        let connection = state.connections.get(&state.hub.connection(peer)?)?;
+        if connection.codec.is_ssp() {
+            // A peer that reads too little misses the event.
+            connection.outbox.notify(Outgoing::Text(event.to_string()));
+        }
+        Some(connection.codec.is_ssp())
+    }
+
+    /// Lets nobody register a name for a time.
+    pub(in crate::server) fn block(&self, name: PeerId, time: Duration) {
+        lock(&self.blocks).block(Instant::now(), name, time);
+    }
+
+    /// Returns the numbers of connections, registered peers and rooms.
+    pub(in crate::server) fn counts(&self) -> (usize, usize, usize) {
+        self.lock().hub.counts()
+    }
+}
