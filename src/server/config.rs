@@ -8,6 +8,7 @@ use super::ice;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::TokenConfig;
+use super::webhook::WebhookConfig;
 use crate::base::net::Network;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -49,6 +50,8 @@ pub struct Config {
     pub api_remote: bool,
     /// The keys that sign tokens; if there are any, every client needs a token.
     pub tokens: TokenConfig,
+    /// The addresses of back ends that get the server's events.
+    pub webhooks: WebhookConfig,
 }
 
 impl Config {
@@ -71,6 +74,7 @@ impl Config {
             api_keys: ApiKeys::default(),
             api_remote: false,
             tokens: TokenConfig::default(),
+            webhooks: WebhookConfig::default(),
         }
     }
 }

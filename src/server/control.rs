@@ -33,7 +33,7 @@ impl Control {
     }
 
     /// Replaces the certificate, the secrets and keys, the allowed names and origins, the trusted proxies, the limit for each
-    /// address, and the STUN and TURN servers. Clients that are connected stay.
+    /// address, the webhooks, and the STUN and TURN servers. Clients that are connected stay.
     ///
     /// # Errors
     ///

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use super::webhook::WebhookError;
 use crate::base::random::NoRandomness;
 
 /// The minimum length of a secret, in bytes: the strength of a token's signature (RFC 7518, 3.2).
@@ -32,6 +33,9 @@ pub enum ServerError {
     /// The file of keys cannot be read; contains the reason.
     #[error("{0}")]
     TokenKeys(String),
+    /// The settings of webhooks do not fit together.
+    #[error("webhooks: {0}")]
+    Webhooks(#[from] WebhookError),
     /// An entry of [`Config::allowed_hosts`] is not a host name.
     ///
     /// [`Config::allowed_hosts`]: super::Config::allowed_hosts

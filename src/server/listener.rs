@@ -15,6 +15,7 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::config::Config;
 use super::control::Control;
 use super::error::ServerError;
+use super::events::happening::Happening;
 use super::http;
 use super::live::Live;
 use super::metrics::{Connect, Limit};
@@ -117,10 +118,12 @@ impl Server {
                 }
             }
         };
+        let webhooks = smol::spawn(self.shared.send_webhooks());
         let sweep = http::polling::end_sessions(&self.shared);
         let drain = async {
             stop.await;
             self.shared.is_draining.store(true, Ordering::Relaxed);
+            self.shared.board.events.add(vec![Happening::Draining]);
             if !self.drain.is_zero() {
                 smol::Timer::after(self.drain).await;
             }
@@ -140,6 +143,13 @@ impl Server {
             }
         };
         timeout(STOP, all_gone).await;
+        let all_sent = async {
+            while !self.shared.webhooks.is_quiet(board.events.last()) {
+                smol::Timer::after(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(STOP, all_sent).await;
+        webhooks.cancel().await;
     }
 }
 

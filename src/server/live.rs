@@ -8,6 +8,7 @@ use super::names::Names;
 use super::tls::Identity;
 use super::token::{KeySource, TokenConfig, Tokens};
 use super::trusted::Trusted;
+use super::webhook::WebhookConfig;
 use crate::base::secret::Sealed;
 use crate::protocol::Secret;
 
@@ -26,12 +27,14 @@ pub(super) struct Live {
     pub(super) signing: Option<Secret>,
     pub(super) tokens: Option<Tokens>,
     pub(super) ice: IceServers,
+    pub(super) webhooks: WebhookConfig,
 }
 
 impl Live {
     /// Checks the settings, and reads the keys of tokens. Without `must_read`, keys at an address that does not answer are
     /// only a warning: the server asks again.
     pub(super) async fn new(config: Config, must_read: bool) -> Result<Self, ServerError> {
+        config.webhooks.check()?;
         let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
         Ok(Self {
             tokens: tokens(&config.tokens, must_read).await?,
@@ -45,6 +48,7 @@ impl Live {
             api_remote: config.api_remote,
             signing: config.tokens.secrets.first().cloned(),
             ice: config.ice,
+            webhooks: config.webhooks,
         })
     }
 

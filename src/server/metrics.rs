@@ -51,6 +51,18 @@ pub(super) enum Connect {
     Proxy,
 }
 
+/// The result of an attempt to deliver an event to a webhook.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Delivery {
+    Delivered,
+    /// The attempt failed, and another one follows.
+    Failed,
+    /// The event will not be delivered: it is too old, or too many waited.
+    Lost,
+    /// The address wants no further events.
+    Ended,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Metrics {
@@ -68,6 +80,7 @@ pub(super) struct Metrics {
     auth_seconds: Histogram,
     slow_peers: Counter,
     limited: Family<Label, Counter>,
+    webhooks: Family<Label, Counter>,
     descriptors: Gauge,
     memory: Gauge,
 }
@@ -94,6 +107,7 @@ impl Default for Metrics {
             auth_seconds: seconds(),
             slow_peers: Counter::default(),
             limited: Family::default(),
+            webhooks: Family::default(),
             descriptors: Gauge::default(),
             memory: Gauge::default(),
         };
@@ -122,6 +136,7 @@ impl Metrics {
         own.register("auth_seconds", "Time to verify a token", self.auth_seconds.clone());
         own.register("slow_peers", "Peers dropped because they do not read", self.slow_peers.clone());
         own.register("limited", "Refusals by the limit that refused", self.limited.clone());
+        own.register("webhooks", "Attempts to deliver events by their result", self.webhooks.clone());
         own.register("build", "The running program", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let process = self.registry.sub_registry_with_prefix("process");
         process.register("open_fds", "Open descriptors", self.descriptors.clone());
@@ -169,6 +184,16 @@ impl Metrics {
             Limit::Lists => "lists",
         };
         self.limited.get_or_create(&[("which", limit)]).inc();
+    }
+
+    pub(super) fn count_deliveries(&self, result: Delivery, events: u64) {
+        let result = match result {
+            Delivery::Delivered => "delivered",
+            Delivery::Failed => "failed",
+            Delivery::Lost => "lost",
+            Delivery::Ended => "ended",
+        };
+        self.webhooks.get_or_create(&[("result", result)]).inc_by(events);
     }
 
     pub(super) fn count_message(&self, command: &Command) {

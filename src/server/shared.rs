@@ -16,6 +16,7 @@ use super::sessions::Sessions;
 use super::switchboard::Switchboard;
 use super::timeouts::Timeouts;
 use super::token::{self, Denied, TokenError};
+use super::webhook::{self, WebhookConfig, Webhooks};
 use crate::base::lock::lock;
 use crate::base::net::{Owner, is_this_machine};
 use crate::base::tasks::Tasks;
@@ -44,6 +45,9 @@ pub(super) struct Shared {
     live: Mutex<Arc<Live>>,
     /// Wakes the task that reads the keys of tokens after a reload.
     reloaded: (Sender<()>, Receiver<()>),
+    /// The settings of webhooks for the task that sends them, each time that they may have changed.
+    webhook_settings: (Sender<WebhookConfig>, Receiver<WebhookConfig>),
+    pub(super) webhooks: Arc<Webhooks>,
     /// Whether the server is to stop, and new clients should go elsewhere.
     pub(super) is_draining: AtomicBool,
     /// The requests of clients behind trusted proxies, whose connections carry the requests of many.
@@ -59,12 +63,16 @@ pub(super) struct Shared {
 impl Shared {
     /// Returns the state of a new server.
     pub(super) fn new(live: Live, board: Arc<Switchboard>, connections: Weak<Tasks>, fixed: &Fixed) -> Self {
+        let webhook_settings = bounded(1);
+        let _ = webhook_settings.0.try_send(live.webhooks.clone());
         Self {
             connections,
             board,
             plain: fixed.plain,
             live: Mutex::new(Arc::new(live)),
             reloaded: bounded(1),
+            webhook_settings,
+            webhooks: Arc::default(),
             is_draining: AtomicBool::new(false),
             requests: Rates::new(REQUESTS),
             timeouts: fixed.timeouts,
@@ -83,8 +91,16 @@ impl Shared {
     /// Replaces the settings.
     pub(super) fn replace(&self, live: Live) {
         self.board.set_ice_servers(live.ice.clone());
+        let _ = self.webhook_settings.0.force_send(live.webhooks.clone());
         *lock(&self.live) = Arc::new(live);
+        // The key of a stream may be one of before.
+        self.board.events.end_readers();
         let _ = self.reloaded.0.try_send(());
+    }
+
+    /// Sends events to webhooks. Never completes.
+    pub(super) fn send_webhooks(&self) -> impl Future<Output = ()> + Send + 'static {
+        webhook::run(self.webhooks.clone(), self.board.clone(), self.webhook_settings.1.clone())
     }
 
     /// Reads the keys of tokens whenever that is due. Never completes.

@@ -11,6 +11,8 @@ use super::blocks::Blocks;
 use super::codec::Codec;
 use super::codec::hello;
 use super::codec::rejection::Rejection;
+use super::events::log::Log;
+use super::events::observer::Observer;
 use super::ice::IceServers;
 use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::metrics::{Metrics, Now};
@@ -67,6 +69,7 @@ const PROBES: usize = 1 << 16;
 #[derive(Debug, Default)]
 struct State {
     hub: Hub,
+    observer: Observer,
     connections: HashMap<ConnId, Connection>,
     per_owner: HashMap<Owner, usize>,
     next: u64,
@@ -94,6 +97,8 @@ pub(super) struct Switchboard {
     blocks: Mutex<Blocks>,
     /// The numbers for Prometheus.
     pub(super) metrics: Metrics,
+    /// The events for back ends.
+    pub(super) events: Arc<Log>,
     /// The timers of unanswered probes.
     probes: Tasks,
 }
@@ -110,6 +115,7 @@ impl Switchboard {
             ice: Mutex::new(ice),
             blocks: Mutex::default(),
             metrics: Metrics::default(),
+            events: Arc::default(),
             probes: Tasks::new(PROBES),
         })
     }
@@ -223,6 +229,7 @@ impl Switchboard {
         let mut state = self.lock();
         if let Input::Closed(id) = input {
             state.connections.remove(&id);
+            self.events.add(state.observer.ended(Instant::now(), id, "closed"));
         }
         self.input(&mut state, input);
     }
@@ -274,6 +281,7 @@ impl Switchboard {
     /// Sends the hub's outputs to the connections. `cause` is the peer whose message led to them, if any.
     fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Outcome)>) {
         while let Some(output) = state.hub.poll_output() {
+            self.events.add(state.observer.observe(now, &state.hub, &output));
             let (id, fits) = match output {
                 Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
                 Output::Close(id, reason) => {
@@ -296,6 +304,7 @@ impl Switchboard {
                 if let Some(gone) = state.connections.remove(&id) {
                     gone.outbox.abort();
                 }
+                self.events.add(state.observer.ended(now, id, "too_slow"));
                 state.hub.handle_input(now, Input::Closed(id));
             }
         }

@@ -46,7 +46,7 @@ fn check_groups(command: &str, expected: &[&str]) {
 
 #[test]
 fn help_of_the_server_groups_the_options_and_ends_with_examples() {
-    check_groups("serve", &["Server:", "Tokens:", "STUN and TURN:", "Examples:"]);
+    check_groups("serve", &["Server:", "Back end:", "Tokens:", "STUN and TURN:", "Examples:"]);
 }
 
 #[test]

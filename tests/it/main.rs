@@ -17,6 +17,7 @@ mod server;
 mod signalling;
 mod socketio;
 mod token;
+mod webhook;
 
 #[cfg(feature = "media")]
 mod adapt;

@@ -6,6 +6,7 @@ pub(super) mod api;
 pub(super) mod client;
 pub(super) mod flags;
 pub(super) mod paths;
+pub(super) mod portal;
 pub(super) mod server;
 pub(super) mod token;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
+use super::portal::PortalOptions;
 use super::token::time;
 use crate::base::flag::Flag;
 use crate::base::net::Network;
@@ -138,6 +139,9 @@ pub(crate) struct ServerOptions {
     /// Accept API requests from other machines too
     #[arg(long, action = ArgAction::SetTrue)]
     pub api_remote: Flag,
+    /// Options for the back end.
+    #[command(flatten)]
+    pub portal: PortalOptions,
 }
 
 impl ServerOptions {
@@ -156,6 +160,7 @@ impl ServerOptions {
             api_keys: self.keys_of_back_ends()?,
             api_remote: self.api_remote.is_on(),
             tokens: tokens.config(),
+            webhooks: self.portal.webhooks(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,
             ..Config::plain(self.listen)

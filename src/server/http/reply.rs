@@ -1,5 +1,8 @@
 //! HTTP responses: the headers that every response bears, errors, and the bounded reading of request bodies.
 
+use std::convert::Infallible;
+
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderName, HeaderValue};
@@ -31,10 +34,10 @@ const HARDENING: [(HeaderName, &str); 6] = [
 /// The most bytes of an oversized body that are read and dropped before the error response.
 const MAX_DROPPED: usize = 16 << 20;
 
-pub(in crate::server) type Reply = Response<Full<Bytes>>;
+pub(in crate::server) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 pub(super) fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Full::new(body.into()).boxed_unsync());
     *reply.status_mut() = status;
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -3,6 +3,7 @@
 mod error;
 mod orders;
 mod routes;
+mod stream;
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -85,7 +86,7 @@ async fn answer(
     };
     let (head, body) = request.into_parts();
     let query = head.uri.query().unwrap_or_default();
-    orders::execute(operation, name, query, body, shared).await
+    orders::execute(operation, name, (query, &head.headers), body, shared).await
 }
 
 /// Returns the scopes of a request's key, and stores its name in `name`.

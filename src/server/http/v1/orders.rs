@@ -4,12 +4,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use hyper::body::Incoming;
+use hyper::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::error::ApiError;
 use super::routes::Operation;
+use super::stream;
 use crate::hub::{Admin, Presence};
 use crate::protocol::ssp::ServerEvent;
 use crate::protocol::{PeerId, RoomId};
@@ -36,7 +38,7 @@ const MAX_VALID: u64 = 30 * 24 * 3600;
 pub(super) async fn execute(
     operation: Operation,
     name: &str,
-    query: &str,
+    (query, headers): (&str, &HeaderMap),
     body: Incoming,
     shared: &Shared,
 ) -> Result<Reply, ApiError> {
@@ -74,6 +76,7 @@ pub(super) async fn execute(
         Operation::MutePeer => mute(peer(name)?, body, shared).await,
         Operation::SendEvent => send(peer(name)?, body, shared).await,
         Operation::MakeToken => make_token(body, shared).await,
+        Operation::StreamEvents => stream::events(headers, query, shared),
     }
 }
 

@@ -8,6 +8,7 @@ use crate::server::api_keys::Scope;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
     Counts,
+    StreamEvents,
     ListRooms,
     ReadRoom,
     CloseRoom,
@@ -21,8 +22,9 @@ pub(super) enum Operation {
 }
 
 /// The method, the path (`{…}` stands for a name), the operation and its scope.
-pub(super) const ROUTES: [(Method, &str, Operation, Scope); 11] = [
+pub(super) const ROUTES: [(Method, &str, Operation, Scope); 12] = [
     (Method::GET, "counts", Operation::Counts, Scope::Read),
+    (Method::GET, "events", Operation::StreamEvents, Scope::Read),
     (Method::GET, "rooms", Operation::ListRooms, Scope::Read),
     (Method::GET, "rooms/{room}", Operation::ReadRoom, Scope::Read),
     (Method::DELETE, "rooms/{room}", Operation::CloseRoom, Scope::Moderate),

@@ -1,0 +1,32 @@
+//! Options of the server for the back end behind it, such as a portal.
+
+use clap::Args;
+
+use crate::server::{EventType, SigningSecret, WebhookConfig, WebhookUrl};
+
+/// Options of webhooks.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Back end")]
+pub(crate) struct PortalOptions {
+    /// Address of a back end that gets each event of the server as a POST request signed as Standard Webhooks; may be
+    /// repeated
+    #[arg(long, value_name = "URL", value_delimiter = ',')]
+    pub webhook: Vec<WebhookUrl>,
+    /// Secret that signs webhooks (whsec_ and base64); may be repeated, to replace a secret. On the command line other
+    /// users of this machine can see it; ROOMTONE_WEBHOOK_SECRET hides it
+    #[arg(long, value_name = "TEXT", value_delimiter = ',')]
+    pub webhook_secret: Vec<SigningSecret>,
+    /// Type of event that webhooks get, such as call.missed [default: all]; may be repeated
+    #[arg(long, value_name = "TYPE", value_delimiter = ',')]
+    pub webhook_type: Vec<EventType>,
+}
+
+impl PortalOptions {
+    pub(super) fn webhooks(&self) -> WebhookConfig {
+        WebhookConfig {
+            urls: self.webhook.clone(),
+            secrets: self.webhook_secret.clone(),
+            types: self.webhook_type.clone(),
+        }
+    }
+}
