@@ -8,6 +8,7 @@ use smol::future::or;
 use super::PeerState;
 use super::client::{Client, Happening};
 use super::command::Command;
+use super::conference::token_refused;
 use super::error::ClientError;
 use super::peers::Peers;
 use super::presentation::Presentation;
@@ -17,7 +18,7 @@ use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{self, Call};
 use crate::session::{Admission, EndReason, Input, Output, Terms};
 use crate::signalling::reconnect::Ended;
-use crate::signalling::{self, ConnectError, Event};
+use crate::signalling::{self, ConnectError, Event, ServerRequest};
 
 /// The end of a call's loop.
 enum CallEnd {
@@ -159,6 +160,9 @@ impl CallLoop<'_> {
                         self.hang_up().await;
                     }
                 }
+                Happening::Command(Command::Server(request @ ServerRequest::Token(_))) => {
+                    server.send(signalling::In::Ask(request));
+                }
                 Happening::Command(Command::Quit) => return Ok(None),
                 Happening::Command(Command::Interrupt) => return Err(ClientError::Interrupted),
                 Happening::Command(command) => self.handle_command(command).await,
@@ -187,6 +191,8 @@ impl CallLoop<'_> {
             Event::Junk(why) => self.input(Input::Junk(why)),
             Event::Lost { in_order } => self.lost(server, in_order),
             Event::Warning(why) => self.client.warn(&why),
+            Event::TokenExpires(seconds) => (self.client.sink)(&super::Event::TokenExpires { seconds }),
+            Event::TokenRefused(why) => self.client.warn(&token_refused(&why)),
             Event::Ended(error)
                 if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() =>
             {
@@ -284,6 +290,7 @@ impl CallLoop<'_> {
                 let state = if self.was_connected { PeerState::Connected } else { PeerState::Connecting };
                 self.presentation.show_state(&(&self.peer).into(), state, None);
             }
+            Command::Server(_) => client.warn("members of a room alone can be removed or asked to mute"),
             Command::Application(..) => client.warn("there is no application behind this server"),
             Command::Send(change) => client.change(change).await,
             Command::HangUp(_) | Command::Quit | Command::Interrupt => {}

@@ -4,6 +4,7 @@
 
 use crate::protocol::PeerId;
 use crate::sdp::Kind;
+use crate::signalling::ServerRequest;
 
 /// A command to a running client.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,8 @@ pub enum Command {
     Reconnect(Option<PeerId>),
     /// Sends an event, given by its name and data, to the application behind the server.
     Application(String, serde_json::Value),
+    /// Makes a request of the server itself.
+    Server(ServerRequest),
     /// Lists the peers.
     Peers,
     /// Reports the counters now.

@@ -25,7 +25,7 @@ use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
 use crate::protocol::{ParticipantId, PeerId};
 use crate::session::{Input, Output, Participant, Room, Terms, link};
-use crate::signalling::{ConnectError, Event};
+use crate::signalling::{ConnectError, Event, ServerRequest};
 
 /// An order of the application. Without a peer, an order concerns all peers, present and future.
 #[derive(Debug)]
@@ -41,7 +41,14 @@ pub(super) enum Order {
     Stats(PeerId, Sender<Stats>),
     /// Sends an event, given by name and data, to the application behind the server.
     Application(String, Value),
+    /// Makes a request of the server itself.
+    Ask(ServerRequest),
     Leave,
+}
+
+/// Returns the warning about a refused token.
+pub(super) fn token_refused(why: &str) -> String {
+    format!("the server does not accept the next token: {why}")
 }
 
 /// Maximum number of data channels that are being closed at a time; further ones stay open.
@@ -142,6 +149,8 @@ impl Conference {
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
             Event::MuteRequested(kind, by) => self.report(PoolEvent::MuteRequested(kind, by)),
+            Event::TokenExpires(seconds) => self.report(PoolEvent::TokenExpires(seconds)),
+            Event::TokenRefused(why) => self.warn(token_refused(&why)),
             Event::Refused(refusal) => self.warn(refusal.to_string()),
             Event::Junk(why) => self.warn(why),
             Event::Warning(why) => self.report(PoolEvent::Warning(why)),
@@ -259,6 +268,7 @@ impl Conference {
                 }
             }
             Order::Application(kind, data) => self.channel.send_event(&kind, &data).await,
+            Order::Ask(request) => self.channel.ask(request),
             Order::Leave => {}
         }
     }

@@ -175,6 +175,11 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         took_ms: Option<f64>,
     },
+    /// The client's token ends, and the registration with it unless the client gets the next token.
+    TokenExpires {
+        /// Time until the end, in seconds.
+        seconds: u64,
+    },
     /// A problem that does not end the program.
     Warning {
         /// The problem in words.

@@ -137,6 +137,7 @@ impl RoomLoop<'_> {
             Command::Application(name, data) => {
                 self.conference.handle_order(Order::Application(name, data)).await
             }
+            Command::Server(request) => self.conference.handle_order(Order::Ask(request)).await,
             Command::Quit | Command::Interrupt => {}
         }
     }

@@ -43,6 +43,8 @@ pub enum PoolEvent {
     Close(PeerId, Option<EndReason>),
     /// A moderator of the room, or the server's back end, asks this endpoint to mute what it sends.
     MuteRequested(MediaKind, Option<PeerId>),
+    /// The token of this endpoint ends in so many seconds, and its place in the pool unless the server gets the next token.
+    TokenExpires(u64),
     /// An event of the application behind the server: its name and its data.
     Application(String, Value),
     /// The connection to the server is lost and being restored. Connections with peers stay.

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::Secret;
 use super::ice::IceServer;
 use super::id::{IdError, PeerId, RoomId};
 use super::refusal::Refusal;
@@ -16,6 +17,9 @@ pub const EXTENSION_QUERY: &str = "roomtone=1";
 pub const PING: &str = "PING";
 /// Answer to [`PING`].
 pub const PONG: &str = "PONG";
+/// Extension for clients with [`EXTENSION_QUERY`]: the beginning of a message with the client's next token, in any phase. The
+/// server answers `TOKEN_OK` or `TOKEN_REFUSED` instead of forwarding the text to the peer.
+pub const TOKEN: &str = "TOKEN ";
 /// Extension: the last part of the path that answers `GET` with `{"iceServers": [...]}` to a client whose token is
 /// accepted. The connection of a call cannot carry the request, because all of its text is forwarded to the peer.
 pub const ADMISSION: &str = "admission";
@@ -78,6 +82,8 @@ pub enum ClientMessage {
     RoomPeerMute(PeerId, MediaKind),
     /// `PEER_LIST` (extension): requests the peers that can be called.
     PeerList,
+    /// `TOKEN <token>` (extension): the client's next token. May be sent in any phase.
+    Token(Secret),
 }
 
 /// Message of a server to a client, outside of a session.
@@ -116,6 +122,12 @@ pub enum ServerMessage {
     /// `MUTE audio|video [<uid>]` (extension): the client is asked to mute what it sends, by that moderator or by the back
     /// end.
     Mute(MediaKind, Option<PeerId>),
+    /// `TOKEN_EXPIRES <seconds>` (extension): the client's token ends then, and its connection with it. Comes in any phase.
+    TokenExpires(u64),
+    /// `TOKEN_OK` (extension): the next token is accepted. Comes in any phase.
+    TokenOk,
+    /// `TOKEN_REFUSED <text>` (extension): the next token is not accepted, and the one before counts on. Comes in any phase.
+    TokenRefused(String),
     /// `ICE_SERVERS <json>` (extension): the STUN and TURN servers to use from now on, as WebRTC's
     /// `iceServers`. Precedes `HELLO`, `SESSION_OK`, `SESSION_FROM` and `ROOM_OK`.
     IceServers(Vec<IceServer>),
@@ -146,6 +158,9 @@ pub enum HelloError {
     /// The kind of media is neither audio nor video.
     #[error("'audio' or 'video' is wanted")]
     Kind,
+    /// A number of seconds is malformed.
+    #[error("a number of seconds that cannot be read")]
+    Seconds,
     /// The description is not valid JSON.
     #[error("a description that cannot be read")]
     Description,
@@ -227,6 +242,10 @@ impl ClientMessage {
                 Ok(Self::RoomPeerMute(peer(Some(who), "ROOM_PEER_MUTE", str::parse)?, kind.parse()?))
             }
             "PEER_LIST" => Ok(Self::PeerList),
+            "TOKEN" => match rest.map(str::trim) {
+                None | Some("") => Err(HelloError::Missing("TOKEN", "a token")),
+                Some(token) => Ok(Self::Token(Secret(token.to_owned()))),
+            },
             _ => Err(HelloError::UnknownCommand),
         }
     }
@@ -243,6 +262,7 @@ impl fmt::Display for ClientMessage {
             Self::RoomPeerRemove(id) => write!(f, "ROOM_PEER_REMOVE {id}"),
             Self::RoomPeerMute(id, kind) => write!(f, "ROOM_PEER_MUTE {id} {kind}"),
             Self::PeerList => f.write_str("PEER_LIST"),
+            Self::Token(token) => write!(f, "{TOKEN}{}", token.0),
         }
     }
 }
@@ -278,6 +298,12 @@ impl ServerMessage {
                 let by = by.map(|by| peer(Some(by), "MUTE", PeerId::from_server)).transpose()?;
                 Ok(Self::Mute(kind.parse()?, by))
             }
+            "TOKEN_EXPIRES" => {
+                let seconds = rest.unwrap_or_default().parse();
+                seconds.map(Self::TokenExpires).map_err(|_| HelloError::Seconds)
+            }
+            "TOKEN_OK" => Ok(Self::TokenOk),
+            "TOKEN_REFUSED" => Ok(Self::TokenRefused(rest.unwrap_or_default().to_owned())),
             "ICE_SERVERS" => IceServer::parse_list(rest.unwrap_or_default())
                 .map(Self::IceServers)
                 .ok_or(HelloError::IceServers),
@@ -311,6 +337,9 @@ impl fmt::Display for ServerMessage {
             Self::RoomModerator => f.write_str("ROOM_MODERATOR"),
             Self::Mute(kind, None) => write!(f, "MUTE {kind}"),
             Self::Mute(kind, Some(by)) => write!(f, "MUTE {kind} {by}"),
+            Self::TokenExpires(seconds) => write!(f, "TOKEN_EXPIRES {seconds}"),
+            Self::TokenOk => f.write_str("TOKEN_OK"),
+            Self::TokenRefused(why) => write!(f, "TOKEN_REFUSED {why}"),
             Self::IceServers(servers) => {
                 write!(f, "ICE_SERVERS {}", serde_json::to_string(servers).unwrap_or_default())
             }
@@ -341,6 +370,7 @@ mod tests {
             id().prop_map(ClientMessage::RoomPeerRemove),
             (id(), kind()).prop_map(|(id, kind)| ClientMessage::RoomPeerMute(id, kind)),
             Just(ClientMessage::PeerList),
+            "[a-zA-Z0-9_.-]{1,40}".prop_map(|token| ClientMessage::Token(Secret(token))),
         ]
     }
 
@@ -360,6 +390,9 @@ mod tests {
             (id(), ".*").prop_map(|(id, name)| ServerMessage::RoomPeerDescribed(id, name.into())),
             Just(ServerMessage::RoomModerator),
             (kind(), prop::option::of(id())).prop_map(|(kind, by)| ServerMessage::Mute(kind, by)),
+            any::<u64>().prop_map(ServerMessage::TokenExpires),
+            Just(ServerMessage::TokenOk),
+            ".*".prop_map(ServerMessage::TokenRefused),
             Just(ServerMessage::IceServers(vec![IceServer {
                 urls: vec!["turn:example.org".into()],
                 username: Some("1:x y".into()),
@@ -419,6 +452,10 @@ mod tests {
             ServerMessage::RoomModerator.to_string(),
             ServerMessage::Mute(MediaKind::Audio, None).to_string(),
             ServerMessage::Mute(MediaKind::Video, Some(bob)).to_string(),
+            ClientMessage::Token(Secret("a.b.c".into())).to_string(),
+            ServerMessage::TokenExpires(25).to_string(),
+            ServerMessage::TokenOk.to_string(),
+            ServerMessage::TokenRefused("it has expired".into()).to_string(),
         ];
         insta::assert_snapshot!(lines.join("\n"), @r#"
         HELLO ann
@@ -443,6 +480,10 @@ mod tests {
         ROOM_MODERATOR
         MUTE audio
         MUTE video bob
+        TOKEN a.b.c
+        TOKEN_EXPIRES 25
+        TOKEN_OK
+        TOKEN_REFUSED it has expired
         "#);
     }
 

@@ -60,6 +60,10 @@ pub enum Event {
     Described(ParticipantId, serde_json::Value),
     /// The client is asked to mute what it sends: by this moderator of the room, or by the back end of the server.
     MuteRequested(MediaKind, Option<PeerId>),
+    /// The client's token ends in so many seconds, and the registration with it unless the server gets the next token.
+    TokenExpires(u64),
+    /// The server refused the client's next token, for this reason; the one before counts on.
+    TokenRefused(String),
     /// An event of the application behind the server: the name and the data.
     Application(String, serde_json::Value),
 }

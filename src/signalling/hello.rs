@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::error::{ConnectError, NORMAL};
 use super::event::Event;
 use super::signaller::{
-    Capabilities, ConnId, Frame, Headers, In, Out, Registration, Request, RequestId, Response, Signaller,
-    header,
+    Capabilities, ConnId, Frame, Headers, In, Out, Registration, Request, RequestId, Response, ServerRequest,
+    Signaller, header,
 };
 use super::target::{Protocol, Target};
 use crate::protocol::hello::{ADMISSION, ClientMessage, EXTENSION_QUERY, SERVER, ServerMessage, refusal};
@@ -164,7 +164,7 @@ impl Hello {
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
             (Ok(ServerMessage::Mute(kind, by)), Phase::Room) => Event::MuteRequested(kind, by),
-            // Natives have no commands of a moderator.
+            // The server decides about each request of a moderator.
             (Ok(ServerMessage::RoomModerator), Phase::Room) => return,
             // The first message of a caller whom the server did not announce.
             (_, Phase::Lobby) => {
@@ -182,6 +182,36 @@ impl Hello {
             ) => Event::Junk("something that is not part of the protocol here".to_owned()),
         };
         self.report(event);
+    }
+
+    /// Handles a message about the client's token, which the server sends in any phase; returns false if it is none. A peer that
+    /// imitates it makes the client show its token to its own server at most.
+    fn token_message(&mut self, line: &str) -> bool {
+        match ServerMessage::parse(line) {
+            Ok(ServerMessage::TokenExpires(seconds)) => self.report(Event::TokenExpires(seconds)),
+            Ok(ServerMessage::TokenRefused(why)) => self.report(Event::TokenRefused(why)),
+            Ok(ServerMessage::TokenOk) => {}
+            Ok(_) | Err(_) => return false,
+        }
+        true
+    }
+
+    fn ask(&mut self, request: ServerRequest) {
+        let message = match request {
+            ServerRequest::Token(token) => {
+                self.target.set_token(token.clone());
+                ClientMessage::Token(token)
+            }
+            ServerRequest::Remove(peer) => ClientMessage::RoomPeerRemove(peer),
+            ServerRequest::Mute(peer, kind) => ClientMessage::RoomPeerMute(peer, kind),
+        };
+        let may_send = match message {
+            ClientMessage::Token(_) => !matches!(self.phase, Phase::Down | Phase::Registering),
+            _ => self.phase == Phase::Room,
+        };
+        if may_send {
+            self.send(message.to_string());
+        }
     }
 
     fn registered(&mut self) {
@@ -229,8 +259,10 @@ impl Signaller for Hello {
                 self.send(ClientMessage::RoomPeerMsg { to, body: message.to_string() }.to_string());
             }
             In::RenewIceServers => self.renew_ice_servers(),
+            In::Ask(request) => self.ask(request),
             In::Opened(conn, headers) if conn == self.conn => self.opened(&headers),
             In::Frame(conn, frame) if conn == self.conn => match frame {
+                Frame::Text(line) if line.starts_with("TOKEN_") && self.token_message(&line) => {}
                 Frame::Text(line) => self.text(&line),
                 Frame::Binary(_) => {}
                 Frame::Closed(code, reason) => self.closed(code, &reason),
@@ -271,7 +303,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::Refusal;
+    use crate::protocol::{Refusal, Secret};
     use crate::signalling::testing::{Run, ann, target};
 
     fn id(text: &str) -> PeerId {
@@ -305,6 +337,38 @@ mod tests {
         let message = PeerMessage::OfferRequest;
         assert_eq!(run.give(In::Send { to: None, message }).sent, ["OFFER_REQUEST"]);
         assert_eq!(run.close(1000, "").events, [Event::Lost { in_order: true }]);
+    }
+
+    #[test]
+    fn the_next_token_is_sent_in_any_phase_and_used_for_the_next_connection() {
+        let mut run = registered();
+        let token = || In::Ask(ServerRequest::Token(Secret("next".into())));
+        assert_eq!(run.event("TOKEN_EXPIRES 25"), Event::TokenExpires(25));
+        assert_eq!(run.give(token()).sent, ["TOKEN next"]);
+        assert_eq!(run.give(In::Call(id("bob"))).sent, ["SESSION bob"]);
+        assert_eq!(run.event("SESSION_OK"), Event::Accepted);
+        assert_eq!(run.event("TOKEN_EXPIRES 25"), Event::TokenExpires(25));
+        assert_eq!(run.give(token()).sent, ["TOKEN next"]);
+        assert!(run.text("TOKEN_OK").events.is_empty());
+        assert_eq!(run.event("TOKEN_REFUSED it has expired"), Event::TokenRefused("it has expired".into()));
+        run.close(1000, "");
+        assert!(run.give(token()).sent.is_empty());
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
+        assert!(endpoint.url.as_str().contains("token=next"), "{}", endpoint.url);
+    }
+
+    #[test]
+    fn a_moderator_asks_in_a_room_alone() {
+        let mut run = run(true, None);
+        let remove = || In::Ask(ServerRequest::Remove(id("bob")));
+        assert!(run.give(remove()).sent.is_empty());
+        run.open("other");
+        run.text("HELLO");
+        run.text("ROOM_OK bob");
+        run.text("ROOM_MODERATOR");
+        assert_eq!(run.give(remove()).sent, ["ROOM_PEER_REMOVE bob"]);
+        let mute = In::Ask(ServerRequest::Mute(id("bob"), crate::protocol::hello::MediaKind::Audio));
+        assert_eq!(run.give(mute).sent, ["ROOM_PEER_MUTE bob audio"]);
     }
 
     #[test]

@@ -29,5 +29,5 @@ pub use error::ConnectError;
 pub use event::Event;
 pub use proxy::Proxies;
 pub use reconnect::{Cause, Ended};
-pub use signaller::{Capabilities, Frame, In, Registration, Signaller};
+pub use signaller::{Capabilities, Frame, In, Registration, ServerRequest, Signaller};
 pub use target::Target;

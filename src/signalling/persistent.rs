@@ -157,7 +157,12 @@ impl Persistent {
             }
             Event::Refused(refusal) => self.failed(now, ConnectError::Refused(refusal)),
             Event::Lost { .. } => self.failed(now, ConnectError::Broken(self.target.name())),
-            Event::IceServers(_) | Event::Participants(..) => self.report(event),
+            Event::IceServers(_)
+            | Event::Participants(..)
+            | Event::TokenExpires(_)
+            | Event::TokenRefused(_) => {
+                self.report(event);
+            }
             Event::Application(..) => {
                 self.early += 1;
                 if self.early <= MAX_EARLY {
@@ -231,6 +236,8 @@ impl Signaller for Persistent {
             In::Register => self.register(now),
             In::Reconnect(ended) => self.reconnect(now, ended),
             In::Release(ended) => self.release(now, ended),
+            // The next attempt to register shows the next token.
+            In::Ask(_) => self.inner.handle(now, input),
             In::Call(_) | In::Send { .. } | In::Application(..) | In::RenewIceServers => {
                 // Without a registration, messages are lost.
                 if self.state == State::Up {

@@ -12,7 +12,8 @@ use url::Url;
 use super::error::ConnectError;
 use super::event::Event;
 use super::reconnect::Ended;
-use crate::protocol::{PeerId, PeerMessage, RoomId};
+use crate::protocol::hello::MediaKind;
+use crate::protocol::{PeerId, PeerMessage, RoomId, Secret};
 
 /// The number of a WebSocket. A signaller never uses a number twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -77,6 +78,17 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
+/// A request of the server itself; a protocol without words for it ignores it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerRequest {
+    /// Shows the server the client's next token; [`Event::TokenRefused`] follows if the server does not accept it.
+    Token(Secret),
+    /// Removes a member from the room, as its moderator.
+    Remove(PeerId),
+    /// Asks a member of the room to mute what it sends, as the room's moderator.
+    Mute(PeerId, MediaKind),
+}
+
 /// An input of a [`Signaller`]: a command of the application, or an event of its connections and requests.
 #[derive(Debug, Clone, PartialEq)]
 pub enum In {
@@ -93,6 +105,8 @@ pub enum In {
     },
     /// Sends an event, given by name and data, to the application behind the server.
     Application(String, serde_json::Value),
+    /// Makes a request of the server itself.
+    Ask(ServerRequest),
     /// Requests fresh STUN and TURN servers; [`Event::IceServers`] follows if the server has any.
     RenewIceServers,
     /// Registers again after a pause that depends on the way in which the last connection ended.

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::error::{ConnectError, NORMAL, PROTOCOL_ERROR};
 use super::event::Event;
-use super::signaller::{Capabilities, ConnId, Frame, In, Out, Signaller};
+use super::signaller::{Capabilities, ConnId, Frame, In, Out, ServerRequest, Signaller};
 use super::socketio::{self, SocketIo};
 use super::target::{Protocol, Target};
 use crate::protocol::id::IdError;
@@ -251,7 +251,9 @@ impl Signaller for Ssp {
             }
             In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
             // The protocol has no calls and names no STUN and TURN servers; reconnecting is not a back end's.
-            In::Application(..)
+            In::Ask(ServerRequest::Token(token)) => self.target.set_token(token),
+            In::Ask(_)
+            | In::Application(..)
             | In::Call(_)
             | In::Send { to: None, .. }
             | In::RenewIceServers

@@ -233,6 +233,11 @@ impl Target {
         Self { url: url.clone(), ..self.clone() }
     }
 
+    /// Replaces the token that the client sends to the server.
+    pub(super) fn set_token(&mut self, token: Secret) {
+        self.token = Some(token);
+    }
+
     /// Returns the token that the client sends to the server, in plain text.
     pub(super) fn token_text(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.0.as_str())

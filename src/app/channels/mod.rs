@@ -8,7 +8,7 @@ use std::pin::Pin;
 use serde_json::Value;
 
 use crate::protocol::{PeerId, PeerMessage};
-use crate::signalling::Event;
+use crate::signalling::{Event, ServerRequest};
 
 /// A future of a [`SignallingChannel`].
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -25,6 +25,8 @@ pub trait SignallingChannel: Send {
     fn send_event<'a>(&'a mut self, _kind: &'a str, _data: &'a Value) -> Boxed<'a, ()> {
         Box::pin(async {})
     }
+    /// Makes a request of the server behind the channel, if there is one.
+    fn ask(&mut self, _request: ServerRequest) {}
     /// Returns whether all endpoints run in this process.
     fn is_within_process(&self) -> bool {
         false

@@ -10,7 +10,7 @@ use crate::app::error::ClientError;
 use crate::app::ice::Ice;
 use crate::app::server_connection::ServerConnection;
 use crate::protocol::{PeerId, PeerMessage, RoomId};
-use crate::signalling::{Ended, Event, In, Registration, Target};
+use crate::signalling::{Ended, Event, In, Registration, ServerRequest, Target};
 
 /// See the module.
 pub struct ServerChannel {
@@ -62,6 +62,10 @@ impl SignallingChannel for ServerChannel {
     fn send_event<'a>(&'a mut self, kind: &'a str, data: &'a Value) -> Boxed<'a, ()> {
         self.server.send(In::Application(kind.to_owned(), data.clone()));
         Box::pin(ready(()))
+    }
+
+    fn ask(&mut self, request: ServerRequest) {
+        self.server.send(In::Ask(request));
     }
 
     fn close(self: Box<Self>) -> Boxed<'static, ()> {

@@ -162,6 +162,7 @@ impl<'a> Presentation<'a> {
             }
             PoolEvent::Describe(id, description) => self.describe(id, description),
             PoolEvent::Close(peer, reason) => self.close(&peer, reason, peers).await,
+            PoolEvent::TokenExpires(seconds) => (self.sink)(&Event::TokenExpires { seconds }),
             PoolEvent::Application(name, data) => (self.sink)(&Event::Application { name, data }),
             PoolEvent::Gone => self.warn("the server is gone; trying again"),
             PoolEvent::Warning(text) | PoolEvent::Stop(text) => self.warn(&text),

@@ -3,8 +3,10 @@
 use serde::Deserialize;
 
 use crate::app::{Change, Command};
-use crate::protocol::PeerId;
+use crate::protocol::hello::MediaKind;
+use crate::protocol::{PeerId, Secret};
 use crate::sdp::Kind;
+use crate::signalling::ServerRequest;
 
 /// A command in JSON, such as `{"command":"say","text":"hello"}`.
 #[derive(Debug, Deserialize)]
@@ -21,6 +23,9 @@ enum JsonCommand {
     Accept,
     Decline,
     Event { name: String, data: serde_json::Map<String, serde_json::Value> },
+    Token { token: String },
+    Remove { peer: String },
+    AskMute { peer: String, kind: Option<String> },
     HangUp { peer: Option<String> },
     Reconnect { peer: Option<String> },
     Stats,
@@ -28,7 +33,8 @@ enum JsonCommand {
 }
 
 const HELP: &str = "commands: say TEXT, tell PEER TEXT, mute, unmute, camera off, camera on, \
-    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], event NAME JSON, quit; in short: m, c, p, s, y, n, q";
+    video SOURCE, audio SOURCE, peers, stats, accept, decline, hang-up [PEER], reconnect [PEER], event NAME JSON, \
+    remove PEER, ask-mute PEER [video], token TEXT, quit; in short: m, c, p, s, y, n, q";
 
 fn peer(text: Option<String>) -> Result<Option<PeerId>, String> {
     text.map(|text| PeerId::from_server(&text).map_err(|error| format!("'{text}': {error}"))).transpose()
@@ -49,11 +55,32 @@ fn of_program(line: &str) -> Result<Command, String> {
         JsonCommand::Accept => Command::Decide(true),
         JsonCommand::Decline => Command::Decide(false),
         JsonCommand::Event { name, data } => Command::Application(name, data.into()),
+        JsonCommand::Token { token } => next_token(token),
+        JsonCommand::Remove { peer } => remove(&peer)?,
+        JsonCommand::AskMute { peer, kind } => ask_mute(&peer, kind.as_deref())?,
         JsonCommand::HangUp { peer: who } => Command::HangUp(peer(who)?),
         JsonCommand::Reconnect { peer: who } => Command::Reconnect(peer(who)?),
         JsonCommand::Stats => Command::Stats,
         JsonCommand::Quit => Command::Quit,
     })
+}
+
+fn next_token(token: String) -> Command {
+    Command::Server(ServerRequest::Token(Secret(token)))
+}
+
+fn member(text: &str) -> Result<PeerId, String> {
+    PeerId::from_server(text).map_err(|error| format!("'{text}': {error}"))
+}
+
+fn remove(who: &str) -> Result<Command, String> {
+    Ok(Command::Server(ServerRequest::Remove(member(who)?)))
+}
+
+/// Reads the request to mute, audio without a kind.
+fn ask_mute(who: &str, kind: Option<&str>) -> Result<Command, String> {
+    let kind = kind.map_or(Ok(MediaKind::Audio), str::parse).map_err(|error| error.to_string())?;
+    Ok(Command::Server(ServerRequest::Mute(member(who)?, kind)))
 }
 
 /// Reads a source: a name and its device on one line, or a whole pipeline.
@@ -103,6 +130,12 @@ fn of_person(line: &str) -> Result<Command, String> {
         ("hang-up" | "hangup", who) => Command::HangUp(peer(Some(who.to_owned()))?),
         ("reconnect", "") => Command::Reconnect(None),
         ("reconnect", who) => Command::Reconnect(peer(Some(who.to_owned()))?),
+        ("remove", who) if !who.is_empty() => remove(who)?,
+        ("ask-mute", rest) if !rest.is_empty() => match rest.split_once(' ') {
+            Some((who, kind)) => ask_mute(who, Some(kind.trim()))?,
+            None => ask_mute(rest, None)?,
+        },
+        ("token", text) if !text.is_empty() => next_token(text.to_owned()),
         ("stats", "") => Command::Stats,
         ("quit" | "exit", "") => Command::Quit,
         _ => return Err(HELP.to_owned()),
@@ -152,6 +185,18 @@ mod tests {
                 r#"{"command":"event","name":"seat","data":{"row":2}}"#,
                 Command::Application("seat".into(), serde_json::json!({"row": 2})),
             ),
+            ("token a.b.c", r#"{"command":"token","token":"a.b.c"}"#, next_token("a.b.c".into())),
+            ("remove bob", r#"{"command":"remove","peer":"bob"}"#, remove("bob").unwrap()),
+            (
+                "ask-mute bob",
+                r#"{"command":"ask-mute","peer":"bob"}"#,
+                Command::Server(ServerRequest::Mute(id("bob"), MediaKind::Audio)),
+            ),
+            (
+                "ask-mute bob video",
+                r#"{"command":"ask-mute","peer":"bob","kind":"video"}"#,
+                Command::Server(ServerRequest::Mute(id("bob"), MediaKind::Video)),
+            ),
             ("peers", r#"{"command":"peers"}"#, Command::Peers),
             ("quit", r#"{"command":"quit"}"#, Command::Quit),
         ] {
@@ -161,7 +206,7 @@ mod tests {
         assert_eq!(parse("  ", false), Ok(None));
         assert_eq!(parse("m", false), Ok(Some(Command::Send(Change::Toggle(Kind::Audio)))));
         assert_eq!(parse("q", false), Ok(Some(Command::Quit)));
-        for wrong in ["dance", "say", "tell bob", "mute x", "camera"] {
+        for wrong in ["remove", "ask-mute", "token", "dance", "say", "tell bob", "mute x", "camera"] {
             assert_eq!(parse(wrong, false), Err(HELP.into()), "{wrong}");
         }
         assert!(parse("quit", true).is_err());

@@ -48,6 +48,9 @@ pub(super) fn human_line(event: &Event) -> Option<String> {
             let took = took_ms.map(|took| format!(" (took {took:.1} ms)")).unwrap_or_default();
             format!("{ms:8.1} ms  {with}{}{took}", shown(step))
         }
+        Event::TokenExpires { seconds } => {
+            format!("your token ends in {seconds} s: give the next one with the command 'token'")
+        }
         Event::Warning { text } => format!("note: {}", brief(text)),
         Event::Ended { reason } => format!("ended: {}", brief(reason)),
     })
