@@ -73,7 +73,8 @@ impl Grant {
 }
 
 impl Rooms {
-    fn contains(&self, room: &RoomId) -> bool {
+    /// Returns whether a room is one of them.
+    pub fn contains(&self, room: &RoomId) -> bool {
         let begins = |prefix: &String| room.as_str().starts_with(prefix.as_str());
         self.names.contains(room) || self.prefixes.iter().any(begins)
     }

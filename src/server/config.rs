@@ -8,7 +8,7 @@ use super::ice;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::TokenConfig;
-use super::webhook::WebhookConfig;
+use super::webhook::{WebhookConfig, WebhookUrl};
 use crate::base::net::Network;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -50,6 +50,9 @@ pub struct Config {
     pub api_remote: bool,
     /// The keys that sign tokens; if there are any, every client needs a token.
     pub tokens: TokenConfig,
+    /// The address of a back end that decides about each client's token, in place of keys; its questions are signed with the
+    /// secrets of the webhooks.
+    pub auth_url: Option<WebhookUrl>,
     /// The addresses of back ends that get the server's events.
     pub webhooks: WebhookConfig,
 }
@@ -74,6 +77,7 @@ impl Config {
             api_keys: ApiKeys::default(),
             api_remote: false,
             tokens: TokenConfig::default(),
+            auth_url: None,
             webhooks: WebhookConfig::default(),
         }
     }

@@ -19,6 +19,7 @@ use smol::stream::Stream;
 
 use super::codec::Codec;
 use super::codec::framing::{Decoded, Framing};
+use super::expiry::{self, Admission, Expiry, Lease, Verify};
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::{Outcome, Switchboard};
@@ -26,8 +27,9 @@ use super::timeouts::Timeouts;
 use super::timers::{Due, Timers};
 use crate::base::limit::Bucket;
 use crate::base::timeout::timeout;
-use crate::hub::{ConnId, Grant, Input};
+use crate::hub::{ConnId, Input};
 use crate::protocol::MAX_MESSAGE;
+use crate::protocol::hello::ServerMessage;
 
 /// The most bytes that the server reads from a peer before the peer has registered.
 pub(super) const MAX_UNREGISTERED: usize = 8 * 1024;
@@ -90,6 +92,8 @@ enum Event {
     In(Option<Result<Message, Error>>),
     /// The receivers accepted all messages of the peer.
     Released,
+    /// The peer's next token was verified.
+    Renewed(Result<Admission, String>),
     /// A probe was sent while the peer is not being read.
     Probed,
     Tick,
@@ -100,14 +104,16 @@ enum Event {
 pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
-    (address, grant): (IpAddr, Grant),
+    (address, admission, verify): (IpAddr, Admission, Option<Verify>),
     codec: Codec,
     framing: Framing,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send {
+    let Admission { grant, until } = admission;
+    let lease = Lease { until, verify };
     let inbox = board.open(codec, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
-    async move { drive(ws, &inbox, &board, framing, timeouts).await }
+    async move { drive(ws, &inbox, &board, framing, lease, timeouts).await }
 }
 
 /// Serves a connection that the switchboard has opened until it ends, then reports the end to the switchboard.
@@ -116,11 +122,12 @@ pub(super) async fn drive(
     inbox: &Inbox,
     board: &Arc<Switchboard>,
     framing: Framing,
+    lease: Lease,
     timeouts: Timeouts,
 ) {
     let _serving = board.serving();
     let id = inbox.id;
-    let mut driver = Driver::new(ws, inbox, board, framing, timeouts);
+    let mut driver = Driver::new(ws, inbox, board, framing, lease, timeouts);
     let end = driver.run().await;
     let disconnect = driver.framing.disconnect();
     // Messages that wait for other peers are dropped with the connection.
@@ -154,6 +161,10 @@ struct Driver<'a> {
     is_flushing: bool,
     /// The time of a ping that is not answered yet.
     pinged: Option<Instant>,
+    expiry: Expiry,
+    verify: Option<Verify>,
+    /// The verification of the peer's next token; the peer is not read meanwhile.
+    renewal: Option<Boxed<'static, Result<Admission, String>>>,
 }
 
 impl<'a> Driver<'a> {
@@ -162,10 +173,12 @@ impl<'a> Driver<'a> {
         inbox: &'a Inbox,
         board: &'a Arc<Switchboard>,
         framing: Framing,
+        lease: Lease,
         timeouts: Timeouts,
     ) -> Self {
         let gauge = ws.get_ref().gauge().clone();
         let timers = Timers::new(Instant::now(), timeouts);
+        let expiry = Expiry::new(lease.until);
         let armed = timers.next(gauge.flow());
         if let Some(handshake) = framing.handshake() {
             inbox.answer(Outgoing::Packet(handshake));
@@ -183,6 +196,9 @@ impl<'a> Driver<'a> {
             lists: Bucket::new(LISTED.0, LISTED.1),
             is_flushing: false,
             pinged: None,
+            expiry,
+            verify: lease.verify,
+            renewal: None,
         }
     }
 
@@ -210,6 +226,10 @@ impl<'a> Driver<'a> {
                     self.board.handle(Input::Alive(self.inbox.id));
                     None
                 }
+                Event::Renewed(renewed) => {
+                    self.renewed(renewed);
+                    None
+                }
                 Event::Tick => self.tick(),
                 Event::End(end) => Some(end),
             };
@@ -235,11 +255,22 @@ impl<'a> Driver<'a> {
                 return Poll::Ready(Event::Released);
             }
         }
-        let next = self.timers.next(self.gauge.flow());
+        if let Some(renewal) = &mut self.renewal
+            && let Poll::Ready(renewed) = renewal.as_mut().poll(context)
+        {
+            self.renewal = None;
+            return Poll::Ready(Event::Renewed(renewed));
+        }
+        let next = self.next_tick();
         if next < self.armed {
             self.arm(next);
         }
         Pin::new(&mut self.timer).poll(context).map(|_| Event::Tick)
+    }
+
+    fn next_tick(&self) -> Instant {
+        let next = self.timers.next(self.gauge.flow());
+        self.expiry.next(self.timers.is_registered()).map_or(next, |expiry| expiry.min(next))
     }
 
     fn arm(&mut self, at: Instant) {
@@ -248,7 +279,7 @@ impl<'a> Driver<'a> {
     }
 
     fn may_read(&self) -> bool {
-        self.timers.may_read() && !self.inbox.is_full_of_answers()
+        self.timers.may_read() && self.renewal.is_none() && !self.inbox.is_full_of_answers()
     }
 
     /// Sends pending messages as far as the socket accepts them, many per write.
@@ -307,6 +338,7 @@ impl<'a> Driver<'a> {
                 Decoded::Message(text) => return self.handle_text(text),
                 Decoded::Alive => self.answered(),
                 Decoded::Reply(text) => self.inbox.answer(Outgoing::Packet(text)),
+                Decoded::Token(token) => self.renew(token),
                 Decoded::Close => return Some(End::Close(1000, "closed by the peer")),
                 Decoded::Ignored => {}
             },
@@ -336,6 +368,27 @@ impl<'a> Driver<'a> {
             }
         }
         close.map(|(code, reason)| End::Close(code, reason))
+    }
+
+    /// Begins to verify the next token of the peer.
+    fn renew(&mut self, token: String) {
+        match &self.verify {
+            Some(verify) => self.renewal = Some(verify(token)),
+            None => self.renewed(Err("this server does not end connections with their tokens".to_owned())),
+        }
+    }
+
+    /// Handles the verification of the peer's next token. The token before counts on if the next one is refused.
+    fn renewed(&mut self, renewed: Result<Admission, String>) {
+        let answer = match renewed.and_then(|Admission { grant, until }| {
+            self.board.renew(self.inbox.id, grant)?;
+            self.expiry = Expiry::new(until);
+            Ok(())
+        }) {
+            Ok(()) => ServerMessage::TokenOk,
+            Err(why) => ServerMessage::TokenRefused(why),
+        };
+        self.inbox.answer(Outgoing::Text(answer.to_string()));
     }
 
     /// Handles the answer to a ping.
@@ -372,8 +425,23 @@ impl<'a> Driver<'a> {
             Due::Silent => Some(End::Close(1001, "no answer to pings")),
             Due::Unregistered => Some(End::Close(1002, "invalid protocol")),
         };
-        self.arm(self.timers.next(self.gauge.flow()));
+        let end = end.or_else(|| self.expire(now));
+        self.arm(self.next_tick());
         end
+    }
+
+    /// Tells the peer that its permissions end soon, or ends the connection with them.
+    fn expire(&mut self, now: Instant) -> Option<End> {
+        match self.expiry.due(now, self.timers.is_registered()) {
+            expiry::Due::Nothing => {}
+            expiry::Due::Notice(seconds) if matches!(self.framing, Framing::Extended) => {
+                let notice = ServerMessage::TokenExpires(seconds);
+                self.inbox.answer(Outgoing::Text(notice.to_string()));
+            }
+            expiry::Due::Notice(_) => {}
+            expiry::Due::End => return Some(End::Close(1008, "your token has ended")),
+        }
+        None
     }
 }
 

@@ -33,6 +33,9 @@ pub enum ServerError {
     /// The file of keys cannot be read; contains the reason.
     #[error("{0}")]
     TokenKeys(String),
+    /// Tokens cannot be verified by keys and by a back end at the same time.
+    #[error("tokens are verified either with keys or by the back end that is asked: not both")]
+    TwoVerifiers,
     /// The settings of webhooks do not fit together.
     #[error("webhooks: {0}")]
     Webhooks(#[from] WebhookError),

@@ -1,6 +1,7 @@
 //! The settings that a reload replaces, all at once or not at all.
 
 use super::api_keys::ApiKeys;
+use super::auth::BackEndAuth;
 use super::config::Config;
 use super::error::{LEAST_SECRET, SecretKind, ServerError};
 use super::ice::IceServers;
@@ -8,7 +9,7 @@ use super::names::Names;
 use super::tls::Identity;
 use super::token::{KeySource, TokenConfig, Tokens};
 use super::trusted::Trusted;
-use super::webhook::WebhookConfig;
+use super::webhook::{WebhookConfig, WebhookError};
 use crate::base::secret::Sealed;
 use crate::protocol::Secret;
 
@@ -26,6 +27,10 @@ pub(super) struct Live {
     /// The secret that signs the tokens of the API.
     pub(super) signing: Option<Secret>,
     pub(super) tokens: Option<Tokens>,
+    /// The back end that decides about tokens in place of keys.
+    pub(super) back_end: Option<BackEndAuth>,
+    /// Whether a connection ends with its token.
+    pub(super) enforce_expiry: bool,
     pub(super) ice: IceServers,
     pub(super) webhooks: WebhookConfig,
 }
@@ -35,6 +40,7 @@ impl Live {
     /// only a warning: the server asks again.
     pub(super) async fn new(config: Config, must_read: bool) -> Result<Self, ServerError> {
         config.webhooks.check()?;
+        let back_end = back_end(&config)?;
         let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
         Ok(Self {
             tokens: tokens(&config.tokens, must_read).await?,
@@ -46,16 +52,35 @@ impl Live {
             api_secret: api.map(|secret| Sealed::new(&secret.0)).transpose()?,
             api_keys: config.api_keys,
             api_remote: config.api_remote,
+            back_end,
+            enforce_expiry: config.tokens.enforce_expiry,
             signing: config.tokens.secrets.first().cloned(),
             ice: config.ice,
             webhooks: config.webhooks,
         })
     }
 
+    /// Returns whether every client needs a token.
+    pub(super) fn needs_tokens(&self) -> bool {
+        self.tokens.is_some() || self.back_end.is_some()
+    }
+
     /// Returns whether the server's certificate covers a host name.
     pub(super) fn is_certified(&self, name: &str) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.holds_for(name))
     }
+}
+
+/// Returns the back end that decides about tokens, if there is one.
+fn back_end(config: &Config) -> Result<Option<BackEndAuth>, ServerError> {
+    let Some(url) = &config.auth_url else { return Ok(None) };
+    if config.tokens.is_required() {
+        return Err(ServerError::TwoVerifiers);
+    }
+    if config.webhooks.secrets.is_empty() {
+        return Err(WebhookError::NoSecret.into());
+    }
+    Ok(Some(BackEndAuth::new(url, &config.webhooks.secrets)))
 }
 
 /// Returns the verifier of tokens, if there are keys for them.

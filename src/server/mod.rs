@@ -4,6 +4,7 @@
 //! or for a proxy in front ([`Config::plain`]).
 
 mod api_keys;
+mod auth;
 mod blocks;
 mod budget;
 pub mod codec;
@@ -12,6 +13,7 @@ mod connection;
 mod control;
 mod error;
 mod events;
+mod expiry;
 mod guess_limit;
 mod http;
 pub mod ice;

@@ -36,5 +36,5 @@ pub fn read_head(head: &str, secret: &Secret) -> Result<Grant, String> {
     );
     let token = token::shown(&request).ok_or("no token")?;
     let tokens = Tokens::new(&TokenConfig { secrets: vec![secret.clone()], ..TokenConfig::default() });
-    smol::block_on(tokens.read(&token)).map_err(|error| error.to_string())
+    smol::block_on(tokens.read(&token)).map(|granted| granted.grant).map_err(|error| error.to_string())
 }

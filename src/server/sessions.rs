@@ -49,6 +49,8 @@ pub(super) struct Session {
     pub(super) post: smol::lock::Mutex<()>,
     /// The session has moved to a WebSocket, or has ended.
     pub(super) is_done: AtomicBool,
+    /// The end of the client's permissions.
+    pub(super) until: Option<Instant>,
     _counted: Counted,
 }
 
@@ -100,7 +102,7 @@ impl Session {
         token: Option<Sealed>,
         inbox: Inbox,
         counted: Counted,
-        (now, timeouts): (Instant, &Timeouts),
+        (now, until, timeouts): (Instant, Option<Instant>, &Timeouts),
     ) -> Self {
         Self {
             sid,
@@ -117,6 +119,7 @@ impl Session {
             turn: smol::lock::Mutex::new(()),
             post: smol::lock::Mutex::new(()),
             is_done: AtomicBool::new(false),
+            until,
             _counted: counted,
         }
     }
@@ -154,7 +157,7 @@ impl Session {
                 false
             }
             Decoded::Close => true,
-            Decoded::Ignored => false,
+            Decoded::Token(_) | Decoded::Ignored => false,
         }
     }
 
@@ -190,7 +193,8 @@ impl Session {
         let state = self.lock();
         let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
         let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
-        idle || is_unread || state.heard.elapsed() > timeouts.silence
+        let has_expired = self.until.is_some_and(|until| until <= Instant::now());
+        has_expired || idle || is_unread || state.heard.elapsed() > timeouts.silence
     }
 
     pub(super) fn fetches(&self, now: Instant) {
@@ -232,7 +236,7 @@ mod tests {
             let codec = Codec::Ssp(Endpoint::new("e1".parse().unwrap()));
             let inbox = board.open(codec, address, Grant::default(), Arc::default());
             let ids = ("sid".to_owned(), "id".to_owned());
-            let session = Session::new(ids, None, inbox, counted, (Instant::now(), &timeouts));
+            let session = Session::new(ids, None, inbox, counted, (Instant::now(), None, &timeouts));
             assert!(!session.handle(Packet::Connect(None), &board, &timeouts).await);
             let wrong = || Packet::Event(r#"{"type":"rtc:dance","data":{}}"#.to_owned());
             let mut handled = 0;

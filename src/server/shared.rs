@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
+use super::expiry::{Admission, Verify};
 use super::guess_limit::GuessLimit;
 use super::live::Live;
 use super::metrics::Limit;
@@ -15,12 +16,11 @@ use super::rates::Rates;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
 use super::timeouts::Timeouts;
-use super::token::{self, Denied, TokenError};
+use super::token::{self, Denied, Granted, TokenError};
 use super::webhook::{self, WebhookConfig, Webhooks};
 use crate::base::lock::lock;
 use crate::base::net::{Owner, is_this_machine};
 use crate::base::tasks::Tasks;
-use crate::hub::Grant;
 
 /// The requests that a connection, or a client behind a proxy, may make at once, and those regained per second; socket.io's
 /// polling is not limited.
@@ -121,10 +121,36 @@ impl Shared {
     }
 
     /// Returns the permissions of a request from the address `from`, according to its token.
-    pub(super) async fn grant<B>(&self, request: &hyper::Request<B>, from: IpAddr) -> Result<Grant, Denied> {
+    pub(super) async fn admit<B>(
+        &self,
+        request: &hyper::Request<B>,
+        from: IpAddr,
+    ) -> Result<Admission, Denied> {
+        match self.live().needs_tokens() {
+            false => Ok(Admission::default()),
+            true => self.verify(&token::shown(request).ok_or(TokenError::Missing)?, from).await,
+        }
+    }
+
+    /// Returns a function that verifies the next token of a connected client from the address `from`, if connections end
+    /// with their tokens.
+    pub(super) fn renewal(self: &Arc<Self>, from: IpAddr) -> Option<Verify> {
+        self.live().enforce_expiry.then(|| {
+            let this = Arc::downgrade(self);
+            let verify: Verify = Arc::new(move |token| {
+                let this = this.upgrade();
+                Box::pin(async move {
+                    let this = this.ok_or("the server stops")?;
+                    this.verify(&token, from).await.map_err(|denied| denied.to_string())
+                })
+            });
+            verify
+        })
+    }
+
+    /// Returns the permissions that a token from the address `from` grants.
+    async fn verify(&self, token: &str, from: IpAddr) -> Result<Admission, Denied> {
         let live = self.live();
-        let Some(tokens) = &live.tokens else { return Ok(Grant::default()) };
-        let token = token::shown(request).ok_or(TokenError::Missing)?;
         let wait = self.token_guesses.wait(from.into());
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
         // others.
@@ -133,14 +159,28 @@ impl Shared {
             return Err(Denied::Later(wait));
         }
         let since = Instant::now();
-        let grant = tokens.read(&token).await;
+        let granted = match (&live.tokens, &live.back_end) {
+            (Some(tokens), _) => tokens.read(token).await,
+            (None, Some(back_end)) => back_end.read(token, from).await,
+            // A reload has ended the need for tokens.
+            (None, None) => return Ok(Admission::default()),
+        };
         self.board.metrics.time_token(since);
-        if let Err(TokenError::Forged(_)) = grant {
+        if let Err(TokenError::Forged(_)) = granted {
             self.token_guesses.record(from.into());
             if let Some(wait) = wait {
                 return Err(Denied::Later(wait));
             }
         }
-        Ok(grant?)
+        let Granted { grant, expires } = granted?;
+        let until = expires.filter(|_| live.enforce_expiry).map(instant);
+        Ok(Admission { grant, until })
     }
+}
+
+/// Returns the instant of a time in seconds since 1970; times beyond a year count as in a year.
+fn instant(seconds: u64) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Instant::now() + Duration::from_secs(seconds).saturating_sub(now).min(YEAR)
 }

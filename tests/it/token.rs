@@ -322,3 +322,101 @@ fn a_moderator_removes_a_member_and_asks_it_to_mute() {
     cat.expect("ROOM_PEER_LEFT bob");
     bob.expect_close(1008, "removed by a moderator");
 }
+
+/// Returns the time in so many seconds, since 1970.
+fn soon(seconds: u64) -> u64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + seconds
+}
+
+fn enforcing() -> SocketAddr {
+    let secrets = vec![Secret(SECRET.into())];
+    serve(Config {
+        tokens: TokenConfig { secrets, enforce_expiry: true, ..TokenConfig::default() },
+        ..config()
+    })
+}
+
+/// Waits for the announcement that the token ends.
+fn expect_expiry(peer: &mut WebSocket, at_most: u64) {
+    let line = peer.hear().unwrap();
+    let seconds: u64 =
+        line.strip_prefix("TOKEN_EXPIRES ").unwrap_or_else(|| panic!("{line}")).parse().unwrap();
+    assert!(seconds <= at_most, "{line}");
+}
+
+#[test]
+fn a_connection_ends_with_its_token_unless_it_is_renewed() {
+    let server = enforcing();
+    let mut peers = ["ann", "bob"].map(|id| {
+        let mut peer = enter(server, "?roomtone=1&", json!({"exp": soon(8), "sub": id}));
+        peer.register(id);
+        expect_expiry(&mut peer, 8);
+        peer
+    });
+    let [ann, bob] = &mut peers;
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    bob.expect("SESSION_FROM ann");
+    // In a call, too: neither side hears of the other's token.
+    let refused = |peer: &mut WebSocket, token: &str, why: &str| {
+        peer.say(&format!("TOKEN {token}"));
+        let line = peer.hear().unwrap();
+        assert!(line.starts_with("TOKEN_REFUSED ") && line.contains(why), "{line}");
+    };
+    refused(ann, "nonsense", "the token is not good");
+    refused(ann, &token(json!({"exp": 1})), "has expired");
+    refused(ann, &token(json!({"sub": "bob"})), "another id");
+    for (peer, id) in [(&mut *ann, "ann"), (bob, "bob")] {
+        peer.say(&format!("TOKEN {}", token(json!({"exp": soon(1000), "sub": id}))));
+        peer.expect("TOKEN_OK");
+    }
+    let [mut ann, mut bob] = peers;
+    // A client that does not renew its token: the plain protocol has no words for it.
+    let mut cat = enter(server, "?", json!({"exp": soon(2)}));
+    cat.register("cat");
+    cat.expect_close(1008, "your token has ended");
+    let mut dan = enter(server, "ssp?", json!({"exp": soon(2)}));
+    dan.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
+    assert!(dan.hear().unwrap().contains("rtc:joined"));
+    dan.expect_close(1008, "your token has ended");
+    ann.say("still here");
+    bob.expect("still here");
+}
+
+#[test]
+fn a_renewed_token_decides_what_is_allowed() {
+    let server = enforcing();
+    let mut ann = enter(server, "?roomtone=1&", json!({"exp": soon(20), "sub": "ann"}));
+    ann.register("ann");
+    expect_expiry(&mut ann, 20);
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    ann.say(&format!("TOKEN {}", token(json!({"sub": "ann", "rooms": ["cellar"]}))));
+    ann.expect("TOKEN_REFUSED the token is not for your room");
+    let mut bob = enter(server, "?", json!({}));
+    bob.register("bob");
+    bob.say("ROOM attic");
+    bob.expect("ROOM_OK ann");
+    ann.expect("ROOM_PEER_JOINED bob");
+    ann.say("ROOM_PEER_REMOVE bob");
+    ann.expect("ERROR not for you: moderation of this room");
+    ann.say(&format!("TOKEN {}", token(json!({"sub": "ann", "moderate": true}))));
+    ann.expect("TOKEN_OK");
+    ann.say("ROOM_PEER_REMOVE bob");
+    bob.expect_close(1008, "removed by a moderator");
+}
+
+#[test]
+fn without_enforcement_a_token_counts_at_the_connection() {
+    let server = server();
+    let mut ann = enter(server, "?roomtone=1&", json!({"exp": soon(1)}));
+    ann.register("ann");
+    ann.say(&format!("TOKEN {}", token(json!({}))));
+    ann.expect("TOKEN_REFUSED this server does not end connections with their tokens");
+    // Longer than the token lasts.
+    let mut bob = enter(enforcing(), "?", json!({"exp": soon(2)}));
+    bob.register("bob");
+    bob.expect_close(1008, "your token has ended");
+    ann.say("PEER_LIST");
+    ann.expect("PEER_LIST ");
+}

@@ -1,10 +1,10 @@
 //! Webhooks and the stream of events.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use crate::common::{ANY, PATIENCE, WebSocket, in_time, serve, wait_for};
+use crate::common::{ANY, PATIENCE, WebSocket, in_time, serve, upgrade, wait_for};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use roomtone::protocol::Secret;
@@ -63,12 +63,12 @@ impl BackEnd {
         while let Some(message) = read(&mut reader) {
             let _ = sender.send(message);
             let answer = answers.next().unwrap_or("204 No Content");
-            let text = match answer.split_once('\n') {
-                Some((status, header)) => {
-                    format!("HTTP/1.1 {status}\r\n{header}\r\ncontent-length: 0\r\n\r\n")
-                }
-                None => format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n"),
-            };
+            // The status, then a header and a body if they are wanted.
+            let mut parts = answer.split('\n');
+            let (status, header) = (parts.next().unwrap(), parts.next().unwrap_or("x-none: 1"));
+            let body = parts.next().unwrap_or_default();
+            let length = body.len();
+            let text = format!("HTTP/1.1 {status}\r\n{header}\r\ncontent-length: {length}\r\n\r\n{body}");
             if (&stream).write_all(text.as_bytes()).is_err() {
                 return;
             }
@@ -77,6 +77,11 @@ impl BackEnd {
 
     fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).expect("a message")
+    }
+
+    /// The next message that is no repetition of `before`.
+    fn next_after(&self, before: &Message) -> Message {
+        std::iter::repeat_with(|| self.next()).find(|message| message.id != before.id).unwrap()
     }
 
     fn shown(&self, count: usize) -> Vec<String> {
@@ -285,12 +290,14 @@ fn a_reload_replaces_the_webhooks_and_goes_on_where_it_was() {
     let (address, control) = (server.address(), server.control());
     let _running = smol::spawn(server.run(std::future::pending()));
     let _ann = peer(address, "ann");
-    assert_eq!(first.next().shown(), "peer.registered ann");
+    let ann = first.next();
+    assert_eq!(ann.shown(), "peer.registered ann");
     let mut both = config(&first.url);
     both.webhooks.urls.push(second.url.parse().unwrap());
     smol::block_on(control.reload(both)).unwrap();
     let _bob = peer(address, "bob");
-    assert_eq!(first.next().shown(), "peer.registered bob");
+    // The reload may have cut an answer off: then the message is sent again.
+    assert_eq!(first.next_after(&ann).shown(), "peer.registered bob");
     // Events from before the settings were applied are not sent to a new address.
     let event = wait_for("an event for the second back end", || {
         drop(peer(address, "cat"));
@@ -300,7 +307,52 @@ fn a_reload_replaces_the_webhooks_and_goes_on_where_it_was() {
     let wrong =
         Config { webhooks: WebhookConfig { secrets: vec![], ..webhooks(&first.url) }, ..config(&first.url) };
     let error = smol::block_on(control.reload(wrong)).unwrap_err().to_string();
-    assert!(error.contains("a secret is wanted"), "{error}");
+    assert!(error.contains("a secret for webhooks is wanted"), "{error}");
+}
+
+#[test]
+fn a_back_end_decides_who_comes_in_and_is_asked_once_in_ten_seconds() {
+    let back_end = BackEnd::start(&[
+        "200 OK\nx: 1\n{\"sub\":\"ann\",\"rooms\":[\"attic\"]}",
+        "403 Forbidden\nx: 1\n{\"message\":\"pay first\"}",
+        "302 Found\nlocation: http://127.0.0.1:1/",
+        "200 OK\nx: 1\nnonsense",
+    ]);
+    let auth_url = Some(back_end.url.parse().unwrap());
+    let mut settings = Config { auth_url, ..config(&back_end.url) };
+    settings.webhooks.urls.clear();
+    let server = serve(settings);
+    assert_eq!(upgrade(server, "").0, 401, "without a token nobody is asked");
+    for _ in 0..2 {
+        let mut ann = WebSocket::connect_to(server, "?token=first");
+        ann.say("HELLO ann");
+        ann.expect("HELLO");
+        ann.say("ROOM cellar");
+        ann.expect("ERROR not for you: this room");
+        ann.close(1000, "");
+    }
+    let question = back_end.next();
+    assert_eq!(question.signatures[0], signature(1, &question));
+    let question = question.json();
+    assert_eq!(question["type"], "auth.connect");
+    assert_eq!(question["data"], json!({"token": "first", "address": "127.0.0.1"}));
+    let (status, words) = upgrade(server, "?token=second");
+    assert_eq!((status, words.contains("pay first")), (401, true), "{words}");
+    assert_eq!(upgrade(server, "?token=second").0, 401);
+    // An answer that is none lets nobody in, and is not kept.
+    for token in ["third", "third"] {
+        assert_eq!(upgrade(server, &format!("?token={token}")).0, 503);
+    }
+    let tokens: Vec<_> = (0..3).map(|_| back_end.next().json()["data"]["token"].clone()).collect();
+    assert_eq!(tokens, ["second", "third", "third"]);
+    assert!(back_end.messages.try_recv().is_err());
+    let tokens = roomtone::server::token::TokenConfig {
+        secrets: vec![Secret(API_SECRET.into())],
+        ..Default::default()
+    };
+    let both = Config { tokens, auth_url: Some(back_end.url.parse().unwrap()), ..config(&back_end.url) };
+    let error = smol::block_on(Server::bind(both)).unwrap_err().to_string();
+    assert!(error.contains("not both"), "{error}");
 }
 
 /// A client of the stream of events.

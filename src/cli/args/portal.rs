@@ -8,6 +8,10 @@ use crate::server::{EventType, SigningSecret, WebhookConfig, WebhookUrl};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Back end")]
 pub(crate) struct PortalOptions {
+    /// Address of a back end that is asked about each client's token, in place of keys: its answer are the claims. Requests are
+    /// signed with the secret of webhooks
+    #[arg(long, value_name = "URL")]
+    pub auth_url: Option<WebhookUrl>,
     /// Address of a back end that gets each event of the server as a POST request signed as Standard Webhooks; may be
     /// repeated
     #[arg(long, value_name = "URL", value_delimiter = ',')]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, ValueEnum};
 
 use super::paths::RelayArgs;
 use super::portal::PortalOptions;
@@ -52,6 +52,18 @@ pub(crate) struct TokenOptions {
     /// Issuer (iss) that a token has to name [default: any]; may be repeated
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     pub token_issuer: Vec<String>,
+    /// Whether a token counts when a client connects, or a connection ends with its token unless the client renews it
+    #[arg(long, value_name = "WHEN", default_value = "connect")]
+    pub token_expiry: TokenExpiry,
+}
+
+/// The time at which the end of a token counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(crate) enum TokenExpiry {
+    // Comments of documentation would lengthen the help.
+    #[default]
+    Connect,
+    Enforce,
 }
 
 impl TokenOptions {
@@ -61,6 +73,7 @@ impl TokenOptions {
             keys: self.token_keys.clone(),
             audience: self.token_audience.clone(),
             issuer: self.token_issuer.clone(),
+            enforce_expiry: self.token_expiry == TokenExpiry::Enforce,
         }
     }
 }
@@ -160,6 +173,7 @@ impl ServerOptions {
             api_keys: self.keys_of_back_ends()?,
             api_remote: self.api_remote.is_on(),
             tokens: tokens.config(),
+            auth_url: self.portal.auth_url.clone(),
             webhooks: self.portal.webhooks(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,

@@ -1,6 +1,6 @@
 //! The framing of a protocol's messages on a WebSocket: as they are, or in the packets of socket.io.
 
-use crate::protocol::hello::{PING, PONG};
+use crate::protocol::hello::{PING, PONG, TOKEN};
 use crate::protocol::socketio::{Handshake, Packet};
 
 /// See the module.
@@ -8,7 +8,8 @@ use crate::protocol::socketio::{Handshake, Packet};
 pub(in crate::server) enum Framing {
     /// Each text message is a message of the protocol.
     Plain,
-    /// As `Plain`, and [`PING`] is answered here: the client checks with it that the server is alive.
+    /// As `Plain`, and [`PING`], with which the client checks that the server is alive, and [`TOKEN`] are handled here: both
+    /// may come during a call.
     Extended,
     /// Packets of socket.io.
     SocketIo(SocketIo),
@@ -33,6 +34,8 @@ pub(in crate::server) enum Decoded {
     Alive,
     /// A request that is answered with this text.
     Reply(String),
+    /// The next token of the client.
+    Token(String),
     /// The client ends the connection.
     Close,
     Ignored,
@@ -50,6 +53,9 @@ impl Framing {
     pub(in crate::server) fn decode(&mut self, text: &str) -> Decoded {
         match self {
             Self::Extended if text == PING => Decoded::Reply(PONG.to_owned()),
+            Self::Extended if text.starts_with(TOKEN) => {
+                Decoded::Token(text[TOKEN.len()..].trim().to_owned())
+            }
             Self::Plain | Self::Extended => Decoded::Message(text.to_owned()),
             Self::SocketIo(io) => Packet::parse(text).map_or(Decoded::Ignored, |packet| io.handle(packet)),
         }
@@ -114,6 +120,17 @@ impl SocketIo {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn extensions_are_handled_for_clients_that_asked() {
+        let mut extended = Framing::Extended;
+        assert_eq!(extended.decode("PING"), Decoded::Reply("PONG".to_owned()));
+        assert_eq!(extended.decode("TOKEN a.b.c"), Decoded::Token("a.b.c".to_owned()));
+        for text in ["TOKEN", "TOKENS a", "token a"] {
+            assert_eq!(extended.decode(text), Decoded::Message(text.to_owned()));
+        }
+        assert_eq!(Framing::Plain.decode("TOKEN a"), Decoded::Message("TOKEN a".to_owned()));
+    }
 
     #[test]
     fn events_count_in_the_namespace_alone() {

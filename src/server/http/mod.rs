@@ -147,7 +147,7 @@ fn health(question: &Health, shared: &Shared) -> Reply {
     // The answer waits for the hub, like all clients do.
     let (connections, peers, rooms) = shared.board.counts();
     match question {
-        Health::Counts if shared.live().tokens.is_none() => {
+        Health::Counts if !shared.live().needs_tokens() => {
             text(StatusCode::OK, format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n"))
         }
         Health::Ready if shared.is_draining.load(Ordering::Relaxed) => {
@@ -176,7 +176,7 @@ fn insists_on_tls(host: &Host, shared: &Shared) -> bool {
 /// Reports whether a WebSocket with this token would be accepted, since a page cannot read the response of a failed
 /// WebSocket. Lists the STUN and TURN servers, which lets a page renew its TURN credentials during a call.
 async fn admission<B>(request: &Request<B>, shared: &Shared, from: IpAddr) -> Reply {
-    let mut reply = match shared.grant(request, from).await {
+    let mut reply = match shared.admit(request, from).await {
         Ok(_) => {
             let servers = json!({"iceServers": shared.board.ice_servers()});
             reply(StatusCode::OK, "application/json", servers.to_string())

@@ -15,12 +15,13 @@ use super::reply::{Reply, read_body, text, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
 use crate::base::timeout::timeout;
-use crate::hub::{Grant, Input};
+use crate::hub::Input;
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::Framing;
 use crate::server::codec::ssp::Endpoint;
+use crate::server::expiry::{Admission, Lease};
 use crate::server::metrics::Limit;
 use crate::server::sessions::{LOOK, Session};
 use crate::server::shared::Shared;
@@ -127,8 +128,8 @@ pub(super) async fn handle(
             Some(session) => serve(request, &shared, &session).await,
             None => error(1, "Session ID unknown"),
         }),
-        None if request.method() == Method::GET => match shared.grant(&request, address).await {
-            Ok(grant) => open(&shared, address, grant, token),
+        None if request.method() == Method::GET => match shared.admit(&request, address).await {
+            Ok(admission) => open(&shared, address, admission, token),
             Err(denied) => Ok(denied.into()),
         },
         None => Ok(error(2, "Bad handshake method")),
@@ -182,10 +183,10 @@ async fn serve(request: Request<Incoming>, shared: &Shared, session: &Session) -
 fn open(
     shared: &Arc<Shared>,
     address: IpAddr,
-    grant: Grant,
+    Admission { grant, until }: Admission,
     token: Option<String>,
 ) -> Result<Reply, NoRandomness> {
-    let token = token.filter(|_| shared.live().tokens.is_some());
+    let token = token.filter(|_| shared.live().needs_tokens());
     let token = token.map(|token| Sealed::new(&token)).transpose()?;
     let (sid, id, endpoint) = (secret_id()?, secret_id()?, endpoint_id(&grant)?);
     let Some(counted) = shared.board.admit(address, shared.live().per_address) else {
@@ -193,7 +194,8 @@ fn open(
         return Ok(text(StatusCode::TOO_MANY_REQUESTS, "too many connections from this address\n"));
     };
     let inbox = shared.board.open(Codec::Ssp(Endpoint::new(endpoint)), address, grant, Arc::default());
-    let session = Session::new((sid, id), token, inbox, counted, (Instant::now(), &shared.timeouts));
+    let times = (Instant::now(), until, &shared.timeouts);
+    let session = Session::new((sid, id), token, inbox, counted, times);
     let open = Packet::Open(handshake(session.sid.clone(), &shared.timeouts, true));
     shared.sessions.insert(Arc::new(session));
     Ok(text(StatusCode::OK, open.to_string()))
@@ -232,7 +234,9 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
         }
     }
     let framing = Framing::SocketIo(session.socket_io());
-    connection::drive(&mut ws, &session.inbox, &shared.board, framing, shared.timeouts).await;
+    // The protocol of pools has no words to renew a token.
+    let lease = Lease { until: session.until, verify: None };
+    connection::drive(&mut ws, &session.inbox, &shared.board, framing, lease, shared.timeouts).await;
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ pub(in crate::server) fn text(status: StatusCode, body: impl Into<Bytes>) -> Rep
 impl From<Denied> for Reply {
     fn from(denied: Denied) -> Self {
         let status = match denied {
-            Denied::Token(TokenError::NoKeys) => StatusCode::SERVICE_UNAVAILABLE,
+            Denied::Token(TokenError::NoKeys | TokenError::NoAnswer) => StatusCode::SERVICE_UNAVAILABLE,
             Denied::Token(_) => StatusCode::UNAUTHORIZED,
             Denied::Later(_) => StatusCode::TOO_MANY_REQUESTS,
         };
@@ -73,6 +73,9 @@ impl From<Denied> for Reply {
             }
             Denied::Token(TokenError::NoKeys) => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from_static("30"));
+            }
+            Denied::Token(TokenError::NoAnswer) => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
             }
             Denied::Later(wait) => {
                 headers.insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());

@@ -20,6 +20,7 @@ use crate::hub::Grant;
 use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
+use crate::server::expiry::Admission;
 use crate::server::metrics::Limit;
 use crate::server::sessions::Session;
 use crate::server::shared::Shared;
@@ -41,7 +42,7 @@ enum Client {
     /// A session that began over HTTP moves to the WebSocket.
     Session(Arc<Session>),
     /// A new client with these permissions.
-    New(Grant),
+    New(Admission),
 }
 
 /// Answers a request for a WebSocket, and serves the WebSocket in another task of the server.
@@ -62,7 +63,7 @@ pub(super) async fn upgrade(
         Err(refusal) => return Ok(*refusal),
     };
     let id = match &client {
-        Client::New(grant) => endpoint_id(grant)?,
+        Client::New(admission) => endpoint_id(&admission.grant)?,
         Client::Session(_) => endpoint_id(&Grant::default())?,
     };
     let query = request.uri().query().unwrap_or_default();
@@ -92,9 +93,10 @@ pub(super) async fn upgrade(
         match client {
             // Boxed, because this future is larger than all others in the same task.
             Client::Session(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
-            Client::New(grant) => {
-                let board = shared.board.clone();
-                connection::serve(&mut ws, board, (from, grant), codec, framing, shared.timeouts).await;
+            Client::New(admission) => {
+                let (board, verify) = (shared.board.clone(), shared.renewal(from));
+                let client = (from, admission, verify);
+                connection::serve(&mut ws, board, client, codec, framing, shared.timeouts).await;
             }
         }
     });
@@ -115,7 +117,7 @@ async fn client(request: &Request<Incoming>, shared: &Shared, from: IpAddr) -> R
                 .ok_or_else(|| polling::error(1, "Session ID unknown").into());
         }
     }
-    shared.grant(request, from).await.map(Client::New).map_err(|denied| Box::new(denied.into()))
+    shared.admit(request, from).await.map(Client::New).map_err(|denied| Box::new(denied.into()))
 }
 
 /// Returns the WebSocket of an upgraded connection, which may read little until its peer has registered.

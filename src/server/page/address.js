@@ -8,8 +8,8 @@ const query = new URLSearchParams(location.search);
 
 // Returns the token of the address and removes it from there at once, so that nobody copies, sees or keeps it with
 // the link. The tab's session storage keeps the token for reloads.
+const key = `roomtone token ${base.pathname}`;
 function takeToken() {
-  const key = `roomtone token ${base.pathname}`;
   const given = query.get("token");
   try {
     if (given !== null) sessionStorage.setItem(key, given);
@@ -24,7 +24,17 @@ function takeToken() {
     }
   }
 }
-export const token = takeToken();
+export let token = takeToken();
+
+// Replaces the token, for this tab.
+export function setToken(next) {
+  token = next;
+  try {
+    sessionStorage.setItem(key, next);
+  } catch {
+    // Without storage, the token lasts until the page is loaded again.
+  }
+}
 
 // Returns the only id that the token allows (its `sub`) as the server encodes it; null without such a token.
 function ownId() {

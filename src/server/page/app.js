@@ -1,6 +1,6 @@
 // The page: connects the events of the server and the buttons with calls and rooms.
 
-import { wanted, wantedId } from "./address.js";
+import { setToken, wanted, wantedId } from "./address.js";
 import { Calls } from "./calls.js";
 import { Camera } from "./camera.js";
 import { onSay, showMessage } from "./chat.js";
@@ -113,6 +113,18 @@ signalling.addEventListener("dismissed", ({ detail }) => {
   state("locked");
   notice(`The server sent you away: ${shown(detail, 300)}. Reload the page to come back.`);
 });
+// Another page of this origin, such as the portal's, answers with the next token: { token }.
+const tokens = new BroadcastChannel("roomtone-token");
+signalling.addEventListener("token-expires", ({ detail }) => {
+  tokens.postMessage({ expires: detail });
+  notice(`Your invitation ends in ${detail} seconds.`);
+});
+tokens.onmessage = ({ data }) => {
+  if (typeof data?.token !== "string" || /\s/.test(data.token)) return;
+  setToken(data.token);
+  signalling.renewToken(data.token);
+};
+signalling.addEventListener("token", ({ detail }) => notice(detail && `Your next invitation is not valid: ${shown(detail, 300)}`));
 signalling.addEventListener("peers", ({ detail }) => showPeers(detail, (peer) => calls.dial(peer)));
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 

@@ -169,6 +169,9 @@ export class Signalling extends EventTarget {
     if (line === "PONG") return;
     const [word] = line.split(" ", 1);
     const rest = line.slice(word.length + 1);
+    // About the page's token, in any phase. A peer that imitates it makes the page show its token to its own server at most.
+    if (word === "TOKEN_EXPIRES") return this.#emit("token-expires", Number(rest));
+    if (word === "TOKEN_OK" || word === "TOKEN_REFUSED") return this.#emit("token", word === "TOKEN_OK" ? undefined : rest);
     // In a session, the line could come from the peer.
     if (word === "ICE_SERVERS" && this.#phase !== "session") {
       const servers = parsed(rest);
@@ -258,6 +261,11 @@ export class Signalling extends EventTarget {
 
   mute(peer) {
     if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MUTE ${peer} audio`);
+  }
+
+  // Shows the server the page's next token.
+  renewToken(token) {
+    if (this.#registered !== undefined) this.#socket.send(`TOKEN ${token}`);
   }
 
   // Records that a call over this connection was established: its end is no failure of the server.

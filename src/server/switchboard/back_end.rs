@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::Switchboard;
 use crate::base::lock::lock;
-use crate::hub::{Admin, Hub, Input};
+use crate::hub::{Admin, ConnId, Grant, Hub, Input, Presence};
 use crate::protocol::PeerId;
 use crate::protocol::ssp::ServerEvent;
 use crate::server::mailbox::Outgoing;
@@ -57,6 +57,25 @@ impl Switchboard {
             connection.outbox.notify(Outgoing::Text(event.to_string()));
         }
         Some(connection.codec.is_ssp())
+    }
+
+    /// Replaces the permissions of a connection by those of its next token; the description stays. The error is a text
+    /// for the client.
+    pub(in crate::server) fn renew(self: &Arc<Self>, id: ConnId, mut grant: Grant) -> Result<(), String> {
+        let mut state = self.lock();
+        if let Some(name) = state.hub.name(id) {
+            if grant.name.as_ref().is_some_and(|only| *only != name) {
+                return Err("the token is for another id".to_owned());
+            }
+            if let (Presence::Room(room), Some(rooms)) = (state.hub.presence(&name), &grant.rooms)
+                && !rooms.contains(&room)
+            {
+                return Err("the token is not for your room".to_owned());
+            }
+            grant.description = state.hub.description(&name);
+        }
+        self.input(&mut state, Input::Granted(id, grant));
+        Ok(())
     }
 
     /// Lets nobody register a name for a time.

@@ -20,6 +20,8 @@ pub struct TokenConfig {
     pub audience: Vec<String>,
     /// The accepted issuers of tokens (`iss`). Empty to accept all.
     pub issuer: Vec<String>,
+    /// Whether a connection ends with its token. Otherwise a token counts when a client connects.
+    pub enforce_expiry: bool,
 }
 
 impl TokenConfig {

@@ -40,6 +40,9 @@ pub(super) enum TokenError {
     /// The signature is valid, but the token has expired, is not valid yet, or contains unusable claims.
     #[error("the token is not good: {0}")]
     Refused(String),
+    /// The back end that decides about tokens does not answer.
+    #[error("the token cannot be checked now: the back end does not answer; try again later")]
+    NoAnswer,
     /// The keys of the identity provider cannot be read at the moment.
     #[error("the token cannot be checked now: the keys of its issuer cannot be read; try again later")]
     NoKeys,
@@ -134,7 +137,7 @@ impl Tokens {
 
     /// Verifies a token and returns the permissions that it grants. A token of an unknown key makes the key set be read
     /// again, at most every 30 s.
-    pub(super) async fn read(&self, token: &str) -> Result<Grant, TokenError> {
+    pub(super) async fn read(&self, token: &str) -> Result<Granted, TokenError> {
         let header = header(token)?;
         if let Some(grant) = self.verify(token, self.secrets.matching(&header)) {
             return grant;
@@ -158,12 +161,12 @@ impl Tokens {
     }
 
     /// Verifies a token with keys that may have signed it; returns nothing if none of them has.
-    fn verify(&self, token: &str, keys: Vec<&Key>) -> Option<Result<Grant, TokenError>> {
+    fn verify(&self, token: &str, keys: Vec<&Key>) -> Option<Result<Granted, TokenError>> {
         for key in keys {
             let mut rules = self.rules.clone();
             rules.algorithms = vec![key.algorithm];
             return Some(match jsonwebtoken::decode::<Value>(token, &key.key, &rules) {
-                Ok(token) => claims::grant(token.claims).map_err(TokenError::Refused),
+                Ok(token) => granted(token.claims).map_err(TokenError::Refused),
                 Err(error) => match refusal(&error) {
                     Some(why) => Err(TokenError::Refused(why)),
                     None => continue,
@@ -172,6 +175,21 @@ impl Tokens {
         }
         None
     }
+}
+
+/// The permissions that a token grants.
+#[derive(Debug, Clone)]
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    /// The end of the token, in seconds since 1970; none if the back end that granted the permissions named none.
+    pub(super) expires: Option<u64>,
+}
+
+/// Returns the permissions that authentic claims grant; the error is a text for the bearer.
+pub(super) fn granted(claims: Value) -> Result<Granted, String> {
+    // Times may have a fraction; claims::grant checks their range.
+    let expires = claims.get("exp").and_then(Value::as_f64).map(|end| end as u64);
+    Ok(Granted { grant: claims::grant(claims)?, expires })
 }
 
 /// Reads the header of a token, which is not verified yet.

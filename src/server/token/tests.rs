@@ -43,6 +43,7 @@ fn read(tokens: &Tokens, token: &str) -> Result<Grant, TokenError> {
         tokens.keep_fresh().await;
         unreachable!("it never completes")
     }))
+    .map(|granted| granted.grant)
 }
 
 /// Returns why an authentic token is refused.

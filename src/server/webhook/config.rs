@@ -43,7 +43,7 @@ pub enum WebhookError {
     #[error("no event has this type; the types are: {}", TYPES.join(", "))]
     Type,
     /// There are addresses but no secret.
-    #[error("webhooks have to be signed: a secret is wanted")]
+    #[error("the requests to a back end have to be signed: a secret for webhooks is wanted")]
     NoSecret,
     /// There are too many addresses.
     #[error("more than {MAX_WEBHOOKS} webhooks")]

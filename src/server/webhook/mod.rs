@@ -12,13 +12,13 @@ mod signature;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smol::channel::Receiver;
 
 use self::config::MAX_WEBHOOKS;
 pub use self::config::{EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};
-use self::post::Poster;
+pub(super) use self::post::Poster;
 use self::schedule::{Schedule, Verdict};
 use super::events::Event;
 use super::events::log::Log;
@@ -26,6 +26,9 @@ use super::metrics::{Delivery, Metrics};
 use super::switchboard::Switchboard;
 use crate::base::lock::lock;
 use crate::base::tasks::Tasks;
+
+/// The time limit of a request, until the end of the answer.
+const REQUEST: Duration = Duration::from_secs(10);
 
 /// The progress of each address, which outlasts a reload of the settings.
 #[derive(Debug, Default)]
@@ -89,7 +92,7 @@ impl Webhooks {
     /// Sends all events to one address, until it wants no more.
     async fn send_all(&self, url: &WebhookUrl, config: &WebhookConfig, board: &Switchboard) {
         let (log, metrics) = (&board.events, &board.metrics);
-        let poster = Poster::new(url, &config.secrets);
+        let poster = Poster::new(url, &config.secrets, REQUEST);
         while let Some(progress) = self.progress(url) {
             let (missed, event) = log.next(progress.done).await;
             if missed > 0 {

@@ -8,8 +8,6 @@ use super::schedule::Answer;
 use super::signature::sign;
 use crate::tls::http_agent;
 
-/// The time limit of a request, until the end of the answer.
-const REQUEST: Duration = Duration::from_secs(10);
 /// The longest answer that is read, so that the connection can serve the next message, in bytes.
 const MAX_ANSWER: u64 = 64 * 1024;
 /// The name of this program to the back end.
@@ -17,26 +15,54 @@ const AGENT: &str = concat!("roomtone/", env!("CARGO_PKG_VERSION"));
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Poster {
+pub(in crate::server) struct Poster {
     agent: ureq::Agent,
     url: String,
     secrets: Arc<[SigningSecret]>,
 }
 
 impl Poster {
-    pub(super) fn new(url: &WebhookUrl, secrets: &[SigningSecret]) -> Self {
-        Self { agent: http_agent(url.url(), REQUEST), url: url.as_str().to_owned(), secrets: secrets.into() }
+    /// Sends to `url`, and waits for the end of each answer for the time `limit`.
+    pub(in crate::server) fn new(url: &WebhookUrl, secrets: &[SigningSecret], limit: Duration) -> Self {
+        Self { agent: http_agent(url.url(), limit), url: url.as_str().to_owned(), secrets: secrets.into() }
     }
 
-    /// Sends a message in a thread of its own, and returns the answer.
+    /// Sends a message in a thread of its own, and returns the status.
     pub(super) async fn post(&self, id: &str, body: &str) -> Answer {
+        match self.exchange(id, body).await {
+            // The status decides: an answer that is cut short or too long costs the connection alone.
+            Ok((status, wish, _)) => Answer::Status(status, wish),
+            Err(why) => Answer::None(why),
+        }
+    }
+
+    /// Sends a message in a thread of its own, and returns the status and the body of the answer.
+    ///
+    /// # Errors
+    ///
+    /// The reason in words, if there is no complete answer of up to 64 KiB.
+    pub(in crate::server) async fn ask(&self, id: &str, body: &str) -> Result<(u16, Vec<u8>), String> {
+        let (status, _, body) = self.exchange(id, body).await?;
+        Ok((status, body?))
+    }
+
+    async fn exchange(&self, id: &str, body: &str) -> Result<Exchange, String> {
         let (agent, url, secrets) = (self.agent.clone(), self.url.clone(), self.secrets.clone());
         let (id, body) = (id.to_owned(), body.to_owned());
         smol::unblock(move || post(&agent, &url, &secrets, &id, &body)).await
     }
 }
 
-fn post(agent: &ureq::Agent, url: &str, secrets: &[SigningSecret], id: &str, body: &str) -> Answer {
+/// The status of an answer, the pause that its header `Retry-After` wants, and its body.
+type Exchange = (u16, Option<Duration>, Result<Vec<u8>, String>);
+
+fn post(
+    agent: &ureq::Agent,
+    url: &str,
+    secrets: &[SigningSecret],
+    id: &str,
+    body: &str,
+) -> Result<Exchange, String> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let request = agent
         .post(url)
@@ -45,14 +71,9 @@ fn post(agent: &ureq::Agent, url: &str, secrets: &[SigningSecret], id: &str, bod
         .header("webhook-id", id)
         .header("webhook-timestamp", time.to_string())
         .header("webhook-signature", sign(secrets, id, time, body));
-    match request.send(body) {
-        Ok(mut answer) => {
-            let wish = answer.headers().get("retry-after").and_then(|wish| wish.to_str().ok()?.parse().ok());
-            let status = answer.status().as_u16();
-            // The status decides: an answer that is cut short or too long costs the connection alone.
-            let _ = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
-            Answer::Status(status, wish.map(Duration::from_secs))
-        }
-        Err(error) => Answer::None(error.to_string()),
-    }
+    let mut answer = request.send(body).map_err(|error| error.to_string())?;
+    let wish = answer.headers().get("retry-after").and_then(|wish| wish.to_str().ok()?.parse().ok());
+    let status = answer.status().as_u16();
+    let body = answer.body_mut().with_config().limit(MAX_ANSWER).read_to_vec();
+    Ok((status, wish.map(Duration::from_secs), body.map_err(|error| error.to_string())))
 }
