@@ -21,6 +21,12 @@ impl Hub {
         self.names.get(name).is_some_and(|other| self.may_talk(conn, *other))
     }
 
+    /// Returns whether lists show a registered peer of this name to a connection, free or busy.
+    pub fn shows(&self, conn: ConnId, name: &PeerId) -> bool {
+        let is_hidden = |other: &ConnId| self.may(*other, |grant| grant.is_hidden);
+        self.is_visible(conn, name) && !self.names.get(name).is_some_and(is_hidden)
+    }
+
     /// Returns the free peers that a connection may call, as many as a list may have.
     pub(super) fn callable(&self, conn: ConnId) -> Vec<PeerId> {
         let is_free = |other: &Conn| other.state == State::Idle && !other.grant.is_hidden;

@@ -28,6 +28,43 @@ pub const ADMISSION: &str = "admission";
 /// then sends the two one after the other.
 pub const SERVER: &str = "roomtone";
 
+/// Extension for clients with [`EXTENSION_QUERY`]: the first word of a request to watch peers, and of the news about them.
+pub const PRESENCE: &str = "PRESENCE";
+
+/// Presence of a peer, as a client may see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presence {
+    /// The peer can be called.
+    Free,
+    /// The peer is in a call or in a room.
+    Busy,
+    /// The peer is not registered, or not for this client to see.
+    Gone,
+}
+
+impl fmt::Display for Presence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Free => "free",
+            Self::Busy => "busy",
+            Self::Gone => "gone",
+        })
+    }
+}
+
+impl std::str::FromStr for Presence {
+    type Err = HelloError;
+
+    fn from_str(text: &str) -> Result<Self, HelloError> {
+        match text.trim() {
+            "free" => Ok(Self::Free),
+            "busy" => Ok(Self::Busy),
+            "gone" => Ok(Self::Gone),
+            _ => Err(HelloError::Presence),
+        }
+    }
+}
+
 /// Kind of media that a client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MediaKind {
@@ -82,6 +119,9 @@ pub enum ClientMessage {
     RoomPeerMute(PeerId, MediaKind),
     /// `PEER_LIST` (extension): requests the peers that can be called.
     PeerList,
+    /// `PRESENCE <uid>…` (extension): requests the presence of these peers, and news about it from then on; replaces the request
+    /// before.
+    Presence(Vec<PeerId>),
     /// `TOKEN <token>` (extension): the client's next token. May be sent in any phase.
     Token(Secret),
 }
@@ -122,6 +162,8 @@ pub enum ServerMessage {
     /// `MUTE audio|video [<uid>]` (extension): the client is asked to mute what it sends, by that moderator or by the back
     /// end.
     Mute(MediaKind, Option<PeerId>),
+    /// `PRESENCE <uid> free|busy|gone` (extension): the presence of a peer that the client watches.
+    Presence(PeerId, Presence),
     /// `TOKEN_EXPIRES <seconds>` (extension): the client's token ends then, and its connection with it. Comes in any phase.
     TokenExpires(u64),
     /// `TOKEN_OK` (extension): the next token is accepted. Comes in any phase.
@@ -158,6 +200,9 @@ pub enum HelloError {
     /// The kind of media is neither audio nor video.
     #[error("'audio' or 'video' is wanted")]
     Kind,
+    /// The presence is none of the three.
+    #[error("'free', 'busy' or 'gone' is wanted")]
+    Presence,
     /// A number of seconds is malformed.
     #[error("a number of seconds that cannot be read")]
     Seconds,
@@ -242,6 +287,11 @@ impl ClientMessage {
                 Ok(Self::RoomPeerMute(peer(Some(who), "ROOM_PEER_MUTE", str::parse)?, kind.parse()?))
             }
             "PEER_LIST" => Ok(Self::PeerList),
+            PRESENCE => {
+                let words = rest.unwrap_or_default().split_whitespace();
+                let peers = words.map(|word| word.parse().map_err(HelloError::Peer));
+                peers.collect::<Result<_, _>>().map(Self::Presence)
+            }
             "TOKEN" => match rest.map(str::trim) {
                 None | Some("") => Err(HelloError::Missing("TOKEN", "a token")),
                 Some(token) => Ok(Self::Token(Secret(token.to_owned()))),
@@ -262,6 +312,10 @@ impl fmt::Display for ClientMessage {
             Self::RoomPeerRemove(id) => write!(f, "ROOM_PEER_REMOVE {id}"),
             Self::RoomPeerMute(id, kind) => write!(f, "ROOM_PEER_MUTE {id} {kind}"),
             Self::PeerList => f.write_str("PEER_LIST"),
+            Self::Presence(peers) => {
+                f.write_str(PRESENCE)?;
+                peers.iter().try_for_each(|peer| write!(f, " {peer}"))
+            }
             Self::Token(token) => write!(f, "{TOKEN}{}", token.0),
         }
     }
@@ -297,6 +351,11 @@ impl ServerMessage {
                 let (kind, by) = word(rest.unwrap_or_default());
                 let by = by.map(|by| peer(Some(by), "MUTE", PeerId::from_server)).transpose()?;
                 Ok(Self::Mute(kind.parse()?, by))
+            }
+            PRESENCE => {
+                let (who, presence) = word(rest.unwrap_or_default());
+                let who = peer(Some(who), PRESENCE, PeerId::from_server)?;
+                Ok(Self::Presence(who, presence.unwrap_or_default().parse()?))
             }
             "TOKEN_EXPIRES" => {
                 let seconds = rest.unwrap_or_default().parse();
@@ -337,6 +396,7 @@ impl fmt::Display for ServerMessage {
             Self::RoomModerator => f.write_str("ROOM_MODERATOR"),
             Self::Mute(kind, None) => write!(f, "MUTE {kind}"),
             Self::Mute(kind, Some(by)) => write!(f, "MUTE {kind} {by}"),
+            Self::Presence(peer, presence) => write!(f, "{PRESENCE} {peer} {presence}"),
             Self::TokenExpires(seconds) => write!(f, "TOKEN_EXPIRES {seconds}"),
             Self::TokenOk => f.write_str("TOKEN_OK"),
             Self::TokenRefused(why) => write!(f, "TOKEN_REFUSED {why}"),
@@ -370,6 +430,7 @@ mod tests {
             id().prop_map(ClientMessage::RoomPeerRemove),
             (id(), kind()).prop_map(|(id, kind)| ClientMessage::RoomPeerMute(id, kind)),
             Just(ClientMessage::PeerList),
+            prop::collection::vec(id(), 0..5).prop_map(ClientMessage::Presence),
             "[a-zA-Z0-9_.-]{1,40}".prop_map(|token| ClientMessage::Token(Secret(token))),
         ]
     }
@@ -390,6 +451,8 @@ mod tests {
             (id(), ".*").prop_map(|(id, name)| ServerMessage::RoomPeerDescribed(id, name.into())),
             Just(ServerMessage::RoomModerator),
             (kind(), prop::option::of(id())).prop_map(|(kind, by)| ServerMessage::Mute(kind, by)),
+            (id(), prop_oneof![Just(Presence::Free), Just(Presence::Busy), Just(Presence::Gone)])
+                .prop_map(|(id, presence)| ServerMessage::Presence(id, presence)),
             any::<u64>().prop_map(ServerMessage::TokenExpires),
             Just(ServerMessage::TokenOk),
             ".*".prop_map(ServerMessage::TokenRefused),
@@ -452,6 +515,8 @@ mod tests {
             ServerMessage::RoomModerator.to_string(),
             ServerMessage::Mute(MediaKind::Audio, None).to_string(),
             ServerMessage::Mute(MediaKind::Video, Some(bob)).to_string(),
+            ClientMessage::Presence(vec!["ann".parse().unwrap(), "bob".parse().unwrap()]).to_string(),
+            ServerMessage::Presence("ann".parse().unwrap(), Presence::Busy).to_string(),
             ClientMessage::Token(Secret("a.b.c".into())).to_string(),
             ServerMessage::TokenExpires(25).to_string(),
             ServerMessage::TokenOk.to_string(),
@@ -480,6 +545,8 @@ mod tests {
         ROOM_MODERATOR
         MUTE audio
         MUTE video bob
+        PRESENCE ann bob
+        PRESENCE ann busy
         TOKEN a.b.c
         TOKEN_EXPIRES 25
         TOKEN_OK

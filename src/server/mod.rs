@@ -37,6 +37,7 @@ mod timers;
 pub mod tls;
 pub mod token;
 mod trusted;
+mod watches;
 mod webhook;
 
 pub use api_keys::{ApiKeyError, ApiKeys, Scope};

@@ -1,6 +1,7 @@
 //! The hub behind a lock, with a mailbox for each connection. No call waits for a peer.
 
 mod back_end;
+mod presence;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::metrics::{Metrics, Now};
 use super::stream::Gauge;
 use super::timers::{self, Probed};
+use super::watches::Watches;
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
@@ -70,6 +72,9 @@ const PROBES: usize = 1 << 16;
 struct State {
     hub: Hub,
     observer: Observer,
+    watches: Watches,
+    /// The peers whose presence has changed and was not pushed yet.
+    moved: Vec<PeerId>,
     connections: HashMap<ConnId, Connection>,
     per_owner: HashMap<Owner, usize>,
     next: u64,
@@ -183,6 +188,9 @@ impl Switchboard {
 
     fn handle_commands(self: &Arc<Self>, id: ConnId, text: String) -> Outcome {
         let mut state = self.lock();
+        if let Some(outcome) = self.watch(&mut state, id, &text) {
+            return outcome;
+        }
         let phase = state.hub.phase(id);
         let mut outcome = Outcome::default();
         let Some(from) = state.connections.get_mut(&id) else { return outcome };
@@ -229,7 +237,7 @@ impl Switchboard {
         let mut state = self.lock();
         if let Input::Closed(id) = input {
             state.connections.remove(&id);
-            self.events.add(state.observer.ended(Instant::now(), id, "closed"));
+            self.observe_end(&mut state, Instant::now(), id, "closed");
         }
         self.input(&mut state, input);
     }
@@ -281,10 +289,11 @@ impl Switchboard {
     /// Sends the hub's outputs to the connections. `cause` is the peer whose message led to them, if any.
     fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Outcome)>) {
         while let Some(output) = state.hub.poll_output() {
-            self.events.add(state.observer.observe(now, &state.hub, &output));
+            self.observe(state, now, &output);
             let (id, fits) = match output {
                 Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
                 Output::Close(id, reason) => {
+                    state.watches.end(id);
                     let Some(gone) = state.connections.remove(&id) else { continue };
                     let (code, words) = hello::close(reason);
                     gone.outbox.notify(Outgoing::Close(code, words));
@@ -304,10 +313,11 @@ impl Switchboard {
                 if let Some(gone) = state.connections.remove(&id) {
                     gone.outbox.abort();
                 }
-                self.events.add(state.observer.ended(now, id, "too_slow"));
+                self.observe_end(state, now, id, "too_slow");
                 state.hub.handle_input(now, Input::Closed(id));
             }
         }
+        self.push_presence(state);
     }
 
     /// Sends a notice to one peer; returns false if the peer does not read the server's notices.

@@ -319,6 +319,53 @@ fn a_page_from_another_machine_without_tls_is_told_why_there_is_no_camera() {
 }
 
 #[test]
+fn the_lobby_shows_who_is_free_and_who_is_busy() {
+    needs!(Browser);
+    let stage = Stage::new();
+    let mut bob = stage.peer("bob");
+    let browser = Browser::start();
+    browser.open(&stage.page(""));
+    let state = |state: &str| {
+        format!("document.querySelector('#peers li[data-peer=bob]')?.dataset.state === '{state}'")
+    };
+    browser.wait(&state("free"));
+    bob.say("ROOM attic");
+    browser.wait(&state("busy"));
+    assert_eq!(browser.run("return document.querySelector('#peers button').disabled"), true);
+    bob.close(1000, "");
+    browser.wait("!document.querySelector('#peers li[data-peer]')");
+    let _bob = stage.peer("bob");
+    browser.wait(&state("free"));
+}
+
+#[test]
+fn the_page_gives_its_next_token_to_the_server() {
+    needs!(Browser);
+    let secret = "as long as a secret has to be, and longer";
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let token = |seconds: u64| {
+        let claims = json!({"sub": "visitor", "exp": now + seconds});
+        roomtone::server::token::sign(&claims, &roomtone::protocol::Secret(secret.into())).unwrap()
+    };
+    let stage = Stage::serving(&["--token-expiry", "enforce"], &[("ROOMTONE_TOKEN_SECRET", secret)]);
+    let browser = Browser::start();
+    browser.open(&stage.page(&format!("?token={}", token(3600))));
+    browser.wait("document.querySelector('#my-id').value === 'visitor'");
+    browser.wait("document.body.dataset.state === 'lobby'");
+    // As a portal's page of the same origin does.
+    let answer = "const portal = new BroadcastChannel('roomtone-token'); \
+        portal.onmessage = ({ data }) => { if (data.expires) portal.postMessage({ token: globalThis.next }); }; \
+        globalThis.portal = portal;";
+    browser.run(&format!("globalThis.next = '{}'; {answer}", token(7200)));
+    browser.run("roomtone.signalling.addEventListener('token', (event) => (globalThis.answer = String(event.detail)))");
+    browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
+    browser.wait("globalThis.answer === 'null' || globalThis.answer === 'undefined'");
+    browser.run("globalThis.next = 'nonsense'; globalThis.answer = ''");
+    browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
+    browser.wait("globalThis.answer.includes('not good')");
+}
+
+#[test]
 fn the_page_mutes_and_shows_who_is_there() {
     needs!(Browser);
     let received = Received::new();

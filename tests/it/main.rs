@@ -11,6 +11,7 @@ mod corpus;
 mod deploy;
 mod operations;
 mod pool;
+mod presence;
 mod proxied;
 mod room_client;
 mod server;

@@ -43,10 +43,10 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
             Ok(ClientMessage::PeerList) => Ok(Command::ListPeers),
             Ok(ClientMessage::RoomPeerRemove(peer)) => Ok(Command::Moderate(peer, Measure::Remove)),
             Ok(ClientMessage::RoomPeerMute(peer, kind)) => Ok(Command::Moderate(peer, Measure::Mute(kind))),
-            // The framing handles it for clients with extensions.
-            Ok(ClientMessage::Token(_)) => {
-                Err(Rejection::Error(ServerMessage::Error("a token is an extension".to_owned()).to_string()))
-            }
+            // The framing and the switchboard handle both for clients with extensions.
+            Ok(ClientMessage::Token(_) | ClientMessage::Presence(_)) => Err(Rejection::Error(
+                ServerMessage::Error("an extension that the client did not ask for".to_owned()).to_string(),
+            )),
             Err(error) => Err(Rejection::Error(ServerMessage::Error(error.to_string()).to_string())),
         },
     }

@@ -4,7 +4,7 @@ import { setToken, wanted, wantedId } from "./address.js";
 import { Calls } from "./calls.js";
 import { Camera } from "./camera.js";
 import { onSay, showMessage } from "./chat.js";
-import { onLobby, showPeers } from "./lobby.js";
+import { forgetPeers, onLobby, showPeers, showPresence } from "./lobby.js";
 import { fault, shown } from "./names.js";
 import { prepare } from "./prepare.js";
 import { Rooms } from "./rooms.js";
@@ -76,6 +76,7 @@ function hangUp() {
 // The server
 
 signalling.addEventListener("registered", () => {
+  forgetPeers();
   if (app.room) return rooms.enter();
   if (app.call) return calls.place();
   if (isState("prepare")) status("Ready");
@@ -125,7 +126,11 @@ tokens.onmessage = ({ data }) => {
   signalling.renewToken(data.token);
 };
 signalling.addEventListener("token", ({ detail }) => notice(detail && `Your next invitation is not valid: ${shown(detail, 300)}`));
-signalling.addEventListener("peers", ({ detail }) => showPeers(detail, (peer) => calls.dial(peer)));
+signalling.addEventListener("peers", ({ detail }) => {
+  const watched = showPeers(detail, (peer) => calls.dial(peer));
+  if (watched) signalling.watch(watched);
+});
+signalling.addEventListener("presence", ({ detail }) => showPresence(detail, (peer) => calls.dial(peer)));
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
 // Queue of the peers' messages: they are handled in order, so that candidates do not overtake their description.

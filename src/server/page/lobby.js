@@ -23,22 +23,53 @@ export function onLobby({ dial, join }) {
   }
 }
 
-export function showPeers(peers, dial) {
+// Most peers that the page watches.
+const WATCHED = 100;
+
+// The peers that the page has seen free, by id: "free" or "busy".
+const presence = new Map();
+
+// Handles the list of the peers that are free. Returns the peers to watch if they are others than before.
+export function showPeers(free, dial) {
+  const before = [...presence.keys()].join(" ");
+  for (const [peer, state] of presence) if (state === "free" && !free.includes(peer)) presence.delete(peer);
+  for (const peer of free) presence.set(peer, "free");
+  render(dial);
+  const watched = [...presence.keys()].slice(0, WATCHED);
+  return [...presence.keys()].join(" ") === before ? undefined : watched;
+}
+
+// Handles news about a peer that the page watches: free, busy or gone.
+export function showPresence({ peer, state }, dial) {
+  if (state === "free" || state === "busy") presence.set(peer, state);
+  else presence.delete(peer);
+  render(dial);
+}
+
+// Forgets all peers: a new connection watches none.
+export function forgetPeers() {
+  presence.clear();
+}
+
+function render(dial) {
   const list = $("peers");
-  const before = [...list.querySelectorAll("li[data-peer]")].map((item) => item.dataset.peer);
-  if (peers.length && peers.join(" ") === before.join(" ")) return;
-  list.replaceChildren(...peers.map((peer) => entry(peer, dial)));
+  const peers = [...presence].sort(([one], [other]) => (one < other ? -1 : 1));
+  const before = [...list.querySelectorAll("li[data-peer]")].map((item) => `${item.dataset.peer} ${item.dataset.state}`);
+  if (peers.length && peers.map((peer) => peer.join(" ")).join("\n") === before.join("\n")) return;
+  list.replaceChildren(...peers.map(([peer, state]) => entry(peer, state, dial)));
   if (!peers.length) list.append(nobody());
 }
 
-function entry(peer, dial) {
+function entry(peer, state, dial) {
   const item = document.createElement("li");
   const name = document.createElement("span");
   const button = document.createElement("button");
   item.dataset.peer = peer;
+  item.dataset.state = state;
   name.textContent = shown(peer);
-  button.textContent = "Call";
-  button.setAttribute("aria-label", `Call ${shown(peer)}`);
+  button.textContent = state === "free" ? "Call" : "Busy";
+  button.disabled = state !== "free";
+  button.setAttribute("aria-label", state === "free" ? `Call ${shown(peer)}` : `${shown(peer)} is busy`);
   button.onclick = () => dial(peer);
   item.append(name, button);
   return item;

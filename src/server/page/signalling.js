@@ -212,6 +212,10 @@ export class Signalling extends EventTarget {
         const [from] = rest.split(" ", 1);
         return this.#peer(rest.slice(from.length + 1), from);
       }
+      case "PRESENCE": {
+        const [peer, state] = rest.split(" ");
+        return this.#emit("presence", { peer, state });
+      }
       case "PEER_LIST":
         return this.#emit("peers", rest.split(" ").filter(Boolean));
       case "ERROR":
@@ -247,6 +251,11 @@ export class Signalling extends EventTarget {
 
   listPeers() {
     if (this.isFree) this.#socket.send("PEER_LIST");
+  }
+
+  // Hears of these peers from now on, and no longer of those before.
+  watch(peers) {
+    if (this.isFree) this.#socket.send(["PRESENCE", ...peers].join(" "));
   }
 
   send(message, to) {
