@@ -1,9 +1,9 @@
 //! A conference: connects the state machine of a room or a pool with the signalling channel and with the connections to
-//! the peers.
+//! the peers. A *peer* is the other end of a connection; a *participant* is somebody whose media it carries.
 //!
 //! Two event loops run a conference: that of the command line presents the reports (`join.rs`), and that of
 //! [`Pool`](super::Pool) passes them to a program. Both wait for [`Conference::next`], or for a timer and then call
-//! [`Conference::handle_timeout`]; then they read [`Conference::poll_report`] until it is empty.
+//! [`Conference::handle_timeout`]; then they read [`Conference::next_report`] until it is empty.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ use crate::protocol::{ParticipantId, PeerId};
 use crate::session::{Input, Output, Participant, Room, Terms, link};
 use crate::signalling::{ConnectError, Event, ServerRequest};
 
-/// An order of the application. Without a peer, an order concerns all peers, present and future.
+/// An order of the application. Streams and channels concern one peer, or without a peer all, present and future.
 #[derive(Debug)]
 pub(super) enum Order {
     AddStream(Option<PeerId>, Stream),
@@ -51,7 +51,7 @@ pub(super) fn token_refused(why: &str) -> String {
     format!("the server does not accept the next token: {why}")
 }
 
-/// Maximum number of data channels that are being closed at a time; further ones stay open.
+/// Maximum number of tasks that close data channels at a time: one for each peer and label.
 const MAX_CLOSING: usize = 1024;
 
 /// See the module.
@@ -64,22 +64,24 @@ pub(super) struct Conference {
     reports: VecDeque<Report>,
     /// Limit on the warnings about refusals and useless messages of the server.
     warnings: Bucket,
-    /// Error with which the signalling channel ended for good; the conference ends once no connection is left.
+    /// Error with which the signalling channel ended for good. The conference ends once no connection is left; after a
+    /// dismissal it ends at once.
     ended: Option<ConnectError>,
     /// Tasks that close data channels once the data in their queues is sent.
     closing: Tasks,
 }
 
 impl Conference {
-    /// Returns a conference over a signalling channel that joins the room, with at most `most` connections.
+    /// Returns a conference over a signalling channel that joins the room, with at most `max_connections` connections.
     pub(super) fn new(
         channel: Box<dyn SignallingChannel>,
         peers: Peers,
         ice: Arc<Ice>,
-        most: usize,
+        max_connections: usize,
         terms: Terms,
     ) -> Self {
-        let (room, warnings) = (Room::new(most, terms), Bucket::new(link::WARNINGS.0, link::WARNINGS.1));
+        let (room, warnings) =
+            (Room::new(max_connections, terms), Bucket::new(link::WARNINGS.0, link::WARNINGS.1));
         Self {
             room,
             peers,
@@ -92,15 +94,15 @@ impl Conference {
         }
     }
 
-    /// Waits for the next event of the server or report of a connection, and handles it; [`Conference::poll_report`] then
-    /// executes the consequences. Cancel-safe: dropping the future loses nothing.
+    /// Waits for the next event of the server or report of a connection, and handles it; [`Conference::next_report`] then
+    /// executes the consequences. Events of the server come first. Cancel-safe: dropping the future loses nothing.
     pub(super) async fn next(&mut self) {
         let (channel, peers, ice) = (&mut self.channel, &mut self.peers, &self.ice);
         let event = async { Either::Left(ice.next_event(channel.next()).await) };
         let arrival = async { Either::Right(peers.next().await) };
         match or(event, arrival).await {
-            Either::Left(event) => self.handle_signal(event),
-            Either::Right(Either::Left((peer, input))) => self.input(&peer, input),
+            Either::Left(event) => self.handle_event(event),
+            Either::Right(Either::Left((peer, input))) => self.pass_to_link(&peer, input),
             Either::Right(Either::Right(report)) => self.reports.push_back(report),
         }
     }
@@ -121,8 +123,8 @@ impl Conference {
         self.room.peers().flat_map(carried)
     }
 
-    /// Handles an input of the link with a peer.
-    fn input(&mut self, peer: &PeerId, input: Input) {
+    /// Passes an input to the link with a peer.
+    fn pass_to_link(&mut self, peer: &PeerId, input: Input) {
         self.room.handle_input(Instant::now(), peer, input);
     }
 
@@ -131,7 +133,7 @@ impl Conference {
     }
 
     /// Handles an event of the server.
-    fn handle_signal(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Joined { me, peers, descriptions } => {
                 let participants = peers.iter().flat_map(|peer| self.peers.senders.of(peer)).collect();
@@ -143,8 +145,8 @@ impl Conference {
             }
             Event::PeerJoined(peer) => self.room.handle_peer_joined(Instant::now(), peer),
             Event::PeerLeft(peer) => self.room.handle_peer_left(Instant::now(), &peer),
-            Event::From(peer, message) => self.input(&peer, Input::Peer(message)),
-            Event::JunkFrom(peer, why) => self.input(&peer, Input::Junk(why)),
+            Event::From(peer, message) => self.pass_to_link(&peer, Input::Peer(message)),
+            Event::JunkFrom(peer, why) => self.pass_to_link(&peer, Input::Junk(why)),
             Event::Participants(peer, participants) => self.announce(&peer, participants),
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
@@ -167,6 +169,7 @@ impl Conference {
                 }
                 self.ended = Some(error);
             }
+            // `Ice` handles the servers; the others concern calls of two.
             Event::Registered
             | Event::IceServers(_)
             | Event::Accepted
@@ -175,7 +178,8 @@ impl Conference {
         }
     }
 
-    /// Replaces the participants that the connection with `peer` carries, and reports those that left and joined.
+    /// Replaces the participants that the connection with `peer` carries. Reports those that left and joined if the peer is
+    /// in the room, and the tracks that changed hands.
     fn announce(&mut self, peer: &PeerId, participants: Vec<Participant>) {
         let before = self.peers.senders.of(peer);
         let tracks = self.peers.announce(peer, participants);
@@ -196,8 +200,9 @@ impl Conference {
         }
     }
 
-    /// Executes outputs of the room until there is a report; returns `None` when no output is left.
-    pub(super) async fn poll_report(&mut self) -> Option<Report> {
+    /// Executes outputs of the room until there is a report. Once no output is left, returns the end of the conference if it
+    /// is due, and `None` otherwise.
+    pub(super) async fn next_report(&mut self) -> Option<Report> {
         loop {
             if let Some(report) = self.reports.pop_front() {
                 return Some(report);
@@ -225,7 +230,7 @@ impl Conference {
             Output::Warning(text) => self.report(PoolEvent::Warning(text)),
             Output::Send(message) => self.channel.send(&peer, &message).await,
             output => match self.peers.execute(&peer, output).await {
-                Some(Either::Left(input)) => self.input(&peer, input),
+                Some(Either::Left(input)) => self.pass_to_link(&peer, input),
                 Some(Either::Right(report)) => self.reports.push_back(report),
                 None => {}
             },
@@ -237,21 +242,21 @@ impl Conference {
         match order {
             Order::AddStream(peer, stream) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.streams.push(stream.clone()));
-                self.change(peer.as_ref(), |peer| {
+                self.change_connections(peer.as_ref(), |peer| {
                     peer.add_stream(stream.clone());
                     Ok(true)
                 });
             }
             Order::RemoveStream(peer, id) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.streams.retain(|stream| stream.id != id));
-                self.change(peer.as_ref(), |peer| {
+                self.change_connections(peer.as_ref(), |peer| {
                     peer.remove_stream(&id);
                     Ok(true)
                 });
             }
             Order::OpenChannel(peer, config) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.open_channel(config.clone()));
-                self.change(peer.as_ref(), |peer| peer.want_channel(config.clone()));
+                self.change_connections(peer.as_ref(), |peer| peer.want_channel(config.clone()));
             }
             Order::CloseChannel(peer, label) => {
                 self.peers.want(peer.as_ref(), |wanted| wanted.close_channel(&label));
@@ -260,8 +265,8 @@ impl Conference {
                     self.closing.spawn(async move { peer.finish_channels(Some(&label)).await });
                 }
             }
-            Order::Renew(peer) => self.input(&peer, Input::Renew),
-            Order::HangUp(peer) => self.input(&peer, Input::HangUp),
+            Order::Renew(peer) => self.pass_to_link(&peer, Input::Renew),
+            Order::HangUp(peer) => self.pass_to_link(&peer, Input::HangUp),
             Order::Stats(peer, reply) => {
                 if let Some(peer) = self.peers.peer(&peer) {
                     let _ = reply.send(peer.stats()).await;
@@ -273,20 +278,25 @@ impl Conference {
         }
     }
 
-    /// Changes the open connection with `peer`, or with every peer; negotiates each one for which `change` returns
-    /// true.
-    fn change(&mut self, peer: Option<&PeerId>, change: impl Fn(&Peer) -> Result<bool, MediaError>) {
+    /// Changes the open connection with `peer`, or with every peer, and requests a negotiation of each one for which `change`
+    /// returns true.
+    fn change_connections(
+        &mut self,
+        peer: Option<&PeerId>,
+        change: impl Fn(&Peer) -> Result<bool, MediaError>,
+    ) {
         let changes = self.peers.open_peers(peer).map(|(id, peer)| (id.clone(), change(peer)));
         for (peer, changed) in changes.collect::<Vec<_>>() {
             match changed {
-                Ok(true) => self.input(&peer, Input::Negotiate),
+                Ok(true) => self.pass_to_link(&peer, Input::Negotiate),
                 Ok(false) => {}
                 Err(error) => self.report(PoolEvent::Warning(format!("{peer}: {error}"))),
             }
         }
     }
 
-    /// Closes the signalling channel, and returns the connections, which the caller closes.
+    /// Closes the signalling channel, cancels the closing of data channels, and returns the connections, which the caller
+    /// closes.
     pub(super) async fn leave(self) -> Peers {
         self.channel.close().await;
         self.peers

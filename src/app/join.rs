@@ -64,7 +64,7 @@ impl RoomLoop<'_> {
     /// Runs until the user leaves or the conference is over.
     async fn run(&mut self) -> Result<(), ClientError> {
         loop {
-            while let Some(report) = self.conference.poll_report().await {
+            while let Some(report) = self.conference.next_report().await {
                 self.present(report).await?;
             }
             let timeouts = self.conference.poll_timeout().into_iter().chain(self.presentation.poll_timeout());

@@ -249,7 +249,7 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
         Timer,
     }
     loop {
-        while let Some(report) = conference.poll_report().await {
+        while let Some(report) = conference.next_report().await {
             let event = match report {
                 Report::Pool(event) => event,
                 Report::Stopped(error) => {

@@ -21,11 +21,11 @@ use super::http;
 use super::websocket::Socket;
 use crate::base::timeout::{sleep_until, timeout};
 
-/// The largest number of WebSockets that one signaller has open at a time; further ones fail.
+/// Maximum number of WebSockets that one signaller has open or is opening; further ones fail.
 const MAX_SOCKETS: usize = 4;
-/// The largest number of HTTP requests without a response; further ones fail.
+/// Maximum number of HTTP requests without a response; further ones fail.
 const MAX_REQUESTS: usize = 16;
-/// The time limit for [`Driver::close`], which completes HTTP requests and closing handshakes.
+/// Time limit for [`Driver::close`], which completes HTTP requests and closing handshakes.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// A WebSocket of the signaller.
@@ -219,7 +219,7 @@ impl Driver {
                     }
                 }
                 Out::Request(id, _) if self.requests.len() >= MAX_REQUESTS => {
-                    let why = format!("more than {MAX_REQUESTS} HTTP requests are without a response");
+                    let why = format!("{MAX_REQUESTS} HTTP requests are without a response");
                     self.signaller.handle(Instant::now(), In::Response(id, Err(ConnectError::Broken(why))));
                 }
                 Out::Request(id, request) => {
@@ -242,10 +242,10 @@ impl Driver {
                 let _ = closed.recv().await;
             }
             if is_too_many {
-                let why = format!("more than {MAX_SOCKETS} WebSockets are open already");
+                let why = format!("{MAX_SOCKETS} WebSockets are open already");
                 return Err(ConnectError::Broken(why));
             }
-            Socket::open(&target, &endpoint).await.map(Box::new)
+            Socket::connect_to(&target, &endpoint).await.map(Box::new)
         });
         self.conns.insert(id, Conn::Opening(task));
     }

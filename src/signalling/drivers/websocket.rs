@@ -32,25 +32,25 @@ use crate::base::stream::Stream;
 use crate::base::timeout::{timeout, timeout_at};
 use crate::protocol::MAX_MESSAGE;
 
-/// The time limit for connecting, including the proxy, TLS and the upgrade.
+/// Time limit for connecting, including the proxy, TLS and the upgrade.
 const CONNECT: Duration = Duration::from_secs(10);
-/// The time limit for writing one message: a server that reads nothing for longer counts as gone. A server that waits for
-/// another client may leave messages unread for 10 s.
+/// Time without progress in writing after which the server counts as gone. A server that waits for another client may leave
+/// messages unread for 10 s, so the limit is twice that.
 const WRITE: Duration = Duration::from_secs(20);
-/// The largest number of messages that wait to be written: a server that leaves more unread counts as gone.
+/// Maximum number of messages that wait to be written: a server that leaves more unread counts as gone.
 const MAX_OUTBOX: usize = 1024;
-/// The time limit for a closing handshake, unwritten messages included.
+/// Time limit for a closing handshake, including the time to write the messages that wait.
 const CLOSE: Duration = Duration::from_secs(1);
-/// The number of messages received after which other tasks run.
+/// Number of rounds of [`Socket::receive`] after which other tasks run.
 const BATCH: usize = 16;
 
 /// A stream that records the time of the last bytes received, even within an incomplete message.
-struct Heard {
+struct TimedStream {
     stream: Box<dyn Stream>,
-    at: Instant,
+    last_received: Instant,
 }
 
-impl AsyncRead for Heard {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -58,13 +58,13 @@ impl AsyncRead for Heard {
     ) -> Poll<io::Result<usize>> {
         let read = Pin::new(&mut self.stream).poll_read(context, buffer);
         if let Poll::Ready(Ok(1..)) = read {
-            self.at = Instant::now();
+            self.last_received = Instant::now();
         }
         read
     }
 }
 
-impl AsyncWrite for Heard {
+impl AsyncWrite for TimedStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -78,15 +78,17 @@ impl AsyncWrite for Heard {
 
 /// An open connection.
 pub struct Socket {
-    ws: WebSocketStream<Heard>,
+    ws: WebSocketStream<TimedStream>,
     headers: Headers,
-    /// The messages that are not written yet.
+    /// Messages that are not written yet.
     outbox: VecDeque<Message>,
-    /// The time by which the message being written must be written; `None` if none is.
+    /// Time by which writing has to make progress; `None` if nothing waits.
     write_until: Option<Instant>,
-    /// The server left so many messages unread that some were dropped: the connection ends.
+    /// Whether the server left so many messages unread that all of them were dropped. The connection ends: no more is
+    /// written, and [`Socket::receive`] reports the end.
     is_overrun: bool,
-    received: usize,
+    /// Number of rounds of [`Socket::receive`].
+    rounds: usize,
     silence: Silence,
     server: Option<IpAddr>,
 }
@@ -112,17 +114,17 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the WebSocket is not open within 10 s.
+    /// [`ConnectError`] if the server is not reached, refuses, or has not opened the WebSocket within 10 s.
     pub async fn connect(target: &Target) -> Result<Self, ConnectError> {
-        Self::open(target, &target.endpoint()).await
+        Self::connect_to(target, &target.endpoint()).await
     }
 
     /// Connects to an endpoint, with the settings of a target.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] if the WebSocket is not open within 10 s.
-    pub async fn open(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
+    /// The errors of [`Socket::connect`].
+    pub async fn connect_to(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
         let opened = timeout(CONNECT, Self::upgrade(target, endpoint)).await;
         opened.unwrap_or_else(|| {
             let reason = format!("no answer within {} s", CONNECT.as_secs());
@@ -133,19 +135,19 @@ impl Socket {
     async fn upgrade(target: &Target, endpoint: &Endpoint) -> Result<Self, ConnectError> {
         let request = request(endpoint).map_err(|_| ConnectError::Url(target.name()))?;
         let (stream, server) = dial(&target.at(&endpoint.url)).await?;
-        let stream = Heard { stream, at: Instant::now() };
+        let stream = TimedStream { stream, last_received: Instant::now() };
         let config = WebSocketConfig::default()
             .read_buffer_size(16 * 1024)
             .max_message_size(Some(MAX_MESSAGE))
             .max_frame_size(Some(MAX_MESSAGE));
         let opened = async_tungstenite::client_async_with_config(request, stream, Some(config)).await;
         let (ws, response) = opened.map_err(|error| match error {
-            WsError::Http(response) => refusal(target, &response),
+            WsError::Http(response) => upgrade_refused(target, &response),
             error => upgrade_error(target, error),
         })?;
         let silence = Silence::new(Instant::now(), target.silence);
         let (headers, outbox) = (headers(response.headers()), VecDeque::new());
-        Ok(Self { ws, headers, outbox, write_until: None, is_overrun: false, received: 0, silence, server })
+        Ok(Self { ws, headers, outbox, write_until: None, is_overrun: false, rounds: 0, silence, server })
     }
 
     /// Lowers the limit on the server's silence.
@@ -208,7 +210,8 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`ConnectError::Broken`] if the connection ended, or the server does not read for 20 s.
+    /// [`ConnectError::Broken`] if the connection ended, or not all is written within 20 s. Messages that an overrun dropped
+    /// are no error here: [`Socket::receive`] reports the end.
     pub async fn flush(&mut self) -> Result<(), ConnectError> {
         match timeout(WRITE, poll_fn(|context| self.poll_write(context))).await {
             Some(written) => written.map_err(|error| ConnectError::Broken(error.to_string())),
@@ -243,21 +246,21 @@ impl Socket {
         self.ws.poll_next(context)
     }
 
-    /// Returns the next message; meanwhile writes what waits and answers pings. Pings a server that is silent for too
-    /// long, then reports the connection as closed, as that of a server that does not read. Cancel-safe: dropping the
-    /// future loses no message.
+    /// Returns the next message; meanwhile writes the messages that wait and answers pings. Pings a server after two thirds of
+    /// the limit on its silence. Returns [`Frame::Closed`] after the limit, and if the server does not read. Cancel-safe:
+    /// dropping the future loses no message.
     pub async fn receive(&mut self) -> Frame {
         loop {
             // A server that sends without end must not keep other tasks from running.
-            self.received = self.received.wrapping_add(1);
-            if self.received.is_multiple_of(BATCH) {
+            self.rounds = self.rounds.wrapping_add(1);
+            if self.rounds.is_multiple_of(BATCH) {
                 yield_now().await;
             }
             let now = Instant::now();
             if self.is_overrun || self.write_until.is_some_and(|until| until <= now) {
                 return Frame::Closed(ABNORMAL, UNREAD.to_owned());
             }
-            self.silence.heard(self.ws.get_ref().at);
+            self.silence.heard(self.ws.get_ref().last_received);
             let until = match self.silence.duty(now) {
                 Duty::Wait(until) => self.write_until.into_iter().chain([until]).min(),
                 Duty::Ping => {
@@ -277,8 +280,8 @@ impl Socket {
         }
     }
 
-    /// Writes what waits, and closes the WebSocket in order; waits for at most one second, for the server's close frame
-    /// included.
+    /// Writes the messages that wait, and closes the WebSocket; waits at most one second for that and for the server's close
+    /// frame.
     pub async fn close(mut self) {
         self.push(Message::Close(None));
         let handshake = async {
@@ -334,13 +337,13 @@ pub(super) fn headers(map: &HeaderMap) -> Headers {
 }
 
 /// Converts an HTTP response that refuses the WebSocket upgrade.
-fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
+fn upgrade_refused(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectError {
     let (name, status, headers) = (target.name(), response.status(), response.headers());
     let said = response.body().as_deref().map(String::from_utf8_lossy).unwrap_or_default();
     let said = if is_text(headers) { brief(said.trim()) } else { String::new() };
     let shown = if said.is_empty() { status.to_string() } else { said };
     match status {
-        StatusCode::UNAUTHORIZED if has_ended(headers) => ConnectError::TokenEnded(name, shown),
+        StatusCode::UNAUTHORIZED if rejects_token(headers) => ConnectError::TokenEnded(name, shown),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST => {
             ConnectError::Denied(name, shown)
         }
@@ -349,7 +352,7 @@ fn refusal(target: &Target, response: &Response<Option<Vec<u8>>>) -> ConnectErro
             ConnectError::NotWebSocket(name, why)
         }
         status if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() => {
-            let retry_after = asked_to_wait(headers);
+            let retry_after = retry_after_header(headers);
             ConnectError::Overloaded { server: name, status: status.to_string(), retry_after }
         }
         _ => {
@@ -372,13 +375,14 @@ fn is_text(headers: &HeaderMap) -> bool {
     header(headers, "content-type").is_none_or(|kind| kind.starts_with("text/plain"))
 }
 
-/// Returns whether the server reports the token as expired or revoked (RFC 6750, 3.1), which no proxy reports.
-fn has_ended(headers: &HeaderMap) -> bool {
+/// Returns whether the server rejects the token as expired, revoked or otherwise invalid (RFC 6750, 3.1), which no proxy
+/// reports.
+fn rejects_token(headers: &HeaderMap) -> bool {
     header(headers, "www-authenticate").is_some_and(|value| value.contains("invalid_token"))
 }
 
 /// Returns the value of `Retry-After`. A date is relative to the response's `Date` header, or else to the local clock.
-fn asked_to_wait(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after_header(headers: &HeaderMap) -> Option<Duration> {
     let told = header(headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
     let now = told.unwrap_or_else(SystemTime::now).duration_since(UNIX_EPOCH).unwrap_or_default();
     retry_after(header(headers, "retry-after")?, now)
@@ -396,7 +400,7 @@ mod tests {
         for (name, value) in headers {
             response = response.header(*name, *value);
         }
-        let error = refusal(&target, &response.body(Some(b"<html>go away".to_vec())).unwrap());
+        let error = upgrade_refused(&target, &response.body(Some(b"<html>go away".to_vec())).unwrap());
         (error.cause(), error.retry_after(), error.to_string())
     }
 
