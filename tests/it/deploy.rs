@@ -19,16 +19,16 @@ fn file(name: &str) -> String {
 }
 
 /// A running HAProxy with the project's configuration; dropped, it ends.
-struct HaProxy {
+pub(crate) struct HaProxy {
     child: Child,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     trust: Arc<ClientConfig>,
 }
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl HaProxy {
-    fn start(folder: &Path, server: SocketAddr) -> Self {
+    pub(crate) fn start(folder: &Path, server: SocketAddr) -> Self {
         drop(Identity::own(folder).unwrap());
         let pem = [folder.join("cert.pem"), folder.join("key.pem")]
             .map(|path| std::fs::read_to_string(path).unwrap());
@@ -66,7 +66,7 @@ impl HaProxy {
     }
 
     /// The status of a GET request; none while HAProxy does not listen.
-    fn get(&self, path: &str) -> Option<u16> {
+    pub(crate) fn get(&self, path: &str) -> Option<u16> {
         let mut tls = self.connect()?;
         write!(tls, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
         let mut answer = vec![];

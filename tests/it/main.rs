@@ -30,6 +30,8 @@ mod browser;
 mod channels;
 #[cfg(feature = "media")]
 mod connects;
+#[cfg(all(feature = "media", target_os = "linux"))]
+mod deployment;
 #[cfg(feature = "media")]
 mod endurance;
 #[cfg(feature = "media")]

@@ -6,13 +6,13 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, needs, wait_for, ws};
 
-const SECRET: &str = "north/of+here";
+pub(crate) const SECRET: &str = "north/of+here";
 
 /// A TURN server on an address of this machine: libnice reaches none on loopback.
-struct Turn {
+pub(crate) struct Turn {
     child: Child,
-    at: IpAddr,
-    port: u16,
+    pub(crate) at: IpAddr,
+    pub(crate) port: u16,
     tls: u16,
 }
 
@@ -23,7 +23,7 @@ fn free_port() -> u16 {
 impl Turn {
     /// With a user `ann` whose password is `pass:word`, or with a shared secret; its certificate is
     /// `cert.pem` in that folder.
-    fn start(home: &Path, shared_secret: bool) -> Self {
+    pub(crate) fn start(home: &Path, shared_secret: bool) -> Self {
         let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
         let at = addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback()).expect("an address besides loopback");
         let turn = Self::spawn(Command::new("turnserver"), home, at, shared_secret);

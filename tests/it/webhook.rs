@@ -15,20 +15,20 @@ const API_SECRET: &str = "as long as a secret has to be, and longer";
 
 /// A message that a back end received.
 #[derive(Debug)]
-struct Message {
+pub(crate) struct Message {
     id: String,
     time: u64,
-    signatures: Vec<String>,
+    pub(crate) signatures: Vec<String>,
     body: String,
 }
 
 impl Message {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
 
     /// The type and the data without the durations.
-    fn shown(&self) -> String {
+    pub(crate) fn shown(&self) -> String {
         let mut event = self.json();
         let data = event["data"].as_object_mut().unwrap();
         data.remove("seconds");
@@ -38,13 +38,13 @@ impl Message {
 }
 
 /// A back end that answers each request with the next of the given answers, and then with 204.
-struct BackEnd {
-    url: String,
+pub(crate) struct BackEnd {
+    pub(crate) url: String,
     messages: Receiver<Message>,
 }
 
 impl BackEnd {
-    fn start(answers: &[&'static str]) -> Self {
+    pub(crate) fn start(answers: &[&'static str]) -> Self {
         let listener = TcpListener::bind(ANY).unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (sender, messages) = channel();
@@ -75,7 +75,7 @@ impl BackEnd {
         }
     }
 
-    fn next(&self) -> Message {
+    pub(crate) fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).expect("a message")
     }
 
@@ -113,11 +113,11 @@ fn read(reader: &mut impl BufRead) -> Option<Message> {
     Some(Message { id, time, signatures, body: String::from_utf8(body).unwrap() })
 }
 
-fn secret(n: u8) -> String {
+pub(crate) fn secret(n: u8) -> String {
     format!("whsec_{}", STANDARD.encode([n; 32]))
 }
 
-fn signature(n: u8, message: &Message) -> String {
+pub(crate) fn signature(n: u8, message: &Message) -> String {
     let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &[n; 32]);
     let signed = format!("{}.{}.{}", message.id, message.time, message.body);
     format!("v1,{}", STANDARD.encode(ring::hmac::sign(&key, signed.as_bytes())))
