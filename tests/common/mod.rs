@@ -70,6 +70,35 @@ pub fn serve(config: roomtone::server::Config) -> std::net::SocketAddr {
     address
 }
 
+/// Runs a server in this process; returns its address, and a function that stops the server and waits for its end.
+pub fn serve_until_stopped(
+    config: roomtone::server::Config,
+) -> (std::net::SocketAddr, impl FnOnce() -> smol::Task<()>) {
+    let server = smol::block_on(roomtone::server::Server::bind(config)).unwrap();
+    let address = server.address();
+    let (stop, stopped) = smol::channel::bounded::<()>(1);
+    let task = smol::spawn(server.run(async move {
+        let _ = stopped.recv().await;
+    }));
+    (address, move || {
+        drop(stop);
+        task
+    })
+}
+
+/// Reads an HTTP response with its body; returns the status.
+pub fn read_status(reader: &mut impl BufRead) -> String {
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let before = head.len();
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "the end of the connection");
+        let line = head[before..].to_lowercase();
+        length = line.strip_prefix("content-length: ").map_or(length, |text| text.trim().parse().unwrap());
+    }
+    reader.read_exact(&mut vec![0; length]).unwrap();
+    head.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
 /// Requests a WebSocket at a path; returns the status and the body of the server's answer.
 pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
     let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();

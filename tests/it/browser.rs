@@ -231,6 +231,7 @@ fn what_a_page_sends_is_recorded_as_it_came() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path().to_str().unwrap();
     for codec in ["vp8", "h264"] {
+        let before = std::time::Instant::now();
         let (stage, mut host) =
             Stage::hosting(|host| host.with(&["--record", folder, "--video-codec", codec]));
         let _browser = stage.enter("?call=host");
@@ -246,13 +247,15 @@ fn what_a_page_sends_is_recorded_as_it_came() {
         // Ctrl-C in the middle of it: the file is whole all the same.
         host.interrupt();
         host.expect("ended", &[]);
+        let longest = before.elapsed().as_secs_f64();
         let told = host.all("recording", &[]);
         assert_eq!(host.end().0, 130);
         assert!(told.len() == 2 && told[1]["finished"] == true, "{told:?}");
         let file = told[1]["path"].as_str().unwrap().to_owned();
         let probe = probe(&file);
         let (duration, pictures) = duration_and_frames(&probe, codec);
-        assert!((duration - lasted).abs() < 1.5, "{duration} s in the file, {lasted} s in the call");
+        let fits = (lasted - 1.5..longest).contains(&duration);
+        assert!(fits, "{duration} s in the file, {lasted} s in the call, {longest} s with its start and end");
         assert!(pictures > 30, "{probe}");
         assert!(duration_and_frames(&probe, "opus").1 > 150, "{probe}");
     }
@@ -276,16 +279,16 @@ fn over_tls_with_the_certificate_made_here() {
 }
 
 #[test]
-fn a_tab_that_closes_ends_the_call_within_two_seconds() {
+fn a_tab_that_closes_ends_the_call_at_once() {
     needs!(Browser);
     let (stage, mut host) = Stage::hosting(|host| host);
     let browser = stage.enter("?call=host");
     host.expect("media", &[("kind", "video")]);
     // The socket stays: only the connection between the two tells.
     browser.run("roomtone.call.pc.close()");
-    let closed = std::time::Instant::now();
-    host.expect("peer", &[("state", "left")]);
-    assert!(closed.elapsed().as_secs_f64() < 2.0, "{:?}", closed.elapsed());
+    host.expect("peer", &[("state", "left"), ("reason", "the peer hung up")]);
+    // A peer that says nothing any more is looked for on other paths first.
+    assert!(!host.has_seen("peer", &[("state", "reconnecting")]));
 }
 
 #[test]
@@ -434,6 +437,9 @@ fn a_hundred_collisions_end_well() {
              globalThis.finished = true;
          })();",
     );
+    for ten in 1..=10 {
+        browser.wait(&format!("collisions >= {}", 10 * ten));
+    }
     browser.wait("globalThis.finished");
     browser.wait("roomtone.call.pc.signalingState === 'stable'");
     assert_eq!(browser.run("return roomtone.call.pc.getTransceivers().length"), 2);
@@ -694,11 +700,11 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
         let browser = Browser::start();
         browser.open(&proxy.link());
         let times = wait_for("five connections", || Some(proxy.sockets()).filter(|times| times.len() >= 5));
-        // The nominal pauses double from one to the next, and chance subtracts up to a half of each.
+        // The nominal pauses double from one to the next, and chance subtracts up to a half of each. A busy machine moves
+        // single connections.
         let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
-        for (pause, least) in pauses.iter().zip([0.25, 0.5, 1.0, 2.0]) {
-            assert!(*pause >= least - 0.02, "{lines:?}: {pauses:?}");
-        }
+        let (least, all) = (0.25 + 0.5 + 1.0 + 2.0, (times[4] - times[0]).as_secs_f64());
+        assert!(all >= least - 0.25 && pauses[3] > pauses[0], "{lines:?}: {pauses:?}");
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use crate::common::{Mood, Moody, Stage, in_time, wait_for};
+use crate::common::{Mood, Moody, Stage, in_time, settled, wait_for};
 use roomtone::app::pool::{Memory, Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -152,10 +152,10 @@ fn what_is_added_once_goes_to_all_and_is_taken_from_all() {
                 PoolEvent::TrackEnded(_, track) => Some(track.clone()),
                 _ => None,
             };
-            let ended = expect(other, "the end of the pictures", ended).await;
-            let frames = ended.counters.frames.load(Relaxed);
+            let ended = expect(other, "the end of the video", ended).await;
+            // Frames that were on their way still arrive.
+            settled("end of its frames", Duration::from_secs(1), || ended.counters.frames.load(Relaxed));
             moves(heard);
-            assert!(ended.counters.frames.load(Relaxed) <= frames + 2, "they still come");
         }
         ann.add_stream(&first).await;
         for other in [&bob, &cat] {

@@ -43,12 +43,16 @@ fn a_call_lives_with_delay_jitter_and_loss() {
     // The network was what it should be, and the call says so itself.
     let [there, back] = setting.network.counts();
     assert!(there.lost > 0 && back.lost > 0, "{there:?} {back:?}");
-    let trip = wait_for("a round trip", || setting.ann.stats()["round_trip_ms"].as_f64());
-    assert!((60.0..200.0).contains(&trip), "{trip} ms");
+    let mut trip = || setting.ann.stats()["round_trip_ms"].as_f64();
+    let first = wait_for("a round trip", &mut trip);
+    assert!(first >= 60.0, "{first} ms");
+    // A machine that is busy adds to single measurements.
+    wait_for("a round trip of less than 200 ms", || trip().filter(|trip| (60.0..200.0).contains(trip)));
     // Lost packets are retransmitted, and no other packet waits as long.
     wait_for("what was lost", || (setting.bob.stats()["packets_recovered"].as_u64()? >= 3).then_some(()));
-    let delay = setting.bob.stats()["delay_ms"].as_u64().unwrap();
-    assert!((10..120).contains(&delay), "{delay} ms");
+    wait_for("a delay between 10 and 120 ms", || {
+        setting.bob.stats()["delay_ms"].as_u64().filter(|delay| (10..120).contains(delay))
+    });
     assert!(!setting.bob.has_seen("peer", &[("state", "reconnecting")]));
 }
 

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::common::{PATIENCE, WebSocket, serve, wait_for};
+use crate::common::{PATIENCE, WebSocket, read_status, serve, wait_for};
 use roomtone::protocol::Secret;
 use roomtone::server::token::TokenConfig;
 use roomtone::server::{Config, Identity};
@@ -207,17 +207,4 @@ fn requests_of_a_proxy_are_limited_for_each_of_its_clients() {
     assert_eq!(answers.pop().as_deref(), Some("404"), "another client on the same connection");
     assert!(answers[..200].iter().all(|status| status == "404"), "a burst");
     assert!(answers.iter().any(|status| status == "429"), "no limit");
-}
-
-/// Reads a response with its body; returns the status.
-fn read_status(reader: &mut impl std::io::BufRead) -> String {
-    let (mut head, mut length) = (String::new(), 0);
-    while !head.ends_with("\r\n\r\n") {
-        let before = head.len();
-        reader.read_line(&mut head).unwrap();
-        let line = head[before..].to_lowercase();
-        length = line.strip_prefix("content-length: ").map_or(length, |text| text.trim().parse().unwrap());
-    }
-    reader.read_exact(&mut vec![0; length]).unwrap();
-    status(&head).to_owned()
 }

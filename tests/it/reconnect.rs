@@ -33,23 +33,27 @@ fn a_renewed_path_carries_on_into_the_same_window_and_the_same_file() {
     let mut ann = stage.call("bob").id("ann").start();
     received.expect_moving_and_audible((0, 0), 30);
     bob.expect("recording", &[]);
+    // Video that begins much later than the audio begins a file of its own.
+    received.expect_moving_and_audible(received.mark(), 30);
+    let files = std::fs::read_dir(&records).unwrap().count();
 
     for program in [0, 1] {
         let side = if program == 0 { &mut ann } else { &mut bob };
         side.say(&json!({"command": "reconnect"}));
         for side in [&mut ann, &mut bob] {
             side.expect("peer", &[RECONNECTING]);
-            side.expect("peer", &[CONNECTED]);
-            side.expect("channel", &[]);
+            side.expect_all(&[("peer", &[CONNECTED]), ("channel", &[])]);
         }
         received.expect_moving_and_audible(received.mark(), 30);
         ann.say(&json!({"command": "say", "text": format!("hello {program}")}));
         bob.expect("message", &[("text", &format!("hello {program}"))]);
     }
     ann.say(&json!({"command": "hang-up"}));
-    let file = bob.expect("recording", &[])["path"].as_str().unwrap().to_owned();
-    assert!(bob.has_seen("recording", &[("path", &file)]));
-    assert_eq!(std::fs::read_dir(records).unwrap().count(), 1, "one file for the whole call");
+    bob.expect("registered", &[]);
+    let done = bob.all("recording", &[]).pop().unwrap();
+    assert_eq!(done["finished"], true, "{done}");
+    let file = done["path"].as_str().unwrap().to_owned();
+    assert_eq!(std::fs::read_dir(records).unwrap().count(), files, "the renewed paths begin no file");
     let probe = probe(&file);
     let (duration, pictures) = duration_and_frames(&probe, "vp8");
     assert!(duration > 4.0 && pictures > 60, "{duration} s, {pictures} pictures");

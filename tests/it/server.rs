@@ -4,57 +4,32 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::common::{ANY, Program, WebSocket, in_time, needs, pace, wait_for, ws};
+use crate::common::{
+    ANY, PATIENCE, Program, WebSocket, in_time, needs, pace, read_status, serve, serve_until_stopped,
+    wait_for, ws,
+};
 use async_tungstenite::tungstenite;
 use roomtone::hub::Limits;
 use roomtone::protocol::Secret;
 use roomtone::server::ice::{Credentials, IceServers};
 use roomtone::server::{Config, Files, Identity, Server, Timeouts, tls};
-use smol::channel::{Sender, bounded};
 use smol::stream::StreamExt;
 
-/// A running server; dropped, it stops.
-struct Running {
-    address: SocketAddr,
-    stop: Option<Sender<()>>,
-    task: Option<smol::Task<()>>,
+fn plain() -> SocketAddr {
+    serve(Config::plain(ANY))
 }
 
-impl Running {
-    fn start(config: Config) -> Self {
-        let server = smol::block_on(Server::bind(config)).unwrap();
-        let address = server.address();
-        let (stop, stopped) = bounded::<()>(1);
-        let run = server.run(async move {
-            let _ = stopped.recv().await;
-        });
-        Self { address, stop: Some(stop), task: Some(smol::spawn(run)) }
-    }
-
-    fn plain() -> Self {
-        Self::start(Config::plain(ANY))
-    }
-
-    fn connect(&self, query: &str) -> WebSocket {
-        WebSocket::connect_to(self.address, query)
-    }
-
-    fn peer(&self, id: &str) -> WebSocket {
-        let mut client = self.connect("");
-        client.register(id);
-        client
-    }
-
-    fn stop(mut self) {
-        self.stop.take();
-        smol::block_on(self.task.take().unwrap());
-    }
+/// Returns a peer that is registered.
+fn peer(server: SocketAddr, id: &str) -> WebSocket {
+    let mut peer = WebSocket::connect_to(server, "");
+    peer.register(id);
+    peer
 }
 
 #[test]
 fn registration_as_the_demos_have_it() {
-    let server = Running::plain();
-    let mut ann = server.connect("");
+    let server = plain();
+    let mut ann = WebSocket::connect_to(server, "");
     ann.say("  HELLO \t ann\r\n");
     ann.expect("HELLO");
     for (hello, reason) in [
@@ -64,7 +39,7 @@ fn registration_as_the_demos_have_it() {
         ("", "invalid protocol"),
         ("\u{0}\u{1}", "invalid protocol"),
     ] {
-        let mut other = server.connect("");
+        let mut other = WebSocket::connect_to(server, "");
         other.say(hello);
         other.expect_close(1002, reason);
     }
@@ -74,8 +49,8 @@ fn registration_as_the_demos_have_it() {
 
 #[test]
 fn a_session_relays_verbatim_until_either_side_goes() {
-    let server = Running::plain();
-    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    let server = plain();
+    let (mut ann, mut bob) = (peer(server, "ann"), peer(server, "bob"));
     ann.say("SESSION bob");
     ann.expect("SESSION_OK");
     for text in
@@ -86,7 +61,7 @@ fn a_session_relays_verbatim_until_either_side_goes() {
         bob.say(text);
         ann.expect(text);
     }
-    let mut cat = server.peer("cat");
+    let mut cat = peer(server, "cat");
     cat.say("SESSION bob");
     cat.expect("ERROR peer 'bob' busy");
     cat.say("SESSION nobody");
@@ -94,14 +69,14 @@ fn a_session_relays_verbatim_until_either_side_goes() {
     drop(bob);
     ann.expect_close(1000, "");
     // Both are free again at once.
-    server.peer("ann");
-    server.peer("bob");
+    peer(server, "ann");
+    peer(server, "bob");
 }
 
 #[test]
 fn rooms_tell_of_everybody() {
-    let server = Running::plain();
-    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    let server = plain();
+    let (mut ann, mut bob) = (peer(server, "ann"), peer(server, "bob"));
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
     ann.say("ROOM_PEER_LIST");
@@ -113,7 +88,7 @@ fn rooms_tell_of_everybody() {
     ann.expect("ROOM_PEER_MSG bob {\"x\":  1}");
     bob.say("ROOM_PEER_LIST");
     bob.expect("ROOM_PEER_LIST ann");
-    let mut cat = server.peer("cat");
+    let mut cat = peer(server, "cat");
     cat.say("SESSION ann");
     cat.expect("ERROR peer 'ann' busy");
     cat.say("ROOM a b");
@@ -132,8 +107,8 @@ fn rooms_tell_of_everybody() {
 
 #[test]
 fn a_malformed_command_or_a_binary_frame_gets_an_error_and_the_connection_stays() {
-    let server = Running::plain();
-    let mut ann = server.peer("ann");
+    let server = plain();
+    let mut ann = peer(server, "ann");
     for (line, error) in [
         ("SESSION", "ERROR 'SESSION' needs the id of a peer"),
         ("ROOM", "ERROR 'ROOM' needs the name of a room"),
@@ -153,8 +128,8 @@ fn a_malformed_command_or_a_binary_frame_gets_an_error_and_the_connection_stays(
 
 #[test]
 fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
-    let server = Running::plain();
-    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    let server = plain();
+    let (mut ann, mut bob) = (peer(server, "ann"), peer(server, "bob"));
     ann.say("SESSION bob");
     ann.expect("SESSION_OK");
     let most = "x".repeat(1 << 20);
@@ -168,10 +143,10 @@ fn one_mebibyte_is_relayed_and_more_ends_the_sender() {
 
 #[test]
 fn only_who_asked_hears_of_additions() {
-    let server = Running::plain();
-    let mut bob = server.connect("any/path?a=b&roomtone=1");
+    let server = plain();
+    let mut bob = WebSocket::connect_to(server, "any/path?a=b&roomtone=1");
     bob.register("bob");
-    let mut ann = server.peer("ann");
+    let mut ann = peer(server, "ann");
     bob.say("PEER_LIST");
     bob.expect("PEER_LIST ann");
     ann.say("SESSION bob");
@@ -183,12 +158,12 @@ fn only_who_asked_hears_of_additions() {
 
 #[test]
 fn a_client_that_asked_for_additions_pings_in_any_phase() {
-    let server = Running::plain();
-    let mut ann = server.connect("?roomtone=1");
+    let server = plain();
+    let mut ann = WebSocket::connect_to(server, "?roomtone=1");
     ann.register("ann");
     ann.say("PING");
     ann.expect("PONG");
-    let mut bob = server.peer("bob");
+    let mut bob = peer(server, "bob");
     ann.say("SESSION bob");
     ann.expect("SESSION_OK");
     ann.say("PING");
@@ -202,14 +177,14 @@ fn a_client_that_asked_for_additions_pings_in_any_phase() {
 
 #[test]
 fn an_id_is_refused_while_its_holder_answers() {
-    let server = Running::plain();
+    let server = plain();
     // Reading answers the server's ping.
-    let mut ann = server.peer("ann");
+    let mut ann = peer(server, "ann");
     let holder = std::thread::spawn(move || ann.hear().unwrap());
-    let mut other = server.connect("");
+    let mut other = WebSocket::connect_to(server, "");
     other.say("HELLO ann");
     other.expect_close(1002, "invalid peer uid");
-    let mut bob = server.peer("bob");
+    let mut bob = peer(server, "bob");
     bob.say("SESSION ann");
     bob.expect("SESSION_OK");
     bob.say("still you");
@@ -219,12 +194,12 @@ fn an_id_is_refused_while_its_holder_answers() {
 #[test]
 fn an_id_is_taken_over_from_a_socket_that_is_dead() {
     let limits = Limits { probe: Duration::from_millis(300), ..Limits::default() };
-    let server = Running::start(Config { limits, ..Config::plain(ANY) });
+    let server = serve(Config { limits, ..Config::plain(ANY) });
     // It registers and then never reads again, so no ping is answered.
-    let dead = server.peer("ann");
-    let mut ann = server.connect("");
+    let dead = peer(server, "ann");
+    let mut ann = WebSocket::connect_to(server, "");
     ann.register("ann");
-    let mut bob = server.peer("bob");
+    let mut bob = peer(server, "bob");
     bob.say("SESSION ann");
     bob.expect("SESSION_OK");
     bob.say("to the new one");
@@ -235,8 +210,8 @@ fn an_id_is_taken_over_from_a_socket_that_is_dead() {
 #[test]
 fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
     let timeouts = Timeouts { unread: Duration::from_secs(1), ..Timeouts::default() };
-    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
-    let (mut ann, _frozen) = (server.peer("ann"), server.peer("frozen"));
+    let server = serve(Config { timeouts, ..Config::plain(ANY) });
+    let (mut ann, _frozen) = (peer(server, "ann"), peer(server, "frozen"));
     ann.say("SESSION frozen");
     ann.expect("SESSION_OK");
     let flood = std::thread::spawn(move || {
@@ -245,7 +220,7 @@ fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
         (0..200).find(|_| !ann.try_say(&text));
         ann
     });
-    let (mut cat, mut dan) = (server.peer("cat"), server.peer("dan"));
+    let (mut cat, mut dan) = (peer(server, "cat"), peer(server, "dan"));
     cat.say("SESSION dan");
     cat.expect("SESSION_OK");
     for n in 0..500 {
@@ -253,7 +228,7 @@ fn a_peer_that_stops_reading_is_dropped_and_nobody_else_notices() {
         dan.expect(&n.to_string());
     }
     drop(flood.join().unwrap());
-    server.peer("frozen");
+    peer(server, "frozen");
 }
 
 /// Reads up to 50 messages a second, until it has `until` messages of `friend`. Returns these messages, the number of
@@ -273,9 +248,9 @@ fn read_slowly(mut peer: WebSocket, friend: &str, until: usize) -> (Vec<String>,
 fn a_flood_slows_its_sender_and_the_slow_reader_keeps_its_connection_and_its_id() {
     const MESSAGE: usize = 16 * 1024;
     const FRIENDLY: usize = 10;
-    let server = Running::plain();
+    let server = plain();
     let enter = |name: &str| {
-        let mut peer = server.peer(name);
+        let mut peer = peer(server, name);
         peer.say("ROOM attic");
         peer.hear().unwrap();
         peer
@@ -297,7 +272,7 @@ fn a_flood_slows_its_sender_and_the_slow_reader_keeps_its_connection_and_its_id(
         pace(Instant::now() + Duration::from_millis(200));
         if n == 2 {
             // The victim answers the server's ping only after all that the kernel has buffered for it.
-            let mut thief = server.connect("");
+            let mut thief = WebSocket::connect_to(server, "");
             thief.say("HELLO victim");
             thief.expect_close(1002, "invalid peer uid");
         }
@@ -322,12 +297,12 @@ fn what_a_fellow_does_not_read_is_refused_and_others_are_reached() {
         held: Duration::from_millis(200),
         ..Timeouts::default()
     };
-    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
-    let mut deaf = server.peer("deaf");
+    let server = serve(Config { timeouts, ..Config::plain(ANY) });
+    let mut deaf = peer(server, "deaf");
     deaf.say("ROOM attic");
-    let mut bob = server.peer("bob");
+    let mut bob = peer(server, "bob");
     bob.say("ROOM attic");
-    let mut ann = server.peer("ann");
+    let mut ann = peer(server, "ann");
     ann.say("ROOM attic");
     let refused = "ERROR peer 'deaf' does not read what it is sent: this message is dropped";
     let line = format!("ROOM_PEER_MSG deaf {}", "x".repeat(64 * 1024));
@@ -347,8 +322,8 @@ fn what_a_fellow_does_not_read_is_refused_and_others_are_reached() {
 
 #[test]
 fn lists_have_a_rate() {
-    let server = Running::plain();
-    let mut ann = server.connect("?roomtone=1");
+    let server = plain();
+    let mut ann = WebSocket::connect_to(server, "?roomtone=1");
     ann.register("ann");
     let began = Instant::now();
     // Each list costs 50 names in addition to those that it contains: a burst of 4000 is allowed, then 400 a second.
@@ -363,11 +338,11 @@ fn lists_have_a_rate() {
 
 #[test]
 fn many_that_leave_at_once_leave_no_ghosts() {
-    let server = Running::plain();
-    let mut ann = server.peer("ann");
+    let server = plain();
+    let mut ann = peer(server, "ann");
     ann.say("ROOM attic");
     ann.expect("ROOM_OK ");
-    let mut others: Vec<WebSocket> = (0..50).map(|n| server.peer(&format!("p{n}"))).collect();
+    let mut others: Vec<WebSocket> = (0..50).map(|n| peer(server, &format!("p{n}"))).collect();
     for other in &mut others {
         other.say("ROOM attic");
         other.hear().unwrap();
@@ -379,47 +354,52 @@ fn many_that_leave_at_once_leave_no_ghosts() {
     assert_eq!(told.len(), 100, "each join and each leave once");
     ann.say("ROOM_PEER_LIST");
     ann.expect("ROOM_PEER_LIST ");
-    (0..50).for_each(|n| drop(server.peer(&format!("p{n}"))));
+    (0..50).for_each(|n| drop(peer(server, &format!("p{n}"))));
 }
 
+/// Tests each timer on a server of its own: the others must not end what this test does while the machine is busy.
 #[test]
 fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
     let short = Duration::from_millis(200);
-    let timeouts =
-        Timeouts { handshake: short, hello: short, ping: short, silence: short * 3, ..Timeouts::default() };
-    let server = Running::start(Config { timeouts, ..Config::plain(ANY) });
-    server.connect("").expect_close(1002, "invalid protocol");
+    let with = |timeouts| serve(Config { timeouts, ..Config::plain(ANY) });
+    let server = with(Timeouts { hello: short, ..Timeouts::default() });
+    WebSocket::connect_to(server, "").expect_close(1002, "invalid protocol");
     // Not even a request.
-    let mut silent = TcpStream::connect(server.address).unwrap();
-    silent.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    assert_eq!(std::io::Read::read(&mut silent, &mut [0; 16]).unwrap_or(0), 0);
+    let server = with(Timeouts { handshake: short, ..Timeouts::default() });
+    let mut silent = TcpStream::connect(server).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
     // Registered, then half-dead: what it was called is free again.
-    let _dead = server.peer("ann");
-    let mut watch = server.connect("?roomtone=1");
-    watch.register("watch");
+    let server = with(Timeouts { ping: short, silence: short * 3, ..Timeouts::default() });
+    let mut dead = WebSocket::connect_to(server, "");
+    dead.register("ann");
+    let peers = || http().get(format!("http://{server}/health")).call().unwrap();
     wait_for("the end of the half-dead peer", || {
-        watch.say("PEER_LIST");
-        (watch.hear().unwrap() == "PEER_LIST ").then_some(())
+        peers().body_mut().read_to_string().unwrap().contains("peers 0\n").then_some(())
     });
 }
 
 #[test]
 fn a_stop_says_goodbye() {
-    let server = patient();
-    let (ann, new) = (server.peer("ann"), server.connect("ssp"));
+    let (server, stop) = serve_until_stopped(patient_config());
+    let (ann, new) = (peer(server, "ann"), WebSocket::connect_to(server, "ssp"));
     let reader = std::thread::spawn(move || {
         ann.expect_end(1001, "the server stops");
         new.expect_end(1001, "the server stops");
     });
-    server.stop();
+    smol::block_on(stop());
     reader.join().unwrap();
 }
 
 /// Starts a server with a closing timeout longer than a test: a connection ends in time only if the server ends it
 /// itself.
-fn patient() -> Running {
+fn patient() -> SocketAddr {
+    serve(patient_config())
+}
+
+fn patient_config() -> Config {
     let timeouts = Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() };
-    Running::start(Config { timeouts, ..Config::plain(ANY) })
+    Config { timeouts, ..Config::plain(ANY) }
 }
 
 #[test]
@@ -429,26 +409,26 @@ fn a_close_frame_is_answered_in_every_phase_and_the_connection_ends_at_once() {
         peer.begin_close(1000, "bye");
         peer.expect_end(1000, "bye");
     };
-    end(server.connect(""));
-    end(server.peer("ann"));
-    let (mut bob, mut cat) = (server.peer("bob"), server.peer("cat"));
+    end(WebSocket::connect_to(server, ""));
+    end(peer(server, "ann"));
+    let (mut bob, mut cat) = (peer(server, "bob"), peer(server, "cat"));
     bob.say("SESSION cat");
     bob.expect("SESSION_OK");
     end(bob);
     cat.say("a word that goes nowhere");
     cat.expect_end(1000, "");
-    let mut dan = server.peer("dan");
+    let mut dan = peer(server, "dan");
     dan.say("ROOM attic");
     dan.expect("ROOM_OK ");
     end(dan);
-    end(server.connect("ssp"));
-    let mut eve = server.connect("ssp");
+    end(WebSocket::connect_to(server, "ssp"));
+    let mut eve = WebSocket::connect_to(server, "ssp");
     eve.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
     assert!(eve.hear().unwrap().contains("rtc:joined"), "dan is gone");
     end(eve);
     // The id of a closed connection is free at once.
     for name in ["ann", "bob", "cat", "dan"] {
-        end(server.peer(name));
+        end(peer(server, name));
     }
 }
 
@@ -465,7 +445,7 @@ fn over_tls_too_the_connection_ends_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let timeouts = Timeouts { closing: Duration::from_secs(300), ..Timeouts::default() };
     let identity = Some(Identity::own(folder.path()).unwrap());
-    let server = Running::start(Config { identity, timeouts, ..Config::plain(ANY) });
+    let server = serve(Config { identity, timeouts, ..Config::plain(ANY) });
     let mut roots = RootCertStore::empty();
     for file in std::fs::read_dir(folder.path()).unwrap() {
         let certificates = CertificateDer::pem_file_iter(file.unwrap().path()).unwrap();
@@ -478,10 +458,10 @@ fn over_tls_too_the_connection_ends_at_once() {
         .with_root_certificates(roots)
         .with_no_client_auth();
     let talk = async {
-        let tcp = smol::Async::<TcpStream>::connect(server.address).await.unwrap();
+        let tcp = smol::Async::<TcpStream>::connect(server).await.unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let tls = TlsConnector::from(std::sync::Arc::new(config)).connect(name, tcp).await.unwrap();
-        let request = format!("wss://{}/", server.address);
+        let request = format!("wss://{server}/");
         let (mut ws, _) = async_tungstenite::client_async(request, tls).await.unwrap();
         ws.send(tungstenite::Message::text("no HELLO")).await.unwrap();
         let told = ws.next().await.unwrap().unwrap();
@@ -518,12 +498,13 @@ fn what_cannot_be_read_is_closed_with_the_code_that_says_why() {
         (frame(0x88, &[3]), against),
     ] {
         for registered in [false, true] {
-            let mut peer = if registered { server.peer("ann") } else { server.connect("ssp") };
+            let mut peer =
+                if registered { peer(server, "ann") } else { WebSocket::connect_to(server, "ssp") };
             peer.raw(&bytes);
             peer.expect_end(code, reason);
         }
     }
-    let mut ann = server.peer("ann");
+    let mut ann = peer(server, "ann");
     ann.say(&"x".repeat((1 << 20) + 1));
     ann.expect_end(1009, "message too big");
 }
@@ -536,7 +517,7 @@ fn whoever_has_not_registered_can_send_little() {
     let part = |first: u8| [&[first, 0x80 | 126, 16, 0, 0, 0, 0, 0][..], &[b' '; 4096]].concat();
     for (path, bytes) in [("", part(0x81).repeat(3)), ("ssp", [part(0x01), part(0x00), part(0x00)].concat())]
     {
-        let mut peer = server.connect(path);
+        let mut peer = WebSocket::connect_to(server, path);
         peer.raw(&bytes);
         if path.is_empty() {
             // A message of blanks is not a HELLO.
@@ -546,7 +527,7 @@ fn whoever_has_not_registered_can_send_little() {
         }
     }
     // After the registration, a message may have the full length of the protocol.
-    let (mut ann, mut bob) = (server.peer("ann"), server.peer("bob"));
+    let (mut ann, mut bob) = (peer(server, "ann"), peer(server, "bob"));
     ann.say("SESSION bob");
     ann.expect("SESSION_OK");
     ann.say(&"x".repeat(1 << 20));
@@ -561,11 +542,11 @@ fn a_body_that_does_not_come_and_an_answer_that_is_not_read_end_the_connection()
         ..Timeouts::default()
     };
     let api_secret = Some(roomtone::protocol::Secret("0123456789abcdef0123456789abcdef".into()));
-    let server = Running::start(Config { timeouts, api_secret, ..Config::plain(ANY) });
+    let server = serve(Config { timeouts, api_secret, ..Config::plain(ANY) });
     let request = |head: &str| {
-        let mut stream = TcpStream::connect(server.address).unwrap();
+        let mut stream = TcpStream::connect(server).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        write!(stream, "{head}\r\nHost: {}\r\n", server.address).unwrap();
+        write!(stream, "{head}\r\nHost: {server}\r\n").unwrap();
         stream
     };
     let mut put = request("PUT /api/peers/ann/description HTTP/1.1");
@@ -577,7 +558,7 @@ fn a_body_that_does_not_come_and_an_answer_that_is_not_read_end_the_connection()
     // The client requests a file again and again, and reads no answer.
     let mut deaf = request("GET /app.js HTTP/1.1");
     write!(deaf, "\r\n").unwrap();
-    let again = format!("GET /app.js HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+    let again = format!("GET /app.js HTTP/1.1\r\nHost: {server}\r\n\r\n");
     let ended = std::iter::repeat_with(|| deaf.write_all(again.as_bytes())).find_map(Result::err);
     assert!(ended.is_some());
 }
@@ -600,19 +581,19 @@ fn a_server_that_is_asked_to_end_ends_normally() {
 fn descriptions_of_many_peers_come_in_parts() {
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
     let api_secret = Some(roomtone::protocol::Secret(SECRET.into()));
-    let server = Running::start(Config { api_secret, ..Config::plain(ANY) });
+    let server = serve(Config { api_secret, ..Config::plain(ANY) });
     let authorization = format!("Bearer {SECRET}");
-    let mut peers: Vec<WebSocket> = (0..20).map(|n| server.peer(&format!("p{n:02}"))).collect();
+    let mut peers: Vec<WebSocket> = (0..20).map(|n| peer(server, &format!("p{n:02}"))).collect();
     for (n, peer) in peers.iter_mut().enumerate() {
         peer.say("ROOM attic");
         assert!(peer.hear().unwrap().starts_with("ROOM_OK "));
-        let url = format!("http://{}/api/peers/p{n:02}/description", server.address);
+        let url = format!("http://{server}/api/peers/p{n:02}/description");
         let description = serde_json::json!("x".repeat(65_000));
         let put = http().put(url).header("authorization", &authorization).send_json(description);
         assert_eq!(put.unwrap().status(), 204);
     }
     // A pool: descriptions that do not fit into the first event follow in others.
-    let mut pool = server.connect("ssp");
+    let mut pool = WebSocket::connect_to(server, "ssp");
     pool.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
     let mut told = std::collections::BTreeSet::new();
     while told.len() < 20 {
@@ -629,7 +610,7 @@ fn descriptions_of_many_peers_come_in_parts() {
         }
     }
     // A room, and the HTTP API.
-    let mut room = server.connect("?roomtone=1");
+    let mut room = WebSocket::connect_to(server, "?roomtone=1");
     for line in ["HELLO late", "ROOM attic"] {
         room.say(line);
         room.hear().unwrap();
@@ -639,7 +620,7 @@ fn descriptions_of_many_peers_come_in_parts() {
     assert_eq!(described.filter(|line| line.len() < 66_000).count(), 20);
     let (mut path, mut listed) = ("/api/rooms".to_owned(), vec![]);
     loop {
-        let url = format!("http://{}{path}", server.address);
+        let url = format!("http://{server}{path}");
         let mut page = http().get(url).header("authorization", &authorization).call().unwrap();
         let next = page.headers().get("link").map(|link| link.to_str().unwrap().to_owned());
         let page = page.body_mut().read_to_string().unwrap();
@@ -658,17 +639,16 @@ fn descriptions_of_many_peers_come_in_parts() {
 
 #[test]
 fn requests_have_a_rate() {
-    let server = Running::plain();
-    let url = format!("http://{}/health", server.address);
-    // All requests use one connection.
-    let agent = http();
-    let mut refused = (0..2000).map(|_| {
-        let mut answer = agent.get(&url).call().unwrap();
-        let status = answer.status().as_u16();
-        answer.body_mut().read_to_string().unwrap();
-        status
+    let stream = TcpStream::connect(plain()).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // Pipelined, so that the rate does not depend on the speed of this test.
+    let (mut writer, mut reader) = (stream.try_clone().unwrap(), std::io::BufReader::new(stream));
+    let sent = std::thread::spawn(move || {
+        writer.write_all("GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(2000).as_bytes())
     });
-    assert!(refused.any(|status| status == 429));
+    assert!((0..2000).any(|_| read_status(&mut reader) == "429"));
+    drop(reader);
+    let _ = sent.join().unwrap();
 }
 
 fn http() -> ureq::Agent {
@@ -677,8 +657,8 @@ fn http() -> ureq::Agent {
 
 #[test]
 fn http_serves_the_page_and_health_and_nothing_else() {
-    let server = Running::plain();
-    let get = |path: &str| http().get(format!("http://{}{path}", server.address)).call().unwrap();
+    let server = plain();
+    let get = |path: &str| http().get(format!("http://{server}{path}")).call().unwrap();
     let mut page = get("/");
     assert_eq!(page.status(), 200);
     let policy = page.headers()["content-security-policy"].to_str().unwrap().to_owned();
@@ -701,25 +681,24 @@ fn http_serves_the_page_and_health_and_nothing_else() {
     for outside in ["http://", "https://", "<script>", "style=\"", "onclick"] {
         assert!(!page.contains(outside), "the page holds {outside}");
     }
-    let _ann = server.peer("ann");
+    let _ann = peer(server, "ann");
     let health = get("/health").body_mut().read_to_string().unwrap();
     assert!(health.starts_with("OK\n") && health.contains("peers 1\n"), "{health}");
     assert_eq!(get("/../Cargo.toml").status(), 404);
-    assert_eq!(http().post(format!("http://{}/", server.address)).send("x").unwrap().status(), 405);
+    assert_eq!(http().post(format!("http://{server}/")).send("x").unwrap().status(), 405);
 }
 
 #[test]
 fn a_page_of_another_origin_is_kept_out() {
-    let server = Running::plain();
+    let server = plain();
     let upgrade = |origin: &str| {
-        let stream = TcpStream::connect(server.address).unwrap();
+        let stream = TcpStream::connect(server).unwrap();
         let mut request =
-            tungstenite::client::IntoClientRequest::into_client_request(format!("ws://{}/", server.address))
-                .unwrap();
+            tungstenite::client::IntoClientRequest::into_client_request(format!("ws://{server}/")).unwrap();
         request.headers_mut().insert("Origin", origin.parse().unwrap());
         tungstenite::client(request, stream).is_ok()
     };
-    assert!(upgrade(&format!("http://{}", server.address)));
+    assert!(upgrade(&format!("http://{server}")));
     assert!(!upgrade("https://evil.example"));
 }
 
@@ -768,27 +747,27 @@ const PATHS: [&str; 8] = [
 #[test]
 fn a_page_of_a_name_that_is_not_ours_gets_nothing() {
     let allowed_hosts = vec!["call.example.org".to_owned()];
-    let server = Running::start(Config { allowed_hosts, ..Config::plain(ANY) });
-    let port = server.address.port();
+    let server = serve(Config { allowed_hosts, ..Config::plain(ANY) });
+    let port = server.port();
     for path in PATHS {
         let evil = format!("evil.example:{port}");
-        let (status, answer) = ask(server.address, &of_page(path, &[&evil], &format!("http://{evil}")));
+        let (status, answer) = ask(server, &of_page(path, &[&evil], &format!("http://{evil}")));
         assert_eq!((status, answer.contains("'evil.example'")), (421, true), "{path}: {answer}");
         for hosts in [&[][..], &["localhost", "localhost"], &["localhost", "evil.example"], &["a b"]] {
-            assert_eq!(ask(server.address, &of_page(path, hosts, "")).0, 400, "{path} of {hosts:?}");
+            assert_eq!(ask(server, &of_page(path, hosts, "")).0, 400, "{path} of {hosts:?}");
         }
         for own in ["127.0.0.1:1", "localhost", "[::1]:2", "door.localhost", "call.example.org"] {
             // Expected are an upgraded WebSocket, the page, and 404 for the API, which is off.
-            let (status, answer) = ask(server.address, &of_page(path, &[own], &format!("http://{own}")));
+            let (status, answer) = ask(server, &of_page(path, &[own], &format!("http://{own}")));
             assert!([101, 200, 404].contains(&status), "{path} of {own}: {answer}");
-            let (status, _) = ask(server.address, &of_page(path, &[own], "http://evil.example"));
+            let (status, _) = ask(server, &of_page(path, &[own], "http://evil.example"));
             assert_eq!(status, 403, "{path} of {own}");
         }
     }
     for hosts in [&[][..], &["a", "b"], &["evil.example"]] {
-        assert_eq!(ask(server.address, &of_page("/health", hosts, "")).0, 200, "balancers ask so");
+        assert_eq!(ask(server, &of_page("/health", hosts, "")).0, 200, "balancers ask so");
     }
-    assert_eq!(ask(server.address, "GET /health HTTP/1.0\r\n\r\n").0, 200);
+    assert_eq!(ask(server, "GET /health HTTP/1.0\r\n\r\n").0, 200);
     let wrong = Config { allowed_hosts: vec!["https://example.org".into()], ..Config::plain(ANY) };
     let error = smol::block_on(Server::bind(wrong)).unwrap_err().to_string();
     assert!(error.contains("'https://example.org' is not a host name"), "{error}");
@@ -822,19 +801,19 @@ fn browsers_insist_on_tls_where_the_operator_gave_the_certificate() {
     let files = Files { cert: folder.path().join("cert.pem"), key: folder.path().join("key.pem") };
     let start = |identity| {
         let allowed_hosts = vec!["call.example.org".to_owned()];
-        Running::start(Config { identity: Some(identity), allowed_hosts, ..Config::plain(ANY) })
+        serve(Config { identity: Some(identity), allowed_hosts, ..Config::plain(ANY) })
     };
-    let insists = |server: &Running, host: &str| {
-        ask_by_tls(server.address, &folder.path().join("cert.pem"), host)
+    let insists = |server: SocketAddr, host: &str| {
+        ask_by_tls(server, &folder.path().join("cert.pem"), host)
             .contains("strict-transport-security: max-age=")
     };
     let server = start(own);
-    assert!(!insists(&server, "call.example.org"), "there is only an exception for our own certificate");
+    assert!(!insists(server, "call.example.org"), "there is only an exception for our own certificate");
     let server = start(Identity::load(files).unwrap());
-    assert!(insists(&server, "call.example.org"));
-    assert!(!insists(&server, "localhost") && !insists(&server, "127.0.0.1"));
+    assert!(insists(server, "call.example.org"));
+    assert!(!insists(server, "localhost") && !insists(server, "127.0.0.1"));
     let plain = of_page("/", &["call.example.org"], "");
-    assert!(!ask(server.address, &plain).1.contains("strict-transport-security"));
+    assert!(!ask(server, &plain).1.contains("strict-transport-security"));
 }
 
 #[test]
@@ -848,8 +827,8 @@ fn ipv4_clients_of_a_socket_for_both_are_what_they_are() {
         api_secret: Some(Secret("known to the back end of this machine".into())),
         ..Config::plain(ANY)
     };
-    let server = Running::start(config);
-    let address = SocketAddr::from(([127, 0, 0, 1], server.address.port()));
+    let server = serve(config);
+    let address = SocketAddr::from(([127, 0, 0, 1], server.port()));
     // Connections from this machine work without TLS, may use the API, and are not limited in number.
     let held: Vec<TcpStream> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
     assert_eq!(http().get(format!("http://{address}/")).call().unwrap().status(), 200);
@@ -871,8 +850,8 @@ fn other_machines_are_served_by_tls_alone_and_counted() {
         per_address: 2,
         ..Config::plain(ANY)
     };
-    let server = Running::start(config);
-    let port = server.address.port();
+    let server = serve(config);
+    let port = server.port();
     // From this machine by loopback: plain is fine.
     assert_eq!(http().get(format!("http://127.0.0.1:{port}/health")).call().unwrap().status(), 200);
     // By the address that others see: shown the way to TLS.
@@ -894,8 +873,8 @@ fn fresh_turn_users_come_by_http_beside_any_path() {
         credentials: Credentials::Shared(Secret("north".into())),
         ..IceServers::default()
     };
-    let server = Running::start(Config { ice, ..Config::plain(ANY) });
-    let get = |path: &str| http().get(format!("http://{}/{path}", server.address)).call().unwrap();
+    let server = serve(Config { ice, ..Config::plain(ANY) });
+    let get = |path: &str| http().get(format!("http://{server}/{path}")).call().unwrap();
     for path in ["admission", "any/path/admission"] {
         let answer: serde_json::Value = get(path).into_body().read_json().unwrap();
         let turn = &answer["iceServers"][0];
