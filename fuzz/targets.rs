@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use roomtone::app::channel::BridgeConfig;
+use roomtone::base::net::Network;
 use roomtone::base::{files, text as plain};
 use roomtone::cli::input::lines::parse;
 use roomtone::hub::{Command, ConnId, Hub, Input, Limits, Notice, Owner};
@@ -14,7 +15,6 @@ use roomtone::protocol::socketio::{self, Packet};
 use roomtone::protocol::ssp::{ClientEvent, ServerEvent};
 use roomtone::protocol::{Description, IceServer, IceUrl, PeerMessage, SdpKind, Secret};
 use roomtone::sdp::fingerprint::Fingerprint;
-use roomtone::sdp::reach::Network;
 use roomtone::sdp::{self, CandidateLine, Codec, Kind, Reach, Sdp, payload};
 use roomtone::session::{Effect, Negotiation, Output, Terms, terms};
 

@@ -45,24 +45,39 @@ impl fmt::Display for Owner {
     }
 }
 
-/// A range of addresses: `10.0.0.0/8`, or a single address. IPv4-mapped addresses belong to the range of their IPv4
-/// address.
+/// A range of addresses: `10.0.0.0/8`, or a single address. A range contains addresses of its own family only, and an
+/// IPv4-mapped address counts as IPv4, in the range's text and as a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
+    /// First address of the range, IPv4 in its mapped form.
     first: u128,
     mask: u128,
 }
 
 /// The text of a [`Network`] is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an address or a network is wanted, as in 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32")]
+#[error(
+    "an address or a network is wanted, as in 127.0.0.1, 10.0.0.0/8 or 2001:db8::/32, without bits beyond the prefix"
+)]
 pub struct NetworkError;
 
 impl Network {
     /// Returns whether the range contains an address.
     pub fn contains(&self, address: IpAddr) -> bool {
-        mapped(address) & self.mask == self.first
+        let address = mapped(address);
+        is_ipv4(address) == is_ipv4(self.first) && address & self.mask == self.first
     }
+}
+
+impl From<IpAddr> for Network {
+    fn from(address: IpAddr) -> Self {
+        Self { first: mapped(address), mask: u128::MAX }
+    }
+}
+
+/// Returns whether a number is an IPv4 address in its mapped form.
+fn is_ipv4(address: u128) -> bool {
+    Ipv6Addr::from(address).to_ipv4_mapped().is_some()
 }
 
 /// Returns the address as a number; IPv4 addresses in their mapped form.
@@ -113,6 +128,11 @@ mod tests {
         assert!(holds("0.0.0.0/0", "203.0.113.1") && !holds("0.0.0.0/0", "2001:db8::1"));
         assert!(holds("2001:db8::/32", "2001:db8:1::1") && !holds("2001:db8::/32", "2001:db9::1"));
         assert!(holds("::/0", "2001:db8::1") && holds("::1", "::1"));
+        // Each family has ranges of its own, and a mapped address is IPv4.
+        assert!(!holds("::/0", "203.0.113.1") && !holds("::/0", "::ffff:203.0.113.1"));
+        assert!(holds("::ffff:10.0.0.0/104", "10.1.1.1") && !holds("::ffff:10.0.0.0/104", "11.0.0.1"));
+        let one = Network::from("::ffff:192.0.2.7".parse::<IpAddr>().unwrap());
+        assert_eq!(Ok(one), "192.0.2.7".parse());
         let wrong = [
             "",
             "10",
@@ -122,6 +142,9 @@ mod tests {
             "::1/0",
             "2001:db8::/129",
             "10.0.0.0/+8",
+            "10.0.0.0/8/8",
+            "10.0.0/8",
+            "::ffff:0:0/90",
             "a/8",
             "/8",
         ];

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ArgAction;
 
 use crate::base::flag::Flag;
-use crate::sdp::reach::Network;
+use crate::base::net::Network;
 use crate::server::ice::IceServers;
 use crate::tls::Trust;
 
