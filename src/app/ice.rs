@@ -41,6 +41,15 @@ struct State {
     renew_at: Option<Instant>,
 }
 
+impl State {
+    /// Closes the tunnels that no connection uses, apart from those to the user's `own` servers and to the announced ones.
+    fn close_tunnels(&mut self, own: &[IceServer]) {
+        let named: BTreeSet<&String> =
+            own.iter().chain(&self.announced).flat_map(|server| &server.urls).collect();
+        self.tunnels.retain(|url, tunnel| named.contains(url) || tunnel.is_used());
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Ice {
@@ -150,6 +159,8 @@ impl Ice {
             state.renew_at = renewal.map(|wait| Instant::now() + wait);
             state.announced = servers;
             state.tunnels.extend(tunnels);
+            let own = self.options.servers.list(SystemTime::now());
+            state.close_tunnels(&own);
             for text in refused {
                 if state.refused.len() < MAX_REFUSED && state.refused.insert(text.clone()) {
                     state.warnings.push_back(text);
@@ -435,6 +446,39 @@ mod tests {
         assert_eq!((urls, refused), (vec![], 2));
         let (urls, _) = used(Some("127.0.0.1"), &[], &["stun:localhost:3478"]);
         assert!(urls == ["stun:127.0.0.1:3478"] || urls == ["stun:[::1]:3478"], "{urls:?}");
+    }
+
+    #[test]
+    fn a_tunnel_to_a_server_that_is_named_no_more_is_closed_once_nothing_uses_it() {
+        let ice = Ice::new(PathOptions::default());
+        ice.server_is_at(Some("127.0.0.1".parse().unwrap()));
+        let name = |port: u16| {
+            let urls = vec![format!("turns:127.0.0.1:{port}")];
+            smol::block_on(async {
+                ice.admit(vec![IceServer { urls, username: None, credential: None }]).await;
+                assert_eq!(ice.admitted().await, None);
+            });
+            let tunnels = ice.lock().tunnels.clone();
+            tunnels
+                .into_iter()
+                .map(|(url, tunnel)| (url.contains(&port.to_string()), tunnel))
+                .collect::<Vec<_>>()
+        };
+        // A server that accepts connections and never answers.
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let first = name(silent.local_addr().unwrap().port());
+        assert_eq!(first.len(), 1);
+        let url = first[0].1.url();
+        let used = std::net::TcpStream::connect((url.host.as_str(), url.port)).unwrap();
+        let _server = silent.accept().unwrap();
+        drop(first);
+        assert_eq!(name(50_001).len(), 2, "a connection uses the first tunnel");
+        drop(used);
+        let ends = Instant::now() + Duration::from_secs(60);
+        while name(50_002).len() > 1 {
+            assert!(Instant::now() < ends, "the tunnels stay");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -59,6 +59,11 @@ impl Tasks {
         true
     }
 
+    /// Returns whether no task runs.
+    pub fn is_empty(&self) -> bool {
+        lock(&self.running).tasks.is_empty()
+    }
+
     /// Waits until all tasks have ended. Dropping the returned future cancels those that have not.
     pub async fn join(self) {
         loop {

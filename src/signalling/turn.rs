@@ -3,12 +3,13 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_rustls::TlsConnector;
 use futures_rustls::rustls::pki_types::ServerName;
 use smol::future::or;
-use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream, UdpSocket};
 use turn_client_proto::api::{TurnClientApi, TurnConfig, TurnEvent};
 use turn_client_proto::stun::types::attribute::ErrorCode;
@@ -27,7 +28,9 @@ use crate::tls::{Trust, client_config};
 /// Time limit for the allocation of a relay.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The most connections through one tunnel; webrtcbin needs one or two for each peer.
-const TUNNELS: usize = 256;
+const MAX_CONNECTIONS: usize = 256;
+/// Pause after a connection to a tunnel could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Reason why a TURN server allocates no relay.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -192,36 +195,67 @@ async fn allocate(mut client: impl TurnClientApi, mut wire: Wire<'_>) -> Result<
     }
 }
 
+/// Time limits of a connection through a tunnel.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// For the connection to the server, with name lookup and TLS.
+    connect: Duration,
+    /// For the silence of either direction. A TURN client refreshes its allocation before it expires, by default after ten
+    /// minutes (RFC 8656, 3.2), and the server answers.
+    silence: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(10), silence: Duration::from_secs(15 * 60) }
+    }
+}
+
 /// Tunnel to a TURN server behind TLS, for a client that supports TCP only: a port of this machine, which accepts
 /// connections of this machine only. The port is not on loopback, from where libnice reaches no server.
 #[derive(Debug)]
 pub struct Tunnel {
     at: SocketAddr,
+    connections: Arc<Tasks>,
     _task: smol::Task<()>,
 }
 
 impl Tunnel {
     /// Opens the port. Each connection to the port is forwarded to the server.
     pub async fn open(url: IceUrl, trust: Trust, reach: Option<Reach>) -> io::Result<Self> {
+        Self::open_with(url, trust, reach, Limits::default()).await
+    }
+
+    async fn open_with(url: IceUrl, trust: Trust, reach: Option<Reach>, limits: Limits) -> io::Result<Self> {
         let own = || if_addrs::get_if_addrs().unwrap_or_default().into_iter().map(|interface| interface.ip());
         let outward = own().find(|ip| ip.is_ipv4() && !ip.is_loopback());
         let listener = TcpListener::bind((outward.unwrap_or(Ipv4Addr::LOCALHOST.into()), 0)).await?;
         let at = listener.local_addr()?;
+        let connections = Arc::new(Tasks::new(MAX_CONNECTIONS));
+        let running = connections.clone();
         let task = smol::spawn(async move {
-            let tunnels = Tasks::new(TUNNELS);
-            while let Ok((near, from)) = listener.accept().await {
+            loop {
+                let Ok((near, from)) = listener.accept().await else {
+                    smol::Timer::after(ACCEPT_PAUSE).await;
+                    continue;
+                };
                 if !own().any(|ip| ip == from.ip()) {
                     continue;
                 }
                 let (url, trust, reach) = (url.clone(), trust.clone(), reach.clone());
-                tunnels.spawn(async move {
-                    if let Err(error) = forward(near, &url, &trust, reach.as_ref()).await {
+                running.spawn(async move {
+                    if let Err(error) = forward(near, &url, &trust, reach.as_ref(), limits).await {
                         tracing::debug!("a tunnel to a TURN server ended: {error}");
                     }
                 });
             }
         });
-        Ok(Self { at, _task: task })
+        Ok(Self { at, connections, _task: task })
+    }
+
+    /// Returns whether a connection goes through the tunnel.
+    pub fn is_used(&self) -> bool {
+        !self.connections.is_empty()
     }
 
     /// Returns the URL of this server over TCP, for webrtcbin.
@@ -230,10 +264,82 @@ impl Tunnel {
     }
 }
 
-async fn forward(near: TcpStream, url: &IceUrl, trust: &Trust, reach: Option<&Reach>) -> io::Result<()> {
+async fn forward(
+    near: TcpStream,
+    url: &IceUrl,
+    trust: &Trust,
+    reach: Option<&Reach>,
+    limits: Limits,
+) -> io::Result<()> {
     let _ = near.set_nodelay(true);
-    let far = connect(url, resolve(url, reach).await?, trust).await?;
+    let connected = async { connect(url, resolve(url, reach).await?, trust).await };
+    let far = timeout(limits.connect, connected).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
     let (from_far, to_far) = smol::io::split(far);
     let (from_near, to_near) = smol::io::split(near);
-    or(smol::io::copy(from_near, to_far), smol::io::copy(from_far, to_near)).await.map(drop)
+    or(copy(from_near, to_far, limits.silence), copy(from_far, to_near, limits.silence)).await
+}
+
+/// Copies bytes until the end of `from`; an error ends it when `from` sends nothing, or `to` accepts nothing, for as long as
+/// `silence`.
+async fn copy(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    silence: Duration,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let step = async {
+            let length = from.read(&mut buffer).await?;
+            to.write_all(&buffer[..length]).await?;
+            to.flush().await.map(|()| length)
+        };
+        if timeout(silence, step).await.unwrap_or(Err(io::ErrorKind::TimedOut.into()))? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::time::Duration;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    /// Returns the result of reading from a connection through a tunnel whose server is at `server`.
+    fn end_of_connection(server: SocketAddr, limits: Limits) -> std::io::Result<usize> {
+        let url = IceUrl { kind: IceKind::TurnTls, host: server.ip().to_string(), port: server.port() };
+        let tunnel = smol::block_on(Tunnel::open_with(url, Trust::Anybody, None, limits)).unwrap();
+        let mut near = std::net::TcpStream::connect(tunnel.at).unwrap();
+        near.set_read_timeout(Some(PATIENCE)).unwrap();
+        let length = near.read(&mut [0; 16]);
+        let ends = Instant::now() + PATIENCE;
+        while tunnel.is_used() {
+            assert!(Instant::now() < ends, "the connection stays");
+            std::thread::yield_now();
+        }
+        length
+    }
+
+    #[test]
+    fn a_server_that_never_completes_tls_does_not_hold_a_connection() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let limits = Limits { connect: Duration::from_millis(100), ..Limits::default() };
+        assert_eq!(end_of_connection(silent.local_addr().unwrap(), limits).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_direction_that_is_silent_for_too_long_ends_the_connection() {
+        smol::block_on(async {
+            let silence = Duration::from_millis(50);
+            let copied = copy(std::pin::pin!(smol::io::empty()), smol::io::sink(), silence).await;
+            assert!(copied.is_ok(), "the end of the source");
+            let (near, far) = smol::net::unix::UnixStream::pair().unwrap();
+            let copied = copy(near, smol::io::sink(), silence).await;
+            assert_eq!(copied.unwrap_err().kind(), io::ErrorKind::TimedOut);
+            drop(far);
+        });
+    }
 }
