@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gst::prelude::*;
 use gst_utils::{ConsumptionLink, StreamProducer};
-use smol::channel::Sender;
+use smol::channel::{Receiver, Sender, bounded};
 
 use super::track::{Counters, Track};
 use super::{concealment, playout_delay};
@@ -68,8 +68,23 @@ pub struct Output(Arc<Place>);
 /// Place of an output's elements, which other decoders may replace.
 #[derive(Debug)]
 struct Place {
-    running: Mutex<Option<Running>>,
+    current: Mutex<Current>,
     restarts: Tasks,
+}
+
+#[derive(Debug)]
+struct Current {
+    /// Producer of the current track.
+    producer: StreamProducer,
+    /// The elements; absent while others replace them.
+    running: Option<Running>,
+}
+
+impl Place {
+    fn new(producer: &StreamProducer) -> Arc<Self> {
+        let current = Mutex::new(Current { producer: producer.clone(), running: None });
+        Arc::new(Self { current, restarts: Tasks::new(MAX_RESTARTS) })
+    }
 }
 
 #[derive(Debug)]
@@ -141,11 +156,9 @@ impl Output {
 
     /// Continues with another track of the same codec.
     pub fn switch_to(&mut self, track: &Track) {
-        let mut running = lock(&self.0.running);
-        let link = running.as_mut().map(|running| &mut running.link);
-        if let Some(Err(error)) = link.map(|link| link.change_producer(&track.producer, false)) {
-            tracing::warn!("an output does not continue: {error}");
-        }
+        let mut current = lock(&self.0.current);
+        current.producer = track.producer.clone();
+        current.running.iter_mut().for_each(|running| running.follow(&track.producer));
     }
 
     /// Shows or plays raw frames, as [`Self::start`] does with a track.
@@ -172,15 +185,23 @@ impl Output {
         decodings: Vec<Decoding>,
         setting: Setting,
     ) -> Result<Self, MediaError> {
-        let place = Arc::new(Place { running: Mutex::default(), restarts: Tasks::new(MAX_RESTARTS) });
-        start(&place, producer, decodings, setting)?;
+        let place = Place::new(producer);
+        start(&place, decodings, setting)?;
         Ok(Self(place))
+    }
+}
+
+impl Running {
+    fn follow(&mut self, producer: &StreamProducer) {
+        if let Err(error) = self.link.change_producer(producer, false) {
+            tracing::warn!("an output does not continue: {error}");
+        }
     }
 }
 
 impl Drop for Output {
     fn drop(&mut self) {
-        let running = lock(&self.0.running).take();
+        let running = lock(&self.0.current).running.take();
         drop(running);
     }
 }
@@ -203,35 +224,40 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 const MAX_RESTARTS: usize = 4;
 
 /// Starts the first choice that works. If its decoder fails later, the next choice replaces it.
-fn start(
-    place: &Arc<Place>,
-    producer: &StreamProducer,
-    mut decodings: Vec<Decoding>,
-    setting: Setting,
-) -> Result<(), MediaError> {
+fn start(place: &Arc<Place>, mut decodings: Vec<Decoding>, setting: Setting) -> Result<(), MediaError> {
     let decoding = decodings.remove(0);
-    let started = play(place, producer, &decoding, &decodings, &setting);
+    let producer = lock(&place.current).producer.clone();
+    let (in_place, is_in_place) = bounded(1);
+    let started = play(place, &producer, (&decoding, &decodings), &setting, is_in_place);
     match (started, decodings.first()) {
-        (Ok(running), _) => {
-            *lock(&place.running) = Some(running);
+        (Ok(mut running), _) => {
+            let mut current = lock(&place.current);
+            if current.producer != producer {
+                running.follow(&current.producer);
+            }
+            current.running = Some(running);
+            drop(current);
+            let _ = in_place.try_send(());
             Ok(())
         }
         (Err(error), None) => Err(error),
         (Err(error), Some(next)) => {
+            drop(in_place);
             // A decoder that does not even start fails for every stream.
             inventory::give_up(decoding.decoder);
             fell_back(decoding.decoder, next.decoder, &error.to_string());
-            start(place, producer, decodings, setting)
+            start(place, decodings, setting)
         }
     }
 }
 
+/// Starts the elements of a choice; `others` may replace them once `is_in_place` has a value.
 fn play(
     place: &Arc<Place>,
     producer: &StreamProducer,
-    decoding: &Decoding,
-    others: &[Decoding],
+    (decoding, others): (&Decoding, &[Decoding]),
     setting: &Setting,
+    is_in_place: Receiver<()>,
 ) -> Result<Running, MediaError> {
     let pipeline = launch::parse(&decoding.text)?;
     let appsrc: gst_app::AppSrc = launch::by_name(&pipeline, "in")?;
@@ -273,7 +299,8 @@ fn play(
             }
         };
         if let Some(place) = weak.upgrade() {
-            place.restarts.spawn(restart(weak.clone(), decodings, again.clone(), rest));
+            let is_in_place = is_in_place.clone();
+            place.restarts.spawn(restart(weak.clone(), decodings, again.clone(), rest, is_in_place));
         }
     });
     pipeline::hold_for_latency(&appsrc, playout_delay::REPAIR_MAX);
@@ -285,15 +312,24 @@ fn play(
     Ok(Running { link, _pipeline: owned })
 }
 
-/// Replaces the elements of an output after a pause, unless the output was dropped meanwhile.
-async fn restart(place: Weak<Place>, decodings: Vec<Decoding>, setting: Setting, pause: Duration) {
+/// Replaces the elements of an output after a pause, unless the output was dropped meanwhile. A decoder may fail before its
+/// elements are in place; if their start fails altogether, it replaces them itself.
+async fn restart(
+    place: Weak<Place>,
+    decodings: Vec<Decoding>,
+    setting: Setting,
+    pause: Duration,
+    is_in_place: Receiver<()>,
+) {
+    if is_in_place.recv().await.is_err() {
+        return;
+    }
     smol::Timer::after(pause).await;
     let Some(place) = place.upgrade() else { return };
-    let old = lock(&place.running).take();
-    // The link knows the current producer of the track, which may have changed.
-    let Some(producer) = old.and_then(|old| old.link.stream_producer().cloned()) else { return };
+    let old = lock(&place.current).running.take();
+    drop(old);
     let (kind, failures) = (setting.kind, setting.failures.clone());
-    if let Err(error) = start(&place, &producer, decodings, setting) {
+    if let Err(error) = start(&place, decodings, setting) {
         let _ = failures.try_send(format!("the {kind} output stopped: {error}"));
     }
 }
@@ -309,6 +345,11 @@ mod tests {
     use crate::media::test_media;
     use crate::sdp::Codec;
 
+    /// Returns the pipeline of the elements that are in place.
+    fn playing(output: &Output) -> Option<gst::Pipeline> {
+        lock(&output.0.current).running.as_ref().map(|running| running._pipeline.pipeline().clone())
+    }
+
     fn setting(encoders: &Encoders) -> Setting {
         let failures = encoders.failures().clone();
         Setting { kind: Kind::Video, meter: None, reference: None, failures, is_reported: Arc::default() }
@@ -320,11 +361,11 @@ mod tests {
         let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
         let text = text(Kind::Video, "vp8dec", "fakesink sync=false", "peer").unwrap();
         let decodings = vec![Decoding { text, decoder: "vp8dec" }];
-        let place = Arc::new(Place { running: Mutex::default(), restarts: Tasks::new(MAX_RESTARTS) });
+        let place = Place::new(encoder.producer());
         let observed = place.clone();
         let (_, steps) = test_media::steps_unlocked(
-            move || observed.running.try_lock().is_ok(),
-            || start(&place, encoder.producer(), decodings, setting(&encoders)).unwrap(),
+            move || observed.current.try_lock().is_ok(),
+            || start(&place, decodings, setting(&encoders)).unwrap(),
         );
         assert!(steps.contains("\"vp8dec\"") && steps.contains("completed state change"), "{steps}");
     }
@@ -345,13 +386,11 @@ mod tests {
                 decoding("vp8dec", "vp8dec"),
             ];
             let output = Output::run(encoder.producer(), decodings, setting(&encoders)).unwrap();
-            let playing =
-                || lock(&output.0.running).as_ref().map(|running| running._pipeline.pipeline().clone());
-            let first = playing().unwrap();
+            let first = playing(&output).unwrap();
             // Another decoder takes over in time, and its frames are shown.
             loop {
                 smol::Timer::after(std::time::Duration::from_millis(20)).await;
-                let Some(now) = playing().filter(|now| *now != first) else { continue };
+                let Some(now) = playing(&output).filter(|now| *now != first) else { continue };
                 let shown = now.by_name("shown").and_then(|shown| shown.static_pad("src")).unwrap();
                 if shown.current_caps().is_some() {
                     break;
@@ -373,12 +412,37 @@ mod tests {
             let mut seen = Vec::new();
             while seen.len() < 3 {
                 smol::Timer::after(Duration::from_millis(20)).await;
-                let now =
-                    lock(&output.0.running).as_ref().map(|running| running._pipeline.pipeline().clone());
-                seen.extend(now.filter(|now| !seen.contains(now)));
+                seen.extend(playing(&output).filter(|now| !seen.contains(now)));
             }
             assert!(failed.recv().await.unwrap().starts_with("some of the video cannot be decoded"));
             assert!(failed.is_empty(), "{:?}", failed.try_recv());
         });
+    }
+
+    /// Lets a decoder fail while the start of its pipeline has not ended: the thread that starts it waits, at each step of
+    /// GStreamer, longer than the pause between two frames.
+    #[test]
+    fn a_decoder_that_fails_during_its_start_is_replaced_after_it() {
+        let (encoders, failed) = smol::block_on(test_media::pictures());
+        let (_seat, encoder) = encoders.join(Codec::Vp8).unwrap();
+        let decoding = |decoder: &str, name| Decoding {
+            text: text(Kind::Video, decoder, "fakesink sync=false async=false", "peer").unwrap(),
+            decoder: name,
+        };
+        let decodings = vec![
+            decoding("identity name=failing error-after=1 ! vp8dec", "failing"),
+            decoding("vp8dec", "vp8dec"),
+        ];
+        let slowly = || {
+            // waits for: frames, of which one comes in 33 ms
+            std::thread::sleep(Duration::from_millis(100));
+            true
+        };
+        let run = || Output::run(encoder.producer(), decodings, setting(&encoders)).unwrap();
+        let (output, _) = test_media::steps_unlocked(slowly, run);
+        test_media::wait("the second decoder", || {
+            playing(&output).is_some_and(|pipeline| pipeline.by_name("failing").is_none())
+        });
+        assert!(failed.is_empty());
     }
 }
