@@ -115,7 +115,6 @@ fn a_portal_runs_a_service_of_rooms_behind_a_load_balancer() {
     let (received, cert) = (Received::of_each(), tls.join("cert.pem"));
     let ann = portal.token("ann");
     let mut native = Client::new(home.path(), &["join", "attic"])
-        .id("ann")
         .server(&format!("wss://{public}"))
         .with(&["--ca", cert.to_str().unwrap(), "--relay-only"])
         .variable("ROOMTONE_TOKEN", &ann)

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use clap::{ArgAction, Args};
 
 use super::paths::RelayArgs;
@@ -159,7 +160,7 @@ pub(crate) struct SignallingOptions {
     /// Version of the pool protocol (ssp) that the server speaks; auto detects it
     #[arg(long, value_name = "auto|1|2", default_value = "auto")]
     pub ssp_version: Version,
-    /// Id to register with [default: a random number]
+    /// Id to register with [default: the name (sub) in the token, or else a random number]
     #[arg(long)]
     pub id: Option<PeerId>,
     /// Trust this certificate (PEM) in addition to the system's root certificates
@@ -174,6 +175,14 @@ pub(crate) struct SignallingOptions {
     /// Trust every server, whatever its certificate: anybody on the path can listen and take the call over
     #[arg(long, action = ArgAction::SetTrue, conflicts_with = "ca")]
     pub insecure: Flag,
+}
+
+/// Returns the only id that a token permits, from its name (`sub`, RFC 7519, 4.1.2); none if the token names nobody. The
+/// server verifies the token.
+fn name_in_token(token: &str) -> Option<PeerId> {
+    let claims = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: serde_json::Value = serde_json::from_slice(&claims).ok()?;
+    PeerId::from_foreign(claims["sub"].as_str()?).ok()
 }
 
 impl SignallingOptions {
@@ -194,9 +203,11 @@ impl SignallingOptions {
 
     /// Returns the id to register with.
     pub(in crate::cli) fn id(&self) -> Result<PeerId, IdError> {
-        // The default is short, because people read it aloud and type it. It grants nothing: everybody on the server
-        // may see it.
-        self.id.clone().map_or_else(|| fastrand::u32(1000..10_000).to_string().parse(), Ok)
+        let of_token = || self.token.as_ref().and_then(|token| name_in_token(&token.0));
+        // A random id is short, because people read it aloud and type it. It grants nothing: everybody on the server may
+        // see it.
+        let random = || fastrand::u32(1000..10_000).to_string().parse();
+        self.id.clone().or_else(of_token).map_or_else(random, Ok)
     }
 
     fn trust(&self) -> Trust {
@@ -205,5 +216,22 @@ impl SignallingOptions {
             (false, Some(ca)) => Trust::File(ca.clone()),
             (false, None) => Trust::System,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_token_is_its_name() {
+        let token = |claims: &str| format!("e30.{}.e30", BASE64_URL_SAFE_NO_PAD.encode(claims));
+        let name = |claims: &str| name_in_token(&token(claims)).map(|id| id.to_string());
+        assert_eq!(name(r#"{"sub":"ann","exp":1}"#).as_deref(), Some("ann"));
+        assert_eq!(name(r#"{"sub":"Ann B."}"#).as_deref(), Some("Ann%20B."));
+        for claims in ["{}", r#"{"sub":7}"#, r#"{"sub":""}"#, "[]", "nonsense"] {
+            assert_eq!(name(claims), None, "{claims}");
+        }
+        assert_eq!((name_in_token(""), name_in_token("a.b"), name_in_token("a.%.c")), (None, None, None));
     }
 }
