@@ -102,18 +102,19 @@ struct Mixer {
 
 impl Mixer {
     fn start(kind: Kind, failures: Sender<String>) -> Result<Arc<Self>, MediaError> {
-        // The test source keeps the mix running without peers.
+        // The test source keeps the mix running without peers. A sink that waits for its first frame (`async`) would stop the mix
+        // for good if an input is removed in that moment.
         let text = match kind {
             Kind::Video => format!(
                 "videotestsrc is-live=true pattern=black ! {caps} ! compositor name=mix background=black \
-                 min-upstream-latency={latency} ! {caps} ! appsink name=out max-buffers=4 drop=true",
+                 min-upstream-latency={latency} ! {caps} ! appsink name=out async=false max-buffers=4 drop=true",
                 caps =
                     format_args!("video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate={FPS}/1"),
                 latency = LATENCY.nseconds(),
             ),
             Kind::Audio => format!(
                 "audiotestsrc is-live=true wave=silence samplesperbuffer=480 ! {caps} ! audiomixer name=mix \
-                 min-upstream-latency={latency} ! {caps} ! appsink name=out max-buffers=50 drop=true",
+                 min-upstream-latency={latency} ! {caps} ! appsink name=out async=false max-buffers=50 drop=true",
                 caps = "audio/x-raw,format=S16LE,layout=interleaved,rate=48000,channels=2",
                 latency = LATENCY.nseconds(),
             ),
@@ -421,5 +422,31 @@ mod tests {
         assert_eq!(mixer.has_started(mixed.number), Progress::Cancelled);
         mixer.remove(mixed.number);
         assert!(lock(&mixer.inputs).all.is_empty());
+    }
+
+    #[test]
+    fn audio_that_cannot_be_decoded_leaves_the_mix_and_the_others_stay() {
+        let (failures, failed) = smol::channel::bounded(16);
+        crate::media::init().unwrap();
+        let mixer = Mixer::start(Kind::Audio, failures).unwrap();
+        let (_ann, tone) = test_media::produce("audiotestsrc is-live=true ! opusenc");
+        let (_bob, other) = test_media::produce("audiotestsrc is-live=true ! mulawenc");
+        let [ann, bob] = [&tone, &other].map(|producer| Track::of(Codec::Opus, producer));
+        [&ann, &bob].iter().for_each(|track| track.flow());
+        let audible = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (counted, out) = (audible.clone(), mixer.producer.appsink().static_pad("sink").unwrap());
+        level::watch(&out, move |samples| {
+            counted.fetch_add(usize::from(level::of(samples) < 60), std::sync::atomic::Ordering::Relaxed);
+        });
+        let _mixed = [mixer.add(&ann, "ann").unwrap(), mixer.add(&bob, "bob").unwrap()];
+        let report = crate::base::timeout::timeout(std::time::Duration::from_secs(60), failed.recv());
+        let report = smol::block_on(report).unwrap().unwrap();
+        assert!(report.starts_with("the audio of bob cannot be decoded and leaves the room's: "), "{report}");
+        let labels = || lock(&mixer.inputs).all.iter().map(|input| input.label.clone()).collect::<Vec<_>>();
+        test_media::wait("bob has left the mix", || labels() == ["ann"]);
+        let count = || audible.load(std::sync::atomic::Ordering::Relaxed);
+        let before = count();
+        test_media::wait("ann is heard", || count() > before + 20);
+        assert!(failed.is_empty(), "{:?}", failed.try_recv());
     }
 }
