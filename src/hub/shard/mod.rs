@@ -17,6 +17,7 @@ mod jobs;
 pub mod model;
 mod plan;
 mod repair;
+pub mod scripts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -235,10 +236,21 @@ impl Shard {
         self.asks.pop_front()
     }
 
+    /// Returns whether there are requests to the engine.
+    pub fn has_asks(&self) -> bool {
+        !self.asks.is_empty()
+    }
+
     /// Returns the content of a beat; none while the shard is not attached.
     pub fn beat(&self) -> Option<Beat> {
         let epoch = self.epoch.clone().filter(|_| self.is_attached)?;
         Some(Beat { node: self.me.clone(), epoch, op: self.known_op, place: self.place })
+    }
+
+    /// Returns whether everything that was asked of the engine has an answer, or nothing can be asked now.
+    pub fn is_settled(&self) -> bool {
+        let is_idle = self.in_flight.is_none() && self.jobs.is_empty() && self.repairs.is_empty();
+        !self.is_attached || (is_idle && self.asks.is_empty())
     }
 
     /// Returns whether a request of the connection waits for the engine.

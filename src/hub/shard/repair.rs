@@ -18,6 +18,13 @@ impl Shard {
         self.asks.extend(self.attaching().map(Ask::Attach));
     }
 
+    /// Attaches again, for an inbox that delivers nothing.
+    pub fn renew(&mut self) {
+        if self.is_attached {
+            self.attach(false);
+        }
+    }
+
     /// Returns the requests to send first over a new connection to the engine: what became of earlier requests is unknown.
     pub fn reconnect(&mut self) -> Vec<Ask> {
         self.asks.retain(|ask| matches!(ask, Ask::Send(..)));

@@ -7,12 +7,8 @@ use std::process::{Child, Command, Stdio};
 use proptest::prelude::*;
 
 use super::super::model::Model;
+use super::super::scripts::{ATTACH, BEAT, TX};
 use super::*;
-
-const COMMON: &str = include_str!("../scripts/common.lua");
-const ATTACH: &str = include_str!("../scripts/attach.lua");
-const BEAT: &str = include_str!("../scripts/beat.lua");
-const TX: &str = include_str!("../scripts/tx.lua");
 
 /// A redis-server of the test, without a port.
 struct Redis {
@@ -111,24 +107,20 @@ impl Redis {
         }
     }
 
-    fn run(&mut self, script: &str, arguments: &[&str]) -> Reply {
-        let script = format!("{COMMON}{script}");
-        let words = [&["EVAL", script.as_str(), "1", "rt1:"], arguments].concat();
+    fn run(&mut self, script: &str, arguments: &[String]) -> Reply {
+        let arguments = arguments.iter().map(String::as_str);
+        let words: Vec<&str> = ["EVAL", script, "1", "rt1:"].into_iter().chain(arguments).collect();
         self.ask(&words)
     }
 
     fn attach(&mut self, attach: &Attach) -> Attached {
-        let (old, epoch) =
-            (attach.old.as_ref().map_or("", |old| &old.0), attach.epoch.as_deref().unwrap_or_default());
-        let is_rewound = if attach.is_rewound { "1" } else { "0" };
-        let reply = self.run(ATTACH, &[&attach.node.0, old, epoch, is_rewound]);
+        let reply = self.run(ATTACH, &attach.arguments());
         let (epoch, is_young) = (reply.list()[0].text().to_owned(), reply.list()[1].text() == "1");
         Attached { node: attach.node.clone(), epoch, is_young }
     }
 
     fn beat(&mut self, beat: &Beat) -> (Verdict, Cluster) {
-        let reply =
-            self.run(BEAT, &[&beat.node.0, &beat.epoch, &beat.op.to_string(), &beat.place.to_string()]);
+        let reply = self.run(BEAT, &beat.arguments());
         let verdict = verdict(reply.list()[0].text());
         if verdict != Verdict::Taken {
             return (verdict, Cluster::default());
@@ -149,27 +141,11 @@ impl Redis {
 }
 
 fn verdict(text: &str) -> Verdict {
-    match text {
-        "TAKEN" => Verdict::Taken,
-        "FENCED" => Verdict::Fenced,
-        "REWOUND" => Verdict::Rewound,
-        other => panic!("{other}"),
-    }
+    Verdict::parse(text).unwrap()
 }
 
 fn message(fields: &Fields) -> (u64, Message) {
-    let number = |name: &str| fields.get(name).map_or(0, |text| text.parse().unwrap());
-    let Some(reads) = fields.get("r") else {
-        return (number("p"), Message::Frame(number("s"), fields["b"].clone()));
-    };
-    let reads: Vec<Vec<String>> = serde_json::from_str(reads).unwrap();
-    let read = |list: Vec<String>| {
-        let fields = list[1..].chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
-        (Key(list[0].clone()), fields)
-    };
-    let reads = reads.into_iter().map(read).collect();
-    let done = Message::Done { op: number("o"), is_done: number("k") == 1, number: number("s"), reads };
-    (number("p"), done)
+    Message::parse(fields).unwrap()
 }
 
 #[derive(Debug, Clone)]
@@ -242,9 +218,8 @@ fn compare(redis: &mut Redis, steps: Vec<Step>) -> Result<(), TestCaseError> {
                 let (node, epoch) = (name(n, &shards[n]), shards[n].epoch.clone());
                 let op = (shards[n].op + 1).saturating_add_signed(more);
                 let tx = Tx { op, ..tx };
-                let text = serde_json::to_string(&tx).unwrap();
                 let taken = model.tx(&node, &epoch, &tx);
-                prop_assert_eq!(verdict(redis.run(TX, &[&node.0, &epoch, &text]).text()), taken);
+                prop_assert_eq!(verdict(redis.run(TX, &tx.arguments(&node, &epoch)).text()), taken);
                 if taken == Verdict::Taken {
                     shards[n].op = shards[n].op.max(op);
                 }
