@@ -7,6 +7,7 @@
 //! | [`cli`] | options, output for people and programs, exit codes |
 //! | [`app`], [`tester`] | the loops that connect the layers below; `room-client` |
 //! | [`media`], [`signalling`], [`server`] | GStreamer; a client's connection to a server; the server's sockets |
+//! | [`engine`] | the connection of a server to a Redis or Valkey server, through which several servers are one |
 //! | [`session`], [`hub`] | a client's calls, and a server's peers, as state machines |
 //! | [`protocol`], [`sdp`] | wire text to typed messages; parsing and rewriting of SDP |
 //! | [`base`] | small parts for every layer |
@@ -17,6 +18,8 @@
 pub mod app;
 pub mod base;
 pub mod cli;
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod hub;
 #[cfg(feature = "media")]
 pub mod media;

@@ -48,6 +48,9 @@ pub struct Config {
     pub api_keys: ApiKeys,
     /// Whether a back end may use the API from other machines.
     pub api_remote: bool,
+    /// The engine through which this server and others are one; none for a server alone.
+    #[cfg(feature = "engine")]
+    pub engine: Option<crate::engine::Engine>,
     /// The keys that sign tokens; if there are any, every client needs a token.
     pub tokens: TokenConfig,
     /// The address of a back end that decides about each client's token, in place of keys; its questions are signed with the
@@ -76,6 +79,8 @@ impl Config {
             api_secret: None,
             api_keys: ApiKeys::default(),
             api_remote: false,
+            #[cfg(feature = "engine")]
+            engine: None,
             tokens: TokenConfig::default(),
             auth_url: None,
             webhooks: WebhookConfig::default(),

@@ -279,7 +279,7 @@ impl<'a> Driver<'a> {
     }
 
     fn may_read(&self) -> bool {
-        self.timers.may_read() && self.renewal.is_none() && !self.inbox.is_full_of_answers()
+        self.timers.may_read() && self.renewal.is_none() && self.inbox.may_be_read()
     }
 
     /// Sends pending messages as far as the socket accepts them, many per write.

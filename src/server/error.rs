@@ -47,6 +47,10 @@ pub enum ServerError {
     /// A reload cannot change the address, nor whether plain connections are served.
     #[error("the address to listen on, and whether the server is plain, can be changed by a restart only")]
     NeedsRestart,
+    /// The engine cannot be used.
+    #[cfg(feature = "engine")]
+    #[error(transparent)]
+    Engine(#[from] crate::engine::EngineError),
     /// The operating system returned no random bytes, which are needed to store a secret.
     #[error(transparent)]
     Randomness(#[from] NoRandomness),

@@ -53,6 +53,20 @@ pub struct Server {
     /// The address of the settings.
     listen: SocketAddr,
     drain: Duration,
+    #[cfg(feature = "engine")]
+    engine: Option<crate::engine::Engine>,
+}
+
+/// Returns the switchboard of a server. An engine is asked first whether it can be used.
+async fn switchboard(config: &Config) -> Result<Arc<Switchboard>, ServerError> {
+    #[cfg(feature = "engine")]
+    if let Some(engine) = &config.engine {
+        let version = engine.check().await?;
+        tracing::info!("the engine is {version}, at {}", engine.address);
+        let times = (config.timeouts.unread, config.timeouts.held);
+        return Ok(Switchboard::sharded(config.limits, times, config.ice.clone())?);
+    }
+    Ok(Switchboard::new(config.limits, config.timeouts.unread, config.ice.clone()))
 }
 
 impl Server {
@@ -73,10 +87,15 @@ impl Server {
         let metrics = metrics.transpose()?;
         let (listen, drain) = (config.listen, config.drain);
         let fixed = Fixed { plain: config.plain, timeouts: config.timeouts };
-        let board = Switchboard::new(config.limits, config.timeouts.unread, config.ice.clone());
+        let board = switchboard(&config).await?;
+        #[cfg(feature = "engine")]
+        let engine = config.engine.clone();
         let live = Live::new(config, false).await?;
         let connections = Arc::new(Tasks::new(CONNECTIONS));
         let shared = Arc::new(Shared::new(live, board, Arc::downgrade(&connections), &fixed));
+        #[cfg(feature = "engine")]
+        return Ok(Self { listener, metrics, shared, connections, listen, drain, engine });
+        #[cfg(not(feature = "engine"))]
         Ok(Self { listener, metrics, shared, connections, listen, drain })
     }
 
@@ -134,8 +153,14 @@ impl Server {
                 None => std::future::pending().await,
             }
         };
-        or(or(accept, or(metrics, or(sweep, self.shared.keep_fresh()))), drain).await;
         let board = &self.shared.board;
+        // Until the end: other servers hear which peers leave.
+        #[cfg(feature = "engine")]
+        let _engine = self.engine.clone().map(|engine| {
+            let board = board.clone();
+            smol::spawn(async move { crate::engine::run(&engine, &board).await })
+        });
+        or(or(accept, or(metrics, or(sweep, self.shared.keep_fresh()))), drain).await;
         board.close_all();
         let all_gone = async {
             while !board.is_quiet() {

@@ -80,6 +80,8 @@ struct State {
     budget: Budget,
     answers: usize,
     notices: usize,
+    /// A request of the connection waits for an answer: the connection is not read meanwhile.
+    is_held: bool,
     end: End,
     waker: Option<Waker>,
     /// The wakers of the senders in line.
@@ -213,6 +215,14 @@ impl Outbox {
         }
     }
 
+    /// Stops reading the connection, or reads on.
+    #[cfg(feature = "engine")]
+    pub(super) fn hold(&self, is_held: bool) {
+        let mut state = self.0.lock();
+        state.is_held = is_held;
+        wake(state);
+    }
+
     /// Ends the connection at once.
     pub(super) fn abort(self) {
         let mut state = self.0.lock();
@@ -305,6 +315,17 @@ impl Inbox {
     /// Returns whether too many answers wait to read further requests.
     pub(super) fn is_full_of_answers(&self) -> bool {
         self.mailbox.lock().answers > ANSWERS
+    }
+
+    /// Returns whether the next request may be read.
+    pub(super) fn may_be_read(&self) -> bool {
+        let state = self.mailbox.lock();
+        state.answers <= ANSWERS && !state.is_held
+    }
+
+    /// Returns whether a request of the connection waits for an answer, so that no further request is read.
+    pub(super) fn is_held(&self) -> bool {
+        self.mailbox.lock().is_held
     }
 
     /// Queues an answer to a request of the peer itself.

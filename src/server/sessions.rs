@@ -25,6 +25,8 @@ const BATCH: usize = 64;
 const BATCH_BYTES: usize = 128 * 1024;
 /// The most replies of the server itself that wait for one client.
 const REPLIES: usize = 64;
+/// The interval at which a client's request looks whether an earlier one has been answered.
+const ASKED: Duration = Duration::from_millis(5);
 /// The interval at which the sessions are checked for their end.
 pub(super) const LOOK: Duration = Duration::from_secs(1);
 
@@ -146,6 +148,10 @@ impl Session {
             Decoded::Message(text) => {
                 let outcome = board.handle_text(self.inbox.id, text);
                 connection::settle(outcome.parked, self.inbox.id, board, timeouts.held).await;
+                // The engine answers in a few milliseconds, or not within seconds.
+                while self.inbox.is_held() && !board.is_closed(self.inbox.id) {
+                    smol::Timer::after(ASKED).await;
+                }
                 outcome.close.is_some()
             }
             Decoded::Reply(text) => {

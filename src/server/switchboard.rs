@@ -1,7 +1,11 @@
 //! The hub behind a lock, with a mailbox for each connection. No call waits for a peer.
 
 mod back_end;
+mod board;
+mod delivery;
 mod presence;
+#[cfg(feature = "engine")]
+mod shards;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,23 +14,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::blocks::Blocks;
 use super::codec::Codec;
-use super::codec::hello;
 use super::codec::rejection::Rejection;
 use super::events::log::Log;
 use super::events::observer::Observer;
 use super::ice::IceServers;
-use super::mailbox::{Forwarded, Inbox, Outbox, Outgoing, Parked, mailbox};
+use super::mailbox::{Inbox, Outbox, Outgoing, Parked, mailbox};
 use super::metrics::{Metrics, Now};
 use super::stream::Gauge;
-use super::timers::{self, Probed};
 use super::watches::Watches;
 use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::is_this_machine;
 use crate::base::tasks::Tasks;
-use crate::hub::{Command, ConnId, Grant, Hub, Input, Limits, Notice, Output, Owner, Phase, Refusal};
-use crate::protocol::hello::ServerMessage;
+use crate::hub::{Command, ConnId, Grant, Hub, Input, Limits, Owner, Phase};
 use crate::protocol::{IceServer, PeerId};
+use board::Board;
+use delivery::report_unread;
 
 /// The mailbox and the codec of a connection.
 #[derive(Debug)]
@@ -70,7 +73,7 @@ const PROBES: usize = 1 << 16;
 
 #[derive(Debug, Default)]
 struct State {
-    hub: Hub,
+    board: Board,
     observer: Observer,
     watches: Watches,
     /// The peers whose presence has changed and was not pushed yet.
@@ -84,6 +87,8 @@ struct State {
     listings: Option<Bucket>,
     /// The server is stopping: new connections are closed at once.
     is_stopping: bool,
+    #[cfg(feature = "engine")]
+    shards: shards::ShardState,
 }
 
 impl State {
@@ -106,14 +111,31 @@ pub(super) struct Switchboard {
     pub(super) events: Arc<Log>,
     /// The timers of unanswered probes.
     probes: Tasks,
+    #[cfg(feature = "engine")]
+    shards: Option<shards::Shards>,
 }
 
 impl Switchboard {
     /// Creates a switchboard with the hub's limits. A probed peer whose socket accepts no data for `unread` counts as
     /// dead.
     pub(super) fn new(limits: Limits, unread: Duration, ice: IceServers) -> Arc<Self> {
-        let state = State { hub: Hub::new(limits), ..State::default() };
-        Arc::new(Self {
+        Arc::new(Self::of(Board::Alone(Hub::new(limits)), limits, unread, ice))
+    }
+
+    /// Creates the switchboard of one server of several; texts of other servers wait for `held` at most.
+    #[cfg(feature = "engine")]
+    pub(super) fn sharded(
+        limits: Limits,
+        (unread, held): (Duration, Duration),
+        ice: IceServers,
+    ) -> Result<Arc<Self>, crate::base::random::NoRandomness> {
+        let shards = Some(shards::Shards::new(held));
+        Ok(Arc::new(Self { shards, ..Self::of(shards::Shards::board(limits)?, limits, unread, ice) }))
+    }
+
+    fn of(board: Board, limits: Limits, unread: Duration, ice: IceServers) -> Self {
+        let state = State { board, ..State::default() };
+        Self {
             state: Mutex::new(state),
             probe: limits.probe,
             unread,
@@ -122,18 +144,9 @@ impl Switchboard {
             metrics: Metrics::default(),
             events: Arc::default(),
             probes: Tasks::new(PROBES),
-        })
-    }
-
-    /// Returns the STUN and TURN servers that a client with extensions receives before this notice, if the notice begins
-    /// a call or a stay in a room.
-    fn ice_servers_before(&self, notice: &Notice) -> Option<Outgoing> {
-        let begins = matches!(
-            notice,
-            Notice::Registered | Notice::CallStarted | Notice::CalledBy(_) | Notice::Joined(_)
-        );
-        let servers = if begins { self.ice_servers() } else { vec![] };
-        (!servers.is_empty()).then(|| Outgoing::Text(ServerMessage::IceServers(servers).to_string()))
+            #[cfg(feature = "engine")]
+            shards: None,
+        }
     }
 
     /// Returns the STUN and TURN servers, with credentials that become valid now.
@@ -173,8 +186,8 @@ impl Switchboard {
             outbox.notify(STOPS);
         }
         state.connections.insert(id, Connection { outbox, codec, gauge, probed: None });
-        state.hub.handle_input(Instant::now(), Input::Opened(id, address.into()));
-        state.hub.handle_input(Instant::now(), Input::Granted(id, grant));
+        state.board.handle_input(Instant::now(), Input::Opened(id, address.into()));
+        state.board.handle_input(Instant::now(), Input::Granted(id, grant));
         inbox
     }
 
@@ -191,7 +204,7 @@ impl Switchboard {
         if let Some(outcome) = self.watch(&mut state, id, &text) {
             return outcome;
         }
-        let phase = state.hub.phase(id);
+        let phase = state.board.hub().phase(id);
         let mut outcome = Outcome::default();
         let Some(from) = state.connections.get_mut(&id) else { return outcome };
         match from.codec.decode(phase, text) {
@@ -205,9 +218,11 @@ impl Switchboard {
                         return outcome;
                     }
                     self.metrics.count_message(&command);
-                    state.hub.handle_input(now, Input::Command(id, command));
+                    state.board.handle_input(now, Input::Command(id, command));
                     self.deliver(&mut state, now, Some((id, &mut outcome)));
                 }
+                #[cfg(feature = "engine")]
+                state.hold_asking(id);
             }
             Err(rejection) => outcome.close = from.reject(rejection),
         }
@@ -242,19 +257,24 @@ impl Switchboard {
         self.input(&mut state, input);
     }
 
+    /// Returns whether the connection has ended.
+    pub(super) fn is_closed(&self, id: ConnId) -> bool {
+        !self.lock().connections.contains_key(&id)
+    }
+
     /// Returns whether the peer is registered.
     pub(super) fn is_registered(&self, id: ConnId) -> bool {
-        self.lock().hub.phase(id) != Phase::Unregistered
+        self.lock().board.hub().phase(id) != Phase::Unregistered
     }
 
     /// Returns the numbers for Prometheus.
     pub(super) fn metrics_text(&self) -> String {
         let now = {
             let state = self.lock();
-            let (_, peers, rooms) = state.hub.counts();
+            let (_, peers, rooms) = state.board.counts();
             let ssp = state.connections.values().filter(|one| one.codec.is_ssp()).count();
             let connections = [state.connections.len() - ssp, ssp];
-            Now { connections, peers, rooms, calls: state.hub.calls() }
+            Now { connections, peers, rooms, calls: state.board.hub().calls() }
         };
         self.metrics.text(now)
     }
@@ -277,137 +297,14 @@ impl Switchboard {
     /// Returns whether the hub knows no connection and no WebSocket is being served or closed.
     pub(super) fn is_quiet(&self) -> bool {
         let state = self.lock();
-        state.served == 0 && state.hub.counts().0 == 0
+        state.served == 0 && state.board.counts().0 == 0 && state.board.is_settled()
     }
 
     fn input(self: &Arc<Self>, state: &mut State, input: Input) {
         let now = Instant::now();
-        state.hub.handle_input(now, input);
+        state.board.handle_input(now, input);
         self.deliver(state, now, None);
     }
-
-    /// Sends the hub's outputs to the connections. `cause` is the peer whose message led to them, if any.
-    fn deliver(self: &Arc<Self>, state: &mut State, now: Instant, mut cause: Option<(ConnId, &mut Outcome)>) {
-        while let Some(output) = state.hub.poll_output() {
-            self.observe(state, now, &output);
-            let (id, fits) = match output {
-                Output::Notify(id, notice) => (id, self.notify(state, id, notice, cause.as_mut())),
-                Output::Close(id, reason) => {
-                    state.watches.end(id);
-                    let Some(gone) = state.connections.remove(&id) else { continue };
-                    let (code, words) = hello::close(reason);
-                    gone.outbox.notify(Outgoing::Close(code, words));
-                    // The queue ends here; what is in it is still sent.
-                    continue;
-                }
-                Output::Probe(id) => {
-                    self.time_probe(id);
-                    let Some(holder) = state.connections.get_mut(&id) else { continue };
-                    holder.probed = Some(now);
-                    (id, holder.outbox.notify(Outgoing::Ping))
-                }
-            };
-            if !fits {
-                self.metrics.count_slow_peer();
-                tracing::info!(conn = id.0, "a peer is dropped: it does not read the server's notices");
-                if let Some(gone) = state.connections.remove(&id) {
-                    gone.outbox.abort();
-                }
-                self.observe_end(state, now, id, "too_slow");
-                state.hub.handle_input(now, Input::Closed(id));
-            }
-        }
-        self.push_presence(state);
-    }
-
-    /// Sends a notice to one peer; returns false if the peer does not read the server's notices.
-    fn notify(
-        &self,
-        state: &mut State,
-        id: ConnId,
-        notice: Notice,
-        cause: Option<&mut (ConnId, &mut Outcome)>,
-    ) -> bool {
-        let State { hub, connections, .. } = &mut *state;
-        let Some(Connection { outbox, codec, .. }) = connections.get_mut(&id) else { return true };
-        let is_of_a_peer = matches!(notice, Notice::From { .. } | Notice::Relayed(_));
-        // A peer can do without descriptions, so it is not dropped if they do not fit.
-        let is_needed = !matches!(notice, Notice::Described(..));
-        let listed = match &notice {
-            Notice::PeerList(names) | Notice::RoomList(names) => Some(names.len()),
-            _ => None,
-        };
-        let ahead = if codec.is_extended() { self.ice_servers_before(&notice) } else { None };
-        let texts = codec.encode(notice, |peer: &PeerId| hub.description(peer));
-        match cause {
-            Some((from, outcome)) if is_of_a_peer => {
-                let before = outcome.parked.iter_mut().find(|parked| parked.to == id);
-                match before {
-                    Some(parked) => parked.add(texts),
-                    None => match outbox.forward((*from, id), texts) {
-                        Forwarded::Queued => {}
-                        Forwarded::Waits(parked) => outcome.parked.push(parked),
-                        Forwarded::Refused => report_unread(state, *from, id),
-                    },
-                }
-                true
-            }
-            Some((from, outcome)) if *from == id => {
-                let names = listed.map_or(0, |names| u32::try_from(names).unwrap_or(u32::MAX));
-                outcome.listed =
-                    outcome.listed.saturating_add(if listed.is_some() { LIST + names } else { 0 });
-                ahead
-                    .into_iter()
-                    .chain(texts.into_iter().map(Outgoing::Text))
-                    .for_each(|one| outbox.answer(one));
-                true
-            }
-            Some(_) | None => {
-                let mut all = ahead.into_iter().chain(texts.into_iter().map(Outgoing::Text));
-                all.all(|message| outbox.notify(message)) || !is_needed
-            }
-        }
-    }
-
-    /// Starts a timer that decides about an unanswered probe of the connection `id`.
-    fn time_probe(self: &Arc<Self>, id: ConnId) {
-        let this = Arc::downgrade(self);
-        let wait = self.probe;
-        self.probes.spawn(async move {
-            let mut is_probed = true;
-            while is_probed {
-                smol::Timer::after(wait).await;
-                let Some(this) = this.upgrade() else { return };
-                let mut state = this.lock();
-                this.judge_probes(&mut state, Instant::now());
-                is_probed = state.hub.is_probed(id);
-            }
-        });
-    }
-
-    /// Decides about all connections that have not answered a probe in time.
-    fn judge_probes(self: &Arc<Self>, state: &mut State, now: Instant) {
-        for id in state.hub.overdue(now) {
-            let Some(holder) = state.connections.get(&id) else { continue };
-            let probed = holder.probed.unwrap_or(now);
-            match timers::judge(holder.gauge.flow(), probed, now, self.unread) {
-                Probed::Alive => state.hub.handle_input(now, Input::Alive(id)),
-                Probed::Later => state.hub.handle_input(now, Input::Late(id)),
-                Probed::Dead => {}
-            }
-        }
-        state.hub.handle_timeout(now);
-        self.deliver(state, now, None);
-    }
-}
-
-/// Reports to a sender that the receiver does not read its messages.
-fn report_unread(state: &mut State, from: ConnId, to: ConnId) {
-    let State { hub, connections, .. } = state;
-    let Some(name) = hub.name(to) else { return };
-    let Some(Connection { outbox, codec, .. }) = connections.get_mut(&from) else { return };
-    let texts = codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| hub.description(peer));
-    texts.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
 }
 
 /// The pages of rooms that may be requested at once, and those regained per second.

@@ -12,7 +12,7 @@ use imports::Imports;
 use source::{Source, functions, root, sources};
 
 /// The layers from top to bottom, and the layers that each may import.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("lib", &[]),
     ("bin", &["cli"]),
     (
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &[&str]); 15] = [
             "media",
             "signalling",
             "server",
+            "engine",
             "session",
             "hub",
             "sdp",
@@ -36,7 +37,8 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ("tester", &["signalling", "protocol", "base"]),
     ("media", &["session", "sdp", "protocol", "paths", "base"]),
     ("signalling", &["session", "sdp", "protocol", "tls", "base"]),
-    ("server", &["hub", "protocol", "tls", "paths", "base"]),
+    ("server", &["engine", "hub", "protocol", "tls", "paths", "base"]),
+    ("engine", &["hub", "protocol", "base"]),
     ("session", &["sdp", "protocol", "base"]),
     ("hub", &["sdp", "protocol", "base"]),
     ("sdp", &["protocol", "base"]),

@@ -18,6 +18,7 @@ pub mod pulse;
 #[cfg(feature = "media")]
 pub mod raw;
 pub mod received;
+pub mod redis;
 pub mod stage;
 pub mod waiting;
 pub mod websocket;

@@ -22,6 +22,8 @@ pub enum Part {
     Pools,
     /// HAProxy.
     LoadBalancer,
+    /// redis-server and redis-cli.
+    Redis,
     /// systemd's check of units.
     Systemd,
     /// An address besides loopback.
@@ -37,6 +39,7 @@ impl Part {
             Self::TurnServer => has_program("turnserver"),
             Self::SoundServer => has_program("pulseaudio"),
             Self::LoadBalancer => has_program("haproxy") || Path::new("/usr/sbin/haproxy").exists(),
+            Self::Redis => has_program("redis-server") && has_program("redis-cli"),
             Self::Systemd => has_program("systemd-analyze"),
             Self::Pools => ["venv/bin/python", "bundle.js", "node_modules/socket.io"]
                 .iter()

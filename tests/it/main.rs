@@ -15,6 +15,8 @@ mod presence;
 mod proxied;
 mod room_client;
 mod server;
+#[cfg(feature = "engine")]
+mod shards;
 mod signalling;
 mod socketio;
 mod token;

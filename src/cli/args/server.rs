@@ -141,6 +141,17 @@ pub(crate) struct ServerOptions {
     /// elsewhere: a number with s, m or h [default: stop at once]
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub drain: Option<Duration>,
+    /// Redis (7.0 or later) or Valkey server through which this server and others are one service:
+    /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// (TLS), or redis+sentinel://HOST[,HOST...]/NAME [default:
+    /// this server is alone]. On the command line other users of this machine can see a password; ROOMTONE_ENGINE hides
+    /// it
+    #[cfg(feature = "engine")]
+    #[arg(long, value_name = "URL")]
+    pub engine: Option<Secret>,
+    /// Beginning of the engine's keys: servers with the same one are one service
+    #[cfg(feature = "engine")]
+    #[arg(long, value_name = "TEXT", default_value = crate::engine::Engine::PREFIX)]
+    pub engine_prefix: String,
     /// Secret of at least 32 bytes that a back end sends (Authorization: Bearer SECRET) to use the API under /api/
     /// [default: the API is off]. On the command line other users of this machine can see it; ROOMTONE_API_SECRET
     /// hides it
@@ -172,6 +183,8 @@ impl ServerOptions {
             api_secret: self.api_secret.clone(),
             api_keys: self.keys_of_back_ends()?,
             api_remote: self.api_remote.is_on(),
+            #[cfg(feature = "engine")]
+            engine: self.engine()?,
             tokens: tokens.config(),
             auth_url: self.portal.auth_url.clone(),
             webhooks: self.portal.webhooks(),
@@ -179,6 +192,14 @@ impl ServerOptions {
             ice,
             ..Config::plain(self.listen)
         })
+    }
+
+    #[cfg(feature = "engine")]
+    fn engine(&self) -> Result<Option<crate::engine::Engine>, CliError> {
+        let Some(url) = &self.engine else { return Ok(None) };
+        // Without the text, which may contain a password.
+        let address = url.0.parse().map_err(|error| CliError::Usage(format!("--engine: {error}")))?;
+        Ok(Some(crate::engine::Engine { address, prefix: self.engine_prefix.clone() }))
     }
 
     fn keys_of_back_ends(&self) -> Result<ApiKeys, CliError> {

@@ -153,6 +153,10 @@ fn health(question: &Health, shared: &Shared) -> Reply {
         Health::Ready if shared.is_draining.load(Ordering::Relaxed) => {
             text(StatusCode::SERVICE_UNAVAILABLE, "the server stops\n")
         }
+        #[cfg(feature = "engine")]
+        Health::Ready if shared.board.is_away() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "the engine is away\n")
+        }
         Health::Counts | Health::Live | Health::Ready => text(StatusCode::OK, "OK\n"),
     }
 }

@@ -18,9 +18,13 @@ impl Switchboard {
     pub(in crate::server) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
         let mut state = self.lock();
         let found = match &admin {
-            Admin::Describe(peer, _) | Admin::Remove(peer) | Admin::Mute(peer, _) => state.hub.has_peer(peer),
-            Admin::Close(room) => state.hub.has_room(room),
+            Admin::Describe(peer, _) | Admin::Remove(peer) | Admin::Mute(peer, _) => {
+                state.board.hub().has_peer(peer)
+            }
+            Admin::Close(room) => state.board.hub().has_room(room),
         };
+        // Peers and rooms of other servers are known to the engine.
+        let found = found || !state.board.is_alone();
         self.input(&mut state, Input::Admin(admin));
         found
     }
@@ -33,8 +37,8 @@ impl Switchboard {
         if !state.may_list(now) {
             return None;
         }
-        let all = state.hub.rooms().map(|(name, peers)| (name.to_string(), peers));
-        Some(page(all, after, |peer| state.hub.description(peer)))
+        let all = state.board.hub().rooms().map(|(name, peers)| (name.to_string(), peers));
+        Some(page(all, after, |peer| state.board.hub().description(peer)))
     }
 
     /// Counts a list of all rooms or peers; returns false if there are too many.
@@ -44,14 +48,14 @@ impl Switchboard {
 
     /// Returns what `read` finds in the hub.
     pub(in crate::server) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
-        read(&self.lock().hub)
+        read(&self.lock().board.hub())
     }
 
     /// Sends an event of the application to a peer that speaks ssp. Returns none if there is no such peer, and false if it
     /// speaks another protocol.
     pub(in crate::server) fn send_event(&self, peer: &PeerId, event: &ServerEvent) -> Option<bool> {
         let state = self.lock();
-        let connection = state.connections.get(&state.hub.connection(peer)?)?;
+        let connection = state.connections.get(&state.board.hub().connection(peer)?)?;
         if connection.codec.is_ssp() {
             // A peer that reads too little misses the event.
             connection.outbox.notify(Outgoing::Text(event.to_string()));
@@ -63,16 +67,16 @@ impl Switchboard {
     /// for the client.
     pub(in crate::server) fn renew(self: &Arc<Self>, id: ConnId, mut grant: Grant) -> Result<(), String> {
         let mut state = self.lock();
-        if let Some(name) = state.hub.name(id) {
+        if let Some(name) = state.board.hub().name(id) {
             if grant.name.as_ref().is_some_and(|only| *only != name) {
                 return Err("the token is for another id".to_owned());
             }
-            if let (Presence::Room(room), Some(rooms)) = (state.hub.presence(&name), &grant.rooms)
+            if let (Presence::Room(room), Some(rooms)) = (state.board.hub().presence(&name), &grant.rooms)
                 && !rooms.contains(&room)
             {
                 return Err("the token is not for your room".to_owned());
             }
-            grant.description = state.hub.description(&name);
+            grant.description = state.board.hub().description(&name);
         }
         self.input(&mut state, Input::Granted(id, grant));
         Ok(())
@@ -85,6 +89,6 @@ impl Switchboard {
 
     /// Returns the numbers of connections, registered peers and rooms.
     pub(in crate::server) fn counts(&self) -> (usize, usize, usize) {
-        self.lock().hub.counts()
+        self.lock().board.counts()
     }
 }

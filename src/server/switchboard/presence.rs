@@ -12,7 +12,8 @@ use crate::server::mailbox::Outgoing;
 impl Switchboard {
     /// Handles a request to watch peers. Returns none if the text is no such request.
     pub(super) fn watch(&self, state: &mut State, id: ConnId, text: &str) -> Option<Outcome> {
-        let State { hub, connections, watches, .. } = state;
+        let State { board, connections, watches, .. } = state;
+        let hub = board.hub();
         let connection = connections.get(&id)?;
         let may_ask = connection.codec.is_extended() && hub.phase(id) == hub::Phase::Commands;
         if !may_ask || !text.starts_with(PRESENCE) {
@@ -31,7 +32,7 @@ impl Switchboard {
 
     /// Derives events from an output of the hub, before the output is executed.
     pub(super) fn observe(&self, state: &mut State, now: Instant, output: &Output) {
-        let events = state.observer.observe(now, &state.hub, output);
+        let events = state.observer.observe(now, state.board.hub(), output);
         self.report(state, events);
     }
 
@@ -60,7 +61,8 @@ impl Switchboard {
 
     /// Tells the watchers of peers whose presence has changed.
     pub(super) fn push_presence(&self, state: &mut State) {
-        let State { hub, connections, watches, moved, .. } = state;
+        let State { board, connections, watches, moved, .. } = state;
+        let hub = board.hub();
         for peer in moved.drain(..) {
             for (id, presence) in watches.changed(&peer, |id| seen(hub, id, &peer)) {
                 // In a call all text is the other side's, and the connection ends with the call.
