@@ -24,6 +24,8 @@ pub enum Scope {
     Moderate,
     /// Makes tokens.
     Tokens,
+    /// Reads the state of the server, and lets it drain.
+    Operate,
 }
 
 impl fmt::Display for Scope {
@@ -33,6 +35,7 @@ impl fmt::Display for Scope {
             Self::Describe => "describe",
             Self::Moderate => "moderate",
             Self::Tokens => "tokens",
+            Self::Operate => "operate",
         })
     }
 }
@@ -63,7 +66,7 @@ pub enum ApiKeyError {
     #[error("the name of a key has 1 to 64 letters, digits, '.', '-' and '_'")]
     Name,
     /// A key permits nothing.
-    #[error("the key '{0}' needs a scope: read, describe, moderate or tokens")]
+    #[error("the key '{0}' needs a scope: read, describe, moderate, tokens or operate")]
     NoScope(String),
     /// The list is too long.
     #[error("more than {MAX_KEYS} keys")]

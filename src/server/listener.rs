@@ -1,7 +1,6 @@
 //! The listening socket: accepts connections, detects TLS by the first byte, and serves HTTP.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,6 @@ use smol_hyper::rt::{FuturesIo, SmolTimer};
 use super::config::Config;
 use super::control::Control;
 use super::error::ServerError;
-use super::events::happening::Happening;
 use super::http;
 use super::live::Live;
 use super::metrics::{Connect, Limit};
@@ -141,8 +139,7 @@ impl Server {
         let sweep = http::polling::end_sessions(&self.shared);
         let drain = async {
             stop.await;
-            self.shared.is_draining.store(true, Ordering::Relaxed);
-            self.shared.board.events.add(vec![Happening::Draining]);
+            self.shared.drain(true);
             if !self.drain.is_zero() {
                 smol::Timer::after(self.drain).await;
             }

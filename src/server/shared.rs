@@ -1,13 +1,14 @@
 //! The state that all connections of a server share.
 
 use std::net::IpAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
+use super::events::happening::Happening;
 use super::expiry::{Admission, Verify};
 use super::guess_limit::GuessLimit;
 use super::live::Live;
@@ -49,7 +50,7 @@ pub(super) struct Shared {
     webhook_settings: (Sender<WebhookConfig>, Receiver<WebhookConfig>),
     pub(super) webhooks: Arc<Webhooks>,
     /// Whether the server is to stop, and new clients should go elsewhere.
-    pub(super) is_draining: AtomicBool,
+    is_draining: AtomicBool,
     /// The requests of clients behind trusted proxies, whose connections carry the requests of many.
     pub(super) requests: Rates<Owner>,
     pub(super) timeouts: Timeouts,
@@ -96,6 +97,19 @@ impl Shared {
         // The key of a stream may be one of before.
         self.board.events.end_readers();
         let _ = self.reloaded.0.try_send(());
+    }
+
+    /// Returns whether new clients should go elsewhere.
+    pub(super) fn is_draining(&self) -> bool {
+        self.is_draining.load(Ordering::Relaxed)
+    }
+
+    /// Reports from now on that new clients should go elsewhere, or that they should come.
+    pub(super) fn drain(&self, is_draining: bool) {
+        if is_draining && !self.is_draining.swap(true, Ordering::Relaxed) {
+            self.board.events.add(vec![Happening::Draining]);
+        }
+        self.is_draining.store(is_draining, Ordering::Relaxed);
     }
 
     /// Sends events to webhooks. Never completes.

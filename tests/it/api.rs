@@ -25,7 +25,7 @@ fn keys(entries: &[(&str, &str, &[&str])]) -> ApiKeys {
 }
 
 fn config() -> Config {
-    let all = ["read", "describe", "moderate", "tokens"];
+    let all = ["read", "describe", "moderate", "tokens", "operate"];
     let api_keys = keys(&[("reader", READER, &["read"]), ("portal", PORTAL, &all)]);
     Config { api_keys, ..Config::plain(([127, 0, 0, 1], 0).into()) }
 }
@@ -198,6 +198,33 @@ fn a_peer_is_described_muted_removed_and_blocked() {
 }
 
 #[test]
+fn a_server_drains_and_serves_again() {
+    let server = serve(config());
+    let ann = peer(server, "ann", Some("attic"));
+    let ready = || {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+        agent.get(format!("http://{server}/health/ready")).call().unwrap().status().as_u16()
+    };
+    let node = || ask(server, "GET", "nodes", "").body["nodes"][0].clone();
+    let before = node();
+    assert_eq!(
+        (before["state"].as_str(), before["peers"].as_u64(), ready()),
+        (Some("serving"), Some(1), 200)
+    );
+    assert_eq!((&before["rooms"], &before["calls"]), (&json!(1), &json!(0)));
+    assert_eq!(before["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(ask(server, "POST", "drain", "").status, 204);
+    assert_eq!((node()["state"].as_str(), ready()), (Some("draining"), 503));
+    // Clients stay, and new ones are not turned away.
+    let _bob = peer(server, "bob", Some("attic"));
+    let (code, out, _) = roomtone(server, PORTAL, &["drain", "--undo"]);
+    assert_eq!((code, out.as_str(), ready()), (0, "", 200));
+    let (_, out, _) = roomtone(server, PORTAL, &["nodes"]);
+    assert!(out.contains("serving") && out.contains(env!("CARGO_PKG_VERSION")), "{out}");
+    drop(ann);
+}
+
+#[test]
 fn a_key_permits_its_scopes_alone() {
     let server = serve(config());
     let reader = |method: &str, path: &str| ask_with(server, READER, method, path, "", &[]);
@@ -208,6 +235,8 @@ fn a_key_permits_its_scopes_alone() {
         ("PUT", "peers/x/description"),
         ("POST", "tokens"),
         ("POST", "peers/x/mute"),
+        ("GET", "nodes"),
+        ("POST", "drain"),
     ] {
         assert_error(&reader(method, path), 403, "scope");
     }

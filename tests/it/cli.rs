@@ -190,7 +190,7 @@ mod media {
     #[test]
     fn help_groups_the_options_and_ends_with_examples() {
         for command in ["host", "call", "answer", "join"] {
-            let first = if command == "host" { &["Server:", "Back end:"][..] } else { &["Signalling:"] };
+            let first: &[&str] = if command == "host" { &["Server:", "Back end:"] } else { &["Signalling:"] };
             let media = ["Sending:", "Receiving:", "Data channels:", "Connection:", "Paths:"];
             check_groups(command, &[first, &media[..], &["STUN and TURN:", "Examples:"]].concat());
         }

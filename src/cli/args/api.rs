@@ -1,11 +1,13 @@
-//! Options of the commands that use the API of a server: `rooms`, `peers`, `kick` and `close`.
+//! Options of the commands that use the API of a server: `rooms`, `peers`, `kick`, `close`, `nodes` and
+//! `drain`.
 
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgAction, Args};
 use url::Url;
 
 use super::token::time;
+use crate::base::flag::Flag;
 use crate::protocol::Secret;
 
 /// The server, and the key for its API.
@@ -58,6 +60,25 @@ pub(crate) struct KickArgs {
 pub(crate) struct CloseArgs {
     /// Name of the room
     pub room: String,
+    /// The server.
+    #[command(flatten)]
+    pub api: ApiOptions,
+}
+
+/// `nodes`.
+#[derive(Debug, Args)]
+pub(crate) struct NodesArgs {
+    /// The server.
+    #[command(flatten)]
+    pub api: ApiOptions,
+}
+
+/// `drain`.
+#[derive(Debug, Args)]
+pub(crate) struct DrainArgs {
+    /// Let new clients come again
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub undo: Flag,
     /// The server.
     #[command(flatten)]
     pub api: ApiOptions,

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
-use self::api::{CloseArgs, KickArgs, PeersArgs, RoomsArgs};
+use self::api::{CloseArgs, DrainArgs, KickArgs, NodesArgs, PeersArgs, RoomsArgs};
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
 use self::server::ServeArgs;
@@ -190,6 +190,10 @@ pub(crate) enum Command {
     Kick(KickArgs),
     /// Close a room and send its members away
     Close(CloseArgs),
+    /// Show the state of a server: its version, its numbers, and whether it drains
+    Nodes(NodesArgs),
+    /// Let a server report that it is not ready, so that new clients go elsewhere
+    Drain(DrainArgs),
     /// Call a peer
     #[cfg(feature = "media")]
     #[command(after_long_help = CALL)]

@@ -1,4 +1,4 @@
-//! `rooms`, `peers`, `kick` and `close`: the API of a server.
+//! `rooms`, `peers`, `kick`, `close`, `nodes` and `drain`: the API of a server.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use url::Url;
 
 use crate::base::text::{brief, escape_json};
 use crate::cli::CliError;
-use crate::cli::args::api::{ApiOptions, CloseArgs, KickArgs, PeersArgs, RoomsArgs};
+use crate::cli::args::api::{ApiOptions, CloseArgs, DrainArgs, KickArgs, NodesArgs, PeersArgs, RoomsArgs};
 use crate::cli::output::result_line;
 use crate::tls::http_agent;
 
@@ -132,4 +132,18 @@ pub(super) fn kick(args: &KickArgs) -> Result<(), CliError> {
 pub(super) fn close(args: &CloseArgs) -> Result<(), CliError> {
     let api = Api::new(&args.api)?;
     api.ask("DELETE", &api.url(&["rooms", &args.room], &[]), "").map(drop)
+}
+
+pub(super) fn nodes(args: &NodesArgs, json: bool) -> Result<(), CliError> {
+    let api = Api::new(&args.api)?;
+    let columns = ["run", "version", "state", "connections", "peers", "rooms", "calls"];
+    let answer = api.ask("GET", &api.url(&["nodes"], &[]), "")?;
+    answer["nodes"].as_array().into_iter().flatten().for_each(|node| show(json, node, &columns));
+    Ok(())
+}
+
+pub(super) fn drain(args: &DrainArgs) -> Result<(), CliError> {
+    let api = Api::new(&args.api)?;
+    let method = if args.undo.is_on() { "DELETE" } else { "POST" };
+    api.ask(method, &api.url(&["drain"], &[]), "").map(drop)
 }

@@ -39,6 +39,8 @@ pub fn run() -> Result<(), CliError> {
         Command::Peers(args) => return api::peers(args, json),
         Command::Kick(args) => return api::kick(args),
         Command::Close(args) => return api::close(args),
+        Command::Nodes(args) => return api::nodes(args, json),
+        Command::Drain(args) => return api::drain(args),
         #[cfg(feature = "media")]
         Command::Host(args) => host::host(args, json),
         #[cfg(feature = "media")]

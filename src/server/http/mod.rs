@@ -11,7 +11,6 @@ mod v1;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use hyper::body::Incoming;
@@ -150,8 +149,8 @@ fn health(question: &Health, shared: &Shared) -> Reply {
         Health::Counts if !shared.live().needs_tokens() => {
             text(StatusCode::OK, format!("OK\nconnections {connections}\npeers {peers}\nrooms {rooms}\n"))
         }
-        Health::Ready if shared.is_draining.load(Ordering::Relaxed) => {
-            text(StatusCode::SERVICE_UNAVAILABLE, "the server stops\n")
+        Health::Ready if shared.is_draining() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "new clients should go elsewhere\n")
         }
         #[cfg(feature = "engine")]
         Health::Ready if shared.board.is_away() => {

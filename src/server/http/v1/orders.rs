@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::error::ApiError;
 use super::routes::Operation;
 use super::stream;
-use crate::hub::{Admin, Presence};
+use crate::hub::{Admin, Hub, Presence};
 use crate::protocol::ssp::ServerEvent;
 use crate::protocol::{PeerId, RoomId};
 use crate::server::blocks::MAX_TIME;
@@ -76,12 +76,37 @@ pub(super) async fn execute(
         Operation::MutePeer => mute(peer(name)?, body, shared).await,
         Operation::SendEvent => send(peer(name)?, body, shared).await,
         Operation::MakeToken => make_token(body, shared).await,
+        Operation::ListNodes => Ok(nodes(shared)),
+        Operation::Drain => Ok(drain(true, shared)),
+        Operation::EndDrain => Ok(drain(false, shared)),
         Operation::StreamEvents => stream::events(headers, query, shared),
     }
 }
 
 fn ok(body: &Value) -> Reply {
     reply(StatusCode::OK, "application/json", body.to_string())
+}
+
+/// Describes the servers that form this service: this one alone.
+fn nodes(shared: &Shared) -> Reply {
+    let (connections, peers, rooms) = shared.board.counts();
+    let state = if shared.is_draining() { "draining" } else { "serving" };
+    let node = json!({
+        "run": shared.board.events.run,
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "connections": connections,
+        "peers": peers,
+        "rooms": rooms,
+        "calls": shared.board.with_hub(Hub::calls),
+    });
+    ok(&json!({"nodes": [node]}))
+}
+
+/// Lets the server report that new clients should go elsewhere, or should come again.
+fn drain(is_draining: bool, shared: &Shared) -> Reply {
+    shared.drain(is_draining);
+    text(StatusCode::NO_CONTENT, "")
 }
 
 fn done(is_found: bool, what: &'static str) -> Result<Reply, ApiError> {

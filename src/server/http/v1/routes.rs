@@ -19,10 +19,13 @@ pub(super) enum Operation {
     MutePeer,
     SendEvent,
     MakeToken,
+    ListNodes,
+    Drain,
+    EndDrain,
 }
 
 /// The method, the path (`{…}` stands for a name), the operation and its scope.
-pub(super) const ROUTES: [(Method, &str, Operation, Scope); 12] = [
+pub(super) const ROUTES: [(Method, &str, Operation, Scope); 15] = [
     (Method::GET, "counts", Operation::Counts, Scope::Read),
     (Method::GET, "events", Operation::StreamEvents, Scope::Read),
     (Method::GET, "rooms", Operation::ListRooms, Scope::Read),
@@ -35,6 +38,9 @@ pub(super) const ROUTES: [(Method, &str, Operation, Scope); 12] = [
     (Method::POST, "peers/{peer}/mute", Operation::MutePeer, Scope::Moderate),
     (Method::POST, "peers/{peer}/send", Operation::SendEvent, Scope::Describe),
     (Method::POST, "tokens", Operation::MakeToken, Scope::Tokens),
+    (Method::GET, "nodes", Operation::ListNodes, Scope::Operate),
+    (Method::POST, "drain", Operation::Drain, Scope::Operate),
+    (Method::DELETE, "drain", Operation::EndDrain, Scope::Operate),
 ];
 
 /// The result of looking up a request.
