@@ -97,8 +97,7 @@ impl Endpoint {
                 self.early = peers.iter().map(|peer| (peer.clone(), vec![])).collect();
                 let Some(pool) = &self.pool else { return vec![] };
                 let mut described = described([&self.id].into_iter().chain(&peers), describe);
-                // Clients accept messages of up to [`MAX_MESSAGE`] bytes: descriptions beyond that follow in events of
-                // their own.
+                // Descriptions that exceed the longest message, [`MAX_MESSAGE`] bytes, follow in events of their own.
                 let mut bytes = FRAMING + id_length(&self.id) + text_length(&Value::from(pool.as_str()));
                 bytes += peers.iter().map(id_length).sum::<usize>();
                 let mut fits = |(id, description): &(PeerId, Value)| {
@@ -139,10 +138,10 @@ impl Endpoint {
                 self.pool = None;
                 vec![error(NO_ENTRY, Some(why.to_string()))]
             }
-            // ssp has no words for moderation.
-            Notice::Moderator | Notice::MuteRequested(..) => vec![],
-            // An endpoint is never in a 1-1 call, and requests no lists.
-            Notice::Registered
+            // ssp has no words for moderation; an endpoint is never in a 1-1 call, and requests no lists.
+            Notice::Moderator
+            | Notice::MuteRequested(..)
+            | Notice::Registered
             | Notice::CallStarted
             | Notice::CalledBy(_)
             | Notice::Relayed(_)
