@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::token::{Granted, TokenError, granted};
-use super::webhook::{Poster, SigningSecret, WebhookUrl};
+use super::webhook::{Headers, Poster, SigningSecret, WebhookUrl};
 use crate::base::lock::lock;
 use crate::base::random::secret_id;
 use crate::base::timeout::timeout;
@@ -51,7 +51,8 @@ impl BackEndAuth {
     }
 
     /// Returns the permissions of a token that a client at `address` shows.
-    pub(super) async fn read(&self, token: &str, address: IpAddr) -> Verdict {
+    /// `headers` pass the ids of the client's request on.
+    pub(super) async fn read(&self, token: &str, address: IpAddr, headers: Headers) -> Verdict {
         let mut key: Digest = [0; 32];
         key.copy_from_slice(digest(&SHA256, token.as_bytes()).as_ref());
         if let Some(verdict) = self.known(Instant::now(), &key) {
@@ -59,7 +60,7 @@ impl BackEndAuth {
         }
         let asked = async {
             let _turn = self.turns.acquire().await;
-            self.ask(token, address).await
+            self.ask(token, address, headers).await
         };
         let verdict = timeout(PATIENCE, asked).await.unwrap_or(Err(TokenError::NoAnswer));
         if !matches!(verdict, Err(TokenError::NoAnswer)) {
@@ -81,12 +82,12 @@ impl BackEndAuth {
         }
     }
 
-    async fn ask(&self, token: &str, address: IpAddr) -> Verdict {
+    async fn ask(&self, token: &str, address: IpAddr, headers: Headers) -> Verdict {
         let id = secret_id().map_err(|_| TokenError::NoAnswer)?;
         let time = OffsetDateTime::from(SystemTime::now()).format(&Rfc3339).unwrap_or_default();
         let data = json!({"token": token, "address": address});
         let question = json!({"type": "auth.connect", "timestamp": time, "data": data});
-        let answer = self.poster.ask(&format!("msg_{id}"), &question.to_string()).await;
+        let answer = self.poster.ask(&format!("msg_{id}"), &question.to_string(), headers).await;
         judge(answer.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default())))
     }
 }

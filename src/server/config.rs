@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::api_keys::ApiKeys;
 use super::ice;
+use super::rate_limits::RateLimits;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::TokenConfig;
@@ -35,6 +36,8 @@ pub struct Config {
     pub trusted_proxies: Vec<Network>,
     /// The hub's bounds.
     pub limits: Limits,
+    /// The rates that clients may not exceed.
+    pub rates: RateLimits,
     /// The time between the request to stop and the end of connections, in which the server serves on and reports that it
     /// is not ready: a load balancer then sends new clients to other servers.
     pub drain: Duration,
@@ -73,6 +76,7 @@ impl Config {
             per_address: 256,
             trusted_proxies: vec![],
             limits: Limits::default(),
+            rates: RateLimits::default(),
             drain: Duration::ZERO,
             timeouts: Timeouts::default(),
             ice: ice::IceServers::default(),

@@ -1,6 +1,8 @@
 //! The driver of one WebSocket: passes received messages to the switchboard, sends the mailbox, pings, and ends the
 //! connection when a timer says so.
 
+mod lease;
+
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -19,7 +21,7 @@ use smol::stream::Stream;
 
 use super::codec::Codec;
 use super::codec::framing::{Decoded, Framing};
-use super::expiry::{self, Admission, Expiry, Lease, Verify};
+use super::expiry::{Admission, Expiry, Lease, Verify};
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::{Outcome, Switchboard};
@@ -27,9 +29,8 @@ use super::timeouts::Timeouts;
 use super::timers::{Due, Timers};
 use crate::base::limit::Bucket;
 use crate::base::timeout::timeout;
-use crate::hub::{ConnId, Input};
+use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
-use crate::protocol::hello::ServerMessage;
 
 /// The most bytes that the server reads from a peer before the peer has registered.
 pub(super) const MAX_UNREGISTERED: usize = 8 * 1024;
@@ -104,13 +105,11 @@ enum Event {
 pub(super) fn serve(
     ws: &mut WebSocketStream<Io>,
     board: Arc<Switchboard>,
-    (address, admission, verify): (IpAddr, Admission, Option<Verify>),
+    (address, grant, lease): (IpAddr, Grant, Lease),
     codec: Codec,
     framing: Framing,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send {
-    let Admission { grant, until } = admission;
-    let lease = Lease { until, verify };
     let inbox = board.open(codec, address, grant, ws.get_ref().gauge().clone());
     tracing::debug!(conn = inbox.id.0, "opened");
     async move { drive(ws, &inbox, &board, framing, lease, timeouts).await }
@@ -157,6 +156,7 @@ struct Driver<'a> {
     /// Messages of the peer that their receivers have no space for; the peer is not read meanwhile.
     parked: Vec<Parked>,
     lists: Bucket,
+    messages: Option<Bucket>,
     /// Data was written to the WebSocket and not yet flushed.
     is_flushing: bool,
     /// The time of a ping that is not answered yet.
@@ -194,6 +194,7 @@ impl<'a> Driver<'a> {
             armed,
             parked: vec![],
             lists: Bucket::new(LISTED.0, LISTED.1),
+            messages: lease.limit,
             is_flushing: false,
             pinged: None,
             expiry,
@@ -357,6 +358,7 @@ impl<'a> Driver<'a> {
     fn handle_text(&mut self, text: String) -> Option<End> {
         let Outcome { parked, listed, close } = self.board.handle_text(self.inbox.id, text);
         let now = Instant::now();
+        self.slow_down(now);
         self.parked = parked;
         if !self.parked.is_empty() {
             self.timers.hold(now);
@@ -368,27 +370,6 @@ impl<'a> Driver<'a> {
             }
         }
         close.map(|(code, reason)| End::Close(code, reason))
-    }
-
-    /// Begins to verify the next token of the peer.
-    fn renew(&mut self, token: String) {
-        match &self.verify {
-            Some(verify) => self.renewal = Some(verify(token)),
-            None => self.renewed(Err("this server does not end connections with their tokens".to_owned())),
-        }
-    }
-
-    /// Handles the verification of the peer's next token. The token before counts on if the next one is refused.
-    fn renewed(&mut self, renewed: Result<Admission, String>) {
-        let answer = match renewed.and_then(|Admission { grant, until }| {
-            self.board.renew(self.inbox.id, grant)?;
-            self.expiry = Expiry::new(until);
-            Ok(())
-        }) {
-            Ok(()) => ServerMessage::TokenOk,
-            Err(why) => ServerMessage::TokenRefused(why),
-        };
-        self.inbox.answer(Outgoing::Text(answer.to_string()));
     }
 
     /// Handles the answer to a ping.
@@ -428,20 +409,6 @@ impl<'a> Driver<'a> {
         let end = end.or_else(|| self.expire(now));
         self.arm(self.next_tick());
         end
-    }
-
-    /// Tells the peer that its permissions end soon, or ends the connection with them.
-    fn expire(&mut self, now: Instant) -> Option<End> {
-        match self.expiry.due(now, self.timers.is_registered()) {
-            expiry::Due::Nothing => {}
-            expiry::Due::Notice(seconds) if matches!(self.framing, Framing::Extended) => {
-                let notice = ServerMessage::TokenExpires(seconds);
-                self.inbox.answer(Outgoing::Text(notice.to_string()));
-            }
-            expiry::Due::Notice(_) => {}
-            expiry::Due::End => return Some(End::Close(1008, "your token has ended")),
-        }
-        None
     }
 }
 

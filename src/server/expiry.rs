@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::base::limit::Bucket;
 use crate::hub::Grant;
 
 /// How long before the end the client is told.
@@ -24,11 +25,13 @@ pub(super) struct Admission {
 pub(super) type Verify =
     Arc<dyn Fn(String) -> Pin<Box<dyn Future<Output = Result<Admission, String>> + Send>> + Send + Sync>;
 
-/// The end of a connection's permissions, and the way to renew them.
+/// The bounds of one connection: the end of its permissions, the way to renew them, and its rate.
 #[derive(Default)]
 pub(super) struct Lease {
     pub(super) until: Option<Instant>,
     pub(super) verify: Option<Verify>,
+    /// The limit on the messages of the peer.
+    pub(super) limit: Option<Bucket>,
 }
 
 /// The action that is due.

@@ -19,7 +19,7 @@ use super::live::Live;
 use super::metrics::{Connect, Limit};
 use super::metrics_port::MetricsPort;
 use super::proxy_header::{self, Parsed};
-use super::shared::{Fixed, REQUESTS, Shared};
+use super::shared::{Fixed, Shared};
 use super::stream::{Gauge, Io, Tcp};
 use super::switchboard::{Counted, Switchboard};
 use crate::base::limit::Bucket;
@@ -84,7 +84,7 @@ impl Server {
             config.metrics.map(|at| MetricsPort::bind(at).map_err(|error| ServerError::Listen(at, error)));
         let metrics = metrics.transpose()?;
         let (listen, drain) = (config.listen, config.drain);
-        let fixed = Fixed { plain: config.plain, timeouts: config.timeouts };
+        let fixed = Fixed { plain: config.plain, timeouts: config.timeouts, limits: config.rates };
         let board = switchboard(&config).await?;
         #[cfg(feature = "engine")]
         let engine = config.engine.clone();
@@ -184,7 +184,7 @@ async fn serve(stream: Async<TcpStream>, from: SocketAddr, shared: Arc<Shared>) 
     };
     shared.board.metrics.count_connect(Connect::Accepted);
     let gauge = io.gauge().clone();
-    let quota = Mutex::new(Bucket::new(REQUESTS.0, REQUESTS.1));
+    let quota = Mutex::new(Bucket::new(shared.limits.requests().0, shared.limits.requests().1));
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         let is_own = !shared.live().trusted.contains(from.ip());
         // Polling clients need one request per message. Requests of a proxy are counted for its clients instead.

@@ -31,6 +31,10 @@ pub(super) struct Now {
 pub(super) enum Limit {
     /// The most connections of one address.
     Connections,
+    /// The rate of new connections of one address.
+    Connects,
+    /// The rate of messages of one connection.
+    Messages,
     /// The rate of HTTP requests.
     Requests,
     /// The rate of wrong tokens and API secrets.
@@ -178,6 +182,8 @@ impl Metrics {
     pub(super) fn count_limited(&self, limit: Limit) {
         let limit = match limit {
             Limit::Connections => "connections",
+            Limit::Connects => "connects",
+            Limit::Messages => "messages",
             Limit::Requests => "requests",
             Limit::Guesses => "guesses",
             Limit::Api => "api",

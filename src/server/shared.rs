@@ -13,31 +13,32 @@ use super::expiry::{Admission, Verify};
 use super::guess_limit::GuessLimit;
 use super::live::Live;
 use super::metrics::Limit;
+use super::rate_limits::RateLimits;
 use super::rates::Rates;
 use super::sessions::Sessions;
 use super::switchboard::Switchboard;
 use super::timeouts::Timeouts;
 use super::token::{self, Denied, Granted, TokenError};
-use super::webhook::{self, WebhookConfig, Webhooks};
+use super::trace;
+use super::webhook::{self, Headers, WebhookConfig, Webhooks};
+use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::net::{Owner, is_this_machine};
 use crate::base::tasks::Tasks;
-
-/// The requests that a connection, or a client behind a proxy, may make at once, and those regained per second; socket.io's
-/// polling is not limited.
-pub(super) const REQUESTS: (u32, u32) = (200, 50);
-
-/// The requests that a key of the API may make at once, and those regained per second.
-const API_REQUESTS: (u32, u32) = (100, 50);
 
 /// The settings that stay as they are.
 pub(super) struct Fixed {
     pub(super) plain: bool,
     pub(super) timeouts: Timeouts,
+    pub(super) limits: RateLimits,
 }
 
 #[derive(Debug)]
 pub(super) struct Shared {
+    /// The rates of the settings.
+    pub(super) limits: RateLimits,
+    /// The new WebSockets and sessions of each owner of addresses.
+    pub(super) connects: Rates<Owner>,
     /// The tasks of the connections; the server owns them.
     pub(super) connections: Weak<Tasks>,
     pub(super) board: Arc<Switchboard>,
@@ -67,6 +68,8 @@ impl Shared {
         let webhook_settings = bounded(1);
         let _ = webhook_settings.0.try_send(live.webhooks.clone());
         Self {
+            limits: fixed.limits,
+            connects: Rates::new(fixed.limits.connects()),
             connections,
             board,
             plain: fixed.plain,
@@ -75,10 +78,10 @@ impl Shared {
             webhook_settings,
             webhooks: Arc::default(),
             is_draining: AtomicBool::new(false),
-            requests: Rates::new(REQUESTS),
+            requests: Rates::new(fixed.limits.requests()),
             timeouts: fixed.timeouts,
             api_guesses: GuessLimit::new("secrets for the API"),
-            api_rates: Rates::new(API_REQUESTS),
+            api_rates: Rates::new(fixed.limits.api()),
             token_guesses: GuessLimit::new("tokens"),
             sessions: Sessions::default(),
         }
@@ -97,6 +100,23 @@ impl Shared {
         // The key of a stream may be one of before.
         self.board.events.end_readers();
         let _ = self.reloaded.0.try_send(());
+    }
+
+    /// Counts a new WebSocket or session of an address; the error is the time until the address may have another one.
+    pub(super) fn count_connect(&self, from: IpAddr) -> Result<(), Duration> {
+        // A proxy or a test on this machine stands for many clients.
+        if is_this_machine(from) {
+            return Ok(());
+        }
+        self.connects.take(Instant::now(), &from.into()).inspect_err(|_| {
+            self.board.metrics.count_limited(Limit::Connects);
+        })
+    }
+
+    /// Returns the limit on the messages of a connection from an address.
+    pub(super) fn message_limit(&self, from: IpAddr) -> Option<Bucket> {
+        let (burst, rate) = self.limits.messages();
+        (!is_this_machine(from) && rate != u32::MAX).then(|| Bucket::new(burst, rate))
     }
 
     /// Returns whether new clients should go elsewhere.
@@ -142,7 +162,10 @@ impl Shared {
     ) -> Result<Admission, Denied> {
         match self.live().needs_tokens() {
             false => Ok(Admission::default()),
-            true => self.verify(&token::shown(request).ok_or(TokenError::Missing)?, from).await,
+            true => {
+                let token = token::shown(request).ok_or(TokenError::Missing)?;
+                self.verify(&token, from, trace::passed_on(request.headers())).await
+            }
         }
     }
 
@@ -155,7 +178,7 @@ impl Shared {
                 let this = this.upgrade();
                 Box::pin(async move {
                     let this = this.ok_or("the server stops")?;
-                    this.verify(&token, from).await.map_err(|denied| denied.to_string())
+                    this.verify(&token, from, vec![]).await.map_err(|denied| denied.to_string())
                 })
             });
             verify
@@ -163,7 +186,7 @@ impl Shared {
     }
 
     /// Returns the permissions that a token from the address `from` grants.
-    async fn verify(&self, token: &str, from: IpAddr) -> Result<Admission, Denied> {
+    async fn verify(&self, token: &str, from: IpAddr, headers: Headers) -> Result<Admission, Denied> {
         let live = self.live();
         let wait = self.token_guesses.wait(from.into());
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
@@ -175,7 +198,7 @@ impl Shared {
         let since = Instant::now();
         let granted = match (&live.tokens, &live.back_end) {
             (Some(tokens), _) => tokens.read(token).await,
-            (None, Some(back_end)) => back_end.read(token, from).await,
+            (None, Some(back_end)) => back_end.read(token, from, headers).await,
             // A reload has ended the need for tokens.
             (None, None) => return Ok(Admission::default()),
         };

@@ -20,6 +20,8 @@ pub enum Part {
     SoundServer,
     /// PyRTC, RTCPool and socket.io, in `tests/peers`.
     Pools,
+    /// schemathesis, in `tests/peers`.
+    ApiTester,
     /// HAProxy.
     LoadBalancer,
     /// redis-server and redis-cli.
@@ -44,6 +46,9 @@ impl Part {
             Self::Pools => ["venv/bin/python", "bundle.js", "node_modules/socket.io"]
                 .iter()
                 .all(|what| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(what).exists()),
+            Self::ApiTester => {
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/api-venv/bin/schemathesis").exists()
+            }
             Self::Address => roomtone::server::tls::addresses().iter().any(std::net::IpAddr::is_ipv4),
         }
     }

@@ -46,7 +46,7 @@ fn check_groups(command: &str, expected: &[&str]) {
 
 #[test]
 fn help_of_the_server_groups_the_options_and_ends_with_examples() {
-    check_groups("serve", &["Server:", "Back end:", "Tokens:", "STUN and TURN:", "Examples:"]);
+    check_groups("serve", &["Server:", "Rates:", "Back end:", "Tokens:", "STUN and TURN:", "Examples:"]);
 }
 
 #[test]
@@ -190,7 +190,8 @@ mod media {
     #[test]
     fn help_groups_the_options_and_ends_with_examples() {
         for command in ["host", "call", "answer", "join"] {
-            let first: &[&str] = if command == "host" { &["Server:", "Back end:"] } else { &["Signalling:"] };
+            let first: &[&str] =
+                if command == "host" { &["Server:", "Rates:", "Back end:"] } else { &["Signalling:"] };
             let media = ["Sending:", "Receiving:", "Data channels:", "Connection:", "Paths:"];
             check_groups(command, &[first, &media[..], &["STUN and TURN:", "Examples:"]].concat());
         }

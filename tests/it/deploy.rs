@@ -7,11 +7,12 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::common::{PATIENCE, Program, needs, wait_for};
+use crate::common::{PATIENCE, Program, WebSocket, needs, until, wait_for};
 use async_tungstenite::tungstenite;
 use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use roomtone::server::{Config, Identity, Server};
+use roomtone::protocol::Secret;
+use roomtone::server::{Config, Identity, Server, WebhookConfig};
 use smol::channel::bounded;
 
 fn file(name: &str) -> String {
@@ -159,4 +160,77 @@ fn the_unit_is_valid_and_starts_the_server_with_the_settings_of_the_folder() {
     assert_eq!(ready.status().as_u16(), 200);
     server.signal("TERM");
     assert_eq!(server.end().0, 0);
+}
+
+/// Python that exits with 0 if the Compose file named by its argument fits the schema.
+const FITS: &str = "
+import importlib.util, json, pathlib, sys, jsonschema_rs, yaml
+folder = pathlib.Path(importlib.util.find_spec('compose').submodule_search_locations[0])
+schema = json.loads((folder / 'config/compose_spec.json').read_text())
+jsonschema_rs.validator_for(schema).validate(yaml.safe_load(open(sys.argv[1])))
+";
+
+#[test]
+fn the_compose_file_fits_its_schema() {
+    needs!(ApiTester);
+    let python = format!("{}/tests/peers/api-venv/bin/python", env!("CARGO_MANIFEST_DIR"));
+    let check = |path: &str| Command::new(&python).args(["-c", FITS, path]).output().unwrap();
+    let output = check(&file("compose.yaml"));
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let folder = tempfile::tempdir().unwrap();
+    let wrong = folder.path().join("compose.yaml");
+    let text = std::fs::read_to_string(file("compose.yaml")).unwrap();
+    std::fs::write(&wrong, text.replace("restart: unless-stopped", "restarts: unless-stopped")).unwrap();
+    let output = check(wrong.to_str().unwrap());
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && words.contains("ValidationError"), "{words}");
+}
+
+/// The names of metrics in a text, without the endings that belong to counters and histograms.
+fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let metrics = words.filter(|word| word.starts_with("roomtone_") || word.starts_with("process_"));
+    let plain = |name: &str| {
+        let endings = ["_total", "_bucket", "_count", "_sum"];
+        endings.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(name).to_owned()
+    };
+    metrics.map(plain).collect()
+}
+
+#[test]
+fn dashboard_and_alerts_name_the_metrics_that_a_server_has() {
+    let secret = "as long as a secret has to be, and longer";
+    // Nobody listens there: each event counts as failed.
+    let urls = vec!["http://127.0.0.1:1/hook".parse().unwrap()];
+    let secrets = vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap()];
+    let config = Config {
+        metrics: Some(([127, 0, 0, 1], 0).into()),
+        webhooks: WebhookConfig { urls, secrets, types: vec![] },
+        api_secret: Some(Secret(secret.into())),
+        ..Config::plain(([127, 0, 0, 1], 0).into())
+    };
+    let server = smol::block_on(Server::bind(config)).unwrap();
+    let address = server.address();
+    let url = format!("http://{}/metrics", server.metrics_address().unwrap());
+    let _running = smol::spawn(server.run(std::future::pending()));
+    WebSocket::connect_to(address, "").register("ann");
+    // A counter with labels is there once it has counted: more lists than are allowed at once.
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    wait_for("a refusal", || {
+        let list = agent.get(format!("http://{address}/api/v1/rooms"));
+        let answer = list.header("authorization", format!("Bearer {secret}")).call().unwrap();
+        (answer.status() == 429).then_some(())
+    });
+    let texts = ["grafana.json", "alerts.yaml"].map(|name| std::fs::read_to_string(file(name)).unwrap());
+    let named = texts.each_ref().map(|text| metric_names(text));
+    assert!(named.iter().all(|names| names.len() > 4), "{named:?}");
+    let own = until("metric of each name", PATIENCE, || {
+        let text = ureq::get(&url).call().unwrap().body_mut().read_to_string().unwrap();
+        let own: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let own = metric_names(&own.join(" "));
+        let unknown: Vec<_> = named.iter().flatten().filter(|name| !own.contains(*name)).cloned().collect();
+        if unknown.is_empty() { Ok(own) } else { Err(unknown) }
+    });
+    let missing: Vec<_> = own.difference(&named[0]).filter(|name| *name != "roomtone_build").collect();
+    assert!(missing.is_empty(), "the dashboard does not show {missing:?}");
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use crate::common::{PATIENCE, WebSocket, read_status, serve, wait_for};
 use roomtone::protocol::Secret;
 use roomtone::server::token::TokenConfig;
-use roomtone::server::{Config, Identity};
+use roomtone::server::{Config, Identity, RateLimits, Server};
 
 /// Settings of a server that trusts the proxies of these networks and accepts two connections of each client.
 fn config(proxies: &[&str]) -> Config {
@@ -207,4 +207,64 @@ fn requests_of_a_proxy_are_limited_for_each_of_its_clients() {
     assert_eq!(answers.pop().as_deref(), Some("404"), "another client on the same connection");
     assert!(answers[..200].iter().all(|status| status == "404"), "a burst");
     assert!(answers.iter().any(|status| status == "429"), "no limit");
+}
+
+#[test]
+fn an_address_has_a_rate_of_new_connections() {
+    let rates = RateLimits { connects: 1, ..RateLimits::default() };
+    let server = serve(Config { rates, per_address: 100, ..config(&["127.0.0.1"]) });
+    let forwarded =
+        |client: &str| send(server, upgrade(&format!("x-forwarded-for: {client}\r\n")).as_bytes());
+    // Five at once, and more while time passes: a refusal comes before the twentieth unless that takes 15 s.
+    let open: Vec<_> = (0..20).map(|_| forwarded("192.0.2.7").0).collect();
+    assert!(open[..5].iter().all(|answer| status(answer) == "101"), "{open:?}");
+    let refused = open.iter().find(|answer| status(answer) == "429").expect("a limit");
+    assert!(refused.contains("retry-after: 1\r\n") || refused.contains("retry-after: 2\r\n"), "{refused}");
+    assert_eq!(status(&forwarded("192.0.2.8").0), "101");
+    // Clients on this machine have no such limit.
+    let local: Vec<_> = (0..20).map(|_| send(server, upgrade("").as_bytes())).collect();
+    assert!(local.iter().all(|(answer, _)| status(answer) == "101"), "{local:?}");
+}
+
+/// A text message of a client (RFC 6455, 5.2), with a mask of zeros.
+fn frame(text: &str) -> Vec<u8> {
+    assert!(text.len() < 126, "a short frame");
+    [&[0x81, 0x80 | text.len() as u8, 0, 0, 0, 0], text.as_bytes()].concat()
+}
+
+#[test]
+fn a_client_that_sends_too_many_messages_is_read_more_slowly() {
+    let rates = RateLimits { messages: 20, ..RateLimits::default() };
+    let metrics = Some(([127, 0, 0, 1], 0).into());
+    let server = smol::block_on(Server::bind(Config { rates, metrics, ..config(&["127.0.0.1"]) })).unwrap();
+    let (address, metrics) = (server.address(), server.metrics_address().unwrap());
+    let _running = smol::spawn(server.run(std::future::pending()));
+    let limited = || {
+        let text = ureq::get(format!("http://{metrics}/metrics")).call().unwrap().body_mut().read_to_string();
+        let text = text.unwrap();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix("roomtone_limited_total{which=\"messages\"} "));
+        line.map_or(0, |count| count.parse::<u64>().unwrap())
+    };
+    let talk = |id: &str, lines: &str, messages: usize| {
+        let (answer, mut stream) = send(address, upgrade(lines).as_bytes());
+        assert_eq!(status(&answer), "101");
+        let all: Vec<u8> = (0..messages).flat_map(|_| frame("nonsense")).collect();
+        stream.write_all(&[frame(&format!("HELLO {id}")), all].concat()).unwrap();
+        // Each message is answered: none is lost.
+        let answer = b"ERROR unknown command";
+        let mut heard = vec![];
+        let mut buffer = [0; 4096];
+        while heard.windows(answer.len()).filter(|part| part == answer).count() < messages {
+            let read = stream.read(&mut buffer).unwrap();
+            assert_ne!(read, 0, "the end of the connection");
+            heard.extend_from_slice(&buffer[..read]);
+        }
+    };
+    talk("local", "", 300);
+    assert_eq!(limited(), 0, "clients on this machine have no such limit");
+    talk("ann", "x-forwarded-for: 192.0.2.7\r\n", 100);
+    assert_eq!(limited(), 0, "fewer than the burst");
+    talk("bob", "x-forwarded-for: 192.0.2.8\r\n", 300);
+    assert!(limited() > 0);
 }

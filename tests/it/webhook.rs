@@ -19,6 +19,8 @@ pub(crate) struct Message {
     id: String,
     time: u64,
     pub(crate) signatures: Vec<String>,
+    /// The place in a trace.
+    traceparent: Option<String>,
     body: String,
 }
 
@@ -48,7 +50,7 @@ impl BackEnd {
         let listener = TcpListener::bind(ANY).unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
         let (sender, messages) = channel();
-        let mut answers = answers.to_vec().into_iter();
+        let mut answers = Vec::from(answers).into_iter();
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 Self::serve(stream.unwrap(), &mut answers, &sender);
@@ -95,6 +97,7 @@ fn read(reader: &mut impl BufRead) -> Option<Message> {
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     assert_eq!(line, "POST /hook HTTP/1.1\r\n");
     let (mut id, mut time, mut signatures, mut length) = (String::new(), 0, vec![], 0);
+    let mut traceparent = None;
     loop {
         line.clear();
         reader.read_line(&mut line).ok()?;
@@ -103,6 +106,7 @@ fn read(reader: &mut impl BufRead) -> Option<Message> {
             "webhook-id" => value.clone_into(&mut id),
             "webhook-timestamp" => time = value.parse().unwrap(),
             "webhook-signature" => signatures = value.split(' ').map(str::to_owned).collect(),
+            "traceparent" => traceparent = Some(value.to_owned()),
             "content-length" => length = value.parse().unwrap(),
             "content-type" => assert_eq!(value, "application/json"),
             _ => {}
@@ -110,7 +114,7 @@ fn read(reader: &mut impl BufRead) -> Option<Message> {
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Message { id, time, signatures, body: String::from_utf8(body).unwrap() })
+    Some(Message { id, time, signatures, traceparent, body: String::from_utf8(body).unwrap() })
 }
 
 pub(crate) fn secret(n: u8) -> String {
@@ -343,8 +347,12 @@ fn a_back_end_decides_who_comes_in_and_is_asked_once_in_ten_seconds() {
     for token in ["third", "third"] {
         assert_eq!(upgrade(server, &format!("?token={token}")).0, 503);
     }
+    let place = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    let admission = ureq::get(format!("http://{server}/admission?token=fourth")).header("traceparent", place);
+    assert_eq!(admission.call().map(|answer| answer.status().as_u16()).unwrap_or(503), 503);
     let tokens: Vec<_> = (0..3).map(|_| back_end.next().json()["data"]["token"].clone()).collect();
     assert_eq!(tokens, ["second", "third", "third"]);
+    assert_eq!(back_end.next().traceparent.as_deref(), Some(place));
     assert!(back_end.messages.try_recv().is_err());
     let tokens = roomtone::server::token::TokenConfig {
         secrets: vec![Secret(API_SECRET.into())],
@@ -437,4 +445,14 @@ fn streams_need_a_key_are_few_and_end_with_a_reload() {
         // The last chunk is empty.
         while stream.line() != "0" {}
     }
+}
+
+#[test]
+fn a_back_end_that_hangs_lets_nobody_in() {
+    let hangs = TcpListener::bind(ANY).unwrap();
+    let url = format!("http://{}/auth", hangs.local_addr().unwrap());
+    let server = serve(Config { auth_url: Some(url.parse().unwrap()), ..config("http://127.0.0.1:1/hook") });
+    // The time limit of a question is 3 s.
+    let (status, words) = upgrade(server, "?token=any");
+    assert_eq!((status, words.contains("the back end does not answer")), (503, true), "{words}");
 }

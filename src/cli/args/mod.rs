@@ -175,7 +175,7 @@ pub(crate) enum Command {
     /// Host a call on this machine: a server, its page, and a client that answers
     #[cfg(feature = "media")]
     #[command(after_long_help = HOST)]
-    Host(HostArgs),
+    Host(Box<HostArgs>),
     /// Run the signalling server and its page, without a client
     #[command(after_long_help = SERVE)]
     Serve(Box<ServeArgs>),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::server::{EventType, SigningSecret, WebhookConfig, WebhookUrl};
+use crate::server::{EventType, RateLimits, SigningSecret, WebhookConfig, WebhookUrl};
 
 /// Options of webhooks.
 #[derive(Debug, Clone, Args)]
@@ -23,6 +23,36 @@ pub(crate) struct PortalOptions {
     /// Type of event that webhooks get, such as call.missed [default: all]; may be repeated
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     pub webhook_type: Vec<EventType>,
+}
+
+/// Rates that clients may not exceed.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Rates")]
+pub(crate) struct RateOptions {
+    /// New connections a second of one IPv4 address or IPv6 network (/64), five times as many at once; loopback is not limited;
+    /// 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = RateLimits::default().connects)]
+    pub connect_rate: u32,
+    /// Messages a second of one connection, ten times as many at once; loopback is not limited; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = RateLimits::default().messages)]
+    pub message_rate: u32,
+    /// HTTP requests a second of one connection, or of one client behind a proxy, four times as many at once; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = RateLimits::default().requests)]
+    pub request_rate: u32,
+    /// Requests a second of one key of the API, twice as many at once; 0 for no limit
+    #[arg(long, value_name = "N", default_value_t = RateLimits::default().api)]
+    pub api_rate: u32,
+}
+
+impl RateOptions {
+    pub(super) fn limits(&self) -> RateLimits {
+        RateLimits {
+            connects: self.connect_rate,
+            messages: self.message_rate,
+            requests: self.request_rate,
+            api: self.api_rate,
+        }
+    }
 }
 
 impl PortalOptions {

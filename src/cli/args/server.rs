@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::paths::RelayArgs;
-use super::portal::PortalOptions;
+use super::portal::{PortalOptions, RateOptions};
 use super::token::time;
 use crate::base::flag::Flag;
 use crate::base::net::Network;
@@ -163,6 +163,9 @@ pub(crate) struct ServerOptions {
     /// Accept API requests from other machines too
     #[arg(long, action = ArgAction::SetTrue)]
     pub api_remote: Flag,
+    /// Rates of clients.
+    #[command(flatten)]
+    pub rates: RateOptions,
     /// Options for the back end.
     #[command(flatten)]
     pub portal: PortalOptions,
@@ -188,6 +191,7 @@ impl ServerOptions {
             tokens: tokens.config(),
             auth_url: self.portal.auth_url.clone(),
             webhooks: self.portal.webhooks(),
+            rates: self.rates.limits(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,
             ..Config::plain(self.listen)

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use hyper::{Method, Request, StatusCode};
 use smol::stream::StreamExt;
 
-use super::reply::{Reply, read_body, text, too_slow};
+use super::reply::{Reply, read_body, text, too_often, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
 use crate::base::timeout::timeout;
@@ -128,6 +128,7 @@ pub(super) async fn handle(
             Some(session) => serve(request, &shared, &session).await,
             None => error(1, "Session ID unknown"),
         }),
+        None if request.method() == Method::GET && shared.count_connect(address).is_err() => Ok(too_often()),
         None if request.method() == Method::GET => match shared.admit(&request, address).await {
             Ok(admission) => open(&shared, address, admission, token),
             Err(denied) => Ok(denied.into()),
@@ -202,7 +203,12 @@ fn open(
 }
 
 /// Moves a session from polling to a WebSocket.
-pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, shared: Arc<Shared>) {
+pub(super) async fn upgrade(
+    mut ws: WebSocketStream<Io>,
+    session: Arc<Session>,
+    shared: Arc<Shared>,
+    from: IpAddr,
+) {
     let change = async {
         while let Some(Ok(Message::Text(text))) = ws.next().await {
             match Packet::parse(text.as_str()) {
@@ -235,7 +241,7 @@ pub(super) async fn upgrade(mut ws: WebSocketStream<Io>, session: Arc<Session>, 
     }
     let framing = Framing::SocketIo(session.socket_io());
     // The protocol of pools has no words to renew a token.
-    let lease = Lease { until: session.until, verify: None };
+    let lease = Lease { until: session.until, verify: None, limit: shared.message_limit(from) };
     connection::drive(&mut ws, &session.inbox, &shared.board, framing, lease, shared.timeouts).await;
 }
 

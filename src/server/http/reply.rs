@@ -1,6 +1,7 @@
 //! HTTP responses: the headers that every response bears, errors, and the bounded reading of request bodies.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
@@ -105,6 +106,13 @@ pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>
         }
     }
     (length <= most).then_some(kept)
+}
+
+/// Returns the response to an address from which too many connections come.
+pub(super) fn too_many_connects(wait: Duration) -> Reply {
+    let mut reply = text(StatusCode::TOO_MANY_REQUESTS, "too many new connections from this address\n");
+    reply.headers_mut().insert(header::RETRY_AFTER, (wait.as_secs() + 1).into());
+    reply
 }
 
 /// Returns the response to a client that exceeds its request rate.

@@ -14,13 +14,13 @@ use smol_hyper::rt::FuturesIo;
 
 use super::caller::Caller;
 use super::polling;
-use super::reply::{Reply, text};
+use super::reply::{Reply, text, too_many_connects};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
 use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
-use crate::server::expiry::Admission;
+use crate::server::expiry::{Admission, Lease};
 use crate::server::metrics::Limit;
 use crate::server::sessions::Session;
 use crate::server::shared::Shared;
@@ -58,6 +58,9 @@ pub(super) async fn upgrade(
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
     let reply = switching_protocols(derive_accept_key(key.as_bytes()));
+    if let Err(wait) = shared.count_connect(from) {
+        return Ok(too_many_connects(wait));
+    }
     let client = match client(&request, &shared, from).await {
         Ok(client) => client,
         Err(refusal) => return Ok(*refusal),
@@ -92,15 +95,23 @@ pub(super) async fn upgrade(
         let Some(mut ws) = web_socket(upgraded).await else { return };
         match client {
             // Boxed, because this future is larger than all others in the same task.
-            Client::Session(session) => Box::pin(polling::upgrade(ws, session, shared)).await,
-            Client::New(admission) => {
-                let (board, verify) = (shared.board.clone(), shared.renewal(from));
-                let client = (from, admission, verify);
-                connection::serve(&mut ws, board, client, codec, framing, shared.timeouts).await;
-            }
+            Client::Session(session) => Box::pin(polling::upgrade(ws, session, shared, from)).await,
+            Client::New(admission) => serve(&mut ws, &shared, (from, admission), codec, framing).await,
         }
     });
     Ok(reply)
+}
+
+/// Serves the WebSocket of a new client at an address.
+async fn serve(
+    ws: &mut WebSocketStream<Io>,
+    shared: &Arc<Shared>,
+    (from, Admission { grant, until }): (IpAddr, Admission),
+    codec: Codec,
+    framing: Framing,
+) {
+    let lease = Lease { until, verify: shared.renewal(from), limit: shared.message_limit(from) };
+    connection::serve(ws, shared.board.clone(), (from, grant, lease), codec, framing, shared.timeouts).await;
 }
 
 /// Returns the client that a request names, or the response that refuses it.

@@ -18,7 +18,7 @@ use smol::channel::Receiver;
 
 use self::config::MAX_WEBHOOKS;
 pub use self::config::{EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};
-pub(super) use self::post::Poster;
+pub(super) use self::post::{Headers, Poster};
 use self::schedule::{Schedule, Verdict};
 use super::events::Event;
 use super::events::log::Log;
@@ -144,7 +144,7 @@ async fn send(
                 return Sent::Lost;
             }
             Verdict::Again(pause) => {
-                tracing::info!("the webhook {url} gets the event {id} again in {pause:?}: {answer}");
+                tracing::warn!("the webhook {url} gets the event {id} again in {pause:?}: {answer}");
                 metrics.count_deliveries(Delivery::Failed, 1);
                 smol::Timer::after(pause).await;
             }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use hyper::header::HeaderName;
+
 use super::config::{SigningSecret, WebhookUrl};
 use super::schedule::Answer;
 use super::signature::sign;
@@ -29,7 +31,7 @@ impl Poster {
 
     /// Sends a message in a thread of its own, and returns the status.
     pub(super) async fn post(&self, id: &str, body: &str) -> Answer {
-        match self.exchange(id, body).await {
+        match self.exchange(id, body, vec![]).await {
             // The status decides: an answer that is cut short or too long costs the connection alone.
             Ok((status, wish, _)) => Answer::Status(status, wish),
             Err(why) => Answer::None(why),
@@ -41,17 +43,25 @@ impl Poster {
     /// # Errors
     ///
     /// The reason in words, if there is no complete answer of up to 64 KiB.
-    pub(in crate::server) async fn ask(&self, id: &str, body: &str) -> Result<(u16, Vec<u8>), String> {
-        let (status, _, body) = self.exchange(id, body).await?;
+    pub(in crate::server) async fn ask(
+        &self,
+        id: &str,
+        body: &str,
+        headers: Headers,
+    ) -> Result<(u16, Vec<u8>), String> {
+        let (status, _, body) = self.exchange(id, body, headers).await?;
         Ok((status, body?))
     }
 
-    async fn exchange(&self, id: &str, body: &str) -> Result<Exchange, String> {
+    async fn exchange(&self, id: &str, body: &str, headers: Headers) -> Result<Exchange, String> {
         let (agent, url, secrets) = (self.agent.clone(), self.url.clone(), self.secrets.clone());
         let (id, body) = (id.to_owned(), body.to_owned());
-        smol::unblock(move || post(&agent, &url, &secrets, &id, &body)).await
+        smol::unblock(move || post(&agent, &url, &secrets, (&id, &body), headers)).await
     }
 }
+
+/// Further headers of a request.
+pub(in crate::server) type Headers = Vec<(HeaderName, String)>;
 
 /// The status of an answer, the pause that its header `Retry-After` wants, and its body.
 type Exchange = (u16, Option<Duration>, Result<Vec<u8>, String>);
@@ -60,17 +70,20 @@ fn post(
     agent: &ureq::Agent,
     url: &str,
     secrets: &[SigningSecret],
-    id: &str,
-    body: &str,
+    (id, body): (&str, &str),
+    headers: Headers,
 ) -> Result<Exchange, String> {
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let request = agent
+    let mut request = agent
         .post(url)
         .header("content-type", "application/json")
         .header("user-agent", AGENT)
         .header("webhook-id", id)
         .header("webhook-timestamp", time.to_string())
         .header("webhook-signature", sign(secrets, id, time, body));
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
     let mut answer = request.send(body).map_err(|error| error.to_string())?;
     let wish = answer.headers().get("retry-after").and_then(|wish| wish.to_str().ok()?.parse().ok());
     let status = answer.status().as_u16();

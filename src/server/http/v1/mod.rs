@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use hyper::body::Incoming;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 use hyper::{Method, Request, StatusCode};
 
 use self::error::ApiError;
@@ -21,22 +21,20 @@ use crate::base::random::secret_id;
 use crate::server::api_keys::Scope;
 use crate::server::metrics::Limit;
 use crate::server::shared::Shared;
-use crate::server::token;
+use crate::server::{token, trace};
 
 /// The prefix of all paths.
 pub(super) const PREFIX: &str = "/api/v1/";
 /// The description of the API (OpenAPI 3.1).
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
-/// The header with the id of a request, which a client or a proxy may choose.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The longest id that is accepted.
-const MAX_REQUEST_ID: usize = 128;
 /// The name of the API secret in the log.
 const SECRET: &str = "api-secret";
 
 /// Answers a request below [`PREFIX`].
 pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: IpAddr) -> Reply {
-    let id = request_id(&request);
+    let own = trace::request_id(request.headers()).map(str::to_owned);
+    let id = own.unwrap_or_else(|| secret_id().unwrap_or_default());
+    let place = trace::traceparent(request.headers()).unwrap_or_default().to_owned();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let mut key = String::new();
     let answer = answer(request, shared, from, &mut key).await;
@@ -44,23 +42,15 @@ pub(super) async fn handle(request: Request<Incoming>, shared: &Shared, from: Ip
     let mut reply = answer.unwrap_or_else(|error| error.reply(&id));
     if method != Method::GET || is_refused {
         let status = reply.status().as_u16();
-        tracing::info!(target: "roomtone::audit", key, %from, %method, path, status, request = id, "api");
+        tracing::info!(
+            target: "roomtone::audit",
+            key, %from, %method, path, status, request = id, traceparent = place, "api"
+        );
     }
     if let Ok(id) = HeaderValue::try_from(id) {
-        reply.headers_mut().insert(REQUEST_ID, id);
+        reply.headers_mut().insert(trace::REQUEST_ID, id);
     }
     reply
-}
-
-/// Returns the id that the request bears, or a new one.
-fn request_id(request: &Request<Incoming>) -> String {
-    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    let is_usable =
-        |id: &&str| (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
-    match given.filter(is_usable) {
-        Some(id) => id.to_owned(),
-        None => secret_id().unwrap_or_default(),
-    }
 }
 
 async fn answer(
