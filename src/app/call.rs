@@ -203,6 +203,7 @@ impl CallLoop<'_> {
             | Event::Participants(..)
             | Event::Described(..)
             | Event::MuteRequested(..)
+            | Event::Moved(_)
             | Event::Application(..)
             | Event::Joined { .. }
             | Event::PeerJoined(_)

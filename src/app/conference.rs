@@ -151,6 +151,7 @@ impl Conference {
             Event::Described(participant, what) => self.report(PoolEvent::Describe(participant, what)),
             Event::Application(kind, data) => self.report(PoolEvent::Application(kind, data)),
             Event::MuteRequested(kind, by) => self.report(PoolEvent::MuteRequested(kind, by)),
+            Event::Moved(room) => self.reports.push_back(Report::Moved(room)),
             Event::TokenExpires(seconds) => self.report(PoolEvent::TokenExpires(seconds)),
             Event::TokenRefused(why) => self.warn(token_refused(&why)),
             Event::Refused(refusal) => self.warn(refusal.to_string()),

@@ -23,28 +23,38 @@ struct RoomLoop<'a> {
     room: &'a RoomId,
     conference: Conference,
     presentation: Presentation<'a>,
+    /// The room to join next.
+    next: Option<RoomId>,
 }
 
 impl Client {
     /// Joins a room and stays until the user ends it; reconnects when the connection to the server is lost. Connects
     /// with at most `most` peers.
     pub async fn join(&self, room: &RoomId, most: usize) -> Result<(), ClientError> {
-        let result = match self.register(None, Some(room)).await {
-            Ok(server) => {
-                self.run_room(room, Box::new(ServerChannel::over(server, room.clone())), most).await
+        let mut room = room.clone();
+        let result = loop {
+            let server = match self.register(None, Some(&room)).await {
+                Ok(server) => server,
+                Err(error) => break Err(error),
+            };
+            let channel = Box::new(ServerChannel::over(server, room.clone()));
+            match self.run_room(&room, channel, most).await {
+                Ok(Some(next)) => room = next,
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
             }
-            Err(error) => Err(error),
         };
         self.finish().await;
         result
     }
 
+    /// Stays in a room until the end; returns the room to join next, if the back end moves the client.
     async fn run_room(
         &self,
         room: &RoomId,
         channel: Box<dyn SignallingChannel>,
         most: usize,
-    ) -> Result<(), ClientError> {
+    ) -> Result<Option<RoomId>, ClientError> {
         let setup = &self.setup;
         let peers = Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone());
         let terms = Terms { pool: self.target.capabilities().assigns_ids, ..setup.terms() };
@@ -53,19 +63,24 @@ impl Client {
             room,
             conference: Conference::new(channel, peers, setup.ice.clone(), most, terms),
             presentation: Presentation::new(setup, &self.sink),
+            next: None,
         };
         let end = room_loop.run().await;
+        let next = room_loop.next.take();
         room_loop.leave().await;
-        end
+        end.map(|()| next)
     }
 }
 
 impl RoomLoop<'_> {
-    /// Runs until the user leaves or the conference is over.
+    /// Runs until the user leaves, the client has to join another room, or the conference is over.
     async fn run(&mut self) -> Result<(), ClientError> {
         loop {
             while let Some(report) = self.conference.next_report().await {
                 self.present(report).await?;
+            }
+            if self.next.is_some() {
+                return Ok(());
             }
             let timeouts = self.conference.poll_timeout().into_iter().chain(self.presentation.poll_timeout());
             let deadline = timeouts.min();
@@ -91,6 +106,10 @@ impl RoomLoop<'_> {
     async fn present(&mut self, report: Report) -> Result<(), ClientError> {
         match report {
             Report::Stopped(error) => return Err(error),
+            Report::Moved(room) => {
+                self.client.warn(&format!("the server moves this client to the room '{room}'"));
+                self.next = Some(room);
+            }
             Report::Pool(PoolEvent::Join { participants, .. }) => {
                 let peers = participants.iter().map(ParticipantId::to_string).collect();
                 (self.client.sink)(&Event::Room { room: self.room.to_string(), peers });

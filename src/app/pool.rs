@@ -260,6 +260,10 @@ async fn run(mut conference: Conference, orders: Receiver<Order>, events: Sender
                     let _ = events.send(PoolEvent::Stop(why)).await;
                     return leave(conference).await;
                 }
+                // Programs join pools by name: they decide where they are.
+                Report::Moved(room) => {
+                    PoolEvent::Warning(format!("the server asks this endpoint to move to the room '{room}'"))
+                }
                 Report::Opened(_)
                 | Report::Connecting(_)
                 | Report::Unassigned(_)

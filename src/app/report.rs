@@ -8,7 +8,7 @@ use super::error::ClientError;
 use crate::media::receive::Track;
 use crate::media::webrtc::data_channel::Channel;
 use crate::protocol::hello::MediaKind;
-use crate::protocol::{ParticipantId, PeerId};
+use crate::protocol::{ParticipantId, PeerId, RoomId};
 use crate::session::EndReason;
 
 /// An event of a pool.
@@ -62,6 +62,8 @@ pub(super) enum Report {
     Pool(PoolEvent),
     /// A connection with the peer was opened, in place of the previous one if there was any.
     Opened(PeerId),
+    /// The back end of the server asks the client to leave the room and to join this one.
+    Moved(RoomId),
     /// The exchange of descriptions with the peer begins.
     Connecting(PeerId),
     /// The first frame of a track arrived.

@@ -39,6 +39,11 @@ impl Hub {
         free
     }
 
+    /// Returns whether the permissions of a registered peer allow a room.
+    pub fn may_join(&self, peer: &PeerId, room: &RoomId) -> bool {
+        self.names.get(peer).is_some_and(|conn| self.check_room(*conn, room).is_ok())
+    }
+
     /// Returns an error if the permissions of a connection exclude a room.
     pub(super) fn check_room(&self, conn: ConnId, room: &RoomId) -> Result<(), Refusal> {
         if !self.may(conn, |grant| grant.allows_room(room)) {

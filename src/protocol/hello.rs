@@ -159,6 +159,8 @@ pub enum ServerMessage {
     RoomPeerDescribed(PeerId, serde_json::Value),
     /// `ROOM_MODERATOR` (extension): the client may moderate the room. Follows `ROOM_OK`.
     RoomModerator,
+    /// `ROOM_MOVE <room>` (extension): the back end asks the client to leave its room and to join this one.
+    RoomMove(RoomId),
     /// `MUTE audio|video [<uid>]` (extension): the client is asked to mute what it sends, by that moderator or by the back
     /// end.
     Mute(MediaKind, Option<PeerId>),
@@ -347,6 +349,10 @@ impl ServerMessage {
                 Ok(Self::RoomPeerDescribed(peer, description.map_err(|_| HelloError::Description)?))
             }
             "ROOM_MODERATOR" => Ok(Self::RoomModerator),
+            "ROOM_MOVE" => {
+                let name = rest.unwrap_or_default().trim();
+                name.parse().map(Self::RoomMove).map_err(|_| HelloError::Room(name.to_owned()))
+            }
             "MUTE" => {
                 let (kind, by) = word(rest.unwrap_or_default());
                 let by = by.map(|by| peer(Some(by), "MUTE", PeerId::from_server)).transpose()?;
@@ -394,6 +400,7 @@ impl fmt::Display for ServerMessage {
             Self::SessionFrom(id) => write!(f, "SESSION_FROM {id}"),
             Self::RoomPeerDescribed(id, description) => write!(f, "ROOM_PEER_DESCRIBED {id} {description}"),
             Self::RoomModerator => f.write_str("ROOM_MODERATOR"),
+            Self::RoomMove(room) => write!(f, "ROOM_MOVE {room}"),
             Self::Mute(kind, None) => write!(f, "MUTE {kind}"),
             Self::Mute(kind, Some(by)) => write!(f, "MUTE {kind} {by}"),
             Self::Presence(peer, presence) => write!(f, "{PRESENCE} {peer} {presence}"),
@@ -450,6 +457,7 @@ mod tests {
             id().prop_map(ServerMessage::SessionFrom),
             (id(), ".*").prop_map(|(id, name)| ServerMessage::RoomPeerDescribed(id, name.into())),
             Just(ServerMessage::RoomModerator),
+            "[a-z]{8,9}".prop_map(|room| ServerMessage::RoomMove(room.parse().unwrap())),
             (kind(), prop::option::of(id())).prop_map(|(kind, by)| ServerMessage::Mute(kind, by)),
             (id(), prop_oneof![Just(Presence::Free), Just(Presence::Busy), Just(Presence::Gone)])
                 .prop_map(|(id, presence)| ServerMessage::Presence(id, presence)),
@@ -513,6 +521,7 @@ mod tests {
             ServerMessage::PeerList(vec![ann, bob.clone()]).to_string(),
             ServerMessage::SessionFrom(bob.clone()).to_string(),
             ServerMessage::RoomModerator.to_string(),
+            ServerMessage::RoomMove("cellar".parse().unwrap()).to_string(),
             ServerMessage::Mute(MediaKind::Audio, None).to_string(),
             ServerMessage::Mute(MediaKind::Video, Some(bob)).to_string(),
             ClientMessage::Presence(vec!["ann".parse().unwrap(), "bob".parse().unwrap()]).to_string(),
@@ -543,6 +552,7 @@ mod tests {
         PEER_LIST ann bob
         SESSION_FROM bob
         ROOM_MODERATOR
+        ROOM_MOVE cellar
         MUTE audio
         MUTE video bob
         PRESENCE ann bob

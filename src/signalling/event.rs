@@ -5,7 +5,7 @@
 
 use super::error::ConnectError;
 use crate::protocol::hello::MediaKind;
-use crate::protocol::{IceServer, ParticipantId, PeerId, PeerMessage, Refusal};
+use crate::protocol::{IceServer, ParticipantId, PeerId, PeerMessage, Refusal, RoomId};
 use crate::session::Participant;
 
 /// An event of the connection to a server.
@@ -64,6 +64,8 @@ pub enum Event {
     TokenExpires(u64),
     /// The server refused the client's next token, for this reason; the one before counts on.
     TokenRefused(String),
+    /// The back end of the server asks the client to leave its room and to join this one.
+    Moved(RoomId),
     /// An event of the application behind the server: the name and the data.
     Application(String, serde_json::Value),
 }

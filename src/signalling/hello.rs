@@ -164,6 +164,7 @@ impl Hello {
                 Err(error) => Event::JunkFrom(from, error.to_string()),
             },
             (Ok(ServerMessage::Mute(kind, by)), Phase::Room) => Event::MuteRequested(kind, by),
+            (Ok(ServerMessage::RoomMove(room)), Phase::Room) => Event::Moved(room),
             // The server decides about each request of a moderator.
             (Ok(ServerMessage::RoomModerator), Phase::Room) => return,
             // The first message of a caller whom the server did not announce.
@@ -355,6 +356,15 @@ mod tests {
         assert!(run.give(token()).sent.is_empty());
         let (_, endpoint) = run.give(In::Register).connects.remove(0);
         assert!(endpoint.url.as_str().contains("token=next"), "{}", endpoint.url);
+    }
+
+    #[test]
+    fn a_client_in_a_room_is_asked_to_move() {
+        let mut run = run(true, None);
+        run.open("other");
+        run.text("HELLO");
+        run.text("ROOM_OK ");
+        assert_eq!(run.event("ROOM_MOVE cellar"), Event::Moved("cellar".parse().unwrap()));
     }
 
     #[test]

@@ -179,6 +179,7 @@ impl Persistent {
             | Event::From(..)
             | Event::JunkFrom(..)
             | Event::MuteRequested(..)
+            | Event::Moved(_)
             | Event::Described(..) => {}
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{WebSocket, serve, upgrade};
+use crate::common::{WebSocket, needs, serve, upgrade};
 use roomtone::protocol::Secret;
 use roomtone::server::token::TokenConfig;
 use roomtone::server::{ApiKeys, Config};
@@ -225,6 +225,40 @@ fn a_server_drains_and_serves_again() {
 }
 
 #[test]
+fn a_member_is_asked_to_move_to_a_room_that_its_token_allows() {
+    let tokens = TokenConfig { secrets: vec![Secret(SECRET.into())], ..TokenConfig::default() };
+    let server = serve(Config { tokens, ..config() });
+    let enter = |query: &str, claims: Value| {
+        let mut claims = claims;
+        claims["exp"] = json!(4_000_000_000_u64);
+        let token = roomtone::server::token::sign(&claims, &Secret(SECRET.into())).unwrap();
+        let mut peer = WebSocket::connect_to(server, &format!("{query}token={token}"));
+        peer.register(claims["sub"].as_str().unwrap());
+        peer
+    };
+    let mut ann = enter("?roomtone=1&", json!({"sub": "ann", "rooms": ["attic", "cellar"]}));
+    let to = |peer: &str, room: &str| {
+        ask(server, "POST", &format!("peers/{peer}/move"), &format!("{{\"room\":\"{room}\"}}"))
+    };
+    assert_error(&to("ann", "cellar"), 409, "conflict");
+    ann.say("ROOM attic");
+    ann.expect("ROOM_OK ");
+    for room in ["attic", "hall"] {
+        assert_error(&to("ann", room), 409, "conflict");
+    }
+    assert_eq!(to("ann", "cellar").status, 204);
+    ann.expect("ROOM_MOVE cellar");
+    let mut plain = enter("?", json!({"sub": "bob"}));
+    plain.say("ROOM attic");
+    plain.expect("ROOM_OK ann");
+    assert_error(&to("bob", "cellar"), 409, "conflict");
+    assert_error(&to("dan", "cellar"), 404, "not_found");
+    for body in ["", "{}", r#"{"room":""}"#, r#"{"room":7}"#, r#"{"room":"a b"}"#, r#"{"room":"session"}"#] {
+        assert_error(&ask(server, "POST", "peers/ann/move", body), 400, "invalid");
+    }
+}
+
+#[test]
 fn a_key_permits_its_scopes_alone() {
     let server = serve(config());
     let reader = |method: &str, path: &str| ask_with(server, READER, method, path, "", &[]);
@@ -400,4 +434,28 @@ fn an_endpoint_of_a_pool_receives_events_of_the_application() {
     // Nothing else reaches the endpoint.
     assert_eq!(ask(server, "POST", &path, r#"{"type":"last"}"#).status, 204);
     assert_eq!(endpoint.hear().unwrap(), r#"{"data":{},"type":"last"}"#);
+}
+
+/// Calls every operation with valid and with invalid input, and compares the answers with the description. The stream of events
+/// is left out: its answer has no end.
+#[test]
+fn every_operation_answers_any_input_as_described() {
+    needs!(ApiTester);
+    let tokens = TokenConfig { secrets: vec![Secret(SECRET.into())], ..TokenConfig::default() };
+    let server = serve(Config { tokens, ..config() });
+    let folder = tempfile::tempdir().unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+    let output = std::process::Command::new(root.join("api-venv/bin/schemathesis"))
+        .arg("--config-file")
+        .arg(root.join("schemathesis.toml"))
+        .args(["run", &format!("http://{server}/api/v1/openapi.json"), "--exclude-path", "/events"])
+        .args(["-H", &format!("Authorization: Bearer {PORTAL}")])
+        // Below the rates of a key and of lists.
+        .args(["--rate-limit", "40/s", "--seed", "1", "--max-examples", "20", "--request-timeout", "20"])
+        .args(["--phases", "examples,coverage,fuzzing", "--no-color"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -220,3 +220,56 @@ fn a_moderator_on_the_page_mutes_and_removes_a_native_and_is_muted_by_another() 
     assert!(stderr.contains("removed by a moderator"), "{stderr}");
     page.wait("!document.querySelector('.tile[data-peer=bob]')");
 }
+
+#[test]
+fn the_back_end_moves_a_page_and_a_native_to_another_room() {
+    needs!(Browser);
+    let stage = Stage::serving(&["--plain"], &[("ROOMTONE_API_SECRET", SECRET)]);
+    let page = stage.enter("?room=attic&id=page");
+    let mut bob = stage.join("bob").start();
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    let to_cellar = |peer: &str| {
+        let request = ureq::post(stage.page(&format!("api/v1/peers/{peer}/move")));
+        let request = request.header("authorization", format!("Bearer {SECRET}"));
+        assert_eq!(request.send(r#"{"room":"cellar"}"#).unwrap().status(), 204);
+    };
+    to_cellar("bob");
+    bob.expect("room", &[("room", "cellar")]);
+    page.wait("!document.querySelector('.tile[data-peer=bob]')");
+    to_cellar("page");
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    page.expect_of_peer("bob");
+    page.wait("document.querySelector('#status').textContent.includes('cellar: you and 1 other')");
+}
+
+#[test]
+fn a_native_removes_a_member_and_renews_its_token() {
+    let secret = "as long as a secret of this test has to be";
+    let variables = [("ROOMTONE_TOKEN_SECRET", secret), ("ROOMTONE_TOKEN_EXPIRY", "enforce")];
+    let stage = Stage::serving(&["--plain"], &variables);
+    let now = || std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let token = |id: &str, end: u64| {
+        let claims = json!({"sub": id, "moderate": true, "exp": end});
+        roomtone::server::token::sign(&claims, &roomtone::protocol::Secret(secret.into())).unwrap()
+    };
+    let mut eve = WebSocket::connect_to(stage.address(), &format!("?token={}", token("eve", now() + 3600)));
+    eve.register("eve");
+    eve.say("ROOM attic");
+    eve.expect("ROOM_OK ");
+    let end = now() + 15;
+    let mut boss = stage.join("boss").variable("ROOMTONE_TOKEN", &token("boss", end)).without_media().start();
+    let seen = boss.expect_all(&[("token_expires", &[]), ("room", &[("room", "attic")])]);
+    let seconds = seen.iter().find_map(|event| event["seconds"].as_u64()).unwrap();
+    assert!(seconds <= 15, "{seconds}");
+    boss.say(&json!({"command": "token", "token": token("boss", now() + 3600)}));
+    boss.say(&json!({"command": "ask-mute", "peer": "nobody"}));
+    wait_for("the answer of the server", || boss.has_warned("'nobody' is not in the room").then_some(()));
+    wait_for("the end of the first token", || (now() > end).then_some(()));
+    eve.expect("ROOM_PEER_JOINED boss");
+    boss.say(&json!({"command": "remove", "peer": "eve"}));
+    let of_boss =
+        |line: &Option<String>| line.as_ref().is_some_and(|line| line.starts_with("ROOM_PEER_MSG boss "));
+    let other = std::iter::repeat_with(|| eve.hear()).find(|line| !of_boss(line));
+    assert_eq!(other, Some(None), "the end of the connection");
+    boss.quit();
+}

@@ -136,7 +136,7 @@ impl<'a> Presentation<'a> {
             }
             Report::Unassigned(track) => self.withdraw(&track, None),
             Report::Pool(event) => self.handle_event(event, peers).await,
-            Report::Stopped(_) => {}
+            Report::Stopped(_) | Report::Moved(_) => {}
         }
     }
 

@@ -2,7 +2,7 @@
 
 import { linkToRoom } from "./address.js";
 import { clearChat, openChat, showMessage } from "./chat.js";
-import { shown } from "./names.js";
+import { fault, shown } from "./names.js";
 import { play } from "./play.js";
 import { Room } from "./room.js";
 import { $, notice, state, status } from "./view.js";
@@ -23,6 +23,7 @@ export class Rooms {
     signalling.addEventListener("described", ({ detail }) => app.room?.described(detail));
     signalling.addEventListener("moderator", () => app.room?.moderate());
     signalling.addEventListener("mute", ({ detail }) => this.#mute(detail));
+    signalling.addEventListener("move", ({ detail }) => this.#move(detail));
     for (const kind of ["joined", "left"]) signalling.addEventListener(kind, ({ detail }) => app.room?.[kind](detail));
     $("share").onclick = share;
   }
@@ -78,6 +79,17 @@ export class Rooms {
     const pause = Math.min(REJOIN * 2 ** room.rejoins, LONGEST_REJOIN);
     room.rejoins += 1;
     setTimeout(() => this.#app.room === room && this.enter(), pause);
+  }
+
+  // Leaves the room for another one, at the request of the server. The camera stays on if it is on.
+  async #move(name) {
+    const app = this.#app;
+    if (!app.room || fault(name, "room")) return;
+    const wasOn = Boolean(app.camera.stream);
+    app.end(`The server moves you to ${shown(name)}`);
+    app.signalling.hangUp(true);
+    await this.join(name);
+    if (!wasOn) app.camera.turnOff();
   }
 
   // Mutes what the page sends at the request of a moderator; the user can unmute it.

@@ -204,6 +204,8 @@ export class Signalling extends EventTarget {
       }
       case "ROOM_MODERATOR":
         return this.#emit("moderator");
+      case "ROOM_MOVE":
+        return this.#emit("move", rest);
       case "MUTE": {
         const [kind, by] = rest.split(" ");
         return this.#emit("mute", { kind, by });

@@ -8,8 +8,9 @@ use serde_json::Value;
 use super::Switchboard;
 use crate::base::lock::lock;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Presence};
-use crate::protocol::PeerId;
+use crate::protocol::hello::ServerMessage;
 use crate::protocol::ssp::ServerEvent;
+use crate::protocol::{PeerId, RoomId};
 use crate::server::mailbox::Outgoing;
 use crate::server::rooms_page::{After, page};
 
@@ -49,6 +50,33 @@ impl Switchboard {
     /// Returns what `read` finds in the hub.
     pub(in crate::server) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
         read(&self.lock().board.hub())
+    }
+
+    /// Asks a peer to leave its room and to join another one. The error says why the peer cannot be asked; none if there is
+    /// no such peer.
+    pub(in crate::server) fn move_peer(
+        &self,
+        peer: &PeerId,
+        room: RoomId,
+    ) -> Result<(), Option<&'static str>> {
+        let state = self.lock();
+        let id = state.board.hub().connection(peer).ok_or(None)?;
+        let connection = state.connections.get(&id).ok_or(None)?;
+        if !connection.codec.is_extended() {
+            return Err(Some("the peer's client does not speak the extensions of roomtone"));
+        }
+        match state.board.hub().presence(peer) {
+            Presence::Room(there) if there != room => {}
+            Presence::Room(_) => return Err(Some("the peer is in this room")),
+            Presence::Free | Presence::Call | Presence::Offline => {
+                return Err(Some("the peer is in no room"));
+            }
+        }
+        if !state.board.hub().may_join(peer, &room) {
+            return Err(Some("the peer's token does not allow this room"));
+        }
+        connection.outbox.notify(Outgoing::Text(ServerMessage::RoomMove(room).to_string()));
+        Ok(())
     }
 
     /// Sends an event of the application to a peer that speaks ssp. Returns none if there is no such peer, and false if it

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hyper::StatusCode;
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Number, Value, json};
 
 use super::error::ApiError;
 use super::routes::Operation;
@@ -73,6 +73,7 @@ pub(super) async fn execute(
             let description: Value = parsed(&body)?;
             done(board.admin(Admin::Describe(peer, description)), "peer")
         }
+        Operation::MovePeer => move_peer(&peer(name)?, body, shared).await,
         Operation::MutePeer => mute(peer(name)?, body, shared).await,
         Operation::SendEvent => send(peer(name)?, body, shared).await,
         Operation::MakeToken => make_token(body, shared).await,
@@ -122,6 +123,16 @@ fn peer(name: &str) -> Result<PeerId, ApiError> {
 
 fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::Invalid(format!("the body: {error}")))
+}
+
+/// Reads a number of seconds: an integer, which JSON may write with a fraction of zero, and not null.
+fn seconds<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
+    let number = Number::deserialize(from)?;
+    // 2^53: beyond it a number with a fraction is not exact (RFC 8259, 6).
+    let whole =
+        |number: f64| (number.fract() == 0.0 && (0.0..9e15).contains(&number)).then_some(number as u64);
+    let seconds = number.as_u64().or_else(|| number.as_f64().and_then(whole));
+    seconds.map(Some).ok_or_else(|| D::Error::custom(format!("{number} is no number of seconds")))
 }
 
 /// Reads the JSON body of an order; an empty body is an empty object.
@@ -232,6 +243,7 @@ fn peers(query: &str, shared: &Shared) -> Result<Reply, ApiError> {
 #[serde(deny_unknown_fields)]
 struct Removal {
     /// The time for which nobody may register the name, in seconds.
+    #[serde(default, deserialize_with = "seconds")]
     block_for: Option<u64>,
 }
 
@@ -296,8 +308,25 @@ async fn send(peer: PeerId, body: Incoming, shared: &Shared) -> Result<Reply, Ap
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Move {
+    room: String,
+}
+
+async fn move_peer(peer: &PeerId, body: Incoming, shared: &Shared) -> Result<Reply, ApiError> {
+    let Move { room } = order(body).await?;
+    let room: RoomId = room.parse().map_err(|error| ApiError::Invalid(format!("room: {error}")))?;
+    match shared.board.move_peer(peer, room) {
+        Ok(()) => done(true, "peer"),
+        Err(None) => Err(ApiError::NotFound("peer")),
+        Err(Some(why)) => Err(ApiError::Conflict(why)),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct TokenOrder {
     /// The time that the token is valid, in seconds.
+    #[serde(default, deserialize_with = "seconds")]
     valid: Option<u64>,
     /// The claims besides times.
     #[serde(default)]
@@ -350,6 +379,23 @@ mod tests {
             }
         }
         assert_eq!(seen, ["a", "b", "c", "d", "e"]);
+    }
+
+    #[test]
+    fn seconds_are_an_integer_in_any_form_of_json() {
+        #[derive(Deserialize)]
+        struct Order {
+            #[serde(default, deserialize_with = "seconds")]
+            time: Option<u64>,
+        }
+        let read = |text: &str| serde_json::from_str::<Order>(text).map(|order| order.time).ok();
+        assert_eq!(read("{}"), Some(None));
+        for sixty in ["60", "60.0", "6e1", "6.0E1"] {
+            assert_eq!(read(&format!("{{\"time\":{sixty}}}")), Some(Some(60)), "{sixty}");
+        }
+        for wrong in ["null", "1.5", "-1", "1e300", "\"60\"", "[60]"] {
+            assert_eq!(read(&format!("{{\"time\":{wrong}}}")), None, "{wrong}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub(super) enum Operation {
     RemovePeer,
     DescribePeer,
     MutePeer,
+    MovePeer,
     SendEvent,
     MakeToken,
     ListNodes,
@@ -25,7 +26,7 @@ pub(super) enum Operation {
 }
 
 /// The method, the path (`{…}` stands for a name), the operation and its scope.
-pub(super) const ROUTES: [(Method, &str, Operation, Scope); 15] = [
+pub(super) const ROUTES: [(Method, &str, Operation, Scope); 16] = [
     (Method::GET, "counts", Operation::Counts, Scope::Read),
     (Method::GET, "events", Operation::StreamEvents, Scope::Read),
     (Method::GET, "rooms", Operation::ListRooms, Scope::Read),
@@ -36,6 +37,7 @@ pub(super) const ROUTES: [(Method, &str, Operation, Scope); 15] = [
     (Method::DELETE, "peers/{peer}", Operation::RemovePeer, Scope::Moderate),
     (Method::PUT, "peers/{peer}/description", Operation::DescribePeer, Scope::Describe),
     (Method::POST, "peers/{peer}/mute", Operation::MutePeer, Scope::Moderate),
+    (Method::POST, "peers/{peer}/move", Operation::MovePeer, Scope::Moderate),
     (Method::POST, "peers/{peer}/send", Operation::SendEvent, Scope::Describe),
     (Method::POST, "tokens", Operation::MakeToken, Scope::Tokens),
     (Method::GET, "nodes", Operation::ListNodes, Scope::Operate),
