@@ -20,6 +20,15 @@ pub const PONG: &str = "PONG";
 /// Extension for clients with [`EXTENSION_QUERY`]: the beginning of a message with the client's next token, in any phase. The
 /// server answers `TOKEN_OK` or `TOKEN_REFUSED` instead of forwarding the text to the peer.
 pub const TOKEN: &str = "TOKEN ";
+/// The beginning of the server's messages about a client's token. The server forwards no text that begins like this to a client
+/// with [`EXTENSION_QUERY`], so that no peer can imitate them.
+pub const ABOUT_TOKEN: &str = "TOKEN_";
+/// Header of the server's answer to the upgrade of a client with [`EXTENSION_QUERY`]: the names of extensions that a client may
+/// rely on in a call. It cannot come from a peer.
+pub const EXTENSIONS: &str = "roomtone-extensions";
+/// Value of [`EXTENSIONS`]: the server handles [`TOKEN`] and [`ABOUT_TOKEN`]. Without it a client must not send its token on the
+/// connection: the server could forward the text to the peer of a call.
+pub const TOKENS_HANDLED: &str = "token";
 /// Extension: the last part of the path that answers `GET` with `{"iceServers": [...]}` to a client whose token is
 /// accepted. The connection of a call cannot carry the request, because all of its text is forwarded to the peer.
 pub const ADMISSION: &str = "admission";

@@ -12,8 +12,11 @@ use super::signaller::{
     Signaller, header,
 };
 use super::target::{Protocol, Target};
-use crate::protocol::hello::{ADMISSION, ClientMessage, EXTENSION_QUERY, SERVER, ServerMessage, refusal};
-use crate::protocol::{IceServer, PeerId, PeerMessage};
+use crate::protocol::hello::{
+    ABOUT_TOKEN, ADMISSION, ClientMessage, EXTENSION_QUERY, EXTENSIONS, SERVER, ServerMessage,
+    TOKENS_HANDLED, refusal,
+};
+use crate::protocol::{IceServer, PeerId, PeerMessage, Secret};
 
 /// The protocol's entry in the registry.
 pub(super) const PROTOCOL: Protocol = Protocol {
@@ -56,6 +59,8 @@ pub struct Hello {
     phase: Phase,
     /// `SESSION` is sent, possibly before the answer to `HELLO`.
     has_dialled: bool,
+    /// The server handles tokens on this connection, and forwards none to the peer of a call.
+    handles_tokens: bool,
     outputs: VecDeque<Out>,
 }
 
@@ -69,13 +74,14 @@ impl Hello {
             request: RequestId::default(),
             phase: Phase::Down,
             has_dialled: false,
+            handles_tokens: false,
             outputs: VecDeque::new(),
         }
     }
 
     fn connect(&mut self) {
         self.conn = ConnId(self.conn.0 + 1);
-        (self.phase, self.has_dialled) = (Phase::Registering, false);
+        (self.phase, self.has_dialled, self.handles_tokens) = (Phase::Registering, false, false);
         self.outputs.push_back(Out::Connect(self.conn, self.target.endpoint()));
     }
 
@@ -88,6 +94,8 @@ impl Hello {
     }
 
     fn opened(&mut self, headers: &Headers) {
+        let extensions = header(headers, EXTENSIONS).unwrap_or_default();
+        self.handles_tokens = extensions.split(',').any(|name| name.trim() == TOKENS_HANDLED);
         self.send(ClientMessage::Hello(self.registration.id.clone()).to_string());
         // Other servers refuse `SESSION` before they have answered `HELLO`.
         let reads_ahead = header(headers, "server") == Some(SERVER);
@@ -185,8 +193,7 @@ impl Hello {
         self.report(event);
     }
 
-    /// Handles a message about the client's token, which the server sends in any phase; returns false if it is none. A peer that
-    /// imitates it makes the client show its token to its own server at most.
+    /// Handles a message about the client's token, which the server sends in any phase; returns false if it is none.
     fn token_message(&mut self, line: &str) -> bool {
         match ServerMessage::parse(line) {
             Ok(ServerMessage::TokenExpires(seconds)) => self.report(Event::TokenExpires(seconds)),
@@ -199,19 +206,21 @@ impl Hello {
 
     fn ask(&mut self, request: ServerRequest) {
         let message = match request {
-            ServerRequest::Token(token) => {
-                self.target.set_token(token.clone());
-                ClientMessage::Token(token)
-            }
+            ServerRequest::Token(token) => return self.show_token(token),
             ServerRequest::Remove(peer) => ClientMessage::RoomPeerRemove(peer),
             ServerRequest::Mute(peer, kind) => ClientMessage::RoomPeerMute(peer, kind),
         };
-        let may_send = match message {
-            ClientMessage::Token(_) => !matches!(self.phase, Phase::Down | Phase::Registering),
-            _ => self.phase == Phase::Room,
-        };
-        if may_send {
+        if self.phase == Phase::Room {
             self.send(message.to_string());
+        }
+    }
+
+    /// Shows the server the client's next token. A server that does not handle tokens gets it with the next connection only: on
+    /// this one it could forward the token to the peer.
+    fn show_token(&mut self, token: Secret) {
+        self.target.set_token(token.clone());
+        if self.handles_tokens && !matches!(self.phase, Phase::Down | Phase::Registering) {
+            self.send(ClientMessage::Token(token).to_string());
         }
     }
 
@@ -263,7 +272,8 @@ impl Signaller for Hello {
             In::Ask(request) => self.ask(request),
             In::Opened(conn, headers) if conn == self.conn => self.opened(&headers),
             In::Frame(conn, frame) if conn == self.conn => match frame {
-                Frame::Text(line) if line.starts_with("TOKEN_") && self.token_message(&line) => {}
+                Frame::Text(line)
+                    if self.handles_tokens && line.starts_with(ABOUT_TOKEN) && self.token_message(&line) => {}
                 Frame::Text(line) => self.text(&line),
                 Frame::Binary(_) => {}
                 Frame::Closed(code, reason) => self.closed(code, &reason),
@@ -304,7 +314,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::protocol::{Refusal, Secret};
+    use crate::protocol::Refusal;
     use crate::signalling::testing::{Run, ann, target};
 
     fn id(text: &str) -> PeerId {
@@ -320,8 +330,15 @@ mod tests {
     }
 
     fn registered() -> Run {
+        registered_at(&[("server", "other")])
+    }
+
+    /// Returns a client whose server answers the upgrade with these headers.
+    fn registered_at(headers: &[(&str, &str)]) -> Run {
         let mut run = run(false, None);
-        assert_eq!(run.open("other").sent, ["HELLO ann"]);
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let opened = In::Opened(run.conn, headers.collect());
+        assert_eq!(run.give(opened).sent, ["HELLO ann"]);
         assert!(!run.signaller.is_idle());
         assert_eq!(run.event("HELLO"), Event::Registered);
         assert!(run.signaller.is_idle());
@@ -341,8 +358,22 @@ mod tests {
     }
 
     #[test]
-    fn the_next_token_is_sent_in_any_phase_and_used_for_the_next_connection() {
+    fn a_peer_gets_no_token_and_is_not_believed_about_it() {
+        // Servers of before or of others forward the text of a call, this one's token included.
         let mut run = registered();
+        assert!(run.give(In::Ask(ServerRequest::Token(Secret("next".into())))).sent.is_empty());
+        run.give(In::Call(id("bob")));
+        assert_eq!(run.event("SESSION_OK"), Event::Accepted);
+        assert!(matches!(run.event("TOKEN_EXPIRES 5"), Event::Junk(_)));
+        assert!(run.give(In::Ask(ServerRequest::Token(Secret("later".into())))).sent.is_empty());
+        run.close(1000, "");
+        let (_, endpoint) = run.give(In::Register).connects.remove(0);
+        assert!(endpoint.url.as_str().contains("token=later"), "{}", endpoint.url);
+    }
+
+    #[test]
+    fn the_next_token_is_sent_in_any_phase_and_used_for_the_next_connection() {
+        let mut run = registered_at(&[("roomtone-extensions", "other, token")]);
         let token = || In::Ask(ServerRequest::Token(Secret("next".into())));
         assert_eq!(run.event("TOKEN_EXPIRES 25"), Event::TokenExpires(25));
         assert_eq!(run.give(token()).sent, ["TOKEN next"]);

@@ -2,7 +2,7 @@
 
 use super::rejection::Rejection;
 use crate::hub::{Command, Measure, Notice, Phase, Reason};
-use crate::protocol::hello::{ClientMessage, HelloError, ServerMessage};
+use crate::protocol::hello::{ABOUT_TOKEN, ClientMessage, HelloError, ServerMessage};
 use crate::protocol::id::IdError;
 
 /// Close code "protocol error" (RFC 6455, 7.4.1), with which the demos' server ends a bad HELLO.
@@ -55,6 +55,8 @@ pub fn decode(phase: Phase, line: String) -> Result<Command, Rejection> {
 /// Converts a notice to a text; none if the notice is an extension that the client did not ask for.
 pub fn encode(notice: Notice, extended: bool) -> Option<String> {
     let message = match notice {
+        // The client takes such a line for the server's.
+        Notice::Relayed(text) if extended && text.starts_with(ABOUT_TOKEN) => return None,
         Notice::Relayed(text) => return Some(text),
         Notice::CalledBy(_) | Notice::Described(..) | Notice::Moderator | Notice::MuteRequested(..)
             if !extended =>
@@ -122,6 +124,16 @@ mod tests {
         assert_eq!(error("nonsense"), Rejection::Error("ERROR unknown command".into()));
         assert_eq!(error("ROOM a b"), Rejection::Error("ERROR invalid room id 'a b'".into()));
         assert_eq!(decode(Phase::Relay, "HELLO x".into()), Ok(Command::Relay("HELLO x".into())));
+    }
+
+    #[test]
+    fn no_peer_imitates_the_messages_about_the_token() {
+        let relayed = |text: &str, extended| encode(Notice::Relayed(text.to_owned()), extended);
+        for text in ["TOKEN_EXPIRES 5", "TOKEN_OK", "TOKEN_REFUSED no"] {
+            assert_eq!(relayed(text, true), None);
+            assert_eq!(relayed(text, false).as_deref(), Some(text));
+        }
+        assert_eq!(relayed("TOKEN a", true).as_deref(), Some("TOKEN a"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::polling;
 use super::reply::{Reply, text, too_many_connects};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::hub::Grant;
-use crate::protocol::hello::{EXTENSION_QUERY, SERVER};
+use crate::protocol::hello::{EXTENSION_QUERY, EXTENSIONS, SERVER, TOKENS_HANDLED};
 use crate::server::codec::Codec;
 use crate::server::codec::framing::{Framing, SocketIo};
 use crate::server::expiry::{Admission, Lease};
@@ -57,7 +57,7 @@ pub(super) async fn upgrade(
     let Some(key) = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| version == Some(b"13")) else {
         return Ok(text(StatusCode::BAD_REQUEST, "not a WebSocket of version 13\n"));
     };
-    let reply = switching_protocols(derive_accept_key(key.as_bytes()));
+    let mut reply = switching_protocols(derive_accept_key(key.as_bytes()));
     if let Err(wait) = shared.count_connect(from) {
         return Ok(too_many_connects(wait));
     }
@@ -80,6 +80,9 @@ pub(super) async fn upgrade(
             Framing::SocketIo(SocketIo::with_handshake(secret_id()?, handshake))
         }
     };
+    if codec.is_extended() {
+        reply.headers_mut().insert(EXTENSIONS, HeaderValue::from_static(TOKENS_HANDLED));
+    }
     // The connection outlives its HTTP half: it is counted anew, without a bound if it is counted for the client already.
     let most = if caller.is_counted() { usize::MAX } else { shared.live().per_address };
     let Some(guard) = shared.board.admit(from, most) else {

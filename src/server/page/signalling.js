@@ -169,7 +169,7 @@ export class Signalling extends EventTarget {
     if (line === "PONG") return;
     const [word] = line.split(" ", 1);
     const rest = line.slice(word.length + 1);
-    // About the page's token, in any phase. A peer that imitates it makes the page show its token to its own server at most.
+    // About the page's token, in any phase: the server of the page forwards no line of a peer that begins like these.
     if (word === "TOKEN_EXPIRES") return this.#emit("token-expires", Number(rest));
     if (word === "TOKEN_OK" || word === "TOKEN_REFUSED") return this.#emit("token", word === "TOKEN_OK" ? undefined : rest);
     // In a session, the line could come from the peer.
