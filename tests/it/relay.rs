@@ -3,8 +3,12 @@
 use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::SystemTime;
 
+use crate::common::browser::foreign_page;
 use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, needs, wait_for, ws};
+use roomtone::protocol::Secret;
+use roomtone::server::ice::time_limited;
 
 pub(crate) const SECRET: &str = "north/of+here";
 
@@ -16,8 +20,15 @@ pub(crate) struct Turn {
     tls: u16,
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("0.0.0.0:0").unwrap().local_addr().unwrap().port()
+/// Returns two ports that are free for TCP and UDP at this moment.
+fn free_ports() -> (u16, u16) {
+    let both = || {
+        let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        Some((std::net::UdpSocket::bind(("0.0.0.0", port)).ok()?, tcp))
+    };
+    let [one, other] = [wait_for("a free port", both), wait_for("a free port", both)];
+    (one.1.local_addr().unwrap().port(), other.1.local_addr().unwrap().port())
 }
 
 impl Turn {
@@ -32,7 +43,7 @@ impl Turn {
     }
 
     fn spawn(mut command: Command, home: &Path, at: IpAddr, shared_secret: bool) -> Self {
-        let (port, tls) = (free_port(), free_port());
+        let (port, tls) = free_ports();
         let made = rcgen::generate_simple_self_signed(vec![at.to_string()]).unwrap();
         std::fs::write(home.join("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(home.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -101,7 +112,7 @@ fn a_relay_that_is_refused_says_why() {
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
-    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_port());
+    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_ports().0);
     let attempt = |options: &[&str]| {
         let client = Client::new(home.path(), &["call", "bob", "--relay-only"]).without_media();
         client.with(options).start().end_with_warnings()
@@ -170,6 +181,35 @@ fn two_machines_without_a_way_to_each_other_talk_through_the_relay() {
     let stats = ann.stats();
     let path = [stats["local_candidate"].as_str(), stats["remote_candidate"].as_str()];
     assert!(path.contains(&Some("relay")), "{stats}");
+}
+
+/// Tests an ICE restart of a client that may use relays alone and whose TURN user has expired: no relay is allocated, so that the
+/// restart finds no path, and the path of before is kept.
+#[test]
+fn a_restart_with_an_expired_turn_user_keeps_the_path_that_works() {
+    needs!(Browser, TurnServer);
+    const VALID: u64 = 30;
+    let stage = Stage::new();
+    let turn = Turn::start(stage.home(), true);
+    let relay = format!("turn:{}:{}", turn.at, turn.port);
+    let since_1970 = || SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let until = since_1970() + VALID;
+    let (user, password) = time_limited(&Secret(SECRET.into()), until);
+    let paths = ["--relay-only", "--turn", &relay, "--turn-user", &user, "--turn-password", &password.0];
+    let received = Received::new();
+    let browser = stage.empty_page();
+    let mut bob = stage.answer("bob").with(&paths).receiving(&received).ready();
+    browser.run(&foreign_page(&["audio", "video"], Some("bob")));
+    received.expect_moving_and_audible((0, 0), 20);
+    assert_eq!(bob.stats()["local_candidate"], "relay");
+    wait_for("the end of the TURN user", || (since_1970() > until + 1).then_some(()));
+    bob.say(&serde_json::json!({"command": "reconnect"}));
+    bob.expect("peer", &[("state", "reconnecting")]);
+    bob.expect("peer", &[("state", "connected")]);
+    let kept = "page: no new path was found; the one before still works and is kept";
+    assert!(bob.has_seen("warning", &[("text", kept)]), "{:?}", bob.all("warning", &[]));
+    received.expect_moving_and_audible(received.mark(), 30);
+    assert_eq!(browser.run("return errors"), serde_json::json!([]));
 }
 
 /// A router between a network of its own and the world, which lets nothing in that was not asked for.
