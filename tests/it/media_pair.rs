@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::common::pace;
+use crate::common::{PATIENCE, in_time, pace};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::peer::PeerConfig;
 use roomtone::media::receive::Track;
@@ -50,13 +50,10 @@ impl Side {
         let config = PeerConfig {
             streams,
             chat: Some(ChannelConfig::reliable("chat")),
-            channels: vec![],
             receive: Kind::ALL.to_vec(),
             codecs: codecs.to_vec(),
             preferred: codecs.to_vec(),
-            fec: false,
-            ice: roomtone::media::transport::IceConfig::default(),
-            latency: Default::default(),
+            ..PeerConfig::default()
         };
         Self {
             name,
@@ -137,7 +134,8 @@ fn run(offerer: &[Codec], answerer: &[Codec], expected: Codec, send: (&[Kind], &
             assert!(side.first_frames.iter().all(|c| *c == expected || *c == Codec::Opus));
         }
         assert!(pair.a.channels[0].try_send(&Message::Text("hello".into())));
-        assert_eq!(pair.b.channels[0].receive().await, Some(Message::Text("hello".into())));
+        let received = in_time("the message", pair.b.channels[0].receive()).await;
+        assert_eq!(received, Some(Message::Text("hello".into())));
     });
 }
 
@@ -244,7 +242,7 @@ impl Pair {
         let started = Instant::now();
         while !done(&self.a, &self.b) {
             let progress = [&self.a, &self.b].map(|side| (&side.first_frames, side.channels.len()));
-            assert!(started.elapsed() < Duration::from_secs(20), "no {what}; so far: {progress:?}");
+            assert!(started.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}; so far: {progress:?}");
             self.a.step(&mut self.to_b, &mut self.to_a).await;
             self.to_b.iter_mut().filter(|_| self.forged[0]).for_each(forge);
             self.b.step(&mut self.to_a, &mut self.to_b).await;
@@ -339,7 +337,8 @@ fn a_channel_comes_to_a_connection_that_had_none() {
         pair.b.negotiation.request_offer(Instant::now());
         pair.until("the channel", |a, b| a.channels.len() == 1 && b.channels.len() == 1).await;
         assert!(pair.a.channels[0].try_send(&Message::Binary(vec![0, 255])));
-        assert_eq!(pair.b.channels[0].receive().await, Some(Message::Binary(vec![0, 255])));
+        let received = in_time("the message", pair.b.channels[0].receive()).await;
+        assert_eq!(received, Some(Message::Binary(vec![0, 255])));
         pair.until_they_move("the sound, still", pair.b.tracks.clone()).await;
     });
 }
