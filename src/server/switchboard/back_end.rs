@@ -49,7 +49,7 @@ impl Switchboard {
 
     /// Returns what `read` finds in the hub.
     pub(in crate::server) fn with_hub<T>(&self, read: impl FnOnce(&Hub) -> T) -> T {
-        read(&self.lock().board.hub())
+        read(self.lock().board.hub())
     }
 
     /// Asks a peer to leave its room and to join another one. The error says why the peer cannot be asked; none if there is

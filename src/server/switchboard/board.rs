@@ -8,6 +8,7 @@ use crate::hub::{ConnId, Hub, Input, Output};
 use crate::hub::shard::Shard;
 
 /// See the module.
+#[allow(clippy::large_enum_variant, reason = "a server has one")]
 #[derive(Debug)]
 pub(super) enum Board {
     Alone(Hub),
