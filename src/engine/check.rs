@@ -2,7 +2,7 @@
 //!
 //! Pure: no clock, sockets, files or random numbers.
 
-use super::EngineError;
+use super::error::EngineError;
 
 /// The oldest version of Redis (major), whose scripts and streams do what the shards need.
 const OLDEST: u32 = 7;

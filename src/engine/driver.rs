@@ -10,8 +10,9 @@ use redis::{Cmd, RedisResult, Value};
 use smol::Timer;
 use smol::future::{or, yield_now};
 
+use super::error::EngineError;
 use super::link::{ANSWER, Link, Scripts};
-use super::{Engine, EngineError};
+use super::settings::Engine;
 use crate::base::backoff::Backoff;
 use crate::base::lock::lock;
 use crate::base::timeout::timeout;

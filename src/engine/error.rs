@@ -1,4 +1,6 @@
 //! The reasons why an engine cannot be used.
+//!
+//! Pure: no clock, sockets, files or random numbers.
 
 /// A reason why a server cannot use its engine. No text contains a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,8 +9,10 @@ use redis::{
     Value,
 };
 
+use super::address::Address;
 use super::check::{Checked, check};
-use super::{Address, Engine, EngineError};
+use super::error::EngineError;
+use super::settings::Engine;
 use crate::base::timeout::timeout;
 use crate::hub::shard::scripts::{ATTACH, BEAT, TX};
 
@@ -36,6 +38,21 @@ pub(super) struct Link {
     pub(super) scripts: Scripts,
     /// The address of the server that the connections lead to, for messages.
     pub(super) address: String,
+}
+
+impl Engine {
+    /// Connects to the engine once, and checks that servers can use it. Returns its name and version.
+    ///
+    /// # Errors
+    ///
+    /// [`EngineError`] if the engine is not reached, refuses the server, or is not suitable.
+    pub async fn check(&self) -> Result<String, EngineError> {
+        let (_, checked) = Link::open(self).await?;
+        for warning in &checked.warnings {
+            tracing::warn!("the engine {}: {warning}", self.address);
+        }
+        Ok(checked.version)
+    }
 }
 
 impl Link {

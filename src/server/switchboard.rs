@@ -5,6 +5,8 @@ mod board;
 mod delivery;
 mod presence;
 #[cfg(feature = "engine")]
+mod shard_state;
+#[cfg(feature = "engine")]
 mod shards;
 
 use std::collections::HashMap;
@@ -29,7 +31,6 @@ use crate::base::tasks::Tasks;
 use crate::hub::{Command, ConnId, Grant, Hub, Input, Limits, Owner, Phase};
 use crate::protocol::{IceServer, PeerId};
 use board::Board;
-use delivery::report_unread;
 
 /// The mailbox and the codec of a connection.
 #[derive(Debug)]
@@ -88,7 +89,7 @@ struct State {
     /// The server is stopping: new connections are closed at once.
     is_stopping: bool,
     #[cfg(feature = "engine")]
-    shards: shards::ShardState,
+    shards: shard_state::ShardState,
 }
 
 impl State {
@@ -112,7 +113,7 @@ pub(super) struct Switchboard {
     /// The timers of unanswered probes.
     probes: Tasks,
     #[cfg(feature = "engine")]
-    shards: Option<shards::Shards>,
+    shards: Option<shard_state::Shards>,
 }
 
 impl Switchboard {
@@ -129,8 +130,8 @@ impl Switchboard {
         (unread, held): (Duration, Duration),
         ice: IceServers,
     ) -> Result<Arc<Self>, crate::base::random::NoRandomness> {
-        let shards = Some(shards::Shards::new(held));
-        Ok(Arc::new(Self { shards, ..Self::of(shards::Shards::board(limits)?, limits, unread, ice) }))
+        let shards = Some(shard_state::Shards::new(held));
+        Ok(Arc::new(Self { shards, ..Self::of(shard_state::Shards::board(limits)?, limits, unread, ice) }))
     }
 
     fn of(board: Board, limits: Limits, unread: Duration, ice: IceServers) -> Self {
@@ -243,7 +244,7 @@ impl Switchboard {
         for one in parked {
             let to = one.to;
             one.refuse();
-            report_unread(&mut state, id, to);
+            state.report_unread(id, to);
         }
     }
 

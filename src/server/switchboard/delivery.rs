@@ -95,15 +95,7 @@ impl Switchboard {
         let Some(Connection { outbox, .. }) = state.connections.get(&id) else { return true };
         match cause {
             Some((from, outcome)) if is_of_a_peer => {
-                let before = outcome.parked.iter_mut().find(|parked| parked.to == id);
-                match before {
-                    Some(parked) => parked.add(texts),
-                    None => match outbox.forward((*from, id), texts) {
-                        Forwarded::Queued => {}
-                        Forwarded::Waits(parked) => outcome.parked.push(parked),
-                        Forwarded::Refused => report_unread(state, *from, id),
-                    },
-                }
+                state.forward((*from, id), texts, outcome);
                 true
             }
             Some((from, outcome)) if *from == id => {
@@ -175,11 +167,27 @@ fn is_answer(notice: &Notice) -> bool {
     )
 }
 
-/// Reports to a sender that the receiver does not read its messages.
-pub(super) fn report_unread(state: &mut State, from: ConnId, to: ConnId) {
-    let State { board, connections, .. } = state;
-    let Some(name) = board.hub().name(to) else { return };
-    let Some(Connection { outbox, codec, .. }) = connections.get_mut(&from) else { return };
-    let texts = codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| board.hub().description(peer));
-    texts.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
+impl State {
+    /// Forwards texts of a peer to another one.
+    fn forward(&mut self, (from, to): (ConnId, ConnId), texts: Vec<String>, outcome: &mut Outcome) {
+        let Some(Connection { outbox, .. }) = self.connections.get(&to) else { return };
+        if let Some(parked) = outcome.parked.iter_mut().find(|parked| parked.to == to) {
+            return parked.add(texts);
+        }
+        match outbox.forward((from, to), texts) {
+            Forwarded::Queued => {}
+            Forwarded::Waits(parked) => outcome.parked.push(parked),
+            Forwarded::Refused => self.report_unread(from, to),
+        }
+    }
+
+    /// Reports to a sender that the receiver does not read its messages.
+    pub(super) fn report_unread(&mut self, from: ConnId, to: ConnId) {
+        let State { board, connections, .. } = self;
+        let Some(name) = board.hub().name(to) else { return };
+        let Some(Connection { outbox, codec, .. }) = connections.get_mut(&from) else { return };
+        let texts =
+            codec.encode(Notice::Refused(Refusal::Unread(name)), |peer| board.hub().description(peer));
+        texts.into_iter().for_each(|text| outbox.answer(Outgoing::Text(text)));
+    }
 }

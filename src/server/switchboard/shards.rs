@@ -1,67 +1,21 @@
 //! The switchboard of a server that is one of several: the events of the engine, and the texts of peers of other servers.
 
-use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use smol::channel::{Receiver, Sender, bounded};
-
 use super::board::Board;
 use super::{Outcome, State, Switchboard};
-use crate::base::random::{NoRandomness, secret_id};
-use crate::base::tasks::Tasks;
 use crate::base::timeout::timeout;
 use crate::engine::{EngineError, Port};
+use crate::hub::ConnId;
 use crate::hub::shard::{Ask, Beat, FromEngine, Shard};
-use crate::hub::{ConnId, Limits};
 use crate::server::mailbox::{Forwarded, Parked};
 
 /// The most bytes of a peer of another server that wait for one peer here, behind a text that its mailbox has no space for.
 const BEHIND: usize = 256 * 1024;
-/// The most pairs of such peers.
-const PAIRS: usize = 1 << 16;
 /// The time without the engine after which new clients should go to other servers.
 const AWAY: Duration = Duration::from_secs(10);
-
-/// What a switchboard needs beside its shard.
-#[derive(Debug)]
-pub(super) struct Shards {
-    wake: (Sender<()>, Receiver<()>),
-    /// The tasks of texts that wait for space in a mailbox.
-    waiting: Tasks,
-    /// The longest time that they wait.
-    held: Duration,
-}
-
-/// The state that a shard adds to a switchboard.
-#[derive(Debug)]
-pub(super) struct ShardState {
-    /// Connections that are not read, since a request of theirs waits for the engine.
-    asking: Vec<ConnId>,
-    /// The texts behind those that wait for space, by sender and receiver.
-    behind: HashMap<(ConnId, ConnId), Vec<String>>,
-    /// The time since which the engine is away; none while it is connected.
-    away: Option<Instant>,
-}
-
-impl Default for ShardState {
-    fn default() -> Self {
-        Self { asking: vec![], behind: HashMap::new(), away: Some(Instant::now()) }
-    }
-}
-
-impl Shards {
-    /// Returns the peers of one server of several.
-    pub(super) fn board(limits: Limits) -> Result<Board, NoRandomness> {
-        // Other servers write to the inbox of this name: it has to be unique, but is no secret.
-        Ok(Board::Shard(Box::new(Shard::new(limits, &secret_id()?[..16]))))
-    }
-
-    pub(super) fn new(held: Duration) -> Self {
-        Self { wake: bounded(1), waiting: Tasks::new(PAIRS), held }
-    }
-}
 
 impl State {
     fn shard(&mut self) -> Option<&mut Shard> {
