@@ -219,6 +219,9 @@ impl Switchboard {
                         return outcome;
                     }
                     self.metrics.count_message(&command);
+                    if let Command::Relay(text) = &command {
+                        state.observer.said(id, text);
+                    }
                     state.board.handle_input(now, Input::Command(id, command));
                     self.deliver(&mut state, now, Some((id, &mut outcome)));
                 }

@@ -22,16 +22,20 @@ enum Place {
     Lobby,
     Room(RoomId, Instant),
     Call(Call),
+    /// In a call to a peer of another server, which reports the call.
+    CallElsewhere,
 }
 
 /// A call, seen from one of its sides.
 #[derive(Debug)]
 struct Call {
+    /// The other side, which may be a client of another server.
     other: ConnId,
+    name: PeerId,
     is_caller: bool,
     since: Instant,
-    /// This side has sent an answer that accepts something.
-    has_answered: bool,
+    /// This side has sent or received an answer that accepts something.
+    is_answered: bool,
 }
 
 /// A room with members.
@@ -67,7 +71,7 @@ impl Observer {
     ) -> Vec<Happening> {
         let Some(Stay { name: peer, since, place }) = self.stays.remove(&conn) else { return vec![] };
         let mut all = match place {
-            Place::Lobby => vec![],
+            Place::Lobby | Place::CallElsewhere => vec![],
             Place::Room(room, since) => self.left(now, room, &peer, since, reason),
             Place::Call(call) => self.call_ended(now, &peer, &call),
         };
@@ -80,8 +84,17 @@ impl Observer {
             Notice::Registered => self.register(now, hub, conn).into_iter().collect(),
             Notice::Joined(_) => self.joined(now, hub, conn),
             Notice::CalledBy(from) => self.called(now, hub, conn, from).into_iter().collect(),
+            Notice::CallStarted => {
+                // A callee of this server was told first, and has made it a call already.
+                if let Some(stay) =
+                    self.stays.get_mut(&conn).filter(|stay| matches!(stay.place, Place::Lobby))
+                {
+                    stay.place = Place::CallElsewhere;
+                }
+                vec![]
+            }
             Notice::Relayed(text) => {
-                self.relayed(conn, text);
+                self.said(conn, text);
                 vec![]
             }
             Notice::Refused(refusal) => self.refused(hub, conn, refusal).into_iter().collect(),
@@ -143,33 +156,36 @@ impl Observer {
     /// Handles the beginning of a call to `conn`.
     fn called(&mut self, now: Instant, hub: &Hub, conn: ConnId, from: &PeerId) -> Option<Happening> {
         let caller = hub.connection(from)?;
-        let to = self.stays.get(&conn)?.name.clone();
-        for (one, other, is_caller) in [(caller, conn, true), (conn, caller, false)] {
-            let call = Call { other, is_caller, since: now, has_answered: false };
-            self.stays.get_mut(&one)?.place = Place::Call(call);
+        let callee = self.stays.get_mut(&conn)?;
+        let to = callee.name.clone();
+        let call = |other, name: &PeerId, is_caller| {
+            Place::Call(Call { other, name: name.clone(), is_caller, since: now, is_answered: false })
+        };
+        callee.place = call(caller, from, false);
+        if let Some(caller) = self.stays.get_mut(&caller) {
+            caller.place = call(conn, &to, true);
         }
         Some(Happening::CallStarted { from: from.clone(), to })
     }
 
-    /// Handles a message to `conn` from the other side of its call.
-    fn relayed(&mut self, conn: ConnId, text: &str) {
-        let Some(Stay { place: Place::Call(call), .. }) = self.stays.get(&conn) else { return };
-        let sender = call.other;
-        if let Some(Stay { place: Place::Call(call), .. }) = self.stays.get_mut(&sender)
-            && !call.has_answered
+    /// Handles a message that a side of a call sends or receives.
+    pub(in crate::server) fn said(&mut self, conn: ConnId, text: &str) {
+        if let Some(Stay { place: Place::Call(call), .. }) = self.stays.get_mut(&conn)
+            && !call.is_answered
             && text.contains("\"sdp\"")
         {
-            call.has_answered = is_acceptance(text);
+            call.is_answered = is_acceptance(text);
         }
     }
 
+    /// Returns the events that the end of a call means for the side that ends first.
     fn call_ended(&mut self, now: Instant, peer: &PeerId, call: &Call) -> Vec<Happening> {
-        let Some(other) = self.stays.get_mut(&call.other) else { return vec![] };
-        let Place::Call(theirs) = std::mem::replace(&mut other.place, Place::Lobby) else { return vec![] };
-        let answered = call.has_answered || theirs.has_answered;
+        let theirs = self.stays.get_mut(&call.other).map(|other| &mut other.place);
+        let theirs = theirs.map(|place| std::mem::replace(place, Place::Lobby));
+        let answered = call.is_answered || matches!(theirs, Some(Place::Call(theirs)) if theirs.is_answered);
         let (from, to) = match call.is_caller {
-            true => (peer.clone(), other.name.clone()),
-            false => (other.name.clone(), peer.clone()),
+            true => (peer.clone(), call.name.clone()),
+            false => (call.name.clone(), peer.clone()),
         };
         let ended = Happening::CallEnded {
             from: from.clone(),

@@ -130,6 +130,41 @@ fn a_call_is_answered_by_an_answer_that_accepts_something() {
     }
 }
 
+/// A hub that shares calls with others knows the other side by a copy, which has no events here.
+#[test]
+fn a_call_of_two_servers_is_reported_by_that_of_the_callee() {
+    let (ann, bob) = (ConnId(1), ConnId(2));
+    let name = |text: &str| text.parse::<PeerId>().unwrap();
+    for (callee_says, answered) in [(Some(answer(9)), true), (None, false)] {
+        let mut world = World::new();
+        // The copy of the caller is registered in the hub alone.
+        world.input(Input::Opened(ann, Owner(1)));
+        world.hub.handle_input(world.now, Input::Command(ann, Command::Register(name("ann"))));
+        while world.hub.poll_output().is_some() {}
+        world.register(2, "bob");
+        world.events();
+        world.say(1, Command::Call(name("bob")));
+        if let Some(text) = callee_says {
+            world.observer.said(bob, &text);
+        }
+        world.input(Input::Closed(bob));
+        let mut wanted = vec!["call.started ann bob".to_owned(), format!("call.ended {answered} ann bob")];
+        if !answered {
+            wanted.push("call.missed ann unanswered bob".to_owned());
+        }
+        wanted.push("peer.gone bob closed".to_owned());
+        assert_eq!(world.events(), wanted);
+    }
+    // The server of the caller hears that the call began, and leaves the report to the other one.
+    let mut world = World::new();
+    world.register(1, "ann");
+    world.events();
+    let begun = Output::Notify(ann, Notice::CallStarted);
+    assert_eq!(world.observer.observe(world.now, &world.hub, &begun), []);
+    world.input(Input::Closed(ann));
+    assert_eq!(world.events(), ["peer.gone ann closed"]);
+}
+
 #[test]
 fn a_call_in_vain_names_both_sides() {
     let mut world = World::new();
