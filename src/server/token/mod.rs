@@ -192,11 +192,17 @@ pub(super) fn granted(claims: Value) -> Result<Granted, String> {
     Ok(Granted { grant: claims::grant(claims)?, expires })
 }
 
+/// Refuses a token of more than [`MAX_TOKEN`] bytes.
+pub(super) fn check_length(token: &str) -> Result<(), TokenError> {
+    match token.len() {
+        0..=MAX_TOKEN => Ok(()),
+        _ => Err(TokenError::Forged(format!("it is longer than {MAX_TOKEN} bytes"))),
+    }
+}
+
 /// Reads the header of a token, which is not verified yet.
 fn header(token: &str) -> Result<Header, TokenError> {
-    if token.len() > MAX_TOKEN {
-        return Err(TokenError::Forged(format!("it is longer than {MAX_TOKEN} bytes")));
-    }
+    check_length(token)?;
     jsonwebtoken::decode_header(token).map_err(|error| TokenError::Forged(error.to_string()))
 }
 

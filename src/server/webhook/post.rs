@@ -31,14 +31,15 @@ impl Poster {
 
     /// Sends a message in a thread of its own, and returns the status.
     pub(super) async fn post(&self, id: &str, body: &str) -> Answer {
-        match self.exchange(id, body, vec![]).await {
+        match self.exchange(id, body, vec![], ()).await {
             // The status decides: an answer that is cut short or too long costs the connection alone.
             Ok((status, wish, _)) => Answer::Status(status, wish),
             Err(why) => Answer::None(why),
         }
     }
 
-    /// Sends a message in a thread of its own, and returns the status and the body of the answer.
+    /// Sends a message in a thread of its own, and returns the status and the body of the answer. The thread drops `turn` at its
+    /// end, which may be later than the end of this future.
     ///
     /// # Errors
     ///
@@ -48,15 +49,26 @@ impl Poster {
         id: &str,
         body: &str,
         headers: Headers,
+        turn: impl Send + 'static,
     ) -> Result<(u16, Vec<u8>), String> {
-        let (status, _, body) = self.exchange(id, body, headers).await?;
+        let (status, _, body) = self.exchange(id, body, headers, turn).await?;
         Ok((status, body?))
     }
 
-    async fn exchange(&self, id: &str, body: &str, headers: Headers) -> Result<Exchange, String> {
+    async fn exchange(
+        &self,
+        id: &str,
+        body: &str,
+        headers: Headers,
+        turn: impl Send + 'static,
+    ) -> Result<Exchange, String> {
         let (agent, url, secrets) = (self.agent.clone(), self.url.clone(), self.secrets.clone());
         let (id, body) = (id.to_owned(), body.to_owned());
-        smol::unblock(move || post(&agent, &url, &secrets, (&id, &body), headers)).await
+        let work = move || {
+            let _turn = turn;
+            post(&agent, &url, &secrets, (&id, &body), headers)
+        };
+        smol::unblock(work).await
     }
 }
 
