@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use smol::lock::{Semaphore, SemaphoreGuardArc};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::token::{Granted, TokenError, check_length, granted};
+use super::token::{Granted, TokenError, check_length, check_times, granted};
 use super::webhook::{Headers, Poster, SigningSecret, WebhookUrl};
 use crate::base::lock::lock;
 use crate::base::net::{Owner, is_this_machine};
@@ -115,14 +115,18 @@ impl BackEndAuth {
         let data = json!({"token": token, "address": address});
         let question = json!({"type": "auth.connect", "timestamp": time, "data": data});
         let answer = self.poster.ask(&format!("msg_{id}"), &question.to_string(), headers, turn).await;
-        judge(answer.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default())))
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        judge(now, answer.map(|(status, body)| (status, serde_json::from_slice(&body).unwrap_or_default())))
     }
 }
 
-/// Judges the answer of the back end: its status and its body.
-fn judge(answer: Result<(u16, Value), String>) -> Verdict {
+/// Judges the answer of the back end: its status and its body. `now` is in seconds since 1970.
+fn judge(now: u64, answer: Result<(u16, Value), String>) -> Verdict {
     let why = match answer {
-        Ok((200, claims @ Value::Object(_))) => return granted(claims).map_err(TokenError::Refused),
+        Ok((200, claims @ Value::Object(_))) => {
+            let checked = check_times(&claims, now);
+            return checked.and_then(|()| granted(claims)).map_err(TokenError::Refused);
+        }
         Ok((200, _)) => "its answer is no JSON object of claims".to_owned(),
         Ok((status @ (401 | 403), body)) => {
             let words = body["message"].as_str().unwrap_or("the back end does not let you in");
@@ -143,6 +147,7 @@ mod tests {
 
     #[test]
     fn the_answer_decides_and_without_one_nobody_comes_in() {
+        let judge = |answer| judge(7, answer);
         let grant = judge(Ok((200, json!({"sub": "ann", "rooms": ["attic"], "exp": 7})))).unwrap();
         assert_eq!((grant.grant.name, grant.expires), (Some("ann".parse().unwrap()), Some(7)));
         assert_eq!(judge(Ok((200, json!({})))).unwrap().expires, None);
@@ -153,6 +158,16 @@ mod tests {
         for answer in [Ok((200, json!([]))), Ok((204, Value::Null)), Ok((500, words())), Err("no".into())] {
             assert_eq!(judge(answer).unwrap_err(), TokenError::NoAnswer);
         }
+    }
+
+    #[test]
+    fn claims_of_the_back_end_count_at_their_times() {
+        let at = |now, claims: Value| judge(now, Ok((200, claims))).map(|granted| granted.expires);
+        assert_eq!(at(1030, json!({"exp": 1000})), Ok(Some(1000)));
+        assert_eq!(at(1031, json!({"exp": 1000})), Err(TokenError::Refused("it has expired (exp)".into())));
+        assert_eq!(at(970, json!({"nbf": 1000})), Ok(None));
+        assert_eq!(at(969, json!({"nbf": 1000})), Err(TokenError::Refused("it is not valid yet (nbf)".into())));
+        assert!(matches!(at(1000, json!({"exp": "soon"})), Err(TokenError::Refused(_))));
     }
 
     #[test]

@@ -210,7 +210,9 @@ impl Shared {
             }
         }
         let Granted { grant, expires } = granted?;
-        let until = expires.filter(|_| live.enforce_expiry).map(instant);
+        // As late as a new connection is let in with the token.
+        let until =
+            expires.filter(|_| live.enforce_expiry).map(|end| instant(end.saturating_add(token::LEEWAY)));
         Ok(Admission { grant, until })
     }
 }

@@ -26,7 +26,10 @@ use crate::protocol::{PeerId, Secret};
 /// The longest token that is read, in bytes.
 const MAX_TOKEN: usize = 8 * 1024;
 /// How far the clocks of the issuer and of this server may differ, in seconds.
-const LEEWAY: u64 = 30;
+pub(super) const LEEWAY: u64 = 30;
+
+const EXPIRED: &str = "it has expired (exp)";
+const IMMATURE: &str = "it is not valid yet (nbf)";
 
 /// The reason why a token is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -192,6 +195,19 @@ pub(super) fn granted(claims: Value) -> Result<Granted, String> {
     Ok(Granted { grant: claims::grant(claims)?, expires })
 }
 
+/// Refuses claims whose times exclude `now`, in seconds since 1970, as tokens with these claims are refused.
+pub(super) fn check_times(claims: &Value, now: u64) -> Result<(), String> {
+    let time = |claim| claims.get(claim).and_then(Value::as_f64);
+    let (now, leeway) = (now as f64, LEEWAY as f64);
+    if time("exp").is_some_and(|end| end + leeway < now) {
+        return Err(EXPIRED.to_owned());
+    }
+    if time("nbf").is_some_and(|start| now + leeway < start) {
+        return Err(IMMATURE.to_owned());
+    }
+    Ok(())
+}
+
 /// Refuses a token of more than [`MAX_TOKEN`] bytes.
 pub(super) fn check_length(token: &str) -> Result<(), TokenError> {
     match token.len() {
@@ -214,8 +230,8 @@ fn wrong_key() -> TokenError {
 /// after the signature.
 fn refusal(error: &Error) -> Option<String> {
     Some(match error.kind() {
-        ErrorKind::ExpiredSignature => "it has expired (exp)".into(),
-        ErrorKind::ImmatureSignature => "it is not valid yet (nbf)".into(),
+        ErrorKind::ExpiredSignature => EXPIRED.into(),
+        ErrorKind::ImmatureSignature => IMMATURE.into(),
         ErrorKind::MissingRequiredClaim(claim) => format!("it has no {claim}"),
         ErrorKind::InvalidClaimFormat(claim) => format!("its {claim} has the wrong type"),
         ErrorKind::InvalidAudience => "it is for another audience (aud)".into(),
