@@ -166,7 +166,10 @@ mod tests {
         assert_eq!(at(1030, json!({"exp": 1000})), Ok(Some(1000)));
         assert_eq!(at(1031, json!({"exp": 1000})), Err(TokenError::Refused("it has expired (exp)".into())));
         assert_eq!(at(970, json!({"nbf": 1000})), Ok(None));
-        assert_eq!(at(969, json!({"nbf": 1000})), Err(TokenError::Refused("it is not valid yet (nbf)".into())));
+        assert_eq!(
+            at(969, json!({"nbf": 1000})),
+            Err(TokenError::Refused("it is not valid yet (nbf)".into()))
+        );
         assert!(matches!(at(1000, json!({"exp": "soon"})), Err(TokenError::Refused(_))));
     }
 
@@ -178,7 +181,10 @@ mod tests {
         auth.keep(now, key, Err(TokenError::Refused("no".into())));
         assert!(auth.known(now + KEPT - Duration::from_millis(1), &key).is_some());
         assert!(auth.known(now + KEPT, &key).is_none() && auth.known(now, &([8; 32], key.1)).is_none());
-        assert!(auth.known(now, &here("192.0.2.2")).is_none(), "the back end may judge another address otherwise");
+        assert!(
+            auth.known(now, &here("192.0.2.2")).is_none(),
+            "the back end may judge another address otherwise"
+        );
     }
 
     /// Returns the turns that clients at an address can get at once.
@@ -213,7 +219,8 @@ mod tests {
         let address = "192.0.2.1".parse().unwrap();
         smol::block_on(async {
             let turn = auth.turn(address).await;
-            let question = async { panic!("an answer: {:?}", auth.ask("a token", address, vec![], turn).await) };
+            let question =
+                async { panic!("an answer: {:?}", auth.ask("a token", address, vec![], turn).await) };
             let arrives = smol::unblock(move || listener.accept().map(|(stream, _)| (listener, stream)));
             // The question is dropped as soon as it arrives; its thread goes on.
             let kept = smol::future::or(async { arrives.await.unwrap() }, question).await;

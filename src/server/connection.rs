@@ -21,7 +21,7 @@ use smol::stream::Stream;
 
 use super::codec::Codec;
 use super::codec::framing::{Decoded, Framing};
-use super::expiry::{Admission, Expiry, Lease, Verify};
+use super::expiry::{Admission, Expiry, Lease, Refused, Verify};
 use super::mailbox::{Inbox, Mail, Outgoing, Parked};
 use super::stream::{Gauge, Io, is_too_much};
 use super::switchboard::{Outcome, Switchboard};
@@ -93,8 +93,8 @@ enum Event {
     In(Option<Result<Message, Error>>),
     /// The receivers accepted all messages of the peer.
     Released,
-    /// The peer's next token was verified.
-    Renewed(Result<Admission, String>),
+    /// The verification of the peer's next token has ended.
+    Renewed(Result<Admission, Refused>),
     /// A probe was sent while the peer is not being read.
     Probed,
     Tick,
@@ -164,7 +164,7 @@ struct Driver<'a> {
     expiry: Expiry,
     verify: Option<Verify>,
     /// The verification of the peer's next token; the peer is not read meanwhile.
-    renewal: Option<Boxed<'static, Result<Admission, String>>>,
+    renewal: Option<Boxed<'static, Result<Admission, Refused>>>,
 }
 
 impl<'a> Driver<'a> {

@@ -9,7 +9,7 @@ use smol::channel::{Receiver, Sender, bounded};
 use smol::future::or;
 
 use super::events::happening::Happening;
-use super::expiry::{Admission, Verify};
+use super::expiry::{Admission, Refused, Verify};
 use super::guess_limit::GuessLimit;
 use super::live::Live;
 use super::metrics::Limit;
@@ -164,7 +164,8 @@ impl Shared {
             false => Ok(Admission::default()),
             true => {
                 let token = token::shown(request).ok_or(TokenError::Missing)?;
-                self.verify(&token, from, trace::passed_on(request.headers())).await
+                let headers = trace::passed_on(request.headers());
+                self.verify(&token, from, headers, &self.token_guesses).await
             }
         }
     }
@@ -174,21 +175,31 @@ impl Shared {
     pub(super) fn renewal(self: &Arc<Self>, from: IpAddr) -> Option<Verify> {
         self.live().enforce_expiry.then(|| {
             let this = Arc::downgrade(self);
+            // Guesses of others at the address must not end the connection.
+            let guesses = Arc::new(GuessLimit::new("next tokens"));
+            let refused = |why: String, is_for_now| Refused { why, is_for_now };
             let verify: Verify = Arc::new(move |token| {
-                let this = this.upgrade();
+                let (this, guesses) = (this.upgrade(), guesses.clone());
                 Box::pin(async move {
-                    let this = this.ok_or("the server stops")?;
-                    this.verify(&token, from, vec![]).await.map_err(|denied| denied.to_string())
+                    let this = this.ok_or_else(|| refused("the server stops".to_owned(), true))?;
+                    let verdict = this.verify(&token, from, vec![], &guesses).await;
+                    verdict.map_err(|denied| refused(denied.to_string(), denied.is_for_now()))
                 })
             });
             verify
         })
     }
 
-    /// Returns the permissions that a token from the address `from` grants.
-    async fn verify(&self, token: &str, from: IpAddr, headers: Headers) -> Result<Admission, Denied> {
+    /// Returns the permissions that a token from the address `from` grants. A wrong token counts in `guesses`.
+    async fn verify(
+        &self,
+        token: &str,
+        from: IpAddr,
+        headers: Headers,
+        guesses: &GuessLimit,
+    ) -> Result<Admission, Denied> {
         let live = self.live();
-        let wait = self.token_guesses.wait(from.into());
+        let wait = guesses.wait(from.into());
         // A proxy on this machine serves many clients: wrong tokens of one client must not block the good tokens of
         // others.
         if let Some(wait) = wait.filter(|_| !is_this_machine(from)) {
@@ -204,7 +215,7 @@ impl Shared {
         };
         self.board.metrics.time_token(since);
         if let Err(TokenError::Forged(_)) = granted {
-            self.token_guesses.record(from.into());
+            guesses.record(from.into());
             if let Some(wait) = wait {
                 return Err(Denied::Later(wait));
             }

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Instant;
 
 use async_tungstenite::tungstenite;
+use async_tungstenite::tungstenite::client::IntoClientRequest;
 
 use super::PATIENCE;
 
@@ -27,6 +28,15 @@ impl WebSocket {
     /// To a server's path and query.
     pub fn connect_to(address: impl std::fmt::Display, query: &str) -> Self {
         Self::open(&format!("ws://{address}/{query}"), &address.to_string())
+    }
+
+    /// To a server's path and query, as a proxy does for the client at `client`.
+    pub fn connect_for(client: &str, address: impl std::fmt::Display, query: &str) -> Self {
+        let mut request = format!("ws://{address}/{query}").into_client_request().unwrap();
+        request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
+        let stream = TcpStream::connect(address.to_string()).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { ws: tungstenite::client(request, stream).unwrap().0 }
     }
 
     pub fn accept(stream: TcpStream) -> Self {

@@ -323,17 +323,18 @@ fn a_moderator_removes_a_member_and_asks_it_to_mute() {
     bob.expect_close(1008, "removed by a moderator");
 }
 
-/// Returns the time in so many seconds, since 1970.
+/// Returns the claim `exp` of a token whose connection ends in so many seconds: a token is accepted for 30 s longer.
 fn soon(seconds: u64) -> u64 {
-    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + seconds
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs() + seconds - 30
 }
 
 fn enforcing() -> SocketAddr {
+    serve(enforcing_config())
+}
+
+fn enforcing_config() -> Config {
     let secrets = vec![Secret(SECRET.into())];
-    serve(Config {
-        tokens: TokenConfig { secrets, enforce_expiry: true, ..TokenConfig::default() },
-        ..config()
-    })
+    Config { tokens: TokenConfig { secrets, enforce_expiry: true, ..TokenConfig::default() }, ..config() }
 }
 
 /// Waits for the announcement that the token ends.
@@ -348,9 +349,9 @@ fn expect_expiry(peer: &mut WebSocket, at_most: u64) {
 fn a_connection_ends_with_its_token_unless_it_is_renewed() {
     let server = enforcing();
     let mut peers = ["ann", "bob"].map(|id| {
-        let mut peer = enter(server, "?roomtone=1&", json!({"exp": soon(8), "sub": id}));
+        let mut peer = enter(server, "?roomtone=1&", json!({"exp": soon(15), "sub": id}));
         peer.register(id);
-        expect_expiry(&mut peer, 8);
+        expect_expiry(&mut peer, 15);
         peer
     });
     let [ann, bob] = &mut peers;
@@ -371,16 +372,41 @@ fn a_connection_ends_with_its_token_unless_it_is_renewed() {
         peer.expect("TOKEN_OK");
     }
     let [mut ann, mut bob] = peers;
-    // A client that does not renew its token: the plain protocol has no words for it.
-    let mut cat = enter(server, "?", json!({"exp": soon(2)}));
+    // A client that does not renew its token: the plain protocol has no words for it. Its token ends after the first ones of ann
+    // and bob.
+    let mut cat = enter(server, "?", json!({"exp": soon(16)}));
     cat.register("cat");
-    cat.expect_close(1008, "your token has ended");
-    let mut dan = enter(server, "ssp?", json!({"exp": soon(2)}));
+    let mut dan = enter(server, "ssp?", json!({"exp": soon(16)}));
     dan.say(r#"{"type":"rtc:join","data":{"pool":"attic"}}"#);
     assert!(dan.hear().unwrap().contains("rtc:joined"));
+    cat.expect_close(1008, "your token has ended");
     dan.expect_close(1008, "your token has ended");
     ann.say("still here");
     bob.expect("still here");
+}
+
+#[test]
+fn guesses_of_others_at_an_address_end_no_connection() {
+    let trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+    let server = serve(Config { trusted_proxies, ..enforcing_config() });
+    let client = "192.0.2.7";
+    let query = format!("?roomtone=1&token={}", token(json!({"sub": "ann"})));
+    let mut ann = WebSocket::connect_for(client, server, &query);
+    ann.register("ann");
+    let agent = ureq::Agent::config_builder().http_status_as_error(false).build().new_agent();
+    let guess = || {
+        let request = agent.get(format!("http://{server}/admission")).header("x-forwarded-for", client);
+        request.header("authorization", "Bearer e30.e30.e30").call().unwrap().status().as_u16()
+    };
+    assert!((0..40).any(|_| guess() == 429), "no limit");
+    ann.say(&format!("TOKEN {}", token(json!({"sub": "ann"}))));
+    ann.expect("TOKEN_OK");
+    // The guesses of the client itself count.
+    let mut is_slowed = || {
+        ann.say("TOKEN e30.e30.e30");
+        ann.hear().unwrap().starts_with("TOKEN_REFUSED too many wrong secrets")
+    };
+    assert!((0..40).any(|_| is_slowed()), "no limit");
 }
 
 #[test]
@@ -409,12 +435,12 @@ fn a_renewed_token_decides_what_is_allowed() {
 #[test]
 fn without_enforcement_a_token_counts_at_the_connection() {
     let server = server();
-    let mut ann = enter(server, "?roomtone=1&", json!({"exp": soon(1)}));
+    let mut ann = enter(server, "?roomtone=1&", json!({"exp": soon(31)}));
     ann.register("ann");
     ann.say(&format!("TOKEN {}", token(json!({}))));
     ann.expect("TOKEN_REFUSED this server does not end connections with their tokens");
     // Longer than the token lasts.
-    let mut bob = enter(enforcing(), "?", json!({"exp": soon(2)}));
+    let mut bob = enter(enforcing(), "?", json!({"exp": soon(10)}));
     bob.register("bob");
     bob.expect_close(1008, "your token has ended");
     ann.say("PEER_LIST");

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{Driver, End};
 use crate::protocol::hello::ServerMessage;
 use crate::server::codec::framing::Framing;
-use crate::server::expiry::{Admission, Due, Expiry};
+use crate::server::expiry::{Admission, Due, Expiry, Refused};
 use crate::server::mailbox::Outgoing;
 use crate::server::metrics::Limit;
 
@@ -24,19 +24,24 @@ impl Driver<'_> {
     pub(super) fn renew(&mut self, token: String) {
         match &self.verify {
             Some(verify) => self.renewal = Some(verify(token)),
-            None => self.renewed(Err("this server does not end connections with their tokens".to_owned())),
+            None => self.renewed(Err(refused("this server does not end connections with their tokens"))),
         }
     }
 
     /// Handles the verification of the peer's next token. The token before counts on if the next one is refused.
-    pub(super) fn renewed(&mut self, renewed: Result<Admission, String>) {
+    pub(super) fn renewed(&mut self, renewed: Result<Admission, Refused>) {
         let answer = match renewed.and_then(|Admission { grant, until }| {
-            self.board.renew(self.inbox.id, grant)?;
+            self.board.renew(self.inbox.id, grant).map_err(refused)?;
             self.expiry = Expiry::new(until);
             Ok(())
         }) {
             Ok(()) => ServerMessage::TokenOk,
-            Err(why) => ServerMessage::TokenRefused(why),
+            Err(Refused { why, is_for_now }) => {
+                if is_for_now {
+                    self.expiry.repeat(Instant::now());
+                }
+                ServerMessage::TokenRefused(why)
+            }
         };
         self.inbox.answer(Outgoing::Text(answer.to_string()));
     }
@@ -54,4 +59,8 @@ impl Driver<'_> {
         }
         None
     }
+}
+
+fn refused(why: impl Into<String>) -> Refused {
+    Refused { why: why.into(), is_for_now: false }
 }

@@ -61,6 +61,16 @@ pub(super) enum Denied {
     Later(Duration),
 }
 
+impl Denied {
+    /// Returns whether the same secret may be accepted later.
+    pub(super) fn is_for_now(&self) -> bool {
+        match self {
+            Self::Later(_) | Self::Token(TokenError::NoAnswer | TokenError::NoKeys) => true,
+            Self::Token(TokenError::Missing | TokenError::Forged(_) | TokenError::Refused(_)) => false,
+        }
+    }
+}
+
 /// Verifies tokens.
 pub(super) struct Tokens {
     secrets: Keys,
