@@ -74,6 +74,9 @@ impl std::str::FromStr for Presence {
     }
 }
 
+/// Maximum number of peers that a client watches at a time.
+pub const MAX_WATCHED: usize = 100;
+
 /// Kind of media that a client sends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum MediaKind {
@@ -214,6 +217,9 @@ pub enum HelloError {
     /// The presence is none of the three.
     #[error("'free', 'busy' or 'gone' is wanted")]
     Presence,
+    /// The client asks for too many peers.
+    #[error("at most {MAX_WATCHED} peers can be watched")]
+    TooManyPeers,
     /// A number of seconds is malformed.
     #[error("a number of seconds that cannot be read")]
     Seconds,
@@ -300,6 +306,9 @@ impl ClientMessage {
             "PEER_LIST" => Ok(Self::PeerList),
             PRESENCE => {
                 let words = rest.unwrap_or_default().split_whitespace();
+                if words.clone().nth(MAX_WATCHED).is_some() {
+                    return Err(HelloError::TooManyPeers);
+                }
                 let peers = words.map(|word| word.parse().map_err(HelloError::Peer));
                 peers.collect::<Result<_, _>>().map(Self::Presence)
             }

@@ -9,7 +9,7 @@ use super::rate_limits::RateLimits;
 use super::timeouts::Timeouts;
 use super::tls::Identity;
 use super::token::TokenConfig;
-use super::webhook::{WebhookConfig, WebhookUrl};
+use super::webhook::{AuthUrl, WebhookConfig};
 use crate::base::net::Network;
 use crate::hub::Limits;
 use crate::protocol::Secret;
@@ -58,7 +58,7 @@ pub struct Config {
     pub tokens: TokenConfig,
     /// The address of a back end that decides about each client's token, in place of keys; its questions are signed with the
     /// secrets of the webhooks.
-    pub auth_url: Option<WebhookUrl>,
+    pub auth_url: Option<AuthUrl>,
     /// The addresses of back ends that get the server's events.
     pub webhooks: WebhookConfig,
 }

@@ -36,6 +36,11 @@ pub enum ServerError {
     /// Tokens cannot be verified by keys and by a back end at the same time.
     #[error("tokens are verified either with keys or by the back end that is asked: not both")]
     TwoVerifiers,
+    /// Tokens are to end connections, but clients need none.
+    #[error(
+        "the end of a token is to end a connection, but nothing verifies tokens: keys or a back end are wanted"
+    )]
+    NothingExpires,
     /// The settings of webhooks do not fit together.
     #[error("webhooks: {0}")]
     Webhooks(#[from] WebhookError),

@@ -41,6 +41,9 @@ impl Live {
     pub(super) async fn new(config: Config, must_read: bool) -> Result<Self, ServerError> {
         config.webhooks.check()?;
         let back_end = back_end(&config)?;
+        if config.tokens.enforce_expiry && back_end.is_none() && !config.tokens.is_required() {
+            return Err(ServerError::NothingExpires);
+        }
         let api = strong(config.api_secret.as_ref(), SecretKind::Api)?;
         Ok(Self {
             tokens: tokens(&config.tokens, must_read).await?,
@@ -80,7 +83,7 @@ fn back_end(config: &Config) -> Result<Option<BackEndAuth>, ServerError> {
     if config.webhooks.secrets.is_empty() {
         return Err(WebhookError::NoSecret.into());
     }
-    Ok(Some(BackEndAuth::new(url, &config.webhooks.secrets)))
+    Ok(Some(BackEndAuth::new(url.url(), &config.webhooks.secrets)))
 }
 
 /// Returns the verifier of tokens, if there are keys for them.

@@ -51,4 +51,4 @@ pub use rate_limits::RateLimits;
 pub use request_head::read_head;
 pub use timeouts::Timeouts;
 pub use tls::{Files, Identity};
-pub use webhook::{EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};
+pub use webhook::{AuthUrl, EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};

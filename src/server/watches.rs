@@ -6,10 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::hub::ConnId;
 use crate::protocol::PeerId;
-use crate::protocol::hello::Presence;
-
-/// The most peers that one connection watches.
-pub(super) const MAX_WATCHED: usize = 100;
+use crate::protocol::hello::{MAX_WATCHED, Presence};
 
 /// See the module.
 #[derive(Debug, Default)]

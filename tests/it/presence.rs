@@ -46,6 +46,8 @@ fn a_client_hears_who_is_free_busy_or_gone() {
     let _cat = peer(server, "cat");
     let _bob = peer(server, "bob");
     ann.expect("PRESENCE bob free");
+    ann.say(&format!("PRESENCE{}", " bob".repeat(101)));
+    ann.expect("ERROR at most 100 peers can be watched");
     ann.say("PRESENCE");
     ann.say("PRESENCE a\u{200b}");
     assert!(ann.hear().unwrap().starts_with("ERROR invalid peer uid"));

@@ -2,16 +2,14 @@
 
 use clap::Args;
 
+use crate::cli::CliError;
+use crate::protocol::Secret;
 use crate::server::{EventType, RateLimits, SigningSecret, WebhookConfig, WebhookUrl};
 
 /// Options of webhooks.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Back end")]
 pub(crate) struct PortalOptions {
-    /// Address of a back end that is asked about each client's token, in place of keys: its answer are the claims. Requests are
-    /// signed with the secret of webhooks
-    #[arg(long, value_name = "URL")]
-    pub auth_url: Option<WebhookUrl>,
     /// Address of a back end that gets each event of the server as a POST request signed as Standard Webhooks; may be
     /// repeated
     #[arg(long, value_name = "URL", value_delimiter = ',')]
@@ -19,7 +17,7 @@ pub(crate) struct PortalOptions {
     /// Secret that signs webhooks (whsec_ and base64); may be repeated, to replace a secret. On the command line other
     /// users of this machine can see it; ROOMTONE_WEBHOOK_SECRET hides it
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
-    pub webhook_secret: Vec<SigningSecret>,
+    pub webhook_secret: Vec<Secret>,
     /// Type of event that webhooks get, such as call.missed [default: all]; may be repeated
     #[arg(long, value_name = "TYPE", value_delimiter = ',')]
     pub webhook_type: Vec<EventType>,
@@ -56,11 +54,14 @@ impl RateOptions {
 }
 
 impl PortalOptions {
-    pub(super) fn webhooks(&self) -> WebhookConfig {
-        WebhookConfig {
+    /// Returns the settings. The error does not quote a secret that has the wrong form.
+    pub(super) fn webhooks(&self) -> Result<WebhookConfig, CliError> {
+        let secrets = self.webhook_secret.iter().map(|secret| secret.0.parse::<SigningSecret>());
+        let secrets = secrets.collect::<Result<_, _>>();
+        Ok(WebhookConfig {
             urls: self.webhook.clone(),
-            secrets: self.webhook_secret.clone(),
+            secrets: secrets.map_err(|error| CliError::Usage(format!("--webhook-secret: {error}")))?,
             types: self.webhook_type.clone(),
-        }
+        })
     }
 }

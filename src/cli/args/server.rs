@@ -15,6 +15,7 @@ use crate::base::zone;
 use crate::cli::CliError;
 use crate::hub::Limits;
 use crate::protocol::Secret;
+use crate::server::AuthUrl;
 use crate::server::ice::IceServers;
 use crate::server::token::{KeySource, TokenConfig};
 use crate::server::{ApiKeys, Config, Files, Identity};
@@ -52,6 +53,10 @@ pub(crate) struct TokenOptions {
     /// Issuer (iss) that a token has to name [default: any]; may be repeated
     #[arg(long, value_name = "TEXT", value_delimiter = ',')]
     pub token_issuer: Vec<String>,
+    /// Address of a back end that is asked about each client's token, in place of keys: its answer is the claims. Requests are
+    /// signed with the secret of webhooks
+    #[arg(long, value_name = "URL")]
+    pub auth_url: Option<AuthUrl>,
     /// Whether a token counts when a client connects, or a connection ends with its token unless the client renews it
     #[arg(long, value_name = "WHEN", default_value = "connect")]
     pub token_expiry: TokenExpiry,
@@ -189,8 +194,8 @@ impl ServerOptions {
             #[cfg(feature = "engine")]
             engine: self.engine()?,
             tokens: tokens.config(),
-            auth_url: self.portal.auth_url.clone(),
-            webhooks: self.portal.webhooks(),
+            auth_url: tokens.auth_url.clone(),
+            webhooks: self.portal.webhooks()?,
             rates: self.rates.limits(),
             limits: Limits { rooms: self.max_rooms, ..Limits::default() },
             ice,

@@ -6,8 +6,13 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use super::happening::Happening;
+use crate::base::limit::Bucket;
 use crate::hub::{ConnId, Hub, Notice, Output, Presence, Reason, Refusal};
 use crate::protocol::{PeerId, PeerMessage, RoomId, SdpKind};
+
+/// Calls in vain of one peer that are reported: so many at once, and so many a second in the long run. A client may try
+/// ids as fast as it can send them, and each report may wake a phone.
+const VAIN: (u32, u32) = (20, 1);
 
 /// A registered peer.
 #[derive(Debug)]
@@ -15,6 +20,8 @@ struct Stay {
     name: PeerId,
     since: Instant,
     place: Place,
+    /// Limit on the reports of its calls in vain.
+    vain: Bucket,
 }
 
 #[derive(Debug)]
@@ -69,7 +76,7 @@ impl Observer {
         conn: ConnId,
         reason: &'static str,
     ) -> Vec<Happening> {
-        let Some(Stay { name: peer, since, place }) = self.stays.remove(&conn) else { return vec![] };
+        let Some(Stay { name: peer, since, place, .. }) = self.stays.remove(&conn) else { return vec![] };
         let mut all = match place {
             Place::Lobby | Place::CallElsewhere => vec![],
             Place::Room(room, since) => self.left(now, room, &peer, since, reason),
@@ -97,14 +104,15 @@ impl Observer {
                 self.said(conn, text);
                 vec![]
             }
-            Notice::Refused(refusal) => self.refused(hub, conn, refusal).into_iter().collect(),
+            Notice::Refused(refusal) => self.refused(now, hub, conn, refusal).into_iter().collect(),
             _ => vec![],
         }
     }
 
     fn register(&mut self, now: Instant, hub: &Hub, conn: ConnId) -> Option<Happening> {
         let name = hub.name(conn)?;
-        self.stays.insert(conn, Stay { name: name.clone(), since: now, place: Place::Lobby });
+        let vain = Bucket::new(VAIN.0, VAIN.1);
+        self.stays.insert(conn, Stay { name: name.clone(), since: now, place: Place::Lobby, vain });
         Some(Happening::Registered { peer: name })
     }
 
@@ -199,9 +207,12 @@ impl Observer {
         }
     }
 
-    fn refused(&self, hub: &Hub, conn: ConnId, refusal: &Refusal) -> Option<Happening> {
-        let Stay { name: from, place: Place::Lobby, .. } = self.stays.get(&conn)? else { return None };
-        match refusal {
+    fn refused(&mut self, now: Instant, hub: &Hub, conn: ConnId, refusal: &Refusal) -> Option<Happening> {
+        let Stay { name: from, place: Place::Lobby, vain, .. } = self.stays.get_mut(&conn)? else {
+            return None;
+        };
+        let from = &*from;
+        let happening = match refusal {
             // A peer that the caller may not see is there.
             Refusal::NotFound(to) if !hub.has_peer(to) => {
                 Some(Happening::Unreachable { from: from.clone(), to: to.clone() })
@@ -210,7 +221,8 @@ impl Observer {
                 Some(Happening::Missed { from: from.clone(), to: to.clone(), reason: "busy" })
             }
             _ => None,
-        }
+        };
+        happening.filter(|_| vain.take(now))
     }
 }
 

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use url::{Position, Url};
+use url::{Host, Position, Url};
 
 use crate::server::events::happening::TYPES;
 
@@ -48,6 +48,14 @@ pub enum WebhookError {
     /// There are too many addresses.
     #[error("more than {MAX_WEBHOOKS} webhooks")]
     TooMany,
+    /// An address is named twice.
+    #[error("the webhook {0} is named twice")]
+    Twice(WebhookUrl),
+    /// The answers of the address could be forged on the way.
+    #[error(
+        "an https:// address is wanted: over http://, which only 127.0.0.1 may use, answers can be forged on the way"
+    )]
+    Plain,
 }
 
 impl WebhookConfig {
@@ -59,7 +67,8 @@ impl WebhookConfig {
         if !self.urls.is_empty() && self.secrets.is_empty() {
             return Err(WebhookError::NoSecret);
         }
-        Ok(())
+        let twice = self.urls.iter().enumerate().find(|(n, url)| self.urls[..*n].contains(url));
+        twice.map_or(Ok(()), |(_, url)| Err(WebhookError::Twice(url.clone())))
     }
 
     pub(super) fn wants(&self, kind: &str) -> bool {
@@ -68,8 +77,14 @@ impl WebhookConfig {
 }
 
 /// The address of a webhook. Displayed without user, password and query, which may be secrets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct WebhookUrl(Url);
+
+impl fmt::Debug for WebhookUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WebhookUrl({self})")
+    }
+}
 
 impl WebhookUrl {
     pub(super) fn as_str(&self) -> &str {
@@ -95,6 +110,30 @@ impl fmt::Display for WebhookUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0[..Position::BeforeUsername])?;
         f.write_str(&self.0[Position::BeforeHost..Position::AfterPath])
+    }
+}
+
+/// The address of a back end whose answers decide about tokens: `https`, or `http` on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthUrl(WebhookUrl);
+
+impl AuthUrl {
+    pub(in crate::server) fn url(&self) -> &WebhookUrl {
+        &self.0
+    }
+}
+
+impl FromStr for AuthUrl {
+    type Err = WebhookError;
+
+    fn from_str(text: &str) -> Result<Self, WebhookError> {
+        let url: WebhookUrl = text.parse()?;
+        let is_here = match url.0.host() {
+            Some(Host::Ipv4(ip)) => ip.is_loopback(),
+            Some(Host::Ipv6(ip)) => ip.is_loopback(),
+            Some(Host::Domain(_)) | None => false,
+        };
+        if url.0.scheme() == "https" || is_here { Ok(Self(url)) } else { Err(WebhookError::Plain) }
     }
 }
 
@@ -138,6 +177,13 @@ mod tests {
     fn settings_are_read_and_secrets_are_not_shown() {
         let url: WebhookUrl = "https://user:word@example.org:1/hook?key=7".parse().unwrap();
         assert_eq!(url.to_string(), "https://example.org:1/hook");
+        assert_eq!(format!("{url:?}"), "WebhookUrl(https://example.org:1/hook)");
+        for right in ["https://example.org/auth", "http://127.0.0.1:1/auth", "http://[::1]/auth"] {
+            assert!(right.parse::<AuthUrl>().is_ok(), "{right}");
+        }
+        for wrong in ["http://example.org/auth", "http://localhost/auth"] {
+            assert_eq!(wrong.parse::<AuthUrl>(), Err(WebhookError::Plain), "{wrong}");
+        }
         for wrong in ["", "example.org", "ftp://example.org", "file:///etc"] {
             assert_eq!(wrong.parse::<WebhookUrl>(), Err(WebhookError::Url), "{wrong}");
         }
@@ -153,14 +199,17 @@ mod tests {
 
     #[test]
     fn addresses_need_a_secret_and_are_few() {
-        let url: WebhookUrl = "https://example.org".parse().unwrap();
+        let url = |n: usize| format!("https://example.org/?n={n}").parse::<WebhookUrl>().unwrap();
         let with = |n: usize, secrets: Vec<SigningSecret>| {
-            WebhookConfig { urls: vec![url.clone(); n], secrets, types: vec![] }.check()
+            WebhookConfig { urls: (0..n).map(url).collect(), secrets, types: vec![] }.check()
         };
         assert_eq!(WebhookConfig::default().check(), Ok(()));
         assert_eq!(with(1, vec![]), Err(WebhookError::NoSecret));
         assert_eq!(with(MAX_WEBHOOKS, vec![SigningSecret(vec![7; 32])]), Ok(()));
         assert_eq!(with(MAX_WEBHOOKS + 1, vec![SigningSecret(vec![7; 32])]), Err(WebhookError::TooMany));
+        let secrets = vec![SigningSecret(vec![7; 32])];
+        let twice = WebhookConfig { urls: vec![url(1), url(2), url(1)], secrets, types: vec![] };
+        assert_eq!(twice.check(), Err(WebhookError::Twice(url(1))));
         let some = WebhookConfig { types: vec!["peer.left".parse().unwrap()], ..WebhookConfig::default() };
         assert!(some.wants("peer.left") && !some.wants("peer.joined"));
         assert!(WebhookConfig::default().wants("peer.joined"));

@@ -17,25 +17,30 @@ use std::time::{Duration, Instant};
 use smol::channel::Receiver;
 
 use self::config::MAX_WEBHOOKS;
-pub use self::config::{EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};
+pub use self::config::{AuthUrl, EventType, SigningSecret, WebhookConfig, WebhookError, WebhookUrl};
+use self::post::Turn;
 pub(super) use self::post::{Headers, Poster};
 use self::schedule::{Schedule, Verdict};
 use super::events::Event;
 use super::events::log::Log;
 use super::metrics::{Delivery, Metrics};
 use super::switchboard::Switchboard;
+use crate::base::limit::Bucket;
 use crate::base::lock::lock;
 use crate::base::tasks::Tasks;
 
 /// The time limit of a request, until the end of the answer.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// The progress of each address, which outlasts a reload of the settings.
+/// Pause between two lines in the log about events that an address loses.
+const LOSS_LOGGED: Duration = Duration::from_secs(10);
+
+/// The progress of each address, by its whole URL; outlasts a reload of the settings.
 #[derive(Debug, Default)]
 pub(super) struct Webhooks(Mutex<BTreeMap<String, Progress>>);
 
 /// The progress of one address.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Progress {
     /// The number of the last event that needs no further attempt.
     done: u64,
@@ -43,6 +48,8 @@ struct Progress {
     lost: u64,
     /// The address answered 410: it gets nothing more until the server starts again.
     has_ended: bool,
+    /// Held by a request until its end, also after a reload: no other request begins meanwhile.
+    turn: Turn,
 }
 
 /// The result of the attempts to deliver one event.
@@ -57,9 +64,12 @@ enum Sent {
 pub(super) async fn run(webhooks: Arc<Webhooks>, board: Arc<Switchboard>, settings: Receiver<WebhookConfig>) {
     // Dropping the tasks of the settings before cancels their attempts; the events are sent again.
     let mut tasks = Tasks::new(MAX_WEBHOOKS);
+    // The addresses of the first settings get all events: clients may have come before this task ran.
+    let mut is_first = true;
     while let Ok(config) = settings.recv().await {
         drop(std::mem::replace(&mut tasks, Tasks::new(MAX_WEBHOOKS)));
-        webhooks.keep(&config, board.events.last());
+        let last = if std::mem::take(&mut is_first) { 0 } else { board.events.last() };
+        webhooks.keep(&config, last);
         for url in &config.urls {
             let (url, config) = (url.clone(), config.clone());
             let (webhooks, board) = (webhooks.clone(), board.clone());
@@ -72,10 +82,10 @@ impl Webhooks {
     /// Keeps the progress of the addresses in the settings alone; a new address begins behind the event `last`.
     fn keep(&self, config: &WebhookConfig, last: u64) {
         let mut all = lock(&self.0);
-        let old = std::mem::take(&mut *all);
+        let mut old = std::mem::take(&mut *all);
         for url in &config.urls {
-            let new = Progress { done: last, lost: 0, has_ended: false };
-            all.insert(url.to_string(), old.get(url.as_str()).copied().unwrap_or(new));
+            let new = Progress { done: last, ..Progress::default() };
+            all.insert(url.as_str().to_owned(), old.remove(url.as_str()).unwrap_or(new));
         }
     }
 
@@ -86,23 +96,26 @@ impl Webhooks {
 
     /// Returns the progress of an address that wants further events.
     fn progress(&self, url: &WebhookUrl) -> Option<Progress> {
-        lock(&self.0).get(url.as_str()).copied().filter(|one| !one.has_ended)
+        lock(&self.0).get(url.as_str()).filter(|one| !one.has_ended).cloned()
     }
 
     /// Sends all events to one address, until it wants no more.
     async fn send_all(&self, url: &WebhookUrl, config: &WebhookConfig, board: &Switchboard) {
         let (log, metrics) = (&board.events, &board.metrics);
         let poster = Poster::new(url, &config.secrets, REQUEST);
+        let mut lines = Bucket::every(1, LOSS_LOGGED);
         while let Some(progress) = self.progress(url) {
             let (missed, event) = log.next(progress.done).await;
             if missed > 0 {
-                tracing::warn!("{missed} events for the webhook {url} are lost: too many waited");
+                if lines.take(Instant::now()) {
+                    tracing::warn!("{missed} events for the webhook {url} are lost: too many waited");
+                }
                 metrics.count_deliveries(Delivery::Lost, missed);
             }
             let lost = progress.lost + missed;
             let is_wanted = config.wants(event.kind());
             let sent = match is_wanted {
-                true => send(&poster, url, log, &event, lost, metrics).await,
+                true => send((&poster, &progress.turn), url, log, &event, lost, metrics).await,
                 false => Sent::Delivered,
             };
             let (lost, has_ended) = match sent {
@@ -110,14 +123,17 @@ impl Webhooks {
                 Sent::Lost => (lost + 1, false),
                 Sent::Ended => (0, true),
             };
-            lock(&self.0).insert(url.to_string(), Progress { done: event.number, lost, has_ended });
+            // A reload may have removed the address.
+            if let Some(progress) = lock(&self.0).get_mut(url.as_str()) {
+                *progress = Progress { done: event.number, lost, has_ended, turn: progress.turn.clone() };
+            }
         }
     }
 }
 
 /// Sends one event until the address accepts it, it is too old, or the address wants no more.
 async fn send(
-    poster: &Poster,
+    (poster, turn): (&Poster, &Turn),
     url: &WebhookUrl,
     log: &Log,
     event: &Event,
@@ -127,7 +143,7 @@ async fn send(
     let (id, body) = (format!("msg_{}_{}", log.run, event.number), event.json(lost));
     let mut schedule = Schedule::new(event.since);
     loop {
-        let answer = poster.post(&id, &body).await;
+        let answer = poster.post(&id, &body, turn).await;
         match schedule.judge(Instant::now(), &answer) {
             Verdict::Delivered => {
                 metrics.count_deliveries(Delivery::Delivered, 1);

@@ -15,6 +15,9 @@ const MAX_ANSWER: u64 = 64 * 1024;
 /// The name of this program to the back end.
 const AGENT: &str = concat!("roomtone/", env!("CARGO_PKG_VERSION"));
 
+/// The right to send to an address: one request at a time has it, until its end.
+pub(super) type Turn = Arc<smol::lock::Mutex<()>>;
+
 /// See the module.
 #[derive(Debug)]
 pub(in crate::server) struct Poster {
@@ -26,12 +29,14 @@ pub(in crate::server) struct Poster {
 impl Poster {
     /// Sends to `url`, and waits for the end of each answer for the time `limit`.
     pub(in crate::server) fn new(url: &WebhookUrl, secrets: &[SigningSecret], limit: Duration) -> Self {
-        Self { agent: http_agent(url.url(), limit), url: url.as_str().to_owned(), secrets: secrets.into() }
+        let (agent, url) = (http_agent(url.url(), limit), url.as_str().to_owned());
+        Self { agent, url, secrets: secrets.into() }
     }
 
-    /// Sends a message in a thread of its own, and returns the status.
-    pub(super) async fn post(&self, id: &str, body: &str) -> Answer {
-        match self.exchange(id, body, vec![], ()).await {
+    /// Sends a message in a thread of its own once it is the message's turn, and returns the status. The thread keeps the turn
+    /// until its end, also if this future is dropped before.
+    pub(super) async fn post(&self, id: &str, body: &str, turn: &Turn) -> Answer {
+        match self.exchange(id, body, vec![], turn.lock_arc().await).await {
             // The status decides: an answer that is cut short or too long costs the connection alone.
             Ok((status, wish, _)) => Answer::Status(status, wish),
             Err(why) => Answer::None(why),

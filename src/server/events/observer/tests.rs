@@ -297,3 +297,19 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn calls_in_vain_are_reported_at_a_limited_rate() {
+    let mut world = World::new();
+    world.register(1, "ann");
+    world.events();
+    for n in 0..1000 {
+        world.say(1, Command::Call(format!("ghost{n}").parse().unwrap()));
+    }
+    assert_eq!(world.events().len(), VAIN.0 as usize);
+    world.now += Duration::from_secs(3);
+    for n in 0..1000 {
+        world.say(1, Command::Call(format!("ghost{n}").parse().unwrap()));
+    }
+    assert_eq!(world.events().len(), 3);
+}
