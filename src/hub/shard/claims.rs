@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::data::{Ask, Frame, NodeId, Record, StayId};
+use super::data::{Frame, NodeId, Record, StayId};
 use super::jobs::{Claimed, Job, Plan};
 use super::{Shard, is_remote};
 use crate::hub::{ConnId, Output, Reason, Refusal};
@@ -31,7 +31,7 @@ impl Shard {
                 self.probe(now, holder.stay.clone(), self.me.clone());
             } else {
                 let frame = Frame::Probe { stay: holder.stay.clone(), asker: self.me.clone() };
-                self.asks.push_back(Ask::Send(holder.node.clone(), frame.to_text()));
+                self.send(holder.node.clone(), frame.to_text());
             }
         }
         Plan::Waits
@@ -72,7 +72,7 @@ impl Shard {
 
     /// Sends a frame to an attachment, which may be the own one.
     pub(super) fn send_frame(&mut self, to: &NodeId, frame: &Frame) {
-        self.asks.push_back(Ask::Send(to.clone(), frame.to_text()));
+        self.send(to.clone(), frame.to_text());
     }
 
     /// Refuses the claims for the name of a stay that is alive.

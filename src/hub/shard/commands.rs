@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::data::{Ask, Frame};
+use super::data::{Ask, Frame, NodeId};
 use super::jobs::Job;
-use super::{InFlight, Shard, WAIT, end_of};
+use super::{InFlight, Shard, WAIT, WAITING, end_of};
 use crate::hub::{Command, ConnId, Input, Measure, Notice, Output, Reason, Refusal, State};
 use crate::protocol::PeerId;
 
@@ -73,10 +73,8 @@ impl Shard {
             let by = self.hub.names.get(by).and_then(|by| self.stays.get(by));
             if let (Some(by), Some(to)) = (by, self.stays.get(&conn)) {
                 let (from, of) = (Some(by.record.stay.clone()), to.record.stay.clone());
-                self.asks.push_back(Ask::Send(
-                    to.record.node.clone(),
-                    Frame::Mute { from, of, kind: *kind }.to_text(),
-                ));
+                let node = to.record.node.clone();
+                self.send(node, Frame::Mute { from, of, kind: *kind }.to_text());
             }
             return;
         }
@@ -96,7 +94,18 @@ impl Shard {
             in_call,
             body,
         };
-        self.asks.push_back(Ask::Send(to.record.node.clone(), frame.to_text()));
+        let (node, text) = (to.record.node.clone(), frame.to_text());
+        if self.waiting + text.len() > WAITING {
+            self.dropped += 1;
+            return;
+        }
+        self.send(node, text);
+    }
+
+    /// Appends a message outside of transactions to an inbox.
+    pub(super) fn send(&mut self, to: NodeId, text: String) {
+        self.waiting += text.len();
+        self.asks.push_back(Ask::Send(to, text));
     }
 
     pub(super) fn refuse_late_jobs(&mut self, now: Instant) {

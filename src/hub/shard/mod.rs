@@ -35,6 +35,8 @@ use jobs::{Claimed, Job, Plan};
 const WAIT: Duration = Duration::from_secs(5);
 /// The time after the beginning of a new epoch in which the shards assert what the engine lost.
 const SETTLE: Duration = Duration::from_secs(4);
+/// The most bytes of texts to other shards that wait for the engine; further texts are dropped.
+const WAITING: usize = 8 << 20;
 /// The first number of the connections that stand for peers of other shards.
 const REMOTE: u64 = 1 << 63;
 
@@ -112,6 +114,10 @@ pub struct Shard {
     sender: Option<ConnId>,
     outputs: VecDeque<Output>,
     asks: VecDeque<Ask>,
+    /// The bytes of the texts among the requests.
+    waiting: usize,
+    /// The number of texts dropped because too many bytes waited.
+    dropped: u64,
 }
 
 impl Shard {
@@ -147,6 +153,8 @@ impl Shard {
             sender: None,
             outputs: VecDeque::new(),
             asks: VecDeque::new(),
+            waiting: 0,
+            dropped: 0,
         };
         shard.attach(false);
         shard
@@ -233,7 +241,16 @@ impl Shard {
 
     /// Returns the next request to the engine, if there is one.
     pub fn poll_ask(&mut self) -> Option<Ask> {
-        self.asks.pop_front()
+        let ask = self.asks.pop_front();
+        if let Some(Ask::Send(_, body)) = &ask {
+            self.waiting = self.waiting.saturating_sub(body.len());
+        }
+        ask
+    }
+
+    /// Returns the number of texts to other shards that were dropped because too many bytes waited for the engine.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Returns whether there are requests to the engine.

@@ -196,6 +196,32 @@ fn an_engine_that_restarts_empty_changes_nothing() {
     assert_eq!(world.clients[eve].received, [text]);
 }
 
+/// The engine is away: the texts that wait for it have a bound, and those that fit arrive later, in order.
+#[test]
+fn texts_that_wait_for_the_engine_have_a_bound() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.say(ann, Command::Call(id("bob")));
+    world.settle();
+    let server = world.clients[ann].server;
+    let shard = &mut world.servers[server].shard;
+    let conn = world.clients[ann].conn;
+    for n in 1..=100 {
+        let body = format!("{}{n}", "0".repeat(200_000));
+        shard.handle_input(world.now, Input::Command(conn, Command::Relay(body)));
+    }
+    let dropped = shard.dropped();
+    world.pass(Duration::from_millis(1));
+    assert!((55..65).contains(&dropped), "{dropped} of 100 texts of 200 kB");
+    world.settle();
+    assert_eq!(world.clients[bob].received.len() as u64, 100 - dropped);
+    world.texts = 100;
+    let text = world.text(ann, None);
+    world.settle();
+    assert_eq!(world.clients[bob].received.last(), Some(&text), "there is space again");
+}
+
 /// A failover loses a registration; another shard registers the name: the first holder is closed, once.
 #[test]
 fn of_two_holders_after_a_failover_one_is_closed() {
