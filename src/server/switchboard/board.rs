@@ -79,10 +79,10 @@ impl Board {
     }
 
     /// Returns whether a request of the connection waits for the engine: the connection is not read meanwhile.
+    #[cfg(feature = "engine")]
     pub(super) fn is_asking(&self, conn: ConnId) -> bool {
         match self {
             Self::Alone(_) => false,
-            #[cfg(feature = "engine")]
             Self::Shard(shard) => shard.is_asking(conn),
         }
     }

@@ -6,7 +6,7 @@ pub(crate) const RECEIVER_REPORT: u8 = 201;
 pub(crate) const SDES: u8 = 202;
 pub(crate) const BYE: u8 = 203;
 
-/// One packet of a compound.
+/// Packet of a compound.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Packet<'a> {
     /// Type of the packet.
