@@ -9,7 +9,9 @@ use futures_rustls::rustls::client::danger::{
     HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
 };
 use futures_rustls::rustls::client::{WebPkiServerVerifier, verify_server_name};
-use futures_rustls::rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use futures_rustls::rustls::crypto::{
+    CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature,
+};
 use futures_rustls::rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use futures_rustls::rustls::server::ParsedCertificate;
@@ -116,15 +118,14 @@ pub(crate) fn client_config(
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable(Path::new("TLS"), error))?;
-    let builder = match trust {
-        Trust::System => builder.with_root_certificates(system_roots()),
-        Trust::File(path) => {
-            let verifier = NamedOrSigned::new(path, system_roots())?;
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
-        }
-        Trust::Anybody => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAll(provider())))
-        }
+    let verifier = match trust {
+        Trust::System => None,
+        Trust::File(path) => Some(Verifier::of_file(path, system_roots())?),
+        Trust::Anybody => Some(Verifier::new(Rule::Anybody)),
+    };
+    let builder = match verifier {
+        None => builder.with_root_certificates(system_roots()),
+        Some(verifier) => builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)),
     };
     let config = match own {
         None => builder.with_no_client_auth(),
@@ -156,29 +157,43 @@ fn system_roots() -> RootCertStore {
     roots
 }
 
-/// Verifies servers for `--ca`: accepts certificates that chain to a root, and the certificates in the file themselves.
-///
-/// `openssl req -x509` makes a self-issued certificate with CA:TRUE. rustls accepts such a certificate as a root, but
-/// not as a server's own. curl (OpenSSL) accepts the certificate because the user named it.
+/// Verifies servers by a rule other than the system's roots.
 #[derive(Debug)]
-struct NamedOrSigned {
-    named: Vec<CertificateDer<'static>>,
-    signed: Arc<WebPkiServerVerifier>,
+struct Verifier {
+    rule: Rule,
+    algorithms: WebPkiSupportedAlgorithms,
 }
 
-impl NamedOrSigned {
-    fn new(path: &Path, mut roots: RootCertStore) -> Result<Self, FileError> {
+/// The servers that a [`Verifier`] accepts.
+#[derive(Debug)]
+enum Rule {
+    /// Servers whose certificate chains to a root, or is one of the named ones.
+    ///
+    /// `openssl req -x509` makes a self-issued certificate with CA:TRUE. rustls accepts such a certificate as a root, but
+    /// not as a server's own. curl (OpenSSL) accepts the certificate because the user named it.
+    NamedOrSigned { named: Vec<CertificateDer<'static>>, signed: Arc<WebPkiServerVerifier> },
+    /// Every server.
+    Anybody,
+}
+
+impl Verifier {
+    fn new(rule: Rule) -> Self {
+        Self { rule, algorithms: provider().signature_verification_algorithms }
+    }
+
+    /// Returns the verifier for the certificates of a file.
+    fn of_file(path: &Path, mut roots: RootCertStore) -> Result<Self, FileError> {
         let named = read_certificates(path)?;
         if roots.add_parsable_certificates(named.iter().cloned()).0 == 0 {
             return Err(FileError::Unusable(path.to_owned(), "no certificate in it can be read".to_owned()));
         }
         let signed = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider()).build();
         let signed = signed.map_err(|error| FileError::Unusable(path.to_owned(), error.to_string()))?;
-        Ok(Self { named, signed })
+        Ok(Self::new(Rule::NamedOrSigned { named, signed }))
     }
 }
 
-impl ServerCertVerifier for NamedOrSigned {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -187,11 +202,14 @@ impl ServerCertVerifier for NamedOrSigned {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Rule::NamedOrSigned { named, signed } = &self.rule else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match signed.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             // Only the issuer may be wrong. webpki checks the validity period before CA:TRUE, and reports the period
             // with other errors; the test `a_named_certificate_counts_for_its_time_and_name` checks this order.
             Err(Error::InvalidCertificate(CertificateError::Other(_) | CertificateError::UnknownIssuer))
-                if self.named.iter().any(|named| named == end_entity) =>
+                if named.iter().any(|named| named == end_entity) =>
             {
                 verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
                 Ok(ServerCertVerified::assertion())
@@ -206,7 +224,7 @@ impl ServerCertVerifier for NamedOrSigned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -215,50 +233,11 @@ impl ServerCertVerifier for NamedOrSigned {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.signed.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.signed.supported_verify_schemes()
-    }
-}
-
-/// `--insecure`.
-#[derive(Debug)]
-struct AcceptAll(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for AcceptAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -287,7 +266,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
         std::fs::write(&path, named).unwrap();
-        let verifier = NamedOrSigned::new(&path, RootCertStore::empty()).unwrap();
+        let verifier = Verifier::of_file(&path, RootCertStore::empty()).unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let verdict = verifier.verify_server_cert(shown, &[], &name, &[], now);
         verdict.map(drop).map_err(|error| error.to_string())
