@@ -61,8 +61,13 @@ pub struct Hello {
     has_dialled: bool,
     /// The server handles tokens on this connection, and forwards none to the peer of a call.
     handles_tokens: bool,
+    /// The tokens that were sent and not answered yet, at most [`MAX_SHOWN`].
+    shown: VecDeque<Secret>,
     outputs: VecDeque<Out>,
 }
+
+/// The most tokens that wait for the server's answer.
+const MAX_SHOWN: usize = 8;
 
 impl Hello {
     /// Returns the back end for a client that is not connected yet.
@@ -75,11 +80,17 @@ impl Hello {
             phase: Phase::Down,
             has_dialled: false,
             handles_tokens: false,
+            shown: VecDeque::new(),
             outputs: VecDeque::new(),
         }
     }
 
     fn connect(&mut self) {
+        // The last token may be in use already, unlike the one before, which is about to end.
+        if let Some(token) = self.shown.pop_back() {
+            self.target.set_token(token);
+        }
+        self.shown.clear();
         self.conn = ConnId(self.conn.0 + 1);
         (self.phase, self.has_dialled, self.handles_tokens) = (Phase::Registering, false, false);
         self.outputs.push_back(Out::Connect(self.conn, self.target.endpoint()));
@@ -197,8 +208,15 @@ impl Hello {
     fn token_message(&mut self, line: &str) -> bool {
         match ServerMessage::parse(line) {
             Ok(ServerMessage::TokenExpires(seconds)) => self.report(Event::TokenExpires(seconds)),
-            Ok(ServerMessage::TokenRefused(why)) => self.report(Event::TokenRefused(why)),
-            Ok(ServerMessage::TokenOk) => {}
+            Ok(ServerMessage::TokenRefused(why)) => {
+                self.shown.pop_front();
+                self.report(Event::TokenRefused(why));
+            }
+            Ok(ServerMessage::TokenOk) => {
+                if let Some(token) = self.shown.pop_front() {
+                    self.target.set_token(token);
+                }
+            }
             Ok(_) | Err(_) => return false,
         }
         true
@@ -218,10 +236,14 @@ impl Hello {
     /// Shows the server the client's next token. A server that does not handle tokens gets it with the next connection only: on
     /// this one it could forward the token to the peer.
     fn show_token(&mut self, token: Secret) {
-        self.target.set_token(token.clone());
-        if self.handles_tokens && !matches!(self.phase, Phase::Down | Phase::Registering) {
-            self.send(ClientMessage::Token(token).to_string());
+        if !self.handles_tokens || matches!(self.phase, Phase::Down | Phase::Registering) {
+            return self.target.set_token(token);
         }
+        if self.shown.len() >= MAX_SHOWN {
+            return self.report(Event::TokenRefused("the server has not answered the last tokens".to_owned()));
+        }
+        self.send(ClientMessage::Token(token.clone()).to_string());
+        self.shown.push_back(token);
     }
 
     fn registered(&mut self) {
@@ -396,6 +418,33 @@ mod tests {
         run.text("HELLO");
         run.text("ROOM_OK ");
         assert_eq!(run.event("ROOM_MOVE cellar"), Event::Moved("cellar".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_refused_token_does_not_replace_the_one_before() {
+        let mut run = registered_at(&[("roomtone-extensions", "token")]);
+        let mut show = |run: &mut Run, token: &str| {
+            let outs = run.give(In::Ask(ServerRequest::Token(Secret(token.into()))));
+            (outs.sent.len(), outs.events.len())
+        };
+        let next_url = |run: &mut Run| {
+            run.close(1000, "");
+            run.give(In::Register).connects.remove(0).1.url.to_string()
+        };
+        assert_eq!((show(&mut run, "good"), show(&mut run, "bad")), ((1, 0), (1, 0)));
+        run.text("TOKEN_OK");
+        run.text("TOKEN_REFUSED no");
+        assert!((0..MAX_SHOWN).all(|_| show(&mut run, "mad") == (1, 0)));
+        assert_eq!(show(&mut run, "mad"), (0, 1), "too many wait");
+        (0..MAX_SHOWN).for_each(|_| drop(run.text("TOKEN_REFUSED no")));
+        let url = next_url(&mut run);
+        assert!(url.contains("token=good"), "{url}");
+        // The server may have accepted a token whose answer is lost.
+        run.give(In::Opened(run.conn, vec![("roomtone-extensions".to_owned(), "token".to_owned())]));
+        run.text("HELLO");
+        assert_eq!(show(&mut run, "newest"), (1, 0));
+        let url = next_url(&mut run);
+        assert!(url.contains("token=newest"), "{url}");
     }
 
     #[test]
