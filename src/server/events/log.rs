@@ -71,6 +71,12 @@ impl Log {
         self.lock().last
     }
 
+    /// Returns the places from which no event is missing: the oldest one, behind which all kept events are, and the last one.
+    pub(in crate::server) fn places(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.kept.front().map_or(state.last, |first| first.number - 1), state.last)
+    }
+
     /// Waits for the first kept event behind the number `place`. Returns the event, and the number of events between the
     /// two that are not kept any more.
     pub(in crate::server) async fn next(&self, place: u64) -> (u64, Event) {
@@ -176,6 +182,7 @@ mod tests {
     #[test]
     fn each_reader_gets_all_events_in_order() {
         let log = Log::default();
+        assert_eq!(log.places(), (0, 0));
         smol::block_on(async {
             assert_eq!(poll_once(log.next(0)).await, None);
             let read = async {
@@ -209,6 +216,8 @@ mod tests {
             assert_eq!((lost, event.number), (0, 7));
         });
         assert_eq!(log.lock().kept.len(), KEPT);
+        assert_eq!(log.places(), (5, KEPT as u64 + 5));
+        smol::block_on(async { assert_eq!(log.next(5).await.0, 0, "nothing is missing behind the oldest place") });
     }
 
     #[test]

@@ -19,10 +19,6 @@ use crate::server::shared::Shared;
 const QUIET: Duration = Duration::from_secs(15);
 /// The header that names the last event that a client has got.
 const LAST: &str = "last-event-id";
-/// The beginning of a stream: clients that lose it come back after 2 s.
-const BEGIN: &str = "retry: 2000\n\n";
-/// The beginning for a client whose last event this server does not know: it has to read the lists again.
-const BEGIN_WITH_GAP: &str = "retry: 2000\ndata: {\"type\":\"gap\"}\n\n";
 
 /// Answers with all events from now on, or with those behind the one that the client names.
 pub(super) fn events(headers: &HeaderMap, query: &str, shared: &Shared) -> Result<Reply, ApiError> {
@@ -31,16 +27,19 @@ pub(super) fn events(headers: &HeaderMap, query: &str, shared: &Shared) -> Resul
     }
     let log = &shared.board.events;
     let named = headers.get(LAST).map(|id| id.to_str().unwrap_or_default());
-    let place = named.map(|id| place(id, &log.run).filter(|number| *number <= log.last()));
-    let (begin, place) = match place {
-        None => (BEGIN, log.last()),
-        Some(Some(number)) => (BEGIN, number),
-        Some(None) => (BEGIN_WITH_GAP, 0),
+    let (oldest, last) = log.places();
+    let (place, has_gap) = match named {
+        None => (last, false),
+        Some(id) => match place(id, &log.run).filter(|number| (oldest..=last).contains(number)) {
+            Some(number) => (number, false),
+            None => (oldest, true),
+        },
     };
+    let begin = begin(&log.run, place, has_gap);
     let reader = log.reader(place).ok_or(ApiError::Later(Duration::from_secs(1)))?;
     let stream = unfold((reader, Some(begin)), |(mut reader, begin)| async move {
         let text = match begin {
-            Some(begin) => begin.to_owned(),
+            Some(begin) => begin,
             None => next(&mut reader).await?,
         };
         Some((Ok::<_, Infallible>(Frame::data(Bytes::from(text))), (reader, None)))
@@ -48,6 +47,13 @@ pub(super) fn events(headers: &HeaderMap, query: &str, shared: &Shared) -> Resul
     let mut answer = reply(StatusCode::OK, "text/event-stream", "");
     *answer.body_mut() = StreamBody::new(stream).boxed_unsync();
     Ok(answer)
+}
+
+/// Returns the beginning of a stream: a client that loses the stream comes back after 2 s, and names at least this place
+/// (an id without data counts, too). After a gap, the client has to read the lists again.
+fn begin(run: &str, place: u64, has_gap: bool) -> String {
+    let gap = if has_gap { "data: {\"type\":\"gap\"}\n" } else { "" };
+    format!("id: {run}-{place}\nretry: 2000\n{gap}\n")
 }
 
 /// Returns the number in the id of an event of this run of the server.
@@ -70,6 +76,12 @@ async fn next(reader: &mut Reader) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_begins_with_a_place_to_come_back_to() {
+        assert_eq!(begin("18c", 7, false), "id: 18c-7\nretry: 2000\n\n");
+        assert_eq!(begin("18c", 0, true), "id: 18c-0\nretry: 2000\ndata: {\"type\":\"gap\"}\n\n");
+    }
 
     #[test]
     fn an_id_of_another_run_names_no_place() {
