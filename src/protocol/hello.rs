@@ -23,6 +23,8 @@ pub const TOKEN: &str = "TOKEN ";
 /// The beginning of the server's messages about a client's token. The server forwards no text that begins like this to a client
 /// with [`EXTENSION_QUERY`], so that no peer can imitate them.
 pub const ABOUT_TOKEN: &str = "TOKEN_";
+/// Reason in the close frame (code 1008) of a connection whose token has ended.
+pub const TOKEN_ENDED: &str = "your token has ended";
 /// Header of the server's answer to the upgrade of a client with [`EXTENSION_QUERY`]: the names of extensions that a client may
 /// rely on in a call. It cannot come from a peer.
 pub const EXTENSIONS: &str = "roomtone-extensions";

@@ -31,6 +31,7 @@ use crate::base::limit::Bucket;
 use crate::base::timeout::timeout;
 use crate::hub::{ConnId, Grant, Input};
 use crate::protocol::MAX_MESSAGE;
+use crate::protocol::hello::TOKEN_ENDED;
 
 /// The most bytes that the server reads from a peer before the peer has registered.
 pub(super) const MAX_UNREGISTERED: usize = 8 * 1024;
@@ -57,6 +58,9 @@ pub(super) fn config() -> WebSocketConfig {
         .max_frame_size(Some(MAX_MESSAGE))
 }
 
+/// The reason for which the server closes a connection whose peer does not answer pings.
+const SILENT: &str = "no answer to pings";
+
 /// The way in which a connection ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
@@ -73,6 +77,15 @@ impl End {
         match self {
             Self::Gone(reason) | Self::Close(_, reason) => reason,
             Self::Answer => "closed by the peer",
+        }
+    }
+
+    /// Returns the reason in one word, for the events of back ends.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Close(_, TOKEN_ENDED) => "token_ended",
+            Self::Close(_, SILENT) => "no_answer",
+            Self::Gone(_) | Self::Close(..) | Self::Answer => "closed",
         }
     }
 
@@ -132,7 +145,7 @@ pub(super) async fn drive(
     // Messages that wait for other peers are dropped with the connection.
     drop(driver);
     // Unregisters before the close handshake, which takes time: the name is free, and other peers are notified.
-    board.handle(Input::Closed(id));
+    board.end(id, end.word());
     tracing::debug!(conn = id.0, reason = end.reason(), "closes");
     match end {
         End::Gone(_) => {}
@@ -403,7 +416,7 @@ impl<'a> Driver<'a> {
                 None
             }
             Due::Unread => Some(End::Gone("the peer reads nothing")),
-            Due::Silent => Some(End::Close(1001, "no answer to pings")),
+            Due::Silent => Some(End::Close(1001, SILENT)),
             Due::Unregistered => Some(End::Close(1002, "invalid protocol")),
         };
         let end = end.or_else(|| self.expire(now));
@@ -492,6 +505,15 @@ mod tests {
         }
         fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn back_ends_learn_why_a_connection_ended() {
+        assert_eq!(End::Close(1008, "your token has ended").word(), "token_ended");
+        assert_eq!(End::Close(1001, "no answer to pings").word(), "no_answer");
+        for end in [End::Gone("broken"), End::Answer, End::Close(1009, "message too big")] {
+            assert_eq!(end.word(), "closed");
         }
     }
 

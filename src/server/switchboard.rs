@@ -251,14 +251,17 @@ impl Switchboard {
         }
     }
 
-    /// Handles a sign of life of a peer, or its end.
+    /// Handles a sign of life of a peer.
     pub(super) fn handle(self: &Arc<Self>, input: Input) {
+        self.input(&mut self.lock(), input);
+    }
+
+    /// Handles the end of a connection, for a reason in one word.
+    pub(super) fn end(self: &Arc<Self>, id: ConnId, reason: &'static str) {
         let mut state = self.lock();
-        if let Input::Closed(id) = input {
-            state.connections.remove(&id);
-            self.observe_end(&mut state, Instant::now(), id, "closed");
-        }
-        self.input(&mut state, input);
+        state.connections.remove(&id);
+        self.observe_end(&mut state, Instant::now(), id, reason);
+        self.input(&mut state, Input::Closed(id));
     }
 
     /// Returns whether the connection has ended.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Driver, End};
-use crate::protocol::hello::ServerMessage;
+use crate::protocol::hello::{ServerMessage, TOKEN_ENDED};
 use crate::server::codec::framing::Framing;
 use crate::server::expiry::{Admission, Due, Expiry, Refused};
 use crate::server::mailbox::Outgoing;
@@ -55,7 +55,7 @@ impl Driver<'_> {
                 self.inbox.answer(Outgoing::Text(notice.to_string()));
             }
             Due::Notice(_) => {}
-            Due::End => return Some(End::Close(1008, "your token has ended")),
+            Due::End => return Some(End::Close(1008, TOKEN_ENDED)),
         }
         None
     }

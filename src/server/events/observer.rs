@@ -64,7 +64,7 @@ impl Observer {
     pub(in crate::server) fn observe(&mut self, now: Instant, hub: &Hub, output: &Output) -> Vec<Happening> {
         match output {
             Output::Notify(conn, notice) => self.notice(now, hub, *conn, notice),
-            Output::Close(conn, reason) => self.ended(now, *conn, words(*reason)),
+            Output::Close(conn, reason) => self.ended(now, *conn, reason_word(*reason)),
             Output::Probe(_) => vec![],
         }
     }
@@ -227,7 +227,7 @@ impl Observer {
 }
 
 /// Returns the reason for the end of a connection in one word.
-fn words(reason: Reason) -> &'static str {
+fn reason_word(reason: Reason) -> &'static str {
     match reason {
         Reason::IdTaken | Reason::NotGranted => "refused",
         Reason::Replaced => "replaced",

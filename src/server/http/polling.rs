@@ -97,7 +97,7 @@ impl Drop for Waiting<'_> {
 /// Ends a session and reports the end to the hub.
 fn end(shared: &Shared, session: &Session) {
     if !session.is_done.swap(true, Ordering::Relaxed) {
-        shared.board.handle(Input::Closed(session.inbox.id));
+        shared.board.end(session.inbox.id, "closed");
     }
     shared.sessions.remove(&session.sid);
 }
