@@ -15,6 +15,7 @@ use super::event::Event;
 use super::signaller::{Capabilities, ConnId, Frame, In, Out, ServerRequest, Signaller};
 use super::socketio::{self, SocketIo};
 use super::target::{Protocol, Target};
+use crate::protocol::hello::TOKEN_ENDED;
 use crate::protocol::id::IdError;
 use crate::protocol::ssp::{ClientEvent, ServerEvent, Version};
 use crate::protocol::{PeerId, PeerMessage, Refusal, RoomId, SdpKind};
@@ -68,6 +69,8 @@ pub struct Ssp {
     impatient: u32,
     abandon_at: Option<Instant>,
     is_in: bool,
+    /// A token has come that is newer than the one of this connection.
+    has_next_token: bool,
     version: Version,
     /// The foreign form of ids that contain characters which a [`PeerId`] escapes.
     odd: BTreeMap<PeerId, String>,
@@ -84,6 +87,7 @@ impl Ssp {
             impatient: IMPATIENT,
             abandon_at: None,
             is_in: false,
+            has_next_token: false,
             version: target.version,
             odd: BTreeMap::new(),
             outputs: VecDeque::new(),
@@ -92,6 +96,7 @@ impl Ssp {
 
     fn connect(&mut self, now: Instant) {
         self.conn = ConnId(self.conn.0 + 1);
+        self.has_next_token = false;
         self.abandon_at = (self.impatient > 0).then(|| now + MOMENT);
         self.outputs.push_back(Out::Connect(self.conn, self.target.endpoint()));
     }
@@ -209,7 +214,10 @@ impl Ssp {
         let was_in = std::mem::take(&mut self.is_in);
         self.abandon_at = None;
         let name = self.target.name();
+        let has_next_token = std::mem::take(&mut self.has_next_token);
         self.report(match ConnectError::closed_early(&name, code, reason) {
+            // The protocol has no words for the next token: the client registers again with it.
+            _ if was_in && has_next_token && reason == TOKEN_ENDED => Event::Lost { in_order: false },
             error @ ConnectError::Dismissed(_) => Event::Ended(error),
             _ if was_in => Event::Lost { in_order: code == NORMAL },
             // Servers of the HELLO protocol close with "protocol error" if the first message is not `HELLO`.
@@ -251,7 +259,10 @@ impl Signaller for Ssp {
             }
             In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
             // The protocol has no calls and names no STUN and TURN servers; reconnecting is not a back end's.
-            In::Ask(ServerRequest::Token(token)) => self.target.set_token(token),
+            In::Ask(ServerRequest::Token(token)) => {
+                self.target.set_token(token);
+                self.has_next_token = true;
+            }
             In::Ask(_)
             | In::Application(..)
             | In::Call(_)
@@ -278,7 +289,7 @@ impl Signaller for Ssp {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::Description;
+    use crate::protocol::{Description, Secret};
     use crate::signalling::testing::{Run, ann, target};
 
     fn run(version: Version) -> Run {
@@ -355,6 +366,23 @@ mod tests {
         assert!(matches!(end(true, 1008, "kicked"), Event::Ended(ConnectError::Dismissed(_))));
         assert_eq!(end(true, 1002, "x"), Event::Lost { in_order: false });
         assert!(matches!(run(Version::Auto).event(r#"{"type": 1}"#), Event::Junk(_)));
+    }
+
+    #[test]
+    fn a_client_whose_token_has_ended_returns_with_the_next_one() {
+        let ended = |has_next: bool, reason: &str| {
+            let mut run = run(Version::Auto);
+            run.event(joined(&[]));
+            if has_next {
+                run.give(In::Ask(ServerRequest::Token(Secret("next".into()))));
+            }
+            let event = run.close(1008, reason).events.remove(0);
+            let url = run.give(In::Register).connects.remove(0).1.url.to_string();
+            (matches!(event, Event::Ended(ConnectError::Dismissed(_))), event, url)
+        };
+        let (_, event, url) = ended(true, "your token has ended");
+        assert_eq!((event, url.as_str()), (Event::Lost { in_order: false }, "ws://h/x?token=next"));
+        assert!(ended(false, "your token has ended").0 && ended(true, "removed").0);
     }
 
     #[test]
