@@ -27,10 +27,10 @@ use crate::media::peer::{PeerConfig, Stats};
 use crate::media::receive::playout_delay::Latency;
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Stream, inventory};
-use crate::protocol::{PeerId, RoomId};
+use crate::protocol::{PeerId, RoomId, Secret};
 use crate::sdp::{Codec, Kind};
 use crate::session::{Patience, Terms};
-use crate::signalling::{ConnectError, Target};
+use crate::signalling::{ConnectError, ServerRequest, Target};
 
 /// Maximum number of events that wait to be read; at the limit the pool waits for the reader.
 const EVENTS: usize = 1024;
@@ -177,6 +177,12 @@ impl Pool {
     /// Sends an event to the application behind the server, if the server's protocol has such events.
     pub async fn send_event(&self, kind: &str, data: Value) {
         self.order(Order::Application(kind.to_owned(), data)).await;
+    }
+
+    /// Shows the server the next token of this endpoint, for example after [`PoolEvent::TokenExpires`]. A server that cannot take
+    /// it on this connection gets it with the next one.
+    pub async fn show_token(&self, token: Secret) {
+        self.order(Order::Ask(ServerRequest::Token(token))).await;
     }
 
     /// Leaves the pool once all data that was sent over channels has arrived.
@@ -362,6 +368,15 @@ mod tests {
                 events_until(&bob, is_it).await;
             }
         });
+    }
+
+    #[test]
+    fn the_next_token_goes_to_the_server() {
+        let ((orders, ordered), (_, events)) = (bounded(1), bounded(1));
+        let pool = Pool { orders, events, task: smol::spawn(async {}) };
+        smol::block_on(pool.show_token(Secret("next".into())));
+        let order = ordered.try_recv().unwrap();
+        assert!(matches!(order, Order::Ask(ServerRequest::Token(Secret(token))) if token == "next"));
     }
 
     #[test]
