@@ -250,12 +250,7 @@ impl Hub {
                     },
                 );
             }
-            Input::Granted(conn, grant) => {
-                if let Some(conn) = self.conns.get_mut(&conn) {
-                    conn.description = grant.description.clone();
-                    conn.grant = grant;
-                }
-            }
+            Input::Granted(conn, grant) => self.grant(conn, grant),
             Input::Alive(conn) => self.alive(conn),
             Input::Late(conn) => self.late(now, conn),
             Input::Closed(conn) => self.leave(conn),

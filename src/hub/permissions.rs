@@ -1,11 +1,23 @@
 //! Decisions by the permissions of connections.
 
-use super::{Conn, ConnId, Grant, Hub, Refusal, State};
+use super::{Conn, ConnId, Grant, Hub, Notice, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
 
 impl Hub {
     pub(super) fn may(&self, conn: ConnId, what: impl Fn(&Grant) -> bool) -> bool {
         self.conns.get(&conn).is_some_and(|conn| what(&conn.grant))
+    }
+
+    /// Replaces the permissions of a connection. A member that may moderate its room from now on is told.
+    pub(super) fn grant(&mut self, id: ConnId, grant: Grant) {
+        let Some(conn) = self.conns.get_mut(&id) else { return };
+        let moderates = |grant: &Grant| matches!(&conn.state, State::Room(room) if grant.moderates.allows(room));
+        let becomes_moderator = moderates(&grant) && !moderates(&conn.grant);
+        conn.description = grant.description.clone();
+        conn.grant = grant;
+        if becomes_moderator {
+            self.notify(id, Notice::Moderator);
+        }
     }
 
     /// Returns whether the permissions of both connections allow a call between the two.

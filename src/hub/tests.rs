@@ -249,6 +249,10 @@ fn a_moderator_removes_members_of_its_rooms_alone_and_asks_them_to_mute() {
     assert_eq!(bench.say(5, remove("cat")), refused(5, Refusal::Outside));
     assert_eq!(bench.say(5, Command::Join(room("cellar"))).len(), 2, "no moderator there");
     assert_eq!(bench.say(5, remove("dan")), refused(5, Refusal::NotGranted("moderation of this room")));
+    // The next token may make the member a moderator, who hears of it once.
+    let all = || Input::Granted(ConnId(5), Grant { moderates: Moderates::All, ..Grant::default() });
+    assert_eq!(bench.input(all()), [notify(5, Notice::Moderator)]);
+    assert!(bench.input(all()).is_empty());
 }
 
 #[derive(Debug, Clone)]

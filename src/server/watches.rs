@@ -41,6 +41,11 @@ impl Watches {
         }
     }
 
+    /// Returns the peers that a connection watches.
+    pub(super) fn watched(&self, conn: ConnId) -> impl Iterator<Item = &PeerId> {
+        self.watched.get(&conn).into_iter().flat_map(BTreeMap::keys)
+    }
+
     /// Returns the connections to which the presence of a peer is news; `presence` returns it as a connection may see it.
     pub(super) fn changed(
         &mut self,
@@ -75,6 +80,7 @@ mod tests {
         let seen = |conn| if conn == ConnId(2) { Presence::Gone } else { Presence::Free };
         assert_eq!(watches.changed(&ann, seen), [(ConnId(2), Presence::Gone)]);
         watches.replace(ConnId(1), [(ann.clone(), Presence::Free)]);
+        assert_eq!((watches.watched(ConnId(1)).collect(), watches.watched(ConnId(9)).count()), (vec![&ann], 0));
         assert_eq!(watches.changed(&bob, |_| Presence::Busy), []);
         watches.end(ConnId(1));
         watches.end(ConnId(2));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::Switchboard;
+use super::{State, Switchboard};
 use crate::base::lock::lock;
 use crate::hub::{Admin, ConnId, Grant, Hub, Input, Presence};
 use crate::protocol::hello::ServerMessage;
@@ -105,6 +105,10 @@ impl Switchboard {
                 return Err("the token is not for your room".to_owned());
             }
             grant.description = state.board.hub().description(&name);
+            // Other clients may see the client otherwise from now on, and the client others.
+            state.moved.push(name);
+            let State { watches, moved, .. } = &mut *state;
+            moved.extend(watches.watched(id).cloned());
         }
         self.input(&mut state, Input::Granted(id, grant));
         Ok(())
