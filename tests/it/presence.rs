@@ -44,11 +44,15 @@ fn a_client_hears_who_is_free_busy_or_gone() {
     ann.say("PRESENCE bob");
     ann.expect("PRESENCE bob gone");
     let _cat = peer(server, "cat");
-    let _bob = peer(server, "bob");
+    let mut bob = peer(server, "bob");
     ann.expect("PRESENCE bob free");
     ann.say(&format!("PRESENCE{}", " bob".repeat(101)));
     ann.expect("ERROR at most 100 peers can be watched");
+    // An empty request ends the watch: the client hears nothing of bob's end.
     ann.say("PRESENCE");
+    ann.say("ROOM_PEER_LIST");
+    ann.expect("ROOM_PEER_LIST ");
+    bob.close(1000, "");
     ann.say("PRESENCE a\u{200b}");
     assert!(ann.hear().unwrap().starts_with("ERROR invalid peer uid"));
 }
@@ -89,4 +93,35 @@ fn a_peer_that_may_not_be_called_or_is_hidden_is_gone() {
     let mut of_a_room = enter("eve", json!({"rooms": ["attic"]}));
     of_a_room.say("PRESENCE bob");
     of_a_room.expect("PRESENCE bob gone");
+}
+
+#[test]
+fn the_next_token_decides_who_sees_whom() {
+    let secrets = vec![Secret(SECRET.into())];
+    let tokens = TokenConfig { secrets, enforce_expiry: true, ..TokenConfig::default() };
+    let server = serve(Config { tokens, ..Config::plain(ANY) });
+    let token = |id: &str, mut claims: Value| {
+        claims["exp"] = json!(4_000_000_000_u64);
+        claims["sub"] = json!(id);
+        token::sign(&claims, &Secret(SECRET.into())).unwrap()
+    };
+    let enter = |id: &str| {
+        let mut peer = WebSocket::connect_to(server, &format!("?roomtone=1&token={}", token(id, json!({}))));
+        peer.register(id);
+        peer
+    };
+    let renew = |peer: &mut WebSocket, id: &str, claims: Value| {
+        peer.say(&format!("TOKEN {}", token(id, claims)));
+    };
+    let [mut ann, mut bob] = ["ann", "bob"].map(enter);
+    ann.say("PRESENCE bob");
+    ann.expect("PRESENCE bob free");
+    renew(&mut bob, "bob", json!({"hidden": true}));
+    ann.expect("PRESENCE bob gone");
+    renew(&mut bob, "bob", json!({}));
+    ann.expect("PRESENCE bob free");
+    renew(&mut ann, "ann", json!({"calls": ["cat"]}));
+    let mut heard = [ann.hear().unwrap(), ann.hear().unwrap()];
+    heard.sort();
+    assert_eq!(heard, ["PRESENCE bob gone", "TOKEN_OK"]);
 }
