@@ -357,15 +357,20 @@ fn the_page_gives_its_next_token_to_the_server() {
     browser.wait("document.body.dataset.state === 'lobby'");
     // As a portal's page of the same origin does.
     let answer = "const portal = new BroadcastChannel('roomtone-token'); \
-        portal.onmessage = ({ data }) => { if (data.expires) portal.postMessage({ token: globalThis.next }); }; \
+        portal.onmessage = ({ data }) => { if (data.expires) portal.postMessage({ ...data, token: globalThis.next }); }; \
         globalThis.portal = portal;";
-    browser.run(&format!("globalThis.next = '{}'; {answer}", token(7200)));
-    browser.run("roomtone.signalling.addEventListener('token', (event) => (globalThis.answer = String(event.detail)))");
+    browser.run(&format!("globalThis.next = '{}'; globalThis.answers = []; {answer}", token(7200)));
+    browser.run("roomtone.signalling.addEventListener('token', (event) => globalThis.answers.push(event.detail ?? 'ok'))");
+    // The page takes no token that it did not ask for, and none that is meant for another tab.
+    browser.run("globalThis.portal.postMessage({ token: 'stray', id: 'visitor', path: '/' })");
+    browser.run("globalThis.before = globalThis.portal.onmessage; globalThis.portal.onmessage = ({ data }) => { \
+        for (const id of ['other', data.id]) globalThis.before({ data: { ...data, id } }); }");
     browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
-    browser.wait("globalThis.answer === 'null' || globalThis.answer === 'undefined'");
-    browser.run("globalThis.next = 'nonsense'; globalThis.answer = ''");
+    browser.wait("globalThis.answers.join() === 'ok' && Object.values(sessionStorage).includes(globalThis.next)");
+    browser.run("globalThis.good = globalThis.next; globalThis.next = 'nonsense'");
     browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
-    browser.wait("globalThis.answer.includes('not good')");
+    browser.wait("globalThis.answers.length === 2 && globalThis.answers[1].includes('not good')");
+    browser.wait("Object.values(sessionStorage).includes(globalThis.good)");
 }
 
 #[test]

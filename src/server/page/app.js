@@ -1,6 +1,6 @@
 // The page: connects the events of the server and the buttons with calls and rooms.
 
-import { setToken, wanted, wantedId } from "./address.js";
+import { base, setToken, wanted, wantedId } from "./address.js";
 import { Calls } from "./calls.js";
 import { Camera } from "./camera.js";
 import { onSay, showMessage } from "./chat.js";
@@ -114,23 +114,36 @@ signalling.addEventListener("dismissed", ({ detail }) => {
   state("locked");
   notice(`The server sent you away: ${shown(detail, 300)}. Reload the page to come back.`);
 });
-// Another page of this origin, such as the portal's, answers with the next token: { token }.
+// Another page of this origin, such as the portal's, answers with the next token: { token, id, path }. All tabs hear the answer;
+// it is meant for the tab with this id and path, while that tab's own question is open.
 const tokens = new BroadcastChannel("roomtone-token");
+const tab = () => ({ id: signalling.id, path: base.pathname });
+let isAsking = false;
+// Token that the server has not judged yet.
+let next;
 signalling.addEventListener("token-expires", ({ detail }) => {
-  tokens.postMessage({ expires: detail });
+  isAsking = true;
+  tokens.postMessage({ expires: detail, ...tab() });
   notice(`Your invitation ends in ${detail} seconds.`);
 });
 tokens.onmessage = ({ data }) => {
   if (typeof data?.token !== "string" || /\s/.test(data.token)) return;
-  setToken(data.token);
-  signalling.renewToken(data.token);
+  if (!isAsking || data.id !== tab().id || data.path !== tab().path) return;
+  isAsking = false;
+  if (signalling.renewToken(data.token)) next = data.token;
+  else setToken(data.token);
 };
-signalling.addEventListener("token", ({ detail }) => notice(detail && `Your next invitation is not valid: ${shown(detail, 300)}`));
+signalling.addEventListener("token", ({ detail }) => {
+  if (!detail && next) setToken(next);
+  next = undefined;
+  notice(detail && `Your next invitation is not valid: ${shown(detail, 300)}`);
+});
 signalling.addEventListener("peers", ({ detail }) => {
   const watched = showPeers(detail, (peer) => calls.dial(peer));
   if (watched) signalling.watch(watched);
 });
 signalling.addEventListener("presence", ({ detail }) => showPresence(detail, (peer) => calls.dial(peer)));
+// The list names the peers that are new; news about those on it comes by itself.
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
 // Queue of the peers' messages: they are handled in order, so that candidates do not overtake their description.

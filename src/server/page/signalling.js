@@ -274,9 +274,11 @@ export class Signalling extends EventTarget {
     if (this.#phase === "room") this.#socket.send(`ROOM_PEER_MUTE ${peer} audio`);
   }
 
-  // Shows the server the page's next token.
+  // Shows the server the page's next token; returns whether there is a connection for it.
   renewToken(token) {
-    if (this.#registered !== undefined) this.#socket.send(`TOKEN ${token}`);
+    const isIn = this.#registered !== undefined;
+    if (isIn) this.#socket.send(`TOKEN ${token}`);
+    return isIn;
   }
 
   // Records that a call over this connection was established: its end is no failure of the server.
