@@ -11,7 +11,8 @@ impl Hub {
     /// Replaces the permissions of a connection. A member that may moderate its room from now on is told.
     pub(super) fn grant(&mut self, id: ConnId, grant: Grant) {
         let Some(conn) = self.conns.get_mut(&id) else { return };
-        let moderates = |grant: &Grant| matches!(&conn.state, State::Room(room) if grant.moderates.allows(room));
+        let moderates =
+            |grant: &Grant| matches!(&conn.state, State::Room(room) if grant.moderates.allows(room));
         let becomes_moderator = moderates(&grant) && !moderates(&conn.grant);
         conn.description = grant.description.clone();
         conn.grant = grant;

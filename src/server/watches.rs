@@ -80,7 +80,10 @@ mod tests {
         let seen = |conn| if conn == ConnId(2) { Presence::Gone } else { Presence::Free };
         assert_eq!(watches.changed(&ann, seen), [(ConnId(2), Presence::Gone)]);
         watches.replace(ConnId(1), [(ann.clone(), Presence::Free)]);
-        assert_eq!((watches.watched(ConnId(1)).collect(), watches.watched(ConnId(9)).count()), (vec![&ann], 0));
+        assert_eq!(
+            (watches.watched(ConnId(1)).collect(), watches.watched(ConnId(9)).count()),
+            (vec![&ann], 0)
+        );
         assert_eq!(watches.changed(&bob, |_| Presence::Busy), []);
         watches.end(ConnId(1));
         watches.end(ConnId(2));

@@ -240,7 +240,8 @@ impl Hello {
             return self.target.set_token(token);
         }
         if self.shown.len() >= MAX_SHOWN {
-            return self.report(Event::TokenRefused("the server has not answered the last tokens".to_owned()));
+            return self
+                .report(Event::TokenRefused("the server has not answered the last tokens".to_owned()));
         }
         self.send(ClientMessage::Token(token.clone()).to_string());
         self.shown.push_back(token);
@@ -423,7 +424,7 @@ mod tests {
     #[test]
     fn a_refused_token_does_not_replace_the_one_before() {
         let mut run = registered_at(&[("roomtone-extensions", "token")]);
-        let mut show = |run: &mut Run, token: &str| {
+        let show = |run: &mut Run, token: &str| {
             let outs = run.give(In::Ask(ServerRequest::Token(Secret(token.into()))));
             (outs.sent.len(), outs.events.len())
         };

@@ -363,10 +363,14 @@ fn the_page_gives_its_next_token_to_the_server() {
     browser.run("roomtone.signalling.addEventListener('token', (event) => globalThis.answers.push(event.detail ?? 'ok'))");
     // The page takes no token that it did not ask for, and none that is meant for another tab.
     browser.run("globalThis.portal.postMessage({ token: 'stray', id: 'visitor', path: '/' })");
-    browser.run("globalThis.before = globalThis.portal.onmessage; globalThis.portal.onmessage = ({ data }) => { \
-        for (const id of ['other', data.id]) globalThis.before({ data: { ...data, id } }); }");
+    browser.run(
+        "globalThis.before = globalThis.portal.onmessage; globalThis.portal.onmessage = ({ data }) => { \
+        for (const id of ['other', data.id]) globalThis.before({ data: { ...data, id } }); }",
+    );
     browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
-    browser.wait("globalThis.answers.join() === 'ok' && Object.values(sessionStorage).includes(globalThis.next)");
+    browser.wait(
+        "globalThis.answers.join() === 'ok' && Object.values(sessionStorage).includes(globalThis.next)",
+    );
     browser.run("globalThis.good = globalThis.next; globalThis.next = 'nonsense'");
     browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
     browser.wait("globalThis.answers.length === 2 && globalThis.answers[1].includes('not good')");

@@ -217,7 +217,9 @@ mod tests {
         });
         assert_eq!(log.lock().kept.len(), KEPT);
         assert_eq!(log.places(), (5, KEPT as u64 + 5));
-        smol::block_on(async { assert_eq!(log.next(5).await.0, 0, "nothing is missing behind the oldest place") });
+        smol::block_on(async {
+            assert_eq!(log.next(5).await.0, 0, "nothing is missing behind the oldest place")
+        });
     }
 
     #[test]

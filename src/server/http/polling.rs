@@ -15,7 +15,6 @@ use super::reply::{Reply, read_body, text, too_often, too_slow};
 use crate::base::random::{NoRandomness, secret_id};
 use crate::base::secret::Sealed;
 use crate::base::timeout::timeout;
-use crate::hub::Input;
 use crate::protocol::MAX_MESSAGE;
 use crate::protocol::socketio::{self, Handshake, Packet};
 use crate::server::codec::Codec;
