@@ -200,7 +200,7 @@ fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
 #[test]
 fn dashboard_and_alerts_name_the_metrics_that_a_server_has() {
     let secret = "as long as a secret has to be, and longer";
-    // Nobody listens there: each event counts as failed.
+    // The address has no listener: each event counts as failed.
     let urls = vec!["http://127.0.0.1:1/hook".parse().unwrap()];
     let secrets = vec!["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".parse().unwrap()];
     let config = Config {
