@@ -147,9 +147,9 @@ pub(crate) struct ServerOptions {
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub drain: Option<Duration>,
     /// Redis (7.0 or later) or Valkey server through which this server and others are one service:
-    /// redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], rediss:// (TLS), or redis+sentinel://HOST[,HOST...]/NAME [default:
-    /// this server is alone]. On the command line other users of this machine can see a password; ROOMTONE_ENGINE hides
-    /// it
+    /// redis://HOST, or with all parts redis://USER:PASSWORD@HOST:PORT/DATABASE; rediss:// for TLS;
+    /// redis+sentinel://HOST,HOST/NAME [default: this server is alone]. On the command line other users of this machine can
+    /// see a password; ROOMTONE_ENGINE hides it
     #[cfg(feature = "engine")]
     #[arg(long, value_name = "URL")]
     pub engine: Option<Secret>,
