@@ -57,7 +57,8 @@ pub trait Port: Send + Sync {
     fn expire(&self, now: Instant);
     /// Completes when there may be requests.
     fn woken(&self) -> impl Future<Output = ()> + Send;
-    /// Notes that the engine is connected (none), or why it is not.
+    /// Notes that the engine carries out requests (none), or why it does not. An engine that is reached may still refuse all
+    /// changes.
     fn note(&self, error: Option<&EngineError>);
 }
 
@@ -102,7 +103,6 @@ async fn connect_forever<P: Port>(engine: &Engine, port: &P) {
         let began = Instant::now();
         let error = match Link::open(engine).await {
             Ok((link, _)) => {
-                port.note(None);
                 lock(&reading).heard = Instant::now();
                 serve(engine, port, link, &reading).await
             }
@@ -198,6 +198,7 @@ impl<P: Port> Session<'_, P> {
                     let attached = Attached { node: attach.node.clone(), epoch, is_young: is_young == 1 };
                     tracing::info!(node = %attached.node.0, "attached to the engine {}", self.address);
                     self.port.handle(FromEngine::Attached(attached));
+                    self.port.note(None);
                 }
                 (Ask::Tx(_), Some(beat)) => {
                     let verdict: String = self.read_as(answer)?;
@@ -259,6 +260,7 @@ impl<P: Port> Session<'_, P> {
                 let is_first: i64 = self.read_as(parts.next().unwrap_or_default())?;
                 let dead: Vec<String> = self.read_as(parts.next().unwrap_or_default())?;
                 let dead = dead.into_iter().map(NodeId).collect();
+                self.port.note(None);
                 FromEngine::Cluster(Cluster { dead, is_first: is_first == 1 })
             }
             verdict @ (Verdict::Fenced | Verdict::Rewound) => {

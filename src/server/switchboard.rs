@@ -69,6 +69,9 @@ pub(super) struct Outcome {
 
 /// The fixed cost of a list, in names, since every list scans all names.
 const LIST: u32 = 50;
+/// The names that a list counts for where the engine reads all free peers of all servers for it.
+#[cfg(feature = "engine")]
+const SHARED_LIST: u32 = 500;
 /// The most unanswered probes that have timers; each timer decides about all probes.
 const PROBES: usize = 1 << 16;
 
@@ -210,6 +213,8 @@ impl Switchboard {
         let Some(from) = state.connections.get_mut(&id) else { return outcome };
         match from.codec.decode(phase, text) {
             Ok(commands) => {
+                #[cfg(feature = "engine")]
+                let has_list = commands.iter().any(|command| matches!(command, Command::ListPeers));
                 for command in commands {
                     let now = Instant::now();
                     if let Command::Register(name) | Command::Enter(name, _) = &command
@@ -226,7 +231,9 @@ impl Switchboard {
                     self.deliver(&mut state, now, Some((id, &mut outcome)));
                 }
                 #[cfg(feature = "engine")]
-                state.hold_asking(id);
+                if state.hold_asking(id) && has_list {
+                    outcome.listed = outcome.listed.saturating_add(LIST + SHARED_LIST);
+                }
             }
             Err(rejection) => outcome.close = from.reject(rejection),
         }

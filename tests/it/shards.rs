@@ -183,7 +183,7 @@ fn a_room_survives_its_servers_and_its_engine() {
     let mut left = [ann.hear().unwrap(), ann.hear().unwrap()];
     left.sort();
     assert_eq!(left, ["ROOM_PEER_LEFT bob", "ROOM_PEER_LEFT cat"]);
-    assert!(since.elapsed() > Duration::from_secs(8), "a server is not counted as dead too early");
+    assert!(since.elapsed() > Duration::from_secs(6), "a server is not counted as dead too early");
     two.program.signal("CONT");
     // The server that slept closes the peers that others count as gone, so that they connect again.
     bob.expect_close(1012, "the server was cut off: connect again");

@@ -109,30 +109,29 @@ impl Shard {
     }
 
     pub(super) fn refuse_late_jobs(&mut self, now: Instant) {
-        if let Some((_, conn)) = self.registering().filter(|(since, _)| now >= *since + WAIT) {
-            self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
-            self.leave(now, conn);
+        let is_late = |one: &&mut InFlight| one.has_waiting() && now >= one.since + WAIT;
+        if let Some(one) = self.in_flight.as_mut().filter(is_late) {
+            one.is_refused = true;
+            let job = one.job.clone();
+            self.refuse_late(now, &job);
         }
         let is_late = |(since, job): &(Instant, Job)| job.conn().is_some() && now >= *since + WAIT;
         let (late, jobs): (Vec<_>, Vec<_>) = self.jobs.drain(..).partition(is_late);
         self.jobs = jobs.into();
         for (_, job) in late {
-            let Some(conn) = job.conn() else { continue };
-            self.done(&job);
-            if matches!(job, Job::Register { .. }) {
-                self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
-                self.leave(now, conn);
-            } else {
-                self.refuse(conn, Refusal::Unavailable);
-            }
+            self.refuse_late(now, &job);
         }
     }
 
-    /// Returns the connection whose registration is under way, and since when it is.
-    pub(super) fn registering(&self) -> Option<(Instant, ConnId)> {
-        let InFlight { since, job: Job::Register { conn, .. }, .. } = self.in_flight.as_ref()? else {
-            return None;
-        };
-        (self.state(*conn) == Some(&State::Unregistered)).then_some((*since, *conn))
+    /// Tells the connection that waits for a job that the engine is away, and closes a connection that is not registered.
+    fn refuse_late(&mut self, now: Instant, job: &Job) {
+        let Some(conn) = job.conn() else { return };
+        self.done(job);
+        if !matches!(job, Job::Register { .. }) {
+            self.refuse(conn, Refusal::Unavailable);
+        } else if self.state(conn) == Some(&State::Unregistered) {
+            self.outputs.push_back(Output::Close(conn, Reason::Unavailable));
+            self.leave(now, conn);
+        }
     }
 }

@@ -62,10 +62,20 @@ struct Mirror {
 #[derive(Debug)]
 struct InFlight {
     since: Instant,
+    /// Whether the waiting connection was told that the engine is away. The transaction counts if the engine executes it after
+    /// all, and is not tried again.
+    is_refused: bool,
     tx: Tx,
     job: Job,
     /// The record that the transaction writes or removes.
     record: Option<Record>,
+}
+
+impl InFlight {
+    /// Returns whether a connection waits for the outcome.
+    fn has_waiting(&self) -> bool {
+        self.job.conn().is_some() && !self.is_refused
+    }
 }
 
 /// See the module.
@@ -230,8 +240,8 @@ impl Shard {
         let claims = self.claims.values().map(|claimed| claimed.deadline);
         let asked = self.asked.values().map(|(deadline, _)| *deadline);
         let job = self.jobs.iter().find(|(_, job)| job.conn().is_some()).map(|(since, _)| *since + WAIT);
-        let registration = self.registering().map(|(since, _)| since + WAIT);
-        claims.chain(asked).chain(job).chain(registration).chain(self.settled_at).min()
+        let in_flight = self.in_flight.as_ref().filter(|one| one.has_waiting()).map(|one| one.since + WAIT);
+        claims.chain(asked).chain(job).chain(in_flight).chain(self.settled_at).min()
     }
 
     /// Returns the next output for the server, if there is one.
@@ -366,7 +376,7 @@ impl Shard {
                 tx.op = self.op;
                 self.asks.push_back(Ask::Tx((*tx).clone()));
                 let record = record.map(|record| *record);
-                self.in_flight = Some(InFlight { since: now, tx: *tx, job, record });
+                self.in_flight = Some(InFlight { since: now, is_refused: false, tx: *tx, job, record });
             }
             Plan::Done => self.done(&job),
             Plan::Waits => {}
@@ -381,15 +391,22 @@ impl Shard {
         (is_done, number): (bool, u64),
         reads: &BTreeMap<Key, Fields>,
     ) {
-        let Some(InFlight { tx, job, record, .. }) = self.in_flight.take_if(|one| one.tx.op == op) else {
+        let Some(InFlight { tx, job, record, is_refused, .. }) =
+            self.in_flight.take_if(|one| one.tx.op == op)
+        else {
             return;
         };
         self.known_op = op;
         if !is_done || tx.writes.is_empty() {
-            return self.attempt(now, job, Some(reads));
+            if !is_refused {
+                self.attempt(now, job, Some(reads));
+            }
+            return;
         }
         self.finish(now, &job, record, number);
-        self.done(&job);
+        if !is_refused {
+            self.done(&job);
+        }
     }
 
     /// Counts a job as completed.

@@ -77,6 +77,11 @@ impl Shard {
                 return Plan::Done;
             }
         }
+        if let Some(Err(refusal)) = room.map(|room| self.hub.check_room(conn, room)) {
+            // A connection that may not enter must not cost the holder of the name its place.
+            self.refuse(conn, refusal);
+            return Plan::Done;
+        }
         if let Some(Some((_, holder))) = reads.peer(name) {
             return self.claim(now, name, &holder, job);
         }

@@ -246,10 +246,18 @@ impl Shard {
             tx.write(Key::dead(), &node.0, "");
             return Plan::Tx(tx.into(), None);
         }
+        let mut strange = Tx::default();
         for (name, stay) in fields {
-            let Ok(name) = name.parse() else { continue };
+            let Ok(name) = name.parse() else {
+                // No shard writes such a name: without its removal the list would never be empty.
+                strange.write(Key::names(node), name, "");
+                continue;
+            };
             let (stay, of) = (super::StayId(stay.clone()), Some(node.clone()));
             self.repairs.push_back(Job::End { name, stay, of, reason: None, known: None });
+        }
+        if !strange.writes.is_empty() {
+            return Plan::Tx(strange.into(), None);
         }
         self.repairs.push_back(Job::Reap { node: node.clone() });
         Plan::Done

@@ -25,14 +25,14 @@ impl State {
         }
     }
 
-    /// Stops reading a connection while a request of it waits for the engine.
-    pub(super) fn hold_asking(&mut self, id: ConnId) {
-        if self.board.is_asking(id)
-            && let Some(connection) = self.connections.get(&id)
-        {
+    /// Stops reading a connection while a request of it waits for the engine; returns whether one does.
+    pub(super) fn hold_asking(&mut self, id: ConnId) -> bool {
+        let is_asking = self.board.is_asking(id);
+        if is_asking && let Some(connection) = self.connections.get(&id) {
             connection.outbox.hold(true);
             self.shards.asking.push(id);
         }
+        is_asking
     }
 
     /// Reads on connections whose requests have been answered.
@@ -78,7 +78,7 @@ impl Switchboard {
         let Some(behind) = state.shards.behind.get_mut(&pair) else { return false };
         let bytes: usize = behind.iter().chain(texts.iter()).map(String::len).sum();
         if bytes > BEHIND {
-            tracing::info!(
+            tracing::debug!(
                 conn = pair.1.0,
                 "texts of another server are dropped: the peer does not read them"
             );
@@ -102,7 +102,7 @@ impl Switchboard {
                 let mut state = this.lock();
                 let texts = state.shards.behind.remove(&pair).unwrap_or_default();
                 if has_space.is_none() {
-                    tracing::info!(
+                    tracing::debug!(
                         conn = pair.1.0,
                         "texts of another server are dropped: the peer does not read them"
                     );
@@ -118,8 +118,11 @@ impl Switchboard {
                 state.shards.behind.insert(pair, vec![]);
             }
         };
-        if let Some(shards) = &self.shards {
-            shards.waiting.spawn(task);
+        if let Some(shards) = &self.shards
+            && !shards.waiting.spawn(task)
+        {
+            // Too many pairs wait: the texts are dropped.
+            state.shards.behind.remove(&pair);
         }
     }
 
@@ -181,10 +184,11 @@ impl Port for Arc<Switchboard> {
                 state.shards.away = Some(Instant::now());
                 tracing::error!("{error}; calls go on, newcomers wait, and the server tries again");
             }
-            None => {
+            None if was_away => {
                 state.shards.away = None;
                 tracing::info!("connected to the engine");
             }
+            None => {}
         }
     }
 }

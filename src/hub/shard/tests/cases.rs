@@ -168,6 +168,30 @@ fn a_shard_that_slept_closes_the_peers_that_others_count_as_gone() {
     world.check();
 }
 
+/// The request that is under way when the engine goes is refused in time, and the connection is read on.
+#[test]
+fn a_request_that_is_under_way_when_the_engine_goes_is_refused_in_time() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.join(bob, "attic");
+    world.settle();
+    world.is_engine_up = false;
+    world.join(ann, "attic");
+    let conn = world.clients[ann].conn;
+    assert!(world.servers[0].shard.is_asking(conn));
+    world.wait(6);
+    assert_eq!(world.clients[ann].refused, [Refusal::Unavailable]);
+    assert!(!world.servers[0].shard.is_asking(conn));
+    world.is_engine_up = true;
+    world.wait(10);
+    world.check();
+    world.join(ann, "attic");
+    world.settle();
+    assert!(world.clients[ann].room.is_some());
+    world.check();
+}
+
 /// The engine is away, and comes back empty: no connection is closed, no member hears anything, and newcomers wait.
 #[test]
 fn an_engine_that_restarts_empty_changes_nothing() {
