@@ -20,7 +20,7 @@ pub struct Report {
     /// Number of sender and receiver reports of the peer. Those without a block about our streams count too: a receiver
     /// leaves out a stream of which nothing arrives.
     pub reports: u64,
-    /// Number of those reports that showed the arrival of further packets of any stream.
+    /// Number of those reports, and of the peer's feedback, that showed the arrival of further packets of any stream.
     pub progress: u64,
 }
 

@@ -3,6 +3,10 @@
 //! The statistics of an RTP session keep one report block of each source of the peer, so that the block about one stream
 //! hides the block about another. A receiver also stops to report on a stream some seconds after its last packet. The
 //! reports are therefore counted where they arrive, with and without blocks.
+//!
+//! A receiver that sends much feedback sends its reports early and without blocks (RFC 4585, 3.5). Its feedback on the
+//! transport shows progress as well: it asks for a lost packet once a later one has arrived, and reports arrival times of
+//! packets that have arrived.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -26,7 +30,8 @@ const BLOCK: usize = 24;
 pub(crate) struct ReceiverReports {
     /// Number of reports so far, with or without report blocks.
     reports: u64,
-    /// Number of these reports that named a higher sequence number for a stream than the report before.
+    /// Number of reports that named a higher sequence number for a stream than the report before, and of feedback on the
+    /// transport.
     progress: u64,
     /// Extended highest sequence number of each pair of a reporter and a stream.
     highest: HashMap<(u32, u32), u32>,
@@ -65,6 +70,10 @@ impl ReceiverReports {
             let first_block = match packet.kind {
                 rtcp::SENDER_REPORT => 4 + SENDER_INFO,
                 rtcp::RECEIVER_REPORT => 4,
+                rtcp::TRANSPORT_FEEDBACK => {
+                    self.progress += 1;
+                    continue;
+                }
                 _ => continue,
             };
             let Some(reporter) = rtcp::word(packet.body, 0) else { continue };
@@ -126,8 +135,10 @@ mod tests {
         // A second reporter has numbers of its own.
         assert_eq!(counts_after(report(rr, 2, &[(7, 500)])), (6, 2));
         assert_eq!(counts_after([report(rr, 2, &[(7, 501)]), report(sr, 1, &[])].concat()), (8, 3));
-        let feedback = report(206, 1, &[]);
-        assert_eq!(counts_after(feedback), (8, 3));
+        // A request for a key frame shows no progress, a NACK does.
+        assert_eq!(counts_after([report(rr, 1, &[]), report(206, 1, &[])].concat()), (9, 3));
+        let nack = report(rtcp::TRANSPORT_FEEDBACK, 1, &[]);
+        assert_eq!(counts_after([report(rr, 1, &[]), nack].concat()), (10, 4));
     }
 
     #[test]

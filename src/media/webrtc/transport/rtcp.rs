@@ -5,6 +5,8 @@ pub(crate) const SENDER_REPORT: u8 = 200;
 pub(crate) const RECEIVER_REPORT: u8 = 201;
 pub(crate) const SDES: u8 = 202;
 pub(crate) const BYE: u8 = 203;
+/// Type of feedback on the transport (RFC 4585, 6.2): NACK, and transport-wide arrival times.
+pub(crate) const TRANSPORT_FEEDBACK: u8 = 205;
 
 /// Packet of a compound.
 #[derive(Debug, Clone, Copy)]
