@@ -6,6 +6,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use url::{Host, Url};
+
 /// The network part of an IPv6 address: the upper 64 bits, since a customer usually gets a whole /64 (RFC 6177).
 const NETWORK: u128 = !0 << 64;
 
@@ -111,6 +113,16 @@ impl FromStr for Network {
             _ => Err(NetworkError),
         }
     }
+}
+
+/// Returns whether nobody on the way can replace what a URL answers: over `https`, or over `http` on this machine.
+pub fn is_protected(url: &Url) -> bool {
+    let is_here = match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(_)) | None => false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
 #[cfg(test)]

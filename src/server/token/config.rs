@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
+use crate::base::net::is_protected;
 use crate::protocol::Secret;
 
 /// The settings of the verification of tokens. Without secrets and keys, clients need no token.
@@ -61,16 +62,7 @@ impl FromStr for KeySource {
             return Ok(Self::File(text.into()));
         }
         let url = Url::parse(text).map_err(KeySourceError::Url)?;
-        let is_here = match url.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(_)) | None => false,
-        };
-        match url.scheme() {
-            "https" => Ok(Self::Url(url)),
-            "http" if is_here => Ok(Self::Url(url)),
-            _ => Err(KeySourceError::Plain),
-        }
+        if is_protected(&url) { Ok(Self::Url(url)) } else { Err(KeySourceError::Plain) }
     }
 }
 

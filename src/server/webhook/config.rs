@@ -7,8 +7,9 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
+use crate::base::net::is_protected;
 use crate::server::events::happening::TYPES;
 
 /// The most addresses.
@@ -128,12 +129,7 @@ impl FromStr for AuthUrl {
 
     fn from_str(text: &str) -> Result<Self, WebhookError> {
         let url: WebhookUrl = text.parse()?;
-        let is_here = match url.0.host() {
-            Some(Host::Ipv4(ip)) => ip.is_loopback(),
-            Some(Host::Ipv6(ip)) => ip.is_loopback(),
-            Some(Host::Domain(_)) | None => false,
-        };
-        if url.0.scheme() == "https" || is_here { Ok(Self(url)) } else { Err(WebhookError::Plain) }
+        if is_protected(&url.0) { Ok(Self(url)) } else { Err(WebhookError::Plain) }
     }
 }
 
