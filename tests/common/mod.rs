@@ -13,6 +13,7 @@ pub mod impaired;
 pub mod moody;
 pub mod namespace;
 pub mod needs;
+pub mod ports;
 pub mod proxy;
 pub mod pulse;
 #[cfg(feature = "media")]
@@ -27,6 +28,7 @@ pub use impaired::{Impaired, Impairment};
 pub use moody::{Mood, Moody};
 pub use namespace::Namespace;
 pub(crate) use needs::needs;
+pub use ports::{free_address, free_port};
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
 pub use stage::{Client, Stage};

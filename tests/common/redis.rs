@@ -23,11 +23,8 @@ impl Redis {
     pub fn with(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
-        // Another program may have taken the port before redis-server does.
-        let (process, port) = wait_for("a redis-server", || {
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            Some((run(port, &options, folder.path())?, port))
-        });
+        let port = super::free_port();
+        let process = run(port, &options, folder.path()).expect("redis-server");
         Self { process, port, options, folder }
     }
 

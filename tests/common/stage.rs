@@ -17,7 +17,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts a server on a free port of loopback.
+    /// Starts a server on a free port of loopback, which stays free for [`Stage::serve_again`].
     pub fn new() -> Self {
         Self::serving(&[], &[])
     }
@@ -25,7 +25,8 @@ impl Stage {
     /// The same with these options and variables of the environment.
     pub fn serving(options: &[&str], variables: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let serve = [&["serve", "--listen", "127.0.0.1:0"], options].concat();
+        let listen = super::free_address().to_string();
+        let serve = [&["serve", "--listen", &listen], options].concat();
         let mut server = Program::start_with(home.path(), &serve, variables);
         let link = server.link();
         Self { home, server: Some(server), url: ws(&link), link }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::common::{WebSocket, needs, serve, upgrade};
+use crate::common::{WebSocket, free_address, needs, serve, upgrade};
 use roomtone::protocol::Secret;
 use roomtone::server::token::TokenConfig;
 use roomtone::server::{ApiKeys, Config};
@@ -405,7 +405,7 @@ fn the_command_line_lists_and_removes() {
         let (got, _, err) = roomtone(server, key, args);
         assert!(got == code && err.contains(why), "{args:?}: {got} {err}");
     }
-    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let nobody = free_address();
     let (code, _, err) = roomtone(nobody, PORTAL, &["rooms"]);
     assert!(code == 3 && err.contains("cannot be asked"), "{code} {err}");
     let closed = serve(Config::plain(([127, 0, 0, 1], 0).into()));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Holds, Program, SMALL, Stage, needs, settled, wait_for};
+use crate::common::{Holds, Program, SMALL, Stage, free_port, needs, settled, wait_for};
 use serde_json::json;
 
 /// A call of nothing but channels.
@@ -30,10 +30,6 @@ fn noise(length: usize) -> Vec<u8> {
         state.to_le_bytes()[0]
     };
     (0..length).map(|_| next()).collect()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 use assert_cmd::Command;
 
+use crate::common::free_address;
+
 fn roomtone(home: &std::path::Path) -> Command {
     let mut command = Command::cargo_bin("roomtone").unwrap();
     command
@@ -205,7 +207,7 @@ mod media {
 
     #[test]
     fn a_server_that_is_not_there() {
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = free_address();
         let (code, error) = call_fails(&format!("ws://{free}"), &QUIET);
         assert_eq!(code, 3);
         assert!(

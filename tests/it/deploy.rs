@@ -2,12 +2,12 @@
 #![cfg(target_os = "linux")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::common::{PATIENCE, Program, WebSocket, needs, until, wait_for};
+use crate::common::{PATIENCE, Program, WebSocket, free_address, needs, until, wait_for};
 use async_tungstenite::tungstenite;
 use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -34,8 +34,7 @@ impl HaProxy {
         let pem = [folder.join("cert.pem"), folder.join("key.pem")]
             .map(|path| std::fs::read_to_string(path).unwrap());
         std::fs::write(folder.join("both.pem"), pem.concat()).unwrap();
-        // The port is free again when the listener is dropped, and nobody else on loopback is given it soon.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = free_address();
         let mut command = Command::new("/usr/sbin/haproxy");
         command
             .args(["-db", "-q", "-f", &file("haproxy.cfg")])

@@ -1,9 +1,9 @@
 //! A whole deployment: a portal, HAProxy with TLS, a server, a TURN server, a page in Chromium and a native client.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use crate::common::browser::Browser;
-use crate::common::{Client, Program, Received, needs, wait_for};
+use crate::common::{Client, Program, Received, free_address, needs, wait_for};
 use crate::deploy::HaProxy;
 use crate::relay::{self, Turn};
 use crate::webhook::{BackEnd, secret, signature};
@@ -98,7 +98,7 @@ fn a_portal_runs_a_service_of_rooms_behind_a_load_balancer() {
     needs!(Browser, LoadBalancer, TurnServer);
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
-    let at = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let at = free_address();
     let mut portal = Portal::new(at);
     let server = serve(home.path(), at, &turn, &portal);
     let tls = home.path().join("tls");

@@ -1,6 +1,7 @@
 //! Pools with peers of other makes: PyRTC as the server, RTCPool in Chromium as an endpoint.
 
-use std::io::{BufRead, Read, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -30,19 +31,17 @@ struct PyRtc {
 
 impl PyRtc {
     fn start() -> Self {
-        let python = installed("venv/bin/python");
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // It drops_added_lines to import what it uses when a socket is full.
-        let program = format!(
-            "import time; from pyrtc import transport, test; transport.time = time; test.main({port})"
-        );
-        let child = Command::new(python).args(["-c", &program]).stdin(Stdio::null()).spawn().unwrap();
-        // Looking whether it is there by connecting would be a client that never says anything.
-        let listens = format!(":{port:04X} 00000000:0000 0A");
-        wait_for("PyRTC", || {
-            std::fs::read_to_string("/proc/net/tcp").unwrap().contains(&listens).then_some(())
-        });
-        Self { child, url: format!("ws://127.0.0.1:{port}"), home: tempfile::tempdir().unwrap() }
+        let home = tempfile::tempdir().unwrap();
+        let mut child = Command::new(installed("venv/bin/python"))
+            .arg(installed("pool_server.py"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(File::create(home.path().join("stderr")).unwrap())
+            .spawn()
+            .unwrap();
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Self { child, url: format!("ws://127.0.0.1:{}", port.trim()), home }
     }
 
     /// It takes no more to kill it than one client's fault: it must have seen none.
@@ -53,6 +52,10 @@ impl PyRtc {
 
 impl Drop for PyRtc {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let stderr = std::fs::read_to_string(self.home.path().join("stderr"));
+            eprintln!("PyRTC (ended: {:?}): {stderr:?}", self.child.try_wait());
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::SystemTime;
 
 use crate::common::browser::foreign_page;
-use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, needs, wait_for, ws};
+use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, free_port, needs, wait_for, ws};
 use roomtone::protocol::Secret;
 use roomtone::server::ice::time_limited;
 
@@ -18,17 +18,6 @@ pub(crate) struct Turn {
     pub(crate) at: IpAddr,
     pub(crate) port: u16,
     tls: u16,
-}
-
-/// Returns two ports that are free for TCP and UDP at this moment.
-fn free_ports() -> (u16, u16) {
-    let both = || {
-        let tcp = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = tcp.local_addr().unwrap().port();
-        Some((std::net::UdpSocket::bind(("0.0.0.0", port)).ok()?, tcp))
-    };
-    let [one, other] = [wait_for("a free port", both), wait_for("a free port", both)];
-    (one.1.local_addr().unwrap().port(), other.1.local_addr().unwrap().port())
 }
 
 impl Turn {
@@ -43,7 +32,7 @@ impl Turn {
     }
 
     fn spawn(mut command: Command, home: &Path, at: IpAddr, shared_secret: bool) -> Self {
-        let (port, tls) = free_ports();
+        let (port, tls) = (free_port(), free_port());
         let made = rcgen::generate_simple_self_signed(vec![at.to_string()]).unwrap();
         std::fs::write(home.join("cert.pem"), made.cert.pem()).unwrap();
         std::fs::write(home.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
@@ -112,7 +101,7 @@ fn a_relay_that_is_refused_says_why() {
     let home = tempfile::tempdir().unwrap();
     let turn = Turn::start(home.path(), true);
     let relay = format!("turn:{}:{}", turn.at, turn.port);
-    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_ports().0);
+    let none = format!("turn:127.0.0.1:{}?transport=tcp", free_port());
     let attempt = |options: &[&str]| {
         let client = Client::new(home.path(), &["call", "bob", "--relay-only"]).without_media();
         client.with(options).start().end_with_warnings()

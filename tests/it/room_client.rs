@@ -1,6 +1,6 @@
 //! `room-client` against our server, and against one that does it wrong.
 
-use crate::common::{PATIENCE, Stage};
+use crate::common::{PATIENCE, Stage, free_address};
 use assert_cmd::Command;
 
 fn room_client(args: &[&str]) -> (i32, String, String) {
@@ -67,7 +67,7 @@ fn a_server_that_does_it_wrong_fails_by_name() {
 
 #[test]
 fn what_cannot_be_run_says_why() {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let url = format!("ws://{free}");
     for command in [&["check"][..], &["--room", "attic"], &["load", "--peers", "2", "--seconds", "1"]] {
         let (code, _, err) = room_client(&[command, &["--url", &url]].concat());

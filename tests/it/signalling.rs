@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{ANY, serve};
+use crate::common::{ANY, free_address, serve};
 use futures_rustls::rustls;
 use roomtone::server::{Config, Files, Identity};
 use roomtone::signalling::{ConnectError, Driver, Event, Frame, Proxies, Registration, Socket, Target};
@@ -84,7 +84,7 @@ fn what_is_no_server_is_told_apart() {
         smol::block_on(Socket::connect(&Target::parse(&url, Trust::System).unwrap())).unwrap_err().to_string()
     };
     // A port that nobody has: bound once, and let go.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     assert!(connect(format!("ws://{free}")).contains("is not reachable"));
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let web = listener.local_addr().unwrap();
@@ -177,7 +177,7 @@ fn a_server_behind_an_http_proxy_is_reached() {
 #[test]
 fn a_server_that_no_proxy_excepts_is_reached_directly() {
     let address = server(None);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = free_address();
     let target = |no_proxy| {
         let target = Target::parse(&format!("ws://{address}"), Trust::System).unwrap();
         target.proxies(through(free, "", no_proxy))

@@ -53,9 +53,6 @@ events.addEventListener("datachannel", (event) => adopt(event.connection, event.
 events.addEventListener("describe", ({ detail }) => page.described.push(detail));
 events.addEventListener("close", ({ detail }) => detail && page.left.push(detail.id));
 
-// PyRTC never answers an upgrade that comes a moment after the connection: then the page takes another one.
-setTimeout(() => socket.readyState === WebSocket.CONNECTING && location.reload(), 3000);
-
 const join = async () => {
   if (wanted.has("media")) camera = await navigator.mediaDevices.getUserMedia({ audio: true, video: true });
   page.pool.join(wanted.get("pool"));
