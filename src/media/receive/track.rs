@@ -351,7 +351,7 @@ mod tests {
             let before = || (track.counters.frames.load(Ordering::Relaxed), source.current_level_buffers());
             let began = std::time::Instant::now();
             while source.current_level_buffers() > 0 {
-                assert!(began.elapsed().as_secs() < 20, "{codec}: it is stuck: {:?}", before());
+                assert!(began.elapsed().as_secs() < 60, "{codec}: it is stuck: {:?}", before());
                 std::thread::sleep(Duration::from_millis(5));
             }
             std::thread::sleep(Duration::from_millis(250));
@@ -360,7 +360,7 @@ mod tests {
                 // A part accepts nothing for a moment after a fault, so that the packets are repeated.
                 while track.counters.frames.load(Ordering::Relaxed) < rubbish + 5 {
                     assert!(
-                        began.elapsed().as_secs() < 20,
+                        began.elapsed().as_secs() < 60,
                         "{codec}: nothing is taken any more: {:?}",
                         before()
                     );

@@ -79,7 +79,7 @@ mod tests {
         std::thread::sleep(std::time::Duration::from_millis(100));
         assert_eq!(received.load(Ordering::Relaxed), 0);
         gate.open();
-        let until = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while received.load(Ordering::Relaxed) == 0 {
             assert!(std::time::Instant::now() < until, "the data still waits");
             std::thread::sleep(std::time::Duration::from_millis(1));
