@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
 
-use crate::common::{PATIENCE, Program, WebSocket, serve, wait_for};
+use crate::common::{PATIENCE, Program, WebSocket, serve, until, wait_for};
 use roomtone::protocol::Secret;
 use roomtone::server::token::{self, TokenConfig};
 use roomtone::server::{Config, Identity, Server, ServerError};
@@ -24,27 +25,43 @@ fn get(url: &str) -> u16 {
     agent.get(url).call().unwrap().status().as_u16()
 }
 
-/// The socket of a service manager.
-struct Manager(UnixDatagram, String);
+/// The socket of a service manager: its reports and its path. A thread reads it all the time, because the server drops
+/// reports that do not fit into the socket, which holds ten of them.
+struct Manager(Receiver<String>, String);
 
 impl Manager {
     fn new(folder: &Path) -> Self {
         let path = folder.join("notify");
         let socket = UnixDatagram::bind(&path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket, path.to_str().unwrap().to_owned())
+        let (report, reports) = channel();
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length) = socket.recv(&mut buffer) {
+                if report.send(String::from_utf8_lossy(&buffer[..length]).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self(reports, path.to_str().unwrap().to_owned())
+    }
+
+    /// Returns the next report.
+    fn next(&self) -> String {
+        self.0.recv_timeout(PATIENCE).expect("a report")
     }
 
     /// Waits for a report with this line, passing others over; returns the report.
     fn expect(&self, line: &str) -> String {
-        let mut buffer = [0; 4096];
-        loop {
-            let length = self.0.recv(&mut buffer).unwrap_or_else(|error| panic!("no {line}: {error}"));
-            let report = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        let mut passed = vec![];
+        until(&format!("report with {line}"), PATIENCE, || {
+            let report =
+                self.0.recv_timeout(PATIENCE).map_err(|error| format!("{error} after {passed:?}"))?;
             if report.lines().any(|one| one == line) {
-                return report;
+                return Ok(report);
             }
-        }
+            passed.push(report);
+            Err(format!("{passed:?}"))
+        })
     }
 }
 
@@ -83,9 +100,8 @@ fn a_watchdog_of_another_process_is_not_fed() {
     manager.expect("READY=1");
     server.signal("TERM");
     // Reports arrive in order: the next one would be that of the watchdog.
-    let mut buffer = [0; 4096];
-    let length = manager.0.recv(&mut buffer).unwrap();
-    assert!(buffer[..length].starts_with(b"STOPPING=1"), "{:?}", String::from_utf8_lossy(&buffer[..length]));
+    let report = manager.next();
+    assert!(report.starts_with("STOPPING=1"), "{report}");
     assert_eq!(server.end().0, 0);
 }
 
