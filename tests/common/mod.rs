@@ -10,6 +10,7 @@
 pub mod browser;
 pub mod hostile;
 pub mod impaired;
+pub mod machine;
 pub mod moody;
 pub mod namespace;
 pub mod needs;
@@ -25,6 +26,7 @@ pub mod waiting;
 pub mod websocket;
 
 pub use impaired::{Impaired, Impairment};
+pub use machine::{alone, beside_others};
 pub use moody::{Mood, Moody};
 pub use namespace::Namespace;
 pub(crate) use needs::needs;
@@ -39,7 +41,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -47,26 +49,13 @@ use serde_json::Value;
 /// Options of a client that needs no camera, no sound card and little of a processor.
 pub const SMALL: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "320x240", "--fps", "15"];
 
-/// Divides the machine between tests that measure rates or run several browsers and tests that bear others.
-static MACHINE: RwLock<()> = RwLock::new(());
-
-/// Waits until no test holds the machine, and keeps other calls of [`alone`] and [`beside_others`] out: for a test
-/// that measures rates, or that runs more browsers than two cores can serve beside another test's.
-pub fn alone() -> impl Drop {
-    MACHINE.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Waits until no test holds the machine [`alone`], and keeps such tests out: for a test with one browser.
-pub fn beside_others() -> impl Drop {
-    MACHINE.read().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// A free port of loopback.
 pub const ANY: std::net::SocketAddr =
     std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 /// Runs a server in this process until the test program ends; returns its address.
 pub fn serve(config: roomtone::server::Config) -> std::net::SocketAddr {
+    machine::share();
     let server = smol::block_on(roomtone::server::Server::bind(config)).unwrap();
     let address = server.address();
     smol::spawn(server.run(std::future::pending())).detach();
@@ -163,6 +152,7 @@ impl Program {
     }
 
     fn spawn(mut command: Command, home: &Path, args: &[&str]) -> Self {
+        machine::share();
         // Proxies of the machine that runs the tests do not reach the test's servers.
         for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"] {
             if !command.get_envs().any(|(key, _)| key == name) {

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::browser::Browser;
 use crate::common::{
-    Client, Mood, Moody, Namespace, Program, Received, Stage, duration_and_frames, needs, probe, wait_for,
+    Client, Mood, Moody, Namespace, Program, Received, Stage, alone, duration_and_frames, needs, probe,
+    wait_for,
 };
 use serde_json::json;
 
@@ -290,6 +291,7 @@ fn a_call_with_a_page_outlives_the_server() {
 #[test]
 fn a_room_of_pages_and_clients_outlives_the_server() {
     needs!(Browser);
+    let _alone = alone();
     let (mut stage, received) = (Stage::new(), Received::of_each());
     let mut ann = stage.join("ann").receiving(&received).ready();
     let tabs = ["tab1", "tab2"].map(|id| {

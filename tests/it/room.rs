@@ -1,7 +1,7 @@
 //! A room of browsers and native clients: everybody sees and hears everybody.
 
 use crate::common::browser::Browser;
-use crate::common::{Received, Stage, WebSocket, duration_and_frames, needs, probe, wait_for};
+use crate::common::{Received, Stage, WebSocket, alone, duration_and_frames, needs, probe, wait_for};
 use serde_json::json;
 
 const SECRET: &str = "only the back end of this test knows it";
@@ -9,6 +9,7 @@ const SECRET: &str = "only the back end of this test knows it";
 #[test]
 fn two_tabs_and_two_natives_see_and_hear_each_other_and_one_leaves_and_returns() {
     needs!(Browser);
+    let _alone = alone();
     let (by_host, by_bob) = (Received::of_each(), Received::of_each());
     let (stage, mut host) = Stage::hosting(|host| host.with(&["--room", "attic"]).receiving(&by_host));
     host.expect("room", &[("room", "attic")]);
