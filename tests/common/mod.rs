@@ -8,6 +8,7 @@
 )]
 
 pub mod browser;
+pub mod external;
 pub mod hostile;
 pub mod impaired;
 pub mod machine;
@@ -25,6 +26,7 @@ pub mod stage;
 pub mod waiting;
 pub mod websocket;
 
+pub use external::External;
 pub use impaired::{Impaired, Impairment};
 pub use machine::{alone, beside_others};
 pub use moody::{Mood, Moody};
@@ -103,8 +105,15 @@ pub fn upgrade(server: impl std::fmt::Display, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.body_mut().read_to_string().unwrap())
 }
 
+/// Registry of GStreamer's plugins for all programs of the tests: without it the first program in each test's folder would
+/// load all plugins of the machine.
+pub const REGISTRY: (&str, &str) =
+    ("GST_REGISTRY_1_0", concat!(env!("CARGO_TARGET_TMPDIR"), "/gstreamer.registry"));
+
 /// A running `roomtone --json`.
 pub struct Program {
+    /// Its command line.
+    line: String,
     child: Child,
     stdin: Option<ChildStdin>,
     events: Receiver<Value>,
@@ -159,10 +168,12 @@ impl Program {
                 command.env_remove(name);
             }
         }
+        let line = args.join(" ");
         let mut child = command
             .args(args)
             .arg("--json")
             .env("HOME", home)
+            .env(REGISTRY.0, REGISTRY.1)
             .env_remove("XDG_STATE_HOME")
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("DISPLAY")
@@ -188,7 +199,7 @@ impl Program {
             }
         });
         let reader = Some(reader);
-        Self { stdin: child.stdin.take(), child, events, seen: vec![], stderr, reader }
+        Self { line, stdin: child.stdin.take(), child, events, seen: vec![], stderr, reader }
     }
 
     /// Waits for an event of that name with these fields, passing others over.
@@ -216,8 +227,8 @@ impl Program {
                 }
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     let missing: Vec<_> = wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).collect();
-                    let stderr = self.stderr();
-                    panic!("no {missing:?}; seen: {:#?}\nstderr: {stderr}", self.seen)
+                    // The rest is in the report of each program.
+                    panic!("no {missing:?} of roomtone {}", self.line)
                 }
             }
         }
@@ -259,13 +270,25 @@ impl Program {
 
     /// Says a command on its stdin.
     pub fn say(&mut self, command: &Value) {
-        writeln!(self.stdin.as_mut().unwrap(), "{command}").unwrap();
+        let written = writeln!(self.stdin.as_mut().unwrap(), "{command}");
+        written.unwrap_or_else(|error| panic!("{command} to roomtone {}: {error}", self.line));
     }
 
     /// The counters of its connection, of the peer it has.
     pub fn stats(&mut self) -> Value {
+        self.stats_with(&[])
+    }
+
+    /// Returns the counters of the connection with one peer of a room.
+    pub fn stats_of(&mut self, peer: &str) -> Value {
+        self.stats_with(&[("peer", peer)])
+    }
+
+    fn stats_with(&mut self, fields: &[(&str, &str)]) -> Value {
+        // Answers to earlier requests, about other peers, would be taken for answers to this one.
+        self.seen.extend(self.events.try_iter());
         self.say(&serde_json::json!({"command": "stats"}));
-        self.expect("stats", &[])
+        self.expect("stats", fields)
     }
 
     /// Quits it by command, and expects that it ends without an error.
@@ -313,14 +336,18 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let ended = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
             self.seen.extend(self.events.try_iter());
-            let told =
-                self.seen.iter().filter(|value| value["event"] == "peer" || value["event"] == "warning");
-            let told: Vec<String> = told.map(Value::to_string).collect();
-            eprintln!("it told: {}\nstderr of roomtone: {}", told.join("\n"), self.stderr());
+            // Statistics come by the hundred; the last ones tell how far things have come.
+            let is_shown =
+                |(at, value): &(usize, &Value)| value["event"] != "stats" || at + 20 > self.seen.len();
+            let told: Vec<String> =
+                self.seen.iter().enumerate().filter(is_shown).map(|(_, value)| value.to_string()).collect();
+            let (line, told, stderr) = (&self.line, told.join("\n"), self.stderr());
+            eprintln!("roomtone {line} (ended: {ended:?}) reported:\n{told}\nand on stderr: {stderr}");
         }
     }
 }

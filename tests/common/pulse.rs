@@ -1,13 +1,13 @@
 //! A sound card of the test's own: a PulseAudio server whose one speaker is heard by its one microphone.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 
-use super::wait_for;
+use super::External;
 
 /// A running server, as long as it is held.
 pub struct Pulse {
-    server: Child,
-    folder: tempfile::TempDir,
+    _server: External,
+    _folder: tempfile::TempDir,
     address: String,
 }
 
@@ -19,21 +19,18 @@ impl Pulse {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("native");
-        let server = Command::new("pulseaudio")
+        let mut server = Command::new("pulseaudio");
+        server
             .args(["-n", "--daemonize=no", "--exit-idle-time=-1", "--use-pid-file=no", "--realtime=no"])
             .args(["-L", "module-null-sink sink_name=room rate=48000"])
             .args([
                 "-L",
                 &format!("module-native-protocol-unix auth-anonymous=1 socket={}", socket.display()),
             ])
-            .envs(["HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH"].map(|name| (name, folder.path())))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let pulse = Self { server, address: format!("unix:{}", socket.display()), folder };
-        wait_for("PulseAudio", || std::os::unix::net::UnixStream::connect(&socket).ok());
-        pulse
+            .envs(["HOME", "XDG_RUNTIME_DIR", "PULSE_RUNTIME_PATH"].map(|name| (name, folder.path())));
+        let mut server = External::start(&mut server);
+        server.wait_for("PulseAudio", |_| std::os::unix::net::UnixStream::connect(&socket).ok());
+        Self { _server: server, address: format!("unix:{}", socket.display()), _folder: folder }
     }
 
     /// Environment variables for programs that use this sound server.
@@ -52,14 +49,6 @@ impl Pulse {
             .envs(self.variables())
             .spawn();
         Voice(child.unwrap())
-    }
-}
-
-impl Drop for Pulse {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-        let _ = &self.folder;
     }
 }
 

@@ -106,7 +106,7 @@ fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
     for program in [&mut fast, &mut slow] {
         program.expect("media", &[("kind", "video")]);
     }
-    let of = |sender: &mut Program, peer: &str| kbps(&stats_of(sender, peer));
+    let of = |sender: &mut Program, peer: &str| kbps(&sender.stats_of(peer));
     wait_for("two rates", || {
         let (quick, slow) = (of(&mut sender, "fast"), of(&mut sender, "slow"));
         (quick > 1200 && (50..400).contains(&slow)).then_some(())
@@ -118,15 +118,9 @@ fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
     assert!(rate(0) > 20.0 && rate(1) > 6.0, "{} and {} a second", rate(0), rate(1));
 }
 
-/// Returns the counters of the connection with one peer of a room.
-fn stats_of(program: &mut Program, peer: &str) -> Value {
-    program.say(&serde_json::json!({"command": "stats"}));
-    program.expect("stats", &[("peer", peer)])
-}
-
 /// Returns the number of frames received from the sender.
 fn frames(program: &mut Program) -> u64 {
-    stats_of(program, "sender")["video_frames_received"].as_u64().unwrap()
+    program.stats_of("sender")["video_frames_received"].as_u64().unwrap()
 }
 
 /// A call on this machine with these options of each side; the codecs of what each received.

@@ -1,14 +1,12 @@
 //! A peer's troubles stay with it, and resources of peers that left are freed.
 
 use crate::common::{Holds, Program, Stage, wait_for};
-use serde_json::json;
 
 const TINY: [&str; 8] = ["--video", "test", "--audio", "tone", "--size", "160x120", "--fps", "10"];
 
 /// Pictures received of that peer so far.
 fn pictures(program: &mut Program, peer: &str) -> u64 {
-    program.say(&json!({"command": "stats"}));
-    program.expect("stats", &[("peer", peer)])["video_frames_received"].as_u64().unwrap()
+    program.stats_of(peer)["video_frames_received"].as_u64().unwrap()
 }
 
 /// Three seconds' worth of pictures more, of each of these.
