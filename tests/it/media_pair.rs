@@ -44,6 +44,19 @@ struct Side {
     ended: Vec<Track>,
 }
 
+impl std::fmt::Debug for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct(self.name)
+            .field("first_frames", &self.first_frames)
+            .field("channels", &self.channels)
+            .field("tracks", &self.tracks)
+            .field("ended", &self.ended)
+            .field("stats", &self.peer.as_ref().map(Peer::stats))
+            .field("negotiation", &self.negotiation)
+            .finish()
+    }
+}
+
 impl Side {
     async fn new(name: &'static str, codecs: &[Codec], send: &[Kind]) -> Self {
         let streams = if send.is_empty() { vec![] } else { vec![stream(send).await] };
@@ -241,8 +254,8 @@ impl Pair {
     async fn until(&mut self, what: &str, done: impl Fn(&Side, &Side) -> bool) {
         let started = Instant::now();
         while !done(&self.a, &self.b) {
-            let progress = [&self.a, &self.b].map(|side| (&side.first_frames, side.channels.len()));
-            assert!(started.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}; so far: {progress:?}");
+            let is_in_time = started.elapsed() < PATIENCE;
+            assert!(is_in_time, "no {what} within {PATIENCE:?}; so far:\n{:?}\n{:?}", self.a, self.b);
             self.a.step(&mut self.to_b, &mut self.to_a).await;
             self.to_b.iter_mut().filter(|_| self.forged[0]).for_each(forge);
             self.b.step(&mut self.to_a, &mut self.to_b).await;

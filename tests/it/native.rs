@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use crate::common::raw::RawCall;
-use crate::common::{Client, Program, Received, Stage, duration_and_frames, pace, probe, wait_for};
+use crate::common::{
+    Client, PATIENCE, Program, Received, Stage, duration_and_frames, pace, probe, until, wait_for,
+};
 use gst::prelude::*;
 use serde_json::json;
 
@@ -26,17 +28,22 @@ fn they_see_and_hear_each_other_and_can_do_so_again() {
         bob.expect("message", &[("peer", "ann"), ("text", "hello")]);
         bob.say(&json!({"command": "say", "text": "good day"}));
         ann.expect("message", &[("peer", "bob"), ("text", "good day")]);
-        bob.say(&json!({"command": "stats"}));
-        let stats = bob.expect("stats", &[("peer", "ann")]);
+        let stats = bob.stats_of("ann");
         for counter in
             ["video_frames_sent", "video_frames_received", "audio_frames_sent", "audio_frames_received"]
         {
             assert!(stats[counter].as_u64().unwrap() > 10, "{counter}: {stats}");
         }
-        // A tone goes both ways.
-        for level in ["sound_level_sent", "sound_level_received"] {
-            assert!((1..60).contains(&stats[level].as_u64().unwrap()), "{level}: {stats}");
-        }
+        // A tone goes both ways. The level is that of the last 100 ms, in which a busy machine may play nothing.
+        until("level of a tone both ways", PATIENCE, || {
+            let stats = bob.stats_of("ann");
+            let is_tone = |level: &str| stats[level].as_u64().is_some_and(|level| (1..60).contains(&level));
+            if ["sound_level_sent", "sound_level_received"].into_iter().all(is_tone) {
+                Ok(())
+            } else {
+                Err(stats)
+            }
+        });
         // While it lasts nobody else comes in.
         let mut cat = stage.call("bob").without_media().start();
         cat.expect("ended", &[]);
@@ -314,13 +321,12 @@ fn what_waits_long_is_shown_and_heard_whole() {
         let mut ann = ann.media(&["--receive-only", "--latency", "1500"]).receiving(&received).start();
         ann.expect("media", &[("kind", "video")]);
         received.expect_moving_and_audible((0, 0), 20);
-        let (pictures, sound) = received.rates(4);
-        // Dropped after half a second, it was less than one picture and 0.02 s of sound; a machine that is busy sends fewer
-        // than the 15 there are, and less sound.
-        assert!(
-            pictures > 5.0 && sound > 0.5,
-            "room {in_room}: {pictures} pictures, {sound} s of sound a second"
-        );
+        // Dropped after half a second, it was less than one picture and 0.02 s of sound in each second, all the time; a
+        // machine that is busy sends fewer than the 15 there are, and less sound, for a while.
+        until("flow of pictures and sound", PATIENCE, || {
+            let (pictures, sound) = received.rates(4);
+            if pictures > 5.0 && sound > 0.5 { Ok(()) } else { Err((in_room, pictures, sound)) }
+        });
     }
 }
 

@@ -235,10 +235,12 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
         received.expect_moving_and_audible((0, 0), 20);
         browser.expect_of("document.querySelector('#remote')", "pc");
         // The path that the page sends over: its own port, and that of the client.
+        // Between two paths there may be none.
         let path = "const all = await pc.getStats(), is = (r) => r.type === 'transport'; \
-                    const pair = all.get([...all.values()].find(is).selectedCandidatePairId); \
-                    return [pair.localCandidateId, pair.remoteCandidateId].map((id) => all.get(id).port)";
-        let mut before = browser.run(path);
+                    const pair = all.get([...all.values()].find(is)?.selectedCandidatePairId); \
+                    return [pair?.localCandidateId, pair?.remoteCandidateId].map((id) => all.get(id)?.port ?? null)";
+        let ports = || Some(browser.run(path)).filter(|ports| ports[0].is_u64() && ports[1].is_u64());
+        let mut before = wait_for("a path of the page", ports);
         for side in ["client", "page", "client"] {
             let mark = received.mark();
             match side {
@@ -251,8 +253,7 @@ fn a_page_that_knows_nothing_of_us_is_found_again() {
             }
             // Both sides have left the path of before, which works all the time.
             before = wait_for("new ports at both ends", || {
-                let now = browser.run(path);
-                (now[0] != before[0] && now[1] != before[1]).then_some(now)
+                ports().filter(|now| now[0] != before[0] && now[1] != before[1])
             });
             received.expect_moving_and_audible(mark, 40);
             browser.expect_of("document.querySelector('#remote')", "pc");
