@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use crate::common::{PATIENCE, Program, WebSocket, free_address, needs, until, wait_for};
+use crate::common::{PATIENCE, Program, WebSocket, free_address, needs, serve, until, wait_for};
 use async_tungstenite::tungstenite;
 use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -29,7 +29,8 @@ pub(crate) struct HaProxy {
 type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl HaProxy {
-    pub(crate) fn start(folder: &Path, server: SocketAddr) -> Self {
+    /// Starts it in front of up to four servers.
+    pub(crate) fn start(folder: &Path, servers: &[SocketAddr]) -> Self {
         drop(Identity::own(folder).unwrap());
         let pem = [folder.join("cert.pem"), folder.join("key.pem")]
             .map(|path| std::fs::read_to_string(path).unwrap());
@@ -40,8 +41,12 @@ impl HaProxy {
             .args(["-db", "-q", "-f", &file("haproxy.cfg")])
             .env("ROOMTONE_BIND", address.to_string())
             .env("ROOMTONE_CERT", folder.join("both.pem"))
-            .env("ROOMTONE_SERVER", server.to_string())
             .stdin(Stdio::null());
+        let variables = ["ROOMTONE_SERVER", "ROOMTONE_SERVER_2", "ROOMTONE_SERVER_3", "ROOMTONE_SERVER_4"];
+        assert!(servers.len() <= variables.len());
+        for (name, server) in variables.into_iter().zip(servers) {
+            command.env(name, server.to_string());
+        }
         let checked = Command::new("/usr/sbin/haproxy")
             .args(["-c", "-f", &file("haproxy.cfg")])
             .envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))))
@@ -67,20 +72,37 @@ impl HaProxy {
 
     /// The status of a GET request; none while HAProxy does not listen.
     pub(crate) fn get(&self, path: &str) -> Option<u16> {
+        self.request("GET", path, "").map(|(status, _)| status)
+    }
+
+    /// Status and text of the answer to a request; none while HAProxy does not listen.
+    fn request(&self, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
         let mut tls = self.connect()?;
-        write!(tls, "GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").ok()?;
+        let length = body.len();
+        write!(tls, "{method} {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n").ok()?;
+        write!(tls, "content-length: {length}\r\n\r\n{body}").ok()?;
         let mut answer = vec![];
         let _ = tls.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer).into_owned();
-        answer.split(' ').nth(1)?.parse().ok()
+        let text = answer.split_once("\r\n\r\n")?.1.to_owned();
+        Some((answer.split(' ').nth(1)?.parse().ok()?, text))
     }
 
     fn peer(&self, id: &str) -> tungstenite::WebSocket<Tls> {
-        let url = "wss://localhost/?roomtone=1";
-        let mut ws = tungstenite::client(url, self.connect().unwrap()).unwrap().0;
-        ws.send(tungstenite::Message::text(format!("HELLO {id}"))).unwrap();
-        assert_eq!(hear(&mut ws), "HELLO");
-        ws
+        self.try_peer(id).expect("a registration")
+    }
+
+    /// Registers a peer, if a server accepts it now.
+    pub(crate) fn try_peer(&self, id: &str) -> Option<tungstenite::WebSocket<Tls>> {
+        let mut ws = tungstenite::client("wss://localhost/?roomtone=1", self.connect()?).ok()?.0;
+        ws.send(tungstenite::Message::text(format!("HELLO {id}"))).ok()?;
+        loop {
+            match ws.read().ok()? {
+                tungstenite::Message::Text(text) => return (text.as_str() == "HELLO").then_some(ws),
+                tungstenite::Message::Ping(_) => {}
+                _ => return None,
+            }
+        }
     }
 }
 
@@ -111,7 +133,7 @@ fn haproxy_serves_clients_over_tls_and_sends_none_to_a_server_that_drains() {
         ..Config::plain(([127, 0, 0, 1], 0).into())
     };
     let server = smol::block_on(Server::bind(config)).unwrap();
-    let proxy = HaProxy::start(folder.path(), server.address());
+    let proxy = HaProxy::start(folder.path(), &[server.address()]);
     let (stop, stopped) = bounded::<()>(1);
     let task = smol::spawn(server.run(async move {
         let _ = stopped.recv().await;
@@ -130,6 +152,29 @@ fn haproxy_serves_clients_over_tls_and_sends_none_to_a_server_that_drains() {
     ann.send(tungstenite::Message::text("still here")).unwrap();
     assert_eq!(hear(&mut bob), "still here");
     drop(task);
+}
+
+#[test]
+fn haproxy_sends_a_client_that_polls_to_the_same_server_each_time() {
+    needs!(LoadBalancer);
+    let folder = tempfile::tempdir().unwrap();
+    let config = || Config {
+        trusted_proxies: vec!["127.0.0.1".parse().unwrap()],
+        ..Config::plain(([127, 0, 0, 1], 0).into())
+    };
+    let proxy = HaProxy::start(folder.path(), &[serve(config()), serve(config())]);
+    wait_for("the page", || proxy.get("/").filter(|status| *status == 200));
+    let path = "/socket.io/?EIO=4&transport=polling";
+    for _ in 0..4 {
+        let (status, open) = proxy.request("GET", path, "").unwrap();
+        let sid = open.split("\"sid\":\"").nth(1).and_then(|rest| rest.split('"').next());
+        let session = format!("{path}&sid={}", sid.unwrap_or_else(|| panic!("{status} {open}")));
+        // Other requests do not change the client's server.
+        assert_eq!(proxy.get("/"), Some(200));
+        assert_eq!(proxy.request("POST", &session, "40"), Some((200, "ok".to_owned())));
+        let (status, packet) = proxy.request("GET", &session, "").unwrap();
+        assert!(status == 200 && packet.starts_with("40{"), "{status} {packet}");
+    }
 }
 
 #[test]

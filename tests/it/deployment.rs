@@ -103,7 +103,7 @@ fn a_portal_runs_a_service_of_rooms_behind_a_load_balancer() {
     let server = serve(home.path(), at, &turn, &portal);
     let tls = home.path().join("tls");
     std::fs::create_dir(&tls).unwrap();
-    let proxy = HaProxy::start(&tls, at);
+    let proxy = HaProxy::start(&tls, &[at]);
     wait_for("the load balancer", || proxy.get("/").filter(|status| *status == 200));
     assert_eq!(proxy.get("/api/v1/rooms"), Some(404), "the API is closed to the outside");
     let public = format!("localhost:{}", proxy.address.port());

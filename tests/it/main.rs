@@ -48,6 +48,8 @@ mod mutants;
 mod native;
 #[cfg(feature = "media")]
 mod network;
+#[cfg(all(feature = "media", feature = "engine", target_os = "linux"))]
+mod nodes;
 #[cfg(feature = "media")]
 mod passthrough;
 #[cfg(feature = "media")]
