@@ -226,14 +226,15 @@ impl Shard {
         }
     }
 
-    /// Adds a member to a followed room, or renews its record.
+    /// Adds a remote member to a followed room, or renews a record. An own connection enters a room by the outcome of its own
+    /// transaction alone: a record in the room may be of a join whose outcome was lost.
     pub(super) fn put(&mut self, room: &RoomId, name: &PeerId, record: Record, version: u64) {
         let conn = self.by_stay.get(&record.stay).copied();
         let conn = conn.unwrap_or_else(|| self.meet(name, version, &record));
         let description = record.description.clone();
         self.update(conn, version, record);
         let place = State::Room(room.clone());
-        if self.state(conn) == Some(&State::Idle) {
+        if is_remote(conn) && self.state(conn) == Some(&State::Idle) {
             self.hub.seat(conn, Owner::default(), room.clone());
         } else if self.state(conn) == Some(&place) {
             self.describe_member(conn, name, description);
@@ -371,7 +372,7 @@ impl Shard {
             if !is_own {
                 let is_new = !self.hub.rooms.contains_key(room);
                 let conn = self.meet(name, version, record);
-                if is_new && self.state(conn) == Some(&State::Idle) {
+                if is_new && is_remote(conn) && self.state(conn) == Some(&State::Idle) {
                     self.hub.seat(conn, view.owner, room.clone());
                 } else {
                     self.put(room, name, record.clone(), version);

@@ -54,10 +54,10 @@ impl Shard {
         (self.is_attached, self.is_rewound) = (true, false);
         (self.op, self.known_op, self.place, self.relayed) = (0, 0, 0, 0);
         self.heard.clear();
-        if let Some(InFlight { job, .. }) = self.in_flight.take()
+        if let Some(InFlight { job, is_refused: false, since, .. }) = self.in_flight.take()
             && !matches!(job, Job::Assert { .. } | Job::Reread { .. } | Job::Verify { .. })
         {
-            self.jobs.push_front((now, job));
+            self.jobs.push_front((since, job));
         }
         if is_first {
             return;

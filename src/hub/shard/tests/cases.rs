@@ -264,6 +264,46 @@ fn of_two_holders_after_a_failover_one_is_closed() {
     assert!(world.clients[bob].closed.is_none());
 }
 
+/// After a failover a join is executed, and its outcome is lost with the attachment: the connection does not enter by the
+/// record that it left, but by the join that follows, so that all members hear of it.
+#[test]
+fn a_join_whose_outcome_is_lost_is_made_again_and_heard_by_all() {
+    let mut world = World::new(2);
+    let (ann, bob, cat, dan) =
+        (world.hello(0, "ann"), world.hello(1, "bob"), world.hello(1, "cat"), world.hello(0, "dan"));
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.join(dan, "attic");
+    assert!(world.execute(0) && world.answer(0) && world.read(0));
+    // Conflicts with dan's join, which the failover then takes back.
+    world.join(cat, "attic");
+    assert!(world.read(1) && world.execute(1));
+    world.rewind(2);
+    world.wait(20);
+    world.check();
+    assert_eq!(world.clients[cat].refused, []);
+    assert_eq!(world.clients[ann].room.as_ref().map(|(_, view)| view.len()), Some(3));
+}
+
+/// A peer that was told that the engine is away does not join later, after its shard has attached again.
+#[test]
+fn a_refused_join_is_not_made_again_after_a_new_attachment() {
+    let mut world = World::new(2);
+    let ann = world.hello(0, "ann");
+    world.settle();
+    world.is_engine_up = false;
+    world.join(ann, "attic");
+    world.wait(6);
+    assert_eq!(world.clients[ann].refused, [Refusal::Unavailable]);
+    world.is_engine_up = true;
+    world.flush();
+    world.wait(20);
+    assert!(world.clients[ann].room.is_none() && world.clients[ann].closed.is_none());
+    world.check();
+}
+
 /// The engine's clock jumps by an hour, either way: nobody is counted as dead for that.
 #[test]
 fn a_clock_that_jumps_ends_nobody() {

@@ -8,7 +8,8 @@ use super::*;
 /// The request of a shard on its way to the engine.
 #[derive(Debug, Clone)]
 enum Request {
-    Ask(Ask),
+    /// A request, and the attachment that it was made for.
+    Ask(Option<Beat>, Ask),
     Beat,
 }
 
@@ -237,14 +238,14 @@ impl World {
             self.past.pop_front();
         }
         let answer = match request {
-            Request::Ask(Ask::Attach(attach)) => {
+            Request::Ask(_, Ask::Attach(attach)) => {
                 Some(FromEngine::Attached(self.engine.attach(time, &attach)))
             }
-            Request::Ask(Ask::Tx(tx)) => one.shard.beat().map(|beat| {
+            Request::Ask(beat, Ask::Tx(tx)) => beat.map(|beat| {
                 let verdict = self.engine.tx(&beat.node, &beat.epoch, &tx);
                 FromEngine::Verdict(beat.node, verdict)
             }),
-            Request::Ask(Ask::Send(to, body)) => {
+            Request::Ask(_, Ask::Send(to, body)) => {
                 self.engine.send(&to, body);
                 None
             }
@@ -335,7 +336,8 @@ impl World {
         let one = &mut self.servers[server];
         one.answers.clear();
         one.requests.clear();
-        one.requests.extend(one.shard.reconnect().into_iter().map(Request::Ask));
+        let (asks, beat) = (one.shard.reconnect(), one.shard.beat());
+        one.requests.extend(asks.into_iter().map(|ask| Request::Ask(beat.clone(), ask)));
         one.requests.push_back(Request::Beat);
     }
 
@@ -414,7 +416,7 @@ impl Server {
     /// Moves the shard's requests to the channel.
     fn collect(&mut self) {
         while let Some(ask) = self.shard.poll_ask() {
-            self.requests.push_back(Request::Ask(ask));
+            self.requests.push_back(Request::Ask(self.shard.beat(), ask));
         }
     }
 }
