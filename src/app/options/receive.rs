@@ -7,14 +7,11 @@ use clap::ArgAction;
 
 use crate::base::flag::Flag;
 use crate::media::peer::PeerConfig;
-use crate::media::receive::playout_delay::Latency;
+use crate::media::receive::playout_delay::{FIXED_MAX, Latency};
 use crate::sdp::Kind;
 
 /// The word for no source or no output.
 pub const NONE: &str = "none";
-
-/// Longest fixed playout delay, in ms.
-const MAX_LATENCY: u64 = 5000;
 
 /// Use of the media that a client receives. An output is the name of a file in `pipelines/output`, the text of a
 /// pipeline, or [`NONE`].
@@ -76,12 +73,12 @@ impl ReceiveOptions {
 
 /// Parses a playout delay: `auto` or a number of ms.
 fn latency(text: &str) -> Result<Latency, String> {
-    let fixed = || text.parse().ok().filter(|ms| (0..=MAX_LATENCY).contains(ms));
+    let fixed = || text.parse().ok().map(Duration::from_millis).filter(|delay| *delay <= FIXED_MAX);
     match text {
         "auto" => Ok(Latency::Auto),
-        _ => fixed()
-            .map(|ms| Latency::Fixed(Duration::from_millis(ms)))
-            .ok_or_else(|| format!("'{text}' is neither auto nor a number of ms up to {MAX_LATENCY}")),
+        _ => fixed().map(Latency::Fixed).ok_or_else(|| {
+            format!("'{text}' is neither auto nor a number of ms up to {}", FIXED_MAX.as_millis())
+        }),
     }
 }
 

@@ -17,6 +17,8 @@ pub const PLAYOUT_MIN: Duration = Duration::from_millis(10);
 /// Maximum playout delay, unless the user fixed one: a longer delay makes a conversation impossible. Media that is
 /// later is shown late, or not played.
 pub const PLAYOUT_MAX: Duration = Duration::from_millis(500);
+/// Maximum of a playout delay that the user fixed.
+pub const FIXED_MAX: Duration = Duration::from_secs(5);
 /// Maximum time to wait for a retransmission, unless the user fixed a longer delay. After that time, a new key frame
 /// repairs the picture as fast.
 pub const REPAIR_MAX: Duration = Duration::from_secs(1);
@@ -48,7 +50,7 @@ pub enum Latency {
     /// Adapted to the network.
     #[default]
     Auto,
-    /// Fixed.
+    /// Fixed, at [`FIXED_MAX`] at most.
     Fixed(Duration),
 }
 
@@ -156,7 +158,7 @@ impl PlayoutDelay {
     pub fn new(latency: Latency) -> Self {
         let fixed = match latency {
             Latency::Auto => None,
-            Latency::Fixed(delay) => Some(delay),
+            Latency::Fixed(delay) => Some(delay.min(FIXED_MAX)),
         };
         let playout = fixed.unwrap_or(PLAYOUT_MIN);
         let (repair, retry) = repair_times(ASSUMED_ROUND_TRIP, Duration::ZERO);

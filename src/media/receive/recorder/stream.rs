@@ -14,8 +14,8 @@ use crate::media::receive::playout_delay;
 use crate::media::receive::track::{Counters, Track};
 use crate::sdp::{Codec, Kind};
 
-/// Maximum time that a frame has waited in a jitter buffer.
-const MOST: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::REPAIR_MAX.as_millis() as u64);
+/// Maximum time that a frame has waited in a jitter buffer: behind a lost packet, for a fixed playout delay.
+const WAIT_MAX: gst::ClockTime = gst::ClockTime::from_mseconds(playout_delay::FIXED_MAX.as_millis() as u64);
 
 /// Silence after which a stream is left out of the rest of the file, because the muxer makes the others wait for it;
 /// less than [`QUEUE`].
@@ -149,8 +149,11 @@ pub(super) struct Clock {
 impl Clock {
     /// Starts a timeline; frames that are older than the longest wait in a jitter buffer get time zero.
     pub(super) fn new() -> Arc<Self> {
-        let earliest = running_time().saturating_sub(MOST);
-        Arc::new(Self { origin: OnceLock::new(), earliest })
+        Arc::new(Self::at(running_time()))
+    }
+
+    fn at(now: gst::ClockTime) -> Self {
+        Self { origin: OnceLock::new(), earliest: now.saturating_sub(WAIT_MAX) }
     }
 
     /// Returns whether a frame has reached the file.
@@ -214,4 +217,19 @@ fn keep_first_caps(pad: &gst::Pad) {
             false => gst::PadProbeReturn::Ok,
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_that_waited_for_the_longest_playout_delay_keep_their_distance() {
+        let seconds = gst::ClockTime::from_seconds;
+        let clock = Clock::at(seconds(100));
+        assert_eq!([95, 96, 101].map(|at| clock.in_file(seconds(at))), [0, 1, 6].map(seconds));
+        // No frame can be older; a time that is wrong does not move the others.
+        let clock = Clock::at(seconds(100));
+        assert_eq!([1, 96, 101].map(|at| clock.in_file(seconds(at))), [0, 1, 6].map(seconds));
+    }
 }
