@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use url::{Host, Url};
+use url::{Host, Position, Url};
 
 /// The network part of an IPv6 address: the upper 64 bits, since a customer usually gets a whole /64 (RFC 6177).
 const NETWORK: u128 = !0 << 64;
@@ -125,6 +125,11 @@ pub fn is_protected(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
+/// Returns a URL for people, without user, password, query and fragment, which may be secrets.
+pub fn without_secrets(url: &Url) -> String {
+    [&url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath]].concat()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -188,5 +193,11 @@ mod tests {
         assert!(!here("192.0.2.1") && !here("::ffff:192.0.2.1") && !here("::") && !here("fe80::1"));
         let mapped: SocketAddr = "[::ffff:127.0.0.1]:80".parse().unwrap();
         assert_eq!(canonical(mapped), "127.0.0.1:80".parse().unwrap());
+    }
+
+    #[test]
+    fn a_url_is_shown_without_its_secrets() {
+        let url = Url::parse("https://user:password@host:8443/hook?key=secret#part").unwrap();
+        assert_eq!(without_secrets(&url), "https://host:8443/hook");
     }
 }

@@ -131,3 +131,19 @@ impl WebSocket {
         }
     }
 }
+
+/// Returns a client that is registered as `id`.
+pub fn peer(server: std::net::SocketAddr, id: &str) -> WebSocket {
+    registered(server, "", id)
+}
+
+/// Returns a client that is registered as `id` and understands roomtone's extensions of the protocol.
+pub fn extended_peer(server: std::net::SocketAddr, id: &str) -> WebSocket {
+    registered(server, "?roomtone=1", id)
+}
+
+fn registered(server: std::net::SocketAddr, query: &str, id: &str) -> WebSocket {
+    let mut peer = WebSocket::connect_to(server, query);
+    peer.register(id);
+    peer
+}

@@ -1,7 +1,6 @@
 //! Presence that the server pushes to clients that watch peers.
 
-use std::net::SocketAddr;
-
+use crate::common::websocket::extended_peer as peer;
 use crate::common::{ANY, WebSocket, serve};
 use roomtone::protocol::Secret;
 use roomtone::server::Config;
@@ -9,12 +8,6 @@ use roomtone::server::token::{self, TokenConfig};
 use serde_json::{Value, json};
 
 const SECRET: &str = "as long as a secret has to be, and longer";
-
-fn peer(server: SocketAddr, id: &str) -> WebSocket {
-    let mut peer = WebSocket::connect_to(server, "?roomtone=1");
-    peer.register(id);
-    peer
-}
 
 #[test]
 fn a_client_hears_who_is_free_busy_or_gone() {

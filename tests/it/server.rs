@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use crate::common::websocket::peer;
 use crate::common::{
     ANY, PATIENCE, Program, WebSocket, in_time, needs, pace, read_status, serve, serve_until_stopped,
     wait_for, ws,
@@ -17,13 +18,6 @@ use smol::stream::StreamExt;
 
 fn plain() -> SocketAddr {
     serve(Config::plain(ANY))
-}
-
-/// Returns a peer that is registered.
-fn peer(server: SocketAddr, id: &str) -> WebSocket {
-    let mut peer = WebSocket::connect_to(server, "");
-    peer.register(id);
-    peer
 }
 
 #[test]

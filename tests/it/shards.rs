@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::redis::Redis;
+use crate::common::websocket::peer;
 use crate::common::{ANY, Program, WebSocket, needs, serve, wait_for, ws};
 use roomtone::engine::{Engine, EngineError};
 use roomtone::protocol::Secret;
@@ -22,12 +23,6 @@ fn nodes<const N: usize>(redis: &Redis) -> [SocketAddr; N] {
         let engine = Some(engine(&redis.url()));
         serve(Config { engine, api_secret: Some(Secret(SECRET.into())), ..Config::plain(ANY) })
     })
-}
-
-fn peer(server: SocketAddr, id: &str) -> WebSocket {
-    let mut peer = WebSocket::connect_to(server, "");
-    peer.register(id);
-    peer
 }
 
 fn member(server: SocketAddr, id: &str, others: &str) -> WebSocket {

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::common::websocket::extended_peer as peer;
 use crate::common::{ANY, PATIENCE, WebSocket, in_time, serve, upgrade, wait_for};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -135,12 +136,6 @@ fn webhooks(url: &str) -> WebhookConfig {
 fn config(url: &str) -> Config {
     let api_secret = Some(Secret(API_SECRET.into()));
     Config { webhooks: webhooks(url), api_secret, ..Config::plain(ANY) }
-}
-
-fn peer(server: SocketAddr, id: &str) -> WebSocket {
-    let mut peer = WebSocket::connect_to(server, "?roomtone=1");
-    peer.register(id);
-    peer
 }
 
 #[test]

@@ -4,9 +4,9 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use url::{Position, Url};
+use url::Url;
 
-use crate::base::net::is_protected;
+use crate::base::net::{is_protected, without_secrets};
 use crate::protocol::Secret;
 
 /// The settings of the verification of tokens. Without secrets and keys, clients need no token.
@@ -70,11 +70,7 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
-            // Without user, password and query, which may be secrets.
-            Self::Url(url) => {
-                f.write_str(&url[..Position::BeforeUsername])?;
-                f.write_str(&url[Position::BeforeHost..Position::AfterPath])
-            }
+            Self::Url(url) => f.write_str(&without_secrets(url)),
         }
     }
 }

@@ -7,9 +7,9 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use url::{Position, Url};
+use url::Url;
 
-use crate::base::net::is_protected;
+use crate::base::net::{is_protected, without_secrets};
 use crate::server::events::happening::TYPES;
 
 /// The most addresses.
@@ -109,8 +109,7 @@ impl FromStr for WebhookUrl {
 
 impl fmt::Display for WebhookUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0[..Position::BeforeUsername])?;
-        f.write_str(&self.0[Position::BeforeHost..Position::AfterPath])
+        f.write_str(&without_secrets(&self.0))
     }
 }
 
