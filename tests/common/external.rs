@@ -33,6 +33,18 @@ impl External {
         self.child.try_wait().unwrap().is_some()
     }
 
+    /// Waits until the program, in its network, listens on this TCP port.
+    pub fn listens(&mut self, port: u16) {
+        let file = format!("/proc/{}/net/tcp", self.child.id());
+        self.wait_for("a listener", |_| has_port(&file, port, Some(LISTEN)).then_some(()));
+    }
+
+    /// Waits until the program, in its network, has a UDP socket at this port.
+    pub fn receives(&mut self, port: u16) {
+        let file = format!("/proc/{}/net/udp", self.child.id());
+        self.wait_for("a UDP socket", |_| has_port(&file, port, None).then_some(()));
+    }
+
     /// Polls until `is_ready` returns something. Fails the test with the output if the program ends before.
     pub fn wait_for<T>(&mut self, what: &str, mut is_ready: impl FnMut(&str) -> Option<T>) -> T {
         until(what, PATIENCE, || {
@@ -68,6 +80,18 @@ impl Drop for External {
         }
         self.kill();
     }
+}
+
+/// State of a TCP socket that listens (proc(5), /proc/net/tcp).
+const LISTEN: &str = "0A";
+
+/// Returns whether a table of IPv4 sockets has one at this port, in this state.
+fn has_port(file: &str, port: u16, state: Option<&str>) -> bool {
+    let rows = std::fs::read_to_string(file).unwrap_or_default();
+    let end = format!(":{port:04X}");
+    rows.lines()
+        .map(|row| row.split_whitespace().collect::<Vec<_>>())
+        .any(|row| row.len() > 3 && row[1].ends_with(&end) && state.is_none_or(|state| row[3] == state))
 }
 
 /// Bytes of the end of the output that a failed test prints.

@@ -1,13 +1,12 @@
 //! A redis-server of the test, on a free port of loopback.
 
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use super::wait_for;
+use super::External;
 
 /// A running redis-server, which keeps nothing on disk.
 pub struct Redis {
-    process: Child,
+    process: External,
     port: u16,
     options: Vec<String>,
     folder: tempfile::TempDir,
@@ -24,7 +23,7 @@ impl Redis {
         let folder = tempfile::tempdir().unwrap();
         let options: Vec<String> = options.iter().map(|&option| option.to_owned()).collect();
         let port = super::free_port();
-        let process = run(port, &options, folder.path()).expect("redis-server");
+        let process = run(port, &options, folder.path());
         Self { process, port, options, folder }
     }
 
@@ -35,14 +34,12 @@ impl Redis {
 
     /// Kills it.
     pub fn kill(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.process.kill();
     }
 
     /// Starts it again at its port, without its data.
     pub fn start_again(&mut self) {
-        self.process =
-            wait_for("the redis-server again", || run(self.port, &self.options, self.folder.path()));
+        self.process = run(self.port, &self.options, self.folder.path());
     }
 
     /// Runs a command of redis-cli; returns its output.
@@ -53,25 +50,15 @@ impl Redis {
     }
 }
 
-/// Starts the server; none if it ends before it answers.
-fn run(port: u16, options: &[String], folder: &std::path::Path) -> Option<Child> {
-    let mut process = Command::new("redis-server")
+/// Starts the server, and waits until it listens.
+fn run(port: u16, options: &[String], folder: &std::path::Path) -> External {
+    let mut command = Command::new("redis-server");
+    command
         .args(["--bind", "127.0.0.1", "--port", &port.to_string(), "--save", "", "--appendonly", "no"])
         .arg("--dir")
         .arg(folder)
-        .args(options)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let is_there = wait_for("redis-server to listen", || match process.try_wait().unwrap() {
-        Some(_) => Some(false),
-        None => TcpStream::connect(("127.0.0.1", port)).ok().map(|_| true),
-    });
-    is_there.then_some(process)
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        self.kill();
-    }
+        .args(options);
+    let mut process = External::start(&mut command);
+    process.line("Ready to accept connections");
+    process
 }

@@ -4,10 +4,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::{PATIENCE, Program, WebSocket, free_address, needs, serve, until, wait_for};
+use crate::common::{External, PATIENCE, Program, WebSocket, free_address, needs, serve, until, wait_for};
 use async_tungstenite::tungstenite;
 use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -21,7 +21,7 @@ fn file(name: &str) -> String {
 
 /// A running HAProxy with the project's configuration; dropped, it ends.
 pub(crate) struct HaProxy {
-    child: Child,
+    _proxy: External,
     pub(crate) address: SocketAddr,
     trust: Arc<ClientConfig>,
 }
@@ -38,10 +38,9 @@ impl HaProxy {
         let address = free_address();
         let mut command = Command::new("/usr/sbin/haproxy");
         command
-            .args(["-db", "-q", "-f", &file("haproxy.cfg")])
+            .args(["-db", "-f", &file("haproxy.cfg")])
             .env("ROOMTONE_BIND", address.to_string())
-            .env("ROOMTONE_CERT", folder.join("both.pem"))
-            .stdin(Stdio::null());
+            .env("ROOMTONE_CERT", folder.join("both.pem"));
         let variables = ["ROOMTONE_SERVER", "ROOMTONE_SERVER_2", "ROOMTONE_SERVER_3", "ROOMTONE_SERVER_4"];
         assert!(servers.len() <= variables.len());
         for (name, server) in variables.into_iter().zip(servers) {
@@ -60,7 +59,9 @@ impl HaProxy {
         let trust =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let trust = Arc::new(trust.with_root_certificates(roots).with_no_client_auth());
-        Self { child: command.spawn().unwrap(), address, trust }
+        let mut proxy = External::start(&mut command);
+        proxy.listens(address.port());
+        Self { _proxy: proxy, address, trust }
     }
 
     fn connect(&self) -> Option<Tls> {
@@ -70,7 +71,7 @@ impl HaProxy {
         Some(StreamOwned::new(tls, tcp))
     }
 
-    /// The status of a GET request; none while HAProxy does not listen.
+    /// The status of a GET request; none if HAProxy does not answer.
     pub(crate) fn get(&self, path: &str) -> Option<u16> {
         self.request("GET", path, "").map(|(status, _)| status)
     }
@@ -103,13 +104,6 @@ impl HaProxy {
                 _ => return None,
             }
         }
-    }
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

@@ -2,13 +2,12 @@
 //! else decoded and encoded anew.
 
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::common::impaired::call_of;
-use crate::common::{Impairment, Program, Received, Stage, needs, wait_for};
+use crate::common::{External, Impairment, Program, Received, Stage, free_port, needs, wait_for};
 
 /// Ten seconds of moving pictures, encoded by that, in a Matroska file.
 fn file(folder: &Path, name: &str, encoder: &str) -> PathBuf {
@@ -103,7 +102,7 @@ fn a_network_camera_is_passed_on_and_so_is_a_pipeline() {
     let source = format!(
         "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! {H264}"
     );
-    let (_camera, address) = Camera::start(&format!("( {source} ! rtph264pay name=pay0 )"), "0");
+    let (_camera, address) = camera(&format!("( {source} ! rtph264pay name=pay0 )"), free_port());
     for options in [&["--video", "rtsp", "--device", &address][..], &["--video", &source]] {
         let mut call = Call::start(options);
         call.bob.expect("media", &[("codec", "H.264")]);
@@ -120,18 +119,18 @@ fn a_network_camera_is_passed_on_and_so_is_a_pipeline() {
 fn a_network_camera_that_restarts_is_sent_again() {
     let source = "( videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! \
                   x264enc tune=zerolatency speed-preset=ultrafast bitrate=600 key-int-max=25 ! rtph264pay name=pay0 )";
-    let (camera, address) = Camera::start(source, "0");
+    let port = free_port();
+    let (first, address) = camera(source, port);
     let mut call = Call::start(&["--video", "rtsp", "--device", &address]);
     call.moves(30);
     let told = |call: &mut Call, words: &str| {
         let all = call.ann.all("warning", &[]);
         all.iter().filter(|told| told["text"].as_str().is_some_and(|text| text.contains(words))).count()
     };
-    drop(camera);
+    drop(first);
     wait_for("the camera's end is told", || (told(&mut call, "; trying again") > 0).then_some(()));
     call.received.expect_still();
-    let port = address.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
-    let (_camera, _) = Camera::start(source, &port);
+    let _second = camera(source, port);
     wait_for("the camera is back", || (told(&mut call, "is back") > 0).then_some(()));
     call.moves(30);
     assert_eq!((told(&mut call, "trying again"), told(&mut call, "is back")), (1, 1), "once each way");
@@ -223,26 +222,12 @@ fn a_network_that_does_not_take_its_rate_gets_less_and_then_all_again() {
     setting.received.expect_moving(setting.received.mark(), 60);
 }
 
-/// A network camera of the test's own, as long as it is held.
-struct Camera(Child);
-
-impl Camera {
-    /// Starts a camera at a port (0: any), and waits for its address.
-    fn start(text: &str, port: &str) -> (Self, String) {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/camera.py");
-        // Debian's own, which has GStreamer's bindings.
-        let child =
-            Command::new("/usr/bin/python3").args([script, text, port]).stdout(Stdio::piped()).spawn();
-        let mut camera = Self(child.unwrap());
-        let mut line = String::new();
-        BufReader::new(camera.0.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        (camera, line.trim().to_owned())
-    }
-}
-
-impl Drop for Camera {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a network camera at this port of loopback; returns it and its address.
+fn camera(text: &str, port: u16) -> (External, String) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/camera.py");
+    // Debian's own, which has GStreamer's bindings.
+    let mut camera =
+        External::start(Command::new("/usr/bin/python3").args([script, text, &port.to_string()]));
+    let address = format!("rtsp://{}", camera.line("rtsp://"));
+    (camera, address)
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::browser::Browser;
-use crate::common::{Client, Program, Received, Stage, alone, beside_others, needs, wait_for};
+use crate::common::{Client, External, Program, Received, Stage, alone, beside_others, needs, wait_for};
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -377,7 +377,7 @@ fn pages_of_rtcpool_come_by_socket_io_too() {
 
 /// A server of another make that speaks ssp over socket.io.
 struct SocketIoServer {
-    child: Child,
+    _server: External,
     url: String,
     /// Folder of its clients.
     home: tempfile::TempDir,
@@ -385,25 +385,10 @@ struct SocketIoServer {
 
 impl SocketIoServer {
     fn start() -> Self {
-        let folder = installed("");
-        let mut child = Command::new("node")
-            .arg("server.js")
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut port = String::new();
-        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        let url = format!("http://127.0.0.1:{}", port.trim());
-        Self { child, url, home: tempfile::tempdir().unwrap() }
-    }
-}
-
-impl Drop for SocketIoServer {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let mut server = External::start(Command::new("node").arg("server.js").current_dir(installed("")));
+        let port = server.line("port ");
+        let url = format!("http://127.0.0.1:{port}");
+        Self { _server: server, url, home: tempfile::tempdir().unwrap() }
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::SystemTime;
 
 use crate::common::browser::foreign_page;
-use crate::common::{Client, Namespace, Program, Received, Stage, WebSocket, free_port, needs, wait_for, ws};
+use crate::common::{
+    Client, External, Namespace, Program, Received, Stage, WebSocket, free_port, needs, wait_for, ws,
+};
 use roomtone::protocol::Secret;
 use roomtone::server::ice::time_limited;
 
@@ -14,7 +16,7 @@ pub(crate) const SECRET: &str = "north/of+here";
 
 /// A TURN server on an address of this machine: libnice reaches none on loopback.
 pub(crate) struct Turn {
-    child: Child,
+    _server: External,
     pub(crate) at: IpAddr,
     pub(crate) port: u16,
     tls: u16,
@@ -26,9 +28,7 @@ impl Turn {
     pub(crate) fn start(home: &Path, shared_secret: bool) -> Self {
         let mut addresses = if_addrs::get_if_addrs().unwrap().into_iter().map(|interface| interface.ip());
         let at = addresses.find(|ip| ip.is_ipv4() && !ip.is_loopback()).expect("an address besides loopback");
-        let turn = Self::spawn(Command::new("turnserver"), home, at, shared_secret);
-        wait_for("the TURN server", || std::net::TcpStream::connect((at, turn.tls)).ok());
-        turn
+        Self::spawn(Command::new("turnserver"), home, at, shared_secret)
     }
 
     fn spawn(mut command: Command, home: &Path, at: IpAddr, shared_secret: bool) -> Self {
@@ -41,7 +41,7 @@ impl Turn {
             false => vec!["--user=ann:pass:word".to_owned()],
         };
         let file = |name: &str| home.join(name).display().to_string();
-        let child = command
+        command
             .args(["-n", "--no-cli", "--lt-cred-mech", "--realm=test", "--log-file=stdout", "--no-dtls"])
             .args([
                 format!("--listening-ip={at}"),
@@ -51,19 +51,11 @@ impl Turn {
             .arg(format!("--tls-listening-port={tls}"))
             .args([format!("--cert={}", file("cert.pem")), format!("--pkey={}", file("key.pem"))])
             .args([format!("--pidfile={}", file("turn.pid")), format!("--db={}", file("turn.db"))])
-            .args(auth)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("turnserver (Debian: coturn) is needed for this test");
-        Self { child, at, port, tls }
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+            .args(auth);
+        let mut server = External::start(&mut command);
+        server.receives(port);
+        [port, tls].into_iter().for_each(|port| server.listens(port));
+        Self { _server: server, at, port, tls }
     }
 }
 

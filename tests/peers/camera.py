@@ -1,5 +1,5 @@
-"""A network camera: serves a pipeline in gst-launch words by RTSP, at a port where one is named, prints its address, and
-goes on until it is killed."""
+"""A network camera: serves a pipeline in gst-launch words by RTSP at the given port, prints its address, and goes on until
+it is killed."""
 
 import sys
 
@@ -10,9 +10,10 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 Gst.init(None)
-server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[2] if len(sys.argv) > 2 else "0")
+server = GstRtspServer.RTSPServer(address="127.0.0.1", service=sys.argv[2])
 factory = GstRtspServer.RTSPMediaFactory(launch=sys.argv[1], shared=True)
 server.get_mount_points().add_factory("/camera", factory)
-server.attach(None)
+if server.attach(None) == 0:
+    sys.exit(f"port {sys.argv[2]} cannot be used")
 print(f"rtsp://127.0.0.1:{server.get_bound_port()}/camera", flush=True)
 GLib.MainLoop().run()

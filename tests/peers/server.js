@@ -19,4 +19,4 @@ io.on("connection", (socket) => {
   socket.on("greet", (data) => socket.emit("greeted", data));
   socket.on("disconnect", () => pool && io.to(pool).emit("rtc:close", { uid: socket.id, id: socket.id }));
 });
-http.listen(0, "127.0.0.1", () => console.log(http.address().port));
+http.listen(0, "127.0.0.1", () => console.log(`port ${http.address().port}`));
