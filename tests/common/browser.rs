@@ -1,11 +1,15 @@
 //! A real Chromium, driven over WebDriver (W3C): the four calls that these tests need.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::wait_for;
+use super::{External, PATIENCE, free_port, until, wait_for};
+
+/// Maximum time of Chromium's start, and of any other command of the driver: the first start after a boot reads Chromium
+/// from the disk, which may take longer than the 60 s that the driver allows by itself.
+const START: Duration = Duration::from_secs(300);
 
 /// Returns a script for a page that does not know roomtone: a single `RTCPeerConnection` for the whole call, m-lines
 /// in its own order, and every offer of the other side answered. It calls `peer`, or waits for a call without one. It
@@ -79,36 +83,18 @@ pub fn foreign_page(kinds: &[&str], peer: Option<&str>) -> String {
     PAGE.replace("KINDS", &json!(kinds).to_string()).replace("PEER", &peer)
 }
 
-/// A driver and its port. It has a port given to it by IPv6 and ends where somebody uses that one by IPv4, which the many
-/// connections of these tests now and then do: then it is given another one.
-fn driver() -> (Child, String) {
-    loop {
-        let mut driver = Command::new("chromedriver")
-            .arg("--port=0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("chromedriver (Debian: chromium-driver) is needed for this test");
-        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let mut said = vec![];
-        let port = lines.find_map(|line| {
-            let port = line.split_once("successfully on port ").map(|(_, port)| port.to_owned());
-            said.push(line);
-            port
-        });
-        if let Some(port) = port {
-            std::thread::spawn(move || lines.for_each(drop));
-            return (driver, port.trim_end_matches('.').to_owned());
-        }
-        driver.wait().unwrap();
-        let taken = said.iter().any(|line| line.contains("port not available"));
-        assert!(taken, "chromedriver does not say its port:\n{}", said.join("\n"));
-    }
+/// Starts a driver (Debian: chromium-driver); returns it and its port.
+fn driver() -> (External, u16) {
+    // A port that the driver chooses is free for IPv6, and may be taken for IPv4.
+    let port = free_port();
+    let mut driver = External::start(Command::new("chromedriver").arg(format!("--port={port}")));
+    driver.line("was started successfully");
+    (driver, port)
 }
 
 /// A browser with one page.
 pub struct Browser {
-    driver: Child,
+    _driver: External,
     session: String,
     agent: ureq::Agent,
     _profile: tempfile::TempDir,
@@ -139,17 +125,21 @@ impl Browser {
             format!("--user-data-dir={}", profile.path().display()),
         ];
         args.extend(extra.iter().map(|arg| (*arg).to_owned()));
-        let config = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let config =
+            ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(START)).build();
         let mut browser = Self {
-            driver,
+            _driver: driver,
             session: format!("http://127.0.0.1:{port}/session"),
             agent: config.new_agent(),
             _profile: profile,
         };
-        let options = json!({"args": args, "binary": "/usr/bin/chromium"});
+        let start = START.as_millis() as u64;
+        let options = json!({"args": args, "binary": "/usr/bin/chromium", "browserStartupTimeout": start});
         let capabilities = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options, "acceptInsecureCerts": false,
             "goog:loggingPrefs": {"browser": "ALL"},
+            // Scripts that wait for a promise; less by default.
+            "timeouts": {"script": PATIENCE.as_millis() as u64},
         }}});
         let id = browser.post("", &capabilities)["sessionId"].as_str().unwrap().to_owned();
         browser.session = format!("{}/{id}", browser.session);
@@ -167,6 +157,11 @@ impl Browser {
     /// Opens a page.
     pub fn open(&self, url: &str) {
         self.post("/url", &json!({"url": url}));
+    }
+
+    /// Loads the page again, and waits until it is loaded.
+    pub fn reload(&self) {
+        self.post("/refresh", &json!({}));
     }
 
     /// Opens a link and presses its button: a link alone starts nothing.
@@ -194,8 +189,13 @@ impl Browser {
 
     /// Waits until an expression is true in the page.
     pub fn wait(&self, expression: &str) {
-        let script = format!("try {{ return Boolean({expression}) }} catch {{ return false }}");
-        wait_for(expression, || self.run(&script).as_bool().filter(|is| *is));
+        let script = format!(
+            "try {{ const value = {expression}; return [Boolean(value), String(value)] }} catch (error) {{ return [false, String(error)] }}"
+        );
+        until(expression, PATIENCE, || {
+            let value = self.run(&script);
+            if value[0] == true { Ok(()) } else { Err(value[1].clone()) }
+        });
     }
 
     /// Clicks on an element as a person would: it must be there to be seen.
@@ -245,9 +245,10 @@ impl Browser {
             for (let i = 0; i < 40; i++) { pictures.add(look()); await new Promise((r) => setTimeout(r, 50)); }
             return { different: pictures.size, frames: video.getVideoPlaybackQuality().totalVideoFrames - first };"
             .replace("VIDEO", video);
-        wait_for("moving pictures in the page", || {
+        until("moving pictures in the page", PATIENCE, || {
             let seen = self.run(&moving);
-            (seen["different"].as_u64()? >= 8 && seen["frames"].as_u64()? >= 10).then_some(())
+            let count = |name: &str| seen[name].as_u64().unwrap_or(0);
+            if count("different") >= 8 && count("frames") >= 10 { Ok(()) } else { Err(seen) }
         });
         let energy = "
             let energy = 0;
@@ -262,13 +263,26 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let url = format!("{}/se/log", self.session);
-            if let Ok(mut logs) = self.agent.post(url).send_json(json!({"type": "browser"})) {
-                eprintln!("the page's console: {}", logs.body_mut().read_to_string().unwrap_or_default());
-            }
+            let ask = |path: &str, body: Value| {
+                let asked = self.agent.post(format!("{}/{path}", self.session)).send_json(body);
+                asked.map_or_else(
+                    |error| error.to_string(),
+                    |mut answer| answer.body_mut().read_to_string().unwrap_or_else(|error| error.to_string()),
+                )
+            };
+            let page = ask("execute/sync", json!({"script": PAGE, "args": []}));
+            let console = ask("se/log", json!({"type": "browser"}));
+            eprintln!("the page: {page}\nits console: {console}");
         }
         let _ = self.agent.delete(&self.session).call();
-        let _ = self.driver.kill();
-        let _ = self.driver.wait();
     }
 }
+
+/// Script that describes a page: its address, its text, and the state of the connections that are found.
+const PAGE: &str = "
+    const state = (pc) => [pc.connectionState, pc.iceConnectionState, pc.signalingState, pc.iceGatheringState].join();
+    const calls = [globalThis.roomtone?.call, ...(globalThis.roomtone?.room?.calls?.values() ?? [])];
+    const own = [globalThis.pc, ...Object.values(globalThis.page?.connections ?? {})];
+    const all = [...calls.map((call) => call?.pc), ...own].filter(Boolean);
+    return { address: location.href, data: { ...document.body?.dataset }, text: document.body?.innerText.slice(0, 2000),
+             connections: all.map(state), errors: globalThis.errors };";

@@ -617,7 +617,7 @@ fn a_token_leaves_the_address_and_the_page_says_where_one_is_missing() {
             json!(["?room=attic", "ann"])
         );
         // The session storage keeps the token over a reload.
-        browser.run("location.reload()");
+        browser.reload();
         browser.wait("globalThis.roomtone");
     }
     browser.press_go();
@@ -709,11 +709,11 @@ fn a_page_comes_back_ever_more_slowly_to_a_server_that_closes() {
         let browser = Browser::start();
         browser.open(&proxy.link());
         let times = wait_for("five connections", || Some(proxy.sockets()).filter(|times| times.len() >= 5));
-        // The nominal pauses double from one to the next, and chance subtracts up to a half of each. A busy machine moves
-        // single connections.
+        // The nominal pauses double from one to the next, and chance subtracts up to a half of each: without growth, the
+        // four pauses last 2 s at most. A busy machine moves single connections.
         let pauses: Vec<f64> = times.windows(2).map(|pair| (pair[1] - pair[0]).as_secs_f64()).collect();
         let (least, all) = (0.25 + 0.5 + 1.0 + 2.0, (times[4] - times[0]).as_secs_f64());
-        assert!(all >= least - 0.25 && pauses[3] > pauses[0], "{lines:?}: {pauses:?}");
+        assert!(all >= least - 0.25, "{lines:?}: {pauses:?}");
     }
 }
 
