@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::common::{Holds, Program, SMALL, Stage, free_port, needs, settled, wait_for};
+use crate::common::{Holds, Program, REGISTRY, SMALL, Stage, free_port, needs, settled, wait_for};
 use serde_json::json;
 
 /// A call of nothing but channels.
@@ -151,7 +151,11 @@ fn what_is_piped_in_here_comes_out_there_and_the_other_way_round() {
     let program = |options: &[&str], peer: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_roomtone"));
         command.args(options).args(NO_MEDIA).args(["--server", &stage.url]).args(peer);
-        command.env("HOME", stage.home()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .env("HOME", stage.home())
+            .env(REGISTRY.0, REGISTRY.1)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         command.stderr(Stdio::piped()).spawn().unwrap()
     };
     let mut bob = program(&["answer", "--once", "--json"], &["--id", "bob", "--channel", "pipe"]);

@@ -1,17 +1,17 @@
 //! The program as a user types it: help, errors and exit codes.
 
+use crate::common::{PATIENCE, REGISTRY};
 use assert_cmd::Command;
-
-use crate::common::free_address;
 
 fn roomtone(home: &std::path::Path) -> Command {
     let mut command = Command::cargo_bin("roomtone").unwrap();
     command
         .env("HOME", home)
+        .env(REGISTRY.0, REGISTRY.1)
         .env_remove("XDG_CONFIG_HOME")
         .env_remove("XDG_STATE_HOME")
         .env_remove("DISPLAY");
-    command.timeout(std::time::Duration::from_secs(60));
+    command.timeout(PATIENCE);
     command
 }
 
@@ -183,6 +183,7 @@ fn a_port_that_is_taken_says_so() {
 #[cfg(feature = "media")]
 mod media {
     use super::*;
+    use crate::common::free_address;
 
     #[test]
     fn help_of_the_programs() {

@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use crate::common::{PATIENCE, Program, SMALL, Stage, WebSocket, until, wait_for, ws};
+use crate::common::{PATIENCE, Program, REGISTRY, SMALL, Stage, WebSocket, until, wait_for, ws};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{LocalModes, Termios, tcgetattr};
 use serde_json::json;
@@ -28,6 +28,7 @@ impl AtTerminal {
         let child = Command::new(env!("CARGO_BIN_EXE_roomtone"))
             .args(args)
             .env("HOME", home)
+            .env(REGISTRY.0, REGISTRY.1)
             .env_remove("XDG_CONFIG_HOME")
             .env_remove("DISPLAY")
             .stdin(terminal.try_clone().unwrap())
