@@ -12,6 +12,8 @@ const OLDEST: u32 = 7;
 pub(super) struct Checked {
     /// The name and the version.
     pub(super) version: String,
+    /// Whether the memory is used up. Such an engine gives back names and ends stays, but accepts no newcomers.
+    pub(super) is_full: bool,
     /// Settings that endanger the service.
     pub(super) warnings: Vec<String>,
 }
@@ -38,9 +40,7 @@ pub(super) fn check(address: &str, info: &str) -> Result<Checked, EngineError> {
     let bytes = |name: &str| field(name).and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or_default();
     let (most, used) = (bytes("maxmemory"), bytes("used_memory"));
     let policy = field("maxmemory_policy").filter(|policy| most > 0 && policy != "noeviction");
-    if most > 0 && used >= most && policy.is_none() {
-        return Err(EngineError::Full(address.to_owned()));
-    }
+    let is_full = most > 0 && used >= most && policy.is_none();
     let mut warnings = vec![];
     if let Some(policy) = policy {
         warnings.push(format!(
@@ -48,7 +48,7 @@ pub(super) fn check(address: &str, info: &str) -> Result<Checked, EngineError> {
         ));
     }
     let version = valkey.map_or_else(|| format!("Redis {redis}"), |valkey| format!("Valkey {valkey}"));
-    Ok(Checked { version, warnings })
+    Ok(Checked { version, is_full, warnings })
 }
 
 #[cfg(test)]
@@ -70,6 +70,7 @@ mod tests {
         ]);
         let checked = check("a", &redis).unwrap();
         assert_eq!((checked.version.as_str(), checked.warnings.len()), ("Redis 7.0.15", 0));
+        assert!(!checked.is_full);
         let valkey = info(&["redis_version:7.2.4", "valkey_version:8.1.1", "role:master"]);
         assert_eq!(check("a", &valkey).unwrap().version, "Valkey 8.1.1");
         let evicts =
@@ -85,7 +86,7 @@ mod tests {
         assert_eq!(refused(&["redis_version:7.0.0", "role:slave"]), EngineError::Replica("a".into()));
         let full =
             ["redis_version:7.0.0", "used_memory:2000", "maxmemory:1000", "maxmemory_policy:noeviction"];
-        assert_eq!(refused(&full), EngineError::Full("a".into()));
+        assert!(check("a", &info(&full)).unwrap().is_full, "servers that run connect to it again");
         assert!(matches!(refused(&["x:1"]), EngineError::Strange(..)));
     }
 }

@@ -12,6 +12,7 @@ use smol::future::{or, yield_now};
 
 use super::error::EngineError;
 use super::link::{ANSWER, Link, Scripts};
+use super::portion::Portion;
 use super::settings::Engine;
 use crate::base::backoff::Backoff;
 use crate::base::lock::lock;
@@ -25,8 +26,6 @@ const BEAT: Duration = Duration::from_secs(2);
 const TICK: Duration = Duration::from_millis(100);
 /// The most requests that are sent at once.
 const BATCH: usize = 64;
-/// The most messages that are read at once.
-const READ: usize = 200;
 /// The time that one read of the inbox waits at the engine, in ms. After a new attachment the reader waits as long for the
 /// earlier inbox.
 const BLOCK: u64 = 500;
@@ -68,11 +67,12 @@ struct Reading {
     node: NodeId,
     last: String,
     heard: Instant,
+    portion: Portion,
 }
 
 impl Reading {
     fn new(node: NodeId) -> Self {
-        Self { node, last: "0-0".to_owned(), heard: Instant::now() }
+        Self { node, last: "0-0".to_owned(), heard: Instant::now(), portion: Portion::default() }
     }
 }
 
@@ -191,7 +191,15 @@ impl<P: Port> Session<'_, P> {
         let answers = pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(connection).await;
         let answers = answers.map_err(|error| self.failed(&error))?;
         for (ask, answer) in sent.into_iter().zip(answers) {
-            let answer = answer.map_err(|error| self.failed(&error))?;
+            let answer = match answer.map_err(|error| self.failed(&error)) {
+                Ok(answer) => answer,
+                // The engine accepts no text while it has no memory: the text is dropped.
+                Err(EngineError::Full(_)) if matches!(ask, Ask::Send(..)) => {
+                    self.port.handle(FromEngine::Full(true));
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             match (ask, beat) {
                 (Ask::Attach(attach), _) => {
                     let (epoch, is_young): (String, i64) = self.read_as(answer)?;
@@ -245,13 +253,16 @@ impl<P: Port> Session<'_, P> {
         let inbox = self.key(&Key::inbox(&beat.node));
         let mut pipe = redis::pipe();
         pipe.add_command(self.script(&self.scripts.beat, &beat.arguments()));
-        pipe.cmd("XADD").arg(&inbox).arg("NOMKSTREAM").arg("*").arg(MARK).arg("1");
         if let Some(last) = last {
             pipe.cmd("XTRIM").arg(&inbox).arg("MINID").arg(last);
         }
-        let answers =
-            pipe.query_async::<Vec<Value>>(connection).await.map_err(|error| self.failed(&error))?;
-        let answer = answers.into_iter().next().unwrap_or_default();
+        // The mark comes last, where trimming may have made room for it.
+        pipe.cmd("XADD").arg(&inbox).arg("NOMKSTREAM").arg("*").arg(MARK).arg("1");
+        let answers = pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(connection).await;
+        let mut answers = answers.map_err(|error| self.failed(&error))?;
+        self.marked(answers.pop())?;
+        let answers: RedisResult<Vec<Value>> = answers.into_iter().collect();
+        let answer = answers.map_err(|error| self.failed(&error))?.into_iter().next().unwrap_or_default();
         let parts: Vec<Value> = self.read_as(answer)?;
         let mut parts = parts.into_iter();
         let verdict: String = self.read_as(parts.next().unwrap_or_default())?;
@@ -272,6 +283,21 @@ impl<P: Port> Session<'_, P> {
         Ok(())
     }
 
+    /// Handles the answer to the mark in the own inbox, which shows whether the engine has memory.
+    fn marked(&self, answer: Option<RedisResult<Value>>) -> Result<(), EngineError> {
+        let is_full = match answer.transpose().map_err(|error| self.failed(&error)) {
+            Ok(_) => false,
+            Err(EngineError::Full(_)) => true,
+            Err(error) => return Err(error),
+        };
+        if is_full {
+            // An inbox without a mark says nothing about the reader.
+            lock(self.reading).heard = Instant::now();
+        }
+        self.port.handle(FromEngine::Full(is_full));
+        Ok(())
+    }
+
     /// Reads the inbox of the attachment.
     async fn read(&self, mut connection: MultiplexedConnection) -> EngineError {
         loop {
@@ -279,25 +305,27 @@ impl<P: Port> Session<'_, P> {
                 Timer::after(TICK / 10).await;
                 continue;
             };
-            let last = {
+            let (last, count) = {
                 let mut reading = lock(self.reading);
                 if reading.node != node {
                     *reading = Reading::new(node.clone());
                 }
-                reading.last.clone()
+                (reading.last.clone(), reading.portion.count())
             };
             let mut read = redis::cmd("XREAD");
-            read.arg("COUNT").arg(READ).arg("BLOCK").arg(BLOCK).arg("STREAMS");
+            read.arg("COUNT").arg(count).arg("BLOCK").arg(BLOCK).arg("STREAMS");
             read.arg(self.key(&Key::inbox(&node))).arg(last);
+            let since = Instant::now();
             let read = read.query_async::<Value>(&mut connection);
             let entries = match timeout(ANSWER, read).await {
-                None => return self.silent(),
+                None => return self.read_less(),
                 Some(Err(error)) => return self.failed(&error),
                 Some(Ok(value)) => match self.entries(value) {
                     Ok(entries) => entries,
                     Err(error) => return error,
                 },
             };
+            lock(self.reading).portion.answered(entries.len(), since.elapsed());
             for (n, (id, fields)) in entries.into_iter().enumerate() {
                 if let Err(error) = self.message(&node, id, &fields) {
                     return error;
@@ -307,6 +335,16 @@ impl<P: Port> Session<'_, P> {
                 }
             }
         }
+    }
+
+    /// Lets the next read ask for fewer messages. A single message that does not arrive in time would be asked for without
+    /// end: the shard then attaches again, with an empty inbox.
+    fn read_less(&self) -> EngineError {
+        if !lock(self.reading).portion.shrink() {
+            tracing::warn!("a message of the inbox of this server does not arrive: it attaches to the engine again");
+            self.port.renew();
+        }
+        self.silent()
     }
 
     /// Returns the messages of one inbox.

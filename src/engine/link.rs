@@ -47,7 +47,10 @@ impl Engine {
     ///
     /// [`EngineError`] if the engine is not reached, refuses the server, or is not suitable.
     pub async fn check(&self) -> Result<String, EngineError> {
-        let (_, checked) = Link::open(self).await?;
+        let (link, checked) = Link::open(self).await?;
+        if checked.is_full {
+            return Err(EngineError::Full(link.address));
+        }
         for warning in &checked.warnings {
             tracing::warn!("the engine {}: {warning}", self.address);
         }

@@ -6,6 +6,7 @@ mod check;
 mod driver;
 mod error;
 mod link;
+mod portion;
 mod settings;
 
 pub use address::{Address, AddressError};

@@ -222,6 +222,45 @@ fn a_room_survives_its_servers_and_its_engine() {
     assert_eq!(two.program.end().0, 0);
 }
 
+/// An engine without memory executes the changes that free some, and servers connect to it again; texts to other servers are
+/// dropped and newcomers refused until there is memory.
+#[test]
+fn a_full_engine_frees_memory_and_accepts_newcomers_later() {
+    needs!(Redis);
+    let redis = Redis::start();
+    let [one, two] = nodes(&redis);
+    let mut ann = member(one, "ann", "");
+    let bob = member(two, "bob", "ann");
+    ann.expect("ROOM_PEER_JOINED bob");
+    let mut cat = member(two, "cat", "ann bob");
+    ann.expect("ROOM_PEER_JOINED cat");
+    redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+    redis.command(&["CLIENT", "KILL", "TYPE", "normal"]);
+    ann.say("ROOM_PEER_MSG cat dropped");
+    drop(bob);
+    ann.expect("ROOM_PEER_LEFT bob");
+    cat.expect("ROOM_PEER_LEFT bob");
+    for n in 0.. {
+        let mut newcomer = WebSocket::connect_to(one, "");
+        newcomer.say(&format!("HELLO early{n}"));
+        // The server notices the lack with its next text or beat.
+        if newcomer.hear().is_none() {
+            break;
+        }
+        assert!(n < 1_000, "newcomers are accepted without end");
+    }
+    let mut newcomer = WebSocket::connect_to(one, "");
+    newcomer.say("HELLO late");
+    newcomer.expect_close(1013, "the servers cannot reach each other: try again later");
+    redis.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    let (_dan, others) = self::newcomer(&format!("ws://{one}"), "dan");
+    assert_eq!(others, "ann cat");
+    ann.expect("ROOM_PEER_JOINED dan");
+    ann.say("ROOM_PEER_MSG cat arrives");
+    cat.expect("ROOM_PEER_JOINED dan");
+    cat.expect("ROOM_PEER_MSG ann arrives");
+}
+
 #[test]
 fn an_engine_that_cannot_be_used_says_why() {
     needs!(Redis);

@@ -41,6 +41,9 @@ impl Shard {
         *self.asking.entry(conn).or_default() += 1;
         self.jobs.push_back((now, job));
     }
+        if self.is_full && matches!(job, Job::Register { .. }) {
+            return self.refuse_late(now, &job);
+        }
 
     /// Handles the end of an own connection. A member of a room leaves when the engine has recorded it, so that all
     /// members hear all changes in one order.
@@ -123,8 +126,8 @@ impl Shard {
         }
     }
 
-    /// Tells the connection that waits for a job that the engine is away, and closes a connection that is not registered.
-    fn refuse_late(&mut self, now: Instant, job: &Job) {
+    /// Tells the connection that waits for a job that the engine is away or full, and closes a connection that is not registered.
+    pub(super) fn refuse_late(&mut self, now: Instant, job: &Job) {
         let Some(conn) = job.conn() else { return };
         self.done(job);
         if !matches!(job, Job::Register { .. }) {

@@ -354,4 +354,6 @@ pub enum FromEngine {
     Message(NodeId, u64, Message),
     /// The state of the cluster.
     Cluster(Cluster),
+    /// Whether the engine has no memory for texts; it executes transactions all the same.
+    Full(bool),
 }

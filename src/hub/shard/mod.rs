@@ -117,6 +117,8 @@ pub struct Shard {
     settled_at: Option<Instant>,
     next_remote: u64,
     /// The number of texts sent to other shards.
+    /// The engine has no memory: newcomers are refused.
+    is_full: bool,
     relayed: u64,
     /// The number of the last text from each attachment.
     heard: HashMap<NodeId, u64>,
@@ -161,6 +163,7 @@ impl Shard {
             relayed: 0,
             heard: HashMap::new(),
             sender: None,
+            is_full: false,
             outputs: VecDeque::new(),
             asks: VecDeque::new(),
             waiting: 0,
@@ -210,6 +213,7 @@ impl Shard {
     }
 
     fn message(&mut self, now: Instant, place: u64, message: Message) {
+            FromEngine::Full(is_full) => self.note_memory(is_full),
         if place > 0 {
             if place != self.place + 1 {
                 // The engine lost messages that this shard has read, or would have read.
@@ -233,6 +237,16 @@ impl Shard {
         self.refuse_late_jobs(now);
         self.drain(now);
         self.advance(now);
+    fn note_memory(&mut self, is_full: bool) {
+        match (std::mem::replace(&mut self.is_full, is_full), is_full) {
+            (false, true) => tracing::warn!(
+                "the engine is out of memory: newcomers are refused and texts to other servers are dropped; raise its maxmemory"
+            ),
+            (true, false) => tracing::info!("the engine has memory again"),
+            (false, false) | (true, true) => {}
+        }
+    }
+
     }
 
     /// Returns the time at which to call [`Shard::handle_timeout`], if any.

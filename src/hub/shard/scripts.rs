@@ -1,4 +1,4 @@
-//! The engine's three scripts: their texts, arguments and replies, and the fields of the messages in an inbox.
+//! The engine's three scripts, which an engine without memory executes, too: their texts, arguments and replies, and the fields of the messages in an inbox.
 
 use super::data::{Attach, Beat, Fields, Key, Message, NodeId, Tx, Verdict};
 

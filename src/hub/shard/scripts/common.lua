@@ -1,4 +1,5 @@
--- What the scripts share. KEYS[1] is the prefix of all keys. Texts without content stand for absent fields.
+#!lua flags=allow-oom
+-- Parts that the scripts share. They run on an engine without memory, too: most of them free some. KEYS[1] is the prefix of all keys. Texts without content stand for absent fields.
 local prefix = KEYS[1]
 local function key(name) return prefix .. name end
 local function now()

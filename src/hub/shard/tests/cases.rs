@@ -246,6 +246,28 @@ fn texts_that_wait_for_the_engine_have_a_bound() {
     assert_eq!(world.clients[bob].received.last(), Some(&text), "there is space again");
 }
 
+/// The engine has no memory: newcomers are refused, and those who are there go on.
+#[test]
+fn a_full_engine_accepts_no_newcomers() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    world.servers[0].shard.handle_engine(world.now, FromEngine::Full(true));
+    let late = world.hello(0, "cat");
+    assert_eq!(world.clients[late].closed, Some(Reason::Unavailable));
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.close(bob);
+    world.settle();
+    world.check();
+    world.servers[0].shard.handle_engine(world.now, FromEngine::Full(false));
+    let cat = world.hello(0, "cat");
+    world.settle();
+    assert!(world.clients[cat].is_registered);
+    world.check();
+}
+
 /// A failover loses a registration; another shard registers the name: the first holder is closed, once.
 #[test]
 fn of_two_holders_after_a_failover_one_is_closed() {
