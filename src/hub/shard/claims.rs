@@ -1,11 +1,14 @@
-//! Claims for names that another connection holds: the holder is asked for a sign of life, through its shard.
+//! Claims for names that another connection holds: the holder is asked for a sign of life, through its shard. Question and
+//! answer are sent in transactions, so that no broken connection loses them, and before a holder is removed the inbox has been
+//! read up to that time.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::data::{Frame, NodeId, Record, StayId};
+use super::data::{Frame, Key, NodeId, Record, StayId, Tx};
 use super::jobs::{Claimed, Job, Plan};
-use super::{Shard, is_remote};
+use super::plan::{Reads, read};
+use super::{Shard, WAIT, is_remote};
 use crate::hub::{ConnId, Output, Reason, Refusal};
 use crate::protocol::PeerId;
 
@@ -19,22 +22,46 @@ impl Shard {
             self.refuse_claim(now, job);
             return Plan::Done;
         }
-        let deadline = now + self.limits.probe + MARGIN;
         let claimed = self.claims.entry(holder.stay.clone()).or_insert_with(|| Claimed {
-            deadline,
+            deadline: None,
+            end: now + WAIT,
             name: name.clone(),
+            node: holder.node.clone(),
             waiting: VecDeque::new(),
         });
         claimed.waiting.push_back(job.clone());
         if claimed.waiting.len() == 1 {
             if holder.node == self.me {
+                self.holder_is_asked(now, &holder.stay);
                 self.probe(now, holder.stay.clone(), self.me.clone());
             } else {
                 let frame = Frame::Probe { stay: holder.stay.clone(), asker: self.me.clone() };
-                self.send(holder.node.clone(), frame.to_text());
+                self.jobs.push_front((now, Job::Tell { node: holder.node.clone(), frame }));
             }
         }
         Plan::Waits
+    }
+
+    /// Notes that the holder's shard has the question, or more time for the answer.
+    fn holder_is_asked(&mut self, now: Instant, stay: &StayId) {
+        if let Some(claimed) = self.claims.get_mut(stay) {
+            let deadline = now + self.limits.probe + MARGIN;
+            (claimed.deadline, claimed.end) = (Some(deadline), deadline + WAIT);
+        }
+    }
+
+    pub(super) fn plan_tell(&mut self, now: Instant, node: &NodeId, frame: &Frame, reads: Reads<'_>) -> Plan {
+        if reads.0.is_none() {
+            let mut tx = Tx::default();
+            tx.send(node, frame);
+            return Plan::Tx(tx.into(), None);
+        }
+        if let Frame::Probe { stay, asker } = frame
+            && *asker == self.me
+        {
+            self.holder_is_asked(now, stay);
+        }
+        Plan::Done
     }
 
     /// Asks an own connection for a sign of life. A stay without a connection gives none.
@@ -51,11 +78,15 @@ impl Shard {
     }
 
     /// Reports that an own connection gave a sign of life to those that asked for it.
-    pub(super) fn report_alive(&mut self, conn: ConnId) {
+    pub(super) fn report_alive(&mut self, now: Instant, conn: ConnId) {
         let Some((_, askers)) = self.asked.remove(&conn) else { return };
         let Some(stay) = self.stays.get(&conn).map(|stay| stay.record.stay.clone()) else { return };
         for asker in askers {
-            self.send_frame(&asker, &Frame::Alive { stay: stay.clone() });
+            if asker == self.me {
+                self.holder_is_alive(now, &stay);
+            } else {
+                self.tell(now, asker, Frame::Alive { stay: stay.clone() });
+            }
         }
     }
 
@@ -66,13 +97,16 @@ impl Shard {
         let askers = askers.clone();
         let Some(stay) = self.stays.get(&conn).map(|stay| stay.record.stay.clone()) else { return };
         for asker in askers {
-            self.send_frame(&asker, &Frame::Late { stay: stay.clone() });
+            if asker == self.me {
+                self.holder_is_asked(now, &stay);
+            } else {
+                self.tell(now, asker, Frame::Late { stay: stay.clone() });
+            }
         }
     }
 
-    /// Sends a frame to an attachment, which may be the own one.
-    pub(super) fn send_frame(&mut self, to: &NodeId, frame: &Frame) {
-        self.send(to.clone(), frame.to_text());
+    fn tell(&mut self, now: Instant, node: NodeId, frame: Frame) {
+        self.jobs.push_back((now, Job::Tell { node, frame }));
     }
 
     /// Refuses the claims for the name of a stay that is alive.
@@ -85,22 +119,45 @@ impl Shard {
     }
 
     pub(super) fn holder_is_late(&mut self, now: Instant, stay: &StayId) {
-        if let Some(claimed) = self.claims.get_mut(stay) {
-            claimed.deadline = now + self.limits.probe + MARGIN;
+        self.holder_is_asked(now, stay);
+    }
+
+    /// Has the holders removed that gave no sign of life in time, and refuses the claims that the engine keeps waiting.
+    pub(super) fn expire_claims(&mut self, now: Instant) {
+        self.asked.retain(|_, (deadline, _)| *deadline > now);
+        for (stay, claimed) in &mut self.claims {
+            if claimed.deadline.take_if(|deadline| *deadline <= now).is_some() {
+                self.jobs.push_back((now, Job::Replace { stay: stay.clone() }));
+            }
+        }
+        let over = self.claims.iter().filter(|(_, claimed)| claimed.end <= now);
+        let over: Vec<StayId> = over.map(|(stay, _)| stay.clone()).collect();
+        for stay in over {
+            let waiting = self.claims.remove(&stay).map(|claimed| claimed.waiting);
+            waiting.into_iter().flatten().for_each(|job| self.refuse_late(now, &job));
         }
     }
 
-    /// Removes the holders that gave no sign of life in time; the claims are made again.
-    pub(super) fn expire_claims(&mut self, now: Instant) {
-        self.asked.retain(|_, (deadline, _)| *deadline > now);
-        let over = self.claims.iter().filter(|(_, claimed)| claimed.deadline <= now);
-        let over: Vec<StayId> = over.map(|(stay, _)| stay.clone()).collect();
-        for stay in over {
-            let Some(Claimed { name, waiting, .. }) = self.claims.remove(&stay) else { continue };
-            let reason = Some(Reason::Replaced);
-            self.jobs.push_back((now, Job::End { name, stay, of: None, reason, known: None }));
-            self.jobs.extend(waiting.into_iter().map(|job| (now, job)));
+    /// Removes a holder that gave no sign of life before the engine's answer, unless another attachment has its connection
+    /// now; the claims are made again.
+    pub(super) fn plan_replace(&mut self, now: Instant, stay: &StayId, reads: Reads<'_>) -> Plan {
+        let Some(Claimed { name, node, .. }) = self.claims.get(stay) else { return Plan::Done };
+        let Some(found) = reads.peer(name) else { return read([Key::peer(name)]) };
+        let is_asked = found.as_ref().is_some_and(|(_, record)| record.stay == *stay && record.node == *node);
+        if let Some(Claimed { name, waiting, .. }) = self.claims.remove(stay) {
+            waiting.into_iter().rev().for_each(|job| self.jobs.push_front((now, job)));
+            if is_asked {
+                let (stay, reason) = (stay.clone(), Some(Reason::Replaced));
+                self.jobs.push_front((now, Job::End { name, stay, of: None, reason, known: found }));
+            }
         }
+        Plan::Done
+    }
+
+    /// Makes all claims again: answers to the earlier attachment do not arrive.
+    pub(super) fn renew_claims(&mut self, now: Instant) {
+        let claims = std::mem::take(&mut self.claims).into_values();
+        self.jobs.extend(claims.flat_map(|claimed| claimed.waiting).map(|job| (now, job)));
     }
 
     /// Drops the claims of a connection that has ended.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::data::{NodeId, Record, StayId, Tx};
+use super::data::{Frame, NodeId, Record, StayId, Tx};
 use crate::hub::{ConnId, Reason};
 use crate::protocol::hello::MediaKind;
 use crate::protocol::{PeerId, RoomId};
@@ -78,6 +78,15 @@ pub(super) enum Job {
     Reap {
         node: NodeId,
     },
+    /// Sends a message to another shard in a transaction, so that a broken connection does not lose it.
+    Tell {
+        node: NodeId,
+        frame: Frame,
+    },
+    /// Removes a stay whose connection gave no sign of life in time, for those that claim its name.
+    Replace {
+        stay: StayId,
+    },
 }
 
 impl Job {
@@ -97,7 +106,9 @@ impl Job {
             | Self::Assert { .. }
             | Self::Reread { .. }
             | Self::Verify { .. }
-            | Self::Reap { .. } => None,
+            | Self::Reap { .. }
+            | Self::Tell { .. }
+            | Self::Replace { .. } => None,
         }
     }
 }
@@ -116,8 +127,13 @@ pub(super) enum Plan {
 /// The claims for the name of one stay.
 #[derive(Debug)]
 pub(super) struct Claimed {
-    pub(super) deadline: Instant,
+    /// The time at which the holder counts as dead; none until the engine has the question, and after that time.
+    pub(super) deadline: Option<Instant>,
+    /// The time at which the claims are refused, since the engine is away.
+    pub(super) end: Instant,
     pub(super) name: PeerId,
+    /// The attachment that was asked for a sign of life.
+    pub(super) node: NodeId,
     /// The registrations that wait.
     pub(super) waiting: VecDeque<Job>,
 }

@@ -183,7 +183,7 @@ impl Shard {
         self.sender = None;
         match input {
             Input::Opened(..) | Input::Granted(..) => self.hub.handle_input(now, input),
-            Input::Alive(conn) => self.report_alive(conn),
+            Input::Alive(conn) => self.report_alive(now, conn),
             Input::Late(conn) => self.report_late(now, conn),
             Input::Closed(conn) => self.close(now, conn),
             Input::Admin(admin) => self.jobs.push_back((now, admin_job(admin))),
@@ -251,7 +251,7 @@ impl Shard {
 
     /// Returns the time at which to call [`Shard::handle_timeout`], if any.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let claims = self.claims.values().map(|claimed| claimed.deadline);
+        let claims = self.claims.values().flat_map(|one| [one.deadline, Some(one.end)]).flatten();
         let asked = self.asked.values().map(|(deadline, _)| *deadline);
         let job = self.jobs.iter().find(|(_, job)| job.conn().is_some()).map(|(since, _)| *since + WAIT);
         let in_flight = self.in_flight.as_ref().filter(|one| one.has_waiting()).map(|one| one.since + WAIT);

@@ -59,6 +59,8 @@ impl Shard {
             Job::Reread { room } => self.plan_reread(now, room, reads),
             Job::Verify { conn } => self.plan_verify(now, *conn, reads),
             Job::Reap { node } => self.plan_reap(node, reads),
+            Job::Tell { node, frame } => self.plan_tell(now, node, frame, reads),
+            Job::Replace { stay } => self.plan_replace(now, stay, reads),
         }
     }
 
@@ -376,7 +378,8 @@ impl Shard {
     fn plan_mute(&mut self, name: &PeerId, kind: MediaKind, reads: Reads<'_>) -> Plan {
         let Some(found) = reads.peer(name) else { return read([Key::peer(name)]) };
         if let Some((_, record)) = found {
-            self.send_frame(&record.node, &Frame::Mute { from: None, of: record.stay, kind });
+            let frame = Frame::Mute { from: None, of: record.stay, kind };
+            self.send(record.node, frame.to_text());
         }
         Plan::Done
     }

@@ -62,6 +62,7 @@ impl Shard {
         if is_first {
             return;
         }
+        self.renew_claims(now);
         // Numbers begin anew with an epoch: an earlier version says nothing.
         for job in self.repairs.iter_mut().chain(self.jobs.iter_mut().map(|(_, job)| job)) {
             if let Job::End { known, .. } = job {

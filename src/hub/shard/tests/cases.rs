@@ -246,6 +246,53 @@ fn texts_that_wait_for_the_engine_have_a_bound() {
     assert_eq!(world.clients[bob].received.last(), Some(&text), "there is space again");
 }
 
+/// The connection to the engine breaks while a name's holder is asked for a sign of life: the question arrives all the same,
+/// and the holder keeps its name.
+#[test]
+fn a_question_to_a_holder_survives_a_broken_connection() {
+    for reads in 0..3 {
+        let mut world = World::new(2);
+        let ann = world.hello(0, "ann");
+        world.settle();
+        let second = world.hello(1, "ann");
+        for _ in 0..reads {
+            assert!(world.execute(1) && world.answer(1));
+            world.read(1);
+        }
+        world.cut(1);
+        world.cut(0);
+        world.wait(6);
+        assert_eq!(world.clients[second].closed, Some(Reason::IdTaken));
+        assert!(world.clients[ann].closed.is_none());
+        world.check();
+    }
+}
+
+/// The engine is away while a name's holder is asked for a sign of life: the claim is refused in time, and the holder, whose
+/// answer could not arrive, keeps its name.
+#[test]
+fn a_holder_keeps_its_name_while_the_engine_is_away() {
+    for reads in 1..4 {
+        let mut world = World::new(2);
+        let ann = world.hello(0, "ann");
+        world.settle();
+        let second = world.hello(1, "ann");
+        for _ in 0..reads {
+            if world.execute(1) {
+                assert!(world.answer(1));
+                world.read(1);
+            }
+        }
+        world.is_engine_up = false;
+        world.wait(9);
+        assert_eq!(world.clients[second].closed, Some(Reason::Unavailable));
+        world.is_engine_up = true;
+        world.wait(6);
+        assert!(world.clients[ann].closed.is_none(), "after {reads} reads");
+        world.check();
+    }
+}
+
 /// The engine has no memory: newcomers are refused, and those who are there go on.
 #[test]
 fn a_full_engine_accepts_no_newcomers() {
