@@ -341,7 +341,9 @@ impl<P: Port> Session<'_, P> {
     /// end: the shard then attaches again, with an empty inbox.
     fn read_less(&self) -> EngineError {
         if !lock(self.reading).portion.shrink() {
-            tracing::warn!("a message of the inbox of this server does not arrive: it attaches to the engine again");
+            tracing::warn!(
+                "a message of the inbox of this server does not arrive: it attaches to the engine again"
+            );
             self.port.renew();
         }
         self.silent()

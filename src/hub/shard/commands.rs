@@ -18,6 +18,9 @@ impl Shard {
             && self.hub.may(conn, |grant| grant.moderates.allows(room))
             && let Some(stay) = self.hub.member(conn, room, name).and_then(|other| self.stays.get(&other))
         {
+            if !self.takes_orders() {
+                return self.refuse(conn, Refusal::Unavailable);
+            }
             let (name, stay, reason) =
                 (name.clone(), stay.record.stay.clone(), Some(Reason::RemovedByModerator));
             return self.jobs.push_back((now, Job::End { name, stay, of: None, reason, known: None }));
@@ -38,12 +41,12 @@ impl Shard {
             (Command::Send { to, body }, State::Room(_)) if is_elsewhere(&to) => Job::Send { conn, to, body },
             (command, _) => return self.hub.handle_input(now, Input::Command(conn, command)),
         };
-        *self.asking.entry(conn).or_default() += 1;
-        self.jobs.push_back((now, job));
-    }
         if self.is_full && matches!(job, Job::Register { .. }) {
             return self.refuse_late(now, &job);
         }
+        *self.asking.entry(conn).or_default() += 1;
+        self.jobs.push_back((now, job));
+    }
 
     /// Handles the end of an own connection. A member of a room leaves when the engine has recorded it, so that all
     /// members hear all changes in one order.

@@ -113,6 +113,27 @@ impl Job {
     }
 }
 
+impl Job {
+    /// Returns whether the job is an order of a back end or a moderator.
+    pub(super) fn is_order(&self) -> bool {
+        match self {
+            Self::Describe { .. } | Self::Mute { .. } | Self::Remove { .. } | Self::CloseRoom { .. } => true,
+            Self::End { reason, .. } => *reason == Some(Reason::RemovedByModerator),
+            Self::Register { .. }
+            | Self::Join { .. }
+            | Self::Call { .. }
+            | Self::Send { .. }
+            | Self::List { .. }
+            | Self::Assert { .. }
+            | Self::Reread { .. }
+            | Self::Verify { .. }
+            | Self::Reap { .. }
+            | Self::Tell { .. }
+            | Self::Replace { .. } => false,
+        }
+    }
+}
+
 /// The next step of a job.
 #[derive(Debug)]
 pub(super) enum Plan {

@@ -37,6 +37,8 @@ const WAIT: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_secs(4);
 /// The most bytes of texts to other shards that wait for the engine; further texts are dropped.
 const WAITING: usize = 8 << 20;
+/// The most orders of back ends and moderators that wait for the engine; further ones are refused.
+const ORDERS: usize = 1_000;
 /// The first number of the connections that stand for peers of other shards.
 const REMOTE: u64 = 1 << 63;
 
@@ -102,6 +104,8 @@ pub struct Shard {
     jobs: VecDeque<(Instant, Job)>,
     /// The number of jobs of each connection.
     asking: HashMap<ConnId, usize>,
+    /// Connections whose last job was completed.
+    answered: VecDeque<ConnId>,
     stays: HashMap<ConnId, Stay>,
     by_stay: HashMap<StayId, ConnId>,
     rooms: HashMap<RoomId, Mirror>,
@@ -113,12 +117,12 @@ pub struct Shard {
     asked: HashMap<ConnId, (Instant, BTreeSet<NodeId>)>,
     /// Attachments whose names are being given back.
     reaping: BTreeSet<NodeId>,
+    /// The engine has no memory: newcomers are refused.
+    is_full: bool,
     /// The end of the time in which only assertions are made.
     settled_at: Option<Instant>,
     next_remote: u64,
     /// The number of texts sent to other shards.
-    /// The engine has no memory: newcomers are refused.
-    is_full: bool,
     relayed: u64,
     /// The number of the last text from each attachment.
     heard: HashMap<NodeId, u64>,
@@ -151,6 +155,7 @@ impl Shard {
             repairs: VecDeque::new(),
             jobs: VecDeque::new(),
             asking: HashMap::new(),
+            answered: VecDeque::new(),
             stays: HashMap::new(),
             by_stay: HashMap::new(),
             rooms: HashMap::new(),
@@ -158,12 +163,12 @@ impl Shard {
             claims: BTreeMap::new(),
             asked: HashMap::new(),
             reaping: BTreeSet::new(),
+            is_full: false,
             settled_at: None,
             next_remote: REMOTE,
             relayed: 0,
             heard: HashMap::new(),
             sender: None,
-            is_full: false,
             outputs: VecDeque::new(),
             asks: VecDeque::new(),
             waiting: 0,
@@ -178,7 +183,8 @@ impl Shard {
         &self.hub
     }
 
-    /// Handles one input of the server, as [`Hub::handle_input`] does.
+    /// Handles one input of the server, as [`Hub::handle_input`] does. An order of a back end without space is ignored
+    /// ([`Shard::takes_orders`]).
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         self.sender = None;
         match input {
@@ -186,7 +192,8 @@ impl Shard {
             Input::Alive(conn) => self.report_alive(now, conn),
             Input::Late(conn) => self.report_late(now, conn),
             Input::Closed(conn) => self.close(now, conn),
-            Input::Admin(admin) => self.jobs.push_back((now, admin_job(admin))),
+            Input::Admin(admin) if self.takes_orders() => self.jobs.push_back((now, admin_job(admin))),
+            Input::Admin(_) => {}
             Input::Command(conn, command) => self.command(now, conn, command),
         }
         self.drain(now);
@@ -206,6 +213,7 @@ impl Shard {
                 self.message(now, place, message);
             }
             FromEngine::Cluster(cluster) => self.reap_all(cluster),
+            FromEngine::Full(is_full) => self.note_memory(is_full),
             FromEngine::Verdict(..) | FromEngine::Message(..) => {}
         }
         self.drain(now);
@@ -213,7 +221,6 @@ impl Shard {
     }
 
     fn message(&mut self, now: Instant, place: u64, message: Message) {
-            FromEngine::Full(is_full) => self.note_memory(is_full),
         if place > 0 {
             if place != self.place + 1 {
                 // The engine lost messages that this shard has read, or would have read.
@@ -230,13 +237,6 @@ impl Shard {
         }
     }
 
-    /// Handles the deadlines that have passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        self.sender = None;
-        self.expire_claims(now);
-        self.refuse_late_jobs(now);
-        self.drain(now);
-        self.advance(now);
     fn note_memory(&mut self, is_full: bool) {
         match (std::mem::replace(&mut self.is_full, is_full), is_full) {
             (false, true) => tracing::warn!(
@@ -247,6 +247,13 @@ impl Shard {
         }
     }
 
+    /// Handles the deadlines that have passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.sender = None;
+        self.expire_claims(now);
+        self.refuse_late_jobs(now);
+        self.drain(now);
+        self.advance(now);
     }
 
     /// Returns the time at which to call [`Shard::handle_timeout`], if any.
@@ -294,9 +301,19 @@ impl Shard {
         !self.is_attached || (is_idle && self.asks.is_empty())
     }
 
+    /// Returns whether there is space for an order of a back end or a moderator.
+    pub fn takes_orders(&self) -> bool {
+        self.jobs.len() < ORDERS || self.jobs.iter().filter(|(_, job)| job.is_order()).count() < ORDERS
+    }
+
     /// Returns whether a request of the connection waits for the engine.
     pub fn is_asking(&self, conn: ConnId) -> bool {
         self.asking.contains_key(&conn)
+    }
+
+    /// Returns the next connection that waited for the engine and waits no longer, if there is one.
+    pub fn poll_answered(&mut self) -> Option<ConnId> {
+        self.answered.pop_front()
     }
 
     /// Returns the remote peer whose text led to the latest outputs, if a text did.
@@ -430,6 +447,7 @@ impl Shard {
             *count -= 1;
             if *count == 0 {
                 self.asking.remove(&conn);
+                self.answered.push_back(conn);
             }
         }
     }

@@ -57,6 +57,12 @@ pub(in crate::server) async fn handle(request: Request<Incoming>, shared: &Share
             );
         }
     };
+    if !board.takes_orders() {
+        return text(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too many requests wait for the engine: try again later\n",
+        );
+    }
     match done.is_some_and(|admin| board.admin(admin)) {
         true => text(StatusCode::NO_CONTENT, ""),
         false => text(StatusCode::NOT_FOUND, "no peer or room has this name\n"),

@@ -15,6 +15,11 @@ use crate::server::mailbox::Outgoing;
 use crate::server::rooms_page::{After, page};
 
 impl Switchboard {
+    /// Returns whether the server accepts orders of the back end; not if too many wait for the engine.
+    pub(in crate::server) fn takes_orders(&self) -> bool {
+        self.lock().board.takes_orders()
+    }
+
     /// Executes a request of the back end; returns false if no peer or room has that name.
     pub(in crate::server) fn admin(self: &Arc<Self>, admin: Admin) -> bool {
         let mut state = self.lock();

@@ -37,6 +37,15 @@ impl Board {
         matches!(self, Self::Alone(_))
     }
 
+    /// Returns whether there is space for an order of a back end.
+    pub(super) fn takes_orders(&self) -> bool {
+        match self {
+            Self::Alone(_) => true,
+            #[cfg(feature = "engine")]
+            Self::Shard(shard) => shard.takes_orders(),
+        }
+    }
+
     pub(super) fn handle_input(&mut self, now: Instant, input: Input) {
         match self {
             Self::Alone(hub) => hub.handle_input(now, input),

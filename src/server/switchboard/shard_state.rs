@@ -27,8 +27,6 @@ pub(super) struct Shards {
 /// The state that a shard adds to a switchboard.
 #[derive(Debug)]
 pub(super) struct ShardState {
-    /// Connections that are not read, since a request of theirs waits for the engine.
-    pub(super) asking: Vec<ConnId>,
     /// The texts behind those that wait for space, by sender and receiver.
     pub(super) behind: HashMap<(ConnId, ConnId), Vec<String>>,
     /// The time since which the engine is away; none while it is connected.
@@ -37,7 +35,7 @@ pub(super) struct ShardState {
 
 impl Default for ShardState {
     fn default() -> Self {
-        Self { asking: vec![], behind: HashMap::new(), away: Some(Instant::now()) }
+        Self { behind: HashMap::new(), away: Some(Instant::now()) }
     }
 }
 

@@ -30,21 +30,20 @@ impl State {
         let is_asking = self.board.is_asking(id);
         if is_asking && let Some(connection) = self.connections.get(&id) {
             connection.outbox.hold(true);
-            self.shards.asking.push(id);
         }
+        self.release_asking();
         is_asking
     }
 
     /// Reads on connections whose requests have been answered.
     fn release_asking(&mut self) {
-        let State { board, connections, shards, .. } = self;
-        shards.asking.retain(|id| {
-            let is_asking = board.is_asking(*id);
-            if !is_asking && let Some(connection) = connections.get(id) {
+        while let Some(id) = self.shard().and_then(Shard::poll_answered) {
+            if !self.board.is_asking(id)
+                && let Some(connection) = self.connections.get(&id)
+            {
                 connection.outbox.hold(false);
             }
-            is_asking
-        });
+        }
     }
 }
 

@@ -315,6 +315,33 @@ fn a_full_engine_accepts_no_newcomers() {
     world.check();
 }
 
+/// The engine is away: the orders that wait for it have a bound, and further ones are refused.
+#[test]
+fn orders_that_wait_for_the_engine_have_a_bound() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    let grant = crate::hub::Grant { moderates: crate::hub::Moderates::All, ..crate::hub::Grant::default() };
+    world.input(0, Input::Granted(world.clients[ann].conn, grant));
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.is_engine_up = false;
+    let order = || Input::Admin(Admin::Mute(id("bob"), crate::protocol::hello::MediaKind::Audio));
+    let given = (0..5_000).take_while(|_| {
+        let takes = world.servers[0].shard.takes_orders();
+        world.input(0, order());
+        takes
+    });
+    assert!((1_000..1_010).contains(&given.count()));
+    world.say(ann, Command::Moderate(id("bob"), Measure::Remove));
+    assert_eq!(world.clients[ann].refused, [Refusal::Unavailable]);
+    world.is_engine_up = true;
+    while world.execute(0) | world.answer(0) | world.read(0) | world.read(1) {}
+    assert!(world.servers[0].shard.takes_orders(), "there is space again");
+    assert!(world.clients[bob].closed.is_none());
+}
+
 /// A failover loses a registration; another shard registers the name: the first holder is closed, once.
 #[test]
 fn of_two_holders_after_a_failover_one_is_closed() {

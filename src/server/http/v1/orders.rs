@@ -25,6 +25,8 @@ use crate::server::token;
 const PAGE: usize = 100;
 /// The most ids in one question about presence.
 const MAX_IDS: usize = 100;
+/// The pause after which to try again while too many orders wait for the engine.
+const ENGINE: Duration = Duration::from_secs(5);
 /// The longest body of an order, in bytes.
 const MAX_ORDER: usize = 16 * 1024;
 /// The longest description, in bytes.
@@ -52,7 +54,7 @@ pub(super) async fn execute(
         Operation::ReadRoom => room(name, query, shared),
         Operation::CloseRoom => {
             let room: RoomId = name.parse().map_err(|_| ApiError::NotFound("room"))?;
-            done(board.admin(Admin::Close(room)), "room")
+            give(shared, Admin::Close(room), "room")
         }
         Operation::ListPeers => peers(query, shared),
         Operation::ReadPeer => {
@@ -71,7 +73,7 @@ pub(super) async fn execute(
             let peer = peer(name)?;
             let body = read_body(body, MAX_DESCRIPTION).await.ok_or(ApiError::TooLong(MAX_DESCRIPTION))?;
             let description: Value = parsed(&body)?;
-            done(board.admin(Admin::Describe(peer, description)), "peer")
+            give(shared, Admin::Describe(peer, description), "peer")
         }
         Operation::MovePeer => move_peer(&peer(name)?, body, shared).await,
         Operation::MutePeer => mute(peer(name)?, body, shared).await,
@@ -108,6 +110,14 @@ fn nodes(shared: &Shared) -> Reply {
 fn drain(is_draining: bool, shared: &Shared) -> Reply {
     shared.drain(is_draining);
     text(StatusCode::NO_CONTENT, "")
+}
+
+/// Executes an order, unless too many wait for the engine that connects several servers.
+fn give(shared: &Shared, admin: Admin, what: &'static str) -> Result<Reply, ApiError> {
+    if !shared.board.takes_orders() {
+        return Err(ApiError::Later(ENGINE));
+    }
+    done(shared.board.admin(admin), what)
 }
 
 fn done(is_found: bool, what: &'static str) -> Result<Reply, ApiError> {
@@ -257,7 +267,10 @@ async fn remove(peer: PeerId, body: Incoming, shared: &Shared) -> Result<Reply, 
         shared.board.block(peer.clone(), Duration::from_secs(time));
     }
     // A name can be blocked before anybody registers it.
-    done(shared.board.admin(Admin::Remove(peer)) || block_for.is_some(), "peer")
+    match give(shared, Admin::Remove(peer), "peer") {
+        Err(ApiError::NotFound(_)) if block_for.is_some() => done(true, "peer"),
+        answer => answer,
+    }
 }
 
 #[derive(Deserialize)]
@@ -271,7 +284,7 @@ async fn mute(peer: PeerId, body: Incoming, shared: &Shared) -> Result<Reply, Ap
     let kind = kind.parse().map_err(|_| ApiError::Invalid("kind is 'audio' or 'video'".into()))?;
     match shared.board.with_hub(|hub| hub.presence(&peer)) {
         Presence::Offline => Err(ApiError::NotFound("peer")),
-        Presence::Room(_) => done(shared.board.admin(Admin::Mute(peer, kind)), "peer"),
+        Presence::Room(_) => give(shared, Admin::Mute(peer, kind), "peer"),
         // All text of a call is the other peer's.
         Presence::Free | Presence::Call => Err(ApiError::Conflict("the peer is in no room")),
     }
