@@ -18,7 +18,7 @@ use serde_json::Value;
 use smol::channel::{Receiver, Sender, bounded, unbounded};
 
 use super::common::browser::Browser;
-use super::common::{Namespace, wait_for};
+use super::common::{Namespace, PATIENCE, wait_for};
 use super::timecode::{Camera, Ear, Screen};
 
 /// A pipeline with webrtcsink or webrtcsrc, as long as it is held.
@@ -121,7 +121,7 @@ pub fn chromium(samples: usize, seconds: u64) -> Value {
     browser.open("data:text/html,<!doctype html><body>");
     let script = include_str!("chromium.js");
     browser.run(&format!("return (function() {{ {script} }})({samples}, {seconds})"));
-    let wait = Instant::now() + Duration::from_secs(seconds + samples as u64 * 2 + 30);
+    let wait = Instant::now() + Duration::from_secs(seconds + samples as u64 * 2) + PATIENCE;
     loop {
         let results = browser.run("return window.results");
         if !results.is_null() {

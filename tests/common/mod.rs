@@ -36,7 +36,7 @@ pub use ports::{free_address, free_port};
 pub use proxy::{Behind, Proxy};
 pub use received::Received;
 pub use stage::{Client, Stage};
-pub use waiting::{PATIENCE, in_time, pace, settled, until, wait_for};
+pub use waiting::{PATIENCE, in_time, load, pace, settled, until, wait_for};
 pub use websocket::WebSocket;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -228,7 +228,7 @@ impl Program {
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     let missing: Vec<_> = wanted.iter().zip(&found).filter(|(_, f)| f.is_none()).collect();
                     // The rest is in the report of each program.
-                    panic!("no {missing:?} of roomtone {}", self.line)
+                    panic!("no {missing:?} of roomtone {} at {}", self.line, load())
                 }
             }
         }

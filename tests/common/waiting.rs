@@ -20,12 +20,22 @@ pub fn until<T, P: Debug>(what: &str, limit: Duration, mut poll: impl FnMut() ->
         match poll() {
             Ok(found) => return found,
             Err(progress) => {
-                assert!(Instant::now() < end, "no {what} within {limit:?}; so far: {progress:?}");
+                assert!(
+                    Instant::now() < end,
+                    "no {what} within {limit:?} at {}; so far: {progress:?}",
+                    load()
+                );
                 // waits for: the next poll
                 std::thread::sleep(POLL);
             }
         }
     }
+}
+
+/// Returns the load of the machine, for the report of a failed wait.
+pub fn load() -> String {
+    let average = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    format!("load {}", average.trim_end())
 }
 
 /// Polls until `poll` returns something, for as long as [`PATIENCE`].
@@ -54,5 +64,5 @@ pub fn pace(due: Instant) {
 
 /// Returns the result of `work`, or fails the test after [`PATIENCE`].
 pub async fn in_time<T>(what: &str, work: impl Future<Output = T>) -> T {
-    timeout(PATIENCE, work).await.unwrap_or_else(|| panic!("waited in vain for {what}"))
+    timeout(PATIENCE, work).await.unwrap_or_else(|| panic!("waited in vain for {what} at {}", load()))
 }
