@@ -16,7 +16,7 @@ use super::trace::Trace;
 use crate::media::peer::{PeerConfig, Stats};
 use crate::media::webrtc::data_channel::ChannelConfig;
 use crate::media::{MediaError, Peer, Stream};
-use crate::protocol::{ParticipantId, PeerId};
+use crate::protocol::{ParticipantId, PeerId, SdpKind};
 use crate::session::{Effect, Input, Output, Participant};
 
 /// Maximum number of inputs and reports that wait to be read. The queue is short on purpose: further ones wait with their
@@ -157,7 +157,8 @@ impl Peers {
             let failed = Err("the connection could not be opened".to_owned());
             return effect.id().map(|id| Input::Result(id, failed));
         };
-        if effect.restarts_ice() {
+        let gathers = matches!(effect, Effect::ApplyLocal(_, SdpKind::Offer));
+        if gathers || effect.restarts_ice() {
             connection.driver.peer.use_servers(&self.ice.config());
         }
         connection.driver.execute(effect);

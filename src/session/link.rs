@@ -59,6 +59,8 @@ enum Wait {
 #[derive(Debug)]
 pub struct Link {
     negotiation: Negotiation,
+    /// Whether the peer answers one offer on each connection.
+    single_exchange: bool,
     ring: Duration,
     candidates: CandidateSummary,
     watch: Watch,
@@ -84,10 +86,11 @@ pub struct Link {
 impl Link {
     /// Returns a link that opens its connection.
     pub fn new(now: Instant, begin: Begin, terms: Terms) -> Self {
-        let (ring, pool) = (terms.ring, terms.pool);
+        let (ring, pool, single_exchange) = (terms.ring, terms.pool, terms.single_exchange);
         let mut link = Self {
             watch: Watch::new(terms.patience, terms.reconnects_first),
             negotiation: Negotiation::new(terms),
+            single_exchange,
             ring,
             candidates: CandidateSummary::default(),
             delivery: Delivery::default(),
@@ -182,6 +185,7 @@ impl Link {
             Input::NetworkChanged => self.network_changed(now),
             // The peer's first offer may make room for the change, so that offer comes first.
             Input::Negotiate if awaits_offer => self.owes_offer = true,
+            Input::Negotiate if self.single_exchange => {}
             Input::Negotiate => self.negotiation.request_offer(now),
             Input::Renew => self.renew(now),
             // The peer's media may go on; if the peer hung up, the media stops at once.
@@ -219,6 +223,8 @@ impl Link {
             ConnectionState::Failed if self.watch.was_connected() => self.broken(now),
             ConnectionState::Failed => self.no_path(),
             ConnectionState::Forged => self.end(EndReason::Forged),
+            // A media server may have restarted, or its publisher may be back soon.
+            ConnectionState::Closed if self.single_exchange && self.watch.was_connected() => self.broken(now),
             ConnectionState::Closed => self.end(EndReason::PeerHungUp),
         }
     }

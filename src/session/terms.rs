@@ -33,6 +33,10 @@ pub struct Terms {
     pub reconnects_first: bool,
     /// Whether webrtcbin can drop an offer of ours that adds m-lines; some versions then end the process.
     pub drops_added_lines: bool,
+    /// Whether the peer is a media server that answers one offer on each connection, and makes none. The offer is applied
+    /// together with the answer, because the server's STUN and TURN servers come with the answer; a broken path, and a
+    /// server that closes the connection, take a fresh connection.
+    pub single_exchange: bool,
     /// Whether the call belongs to a pool: no side has to offer, and ids last only as long as the connection to the
     /// server.
     pub pool: bool,
@@ -50,6 +54,7 @@ impl Terms {
             patience: Patience::default(),
             reconnects_first: polite,
             drops_added_lines: true,
+            single_exchange: false,
             pool: false,
         }
     }

@@ -95,6 +95,7 @@ impl Peer {
         let sending = self.mlines(|_| true);
         let sdp = lock(&self.state).adapter.local(&sending);
         let mut sdp = sdp.ok_or_else(|| failed("set-local-description", "none was made"))?;
+        self.ice.give_new_servers();
         self.ice.hide_ours(&mut sdp);
         self.apply("set-local-description", kind, &sdp.to_string()).await?;
         if kind == SdpKind::Answer {

@@ -160,8 +160,10 @@ impl Peer {
         state.senders.iter_mut().filter(|sender| sender.carries(id)).for_each(|sender| sender.stop());
     }
 
-    /// Uses these TURN servers for ICE restarts from now on. All else in `config` stays as it was at the start.
+    /// Uses these STUN and TURN servers for the candidates that are gathered from now on: with the first local description,
+    /// and the TURN servers at ICE restarts. All else in `config` stays as it was at the start.
     pub fn use_servers(&self, config: &ice::IceConfig) {
+        ice::use_stun_server(&self.webrtc, config);
         self.ice.use_servers(config);
     }
 

@@ -33,8 +33,9 @@ impl Negotiation {
     pub(super) fn send_offer(&mut self, now: Instant, mut sdp: Sdp, restarts_ice: bool) {
         sdp::mark_as_roomtone(&mut sdp);
         self.send(PeerMessage::Description(Description { kind: SdpKind::Offer, sdp: sdp.to_string() }));
-        // A first offer is not deferred: to drop it, our side opens a fresh connection.
-        let is_deferred = self.terms.polite && self.is_established();
+        // A first offer is not deferred: to drop it, our side opens a fresh connection. A media server makes no offers, for
+        // which our side would drop its own.
+        let is_deferred = self.terms.single_exchange || self.terms.polite && self.is_established();
         let applying = (!is_deferred).then(|| self.apply_local(SdpKind::Offer));
         self.enter(now, Exchange::Offered(Offer { sdp, applying, restarts_ice }));
         if restarts_ice || self.transport.generation > 0 {

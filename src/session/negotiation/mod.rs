@@ -193,11 +193,12 @@ impl Negotiation {
 
     /// Restarts ICE on the existing connection, with an offer of ours that has new credentials; DTLS, media and data
     /// channels stay as they are. Does nothing and returns false if a new path takes a fresh connection: before ICE and
-    /// DTLS were connected, during another exchange, or with a peer that runs roomtone.
+    /// DTLS were connected, during another exchange, or with a peer that runs roomtone or takes a
+    /// single offer.
     pub fn restart_ice(&mut self, now: Instant) -> bool {
         let is_ready = self.transport.connected && self.is_established() && self.exchange.is_stable();
         let is_roomtone = self.transport.remote.as_ref().is_some_and(sdp::is_of_roomtone);
-        if !is_ready || is_roomtone {
+        if !is_ready || is_roomtone || self.terms.single_exchange {
             return false;
         }
         self.ice_restart_owed = true;
@@ -349,6 +350,10 @@ impl Negotiation {
         // The peer may have applied the m-lines of an offer whose answer did not arrive.
         if let Exchange::Offered(offer) = &self.exchange {
             self.standing = Some(offer.sdp.clone());
+        }
+        // Each session with a media server is its first.
+        if self.terms.single_exchange {
+            self.standing = None;
         }
         self.transport = Transport::default();
         self.ice_restart_owed = false;

@@ -3,6 +3,7 @@
 mod admission;
 mod browser;
 mod glare;
+mod media_server;
 mod path;
 mod restart;
 mod rooms;

@@ -79,12 +79,32 @@ pub(crate) fn add_turn_server(webrtc: &gst::Element, uri: &str) {
     }
 }
 
+/// Returns the STUN server of a connection: webrtcbin accepts one.
+fn stun_server(config: &IceConfig) -> Option<IceUrl> {
+    let mut urls = config.servers.iter().flat_map(|server| &server.urls).filter_map(|url| url.parse().ok());
+    urls.find(|url: &IceUrl| url.kind == IceKind::Stun)
+}
+
+/// Uses the STUN server of `config` from now on, if its host is an address. webrtcbin gives libnice its STUN server before
+/// the first offer only, and libnice accepts no names.
+pub(crate) fn use_stun_server(webrtc: &gst::Element, config: &IceConfig) {
+    let server = stun_server(config).filter(|url| url.host.parse::<IpAddr>().is_ok());
+    if let (Some(url), Some(agent)) = (server, libnice(webrtc)) {
+        agent.set_property("stun-server", &url.host);
+        agent.set_property("stun-server-port", u32::from(url.port));
+    }
+}
+
+/// Returns the agent of libnice behind a webrtcbin.
+fn libnice(webrtc: &gst::Element) -> Option<gst::glib::Object> {
+    let ice = webrtc.property::<Option<gst::glib::Object>>("ice-agent")?;
+    Some(ice).filter(|ice| ice.has_property("agent"))?.property("agent")
+}
+
 /// Sets the servers of a webrtcbin, and settings of libnice that webrtcbin does not expose: no UPnP (which opens
 /// listeners), checks every 5 ms instead of 20 ms, and consent checks that notice a broken path.
 pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
-    // webrtcbin accepts one STUN server.
-    let mut urls = config.servers.iter().flat_map(|server| &server.urls).filter_map(|url| url.parse().ok());
-    if let Some(url) = urls.find(|url: &IceUrl| url.kind == IceKind::Stun) {
+    if let Some(url) = stun_server(config) {
         webrtc.set_property("stun-server", url.to_string().replacen(':', "://", 1));
     }
     turn_uris(&config.servers).iter().for_each(|uri| add_turn_server(webrtc, uri));
@@ -97,10 +117,7 @@ pub(crate) fn set_up(webrtc: &gst::Element, config: &IceConfig) {
             ice.emit_by_name::<bool>("add-local-ip-address", &[&address.to_string()]);
         }
     }
-    let agent = Some(ice).filter(|ice| ice.has_property("agent"));
-    let Some(agent) = agent.and_then(|ice| ice.property::<Option<gst::glib::Object>>("agent")) else {
-        return;
-    };
+    let Some(agent) = libnice(webrtc) else { return };
     for (name, value) in [("upnp", false), ("keepalive-conncheck", true), ("ice-tcp", config.tcp)] {
         if agent.find_property(name).is_some_and(|p| p.flags().contains(gst::glib::ParamFlags::WRITABLE)) {
             agent.set_property(name, value);

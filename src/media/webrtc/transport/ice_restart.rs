@@ -156,9 +156,17 @@ impl IceTransports {
         lock(&self.state).pair.types()
     }
 
-    /// Uses the TURN servers of `config` for restarts from now on: users of TURN end, often within a day.
+    /// Uses the TURN servers of `config` from now on: users of TURN end, often within a day.
     pub(crate) fn use_servers(&self, config: &IceConfig) {
         lock(&self.state).turn.want(config);
+    }
+
+    /// Gives webrtcbin the TURN servers that are used from now on and that it does not have.
+    pub(crate) fn give_new_servers(&self) {
+        let new = lock(&self.state).turn.take_new();
+        if let Some(webrtc) = self.webrtc.upgrade() {
+            new.iter().for_each(|uri| ice::add_turn_server(&webrtc, uri));
+        }
     }
 
     /// Forgets all streams, and stops replacing them, at the end of the connection.
