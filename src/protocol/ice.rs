@@ -142,6 +142,11 @@ impl IceServer {
     /// Parses a list; drops entries and URIs that are invalid, too long or beyond [`MAX_ICE_SERVERS`].
     pub fn parse_list(json: &str) -> Option<Vec<Self>> {
         let servers: Vec<Self> = serde_json::from_str(json).ok()?;
+        Some(Self::checked(servers))
+    }
+
+    /// Drops servers and URIs that are invalid, too long or beyond [`MAX_ICE_SERVERS`].
+    pub fn checked(servers: impl IntoIterator<Item = Self>) -> Vec<Self> {
         let short = |text: &str| text.len() <= MAX_TEXT && !text.chars().any(char::is_control);
         let fits = |server: &Self| {
             server.username.as_deref().is_none_or(short)
@@ -153,7 +158,7 @@ impl IceServer {
             server
         };
         let servers = servers.into_iter().filter(fits).map(clean).filter(|server| !server.urls.is_empty());
-        Some(servers.take(MAX_ICE_SERVERS).collect())
+        servers.take(MAX_ICE_SERVERS).collect()
     }
 }
 

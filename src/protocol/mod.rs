@@ -14,6 +14,7 @@ pub mod negotiation;
 pub mod refusal;
 pub mod socketio;
 pub mod ssp;
+pub mod whip;
 
 pub use channel::ChannelConfig;
 pub use ice::{IceKind, IceServer, IceUrl, Secret};
