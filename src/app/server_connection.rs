@@ -15,7 +15,8 @@ pub(super) struct ServerConnection {
     driver: Driver,
     ice: Arc<Ice>,
     sink: Sink,
-    id: PeerId,
+    /// The client's id; none if the server has no registration.
+    id: Option<PeerId>,
     server: String,
 }
 
@@ -27,8 +28,10 @@ impl ServerConnection {
         ice: Arc<Ice>,
         sink: Sink,
     ) -> Result<Self, ConnectError> {
-        let (id, server) = (registration.id.clone(), target.name());
+        let id = Some(registration.id.clone()).filter(|_| !target.capabilities().single_exchange);
+        let server = target.name();
         let driver = Driver::open(target, registration).await?;
+        ice.server_is_at(driver.server_address());
         Ok(Self { driver, ice, sink, id, server })
     }
 
@@ -47,7 +50,7 @@ impl ServerConnection {
             };
             self.ice.server_is_at(self.driver.server_address());
             match &event {
-                signalling::Event::Registered => self.report(&self.id),
+                signalling::Event::Registered => self.id.iter().for_each(|id| self.report(id)),
                 signalling::Event::Joined { me: Some(me), .. } => self.report(me),
                 _ => {}
             }

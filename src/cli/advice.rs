@@ -26,6 +26,7 @@ pub(super) fn connect(error: &ConnectError) -> &'static str {
         ConnectError::Issuer(..) => {
             "; give its certificate with --ca FILE, or trust every server with --insecure"
         }
+        ConnectError::NoToken(..) => "; give it with --token T, or in ROOMTONE_TOKEN",
         ConnectError::ClientCertificate(..) => "; give one with --client-cert FILE --client-key FILE",
         _ => "",
     }

@@ -118,7 +118,7 @@ type Failed = (u8, String);
 fn unreachable(error: &ConnectError) -> Failed {
     let code = match error {
         ConnectError::Url(_) | ConnectError::File(_) => 2,
-        ConnectError::Denied(..) | ConnectError::TokenEnded(..) => 4,
+        ConnectError::Denied(..) | ConnectError::NoToken(..) | ConnectError::TokenEnded(..) => 4,
         _ => 3,
     };
     (code, format!("{error}{}", advice::connect(error)))

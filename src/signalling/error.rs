@@ -34,6 +34,9 @@ pub enum ConnectError {
         "'{0}' is no server's address: it looks like wss://example.org:8443 (or example.org:8443, which means the same), ws://127.0.0.1:8443 without TLS, ssp+wss://example.org/ssp for a server of pools, or ssp+https://example.org for one behind socket.io"
     )]
     Url(String),
+    /// The text is not the URL of a WHIP or WHEP endpoint.
+    #[error("'{0}' is not the URL of a WHIP or WHEP endpoint: it looks like https://example.org/live/whip")]
+    StreamUrl(String),
     /// A file of certificates or keys cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
@@ -71,12 +74,18 @@ pub enum ConnectError {
     /// The server wants a token or a different token (--token), or denies access for another reason.
     #[error("{0} does not let us in: {1}")]
     Denied(String, String),
+    /// The server requires a token, or another one.
+    #[error("{0} does not let us in: {1}")]
+    NoToken(String, String),
     /// The client's token has expired or was revoked (RFC 6750, 3.1: `invalid_token`).
     #[error("{0} does not let us in: {1}")]
     TokenEnded(String, String),
     /// The server speaks another protocol.
     #[error("{0} speaks another protocol at this path: {1}")]
     OtherProtocol(String, String),
+    /// The WHIP or WHEP endpoint sends no usable answer to the offer.
+    #[error("{0} gives no answer to the offer: {1}")]
+    NoAnswer(String, String),
     /// The server accepted the connection and sent nothing.
     #[error("the server {0} does not answer: {1}")]
     Silent(String, String),
@@ -95,16 +104,16 @@ impl ConnectError {
     /// Returns the cause of the error, from which [`verdict`](super::reconnect::verdict) decides about another attempt.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Url(_) | Self::File(_) => Cause::Settings,
+            Self::Url(_) | Self::StreamUrl(_) | Self::File(_) => Cause::Settings,
             Self::Unreachable(..) => Cause::Unreachable,
             Self::Proxy(..) => Cause::Proxy,
             Self::Certificate(..) | Self::Issuer(..) => Cause::Certificate,
             Self::Tls(..) | Self::ClientCertificate(..) => Cause::Tls,
             Self::NotWebSocket(..) => Cause::NotWebSocket,
             Self::Overloaded { .. } => Cause::Overloaded,
-            Self::Denied(..) => Cause::Denied,
+            Self::Denied(..) | Self::NoToken(..) => Cause::Denied,
             Self::TokenEnded(..) => Cause::TokenEnded,
-            Self::OtherProtocol(..) => Cause::OtherProtocol,
+            Self::OtherProtocol(..) | Self::NoAnswer(..) => Cause::OtherProtocol,
             Self::Silent(..) => Cause::Silent,
             Self::Refused(_) => Cause::Refused,
             Self::Dismissed(_) => Cause::Dismissed,

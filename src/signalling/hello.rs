@@ -25,8 +25,8 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     default_path: "/",
     usual_path: "/",
     query: EXTENSION_QUERY,
-    capabilities: Capabilities { calls: true, assigns_ids: false },
-    start: |target, registration| Box::new(Hello::new(target, registration)),
+    capabilities: Capabilities { calls: true, assigns_ids: false, single_exchange: false },
+    start: |target, registration, _| Box::new(Hello::new(target, registration)),
     recognises: |text| ServerMessage::parse(text).is_ok(),
 };
 
@@ -308,7 +308,7 @@ impl Signaller for Hello {
             In::Response(id, Ok(response)) if id == self.request => self.response(&response),
             In::Opened(..) | In::Frame(..) | In::Failed(..) | In::Response(..) | In::Timeout => {}
             // The protocol has no words for application events; reconnecting is not a back end's.
-            In::Application(..) | In::Reconnect(_) | In::Release(_) => {}
+            In::Application(..) | In::Reconnect(_) | In::Release(_) | In::Close => {}
         }
     }
 
@@ -549,7 +549,8 @@ mod tests {
         assert_eq!((request.method, request.url.as_str()), ("GET", "https://h/base/admission"));
         assert_eq!(request.headers, [("authorization".to_owned(), "Bearer secret".to_owned())]);
         let answer = |status, body: &str| {
-            In::Response(id, Ok(Response { status, headers: vec![], body: body.as_bytes().to_vec() }))
+            let body = body.as_bytes().to_vec();
+            In::Response(id, Ok(Response { status, headers: vec![], body, server: None }))
         };
         // An older server has no such resource.
         assert!(run.give(answer(404, "there is nothing here")).events.is_empty());

@@ -1,6 +1,6 @@
 //! A client's connection to a server, in whatever protocol it speaks.
 //!
-//! [`signaller`] is the port: a back end ([`hello`], [`ssp`]) decodes and encodes one protocol behind it, and
+//! [`signaller`] is the port: a back end ([`hello`], [`ssp`], [`whip`]) decodes and encodes one protocol behind it, and
 //! [`socketio`] and [`persistent`] wrap a back end. `registry` chooses the back end by the scheme of the server's URL;
 //! [`target`] describes the server, [`proxy`] chooses an HTTP proxy, [`reconnect`] decides about further attempts,
 //! [`silence`] detects a dead server. All these are pure. [`drivers`] own the sockets of
@@ -22,6 +22,7 @@ pub mod target;
 #[cfg(test)]
 mod testing;
 pub mod turn;
+pub mod whip;
 
 pub use drivers::driver::Driver;
 pub use drivers::websocket::Socket;

@@ -55,7 +55,7 @@ impl Persistent {
         let has_room = registration.room.is_some();
         Self {
             target: target.clone(),
-            inner: registry::start(target, registration),
+            inner: registry::start(target, registration, chance),
             has_room,
             state: State::Down,
             stage: Stage::BeforeFirstSuccess,
@@ -235,6 +235,10 @@ impl Signaller for Persistent {
     fn handle(&mut self, now: Instant, input: In) {
         match input {
             In::Register => self.register(now),
+            In::Close => {
+                self.state = State::Down;
+                self.inner.handle(now, In::Close);
+            }
             In::Reconnect(ended) => self.reconnect(now, ended),
             In::Release(ended) => self.release(now, ended),
             // The next attempt to register shows the next token.

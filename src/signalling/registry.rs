@@ -4,13 +4,14 @@
 
 use url::Url;
 
-use super::error::ConnectError;
+use super::error::{ConnectError, brief};
 use super::signaller::{Registration, Signaller};
 use super::target::{Protocol, Target, split_zone};
-use super::{hello, ssp};
+use super::{hello, ssp, whip};
+use crate::protocol::whip::{Role, parse_url};
 use crate::tls::Trust;
 
-/// All protocols.
+/// The protocols that the scheme of a server's URL chooses.
 static PROTOCOLS: [Protocol; 3] = [hello::PROTOCOL, ssp::PROTOCOL, ssp::OVER_SOCKETIO];
 
 /// The longest text of a server that speaks another protocol which is quoted, in characters.
@@ -39,11 +40,31 @@ impl Target {
         }
         Ok(Self::new(protocol, url, zone, trust))
     }
+
+    /// Parses the URL of an endpoint of WHIP, to which a publisher sends, or of WHEP, from which a player receives:
+    /// `https://…` or `http://…`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::StreamUrl`] if the text is not such a URL.
+    pub fn parse_stream(text: &str, role: Role, trust: Trust) -> Result<Self, ConnectError> {
+        let (bare, zone) = split_zone(text);
+        let url = parse_url(&bare).ok_or_else(|| ConnectError::StreamUrl(brief(text)))?;
+        let [whip, whep] = &STREAMS;
+        let protocol = match role {
+            Role::Publisher => whip,
+            Role::Player => whep,
+        };
+        Ok(Self::new(protocol, url, zone, trust))
+    }
 }
 
+/// The protocols of streams, which a command chooses: their URLs look alike.
+static STREAMS: [Protocol; 2] = [whip::WHIP, whip::WHEP];
+
 /// Returns the back end for a server.
-pub(super) fn start(target: &Target, registration: Registration) -> Box<dyn Signaller> {
-    (target.protocol().start)(target, registration)
+pub(super) fn start(target: &Target, registration: Registration, chance: fn() -> f64) -> Box<dyn Signaller> {
+    (target.protocol().start)(target, registration, chance)
 }
 
 /// Returns the error for a text of the server that belongs to another protocol than the URL's; none if no other protocol

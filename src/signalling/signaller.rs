@@ -5,6 +5,7 @@
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use url::Url;
@@ -76,6 +77,8 @@ pub struct Response {
     pub headers: Headers,
     /// The body.
     pub body: Vec<u8>,
+    /// The server's IP address; none behind a proxy.
+    pub server: Option<IpAddr>,
 }
 
 /// A request of the server itself; a protocol without words for it ignores it.
@@ -113,6 +116,8 @@ pub enum In {
     Reconnect(Ended),
     /// Ends a call or leaves a room: registers again unless the client is registered and idle, or about to register.
     Release(Ended),
+    /// The client ends. Outputs that end its session at the server in order may follow, and no others.
+    Close,
     /// The WebSocket is open; contains the header fields of the server's response, `sec-websocket-protocol` included.
     Opened(ConnId, Headers),
     /// A frame arrived.
@@ -178,4 +183,6 @@ pub struct Capabilities {
     pub calls: bool,
     /// The server assigns the ids. An id then ends with its connection: a peer that comes back has another one.
     pub assigns_ids: bool,
+    /// Each offer begins a session of its own with a media server, which makes no offers, and there is no registration.
+    pub single_exchange: bool,
 }

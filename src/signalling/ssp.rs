@@ -27,8 +27,8 @@ pub(super) const PROTOCOL: Protocol = Protocol {
     default_path: "/",
     usual_path: "/ssp",
     query: "",
-    capabilities: Capabilities { calls: false, assigns_ids: true },
-    start: |target, registration| Box::new(Ssp::new(target, registration.room)),
+    capabilities: Capabilities { calls: false, assigns_ids: true, single_exchange: false },
+    start: |target, registration, _| Box::new(Ssp::new(target, registration.room)),
     recognises: |text| {
         let value: Result<Value, _> = serde_json::from_str(text);
         value.is_ok_and(|value| value["type"].is_string())
@@ -42,7 +42,7 @@ pub(super) const OVER_SOCKETIO: Protocol = Protocol {
     default_path: socketio::PATH,
     usual_path: socketio::PATH,
     query: socketio::QUERY,
-    start: |target, registration| {
+    start: |target, registration, _| {
         let ssp = Ssp::new(target, registration.room);
         Box::new(SocketIo::new(target, Box::new(ssp)))
     },
@@ -269,7 +269,8 @@ impl Signaller for Ssp {
             | In::Send { to: None, .. }
             | In::RenewIceServers
             | In::Reconnect(_)
-            | In::Release(_) => {}
+            | In::Release(_)
+            | In::Close => {}
         }
     }
 

@@ -15,6 +15,9 @@ use crate::protocol::Secret;
 use crate::protocol::ssp::Version;
 use crate::tls::{ClientCertificate, Trust};
 
+/// Creates a back end; the function returns random numbers from 0 to 1, by which the pauses between attempts vary.
+pub(super) type Start = fn(&Target, Registration, fn() -> f64) -> Box<dyn Signaller>;
+
 /// A signalling protocol: an entry of the registry.
 pub struct Protocol {
     /// The kind of server, for error messages.
@@ -30,7 +33,7 @@ pub struct Protocol {
     /// The abilities of the protocol.
     pub(super) capabilities: Capabilities,
     /// Creates the back end.
-    pub(super) start: fn(&Target, Registration) -> Box<dyn Signaller>,
+    pub(super) start: Start,
     /// Returns whether a server's text belongs to the protocol.
     pub(super) recognises: fn(&str) -> bool,
 }
@@ -134,6 +137,16 @@ impl Target {
     /// Returns the abilities of the server's protocol.
     pub fn capabilities(&self) -> Capabilities {
         self.protocol.capabilities
+    }
+
+    /// Returns the URL, with its secret parts.
+    pub(super) fn url(&self) -> &Url {
+        &self.url
+    }
+
+    /// Returns the server's host for people: a name, or an address.
+    pub fn host_name(&self) -> String {
+        self.url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned()
     }
 
     /// Returns the protocol of the server.

@@ -162,6 +162,7 @@ impl Signaller for Toy {
                 let conn = ConnId(if name == Self::SECOND { 2 } else { 1 });
                 vec![Out::Send(conn, Frame::Binary(data.to_string().into_bytes()))]
             }
+            In::Close => vec![],
             In::Release(_) => {
                 let (code, reason) = Self::CLOSE;
                 let frame = Frame::Closed(code, reason.to_owned());

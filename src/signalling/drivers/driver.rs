@@ -71,7 +71,7 @@ pub struct Driver {
     closing: Vec<Closing>,
     /// The events not reported yet.
     events: VecDeque<Event>,
-    /// The server's IP address on the latest WebSocket.
+    /// The server's IP address on the latest WebSocket or HTTP response.
     server: Option<IpAddr>,
 }
 
@@ -123,7 +123,8 @@ impl Driver {
         }
     }
 
-    /// Returns the server's IP address on the latest WebSocket; `None` before the first one, or behind a proxy.
+    /// Returns the server's IP address on the latest WebSocket or HTTP response; `None` before the first one, or behind a
+    /// proxy.
     pub fn server_address(&self) -> Option<IpAddr> {
         self.server
     }
@@ -150,24 +151,32 @@ impl Driver {
                         _ => self.close_one(*id),
                     }
                 }
-                In::Response(id, _) => drop(self.requests.remove(id)),
+                In::Response(id, result) => {
+                    self.requests.remove(id);
+                    self.server = result.as_ref().map_or(self.server, |response| response.server);
+                }
                 _ => {}
             }
             self.handle(input);
         }
     }
 
-    /// Sends the pending frames, closes all WebSockets with the closing handshake (RFC 6455, 7.1.2), and lets pending
-    /// HTTP requests complete; gives up after two seconds.
+    /// Ends the session at the server: sends the pending frames, closes all WebSockets with the closing handshake (RFC
+    /// 6455, 7.1.2), and completes the HTTP requests, also those that end the session; gives up after two seconds.
     pub async fn close(mut self) {
+        self.handle(In::Close);
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.close_one(id);
         }
         let all = async {
-            for request in self.requests.into_values() {
-                let _ = request.await;
+            while !self.requests.is_empty() {
+                let input = self.wait().await;
+                if let In::Response(id, _) = &input {
+                    self.requests.remove(id);
+                }
+                self.handle(input);
             }
-            for closing in self.closing {
+            for closing in std::mem::take(&mut self.closing) {
                 closing.task.await;
             }
         };

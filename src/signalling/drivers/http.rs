@@ -46,12 +46,12 @@ async fn exchange(target: &Target, request: &Request) -> Result<Response, Connec
     }
     let body = Full::<Bytes>::new(request.body.clone().into());
     let message = builder.body(body).map_err(|_| ConnectError::Url(target.name()))?;
-    let (stream, _) = dial(target).await?;
+    let (stream, server) = dial(target).await?;
     let (mut sender, connection) = http1::handshake(FuturesIo::new(stream)).await.map_err(broken)?;
     let response = async {
         let response = sender.send_request(message).await.map_err(broken)?;
         let (status, headers) = (response.status().as_u16(), headers(response.headers()));
-        Ok(Response { status, headers, body: read(target, response.into_body()).await? })
+        Ok(Response { status, headers, body: read(target, response.into_body()).await?, server })
     };
     // The connection has to be polled for the response to arrive.
     let connection = async {

@@ -1,0 +1,421 @@
+//! The back end for WHIP (RFC 9725) and WHEP (draft-ietf-wish-whep): HTTP requests to an endpoint.
+//!
+//! Each offer begins a session of its own: a POST, whose response has the answer, the session's URL, and STUN and TURN
+//! servers. An offer that fails is repeated by the policy of [`reconnect`](super::reconnect). A new offer ends the session
+//! before, because many servers accept one publisher at a time.
+//!
+//! Pure: no clock, chance, socket or GStreamer.
+
+mod offer;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use url::Url;
+
+use self::offer::Offer;
+use self::session::Session;
+use super::error::{ConnectError, brief};
+use super::event::Event;
+use super::reconnect::{Ended, Reconnect, Stage, Verdict, retry_after, verdict};
+use super::signaller::{
+    Capabilities, Headers, In, Out, Request, RequestId, Response, ServerRequest, Signaller, header,
+};
+use super::target::{Protocol, Target};
+use crate::protocol::whip::{self, Meaning, Role, link};
+use crate::protocol::{Description, PeerMessage, Refusal, SdpKind};
+
+/// The entries of the registry.
+pub(super) const WHIP: Protocol =
+    protocol("a WHIP endpoint", |target, _, chance| Box::new(Whip::new(target, Role::Publisher, chance)));
+pub(super) const WHEP: Protocol =
+    protocol("a WHEP endpoint", |target, _, chance| Box::new(Whip::new(target, Role::Player, chance)));
+
+const fn protocol(server: &'static str, start: super::target::Start) -> Protocol {
+    Protocol {
+        server,
+        schemes: ["http", "https"],
+        default_path: "/",
+        usual_path: "/",
+        query: "",
+        capabilities: Capabilities { calls: false, assigns_ids: false, single_exchange: true },
+        start,
+        recognises: |_| false,
+    }
+}
+
+/// Maximum number of redirects of one offer.
+const MAX_REDIRECTS: u32 = 5;
+/// Time limit of a request that ends a session, before the next offer is sent.
+const END: Duration = Duration::from_secs(2);
+/// Maximum number of offers that were given up while their response was pending.
+const MAX_GIVEN_UP: usize = 8;
+
+/// The state of the latest offer.
+#[derive(Debug)]
+enum Phase {
+    /// There is no offer, or the user's action is needed.
+    Idle,
+    /// The session before is being ended; the offer is sent after the response, but not before its time, or at `until`.
+    Ending { request: RequestId, until: Instant, not_before: Instant, offer: Offer },
+    /// The next attempt begins at this time.
+    Waiting(Instant, Offer),
+    /// The offer is sent to this URL, after so many redirects.
+    Posting { request: RequestId, url: Url, redirects: u32, offer: Offer },
+    /// The offer is answered.
+    Up(Session),
+}
+
+/// The back end.
+#[derive(Debug)]
+pub struct Whip {
+    role: Role,
+    /// The endpoint, without user and password.
+    endpoint: Url,
+    /// The value of `Authorization`, for the origin of the endpoint alone.
+    authorization: Option<String>,
+    chance: fn() -> f64,
+    reconnect: Reconnect,
+    stage: Stage,
+    phase: Phase,
+    /// The requests of offers that were given up, with their URLs: their sessions have to be ended.
+    given_up: BTreeMap<RequestId, Url>,
+    last: RequestId,
+    /// The problem reported last, so that the same text is not reported twice.
+    reported: Option<String>,
+    is_closed: bool,
+    outputs: VecDeque<Out>,
+}
+
+/// The name of a URL for people, without its secret parts.
+fn name(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    brief(url.as_str())
+}
+
+impl Whip {
+    /// Returns the back end for an endpoint.
+    pub(super) fn new(target: &Target, role: Role, chance: fn() -> f64) -> Self {
+        let mut endpoint = target.url().clone();
+        let user = percent_encoding::percent_decode_str(endpoint.username()).decode_utf8_lossy().into_owned();
+        let password = endpoint.password().unwrap_or_default();
+        let password = percent_encoding::percent_decode_str(password).decode_utf8_lossy().into_owned();
+        let basic = (!user.is_empty())
+            .then(|| format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
+        let _ = endpoint.set_username("");
+        let _ = endpoint.set_password(None);
+        Self {
+            role,
+            endpoint,
+            authorization: target.token_text().map(|token| format!("Bearer {token}")).or(basic),
+            chance,
+            reconnect: Reconnect::default(),
+            stage: Stage::BeforeFirstSuccess,
+            phase: Phase::Idle,
+            given_up: BTreeMap::new(),
+            last: RequestId::default(),
+            reported: None,
+            is_closed: false,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    fn report(&mut self, event: Event) {
+        self.outputs.push_back(Out::Event(event));
+    }
+
+    /// Reports a problem that is not the one reported last.
+    fn warn(&mut self, text: String) {
+        if self.reported.as_ref() != Some(&text) {
+            self.reported = Some(text.clone());
+            self.report(Event::Warning(text));
+        }
+    }
+
+    /// Sends a request. The token goes to the origin of the endpoint alone.
+    fn request(&mut self, method: &'static str, url: &Url, mut headers: Headers, body: String) -> RequestId {
+        self.last = RequestId(self.last.0 + 1);
+        if url.origin() == self.endpoint.origin() {
+            headers.extend(self.authorization.clone().map(|value| ("authorization".to_owned(), value)));
+        }
+        let request = Request { method, url: url.clone(), headers, body: body.into_bytes() };
+        self.outputs.push_back(Out::Request(self.last, request));
+        self.last
+    }
+
+    /// Begins a session with a new offer of our side.
+    fn offered(&mut self, now: Instant, text: &str) {
+        let offer = match Offer::parse(text) {
+            Ok(offer) => offer,
+            Err(error) => return self.warn(format!("the offer cannot be sent: {error}")),
+        };
+        // The first connects follow each other at once; a server that ends all sessions is asked more and more rarely.
+        let pause = self.reconnect.pause(now, Ended::CallOver, (self.chance)());
+        let ended = self.give_up();
+        self.phase = match ended {
+            Some(request) => {
+                Phase::Ending { request, until: now + END.max(pause), not_before: now + pause, offer }
+            }
+            None => Phase::Waiting(now + pause, offer),
+        };
+        self.proceed(now);
+    }
+
+    /// Gives up the latest offer, and ends its session; returns the request that does so.
+    fn give_up(&mut self) -> Option<RequestId> {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Posting { request, url, .. } => {
+                self.given_up.insert(request, url);
+                if self.given_up.len() > MAX_GIVEN_UP {
+                    self.given_up.pop_first();
+                }
+                None
+            }
+            Phase::Up(session) => session.url.map(|url| self.delete(&url)),
+            Phase::Idle | Phase::Ending { .. } | Phase::Waiting(..) => None,
+        }
+    }
+
+    fn delete(&mut self, url: &Url) -> RequestId {
+        self.request("DELETE", url, vec![], String::new())
+    }
+
+    /// Sends the offer whose time has come.
+    fn proceed(&mut self, now: Instant) {
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Ending { until: at, offer, .. } | Phase::Waiting(at, offer) if at <= now => {
+                let endpoint = self.endpoint.clone();
+                self.reconnect.connects(now);
+                self.post(endpoint, 0, offer);
+            }
+            phase => self.phase = phase,
+        }
+    }
+
+    fn post(&mut self, url: Url, redirects: u32, offer: Offer) {
+        let headers = [("content-type", whip::SDP), ("accept", whip::SDP), ("accept-encoding", "identity")];
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let request = self.request("POST", &url, headers.to_vec(), offer.text());
+        self.phase = Phase::Posting { request, url, redirects, offer };
+    }
+
+    /// Handles a response, or the failure of a request.
+    fn response(&mut self, now: Instant, id: RequestId, result: Result<Response, ConnectError>) {
+        if let Some(url) = self.given_up.remove(&id) {
+            return result.iter().for_each(|response| self.end_session_of(&url, response));
+        }
+        match std::mem::replace(&mut self.phase, Phase::Idle) {
+            Phase::Posting { request, url, redirects, offer } if request == id => match result {
+                Ok(response) => self.posted(now, &url, redirects, offer, &response),
+                Err(error) => self.failed(now, offer, error),
+            },
+            Phase::Ending { request, not_before, offer, .. } if request == id => {
+                self.phase = Phase::Waiting(not_before, offer);
+                self.proceed(now);
+            }
+            Phase::Up(mut session) => {
+                let candidates = session.patched(id, result);
+                self.phase = Phase::Up(session);
+                for candidate in candidates {
+                    self.report(Event::Peer(PeerMessage::Candidate(candidate)));
+                }
+                self.trickle(now);
+            }
+            phase => self.phase = phase,
+        }
+    }
+
+    /// Ends the session that a response began, which is not wanted any more.
+    fn end_session_of(&mut self, url: &Url, response: &Response) {
+        let location =
+            header(&response.headers, "location").and_then(|location| whip::resolve(url, location));
+        if let (true, Some(location)) = (matches!(response.status, 200 | 201), location) {
+            self.delete(&location);
+        }
+    }
+
+    fn posted(&mut self, now: Instant, url: &Url, redirects: u32, offer: Offer, response: &Response) {
+        let (meaning, advice) = whip::meaning(self.role, response.status);
+        let field = |name| header(&response.headers, name).unwrap_or_default();
+        let said = whip::reason(field("content-type"), &response.body).map(|said| format!(" ({said})"));
+        let status = format!("{}{}", whip::status_name(response.status), said.unwrap_or_default());
+        let why = format!("it answered {status}: {advice}");
+        let server = name(url);
+        let error = match meaning {
+            Meaning::Accepted => match self.answered(url, &offer, response) {
+                Ok(session) => return self.succeeded(now, Session::new(session, offer, &response.headers)),
+                Err(why) => {
+                    self.end_session_of(url, response);
+                    ConnectError::NoAnswer(server, format!("it answered {status}, but {why}"))
+                }
+            },
+            Meaning::Redirected => match whip::resolve(url, field("location")) {
+                Some(next) if redirects < MAX_REDIRECTS => return self.post(next, redirects + 1, offer),
+                Some(_) => ConnectError::NoAnswer(server, format!("more than {MAX_REDIRECTS} redirects")),
+                None => ConnectError::NoAnswer(
+                    server,
+                    format!("it answered {status} without a URL that may be used"),
+                ),
+            },
+            Meaning::NotNow => {
+                // The server is the right one: later failures do not end the client.
+                self.stage = Stage::AfterFirstSuccess;
+                self.warn(format!("{server}: {advice} ({status}); asking again until that changes"));
+                return self.wait(now, offer, after(response));
+            }
+            Meaning::Denied if field("www-authenticate").contains("invalid_token") => {
+                ConnectError::TokenEnded(server, why)
+            }
+            Meaning::Denied if response.status == 401 => ConnectError::NoToken(server, self.denied(url, why)),
+            Meaning::Denied => ConnectError::Denied(server, self.denied(url, why)),
+            Meaning::WrongUrl => ConnectError::NoAnswer(server, why),
+            Meaning::Refused => ConnectError::Refused(Refusal::Other(format!("{server}: {why}"))),
+            Meaning::Overloaded => ConnectError::Overloaded { server, status, retry_after: after(response) },
+        };
+        self.failed(now, offer, error);
+    }
+
+    /// Adds to a denial that the token was not sent, if that is so.
+    fn denied(&self, url: &Url, why: String) -> String {
+        match (&self.authorization, url.origin() == self.endpoint.origin()) {
+            (Some(_), false) => {
+                format!(
+                    "{why}; the token was not sent, because the URL redirects to another host: use the URL there"
+                )
+            }
+            _ => why,
+        }
+    }
+
+    /// Reads the response that accepts the offer, and reports its servers and the answer; returns the session's URL.
+    fn answered(&mut self, url: &Url, offer: &Offer, response: &Response) -> Result<Option<Url>, String> {
+        let field = |name| header(&response.headers, name);
+        if let Some(coding) =
+            field("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity"))
+        {
+            return Err(format!("its body is encoded ({}), which was not asked for", brief(coding)));
+        }
+        let kind = field("content-type").unwrap_or_default();
+        let answer =
+            offer.answer(&response.body).map_err(|error| match whip::is_of_type(kind, "text/html") {
+                true => "sent a page: is this the URL of the endpoint, or that of a page about the stream?"
+                    .to_owned(),
+                false => format!("its body is no usable answer: {error}"),
+            })?;
+        let links =
+            response.headers.iter().filter(|(name, _)| name == "link").map(|(_, value)| value.as_str());
+        let servers = link::ice_servers(links);
+        if !servers.is_empty() {
+            self.report(Event::IceServers(servers));
+        }
+        self.report(Event::Peer(PeerMessage::Description(Description {
+            kind: SdpKind::Answer,
+            sdp: answer,
+        })));
+        Ok(field("location").and_then(|location| whip::resolve(url, location)))
+    }
+
+    fn succeeded(&mut self, now: Instant, session: Session) {
+        self.reconnect.registered(now);
+        (self.stage, self.reported) = (Stage::AfterFirstSuccess, None);
+        if session.url.is_none() {
+            self.warn("the server names no URL of the session (Location), so that the session cannot be ended in order".into());
+        }
+        self.phase = Phase::Up(session);
+    }
+
+    fn failed(&mut self, now: Instant, offer: Offer, error: ConnectError) {
+        match verdict(error.cause(), self.stage) {
+            Verdict::End => self.report(Event::Ended(error)),
+            Verdict::Retry => {
+                self.warn(error.to_string());
+                self.wait(now, offer, error.retry_after());
+            }
+        }
+    }
+
+    /// Plans the next attempt.
+    fn wait(&mut self, now: Instant, offer: Offer, asked: Option<Duration>) {
+        let pause = self.reconnect.pause(now, Ended::Failed(asked), (self.chance)());
+        self.phase = Phase::Waiting(now + pause, offer);
+    }
+
+    /// Sends the collected candidates, if the session accepts candidates and no request is pending.
+    fn trickle(&mut self, now: Instant) {
+        let Phase::Up(session) = &mut self.phase else { return };
+        let Some((url, headers, body)) = session.next_fragment() else { return };
+        let id = self.request("PATCH", &url, headers, body);
+        if let Phase::Up(session) = &mut self.phase {
+            session.patching(now, id);
+        }
+    }
+
+    /// Ends the session; an offer without an answer is given up.
+    fn close(&mut self) {
+        self.give_up();
+        self.is_closed = true;
+    }
+}
+
+/// Returns the pause that a response asks for. A date is compared with the server's own clock (`Date`).
+fn after(response: &Response) -> Option<Duration> {
+    let date = header(&response.headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
+    let now = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
+    let value = header(&response.headers, "retry-after")?;
+    match now {
+        Some(now) => retry_after(value, now),
+        None => value.trim().parse().ok().map(Duration::from_secs),
+    }
+}
+
+impl Signaller for Whip {
+    fn handle(&mut self, now: Instant, input: In) {
+        match input {
+            In::Response(id, result) => self.response(now, id, result),
+            _ if self.is_closed => {}
+            // The protocol has no registration and no calls: the first request is the offer.
+            In::Register => self.report(Event::Registered),
+            In::Call(_) => self.report(Event::Accepted),
+            In::Send { message: PeerMessage::Description(offer), .. } if offer.kind == SdpKind::Offer => {
+                self.offered(now, &offer.sdp);
+            }
+            In::Send { message: PeerMessage::Candidate(candidate), .. } => {
+                if let Phase::Up(session) = &mut self.phase {
+                    session.add(candidate.candidate);
+                    self.trickle(now);
+                }
+            }
+            In::Ask(ServerRequest::Token(token)) => self.authorization = Some(format!("Bearer {}", token.0)),
+            In::Close => self.close(),
+            In::Timeout => {
+                if let Phase::Up(session) = &mut self.phase {
+                    session.handle_timeout(now);
+                }
+                self.proceed(now);
+            }
+            In::Send { .. } | In::Application(..) | In::Ask(_) | In::RenewIceServers => {}
+            In::Reconnect(_) | In::Release(_) | In::Opened(..) | In::Frame(..) | In::Failed(..) => {}
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Out> {
+        self.outputs.pop_front()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Ending { until: at, .. } | Phase::Waiting(at, _) => Some(*at),
+            Phase::Up(session) => session.poll_timeout(),
+            Phase::Idle | Phase::Posting { .. } => None,
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Idle)
+    }
+}
