@@ -14,6 +14,7 @@ use super::peers::Peers;
 use super::presentation::Presentation;
 use super::report::{PoolEvent, Report};
 use super::server_connection::ServerConnection;
+use crate::media::peer::PeerConfig;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{self, Call};
 use crate::session::{Admission, EndReason, Input, Output, Terms};
@@ -21,7 +22,7 @@ use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, ConnectError, Event, ServerRequest};
 
 /// The end of a call's loop.
-enum CallEnd {
+pub(super) enum CallEnd {
     /// The call ended. Contains the reason, whether the call had been connected, and the call of a peer that called
     /// meanwhile.
     Call(EndReason, bool, Option<Box<Call>>),
@@ -98,8 +99,14 @@ impl Client {
         Terms { polite: true, reconnects_first: false, ..self.setup.terms() }
     }
 
+    /// Returns the configuration of connections. Media servers have no data channels.
+    fn peer_config(&self) -> PeerConfig {
+        let chat = self.setup.peer.chat.clone().filter(|_| !self.target.capabilities().single_exchange);
+        PeerConfig { chat, ..self.setup.peer.clone() }
+    }
+
     /// Runs a call, from waiting for it to its end. `peer` is the peer that is called.
-    async fn run_call(
+    pub(super) async fn run_call(
         &self,
         server: &mut ServerConnection,
         call: Call,
@@ -110,7 +117,7 @@ impl Client {
             client: self,
             peer: peer.cloned().unwrap_or_else(PeerId::caller),
             call,
-            peers: Peers::new(setup.peer.clone(), setup.ice.clone(), setup.trace.clone()),
+            peers: Peers::new(self.peer_config(), setup.ice.clone(), setup.trace.clone()),
             presentation: Presentation::new(setup, &self.sink),
             was_connected: false,
         };
@@ -193,11 +200,7 @@ impl CallLoop<'_> {
             Event::Warning(why) => self.client.warn(&why),
             Event::TokenExpires(seconds) => (self.client.sink)(&super::Event::TokenExpires { seconds }),
             Event::TokenRefused(why) => self.client.warn(&token_refused(&why)),
-            Event::Ended(error)
-                if matches!(error, ConnectError::Dismissed(_)) || !self.call.was_connected() =>
-            {
-                return Err(error.into());
-            }
+            Event::Ended(error) if self.ends_with(&error) => return Err(error.into()),
             Event::Ended(error) => self.client.warn(&error.to_string()),
             Event::IceServers(_)
             | Event::Participants(..)
@@ -212,6 +215,13 @@ impl CallLoop<'_> {
             | Event::JunkFrom(..) => {}
         }
         Ok(())
+    }
+
+    /// Returns whether the call ends because the connection to the server ended for good. A media server's answer is needed
+    /// for any new path.
+    fn ends_with(&self, error: &ConnectError) -> bool {
+        let is_needed = self.client.target.capabilities().single_exchange || !self.call.was_connected();
+        is_needed || matches!(error, ConnectError::Dismissed(_))
     }
 
     /// Handles the end of the connection to the server: reconnects where the call can use a new connection.
@@ -307,7 +317,7 @@ impl CallLoop<'_> {
     }
 }
 
-fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
+pub(super) fn outcome(reason: EndReason, was_connected: bool) -> Result<(), ClientError> {
     match reason {
         EndReason::HungUp => Ok(()),
         EndReason::PeerHungUp if was_connected => Ok(()),

@@ -64,3 +64,5 @@ mod room;
 mod terminal;
 #[cfg(feature = "media")]
 mod voice;
+#[cfg(feature = "media")]
+mod whip;

@@ -17,6 +17,7 @@ pub use send::{BitrateError, SendOptions};
 
 /// All options of a client's media and connections.
 #[derive(Debug, Clone, clap::Args)]
+#[command(mut_arg("send_only", |option| option.conflicts_with("receive_only")))]
 pub struct MediaOptions {
     /// Media that the client sends.
     #[command(flatten)]

@@ -37,7 +37,7 @@ pub struct ReceiveOptions {
     #[arg(long, value_name = "auto|MS", default_value = "auto", value_parser = latency)]
     pub latency: Latency,
     /// Receive no media
-    #[arg(long, action = ArgAction::SetTrue, conflicts_with = "receive_only")]
+    #[arg(long, action = ArgAction::SetTrue)]
     pub send_only: Flag,
     /// Shows all peers in one window and plays them through one speaker, unless an output contains `{peer}`. Set by the
     /// command: rooms do so, calls do not.
@@ -46,6 +46,20 @@ pub struct ReceiveOptions {
 }
 
 impl ReceiveOptions {
+    /// Returns the options of a client that receives nothing.
+    pub fn nothing() -> Self {
+        Self {
+            show: None,
+            play: None,
+            headless: Flag::Off,
+            record: None,
+            record_mix: None,
+            latency: Latency::Auto,
+            send_only: Flag::On,
+            together: false,
+        }
+    }
+
     /// Returns the output of video; `None` selects the default.
     pub fn show(&self) -> Option<&str> {
         self.output(&self.show)

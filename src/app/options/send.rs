@@ -73,6 +73,27 @@ pub struct SendOptions {
 }
 
 impl SendOptions {
+    /// Returns the options of a client that sends nothing.
+    pub fn nothing() -> Self {
+        Self {
+            video: None,
+            audio: None,
+            device: None,
+            audio_device: None,
+            video_codec: vec![],
+            audio_codec: vec![],
+            encoder: None,
+            size: None,
+            fps: 30,
+            bitrate: None,
+            min_bitrate: None,
+            max_bitrate: None,
+            fec: Flag::Off,
+            echo_cancel: Flag::On,
+            receive_only: Flag::On,
+        }
+    }
+
     /// Returns the preferred codecs of both kinds, the most preferred first.
     pub fn codecs(&self) -> Vec<Codec> {
         self.video_codec.iter().chain(&self.audio_codec).copied().collect()

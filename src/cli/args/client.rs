@@ -124,7 +124,7 @@ impl ClientArgs {
     /// Returns the options of media and paths, checked; the rule for the signalling server's certificate holds for TURN
     /// servers too.
     pub(in crate::cli) fn media(&self) -> Result<MediaOptions, CliError> {
-        complete(&self.media, &self.relays, self.signalling.trust())
+        complete(&self.media, &self.relays, self.signalling.trust.trust())
     }
 }
 
@@ -137,7 +137,12 @@ impl HostArgs {
     }
 }
 
-fn complete(media: &MediaOptions, relays: &RelayArgs, trust: Trust) -> Result<MediaOptions, CliError> {
+/// Returns the options of media and paths with the STUN and TURN servers, checked.
+pub(super) fn complete(
+    media: &MediaOptions,
+    relays: &RelayArgs,
+    trust: Trust,
+) -> Result<MediaOptions, CliError> {
     media.check()?;
     let mut options = media.clone();
     options.paths.servers = relays.servers()?;
@@ -163,6 +168,15 @@ pub(crate) struct SignallingOptions {
     /// Id to register with [default: the name (sub) in the token, or else a random number]
     #[arg(long)]
     pub id: Option<PeerId>,
+    /// Trust in the server, and the client's certificate.
+    #[command(flatten)]
+    pub trust: TrustOptions,
+}
+
+/// Trust in a server, and the client's own certificate.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Signalling")]
+pub(crate) struct TrustOptions {
     /// Trust this certificate (PEM) in addition to the system's root certificates
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
@@ -188,17 +202,8 @@ fn name_in_token(token: &str) -> Option<PeerId> {
 impl SignallingOptions {
     /// Returns the server, with everything that a connection to it needs.
     pub(in crate::cli) fn target(&self) -> Result<Target, CliError> {
-        let own = match (&self.client_cert, &self.client_key) {
-            (Some(cert), Some(key)) => Some(ClientCertificate { cert: cert.clone(), key: key.clone() }),
-            (None, None) => None,
-            (Some(_), None) | (None, Some(_)) => {
-                return Err(CliError::Usage("--client-cert and --client-key belong together".to_owned()));
-            }
-        };
-        let proxies = Proxies::read(|name| std::env::var(name).ok());
-        let target = Target::parse(&self.server, self.trust()).map_err(app::ClientError::from)?;
-        let target = target.ssp_version(self.ssp_version).token(self.token.clone());
-        Ok(target.client_certificate(own).proxies(proxies))
+        let target = Target::parse(&self.server, self.trust.trust()).map_err(app::ClientError::from)?;
+        self.trust.complete(target.ssp_version(self.ssp_version).token(self.token.clone()))
     }
 
     /// Returns the id to register with.
@@ -209,13 +214,29 @@ impl SignallingOptions {
         let random = || fastrand::u32(1000..10_000).to_string().parse();
         self.id.clone().or_else(of_token).map_or_else(random, Ok)
     }
+}
 
-    fn trust(&self) -> Trust {
+impl TrustOptions {
+    /// Returns the certificates that servers may have.
+    pub(super) fn trust(&self) -> Trust {
         match (self.insecure.is_on(), &self.ca) {
             (true, _) => Trust::Anybody,
             (false, Some(ca)) => Trust::File(ca.clone()),
             (false, None) => Trust::System,
         }
+    }
+
+    /// Returns a server with the client's certificate, and the proxies of the environment.
+    pub(super) fn complete(&self, target: Target) -> Result<Target, CliError> {
+        let own = match (&self.client_cert, &self.client_key) {
+            (Some(cert), Some(key)) => Some(ClientCertificate { cert: cert.clone(), key: key.clone() }),
+            (None, None) => None,
+            (Some(_), None) | (None, Some(_)) => {
+                return Err(CliError::Usage("--client-cert and --client-key belong together".to_owned()));
+            }
+        };
+        let proxies = Proxies::read(|name| std::env::var(name).ok());
+        Ok(target.client_certificate(own).proxies(proxies))
     }
 }
 

@@ -7,6 +7,8 @@ pub(super) mod client;
 pub(super) mod flags;
 pub(super) mod paths;
 pub(super) mod portal;
+#[cfg(feature = "media")]
+pub(super) mod publish;
 pub(super) mod server;
 pub(super) mod token;
 
@@ -17,6 +19,8 @@ use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand, ValueE
 use self::api::{CloseArgs, DrainArgs, KickArgs, NodesArgs, PeersArgs, RoomsArgs};
 #[cfg(feature = "media")]
 use self::client::{AnswerArgs, CallArgs, HostArgs, JoinArgs};
+#[cfg(feature = "media")]
+use self::publish::{PublishArgs, WatchArgs};
 use self::server::ServeArgs;
 use self::token::TokenArgs;
 use super::CliError;
@@ -76,6 +80,27 @@ Examples:
   roomtone join attic --server wss://example.org:8443
   roomtone join lobby --server ssp+wss://example.org/ssp      a pool
   roomtone join attic --record-mix attic.mkv";
+
+#[cfg(feature = "media")]
+const PUBLISH: &str = "\
+Sends one video and one audio stream to a media server until it is stopped; Ctrl-C ends the session at the
+server. If the path or the server is lost, a new session follows by itself, and the sources go on.
+
+Examples:
+  roomtone publish https://example.org/live/whip         camera and microphone
+  ROOMTONE_TOKEN=... roomtone publish https://example.org/whip/stage
+  roomtone publish https://example.org/whip --video file --audio file --device film.mkv
+  roomtone publish http://127.0.0.1:8889/cam/whip --video-codec h264 --bitrate 2500";
+
+#[cfg(feature = "media")]
+const WATCH: &str = "\
+Shows, plays and records a stream of a media server until it is stopped. If nobody publishes yet, or the publisher
+leaves, it asks again; window and recording go on when the stream is back.
+
+Examples:
+  roomtone watch https://example.org/live/whep           in a window
+  ROOMTONE_TOKEN=... roomtone watch https://example.org/whep/stage --headless --record stage/
+  roomtone watch http://127.0.0.1:8889/cam/whep --play none --json";
 
 /// Native end of a WebRTC call: calls browsers from the command line, or hosts a call on this machine.
 #[derive(Debug, Parser)]
@@ -206,6 +231,14 @@ pub(crate) enum Command {
     #[cfg(feature = "media")]
     #[command(after_long_help = JOIN)]
     Join(JoinArgs),
+    /// Send to a media server by WHIP, until stopped
+    #[cfg(feature = "media")]
+    #[command(after_long_help = PUBLISH)]
+    Publish(PublishArgs),
+    /// Receive from a media server by WHEP, until stopped
+    #[cfg(feature = "media")]
+    #[command(after_long_help = WATCH)]
+    Watch(WatchArgs),
     /// List cameras, microphones, and the names of sources and outputs
     #[cfg(feature = "media")]
     Devices,

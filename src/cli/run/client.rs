@@ -1,4 +1,4 @@
-//! `call`, `answer` and `join`: a client of a server.
+//! `call`, `answer` and `join`: a client of a server. `publish` and `watch`: a client of a media server.
 
 use std::time::Duration;
 
@@ -8,7 +8,10 @@ use super::signals::on_signal;
 use crate::app::options::MediaOptions;
 use crate::app::{self, Client, ClientError, Event, MediaSetup};
 use crate::cli::args::client::{AnswerArgs, CallArgs, ClientArgs, JoinArgs};
+use crate::cli::args::publish::{PublishArgs, WatchArgs};
 use crate::cli::{CliError, input, output};
+use crate::protocol::PeerId;
+use crate::signalling::Target;
 
 /// Most commands that wait for execution.
 const MAX_COMMANDS: usize = 64;
@@ -38,14 +41,25 @@ fn with_client(
     let id = args.signalling.id().map_err(|error| CliError::Usage(error.to_string()))?;
     let mut options = args.media()?;
     options.receive.together = together;
-    let commands = commands(json, &options);
+    run(target, id, &options, json, work)
+}
+
+/// Starts media, and runs a client of `target` until `work` is done.
+fn run(
+    target: Target,
+    id: PeerId,
+    options: &MediaOptions,
+    json: bool,
+    work: impl AsyncFnOnce(Client) -> Result<(), ClientError>,
+) -> Result<(), CliError> {
+    let commands = commands(json, options);
     let sink = output::sink(json);
     if target.is_insecure() {
         let text = "--insecure: anybody on the path to the server can listen and take the call over";
         sink(&Event::Warning { text: text.to_owned() });
     }
     smol::block_on(async {
-        let setup = MediaSetup::start(&options, &sink).await?;
+        let setup = MediaSetup::start(options, &sink).await?;
         Ok(work(Client::new(target, id, setup, commands, sink)).await?)
     })
 }
@@ -66,4 +80,17 @@ pub(super) fn answer(args: &AnswerArgs, json: bool) -> Result<(), CliError> {
 
 pub(super) fn join(args: &JoinArgs, json: bool) -> Result<(), CliError> {
     with_client(&args.client, json, true, async |client| client.join(&args.room, args.max_peers).await)
+}
+
+/// Runs a client of a media server, which has no registration and so no id.
+fn stream(target: Target, options: &MediaOptions, json: bool) -> Result<(), CliError> {
+    run(target, PeerId::caller(), options, json, async |client| client.stream().await)
+}
+
+pub(super) fn publish(args: &PublishArgs, json: bool) -> Result<(), CliError> {
+    stream(args.target()?, &args.media()?, json)
+}
+
+pub(super) fn watch(args: &WatchArgs, json: bool) -> Result<(), CliError> {
+    stream(args.target()?, &args.media()?, json)
 }

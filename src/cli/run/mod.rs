@@ -27,7 +27,13 @@ pub fn run() -> Result<(), CliError> {
     let cli = Cli::read()?;
     let json = cli.json.is_on();
     #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
-    if let Command::Host(_) | Command::Call(_) | Command::Answer(_) | Command::Join(_) = &cli.command {
+    if let Command::Host(_)
+    | Command::Call(_)
+    | Command::Answer(_)
+    | Command::Join(_)
+    | Command::Publish(_)
+    | Command::Watch(_) = &cli.command
+    {
         arenas::have_few();
     }
     log::start(cli.verbose, cli.log_format);
@@ -49,6 +55,10 @@ pub fn run() -> Result<(), CliError> {
         Command::Answer(args) => client::answer(args, json),
         #[cfg(feature = "media")]
         Command::Join(args) => client::join(args, json),
+        #[cfg(feature = "media")]
+        Command::Publish(args) => client::publish(args, json),
+        #[cfg(feature = "media")]
+        Command::Watch(args) => client::watch(args, json),
         #[cfg(feature = "media")]
         Command::Devices => return inventory::devices(json),
         #[cfg(feature = "media")]
