@@ -403,6 +403,12 @@ impl Shard {
     fn attempt(&mut self, now: Instant, job: Job, reads: Option<&BTreeMap<Key, Fields>>) {
         match self.plan(now, &job, reads) {
             Plan::Tx(mut tx, record) => {
+                if tx.writes.is_empty() {
+                    // With all that the job has read before: else two reads of parts could alternate without end.
+                    let earlier = reads.into_iter().flat_map(BTreeMap::keys);
+                    let missing: Vec<Key> = earlier.filter(|key| !tx.reads.contains(key)).cloned().collect();
+                    tx.reads.extend(missing);
+                }
                 self.op += 1;
                 tx.op = self.op;
                 self.asks.push_back(Ask::Tx((*tx).clone()));

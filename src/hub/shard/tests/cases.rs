@@ -383,6 +383,25 @@ fn a_join_whose_outcome_is_lost_is_made_again_and_heard_by_all() {
     assert_eq!(world.clients[ann].room.as_ref().map(|(_, view)| view.len()), Some(3));
 }
 
+/// A failover takes back a join, and the member is called before its shard asserts it: the assertion reads the room and the
+/// caller together.
+#[test]
+fn a_member_that_is_called_after_a_failover_is_asserted() {
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(1, "ann"), world.hello(0, "bob"));
+    world.settle();
+    world.join(ann, "attic");
+    assert!(world.execute(1) && world.answer(1) && world.read(1));
+    world.say(bob, Command::Call(id("ann")));
+    assert!(world.execute(0));
+    // Notices the failover after the call has been made again.
+    world.hello(1, "cat");
+    world.rewind(2);
+    world.wait(20);
+    world.check();
+    assert!(world.clients[ann].room.is_some() && world.clients[ann].closed.is_none());
+}
+
 /// A peer that was told that the engine is away does not join later, after its shard has attached again.
 #[test]
 fn a_refused_join_is_not_made_again_after_a_new_attachment() {
