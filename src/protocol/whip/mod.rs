@@ -168,10 +168,8 @@ pub fn is_of_type(value: &str, wanted: &str) -> bool {
 pub fn reason(content_type: &str, body: &[u8]) -> Option<String> {
     let text = std::str::from_utf8(body).ok()?;
     let json: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    let said = ["error", "message", "detail", "reason"].into_iter().find_map(|name| match &json[name] {
-        serde_json::Value::String(said) => Some(said.as_str()),
-        nested => nested["message"].as_str(),
-    });
+    let mut names = ["error", "message", "detail", "reason"].into_iter().map(|name| &json[name]);
+    let said = names.find_map(|said| said.as_str().or_else(|| said["message"].as_str()));
     let is_text = is_of_type(content_type, "text/plain") && !json.is_object();
     let said = said.or(Some(text).filter(|_| is_text))?.trim();
     let clean = said.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MAX_WORDS).collect();
