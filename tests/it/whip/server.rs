@@ -142,7 +142,7 @@ impl MediaServer {
     pub(super) fn expect_media(&self, session: usize, mut fits: impl FnMut(&Stats) -> bool) {
         until("media at the server", Duration::from_secs(60), || {
             let stats = lock(&self.shared.sessions).get(session).map(|session| session.peer.stats());
-            stats.as_ref().is_some_and(&mut fits).then_some(()).ok_or(stats)
+            stats.as_ref().is_some_and(&mut fits).then_some(()).ok_or_else(|| format!("{stats:?}"))
         });
     }
 
