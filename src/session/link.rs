@@ -28,6 +28,10 @@ pub const RESTARTED: Duration = Duration::from_secs(10);
 /// Maximum number of ICE restarts in a row; then our side tries a fresh connection, which Firefox and Pion refuse.
 pub const RESTARTS: u32 = 2;
 
+/// Time without media after which a session with a media server that sent media counts as broken. Some servers keep a player's
+/// session, with reports alone, when the publisher leaves, and do not send what the next publisher sends.
+pub const STALLED: Duration = Duration::from_secs(10);
+
 /// Maximum number of warnings about useless messages of one peer: at once, and per second in the long run.
 pub const WARNINGS: (u32, u32) = (50, 1);
 
@@ -67,6 +71,8 @@ pub struct Link {
     delivery: Delivery,
     /// Whether the path broke in our direction alone: packets of the peer arrive, ours do not.
     is_unheard: bool,
+    /// Time at which a session with a media server counts as broken for want of media; none until media arrived.
+    stalls_at: Option<Instant>,
     /// Event that the link waits for, and the end of that wait.
     waiting: Option<(Instant, Wait)>,
     /// Number of our ICE restarts since the last good path, and the time of the last one until its path counts as good.
@@ -95,6 +101,7 @@ impl Link {
             candidates: CandidateSummary::default(),
             delivery: Delivery::default(),
             is_unheard: false,
+            stalls_at: None,
             waiting: None,
             restarts: (0, None),
             is_outdated: false,
@@ -152,7 +159,8 @@ impl Link {
         let negotiation = self.negotiation.poll_timeout().filter(|_| !self.ended);
         let watch = self.watch.poll_timeout().filter(|_| !self.ended);
         let filter = self.negotiation.filter_timeout().filter(|_| !self.ended);
-        self.waiting.map(|(at, _)| at).into_iter().chain(negotiation).chain(watch).chain(filter).min()
+        let waiting = self.waiting.map(|(at, _)| at).into_iter().chain(self.stalls_at);
+        waiting.chain(negotiation).chain(watch).chain(filter).min()
     }
 
     /// Handles one input.
@@ -175,6 +183,9 @@ impl Link {
                 let is_good = |at: &mut Instant| self.watch.is_up() && *at + RESTARTED <= now;
                 self.restarts.1.take_if(is_good).iter().for_each(|_| self.restarts.0 = 0);
                 self.watch.heard(now, media);
+                if media && self.single_exchange && self.watch.is_up() {
+                    self.stalls_at = Some(now + STALLED);
+                }
             }
             Input::Report(report) => {
                 if self.watch.is_up() && self.delivery.handle_report(now, report) {
@@ -262,6 +273,9 @@ impl Link {
             Some((at, Wait::Path)) if at <= now => self.no_path(),
             Some(_) | None => {}
         }
+        if self.stalls_at.is_some_and(|at| at <= now) {
+            self.broken(now);
+        }
         match self.watch.due(now) {
             Some(Due::PeerGone) => self.end(EndReason::PeerHungUp),
             Some(Due::GiveUp) => self.end(EndReason::Lost),
@@ -278,7 +292,7 @@ impl Link {
     }
 
     fn broken(&mut self, now: Instant) {
-        self.waiting = None;
+        (self.waiting, self.stalls_at) = (None, None);
         if self.watch.broken(now) {
             self.outputs.push_back(Output::Reconnecting);
         }
@@ -397,7 +411,7 @@ impl Link {
 
     fn end(&mut self, reason: EndReason) {
         if !std::mem::replace(&mut self.ended, true) {
-            self.waiting = None;
+            (self.waiting, self.stalls_at) = (None, None);
             // The report of dropped candidates, if one is due later, must precede the end.
             if let Some(at) = self.negotiation.filter_timeout()
                 && let Some(text) = self.negotiation.filter().due(at, true)

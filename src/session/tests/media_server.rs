@@ -56,3 +56,32 @@ fn a_server_that_closes_before_the_path_is_found_ends_the_call() {
     client.input(now, Input::Connection(ConnectionState::Closed));
     assert_eq!(client.ended, Some(EndReason::PeerHungUp));
 }
+
+#[test]
+fn a_session_whose_media_ends_while_reports_go_on_is_replaced_once() {
+    use crate::session::link::STALLED;
+    let (mut now, mut client, mut server) = with_media_server();
+    connect(now, &mut client, &mut server);
+    let begin = now;
+    while now < begin + STALLED - Duration::from_secs(1) {
+        now += Duration::from_secs(1);
+        client.input(now, Input::Heard(false));
+        client.timeout(now);
+        assert_eq!(client.events.last().unwrap(), "connected");
+    }
+    now += Duration::from_secs(1);
+    client.input(now, Input::Heard(false));
+    client.timeout(now);
+    assert_eq!(client.events.last().unwrap(), "reconnecting");
+    client.timeout(now);
+    settle(now, &mut client, &mut server);
+    assert_eq!(client.connection.opened, 2);
+    // A session in which no media has arrived yet is kept.
+    client.input(now, Input::Connection(ConnectionState::Connected));
+    for _ in 0..20 {
+        now += Duration::from_secs(1);
+        client.input(now, Input::Heard(false));
+        client.timeout(now);
+    }
+    assert_eq!(client.events.last().unwrap(), "connected");
+}
