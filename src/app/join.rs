@@ -225,11 +225,14 @@ mod tests {
         }
     }
 
+    /// Maximum time that a test waits for an expected event.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
     /// Waits until each wish is true of an event; returns all events until then.
     async fn seen(events: &Receiver<Event>, wishes: &[&dyn Fn(&Event) -> bool]) -> Vec<Event> {
         let mut seen = Vec::new();
         while !wishes.iter().all(|wish| seen.iter().any(wish)) {
-            let event = timeout(Duration::from_secs(30), events.recv()).await;
+            let event = timeout(PATIENCE, events.recv()).await;
             seen.push(event.unwrap_or_else(|| panic!("only {seen:?}")).unwrap());
         }
         seen
@@ -241,7 +244,7 @@ mod tests {
         let began = Instant::now();
         let has_media = |file: std::io::Result<DirEntry>| file.unwrap().metadata().unwrap().len() > HEADER;
         while folder.read_dir().unwrap().map(has_media).filter(|has| *has).count() < count {
-            assert!(began.elapsed() < Duration::from_secs(30), "the recordings are empty");
+            assert!(began.elapsed() < PATIENCE, "the recordings are empty");
             smol::Timer::after(Duration::from_millis(20)).await;
         }
     }

@@ -323,7 +323,7 @@ mod tests {
     async fn events_until(pool: &Pool, is_last: impl Fn(&PoolEvent) -> bool) -> Vec<PoolEvent> {
         let mut events = vec![];
         while !events.last().is_some_and(&is_last) {
-            let next = timeout(Duration::from_secs(30), pool.next()).await;
+            let next = timeout(Duration::from_secs(60), pool.next()).await;
             events.push(next.flatten().unwrap_or_else(|| panic!("only {events:?}")));
         }
         events
