@@ -1,10 +1,12 @@
 //! Adaptation to the network and the peer: bitrates, encodes of a room, codecs, encoders.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::common::impaired::{LEFT, call_of};
 use crate::common::{
-    Client, Impaired, Impairment, Program, Received, SMALL, Stage, alone, needs, pace, wait_for,
+    Client, Impaired, Impairment, PATIENCE, Program, Received, SMALL, Stage, alone, needs, pace, until,
+    wait_for,
 };
 use serde_json::Value;
 
@@ -40,6 +42,20 @@ fn follow(sender: &mut Program, receiver: &mut Program, time: Duration) -> (Vec<
     (found, (after - before) as f64 / began.elapsed().as_secs_f64())
 }
 
+/// Waits until the rates and frames of so many seconds are as wanted. The test's own threads carry the packets: while the
+/// machine has no time for them, the network is worse than it should be.
+fn settles(
+    what: &str,
+    (sender, receiver): (&mut Program, &mut Program),
+    seconds: u64,
+    is_wanted: impl Fn(&[u64], f64) -> bool,
+) {
+    until(what, PATIENCE, || {
+        let (rates, frames) = follow(sender, receiver, Duration::from_secs(seconds));
+        if is_wanted(&rates, frames) { Ok(()) } else { Err(format!("{frames} a second, {rates:?}")) }
+    });
+}
+
 #[test]
 fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
     needs!(Networks);
@@ -48,20 +64,18 @@ fn a_call_fits_into_a_bottleneck_and_grows_when_it_widens() {
     let mut setting = call_of(narrow, &SMALL, &BUSY);
     let (ann, bob) = (&mut setting.ann, &mut setting.bob);
     wait_for("less than the bottleneck takes", || (kbps(&ann.stats()) < 450).then_some(()));
-    follow(ann, bob, Duration::from_secs(8));
-    let before = setting.network.counts()[1];
-    let (rates, frames) = follow(ann, bob, Duration::from_secs(6));
-    let after = setting.network.counts()[1];
     // Used, and not overfilled: what waits is lost only now and then, pictures come.
-    let mean = rates.iter().sum::<u64>() / rates.len() as u64;
-    assert!((100..500).contains(&mean), "{rates:?}");
-    assert!(frames > 8.0, "{frames} a second, {rates:?}");
-    let (passed, overflowed) = (after.passed - before.passed, after.overflowed - before.overflowed);
-    assert!(overflowed * 10 < passed, "{overflowed} beside {passed}");
+    let counts = Cell::new(setting.network.counts()[1]);
+    settles("use of the bottleneck without overflow", (&mut *ann, &mut *bob), 6, |rates, frames| {
+        let now = setting.network.counts()[1];
+        let before = counts.replace(now);
+        let mean = rates.iter().sum::<u64>() / rates.len() as u64;
+        let (passed, overflowed) = (now.passed - before.passed, now.overflowed - before.overflowed);
+        (100..500).contains(&mean) && frames > 8.0 && overflowed * 10 < passed
+    });
     setting.network.set(Impairment { delay: 20 * MS, ..Impairment::default() });
     wait_for("more again", || (kbps(&ann.stats()) > 1000).then_some(()));
-    let (_, frames) = follow(ann, bob, Duration::from_secs(4));
-    assert!(frames > 20.0, "{frames} a second");
+    settles("all frames again", (ann, bob), 4, |_, frames| frames > 20.0);
 }
 
 #[test]
@@ -72,10 +86,9 @@ fn losses_without_a_full_network_do_not_slow_a_call() {
     let mut setting = call_of(noisy, &SMALL, &BUSY);
     // Lost packets of the handshake delay the start.
     setting.bob.expect("media", &[("kind", "video")]);
-    follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(12));
-    let (rates, frames) = follow(&mut setting.ann, &mut setting.bob, Duration::from_secs(6));
-    assert!(rates.iter().all(|rate| *rate > 600), "{rates:?}");
-    assert!(frames > 15.0, "{frames} a second, {rates:?}");
+    settles("a rate that losses do not lower", (&mut setting.ann, &mut setting.bob), 6, |rates, frames| {
+        rates.iter().all(|rate| *rate > 600) && frames > 15.0
+    });
 }
 
 #[test]
@@ -111,11 +124,13 @@ fn a_slow_peer_of_a_room_does_not_slow_a_fast_one() {
         let (quick, slow) = (of(&mut sender, "fast"), of(&mut sender, "slow"));
         (quick > 1200 && (50..400).contains(&slow)).then_some(())
     });
-    let (began, before) = (Instant::now(), [&mut fast, &mut slow].map(frames));
-    wait_for("six seconds of video", || (frames(&mut fast) > before[0] + 180).then_some(()));
-    let after = [&mut fast, &mut slow].map(frames);
-    let rate = |n: usize| (after[n] - before[n]) as f64 / began.elapsed().as_secs_f64();
-    assert!(rate(0) > 20.0 && rate(1) > 6.0, "{} and {} a second", rate(0), rate(1));
+    until("frames of both in time", PATIENCE, || {
+        let (began, before) = (Instant::now(), [&mut fast, &mut slow].map(frames));
+        wait_for("six seconds of video", || (frames(&mut fast) > before[0] + 180).then_some(()));
+        let after = [&mut fast, &mut slow].map(frames);
+        let rates = [0, 1].map(|n| (after[n] - before[n]) as f64 / began.elapsed().as_secs_f64());
+        if rates[0] > 20.0 && rates[1] > 6.0 { Ok(()) } else { Err(rates) }
+    });
 }
 
 /// Returns the number of frames received from the sender.
