@@ -15,6 +15,7 @@ pub struct External {
 impl External {
     /// Starts the program of this command.
     pub fn start(command: &mut Command) -> Self {
+        super::machine::share();
         let output = tempfile::NamedTempFile::new().unwrap();
         let end = || Stdio::from(File::options().append(true).open(output.path()).unwrap());
         let name = format!("{command:?}");

@@ -40,7 +40,7 @@ pub fn alone() -> impl Drop {
 }
 
 /// Waits until no test holds the machine [`alone`], and keeps such tests out until this test ends. The harness calls it
-/// for each program and server.
+/// for each program and server that it starts.
 pub fn share() {
     // Threads that a test starts have no name. A test that waits for them has a share already.
     let is_test = std::thread::current().name().is_some();
@@ -49,14 +49,4 @@ pub fn share() {
             *share = Share::Part { _guard: MACHINE.read().unwrap_or_else(PoisonError::into_inner) };
         }
     });
-}
-
-/// The same as [`share`], for a test that starts other programs first.
-pub fn beside_others() -> impl Drop {
-    struct Nothing;
-    impl Drop for Nothing {
-        fn drop(&mut self) {}
-    }
-    share();
-    Nothing
 }

@@ -28,7 +28,7 @@ pub mod websocket;
 
 pub use external::External;
 pub use impaired::{Impaired, Impairment};
-pub use machine::{alone, beside_others};
+pub use machine::alone;
 pub use moody::{Mood, Moody};
 pub use namespace::Namespace;
 pub(crate) use needs::needs;
@@ -394,7 +394,9 @@ pub fn probe(file: &str) -> Value {
         .args(["-v", "error", "-count_frames", "-of", "json", "-show_entries", what, file])
         .output()
         .expect("ffprobe (Debian: ffmpeg) is needed for this test");
-    assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
+    let (complaint, size) =
+        (String::from_utf8_lossy(&probe.stderr), std::fs::metadata(file).map(|file| file.len()));
+    assert!(complaint.is_empty(), "{file} ({size:?} bytes) at {}: {complaint}", load());
     serde_json::from_slice(&probe.stdout).unwrap()
 }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::browser::Browser;
 use crate::common::redis::Redis;
-use crate::common::{Client, Program, Received, WebSocket, beside_others, needs, wait_for, ws};
+use crate::common::{Client, Program, Received, WebSocket, alone, needs, wait_for, ws};
 use crate::deploy::HaProxy;
 
 /// A server, with the address at which HAProxy reaches it.
@@ -144,7 +144,7 @@ impl Members {
 #[test]
 fn newcomers_meet_all_members_after_each_fault_of_a_server_and_the_engine() {
     needs!(Browser, LoadBalancer, Redis);
-    let _machine = beside_others();
+    let _alone = alone();
     let mut redis = Redis::start();
     let service = Service::start(&redis);
 

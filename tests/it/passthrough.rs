@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::impaired::call_of;
-use crate::common::{External, Impairment, Program, Received, Stage, free_port, needs, wait_for};
+use crate::common::{External, Impairment, Program, Received, Stage, alone, free_port, needs, wait_for};
 
 /// Ten seconds of moving pictures, encoded by that, in a Matroska file.
 fn file(folder: &Path, name: &str, encoder: &str) -> PathBuf {
@@ -82,6 +82,7 @@ fn own(source: &Path, recorded: &[String]) -> usize {
 
 #[test]
 fn a_file_is_passed_on_frame_by_frame() {
+    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     for (name, encoder) in [("a.mkv", VP8), ("b.mkv", H264)] {
         let source = file(folder.path(), name, encoder);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::browser::Browser;
-use crate::common::{Client, External, Program, Received, Stage, alone, beside_others, needs, wait_for};
+use crate::common::{Client, External, Program, Received, Stage, alone, needs, wait_for};
 use roomtone::app::{Pool, PoolEvent, PoolOptions};
 use roomtone::media::capture::SourceConfig;
 use roomtone::media::receive::Track;
@@ -127,7 +127,6 @@ fn join(
 #[test]
 fn two_clients_meet_on_pyrtc() {
     needs!(Pools);
-    let _cores = beside_others();
     let mut server = PyRtc::start();
     let received = Received::of_each();
     let (mut one, first) = join(server.home.path(), &server.url, |client| client.receiving(&received));
@@ -145,7 +144,6 @@ fn two_clients_meet_on_pyrtc() {
 #[test]
 fn a_client_and_a_page_of_rtcpool_on_pyrtc() {
     needs!(Browser, Pools);
-    let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
     let received = Received::of_each();
 
@@ -228,7 +226,6 @@ fn two_pages_of_rtcpool_a_client_and_a_rooms_peer_on_our_server() {
 #[test]
 fn a_page_that_brings_a_channel_alone_is_talked_to() {
     needs!(Browser, Pools);
-    let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
     let page = tab(&pages, &server.url, "channel");
     let its = id_of(&page);
@@ -245,7 +242,6 @@ fn a_page_that_brings_a_channel_alone_is_talked_to() {
 #[test]
 fn both_come_at_once_and_find_each_other() {
     needs!(Browser, Pools);
-    let _cores = beside_others();
     let (mut server, pages) = (PyRtc::start(), pages());
     let received = Received::of_each();
     let url = server.url.clone();
@@ -282,7 +278,6 @@ fn a_camera_that_comes_to_a_connection_that_stands_is_seen() {
 #[test]
 fn a_collision_by_force_ends_well() {
     needs!(Browser, Pools);
-    let _cores = beside_others();
     let pages = pages();
     let stage = our_server();
     let url = &stage.url;
@@ -395,7 +390,6 @@ impl SocketIoServer {
 #[test]
 fn clients_meet_on_a_server_of_socket_io() {
     needs!(Pools);
-    let _cores = beside_others();
     let server = SocketIoServer::start();
     let received = Received::of_each();
     let (mut one, first) = join(server.home.path(), &server.url, |client| client.receiving(&received));
