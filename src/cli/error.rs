@@ -31,6 +31,10 @@ pub enum CliError {
     /// `doctor` found that a required part is missing.
     #[error("a part that every call needs is missing")]
     Incomplete,
+    /// `--check-engine` found something wrong.
+    #[cfg(feature = "engine")]
+    #[error("servers cannot use this engine, or not without danger")]
+    Engine,
     /// A signal ended the program.
     #[error("interrupted")]
     Interrupted,
@@ -48,6 +52,8 @@ impl CliError {
                 | ServerError::AllowedHost(_),
             ) => 2,
             Self::Server(_) => 1,
+            #[cfg(feature = "engine")]
+            Self::Engine => 1,
             Self::Api(code, _) => *code,
             #[cfg(feature = "media")]
             Self::Options(_) => 2,

@@ -7,6 +7,9 @@ use super::error::EngineError;
 /// The oldest version of Redis (major), whose scripts and streams do what the shards need.
 const OLDEST: u32 = 7;
 
+/// The subject of the check that names the version.
+const VERSION: &str = "version";
+
 /// A suitable engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Checked {
@@ -18,37 +21,77 @@ pub(super) struct Checked {
     pub(super) warnings: Vec<String>,
 }
 
+/// The outcome of one check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The engine is suitable; in words.
+    Fine(String),
+    /// A setting endangers the service.
+    Risk(String),
+    /// Servers cannot use the engine.
+    Wrong(EngineError),
+}
+
 /// Checks the answer of the engine `address` to `INFO`.
 pub(super) fn check(address: &str, info: &str) -> Result<Checked, EngineError> {
-    let field = |name: &str| {
-        let value = |line: &str| Some(line.trim_end().strip_prefix(name)?.strip_prefix(':')?.to_owned());
-        info.lines().find_map(value)
+    let mut checked = Checked { version: String::new(), is_full: false, warnings: vec![] };
+    for (subject, outcome) in examine(address, info) {
+        match outcome {
+            Outcome::Fine(version) if subject == VERSION => checked.version = version,
+            Outcome::Fine(_) => {}
+            Outcome::Risk(warning) => checked.warnings.push(warning),
+            Outcome::Wrong(EngineError::Full(_)) => checked.is_full = true,
+            Outcome::Wrong(error) => return Err(error),
+        }
+    }
+    Ok(checked)
+}
+
+/// Examines the answer of the engine `address` to `INFO`; returns the outcomes with their subjects.
+pub(super) fn examine(address: &str, info: &str) -> [(&'static str, Outcome); 4] {
+    let wrong = |error: fn(String) -> EngineError| Outcome::Wrong(error(address.to_owned()));
+    let mode = match field(info, "cluster_enabled") {
+        Some("1") => wrong(EngineError::Cluster),
+        _ => Outcome::Fine("no cluster".to_owned()),
     };
-    let redis = field("redis_version")
-        .ok_or_else(|| EngineError::Strange(address.to_owned(), "INFO names no version".to_owned()))?;
-    let valkey = field("valkey_version");
+    let role = match field(info, "role") {
+        None | Some("master") => Outcome::Fine("primary".to_owned()),
+        Some(_) => wrong(EngineError::Replica),
+    };
+    [(VERSION, version(address, info)), ("mode", mode), ("role", role), ("memory", memory(address, info))]
+}
+
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'))
+}
+
+fn version(address: &str, info: &str) -> Outcome {
+    let Some(redis) = field(info, "redis_version") else {
+        let why = "INFO names no version".to_owned();
+        return Outcome::Wrong(EngineError::Strange(address.to_owned(), why));
+    };
     let major = redis.split('.').next().and_then(|major| major.parse::<u32>().ok());
-    if valkey.is_none() && major.is_none_or(|major| major < OLDEST) {
-        return Err(EngineError::TooOld(address.to_owned(), redis));
+    match field(info, "valkey_version") {
+        Some(valkey) => Outcome::Fine(format!("Valkey {valkey}")),
+        None if major.is_none_or(|major| major < OLDEST) => {
+            Outcome::Wrong(EngineError::TooOld(address.to_owned(), redis.to_owned()))
+        }
+        None => Outcome::Fine(format!("Redis {redis}")),
     }
-    if field("cluster_enabled").is_some_and(|on| on == "1") {
-        return Err(EngineError::Cluster(address.to_owned()));
-    }
-    if field("role").is_some_and(|role| role != "master") {
-        return Err(EngineError::Replica(address.to_owned()));
-    }
-    let bytes = |name: &str| field(name).and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or_default();
+}
+
+fn memory(address: &str, info: &str) -> Outcome {
+    let bytes =
+        |name: &str| field(info, name).and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or_default();
     let (most, used) = (bytes("maxmemory"), bytes("used_memory"));
-    let policy = field("maxmemory_policy").filter(|policy| most > 0 && policy != "noeviction");
-    let is_full = most > 0 && used >= most && policy.is_none();
-    let mut warnings = vec![];
-    if let Some(policy) = policy {
-        warnings.push(format!(
+    match field(info, "maxmemory_policy") {
+        _ if most == 0 => Outcome::Fine(format!("{} KiB used, no limit", used / 1024)),
+        Some(policy) if policy != "noeviction" => Outcome::Risk(format!(
             "maxmemory-policy is {policy}: an engine that is full then drops peers and rooms. Set noeviction"
-        ));
+        )),
+        _ if used >= most => Outcome::Wrong(EngineError::Full(address.to_owned())),
+        _ => Outcome::Fine(format!("{} of {} KiB used, noeviction", used / 1024, most / 1024)),
     }
-    let version = valkey.map_or_else(|| format!("Redis {redis}"), |valkey| format!("Valkey {valkey}"));
-    Ok(Checked { version, is_full, warnings })
 }
 
 #[cfg(test)]

@@ -61,13 +61,7 @@ impl Engine {
 impl Link {
     /// Connects to an engine, and checks that it is suitable.
     pub(super) async fn open(engine: &Engine) -> Result<(Self, Checked), EngineError> {
-        // The provider of TLS for the whole process; it is installed once.
-        let _ = futures_rustls::rustls::crypto::ring::default_provider().install_default();
-        let (host, port) = match &engine.address.primary {
-            Some(primary) => find_primary(&engine.address, primary).await?,
-            None => engine.address.hosts.first().cloned().unwrap_or_default(),
-        };
-        let address = Address { hosts: vec![(host.clone(), port)], primary: None, ..engine.address.clone() };
+        let address = primary_of(engine).await?;
         let name = address.to_string();
         let mut requests = connect(&address, &name, Some(ANSWER)).await?;
         let info: String = ask(&name, redis::cmd("INFO"), &mut requests).await?;
@@ -84,7 +78,18 @@ impl Link {
     }
 }
 
-async fn ask<T: redis::FromRedisValue>(
+/// Returns the address of the server to connect to; asks the Sentinels, if the engine has any.
+pub(super) async fn primary_of(engine: &Engine) -> Result<Address, EngineError> {
+    // The provider of TLS for the whole process; it is installed once.
+    let _ = futures_rustls::rustls::crypto::ring::default_provider().install_default();
+    let host = match &engine.address.primary {
+        Some(primary) => find_primary(&engine.address, primary).await?,
+        None => engine.address.hosts.first().cloned().unwrap_or_default(),
+    };
+    Ok(Address { hosts: vec![host], primary: None, ..engine.address.clone() })
+}
+
+pub(super) async fn ask<T: redis::FromRedisValue>(
     name: &str,
     command: redis::Cmd,
     connection: &mut MultiplexedConnection,
@@ -92,7 +97,7 @@ async fn ask<T: redis::FromRedisValue>(
     command.query_async(connection).await.map_err(|error| EngineError::of(name, &error))
 }
 
-async fn connect(
+pub(super) async fn connect(
     address: &Address,
     name: &str,
     answer: Option<Duration>,

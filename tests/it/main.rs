@@ -6,6 +6,8 @@
 mod common;
 
 mod api;
+#[cfg(feature = "engine")]
+mod check_engine;
 mod cli;
 mod corpus;
 mod deploy;

@@ -26,6 +26,10 @@ pub(crate) struct ServeArgs {
     /// The server's options.
     #[command(flatten)]
     pub server: ServerOptions,
+    /// Check the server of --engine, print the findings, and end: with exit code 0 if servers can use it
+    #[cfg(feature = "engine")]
+    #[arg(long, action = ArgAction::SetTrue)]
+    pub check_engine: Flag,
     /// The keys of tokens.
     #[command(flatten)]
     pub tokens: TokenOptions,
@@ -204,7 +208,7 @@ impl ServerOptions {
     }
 
     #[cfg(feature = "engine")]
-    fn engine(&self) -> Result<Option<crate::engine::Engine>, CliError> {
+    pub(in crate::cli) fn engine(&self) -> Result<Option<crate::engine::Engine>, CliError> {
         let Some(url) = &self.engine else { return Ok(None) };
         // Without the text, which may contain a password.
         let address = url.0.parse().map_err(|error| CliError::Usage(format!("--engine: {error}")))?;

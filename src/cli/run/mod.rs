@@ -3,6 +3,8 @@
 mod api;
 #[cfg(all(feature = "media", target_os = "linux", target_env = "gnu"))]
 mod arenas;
+#[cfg(feature = "engine")]
+mod check_engine;
 #[cfg(feature = "media")]
 mod client;
 mod descriptors;
@@ -39,6 +41,8 @@ pub fn run() -> Result<(), CliError> {
     log::start(cli.verbose, cli.log_format);
     warn_of_unknown_variables(json);
     let result = match &cli.command {
+        #[cfg(feature = "engine")]
+        Command::Serve(args) if args.check_engine.is_on() => return check_engine::check(&args.server, json),
         Command::Serve(args) => serve::serve(args, json),
         Command::Token(args) => return token::token(args, json),
         Command::Rooms(args) => return api::rooms(args, json),
