@@ -144,8 +144,13 @@ impl Shard {
         self.end_here(now, stay, reason);
         match &record.place {
             Place::Lobby => {}
-            // The other side, unless its end with the hub's call has been reported.
-            Place::Call(_, other) => self.closed(now, other, Reason::CallOver),
+            // The other side, if it is still in this call.
+            Place::Call(_, other) => {
+                let known = self.by_stay.get(other).and_then(|conn| self.stays.get(conn));
+                if known.is_some_and(|known| known.record.is_called_by(other, stay)) {
+                    self.closed(now, other, Reason::CallOver);
+                }
+            }
             Place::Room(room) => self.prune(room),
         }
     }

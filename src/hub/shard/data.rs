@@ -94,6 +94,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Returns whether the record is of the stay `own`, in a call with the stay `other`.
+    pub(super) fn is_called_by(&self, own: &StayId, other: &StayId) -> bool {
+        self.stay == *own && matches!(&self.place, Place::Call(_, stay) if stay == other)
+    }
+
     /// Returns the permissions that other shards need of a peer.
     pub(super) fn grant(&self) -> Grant {
         Grant {

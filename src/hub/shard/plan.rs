@@ -296,7 +296,7 @@ impl Shard {
                     keys.push(Key::peer(other));
                     return read(keys);
                 };
-                let partner = partner.filter(|(_, partner)| partner.stay == *other_stay);
+                let partner = partner.filter(|(_, partner)| partner.is_called_by(other_stay, stay));
                 if let Some((_, partner)) = partner.filter(|(_, partner)| partner.node != self.me) {
                     let reason = Reason::CallOver;
                     tx.send(&partner.node, &Frame::Closed { stay: other_stay.clone(), reason });

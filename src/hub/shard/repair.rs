@@ -169,7 +169,10 @@ impl Shard {
             let Some(found) = reads.peer(other) else {
                 return Some(read([Key::peer(name), Key::peer(other)]));
             };
-            let Some((_, partner)) = found.filter(|(_, partner)| partner.stay == *stay) else { continue };
+            let Some((_, partner)) = found.filter(|(_, partner)| partner.is_called_by(stay, &record.stay))
+            else {
+                continue;
+            };
             let frame = match is_lost {
                 true => Frame::Closed { stay: stay.clone(), reason: Reason::CallOver },
                 false => Frame::Moved { stay: record.stay.clone(), node: self.me.clone() },
@@ -216,9 +219,7 @@ impl Shard {
         let Place::Call(other, other_stay) = stay.record.place.clone() else { return Plan::Done };
         let own = stay.record.stay.clone();
         let Some(found) = reads.peer(&other) else { return read([Key::peer(&other)]) };
-        let is_there = found.as_ref().is_some_and(|(_, record)| {
-            record.stay == other_stay && matches!(&record.place, Place::Call(_, stay) if *stay == own)
-        });
+        let is_there = found.as_ref().is_some_and(|(_, record)| record.is_called_by(&other_stay, &own));
         if let Some((version, record)) = found.filter(|_| is_there) {
             self.meet(&other, version, &record);
             return Plan::Done;
