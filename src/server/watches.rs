@@ -46,6 +46,12 @@ impl Watches {
         self.watched.get(&conn).into_iter().flat_map(BTreeMap::keys)
     }
 
+    /// Returns all peers that are watched.
+    #[cfg(feature = "engine")]
+    pub(super) fn names(&self) -> impl Iterator<Item = &PeerId> {
+        self.watchers.keys()
+    }
+
     /// Returns the connections to which the presence of a peer is news; `presence` returns it as a connection may see it.
     pub(super) fn changed(
         &mut self,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::common::redis::Redis;
+use crate::common::websocket::extended_peer;
 use crate::common::websocket::peer;
 use crate::common::{ANY, Program, WebSocket, needs, serve, wait_for, ws};
 use roomtone::engine::{Engine, EngineError};
@@ -220,6 +221,24 @@ fn a_room_survives_its_servers_and_its_engine() {
     assert_eq!(left, ["ROOM_PEER_LEFT bob", "ROOM_PEER_LEFT eve"]);
     assert!(since.elapsed() < Duration::from_secs(8), "the others need not wait for it");
     assert_eq!(two.program.end().0, 0);
+}
+
+#[test]
+fn a_client_hears_where_peers_of_another_server_are() {
+    needs!(Redis);
+    let redis = Redis::start();
+    let [one, two] = nodes(&redis);
+    let mut ann = extended_peer(one, "ann");
+    let mut bob = peer(two, "bob");
+    ann.say("PRESENCE bob cat");
+    ann.expect("PRESENCE bob gone");
+    ann.expect("PRESENCE cat gone");
+    ann.expect("PRESENCE bob free");
+    bob.say("ROOM attic");
+    bob.expect("ROOM_OK ");
+    ann.expect("PRESENCE bob busy");
+    drop(bob);
+    ann.expect("PRESENCE bob gone");
 }
 
 /// An engine without memory executes the changes that free some, and servers connect to it again; texts to other servers are

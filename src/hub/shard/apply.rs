@@ -39,6 +39,16 @@ impl Shard {
                     self.describe(&record.stay, record.description.clone(), number);
                 }
             }
+            (Job::Grant { conn }, Some(record)) => {
+                if let Place::Room(room) = &record.place
+                    && self.rooms.contains_key(room)
+                {
+                    self.set_version(&room.clone(), number);
+                }
+                if let Some(stay) = self.stays.get_mut(conn) {
+                    (stay.version, stay.record) = (number, record);
+                }
+            }
             (Job::Assert { conn, .. }, Some(record)) => {
                 // The room is read again later: until then no change of it counts.
                 if let Some(stay) = self.stays.get_mut(conn) {
@@ -247,6 +257,9 @@ impl Shard {
     }
 
     fn update(&mut self, conn: ConnId, version: u64, record: Record) {
+        if let Some(copy) = self.hub.conns.get_mut(&conn).filter(|_| is_remote(conn)) {
+            (copy.grant.calls, copy.grant.is_hidden) = (record.calls.clone(), record.is_hidden);
+        }
         if let Some(stay) = self.stays.get_mut(&conn) {
             stay.version = version;
             stay.record.node = record.node;

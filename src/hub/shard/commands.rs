@@ -48,6 +48,14 @@ impl Shard {
         self.jobs.push_back((now, job));
     }
 
+    /// Has the engine record the permissions of a registered connection, which may have changed.
+    pub(super) fn renew_grant(&mut self, now: Instant, conn: ConnId) {
+        let is_waiting = |(_, job): &(Instant, Job)| matches!(job, Job::Grant { conn: one } if *one == conn);
+        if self.stays.contains_key(&conn) && !self.jobs.iter().any(is_waiting) {
+            self.jobs.push_back((now, Job::Grant { conn }));
+        }
+    }
+
     /// Handles the end of an own connection. A member of a room leaves when the engine has recorded it, so that all
     /// members hear all changes in one order.
     pub(super) fn close(&mut self, now: Instant, conn: ConnId) {

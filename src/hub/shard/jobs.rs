@@ -50,6 +50,10 @@ pub(super) enum Job {
         name: PeerId,
         description: Value,
     },
+    /// Records the permissions of an own connection that were renewed.
+    Grant {
+        conn: ConnId,
+    },
     Mute {
         name: PeerId,
         kind: MediaKind,
@@ -83,6 +87,10 @@ pub(super) enum Job {
         node: NodeId,
         frame: Frame,
     },
+    /// Reads where peers of other shards are.
+    Look {
+        names: Vec<PeerId>,
+    },
     /// Removes a stay whose connection gave no sign of life in time, for those that claim its name.
     Replace {
         stay: StayId,
@@ -100,6 +108,7 @@ impl Job {
             | Self::List { conn } => Some(*conn),
             Self::End { .. }
             | Self::Describe { .. }
+            | Self::Grant { .. }
             | Self::Mute { .. }
             | Self::Remove { .. }
             | Self::CloseRoom { .. }
@@ -108,6 +117,7 @@ impl Job {
             | Self::Verify { .. }
             | Self::Reap { .. }
             | Self::Tell { .. }
+            | Self::Look { .. }
             | Self::Replace { .. } => None,
         }
     }
@@ -124,11 +134,13 @@ impl Job {
             | Self::Call { .. }
             | Self::Send { .. }
             | Self::List { .. }
+            | Self::Grant { .. }
             | Self::Assert { .. }
             | Self::Reread { .. }
             | Self::Verify { .. }
             | Self::Reap { .. }
             | Self::Tell { .. }
+            | Self::Look { .. }
             | Self::Replace { .. } => false,
         }
     }

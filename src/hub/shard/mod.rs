@@ -16,6 +16,7 @@ mod data;
 mod jobs;
 pub mod model;
 mod plan;
+mod presence;
 mod repair;
 pub mod scripts;
 
@@ -119,6 +120,11 @@ pub struct Shard {
     reaping: BTreeSet<NodeId>,
     /// The engine has no memory: newcomers are refused.
     is_full: bool,
+    /// The watched peers of other shards that are registered, as they were read last.
+    seen: BTreeMap<PeerId, presence::Seen>,
+    /// The peers that were read since they were last polled, and the number of reads under way.
+    looked: VecDeque<PeerId>,
+    looking: usize,
     /// The end of the time in which only assertions are made.
     settled_at: Option<Instant>,
     next_remote: u64,
@@ -164,6 +170,9 @@ impl Shard {
             asked: HashMap::new(),
             reaping: BTreeSet::new(),
             is_full: false,
+            seen: BTreeMap::new(),
+            looked: VecDeque::new(),
+            looking: 0,
             settled_at: None,
             next_remote: REMOTE,
             relayed: 0,
@@ -188,7 +197,11 @@ impl Shard {
     pub fn handle_input(&mut self, now: Instant, input: Input) {
         self.sender = None;
         match input {
-            Input::Opened(..) | Input::Granted(..) => self.hub.handle_input(now, input),
+            Input::Opened(..) => self.hub.handle_input(now, input),
+            Input::Granted(conn, _) => {
+                self.hub.handle_input(now, input);
+                self.renew_grant(now, conn);
+            }
             Input::Alive(conn) => self.report_alive(now, conn),
             Input::Late(conn) => self.report_late(now, conn),
             Input::Closed(conn) => self.close(now, conn),

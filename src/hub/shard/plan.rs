@@ -52,6 +52,7 @@ impl Shard {
                 self.plan_end(name, stay, (of.as_ref(), *reason), known.as_ref(), reads)
             }
             Job::Describe { name, description } => self.plan_describe(name, description, reads),
+            Job::Grant { conn } => self.plan_grant(*conn, reads),
             Job::Mute { name, kind } => self.plan_mute(name, *kind, reads),
             Job::Remove { name } => self.plan_remove(now, name, reads),
             Job::CloseRoom { room } => self.plan_close_room(now, room, reads),
@@ -60,6 +61,7 @@ impl Shard {
             Job::Verify { conn } => self.plan_verify(now, *conn, reads),
             Job::Reap { node } => self.plan_reap(node, reads),
             Job::Tell { node, frame } => self.plan_tell(now, node, frame, reads),
+            Job::Look { names } => self.plan_look(names, reads),
             Job::Replace { stay } => self.plan_replace(now, stay, reads),
         }
     }
@@ -351,6 +353,21 @@ impl Shard {
         let Some(found) = reads.peer(name) else { return read([Key::peer(name)]) };
         let Some((version, record)) = found else { return Plan::Done };
         let record = Record { description: description.clone(), ..record };
+        self.plan_rewrite(name, version, record, reads)
+    }
+
+    fn plan_grant(&mut self, conn: ConnId, reads: Reads<'_>) -> Plan {
+        let Some(grant) = self.hub.conns.get(&conn).map(|conn| conn.grant.clone()) else { return Plan::Done };
+        let Some((name, version, earlier)) = self.own(conn, reads) else { return Plan::Done };
+        let record = Record { calls: grant.calls, is_hidden: grant.is_hidden, ..earlier.clone() };
+        if record == earlier {
+            return Plan::Done;
+        }
+        self.plan_rewrite(&name, version, record, reads)
+    }
+
+    /// Replaces the record of a peer, which stays in its place.
+    fn plan_rewrite(&mut self, name: &PeerId, version: u64, record: Record, reads: Reads<'_>) -> Plan {
         let mut tx = Tx::default();
         tx.guard(Key::peer(name), Some(version));
         tx.put_peer(name, &record);
@@ -366,10 +383,10 @@ impl Shard {
             nodes.extend(view.members.values().map(|member| member.node.clone()));
             (prev, room) = (view.version, Some(place.clone()));
         }
-        let stay = record.stay.clone();
+        let (stay, description) = (record.stay.clone(), record.description.clone());
         let frame = match room {
             Some(room) => Frame::Room { room, prev, change: Change::Put(name.clone(), record.clone()) },
-            None => Frame::Described { stay, description: description.clone() },
+            None => Frame::Described { stay, description },
         };
         self.send_to_room(&mut tx, &nodes, frame);
         Plan::Tx(tx.into(), Some(record.into()))

@@ -6,6 +6,8 @@ use crate::hub::{ConnId, Hub, Input, Output};
 
 #[cfg(feature = "engine")]
 use crate::hub::shard::Shard;
+#[cfg(feature = "engine")]
+use crate::protocol::PeerId;
 
 /// See the module.
 #[allow(clippy::large_enum_variant, reason = "a server has one")]
@@ -43,6 +45,15 @@ impl Board {
             Self::Alone(_) => true,
             #[cfg(feature = "engine")]
             Self::Shard(shard) => shard.takes_orders(),
+        }
+    }
+
+    /// Returns whether a peer of another server is free, as a connection may see it; none if there is no such peer.
+    #[cfg(feature = "engine")]
+    pub(super) fn sees(&self, conn: ConnId, peer: &PeerId) -> Option<bool> {
+        match self {
+            Self::Alone(_) => None,
+            Self::Shard(shard) => shard.sees(conn, peer),
         }
     }
 

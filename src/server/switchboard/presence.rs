@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
+use super::board::Board;
 use super::{LIST, Outcome, State, Switchboard};
-use crate::hub::{self, ConnId, Hub, Output};
+use crate::hub::{self, ConnId, Output};
 use crate::protocol::PeerId;
 use crate::protocol::hello::{ClientMessage, PRESENCE, Presence, ServerMessage};
 use crate::server::events::happening::Happening;
@@ -20,13 +21,15 @@ impl Switchboard {
             return None;
         }
         let Ok(ClientMessage::Presence(peers)) = ClientMessage::parse(text) else { return None };
-        let seen: Vec<_> = peers.into_iter().map(|peer| (peer.clone(), seen(hub, id, &peer))).collect();
+        let seen: Vec<_> = peers.into_iter().map(|peer| (peer.clone(), seen(board, id, &peer))).collect();
         for (peer, presence) in &seen {
             let answer = ServerMessage::Presence(peer.clone(), *presence);
             connection.outbox.answer(Outgoing::Text(answer.to_string()));
         }
         let listed = LIST.saturating_add(u32::try_from(seen.len()).unwrap_or(u32::MAX));
         watches.replace(id, seen);
+        #[cfg(feature = "engine")]
+        state.shards.look_now();
         Some(Outcome { listed, ..Outcome::default() })
     }
 
@@ -64,7 +67,7 @@ impl Switchboard {
         let State { board, connections, watches, moved, .. } = state;
         let hub = board.hub();
         for peer in moved.drain(..) {
-            for (id, presence) in watches.changed(&peer, |id| seen(hub, id, &peer)) {
+            for (id, presence) in watches.changed(&peer, |id| seen(board, id, &peer)) {
                 // In a call all text is the other side's, and the connection ends with the call.
                 let Some(connection) = connections.get(&id).filter(|_| hub.phase(id) == hub::Phase::Commands)
                 else {
@@ -79,7 +82,16 @@ impl Switchboard {
 }
 
 /// Returns the presence of a peer as a connection may see it: a peer that it may not call, or that is hidden, is gone.
-fn seen(hub: &Hub, id: ConnId, peer: &PeerId) -> Presence {
+fn seen(board: &Board, id: ConnId, peer: &PeerId) -> Presence {
+    let hub = board.hub();
+    #[cfg(feature = "engine")]
+    if !hub.has_peer(peer) {
+        return match board.sees(id, peer) {
+            None => Presence::Gone,
+            Some(true) => Presence::Free,
+            Some(false) => Presence::Busy,
+        };
+    }
     if !hub.shows(id, peer) {
         return Presence::Gone;
     }

@@ -29,13 +29,22 @@ pub(super) struct Shards {
 pub(super) struct ShardState {
     /// The texts behind those that wait for space, by sender and receiver.
     pub(super) behind: HashMap<(ConnId, ConnId), Vec<String>>,
+    /// The time at which to read the presence of watched peers of other servers.
+    pub(super) look_at: Instant,
     /// The time since which the engine is away; none while it is connected.
     pub(super) away: Option<Instant>,
 }
 
 impl Default for ShardState {
     fn default() -> Self {
-        Self { behind: HashMap::new(), away: Some(Instant::now()) }
+        Self { behind: HashMap::new(), look_at: Instant::now(), away: Some(Instant::now()) }
+    }
+}
+
+impl ShardState {
+    /// Has the presence of watched peers read at once, since there are new ones.
+    pub(super) fn look_now(&mut self) {
+        self.look_at = Instant::now();
     }
 }
 

@@ -14,6 +14,8 @@ use crate::server::mailbox::{Forwarded, Parked};
 
 /// The most bytes of a peer of another server that wait for one peer here, behind a text that its mailbox has no space for.
 const BEHIND: usize = 256 * 1024;
+/// The interval at which the presence of watched peers of other servers is read.
+const LOOK: Duration = Duration::from_secs(2);
 /// The time without the engine after which new clients should go to other servers.
 const AWAY: Duration = Duration::from_secs(10);
 
@@ -33,6 +35,19 @@ impl State {
         }
         self.release_asking();
         is_asking
+    }
+
+    /// Reads the presence of the watched peers that this server does not know, if it is time.
+    fn look(&mut self, now: Instant) {
+        if self.shards.look_at > now {
+            return;
+        }
+        self.shards.look_at = now + LOOK;
+        let hub = self.board.hub();
+        let names = self.watches.names().filter(|name| !hub.has_peer(name)).cloned().collect();
+        if let Some(shard) = self.shard() {
+            shard.look(now, names);
+        }
     }
 
     /// Reads on connections whose requests have been answered.
@@ -55,6 +70,8 @@ impl Switchboard {
         let Some(shard) = state.shard() else { return T::default() };
         let result = change(shard, now);
         let sender = shard.sender();
+        let looked: Vec<_> = std::iter::from_fn(|| shard.poll_looked()).collect();
+        state.moved.extend(looked);
         let mut outcome = Outcome::default();
         let cause = sender.map(|sender| (sender, &mut outcome));
         self.deliver(&mut state, now, cause);
@@ -161,6 +178,8 @@ impl Port for Arc<Switchboard> {
 
     fn expire(&self, now: Instant) {
         let mut state = self.lock();
+        state.look(now);
+        self.wake_engine(&mut state);
         if state.shard().is_some_and(|shard| shard.poll_timeout().is_some_and(|at| at <= now)) {
             self.judge_probes(&mut state, now);
             state.release_asking();

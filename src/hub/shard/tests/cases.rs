@@ -342,6 +342,97 @@ fn orders_that_wait_for_the_engine_have_a_bound() {
     assert!(world.clients[bob].closed.is_none());
 }
 
+/// The permissions of a peer change with its next token: other shards list it and let it be called by the new ones, also in a
+/// room, and after the engine was away.
+#[test]
+fn renewed_permissions_reach_other_shards() {
+    use crate::hub::{Calls, Grant};
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    let renew = |world: &mut World, grant: Grant| {
+        let conn = world.clients[bob].conn;
+        world.input(1, Input::Granted(conn, grant));
+    };
+    let list = |world: &mut World| {
+        world.say(ann, Command::ListPeers);
+        world.settle();
+        world.clients[ann].listed.take().unwrap()
+    };
+    renew(&mut world, Grant { is_hidden: true, ..Grant::default() });
+    world.settle();
+    assert_eq!(list(&mut world), []);
+    world.is_engine_up = false;
+    renew(&mut world, Grant { calls: Calls::Peers([id("cat")].into()), ..Grant::default() });
+    renew(&mut world, Grant { calls: Calls::Peers([id("dan")].into()), ..Grant::default() });
+    world.wait(6);
+    world.is_engine_up = true;
+    world.wait(4);
+    assert_eq!(list(&mut world), []);
+    world.say(ann, Command::Call(id("bob")));
+    world.settle();
+    assert_eq!(world.clients[ann].refused, [Refusal::NotFound(id("bob"))]);
+    let dan = world.hello(0, "dan");
+    world.settle();
+    world.join(ann, "attic");
+    world.join(bob, "attic");
+    world.settle();
+    world.join(dan, "attic");
+    world.settle();
+    let shown = |world: &World| world.servers[0].shard.hub().shows(world.clients[ann].conn, &id("bob"));
+    assert!(!shown(&world));
+    renew(&mut world, Grant::default());
+    world.settle();
+    assert!(shown(&world));
+    renew(&mut world, Grant { is_hidden: true, ..Grant::default() });
+    world.settle();
+    assert!(!shown(&world));
+    renew(&mut world, Grant::default());
+    world.settle();
+    assert!(shown(&world));
+    world.close(dan);
+    world.settle();
+    world.check();
+}
+
+/// A shard reads where peers of others are; a connection sees those whose permissions allow it.
+#[test]
+fn a_shard_sees_the_peers_of_others() {
+    use crate::hub::{Calls, Grant};
+    let mut world = World::new(2);
+    let (ann, bob) = (world.hello(0, "ann"), world.hello(1, "bob"));
+    world.settle();
+    let look = |world: &mut World| {
+        let shard = &mut world.servers[0].shard;
+        shard.look(world.now, [id("bob"), id("cat")].into());
+        shard.look(world.now, [id("dan")].into());
+        world.pass(Duration::from_millis(1));
+        world.settle();
+        let shard = &mut world.servers[0].shard;
+        assert_eq!([(); 3].map(|()| shard.poll_looked()), [Some(id("bob")), Some(id("cat")), None]);
+        assert_eq!(shard.sees(world.clients[ann].conn, &id("cat")), None);
+        shard.sees(world.clients[ann].conn, &id("bob"))
+    };
+    assert_eq!(look(&mut world), Some(true));
+    world.join(bob, "attic");
+    world.settle();
+    assert_eq!(look(&mut world), Some(false));
+    for grant in
+        [Grant { is_hidden: true, ..Grant::default() }, Grant { calls: Calls::None, ..Grant::default() }]
+    {
+        let conn = world.clients[bob].conn;
+        world.input(1, Input::Granted(conn, grant));
+        world.settle();
+        assert_eq!(look(&mut world), None, "the peer may not be seen");
+        world.input(1, Input::Granted(conn, Grant::default()));
+        world.settle();
+        assert_eq!(look(&mut world), Some(false));
+    }
+    world.close(bob);
+    world.settle();
+    assert_eq!(look(&mut world), None);
+}
+
 /// A failover loses a registration; another shard registers the name: the first holder is closed, once.
 #[test]
 fn of_two_holders_after_a_failover_one_is_closed() {
