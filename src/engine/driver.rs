@@ -12,6 +12,7 @@ use smol::future::{or, yield_now};
 
 use super::error::EngineError;
 use super::link::{ANSWER, Link, Scripts};
+use super::measure::Measure;
 use super::portion::Portion;
 use super::settings::Engine;
 use crate::base::backoff::Backoff;
@@ -59,6 +60,8 @@ pub trait Port: Send + Sync {
     /// Notes that the engine carries out requests (none), or why it does not. An engine that is reached may still refuse all
     /// changes.
     fn note(&self, error: Option<&EngineError>);
+    /// Counts an event for the metrics.
+    fn measure(&self, measure: Measure);
 }
 
 /// The place in the inbox.
@@ -68,11 +71,14 @@ struct Reading {
     last: String,
     heard: Instant,
     portion: Portion,
+    /// The time at which the oldest mark was sent that has not been read.
+    marked: Option<Instant>,
 }
 
 impl Reading {
     fn new(node: NodeId) -> Self {
-        Self { node, last: "0-0".to_owned(), heard: Instant::now(), portion: Portion::default() }
+        let (last, heard) = ("0-0".to_owned(), Instant::now());
+        Self { node, last, heard, portion: Portion::default(), marked: None }
     }
 }
 
@@ -176,11 +182,7 @@ impl<P: Port> Session<'_, P> {
                 }
                 // The attachment has ended meanwhile: the shard plans the job again.
                 (Ask::Tx(_), None) => continue,
-                (Ask::Send(node, body), _) => {
-                    let mut add = redis::cmd("XADD");
-                    add.arg(self.key(&Key::inbox(node))).arg("NOMKSTREAM").arg("*").arg(BODY).arg(body);
-                    add
-                }
+                (Ask::Send(node, body), _) => self.text(node, body),
             };
             pipe.add_command(command);
             sent.push(ask);
@@ -188,8 +190,11 @@ impl<P: Port> Session<'_, P> {
         if sent.is_empty() {
             return Ok(());
         }
+        let since = Instant::now();
         let answers = pipe.ignore_errors().query_async::<Vec<RedisResult<Value>>>(connection).await;
         let answers = answers.map_err(|error| self.failed(&error))?;
+        self.port.measure(Measure::RoundTrip(since.elapsed()));
+        self.port.measure(Measure::Sent(sent.iter().map(|ask| messages(ask)).sum()));
         for (ask, answer) in sent.into_iter().zip(answers) {
             let answer = match answer.map_err(|error| self.failed(&error)) {
                 Ok(answer) => answer,
@@ -206,6 +211,7 @@ impl<P: Port> Session<'_, P> {
                     let attached = Attached { node: attach.node.clone(), epoch, is_young: is_young == 1 };
                     tracing::info!(node = %attached.node.0, "attached to the engine {}", self.address);
                     self.port.handle(FromEngine::Attached(attached));
+                    self.port.measure(Measure::Attached);
                     self.port.note(None);
                 }
                 (Ask::Tx(_), Some(beat)) => {
@@ -217,6 +223,13 @@ impl<P: Port> Session<'_, P> {
             }
         }
         Ok(())
+    }
+
+    /// Returns the command that appends a text to an inbox.
+    fn text(&self, node: &NodeId, body: &str) -> Cmd {
+        let mut add = redis::cmd("XADD");
+        add.arg(self.key(&Key::inbox(node))).arg("NOMKSTREAM").arg("*").arg(BODY).arg(body);
+        add
     }
 
     fn read_as<T: redis::FromRedisValue>(&self, value: Value) -> Result<T, EngineError> {
@@ -241,8 +254,11 @@ impl<P: Port> Session<'_, P> {
         beat: &Beat,
     ) -> Result<(), EngineError> {
         let (last, is_deaf) = {
-            let reading = lock(self.reading);
+            let mut reading = lock(self.reading);
             let is_read = reading.node == beat.node;
+            if is_read {
+                reading.marked.get_or_insert_with(Instant::now);
+            }
             (is_read.then(|| reading.last.clone()), is_read && reading.heard.elapsed() > DEAF)
         };
         if is_deaf {
@@ -367,11 +383,26 @@ impl<P: Port> Session<'_, P> {
             (reading.last, reading.heard) = (id, Instant::now());
         }
         if fields.contains_key(MARK) {
+            let marked = lock(self.reading).marked.take();
+            marked.into_iter().for_each(|since| self.port.measure(Measure::InboxDelay(since.elapsed())));
             return Ok(());
         }
         let (place, message) = Message::parse(fields).ok_or_else(|| self.strange(fields.keys()))?;
+        self.port.measure(match &message {
+            Message::Done { is_done, .. } => Measure::Transaction(*is_done),
+            Message::Frame(..) => Measure::Received,
+        });
         self.port.handle(FromEngine::Message(node.clone(), place, message));
         Ok(())
+    }
+}
+
+/// Returns the number of messages to other inboxes in a request.
+fn messages(ask: &Ask) -> usize {
+    match ask {
+        Ask::Attach(_) => 0,
+        Ask::Tx(tx) => tx.sends.len(),
+        Ask::Send(..) => 1,
     }
 }
 

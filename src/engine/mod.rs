@@ -7,6 +7,7 @@ mod driver;
 mod error;
 mod examination;
 mod link;
+mod measure;
 mod portion;
 mod settings;
 
@@ -14,4 +15,5 @@ pub use address::{Address, AddressError};
 pub use driver::{Port, run};
 pub use error::EngineError;
 pub use examination::Finding;
+pub use measure::Measure;
 pub use settings::Engine;

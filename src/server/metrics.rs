@@ -10,6 +10,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+#[cfg(feature = "engine")]
+use super::metrics_engine::EngineMetrics;
 use super::process;
 use crate::hub::Command;
 
@@ -87,6 +89,9 @@ pub(super) struct Metrics {
     webhooks: Family<Label, Counter>,
     descriptors: Gauge,
     memory: Gauge,
+    /// The metrics of the engine, if the server is one of several.
+    #[cfg(feature = "engine")]
+    engine: Option<EngineMetrics>,
 }
 
 /// Returns a histogram whose buckets grow fourfold from 10 µs to 42 s.
@@ -114,6 +119,8 @@ impl Default for Metrics {
             webhooks: Family::default(),
             descriptors: Gauge::default(),
             memory: Gauge::default(),
+            #[cfg(feature = "engine")]
+            engine: None,
         };
         metrics.register();
         metrics
@@ -121,6 +128,20 @@ impl Default for Metrics {
 }
 
 impl Metrics {
+    /// Returns the metrics of a server that is one of several.
+    #[cfg(feature = "engine")]
+    pub(super) fn with_engine() -> Self {
+        let mut metrics = Self::default();
+        metrics.engine = Some(EngineMetrics::register(&mut metrics.registry, seconds));
+        metrics
+    }
+
+    /// Returns the metrics of the engine, if the server has one.
+    #[cfg(feature = "engine")]
+    pub(super) fn engine(&self) -> Option<&EngineMetrics> {
+        self.engine.as_ref()
+    }
+
     fn register(&mut self) {
         let own = self.registry.sub_registry_with_prefix("roomtone");
         own.register("connections", "Open connections of clients", self.connections.clone());

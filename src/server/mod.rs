@@ -21,6 +21,8 @@ mod listener;
 mod live;
 mod mailbox;
 mod metrics;
+#[cfg(feature = "engine")]
+mod metrics_engine;
 mod metrics_port;
 mod names;
 mod process;

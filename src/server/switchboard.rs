@@ -134,7 +134,12 @@ impl Switchboard {
         ice: IceServers,
     ) -> Result<Arc<Self>, crate::base::random::NoRandomness> {
         let shards = Some(shard_state::Shards::new(held));
-        Ok(Arc::new(Self { shards, ..Self::of(shard_state::Shards::board(limits)?, limits, unread, ice) }))
+        let metrics = Metrics::with_engine();
+        Ok(Arc::new(Self {
+            shards,
+            metrics,
+            ..Self::of(shard_state::Shards::board(limits)?, limits, unread, ice)
+        }))
     }
 
     fn of(board: Board, limits: Limits, unread: Duration, ice: IceServers) -> Self {

@@ -7,12 +7,19 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::{External, PATIENCE, Program, WebSocket, free_address, needs, serve, until, wait_for};
+use crate::common::{External, PATIENCE, Program, free_address, needs, serve, wait_for};
+#[cfg(feature = "engine")]
+use crate::common::{WebSocket, until};
 use async_tungstenite::tungstenite;
 use futures_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use futures_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+#[cfg(feature = "engine")]
+use roomtone::engine::Engine;
+#[cfg(feature = "engine")]
 use roomtone::protocol::Secret;
-use roomtone::server::{Config, Identity, Server, WebhookConfig};
+#[cfg(feature = "engine")]
+use roomtone::server::WebhookConfig;
+use roomtone::server::{Config, Identity, Server};
 use smol::channel::bounded;
 
 fn file(name: &str) -> String {
@@ -224,6 +231,7 @@ fn the_compose_file_fits_its_schema() {
     assert!(!output.status.success() && words.contains("ValidationError"), "{words}");
 }
 
+#[cfg(feature = "engine")]
 /// The names of metrics in a text, without the endings that belong to counters and histograms.
 fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -235,8 +243,11 @@ fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
     metrics.map(plain).collect()
 }
 
+#[cfg(feature = "engine")]
 #[test]
 fn dashboard_and_alerts_name_the_metrics_that_a_server_has() {
+    needs!(Redis);
+    let redis = crate::common::redis::Redis::start();
     let secret = "as long as a secret has to be, and longer";
     // The address has no listener: each event counts as failed.
     let urls = vec!["http://127.0.0.1:1/hook".parse().unwrap()];
@@ -245,6 +256,7 @@ fn dashboard_and_alerts_name_the_metrics_that_a_server_has() {
         metrics: Some(([127, 0, 0, 1], 0).into()),
         webhooks: WebhookConfig { urls, secrets, types: vec![] },
         api_secret: Some(Secret(secret.into())),
+        engine: Some(Engine { address: redis.url().parse().unwrap(), prefix: Engine::PREFIX.to_owned() }),
         ..Config::plain(([127, 0, 0, 1], 0).into())
     };
     let server = smol::block_on(Server::bind(config)).unwrap();

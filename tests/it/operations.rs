@@ -371,6 +371,40 @@ fn metrics_count_what_the_server_does() {
     assert_eq!(value(&read(), "roomtone_connects_total{result=\"proxy\"}"), Some(1.0));
 }
 
+#[cfg(feature = "engine")]
+#[test]
+fn metrics_count_what_goes_through_the_engine() {
+    use roomtone::engine::Engine;
+    crate::common::needs!(Redis);
+    let mut redis = crate::common::redis::Redis::start();
+    let engine = || Engine { address: redis.url().parse().unwrap(), prefix: Engine::PREFIX.to_owned() };
+    let config = || Config { engine: Some(engine()), ..Config::plain(ANY) };
+    let [(one, read), (two, read_two)] = [with_metrics(config()), with_metrics(config())];
+    let [mut ann, mut bob] = [(one, "ann"), (two, "bob")].map(|(server, id)| {
+        let mut peer = WebSocket::connect_to(server, "");
+        peer.register(id);
+        peer
+    });
+    ann.say("SESSION bob");
+    ann.expect("SESSION_OK");
+    ann.say("hello");
+    bob.expect("hello");
+    // A series that never grows ends the test.
+    let expect = |read: &dyn Fn() -> String, name: &str, fits: fn(f64) -> bool| {
+        wait_for(name, || value(&read(), name).filter(|number| fits(*number)));
+    };
+    expect(&read, "roomtone_engine_up", |up| up == 1.0);
+    expect(&read, "roomtone_engine_attachments_total", |count| count == 1.0);
+    expect(&read, "roomtone_engine_request_seconds_count", |count| count >= 3.0);
+    expect(&read, "roomtone_engine_transactions_total{result=\"done\"}", |count| count >= 2.0);
+    expect(&read, "roomtone_engine_transactions_total{result=\"retried\"}", |count| count >= 0.0);
+    expect(&read, "roomtone_engine_messages_total{way=\"sent\"}", |count| count >= 1.0);
+    expect(&read_two, "roomtone_engine_messages_total{way=\"received\"}", |count| count >= 1.0);
+    expect(&read, "roomtone_engine_inbox_delay_seconds_count", |count| count >= 1.0);
+    redis.kill();
+    expect(&read, "roomtone_engine_up", |up| up == 0.0);
+}
+
 #[test]
 fn metrics_are_not_on_the_port_of_the_clients() {
     let server = smol::block_on(Server::bind(Config { metrics: Some(ANY), ..Config::plain(ANY) })).unwrap();

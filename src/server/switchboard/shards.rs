@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::board::Board;
 use super::{Outcome, State, Switchboard};
 use crate::base::timeout::timeout;
-use crate::engine::{EngineError, Port};
+use crate::engine::{EngineError, Measure, Port};
 use crate::hub::ConnId;
 use crate::hub::shard::{Ask, Beat, FromEngine, Shard};
 use crate::server::mailbox::{Forwarded, Parked};
@@ -193,7 +193,16 @@ impl Port for Arc<Switchboard> {
         }
     }
 
+    fn measure(&self, measure: Measure) {
+        if let Some(metrics) = self.metrics.engine() {
+            metrics.count(measure);
+        }
+    }
+
     fn note(&self, error: Option<&EngineError>) {
+        if let Some(metrics) = self.metrics.engine() {
+            metrics.set_up(error.is_none());
+        }
         let mut state = self.lock();
         let was_away = state.shards.away.is_some();
         match error {
