@@ -80,7 +80,11 @@ impl WebSocket {
             match self.ws.read() {
                 Ok(tungstenite::Message::Text(text)) => return Some(text.as_str().to_owned()),
                 Ok(tungstenite::Message::Ping(_) | tungstenite::Message::Pong(_)) => {}
-                Ok(_) | Err(_) => return None,
+                end => {
+                    // The test shows it if it fails.
+                    eprintln!("a connection of the test ended: {end:?}");
+                    return None;
+                }
             }
         }
     }
