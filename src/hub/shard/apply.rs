@@ -235,7 +235,8 @@ impl Shard {
         match change {
             Change::Put(name, record) => self.put(room, &name, record, number),
             Change::Left(_, stay) => {
-                self.end_here(now, &stay, None);
+                // Another shard gave back the name of an own member: the connection must not stay open without it.
+                self.end_here(now, &stay, Some(Reason::Expired));
                 self.prune(room);
             }
         }
