@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::common::browser::Browser;
 use crate::common::redis::Redis;
-use crate::common::{Client, Program, Received, WebSocket, alone, needs, wait_for, ws};
+use crate::common::{Client, Program, Received, WebSocket, alone, free_address, needs, wait_for};
 use crate::deploy::HaProxy;
 
 /// A server, with the address at which HAProxy reaches it.
@@ -16,10 +16,11 @@ struct Node {
 }
 
 impl Node {
-    fn start(home: &Path, redis: &Redis) -> Self {
-        let args = ["serve", "--plain", "--listen", "127.0.0.1:0", "--trust-proxy", "127.0.0.1"];
+    fn start(home: &Path, redis: &Redis, address: SocketAddr) -> Self {
+        let listen = address.to_string();
+        let args = ["serve", "--plain", "--listen", &listen, "--trust-proxy", "127.0.0.1", "--drain", "3s"];
         let mut program = Program::start_with(home, &args, &[("ROOMTONE_ENGINE", &redis.url())]);
-        let address = ws(&program.link()).trim_start_matches("ws://").parse().unwrap();
+        program.link();
         Self { program, address }
     }
 
@@ -54,7 +55,7 @@ struct Service {
 impl Service {
     fn start(redis: &Redis) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let nodes: Vec<Node> = (0..3).map(|_| Node::start(home.path(), redis)).collect();
+        let nodes: Vec<Node> = (0..3).map(|_| Node::start(home.path(), redis, free_address())).collect();
         let addresses: Vec<SocketAddr> = nodes.iter().map(|node| node.address).collect();
         let proxy = HaProxy::start(home.path(), &addresses);
         wait_for("the load balancer", || proxy.get("/").filter(|status| *status == 200));
@@ -181,4 +182,35 @@ fn newcomers_meet_all_members_after_each_fault_of_a_server_and_the_engine() {
     assert_eq!(service.nodes[third].connections(), 1, "the newcomer is at another server than the members");
     service.expect_chat([ann_at, third], "restarted");
     members.ann.from("page").expect_moving(mark, 15);
+}
+
+#[test]
+fn a_call_goes_on_while_each_server_is_replaced() {
+    needs!(Browser, LoadBalancer, Redis);
+    let _machine = alone();
+    let redis = Redis::start();
+    let mut service = Service::start(&redis);
+    let (ann_received, bob_received) = (Received::of_each(), Received::of_each());
+    let (_, mut ann) = service.arrival(|| service.join("ann", &ann_received));
+    let (_, _bob) = service.arrival(|| service.join("bob", &bob_received));
+    let members = Members { ann: ann_received, bob: bob_received, page: service.enter("page") };
+    members.ann.from("page").expect_moving((0, 0), 15);
+    members.page.expect_of_peer("ann");
+
+    for n in 0..service.nodes.len() {
+        let mark = members.ann.from("page").mark();
+        let Node { program, address } = service.nodes.remove(n);
+        program.signal("TERM");
+        assert_eq!(program.end().0, 0);
+        service.nodes.insert(n, Node::start(service.home.path(), &redis, address));
+        members.ann.from("page").expect_moving(mark, 15);
+    }
+    // The clients of all servers have come back: a newcomer meets them.
+    let _cat = members.meet(&service, "cat");
+    members.page.expect_of_peer("ann");
+    assert_eq!(
+        ann.count("peer", &[("peer", "page"), ("state", "connected")]),
+        1,
+        "one call for all the time"
+    );
 }
