@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::data::{Frame, NodeId, Record, StayId, Tx};
-use crate::hub::{ConnId, Reason};
+use crate::hub::{Calls, ConnId, Reason};
 use crate::protocol::hello::MediaKind;
 use crate::protocol::{PeerId, RoomId};
 
@@ -169,4 +169,12 @@ pub(super) struct Claimed {
     pub(super) node: NodeId,
     /// The registrations that wait.
     pub(super) waiting: VecDeque<Job>,
+}
+
+/// A peer that is registered at another shard.
+#[derive(Debug)]
+pub(super) struct Seen {
+    pub(super) is_free: bool,
+    pub(super) is_hidden: bool,
+    pub(super) calls: Calls,
 }

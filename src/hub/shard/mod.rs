@@ -30,7 +30,7 @@ pub use data::{
 
 use super::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
-use jobs::{Claimed, Job, Plan};
+use jobs::{Claimed, Job, Plan, Seen};
 
 /// The time that a request of a peer waits for the engine.
 const WAIT: Duration = Duration::from_secs(5);
@@ -121,7 +121,7 @@ pub struct Shard {
     /// The engine has no memory: newcomers are refused.
     is_full: bool,
     /// The watched peers of other shards that are registered, as they were read last.
-    seen: BTreeMap<PeerId, presence::Seen>,
+    seen: BTreeMap<PeerId, Seen>,
     /// The peers that were read since they were last polled, and the number of reads under way.
     looked: VecDeque<PeerId>,
     looking: usize,

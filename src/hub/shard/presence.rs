@@ -6,23 +6,15 @@ use std::time::Instant;
 
 use super::Shard;
 use super::data::{Key, Place};
-use super::jobs::{Job, Plan};
+use super::jobs::{Job, Plan, Seen};
 use super::plan::{Reads, read};
-use crate::hub::{Calls, ConnId};
+use crate::hub::ConnId;
 use crate::protocol::PeerId;
 
 /// The most peers that are read; further ones count as gone.
 const LOOKED: usize = 2_000;
 /// The most peers that one transaction reads: each may have a description of 64 KiB.
 const PORTION: usize = 50;
-
-/// A peer that is registered at another shard.
-#[derive(Debug)]
-pub(super) struct Seen {
-    is_free: bool,
-    is_hidden: bool,
-    calls: Calls,
-}
 
 impl Shard {
     /// Reads where these peers are; [`Shard::poll_looked`] returns each when it is known. Does nothing while earlier reads are
