@@ -478,7 +478,8 @@ fn is_remote(conn: ConnId) -> bool {
 
 /// Returns the job that removes a stay from the engine.
 fn end_of(stay: &Stay) -> Job {
-    let known = Some((stay.version, stay.record.clone()));
+    // Without a version of this epoch, the engine is read first.
+    let known = (stay.version > 0).then(|| (stay.version, stay.record.clone()));
     Job::End { name: stay.name.clone(), stay: stay.record.stay.clone(), of: None, reason: None, known }
 }
 

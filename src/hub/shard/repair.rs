@@ -69,6 +69,7 @@ impl Shard {
                 *known = None;
             }
         }
+        self.stays.values_mut().for_each(|stay| stay.version = 0);
         let kept = |job: &Job| matches!(job, Job::End { .. } | Job::Reap { .. });
         let rest: Vec<Job> = self.repairs.drain(..).filter(kept).collect();
         let mut own: Vec<ConnId> = self.stays.keys().copied().filter(|conn| !is_remote(*conn)).collect();

@@ -190,6 +190,41 @@ fn recover(servers: usize, steps: Vec<Step>) {
     world.check();
 }
 
+/// The engine loses its data, and a connection ends between its shard's new attachment and its assertion. The connection's
+/// version of the earlier epoch is also that of another stay of the name, which keeps its record.
+#[test]
+fn a_connection_that_ends_before_it_is_asserted_takes_no_other_record_away() {
+    let steps = vec![
+        Step::Hello(0, 2),
+        Step::Enter(1, 7),
+        Step::Hello(1, 3),
+        Step::Enter(1, 5),
+        Step::Hello(1, 0),
+        Step::Execute(0),
+        Step::Fault(Fault::Kill(0)),
+        Step::Hello(0, 4),
+        Step::Settle,
+        Step::Fault(Fault::Flush),
+        Step::Enter(0, 2),
+        Step::Execute(0),
+        Step::Hello(0, 0),
+        Step::Execute(1),
+        Step::Answer(1),
+        Step::Answer(0),
+        Step::Fault(Fault::Flush),
+        Step::Execute(0),
+        Step::Answer(0),
+        Step::Close(0),
+        Step::Pass(1),
+        Step::Execute(1),
+        Step::Pass(1),
+        Step::Pass(2),
+        Step::Answer(1),
+        Step::Close(2),
+    ];
+    recover(2, steps);
+}
+
 /// A shard gives back the names of another one that slept, while that one asserts them: a member whose name is given back
 /// first is closed.
 #[test]
