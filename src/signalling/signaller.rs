@@ -55,8 +55,8 @@ pub struct Endpoint {
     pub headers: Headers,
 }
 
-/// An HTTP request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An HTTP request. Its `Debug` text leaves out the query, the values of the header fields, and the body.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Request {
     /// The method, in capitals.
     pub method: &'static str,
@@ -66,6 +66,15 @@ pub struct Request {
     pub headers: Headers,
     /// The body; empty for none.
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for Request {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = self.headers.iter().map(|(name, _)| name.as_str());
+        let names = names.collect::<Vec<_>>().join(", ");
+        let origin = self.url.origin().ascii_serialization();
+        write!(f, "Request({} {origin}{}; {names}; {} bytes)", self.method, self.url.path(), self.body.len())
+    }
 }
 
 /// An HTTP response.

@@ -65,6 +65,17 @@ pub(crate) struct EndpointArgs {
     pub relays: RelayArgs,
 }
 
+/// Returns a token without the blanks and line ends around it, checked: it becomes the value of a header field.
+fn header_token(token: &Secret) -> Result<Secret, CliError> {
+    let text = token.0.trim();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let text = "the token (--token, ROOMTONE_TOKEN) is empty, or has a blank, a control character or a letter beyond \
+                    ASCII: copy it again";
+        return Err(CliError::Usage(text.to_owned()));
+    }
+    Ok(Secret(text.to_owned()))
+}
+
 impl PublishArgs {
     /// Returns the endpoint.
     pub(in crate::cli) fn target(&self) -> Result<Target, CliError> {
@@ -101,12 +112,27 @@ impl WatchArgs {
 impl EndpointArgs {
     fn target(&self, url: &str, role: Role) -> Result<Target, CliError> {
         let target = Target::parse_stream(url, role, self.trust.trust()).map_err(app::ClientError::from)?;
-        self.trust.complete(target.token(self.token.clone()))
+        self.trust.complete(target.token(self.token.as_ref().map(header_token).transpose()?))
     }
 
     fn media(&self, send: SendOptions, receive: ReceiveOptions) -> Result<MediaOptions, CliError> {
         let (connection, paths) = (self.connection.clone(), self.paths.clone());
         let options = MediaOptions { send, receive, channels: ChannelOptions::default(), connection, paths };
         complete(&options, &self.relays, self.trust.trust())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_one_printable_word() {
+        let read = |text: &str| header_token(&Secret(text.to_owned())).map(|token| token.0);
+        assert_eq!(read(" abc.d-e_f=\r\n").unwrap(), "abc.d-e_f=");
+        for wrong in ["", " ", "a b", "a\r\nx: y", "\u{e9}", "a\u{0}"] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("the token (--token, ROOMTONE_TOKEN)"), "{wrong:?}: {error}");
+        }
     }
 }

@@ -67,7 +67,8 @@ pub fn meaning(role: Role, status: u16) -> (Meaning, &'static str) {
         (301..=303, _) => {
             (Meaning::WrongUrl, "use the URL that it redirects to: this redirect loses the offer")
         }
-        (404 | 409, Role::Player) => (Meaning::NotNow, "nobody publishes there yet"),
+        (404, Role::Player) => (Meaning::NotNow, "nobody publishes there yet, or the path is wrong"),
+        (409, Role::Player) => (Meaning::NotNow, "nobody publishes there yet"),
         (409, Role::Publisher) => (Meaning::NotNow, "somebody publishes there already"),
         (404 | 410, _) => {
             (Meaning::WrongUrl, "there is no endpoint at this path, or no longer: check the path")

@@ -21,7 +21,7 @@ use self::offer::Offer;
 use self::session::Session;
 use super::error::{ConnectError, brief};
 use super::event::Event;
-use super::reconnect::{Ended, Reconnect, Stage, Verdict, retry_after, verdict};
+use super::reconnect::{Cause, Ended, Reconnect, Stage, Verdict, retry_after, verdict};
 use super::signaller::{
     Capabilities, Headers, In, Out, Request, RequestId, Response, ServerRequest, Signaller, header,
 };
@@ -71,7 +71,6 @@ enum Phase {
 }
 
 /// The back end.
-#[derive(Debug)]
 pub struct Whip {
     role: Role,
     /// The endpoint, without user and password.
@@ -81,6 +80,8 @@ pub struct Whip {
     chance: fn() -> f64,
     reconnect: Reconnect,
     stage: Stage,
+    /// Whether the server asked to wait for a publisher or for its end: it is the right server, although it sent no answer.
+    has_to_wait: bool,
     phase: Phase,
     /// The requests of offers that were given up, with their URLs: their sessions have to be ended.
     given_up: BTreeMap<RequestId, Url>,
@@ -96,6 +97,12 @@ fn name(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     brief(url.as_str())
+}
+
+impl std::fmt::Debug for Whip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Whip({:?}, {})", self.role, name(&self.endpoint))
+    }
 }
 
 impl Whip {
@@ -116,6 +123,7 @@ impl Whip {
             chance,
             reconnect: Reconnect::default(),
             stage: Stage::BeforeFirstSuccess,
+            has_to_wait: false,
             phase: Phase::Idle,
             given_up: BTreeMap::new(),
             last: RequestId::default(),
@@ -154,14 +162,18 @@ impl Whip {
             Ok(offer) => offer,
             Err(error) => return self.warn(format!("the offer cannot be sent: {error}")),
         };
-        // The first connects follow each other at once; a server that ends all sessions is asked more and more rarely.
-        let pause = self.reconnect.pause(now, Ended::CallOver, (self.chance)());
+        // The first connects follow each other at once, later ones as the token bucket allows. A pause after a failure holds
+        // for the new offer, too.
+        let planned = match &self.phase {
+            Phase::Ending { not_before, .. } => *not_before,
+            Phase::Waiting(at, _) => *at,
+            Phase::Idle | Phase::Posting { .. } | Phase::Up(_) => now,
+        };
+        let not_before = planned.max(now + self.reconnect.pause(now, Ended::CallOver, (self.chance)()));
         let ended = self.give_up();
         self.phase = match ended {
-            Some(request) => {
-                Phase::Ending { request, until: now + END.max(pause), not_before: now + pause, offer }
-            }
-            None => Phase::Waiting(now + pause, offer),
+            Some(request) => Phase::Ending { request, until: not_before.max(now + END), not_before, offer },
+            None => Phase::Waiting(not_before, offer),
         };
         self.proceed(now);
     }
@@ -263,12 +275,11 @@ impl Whip {
                 ),
             },
             Meaning::NotNow => {
-                // The server is the right one: later failures do not end the client.
-                self.stage = Stage::AfterFirstSuccess;
+                self.has_to_wait = true;
                 self.warn(format!("{server}: {advice} ({status}); asking again until that changes"));
                 return self.wait(now, offer, after(response));
             }
-            Meaning::Denied if field("www-authenticate").contains("invalid_token") => {
+            Meaning::Denied if names_invalid_token(&response.headers) => {
                 ConnectError::TokenEnded(server, why)
             }
             Meaning::Denied if response.status == 401 => ConnectError::NoToken(server, self.denied(url, why)),
@@ -330,12 +341,13 @@ impl Whip {
     }
 
     fn failed(&mut self, now: Instant, offer: Offer, error: ConnectError) {
-        match verdict(error.cause(), self.stage) {
-            Verdict::End => self.report(Event::Ended(error)),
-            Verdict::Retry => {
-                self.warn(error.to_string());
-                self.wait(now, offer, error.retry_after());
-            }
+        let passes =
+            matches!(error.cause(), Cause::Unreachable | Cause::Closed | Cause::Silent | Cause::Overloaded);
+        if verdict(error.cause(), self.stage) == Verdict::Retry || self.has_to_wait && passes {
+            self.warn(error.to_string());
+            self.wait(now, offer, error.retry_after());
+        } else {
+            self.report(Event::Ended(error));
         }
     }
 
@@ -360,6 +372,11 @@ impl Whip {
         self.give_up();
         self.is_closed = true;
     }
+}
+
+/// Returns whether a `WWW-Authenticate` field says that the token has ended (RFC 6750, 3.1).
+fn names_invalid_token(headers: &Headers) -> bool {
+    headers.iter().any(|(name, value)| name == "www-authenticate" && value.contains("invalid_token"))
 }
 
 /// Returns the pause that a response asks for. A date is compared with the server's own clock (`Date`).

@@ -36,8 +36,9 @@ impl Session {
     /// type of fragments or sent an entity tag: others may take a PATCH for a new session.
     pub(super) fn new(url: Option<Url>, offer: Offer, headers: &Headers) -> Self {
         let tag = header(headers, "etag").and_then(whip::entity_tag).map(str::to_owned);
-        let types = header(headers, "accept-patch").unwrap_or_default();
-        let is_named = types.split(',').any(|name| whip::is_of_type(name, whip::FRAGMENT));
+        let mut fields = headers.iter().filter(|(name, _)| name == "accept-patch");
+        let is_named =
+            fields.any(|(_, types)| types.split(',').any(|name| whip::is_of_type(name, whip::FRAGMENT)));
         Self { url, offer, trickles: is_named || tag.is_some(), tag, collected: vec![], pending: None }
     }
 

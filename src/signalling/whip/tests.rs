@@ -240,7 +240,7 @@ fn the_first_failure_ends_with_its_cause_and_what_to_do() {
 #[test]
 fn a_player_waits_for_its_publisher_and_a_publisher_for_its_place() {
     for (role, status, words) in [
-        (Role::Player, 404, "nobody publishes there yet (404 Not Found)"),
+        (Role::Player, 404, "nobody publishes there yet, or the path is wrong (404 Not Found)"),
         (Role::Player, 409, "nobody publishes there yet (409 Conflict)"),
         (Role::Publisher, 409, "somebody publishes there already"),
     ] {
@@ -260,7 +260,7 @@ fn a_player_waits_for_its_publisher_and_a_publisher_for_its_place() {
             id = next;
             assert!(reply(&mut run, id, response(status, &[], "")).events.is_empty(), "said once");
         }
-        // The server is the right one: that it fails now does not end the client.
+        // The server is the right one: that it is not reached now does not end the client.
         run.pass(Duration::from_secs(15));
         let outs = reply(&mut run, RequestId(id.0 + 1), Err(ConnectError::Broken("reset".into())));
         assert!(matches!(&outs.events[..], [Event::Warning(_)]), "{:?}", outs.events);
@@ -294,6 +294,66 @@ fn a_lost_session_is_ended_before_the_next_and_retried_without_end() {
     let ended = response(401, &[("www-authenticate", "Bearer error=\"invalid_token\"")], "");
     assert!(matches!(&reply(&mut run, id, ended).events[..], [Event::Ended(ConnectError::TokenEnded(..))]));
     assert_eq!(run.signaller.poll_timeout(), None);
+}
+
+#[test]
+fn a_new_offer_keeps_the_pause_after_a_failure() {
+    let mut run = run_of(Role::Publisher);
+    let (id, _) = post(&mut run);
+    reply(&mut run, id, created(&[]));
+    run.pass(Duration::from_secs(60));
+    let (delete, _) = post(&mut run);
+    let id = reply(&mut run, delete, response(200, &[], "")).requests[0].0;
+    reply(&mut run, id, response(503, &[("retry-after", "20")], ""));
+    for _ in 0..4 {
+        assert!(run.pass(Duration::from_secs(5)).requests.is_empty());
+        assert!(run.give(offer()).requests.is_empty(), "the server asked for 20 s");
+    }
+    assert_eq!(run.pass(Duration::from_millis(500)).requests.len(), 1);
+}
+
+#[test]
+fn a_server_that_asked_to_wait_may_fail_but_not_refuse() {
+    for (status, is_retried) in
+        [(503, true), (429, true), (401, false), (403, false), (406, false), (410, false)]
+    {
+        let mut run = run_of(Role::Player);
+        let (id, _) = post(&mut run);
+        reply(&mut run, id, response(404, &[], ""));
+        let id = run.pass(Duration::from_millis(500)).requests[0].0;
+        let outs = reply(&mut run, id, response(status, &[], ""));
+        assert_eq!(
+            matches!(&outs.events[..], [Event::Warning(_)]),
+            is_retried,
+            "{status}: {:?}",
+            outs.events
+        );
+        assert_eq!(matches!(&outs.events[..], [Event::Ended(_)]), !is_retried, "{status}: {:?}", outs.events);
+        assert_eq!(run.signaller.poll_timeout().is_some(), is_retried, "{status}");
+    }
+}
+
+#[test]
+fn all_fields_of_one_name_are_read() {
+    let fields = [("www-authenticate", "Basic"), ("www-authenticate", "Bearer error=\"invalid_token\"")];
+    let ended = ends(Role::Player, response(401, &fields, ""));
+    assert!(matches!(ended, ConnectError::TokenEnded(..)), "{ended:?}");
+    let mut run = run_of(Role::Publisher);
+    let (id, _) = post(&mut run);
+    let fields = [("accept-patch", "text/plain"), ("accept-patch", "application/trickle-ice-sdpfrag")];
+    reply(&mut run, id, created(&fields));
+    assert_eq!(run.give(candidate(1)).requests.len(), 1);
+}
+
+#[test]
+fn debug_texts_have_no_secrets() {
+    let mut whip = machine(Role::Publisher, URL, Some("geheim"));
+    whip.handle(Instant::now(), offer());
+    let Some(Out::Request(_, request)) = whip.poll_output() else { panic!("no request") };
+    assert_eq!(field(&request, "authorization"), Some("Bearer geheim"));
+    let text = format!("{whip:?} {request:?}");
+    assert!(text.contains("POST http://h:1/live/whip"), "{text}");
+    assert!(!text.contains("geheim") && !text.contains("secret") && !text.contains("ufrag"), "{text}");
 }
 
 #[test]

@@ -94,7 +94,9 @@ fn a_player_waits_for_the_publisher_and_survives_the_server() {
     let options = ["--record", &record, "--reconnect-after", "1"];
     let mut program = watch(&home, &server.url()).receiving(&received).with(&options).start();
     program.expect("peer", &[("state", "connected")]);
-    assert!(program.has_warned("nobody publishes there yet (404 Not Found); asking again"));
+    assert!(
+        program.has_warned("nobody publishes there yet, or the path is wrong (404 Not Found); asking again")
+    );
     received.expect_moving_and_audible((0, 0), 15);
     let sdp = Sdp::parse(&server.expect("POST", 2).body).unwrap();
     let receives = Direction { send: false, receive: true };
