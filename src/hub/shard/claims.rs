@@ -85,7 +85,7 @@ impl Shard {
             if asker == self.me {
                 self.holder_is_alive(now, &stay);
             } else {
-                self.tell(now, asker, Frame::Alive { stay: stay.clone() });
+                self.tell(asker, Frame::Alive { stay: stay.clone() });
             }
         }
     }
@@ -100,13 +100,14 @@ impl Shard {
             if asker == self.me {
                 self.holder_is_asked(now, &stay);
             } else {
-                self.tell(now, asker, Frame::Late { stay: stay.clone() });
+                self.tell(asker, Frame::Late { stay: stay.clone() });
             }
         }
     }
 
-    fn tell(&mut self, now: Instant, node: NodeId, frame: Frame) {
-        self.jobs.push_back((now, Job::Tell { node, frame }));
+    /// Sends an answer before all other jobs: the asker waits for a fixed time.
+    fn tell(&mut self, node: NodeId, frame: Frame) {
+        self.repairs.push_front(Job::Tell { node, frame });
     }
 
     /// Refuses the claims for the name of a stay that is alive.
@@ -138,10 +139,11 @@ impl Shard {
         }
     }
 
-    /// Removes a holder that gave no sign of life before the engine's answer, unless another attachment has its connection
-    /// now; the claims are made again.
+    /// Removes a holder that gave no sign of life before the engine's answer, unless it has more time or another attachment has
+    /// its connection now; the claims are made again.
     pub(super) fn plan_replace(&mut self, now: Instant, stay: &StayId, reads: Reads<'_>) -> Plan {
-        let Some(Claimed { name, node, .. }) = self.claims.get(stay) else { return Plan::Done };
+        let expired = self.claims.get(stay).filter(|claimed| claimed.deadline.is_none());
+        let Some(Claimed { name, node, .. }) = expired else { return Plan::Done };
         let Some(found) = reads.peer(name) else { return read([Key::peer(name)]) };
         let is_asked = found.as_ref().is_some_and(|(_, record)| record.stay == *stay && record.node == *node);
         if let Some(Claimed { name, waiting, .. }) = self.claims.remove(stay) {

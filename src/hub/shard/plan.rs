@@ -276,6 +276,11 @@ impl Shard {
             (None, Some(known)) => Some(known.clone()),
             (None, None) => return read([Key::peer(name)]),
         };
+        let has_changed = found.as_ref().map(|(version, _)| version) != known.map(|(version, _)| version);
+        if reason == Some(Reason::Replaced) && has_changed {
+            // The holder changed since it was judged: those that claim its name ask it again.
+            return Plan::Done;
+        }
         let mut tx = Tx::default();
         if let Some(of) = of {
             tx.write(Key::names(of), name.as_str(), "");

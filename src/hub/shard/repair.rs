@@ -70,7 +70,7 @@ impl Shard {
             }
         }
         self.stays.values_mut().for_each(|stay| stay.version = 0);
-        let kept = |job: &Job| matches!(job, Job::End { .. } | Job::Reap { .. });
+        let kept = |job: &Job| matches!(job, Job::End { .. } | Job::Reap { .. } | Job::Tell { .. });
         let rest: Vec<Job> = self.repairs.drain(..).filter(kept).collect();
         let mut own: Vec<ConnId> = self.stays.keys().copied().filter(|conn| !is_remote(*conn)).collect();
         own.sort();

@@ -1,6 +1,7 @@
 //! Shards with a simulated engine, on virtual time.
 
 mod cases;
+mod claims;
 mod random;
 mod scripts;
 mod world;
