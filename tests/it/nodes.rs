@@ -179,7 +179,8 @@ fn newcomers_meet_all_members_after_each_fault_of_a_server_and_the_engine() {
     redis.start_again();
     service.expect_newcomers_at(third);
     let _eve = members.meet(&service, "eve");
-    assert_eq!(service.nodes[third].connections(), 1, "the newcomer is at another server than the members");
+    // The newcomer is at another server than the members.
+    wait_for("the newcomer's server", || (service.nodes[third].connections() == 1).then_some(()));
     service.expect_chat([ann_at, third], "restarted");
     members.ann.from("page").expect_moving(mark, 15);
 }

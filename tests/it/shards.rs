@@ -219,7 +219,8 @@ fn a_room_survives_its_servers_and_its_engine() {
     let mut left = [ann.hear().unwrap(), ann.hear().unwrap()];
     left.sort();
     assert_eq!(left, ["ROOM_PEER_LEFT bob", "ROOM_PEER_LEFT eve"]);
-    assert!(since.elapsed() < Duration::from_secs(8), "the others need not wait for it");
+    // A server that is killed counts as gone after 10 s.
+    assert!(since.elapsed() < Duration::from_secs(10), "the others need not wait for it");
     assert_eq!(two.program.end().0, 0);
 }
 

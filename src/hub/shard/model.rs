@@ -13,9 +13,6 @@ pub const OUTAGE: u64 = 3_000;
 pub const QUIET: u64 = TTL + 5_000;
 /// The time after the beginning of an epoch in which shards assert what the engine lost, in ms.
 pub const YOUNG: u64 = 3_000;
-/// The most fields that a transaction returns of the names of an attachment or of the list of free peers.
-pub const PAGE: usize = 1_000;
-
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Row {
     op: u64,
