@@ -3,10 +3,10 @@
 //! [`Client`] makes and answers calls and joins rooms; [`host`] runs a server and a client on it. Both report
 //! [`Event`]s. [`Pool`] gives programs a room or a pool with streams and data channels of their own.
 //!
-//! `call.rs` is the loop of 1-1 calls, also of those with a media server (`publish.rs`). `conference.rs` is a room or a pool, which `join.rs` runs for the command line
-//! and `pool.rs` for programs. Calls and conferences execute the outputs of links through `peers.rs`, which has a
-//! `driver.rs` for each connection. `presentation/` shows, plays and records the tracks of connections, and bridges
-//! their data channels.
+//! `call.rs` is the loop of 1-1 calls, also of those with a media server (`publish.rs`). `conference.rs` is a room or a
+//! pool, which `join.rs` runs for the command line and `pool.rs` for programs. Calls and conferences execute the outputs
+//! of links through `peers.rs`, which has a `driver.rs` for each connection. `presentation/` shows, plays and records the
+//! tracks of connections, and bridges their data channels.
 
 #[cfg(feature = "media")]
 pub mod bridge;
