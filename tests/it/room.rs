@@ -1,6 +1,7 @@
 //! A room of browsers and native clients: everybody sees and hears everybody.
 
 use crate::common::browser::Browser;
+use crate::common::hostile::{OFFER, description};
 use crate::common::{Received, Stage, WebSocket, alone, duration_and_frames, needs, probe, wait_for};
 use serde_json::json;
 
@@ -241,6 +242,26 @@ fn the_back_end_moves_a_page_and_a_native_to_another_room() {
     bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
     page.expect_of_peer("bob");
     page.wait("document.querySelector('#status').textContent.includes('cellar: you and 1 other')");
+}
+
+/// Tests peers that leave while the page handles their offer: the browser never completes what it does for a connection
+/// that is closed meanwhile.
+#[test]
+fn peers_that_leave_in_the_negotiation_keep_nobody_else_out() {
+    needs!(Browser);
+    let stage = Stage::new();
+    let page = stage.enter("?room=attic&id=page");
+    page.wait("document.querySelector('#status').textContent === 'attic: you and nobody else yet'");
+    for n in 0..20 {
+        let mut brief = stage.peer(&format!("brief{n}"));
+        brief.say("ROOM attic");
+        assert!(brief.hear().unwrap().contains("page"));
+        brief.say(&format!("ROOM_PEER_MSG page {}", description("offer", OFFER)));
+    }
+    let mut bob = stage.join("bob").start();
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    page.expect_of_peer("bob");
+    page.wait("document.querySelectorAll('.tile[data-peer]').length === 1");
 }
 
 #[test]

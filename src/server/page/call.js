@@ -12,12 +12,29 @@ const GIVE_UP = 30000;
 const LOOK = 500;
 const iceTransportPolicy = isRelayOnly ? "relay" : "all";
 
+// A connection whose operations end when it is closed. The browser never settles the promises of operations that are
+// under way then (W3C WebRTC, 4.4.1.1, "chain an asynchronous operation").
+class Connection extends RTCPeerConnection {
+  #end;
+  #ended = new Promise((resolve) => (this.#end = resolve));
+
+  // Waits for an operation of this connection; returns whether it was completed before the connection was closed.
+  completes(operation) {
+    return Promise.race([this.#ended, operation.then(() => true)]);
+  }
+
+  close() {
+    super.close();
+    this.#end(false);
+  }
+}
+
 function connection(config) {
   try {
-    return new RTCPeerConnection(config);
+    return new Connection(config);
   } catch (error) {
     console.warn("the browser rejects the server's ICE servers:", error.message);
-    return new RTCPeerConnection({ ...config, iceServers: [] });
+    return new Connection({ ...config, iceServers: [] });
   }
 }
 
@@ -162,6 +179,7 @@ export class Call extends EventTarget {
   // Makes the first offer: a chat channel, audio and video in both directions, or to receive only if there is nothing
   // to send yet.
   async offer() {
+    if (this.#isClosed) return;
     this.#adopt(this.pc.createDataChannel("chat"));
     for (const kind of ["audio", "video"]) {
       const track = this.#stream?.getTracks().find((track) => track.kind === kind);
@@ -179,20 +197,22 @@ export class Call extends EventTarget {
     if (this.#makingOffer || this.pc.signalingState !== "stable") return;
     this.#makingOffer = true;
     try {
-      await this.pc.setLocalDescription();
-      this.#signalDescription();
+      await this.#describe(this.pc);
     } finally {
       this.#makingOffer = false;
     }
   }
 
-  // Sends our description, which names roomtone as its author: this page replaces its connection when the peer does.
-  #signalDescription() {
-    const { type, sdp } = this.pc.localDescription;
+  // Makes and sends our description, which names roomtone as its author: this page replaces its connection when the
+  // peer does.
+  async #describe(pc) {
+    if (!(await pc.completes(pc.setLocalDescription()))) return;
+    const { type, sdp } = pc.localDescription;
     this.signal({ sdp: { type, sdp: sdp.replace(/^t=.*\r\n/m, "$&a=tool:roomtone\r\n") } });
   }
 
   async description(description) {
+    if (this.#isClosed) return;
     if (this.#isFresh(description)) {
       this.renew();
       this.#emit("state", "reconnecting");
@@ -208,17 +228,17 @@ export class Call extends EventTarget {
       this.#emit("declined", /^i=(.*)$/m.exec(description.sdp)?.[1].trim() ?? "no reason was given");
       return;
     }
-    await pc.setRemoteDescription(description);
+    if (!(await pc.completes(pc.setRemoteDescription(description)))) return;
     for (const candidate of this.#waiting.splice(0)) await this.#add(candidate);
     if (description.type === "offer") {
       await this.#attach();
-      await pc.setLocalDescription();
-      this.#signalDescription();
+      await this.#describe(pc);
     }
   }
 
   async candidate(candidate) {
     // Candidates of an ignored later offer belong to the current transport.
+    if (this.#isClosed) return;
     if (this.pc.remoteDescription) await this.#add(candidate);
     else if (this.#ignoring) return;
     else if (this.#waiting.length < 256) this.#waiting.push(candidate);
@@ -226,7 +246,7 @@ export class Call extends EventTarget {
 
   async #add(candidate) {
     try {
-      await this.pc.addIceCandidate(candidate);
+      await this.pc.completes(this.pc.addIceCandidate(candidate));
     } catch (error) {
       console.warn("a candidate was rejected:", error.message);
     }
@@ -240,6 +260,7 @@ export class Call extends EventTarget {
 
   async #attach() {
     for (const track of this.#stream?.getTracks() ?? []) {
+      if (this.#isClosed) return;
       const transceiver =
         this.#senders.get(track.kind) ??
         this.pc.getTransceivers().find((t) => t.receiver.track.kind === track.kind && t.mid !== null);
@@ -249,7 +270,7 @@ export class Call extends EventTarget {
         continue;
       }
       this.#senders.set(track.kind, transceiver);
-      if (transceiver.sender.track !== track) await transceiver.sender.replaceTrack(track);
+      if (transceiver.sender.track !== track) await this.pc.completes(transceiver.sender.replaceTrack(track));
       if (transceiver.direction === "recvonly" || transceiver.direction === "inactive") {
         transceiver.sender.setStreams?.(this.#stream);
         transceiver.direction = "sendrecv";

@@ -14,6 +14,7 @@ export class Room extends EventTarget {
   #stream;
   // Calls whose peers have left the room according to the server.
   #absent = new Set();
+  #isClosed = false;
   calls = new Map();
 
   constructor(signalling, name, grid) {
@@ -107,6 +108,7 @@ export class Room extends EventTarget {
 
   // Handles a message of a peer. The caller waits for each one, so that candidates do not overtake their description.
   async handle(kind, { from, message }) {
+    if (this.#isClosed) return;
     const call = this.calls.get(from) ?? (kind === "description" ? this.#open(from, false) : null);
     if (!call) return;
     await call.ready;
@@ -136,6 +138,7 @@ export class Room extends EventTarget {
   }
 
   close() {
+    this.#isClosed = true;
     for (const call of this.calls.values()) call.close();
     this.calls.clear();
     this.#grid.querySelectorAll(".tile[data-peer]").forEach((tile) => tile.remove());
