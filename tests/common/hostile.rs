@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::{self, Message, WebSocket as Socket};
 use serde_json::json;
 
-use super::WebSocket;
+use super::{Resumed, WebSocket};
 
 /// An offer that a browser made.
 pub const OFFER: &str = include_str!("../../src/sdp/testdata/chromium-offer.sdp");
@@ -105,17 +105,21 @@ pub fn between(
 /// Until one of the two is gone.
 fn pass_on(stream: TcpStream, server: &str, said: impl Fn(&str) -> String, heard: impl Fn(&str) -> String) {
     const TURN: Duration = Duration::from_millis(5);
-    let Ok(mut peer) = tungstenite::accept(stream) else { return };
+    let Ok(mut peer) = tungstenite::accept(Resumed(stream)) else { return };
     let Ok(upstream) = TcpStream::connect(server.trim_start_matches("ws://")) else { return };
-    let Ok((mut upstream, _)) = tungstenite::client(server, upstream) else { return };
+    let Ok((mut upstream, _)) = tungstenite::client(server, Resumed(upstream)) else { return };
     for socket in [peer.get_ref(), upstream.get_ref()] {
-        socket.set_read_timeout(Some(TURN)).unwrap();
+        socket.0.set_read_timeout(Some(TURN)).unwrap();
     }
     while carry(&mut peer, &mut upstream, &said) && carry(&mut upstream, &mut peer, &heard) {}
 }
 
 /// Forwards one message, if there is one; returns false if either side is gone.
-fn carry(from: &mut Socket<TcpStream>, to: &mut Socket<TcpStream>, change: impl Fn(&str) -> String) -> bool {
+fn carry(
+    from: &mut Socket<Resumed<TcpStream>>,
+    to: &mut Socket<Resumed<TcpStream>>,
+    change: impl Fn(&str) -> String,
+) -> bool {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
     match from.read() {
         Ok(Message::Text(text)) => to.send(Message::text(change(text.as_str()))).is_ok(),

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use super::Resumed;
 use async_tungstenite::tungstenite::{self, Message};
 use gst::prelude::*;
 use gst_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
@@ -43,7 +44,7 @@ impl RawCall {
             pad.link(&sink.static_pad("sink").unwrap()).unwrap();
         });
         let stream = TcpStream::connect(url.trim_start_matches("ws://")).unwrap();
-        let (mut socket, _) = tungstenite::client(url, stream).unwrap();
+        let (mut socket, _) = tungstenite::client(url, Resumed(stream)).unwrap();
         for (word, answer) in [(format!("HELLO {id}"), "HELLO"), (format!("SESSION {peer}"), "SESSION_OK")] {
             socket.send(Message::text(word)).unwrap();
             assert_eq!(socket.read().unwrap().into_text().unwrap().as_str(), answer);
@@ -99,14 +100,14 @@ impl Drop for RawCall {
 }
 
 fn talk(
-    mut socket: tungstenite::WebSocket<TcpStream>,
+    mut socket: tungstenite::WebSocket<Resumed<TcpStream>>,
     rtc: &gst::Element,
     said: &Receiver<String>,
     says: &Sender<String>,
 ) {
     use std::io::ErrorKind::{TimedOut, WouldBlock};
     let weak = rtc.downgrade();
-    socket.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
+    socket.get_ref().0.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     loop {
         while let Ok(text) = said.try_recv() {
             if socket.send(Message::text(text)).is_err() {

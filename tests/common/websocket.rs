@@ -7,11 +7,11 @@ use std::time::Instant;
 use async_tungstenite::tungstenite;
 use async_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::PATIENCE;
+use super::{PATIENCE, Resumed};
 
 /// A WebSocket in the test's own hands.
 pub struct WebSocket {
-    ws: tungstenite::WebSocket<TcpStream>,
+    ws: tungstenite::WebSocket<Resumed<TcpStream>>,
 }
 
 impl WebSocket {
@@ -22,7 +22,7 @@ impl WebSocket {
     fn open(url: &str, address: &str) -> Self {
         let stream = TcpStream::connect(address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { ws: tungstenite::client(url, stream).unwrap().0 }
+        Self { ws: tungstenite::client(url, Resumed(stream)).unwrap().0 }
     }
 
     /// To a server's path and query.
@@ -36,12 +36,12 @@ impl WebSocket {
         request.headers_mut().insert("x-forwarded-for", client.parse().unwrap());
         let stream = TcpStream::connect(address.to_string()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { ws: tungstenite::client(request, stream).unwrap().0 }
+        Self { ws: tungstenite::client(request, Resumed(stream)).unwrap().0 }
     }
 
     pub fn accept(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self { ws: tungstenite::accept(stream).unwrap() }
+        Self { ws: tungstenite::accept(Resumed(stream)).unwrap() }
     }
 
     /// Registers as `id` in the HELLO protocol.
@@ -58,7 +58,7 @@ impl WebSocket {
     pub fn say_without_end(&self, text: &str) {
         assert!(text.len() < 126, "a short frame");
         let frame = [&[0x81, text.len() as u8], text.as_bytes()].concat();
-        let (mut stream, frames) = (self.ws.get_ref().try_clone().unwrap(), frame.repeat(10_000));
+        let (mut stream, frames) = (self.ws.get_ref().0.try_clone().unwrap(), frame.repeat(10_000));
         std::thread::spawn(move || while stream.write_all(&frames).is_ok() {});
     }
 

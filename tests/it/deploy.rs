@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 
-use crate::common::{External, PATIENCE, Program, free_address, needs, serve, wait_for};
+use crate::common::{External, PATIENCE, Program, Resumed, free_address, needs, serve, wait_for};
 #[cfg(feature = "engine")]
 use crate::common::{WebSocket, until};
 use async_tungstenite::tungstenite;
@@ -33,7 +33,7 @@ pub(crate) struct HaProxy {
     trust: Arc<ClientConfig>,
 }
 
-type Tls = StreamOwned<ClientConnection, TcpStream>;
+type Tls = StreamOwned<ClientConnection, Resumed<TcpStream>>;
 
 impl HaProxy {
     /// Starts it in front of up to four servers.
@@ -75,7 +75,7 @@ impl HaProxy {
         let tcp = TcpStream::connect(self.address).ok()?;
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         let tls = ClientConnection::new(self.trust.clone(), "localhost".try_into().unwrap()).unwrap();
-        Some(StreamOwned::new(tls, tcp))
+        Some(StreamOwned::new(tls, Resumed(tcp)))
     }
 
     /// The status of a GET request; none if HAProxy does not answer.

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::common::hostile::{OFFER, between, caller, description, forge, half_open, junk};
 use crate::common::raw::RawCall;
-use crate::common::{Client, Holds, PATIENCE, Program, Received, SMALL, Stage, WebSocket, pace, wait_for};
+use crate::common::{
+    Client, Holds, PATIENCE, Program, Received, SMALL, Stage, WebSocket, pace, resumed, wait_for,
+};
 use gst::prelude::*;
 use serde_json::json;
 
@@ -356,7 +358,7 @@ fn knocks_at_low_ports(options: &[&str], are_expected: bool) -> (bool, bool, usi
     // ICE checks all candidates in turn, then again: after two checks of the allowed one, the others had their first.
     high.set_read_timeout(Some(PATIENCE)).unwrap();
     for _ in 0..2 {
-        high.recv_from(&mut [0; 2048]).expect("checks of the port that may be tried");
+        resumed(|| high.recv_from(&mut [0; 2048])).expect("checks of the port that may be tried");
     }
     low.set_nonblocking(true).unwrap();
     low_tcp.set_nonblocking(true).unwrap();
@@ -367,6 +369,9 @@ fn knocks_at_low_ports(options: &[&str], are_expected: bool) -> (bool, bool, usi
         (!are_expected || knocked == (true, true)).then_some(knocked)
     };
     let knocked = wait_for("checks of the low ports", &mut look);
+    if !are_expected {
+        wait_for("a warning", || host.has_warned("candidates").then_some(()));
+    }
     drop(eve);
     host.expect("peer", &[("peer", "eve"), ("state", "left")]);
     let told = host.all("warning", &[]);

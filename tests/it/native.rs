@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::raw::RawCall;
 use crate::common::{
-    Client, PATIENCE, Program, Received, Stage, duration_and_frames, pace, probe, until, wait_for,
+    Client, PATIENCE, Program, Received, Resumed, Stage, duration_and_frames, pace, probe, until, wait_for,
 };
 use gst::prelude::*;
 use serde_json::json;
@@ -227,7 +227,7 @@ fn who_is_called_is_said_with_the_name_where_the_server_reads_on() {
             }
             Ok(response)
         };
-        let mut ws = accept_hdr(stream, name).unwrap();
+        let mut ws = accept_hdr(Resumed(stream), name).unwrap();
         assert_eq!(ws.read().unwrap(), Message::text("HELLO ann"));
         if !reads_on {
             waits.set_read_timeout(Some(Duration::from_millis(300))).unwrap();

@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::common::{PATIENCE, WebSocket, read_status, serve, wait_for};
+use crate::common::{PATIENCE, WebSocket, read_status, resumed, serve, wait_for};
 use roomtone::protocol::Secret;
 use roomtone::server::token::TokenConfig;
 use roomtone::server::{Config, Identity, RateLimits, Server};
@@ -28,7 +28,7 @@ fn send(server: SocketAddr, bytes: &[u8]) -> (String, TcpStream) {
     let mut answer = vec![];
     let mut byte = [0];
     while !answer.ends_with(b"\r\n\r\n") {
-        match stream.read(&mut byte) {
+        match resumed(|| stream.read(&mut byte)) {
             Ok(1) => answer.push(byte[0]),
             Ok(_) | Err(_) => break,
         }
@@ -256,7 +256,7 @@ fn a_client_that_sends_too_many_messages_is_read_more_slowly() {
         let mut heard = vec![];
         let mut buffer = [0; 4096];
         while heard.windows(answer.len()).filter(|part| part == answer).count() < messages {
-            let read = stream.read(&mut buffer).unwrap();
+            let read = resumed(|| stream.read(&mut buffer)).unwrap();
             assert_ne!(read, 0, "the end of the connection");
             heard.extend_from_slice(&buffer[..read]);
         }

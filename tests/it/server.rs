@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::common::websocket::peer;
 use crate::common::{
-    ANY, PATIENCE, Program, WebSocket, in_time, needs, pace, read_status, serve, serve_until_stopped,
-    wait_for, ws,
+    ANY, PATIENCE, Program, Resumed, WebSocket, in_time, needs, pace, read_status, resumed, serve,
+    serve_until_stopped, wait_for, ws,
 };
 use async_tungstenite::tungstenite;
 use roomtone::hub::Limits;
@@ -360,9 +360,9 @@ fn who_says_nothing_and_who_does_not_answer_pings_is_dropped() {
     WebSocket::connect_to(server, "").expect_close(1002, "invalid protocol");
     // Not even a request.
     let server = with(Timeouts { handshake: short, ..Timeouts::default() });
-    let mut silent = TcpStream::connect(server).unwrap();
+    let silent = TcpStream::connect(server).unwrap();
     silent.set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
+    assert_eq!(Resumed(silent).read(&mut [0; 16]).unwrap(), 0);
     // Registered, then half-dead: what it was called is free again.
     let server = with(Timeouts { ping: short, silence: short * 20, ..Timeouts::default() });
     let mut dead = WebSocket::connect_to(server, "");
@@ -711,7 +711,7 @@ fn ask(server: SocketAddr, request: &str) -> (u16, String) {
                 return (head[9..12].parse().unwrap(), text.into_owned());
             }
         }
-        let n = stream.read(&mut buffer).unwrap();
+        let n = resumed(|| stream.read(&mut buffer)).unwrap();
         assert!(n > 0, "it ends after {text:?}");
         answer.extend_from_slice(&buffer[..n]);
     }
@@ -854,9 +854,9 @@ fn other_machines_are_served_by_tls_alone_and_counted() {
     assert_eq!(sent_on.headers()["location"], format!("https://{own}:{port}/x?y"));
     // Two connections of one address stay, a third is closed.
     let held: Vec<TcpStream> = (0..2).map(|_| TcpStream::connect((own, port)).unwrap()).collect();
-    let mut third = TcpStream::connect((own, port)).unwrap();
+    let third = TcpStream::connect((own, port)).unwrap();
     third.set_read_timeout(Some(PATIENCE)).unwrap();
-    let end = third.read(&mut [0; 1]);
+    let end = Resumed(third).read(&mut [0; 1]);
     let is_reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
     assert!(end.as_ref().is_ok_and(|length| *length == 0) || end.as_ref().is_err_and(is_reset), "{end:?}");
     drop(held);
