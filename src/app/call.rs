@@ -17,7 +17,7 @@ use super::server_connection::ServerConnection;
 use crate::media::peer::PeerConfig;
 use crate::protocol::{PeerId, Refusal};
 use crate::session::call::{self, Call};
-use crate::session::{Admission, EndReason, Input, Output, Terms};
+use crate::session::{Admission, Effect, EndReason, Input, Output, Terms};
 use crate::signalling::reconnect::Ended;
 use crate::signalling::{self, ConnectError, Event, ServerRequest};
 
@@ -248,6 +248,10 @@ impl CallLoop<'_> {
         server: &mut ServerConnection,
     ) -> Result<Option<EndReason>, ClientError> {
         while let Some(output) = self.call.poll_output() {
+            if output == Output::Effect(Effect::Open) && self.client.target.capabilities().single_exchange {
+                // A media server names its STUN and TURN servers for one session.
+                self.client.setup.ice.forget_announced();
+            }
             match output {
                 Output::Dial(peer) => server.send(signalling::In::Call(peer)),
                 Output::Caller(peer) => self.peer = peer,

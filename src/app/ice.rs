@@ -197,6 +197,11 @@ impl Ice {
         self.lock().renew_at = Some(Instant::now() + RENEW_AGAIN);
     }
 
+    /// Forgets the servers that the signalling server named: webrtcbin keeps each server of its first configuration.
+    pub(super) fn forget_announced(&self) {
+        self.lock().announced.clear();
+    }
+
     /// Returns the servers of the options and those of the signalling server.
     fn servers(&self) -> Vec<IceServer> {
         let mut servers = self.options.servers.list(SystemTime::now());
@@ -479,6 +484,29 @@ mod tests {
             assert!(Instant::now() < ends, "the tunnels stay");
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn announced_servers_are_forgotten_and_replaced_by_an_empty_list() {
+        let mut options = PathOptions::default();
+        options.servers.stun = vec!["stun:192.0.2.1:3478".into()];
+        let ice = Ice::new(options);
+        let announce = |urls: &[&str]| {
+            let urls = urls.iter().map(|url| (*url).to_owned()).collect();
+            let servers = vec![IceServer { urls, username: None, credential: None }];
+            smol::block_on(async {
+                ice.admit(servers).await;
+                assert_eq!(ice.admitted().await, None);
+            });
+        };
+        let count = || ice.config().servers.iter().map(|server| server.urls.len()).sum::<usize>();
+        announce(&["stun:192.0.2.2:3478"]);
+        assert_eq!(count(), 2);
+        ice.forget_announced();
+        assert_eq!(count(), 1, "the user's own stays");
+        announce(&["stun:192.0.2.2:3478"]);
+        announce(&[]);
+        assert_eq!(count(), 1);
     }
 
     #[test]

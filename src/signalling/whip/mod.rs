@@ -320,10 +320,8 @@ impl Whip {
             })?;
         let links =
             response.headers.iter().filter(|(name, _)| name == "link").map(|(_, value)| value.as_str());
-        let servers = link::ice_servers(links);
-        if !servers.is_empty() {
-            self.report(Event::IceServers(servers));
-        }
+        // An empty list, too: the servers of an earlier session are not for this one.
+        self.report(Event::IceServers(link::ice_servers(links)));
         self.report(Event::Peer(PeerMessage::Description(Description {
             kind: SdpKind::Answer,
             sdp: answer,
