@@ -97,6 +97,11 @@ pub fn is_local(address: IpAddr) -> bool {
     forms(address).iter().any(|form| class(*form) == Class::Local)
 }
 
+/// Returns whether an address belongs to a machine of the public internet.
+pub fn is_public(address: IpAddr) -> bool {
+    forms(address).iter().all(|form| class(*form) == Class::Public)
+}
+
 /// Returns `address` and the IPv4 addresses embedded in it: a translator or tunnel may deliver a packet for `address`
 /// to one of these.
 fn forms(address: IpAddr) -> Vec<IpAddr> {

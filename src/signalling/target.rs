@@ -241,9 +241,10 @@ impl Target {
         url
     }
 
-    /// Returns the target of a request to another URL, with the same settings.
+    /// Returns the target of a request to another URL, with the same settings. Another host gets no client certificate.
     pub(super) fn at(&self, url: &Url) -> Self {
-        Self { url: url.clone(), ..self.clone() }
+        let own = self.own.clone().filter(|_| url.host() == self.url.host());
+        Self { url: url.clone(), own, ..self.clone() }
     }
 
     /// Replaces the token that the client sends to the server.
@@ -314,6 +315,15 @@ mod tests {
         let beside = |text| target(text).beside("x").to_string();
         assert_eq!(beside("wss://a:1/b/c?d=e"), "https://a:1/b/x");
         assert_eq!((beside("ws://a/b/"), beside("ws://a")), ("http://a/b/x".into(), "http://a/x".into()));
+    }
+
+    #[test]
+    fn a_client_certificate_is_for_its_host() {
+        let own = ClientCertificate { cert: "cert".into(), key: "key".into() };
+        let target = target("wss://example.org:8443/rooms").client_certificate(Some(own));
+        let at = |url: &str| target.at(&Url::parse(url).unwrap()).own.is_some();
+        assert!(at("https://example.org:8443/x") && at("https://example.org/x"));
+        assert!(!at("https://example.net:8443/x") && !at("https://192.0.2.1/x"));
     }
 
     #[test]

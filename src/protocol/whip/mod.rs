@@ -135,21 +135,51 @@ pub fn parse_url(text: &str) -> Option<Url> {
     url.host().is_some().then_some(url)
 }
 
-/// Resolves a `Location` against the URL of the request (RFC 3986, 5.2). Returns none for a URL that is too long, has
-/// another scheme than `http` and `https`, or leads from `https` to `http`.
-pub fn resolve(base: &Url, location: &str) -> Option<Url> {
+/// Reason why a `Location` is not used, as a clause about the `Location`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LocationError {
+    /// The text is empty or no URL.
+    #[error("it is no URL")]
+    NoUrl,
+    /// The URL is too long.
+    #[error("it has more than {MAX_URL} bytes")]
+    TooLong,
+    /// The URL is of another protocol.
+    #[error("it begins with neither http nor https")]
+    Scheme,
+    /// The URL leads from `https` to `http`.
+    #[error("it leads from https to http at another host")]
+    Downgrade,
+}
+
+/// Resolves a `Location` against the URL of the request (RFC 3986, 5.2). A URL with `http` of the host that was asked by
+/// `https` gets the origin that was asked: a proxy that ends TLS hides `https` from the server.
+///
+/// # Errors
+///
+/// [`LocationError`] if the URL cannot be used.
+pub fn resolve(base: &Url, location: &str) -> Result<Url, LocationError> {
     let text = location.trim();
-    if text.is_empty() || text.len() > MAX_URL {
-        return None;
+    if text.is_empty() {
+        return Err(LocationError::NoUrl);
     }
-    let mut url = parse_url(base.join(text).ok()?.as_str())?;
-    if base.scheme() == "https" && url.scheme() != "https" {
-        return None;
+    if text.len() > MAX_URL {
+        return Err(LocationError::TooLong);
+    }
+    let mut url = base.join(text).map_err(|_| LocationError::NoUrl)?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(LocationError::Scheme);
+    }
+    if base.scheme() == "https" && url.scheme() == "http" {
+        let is_own = url.host() == base.host() && url.set_scheme("https").is_ok();
+        if !is_own || url.set_port(base.port()).is_err() {
+            return Err(LocationError::Downgrade);
+        }
     }
     url.set_fragment(None);
     let _ = url.set_username("");
     let _ = url.set_password(None);
-    Some(url)
+    Ok(url)
 }
 
 /// Returns an entity tag as the endpoint wrote it, quoted or not: deployed servers compare the bytes. Returns none for one
@@ -224,23 +254,33 @@ mod tests {
     fn a_location_is_resolved_against_the_url_of_the_request() {
         let base = parse_url("https://user:word@example.org/live/whip?key=1").unwrap();
         let at = |location: &str| resolve(&base, location).map(|url| url.to_string());
-        assert_eq!(at("/session/7").as_deref(), Some("https://example.org/session/7"));
-        assert_eq!(at("session/7#x").as_deref(), Some("https://example.org/live/session/7"));
-        assert_eq!(at("?id=7").as_deref(), Some("https://example.org/live/whip?id=7"));
-        assert_eq!(at("https://a:b@[::1]:7/x").as_deref(), Some("https://[::1]:7/x"));
-        for wrong in [
-            "",
-            " ",
-            "http://example.org/x",
-            "ftp://example.org",
-            "javascript:x",
-            "https://",
-            &"x".repeat(2049),
+        for (location, url) in [
+            ("/session/7", "https://example.org/session/7"),
+            ("session/7#x", "https://example.org/live/session/7"),
+            ("?id=7", "https://example.org/live/whip?id=7"),
+            ("https://a:b@[::1]:7/x", "https://[::1]:7/x"),
+            ("/s\u{e9}ance/7", "https://example.org/s%C3%A9ance/7"),
+            // As behind a proxy that ends TLS.
+            ("http://example.org/x", "https://example.org/x"),
+            ("http://example.org:8080/x", "https://example.org/x"),
         ] {
-            assert_eq!(at(wrong), None, "{wrong}");
+            assert_eq!(at(location).as_deref(), Ok(url));
+        }
+        for (wrong, error) in [
+            ("", LocationError::NoUrl),
+            (" ", LocationError::NoUrl),
+            ("https://", LocationError::NoUrl),
+            ("http://example.net/x", LocationError::Downgrade),
+            ("ftp://example.org", LocationError::Scheme),
+            ("javascript:x", LocationError::Scheme),
+            (&"x".repeat(2049), LocationError::TooLong),
+        ] {
+            assert_eq!(at(wrong), Err(error), "{wrong}");
         }
         let plain = parse_url("http://h/whip").unwrap();
-        assert_eq!(resolve(&plain, "https://h/s").map(|url| url.to_string()).as_deref(), Some("https://h/s"));
+        assert_eq!(resolve(&plain, "https://h/s").map(|url| url.to_string()).as_deref(), Ok("https://h/s"));
+        let tls = parse_url("https://h:8443/whip").unwrap();
+        assert_eq!(resolve(&tls, "http://h/s").map(|url| url.to_string()).as_deref(), Ok("https://h:8443/s"));
         for wrong in ["h/whip", "ws://h", "file:///x", "http://"] {
             assert_eq!(parse_url(wrong), None, "{wrong}");
         }
@@ -275,7 +315,7 @@ mod tests {
         ) {
             let base = parse_url("https://example.org/whip").unwrap();
             let _ = (meaning(Role::Player, status), status_name(status), entity_tag(&location), is_of_type(&kind, SDP));
-            if let Some(url) = resolve(&base, &location) {
+            if let Ok(url) = resolve(&base, &location) {
                 prop_assert_eq!((url.scheme(), url.username(), url.fragment()), ("https", "", None));
             }
             let said = reason("text/plain", &bytes).unwrap_or_default();

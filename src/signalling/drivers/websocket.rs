@@ -330,10 +330,10 @@ fn request(endpoint: &Endpoint) -> Result<Request, WsError> {
     Ok(request)
 }
 
-/// Converts header fields; drops values that are not text.
+/// Converts header fields; replaces what is not UTF-8 in their values.
 pub(super) fn headers(map: &HeaderMap) -> Headers {
-    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    map.iter().filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    map.iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
 }
 
 /// Converts an HTTP response that refuses the WebSocket upgrade.

@@ -7,6 +7,7 @@
 //! Pure: no clock, chance, socket or GStreamer.
 
 mod offer;
+mod origin;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -75,8 +76,10 @@ pub struct Whip {
     role: Role,
     /// The endpoint, without user and password.
     endpoint: Url,
-    /// The value of `Authorization`, for the origin of the endpoint alone.
+    /// The value of `Authorization`, for the origin of the endpoint alone ([`origin::gets_token`]).
     authorization: Option<String>,
+    /// Whether there is a token besides user and password of the URL, which are sent.
+    has_unused_token: bool,
     chance: fn() -> f64,
     reconnect: Reconnect,
     stage: Stage,
@@ -119,7 +122,8 @@ impl Whip {
         Self {
             role,
             endpoint,
-            authorization: target.token_text().map(|token| format!("Bearer {token}")).or(basic),
+            has_unused_token: basic.is_some() && target.token_text().is_some(),
+            authorization: basic.or_else(|| target.token_text().map(|token| format!("Bearer {token}"))),
             chance,
             reconnect: Reconnect::default(),
             stage: Stage::BeforeFirstSuccess,
@@ -145,10 +149,28 @@ impl Whip {
         }
     }
 
+    /// Reports the readiness for the first offer, and warns of a token that is not sent, or that others can read.
+    fn registered(&mut self) {
+        self.report(Event::Registered);
+        if self.has_unused_token {
+            self.warn("the URL has user and password, which are sent; the token is not sent".to_owned());
+        }
+        if self.authorization.is_some() && origin::is_readable(&self.endpoint) {
+            let (what, server) = (self.credentials(), name(&self.endpoint));
+            self.warn(format!("{what} for {server} can be read by others on the path to it: use https"));
+        }
+    }
+
+    /// Returns the name of what `Authorization` has.
+    fn credentials(&self) -> &'static str {
+        let is_basic = self.authorization.as_ref().is_some_and(|value| value.starts_with("Basic "));
+        if is_basic { "the password" } else { "the token" }
+    }
+
     /// Sends a request. The token goes to the origin of the endpoint alone.
     fn request(&mut self, method: &'static str, url: &Url, mut headers: Headers, body: String) -> RequestId {
         self.last = RequestId(self.last.0 + 1);
-        if url.origin() == self.endpoint.origin() {
+        if origin::gets_token(&self.endpoint, url) {
             headers.extend(self.authorization.clone().map(|value| ("authorization".to_owned(), value)));
         }
         let request = Request { method, url: url.clone(), headers, body: body.into_bytes() };
@@ -242,11 +264,24 @@ impl Whip {
         }
     }
 
+    /// Returns the URL in a response to a request to `url`, or a clause that says why there is none that may be used.
+    fn location(&self, url: &Url, response: &Response) -> Result<Url, String> {
+        let location = header(&response.headers, "location").ok_or("there is none")?;
+        let location = whip::resolve(url, location).map_err(|error| error.to_string())?;
+        let server = response.server.filter(|_| url.host() == self.endpoint.host());
+        if !origin::permits(&self.endpoint, server, &location) {
+            let host = location.host_str().unwrap_or_default();
+            return Err(format!(
+                "it leads into a network that is narrower than that of the endpoint ({host})"
+            ));
+        }
+        Ok(location)
+    }
+
     /// Ends the session that a response began, which is not wanted any more.
     fn end_session_of(&mut self, url: &Url, response: &Response) {
-        let location =
-            header(&response.headers, "location").and_then(|location| whip::resolve(url, location));
-        if let (true, Some(location)) = (matches!(response.status, 200 | 201), location) {
+        let location = self.location(url, response);
+        if let (true, Ok(location)) = (matches!(response.status, 200 | 201), location) {
             self.delete(&location);
         }
     }
@@ -259,20 +294,24 @@ impl Whip {
         let why = format!("it answered {status}: {advice}");
         let server = name(url);
         let error = match meaning {
-            Meaning::Accepted => match self.answered(url, &offer, response) {
-                Ok(session) => return self.succeeded(now, Session::new(session, offer, &response.headers)),
+            Meaning::Accepted => match self.answered(&offer, response) {
+                Ok(()) => {
+                    let location = self.location(url, response);
+                    return self.succeeded(now, location, offer, response);
+                }
                 Err(why) => {
                     self.end_session_of(url, response);
                     ConnectError::NoAnswer(server, format!("it answered {status}, but {why}"))
                 }
             },
-            Meaning::Redirected => match whip::resolve(url, field("location")) {
-                Some(next) if redirects < MAX_REDIRECTS => return self.post(next, redirects + 1, offer),
-                Some(_) => ConnectError::NoAnswer(server, format!("more than {MAX_REDIRECTS} redirects")),
-                None => ConnectError::NoAnswer(
-                    server,
-                    format!("it answered {status} without a URL that may be used"),
-                ),
+            Meaning::Redirected => match self.location(url, response) {
+                Ok(next) if redirects < MAX_REDIRECTS => return self.post(next, redirects + 1, offer),
+                Ok(_) => ConnectError::NoAnswer(server, format!("more than {MAX_REDIRECTS} redirects")),
+                Err(why) => {
+                    let text =
+                        format!("it answered {status} without a URL that may be used (Location): {why}");
+                    ConnectError::NoAnswer(server, text)
+                }
             },
             Meaning::NotNow => {
                 self.has_to_wait = true;
@@ -293,18 +332,23 @@ impl Whip {
 
     /// Adds to a denial that the token was not sent, if that is so.
     fn denied(&self, url: &Url, why: String) -> String {
-        match (&self.authorization, url.origin() == self.endpoint.origin()) {
-            (Some(_), false) => {
-                format!(
-                    "{why}; the token was not sent, because the URL redirects to another host: use the URL there"
-                )
-            }
-            _ => why,
+        match self.withheld(url) {
+            Some(clause) => format!("{why}; {clause}: if it is meant for that server, use its URL"),
+            None => why,
         }
     }
 
-    /// Reads the response that accepts the offer, and reports its servers and the answer; returns the session's URL.
-    fn answered(&mut self, url: &Url, offer: &Offer, response: &Response) -> Result<Option<Url>, String> {
+    /// Returns a clause that says that requests to a URL have no token, if there is one and they have not.
+    fn withheld(&self, url: &Url) -> Option<String> {
+        let is_withheld = self.authorization.is_some() && !origin::gets_token(&self.endpoint, url);
+        let (what, origin) = (self.credentials(), url.origin().ascii_serialization());
+        is_withheld.then(|| {
+            format!("{what} was not sent to {origin}, which is another origin than that of the endpoint")
+        })
+    }
+
+    /// Reads the response that accepts the offer, and reports its servers and the answer.
+    fn answered(&mut self, offer: &Offer, response: &Response) -> Result<(), String> {
         let field = |name| header(&response.headers, name);
         if let Some(coding) =
             field("content-encoding").filter(|coding| !coding.eq_ignore_ascii_case("identity"))
@@ -326,16 +370,18 @@ impl Whip {
             kind: SdpKind::Answer,
             sdp: answer,
         })));
-        Ok(field("location").and_then(|location| whip::resolve(url, location)))
+        Ok(())
     }
 
-    fn succeeded(&mut self, now: Instant, session: Session) {
+    fn succeeded(&mut self, now: Instant, url: Result<Url, String>, offer: Offer, response: &Response) {
         self.reconnect.registered(now);
         (self.stage, self.reported) = (Stage::AfterFirstSuccess, None);
-        if session.url.is_none() {
-            self.warn("the server names no URL of the session (Location), so that the session cannot be ended in order".into());
+        if let Err(why) = &url {
+            self.warn(format!(
+                "the session cannot be ended in order, for the lack of a URL of it (Location): {why}"
+            ));
         }
-        self.phase = Phase::Up(session);
+        self.phase = Phase::Up(Session::new(url.ok(), offer, &response.headers));
     }
 
     fn failed(&mut self, now: Instant, offer: Offer, error: ConnectError) {
@@ -394,7 +440,7 @@ impl Signaller for Whip {
             In::Response(id, result) => self.response(now, id, result),
             _ if self.is_closed => {}
             // The protocol has no registration and no calls: the first request is the offer.
-            In::Register => self.report(Event::Registered),
+            In::Register => self.registered(),
             In::Call(_) => self.report(Event::Accepted),
             In::Send { message: PeerMessage::Description(offer), .. } if offer.kind == SdpKind::Offer => {
                 self.offered(now, &offer.sdp);
