@@ -74,9 +74,11 @@ impl ServerConnection {
         self.driver.handle(In::Release(ended));
     }
 
-    /// Closes the connection in order.
+    /// Closes the connection in order; reports sessions that were not ended.
     pub(super) async fn close(self) {
-        self.driver.close().await;
+        for text in self.driver.close().await {
+            (self.sink)(&Event::Warning { text });
+        }
     }
 
     fn report(&self, id: &PeerId) {

@@ -120,6 +120,8 @@ impl Persistent {
                 (Out::Event(event), State::Attempt(_)) => self.early_event(now, event),
                 (Out::Event(event), State::Up) => self.event(event),
                 (Out::Event(Event::IceServers(servers)), _) => self.report(Event::IceServers(servers)),
+                // Sessions that were not ended when the client ends.
+                (Out::Event(Event::Warning(text)), State::Down) => self.report(Event::Warning(text)),
                 (Out::Event(_), State::Down | State::Waiting(_)) => {}
                 (Out::Connect(conn, endpoint), State::Attempt(_) | State::Up) => {
                     self.reconnect.connects(now);
@@ -131,7 +133,7 @@ impl Persistent {
                     self.conns.remove(&conn);
                     self.outputs.push_back(Out::Close(conn));
                 }
-                (output @ (Out::Send(..) | Out::Silence(..) | Out::Request(..)), _) => {
+                (output @ (Out::Send(..) | Out::Silence(..) | Out::Request(..) | Out::Abandon(_)), _) => {
                     self.outputs.push_back(output);
                 }
             }

@@ -125,7 +125,8 @@ pub enum In {
     Reconnect(Ended),
     /// Ends a call or leaves a room: registers again unless the client is registered and idle, or about to register.
     Release(Ended),
-    /// The client ends. Outputs that end its session at the server in order may follow, and no others.
+    /// The client ends. Outputs that end its session at the server in order may follow, and warnings about sessions that
+    /// were not ended, but no others.
     Close,
     /// The WebSocket is open; contains the header fields of the server's response, `sec-websocket-protocol` included.
     Opened(ConnId, Headers),
@@ -153,6 +154,8 @@ pub enum Out {
     Silence(ConnId, Duration),
     /// Sends an HTTP request; [`In::Response`] follows.
     Request(RequestId, Request),
+    /// Abandons an HTTP request without a response; [`In::Response`] does not follow.
+    Abandon(RequestId),
     /// Reports an event to the application.
     Event(Event),
 }

@@ -28,6 +28,7 @@ pub(super) struct Outs {
     pub(super) closed: Vec<ConnId>,
     pub(super) silence: Vec<Duration>,
     pub(super) requests: Vec<(RequestId, Request)>,
+    pub(super) abandoned: Vec<RequestId>,
     pub(super) events: Vec<Event>,
 }
 
@@ -81,6 +82,7 @@ impl Run {
                 }
                 Out::Silence(_, longest) => outs.silence.push(longest),
                 Out::Request(id, request) => outs.requests.push((id, request)),
+                Out::Abandon(id) => outs.abandoned.push(id),
                 Out::Event(event) => outs.events.push(event),
             }
         }

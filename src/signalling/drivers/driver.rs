@@ -27,6 +27,9 @@ const MAX_SOCKETS: usize = 4;
 const MAX_REQUESTS: usize = 16;
 /// Time limit for [`Driver::close`], which completes HTTP requests and closing handshakes.
 const CLOSE: Duration = Duration::from_secs(2);
+/// Time limit for [`Driver::close`] at a media server. The back end has shorter limits: 5 s for the response to an offer,
+/// then 2 s for the request that ends the session.
+const CLOSE_SESSION: Duration = Duration::from_secs(8);
 
 /// A WebSocket of the signaller.
 enum Conn {
@@ -162,12 +165,15 @@ impl Driver {
     }
 
     /// Ends the session at the server: sends the pending frames, closes all WebSockets with the closing handshake (RFC
-    /// 6455, 7.1.2), and completes the HTTP requests, also those that end the session; gives up after two seconds.
-    pub async fn close(mut self) {
+    /// 6455, 7.1.2), and completes the HTTP requests, also those that end the session; gives up after two seconds, at a media
+    /// server after eight. Returns warnings about sessions that were not ended.
+    pub async fn close(mut self) -> Vec<String> {
+        self.events.clear();
         self.handle(In::Close);
         for id in self.conns.keys().copied().collect::<Vec<_>>() {
             self.close_one(id);
         }
+        let is_stream = self.target.capabilities().single_exchange;
         let all = async {
             while !self.requests.is_empty() {
                 let input = self.wait().await;
@@ -180,7 +186,12 @@ impl Driver {
                 closing.task.await;
             }
         };
-        timeout(CLOSE, all).await;
+        timeout(if is_stream { CLOSE_SESSION } else { CLOSE }, all).await;
+        let warning = |event| match event {
+            Event::Warning(text) => Some(text),
+            _ => None,
+        };
+        self.events.into_iter().filter_map(warning).collect()
     }
 
     /// Waits for the first of: a WebSocket that is open or failed to open, a frame, a response, the signaller's timer.
@@ -235,6 +246,7 @@ impl Driver {
                     let target = self.target.clone();
                     self.requests.insert(id, smol::spawn(async move { http::send(&target, &request).await }));
                 }
+                Out::Abandon(id) => drop(self.requests.remove(&id)),
                 Out::Event(event) => self.events.push_back(event),
             }
         }

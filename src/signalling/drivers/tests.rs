@@ -171,6 +171,21 @@ fn closing_the_driver_completes_a_pending_request() {
 }
 
 #[test]
+fn closing_the_driver_waits_for_no_abandoned_request() {
+    let mut stage = Stage::new();
+    block_on(async {
+        let url = stage.driver.target.beside("slow");
+        let request = Request { method: "PATCH", url, headers: vec![], body: vec![] };
+        stage.execute([Out::Request(RequestId(1), request)]);
+        let _connection = stage.listener.accept().await.unwrap();
+        stage.execute([Out::Abandon(RequestId(1)), Out::Event(Event::Warning("before".into()))]);
+        assert!(stage.driver.requests.is_empty());
+        stage.outputs.try_send(Out::Event(Event::Warning("not ended".into()))).unwrap();
+        assert_eq!(stage.driver.close().await, ["not ended"]);
+    });
+}
+
+#[test]
 fn requests_beyond_the_bound_fail_at_once() {
     const MORE: usize = 5;
     let mut stage = Stage::new();

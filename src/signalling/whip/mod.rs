@@ -6,23 +6,27 @@
 //!
 //! Pure: no clock, chance, socket or GStreamer.
 
+mod ending;
+mod fields;
 mod offer;
 mod origin;
 mod session;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use url::Url;
 
+use self::ending::{END, Ending, failure};
+use self::fields::{after, names_invalid_token};
 use self::offer::Offer;
 use self::session::Session;
 use super::error::{ConnectError, brief};
 use super::event::Event;
-use super::reconnect::{Cause, Ended, Reconnect, Stage, Verdict, retry_after, verdict};
+use super::reconnect::{Cause, Ended, Reconnect, Stage, Verdict, verdict};
 use super::signaller::{
     Capabilities, Headers, In, Out, Request, RequestId, Response, ServerRequest, Signaller, header,
 };
@@ -51,10 +55,6 @@ const fn protocol(server: &'static str, start: super::target::Start) -> Protocol
 
 /// Maximum number of redirects of one offer.
 const MAX_REDIRECTS: u32 = 5;
-/// Time limit of a request that ends a session, before the next offer is sent.
-const END: Duration = Duration::from_secs(2);
-/// Maximum number of offers that were given up while their response was pending.
-const MAX_GIVEN_UP: usize = 8;
 
 /// The state of the latest offer.
 #[derive(Debug)]
@@ -86,12 +86,10 @@ pub struct Whip {
     /// Whether the server asked to wait for a publisher or for its end: it is the right server, although it sent no answer.
     has_to_wait: bool,
     phase: Phase,
-    /// The requests of offers that were given up, with their URLs: their sessions have to be ended.
-    given_up: BTreeMap<RequestId, Url>,
+    ending: Ending,
     last: RequestId,
     /// The problem reported last, so that the same text is not reported twice.
     reported: Option<String>,
-    is_closed: bool,
     outputs: VecDeque<Out>,
 }
 
@@ -129,10 +127,9 @@ impl Whip {
             stage: Stage::BeforeFirstSuccess,
             has_to_wait: false,
             phase: Phase::Idle,
-            given_up: BTreeMap::new(),
+            ending: Ending::default(),
             last: RequestId::default(),
             reported: None,
-            is_closed: false,
             outputs: VecDeque::new(),
         }
     }
@@ -192,8 +189,7 @@ impl Whip {
             Phase::Idle | Phase::Posting { .. } | Phase::Up(_) => now,
         };
         let not_before = planned.max(now + self.reconnect.pause(now, Ended::CallOver, (self.chance)()));
-        let ended = self.give_up();
-        self.phase = match ended {
+        self.phase = match self.give_up(now) {
             Some(request) => Phase::Ending { request, until: not_before.max(now + END), not_before, offer },
             None => Phase::Waiting(not_before, offer),
         };
@@ -201,22 +197,24 @@ impl Whip {
     }
 
     /// Gives up the latest offer, and ends its session; returns the request that does so.
-    fn give_up(&mut self) -> Option<RequestId> {
+    fn give_up(&mut self, now: Instant) -> Option<RequestId> {
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Posting { request, url, .. } => {
-                self.given_up.insert(request, url);
-                if self.given_up.len() > MAX_GIVEN_UP {
-                    self.given_up.pop_first();
-                }
+                self.ending.add_offer(request, url);
                 None
             }
-            Phase::Up(session) => session.url.map(|url| self.delete(&url)),
+            Phase::Up(session) => {
+                self.outputs.extend(session.pending().map(Out::Abandon));
+                session.url.map(|url| self.delete(now, url))
+            }
             Phase::Idle | Phase::Ending { .. } | Phase::Waiting(..) => None,
         }
     }
 
-    fn delete(&mut self, url: &Url) -> RequestId {
-        self.request("DELETE", url, vec![], String::new())
+    fn delete(&mut self, now: Instant, url: Url) -> RequestId {
+        let request = self.request("DELETE", &url, vec![], String::new());
+        self.ending.add_end(now, request, url);
+        request
     }
 
     /// Sends the offer whose time has come.
@@ -240,8 +238,11 @@ impl Whip {
 
     /// Handles a response, or the failure of a request.
     fn response(&mut self, now: Instant, id: RequestId, result: Result<Response, ConnectError>) {
-        if let Some(url) = self.given_up.remove(&id) {
-            return result.iter().for_each(|response| self.end_session_of(&url, response));
+        if let Some(url) = self.ending.take_offer(id) {
+            return result.iter().for_each(|response| self.end_session_of(now, &url, response));
+        }
+        if let (Some(url), Some(why)) = (self.ending.take_end(id), failure(&result)) {
+            self.not_ended(&url, &why);
         }
         match std::mem::replace(&mut self.phase, Phase::Idle) {
             Phase::Posting { request, url, redirects, offer } if request == id => match result {
@@ -279,11 +280,22 @@ impl Whip {
     }
 
     /// Ends the session that a response began, which is not wanted any more.
-    fn end_session_of(&mut self, url: &Url, response: &Response) {
-        let location = self.location(url, response);
-        if let (true, Ok(location)) = (matches!(response.status, 200 | 201), location) {
-            self.delete(&location);
+    fn end_session_of(&mut self, now: Instant, url: &Url, response: &Response) {
+        if !matches!(response.status, 200 | 201) {
+            return;
         }
+        match self.location(url, response) {
+            Ok(location) => drop(self.delete(now, location)),
+            Err(why) => self.not_ended(url, &format!("its URL (Location) is not used: {why}")),
+        }
+    }
+
+    /// Reports that the session at this URL was not ended. The path is left out, because it may be all that a stranger needs
+    /// to end the session.
+    fn not_ended(&mut self, url: &Url, why: &str) {
+        let withheld = self.withheld(url).map(|clause| format!("; {clause}")).unwrap_or_default();
+        let origin = url.origin().ascii_serialization();
+        self.warn(format!("a session at {origin} could not be ended, and may go on there: {why}{withheld}"));
     }
 
     fn posted(&mut self, now: Instant, url: &Url, redirects: u32, offer: Offer, response: &Response) {
@@ -300,7 +312,7 @@ impl Whip {
                     return self.succeeded(now, location, offer, response);
                 }
                 Err(why) => {
-                    self.end_session_of(url, response);
+                    self.end_session_of(now, url, response);
                     ConnectError::NoAnswer(server, format!("it answered {status}, but {why}"))
                 }
             },
@@ -411,26 +423,23 @@ impl Whip {
         }
     }
 
-    /// Ends the session; an offer without an answer is given up.
-    fn close(&mut self) {
-        self.give_up();
-        self.is_closed = true;
+    /// Ends the session; an offer without an answer is given up, but its response is awaited for a while.
+    fn close(&mut self, now: Instant) {
+        self.give_up(now);
+        self.ending.close(now);
     }
-}
 
-/// Returns whether a `WWW-Authenticate` field says that the token has ended (RFC 6750, 3.1).
-fn names_invalid_token(headers: &Headers) -> bool {
-    headers.iter().any(|(name, value)| name == "www-authenticate" && value.contains("invalid_token"))
-}
-
-/// Returns the pause that a response asks for. A date is compared with the server's own clock (`Date`).
-fn after(response: &Response) -> Option<Duration> {
-    let date = header(&response.headers, "date").and_then(|date| httpdate::parse_http_date(date).ok());
-    let now = date.and_then(|date| date.duration_since(std::time::UNIX_EPOCH).ok());
-    let value = header(&response.headers, "retry-after")?;
-    match now {
-        Some(now) => retry_after(value, now),
-        None => value.trim().parse().ok().map(Duration::from_secs),
+    fn timeout(&mut self, now: Instant) {
+        if let Phase::Up(session) = &mut self.phase {
+            self.outputs.extend(session.handle_timeout(now).map(Out::Abandon));
+        }
+        self.proceed(now);
+        for requests in self.ending.expired(now) {
+            for (request, url) in requests {
+                self.outputs.push_back(Out::Abandon(request));
+                self.not_ended(&url, "no response came in time");
+            }
+        }
     }
 }
 
@@ -438,7 +447,8 @@ impl Signaller for Whip {
     fn handle(&mut self, now: Instant, input: In) {
         match input {
             In::Response(id, result) => self.response(now, id, result),
-            _ if self.is_closed => {}
+            In::Timeout => self.timeout(now),
+            _ if self.ending.is_closed() => {}
             // The protocol has no registration and no calls: the first request is the offer.
             In::Register => self.registered(),
             In::Call(_) => self.report(Event::Accepted),
@@ -452,13 +462,7 @@ impl Signaller for Whip {
                 }
             }
             In::Ask(ServerRequest::Token(token)) => self.authorization = Some(format!("Bearer {}", token.0)),
-            In::Close => self.close(),
-            In::Timeout => {
-                if let Phase::Up(session) = &mut self.phase {
-                    session.handle_timeout(now);
-                }
-                self.proceed(now);
-            }
+            In::Close => self.close(now),
             In::Send { .. } | In::Application(..) | In::Ask(_) | In::RenewIceServers => {}
             In::Reconnect(_) | In::Release(_) | In::Opened(..) | In::Frame(..) | In::Failed(..) => {}
         }
@@ -469,11 +473,12 @@ impl Signaller for Whip {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        match &self.phase {
+        let own = match &self.phase {
             Phase::Ending { until: at, .. } | Phase::Waiting(at, _) => Some(*at),
             Phase::Up(session) => session.poll_timeout(),
             Phase::Idle | Phase::Posting { .. } => None,
-        }
+        };
+        own.into_iter().chain(self.ending.poll_timeout()).min()
     }
 
     fn is_idle(&self) -> bool {

@@ -86,11 +86,16 @@ impl Session {
         found.into_iter().map(candidate).collect()
     }
 
-    /// Gives up a request whose time is over, and further ones.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        if self.pending.take_if(|(_, at)| *at <= now).is_some() {
-            self.trickles = false;
-        }
+    /// Gives up a request whose time is over, and further ones; returns the request.
+    pub(super) fn handle_timeout(&mut self, now: Instant) -> Option<RequestId> {
+        let (request, _) = self.pending.take_if(|(_, at)| *at <= now)?;
+        self.trickles = false;
+        Some(request)
+    }
+
+    /// Returns the request with candidates that has no response yet.
+    pub(super) fn pending(&self) -> Option<RequestId> {
+        self.pending.map(|(request, _)| request)
     }
 
     /// Returns when [`Session::handle_timeout`] is to be called.

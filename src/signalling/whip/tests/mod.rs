@@ -1,5 +1,6 @@
 //! The back end on virtual time, against an endpoint that the test plays.
 
+mod ending;
 mod origins;
 
 use proptest::prelude::*;
@@ -168,6 +169,7 @@ fn a_request_with_candidates_that_hangs_is_given_up() {
     reply(&mut run, id, created(&[("etag", "*")]));
     assert_eq!(run.give(candidate(1)).requests.len(), 1);
     let outs = run.pass(Duration::from_secs(3));
+    assert_eq!(outs.abandoned.len(), 1);
     assert!(outs.events.is_empty() && run.give(candidate(2)).requests.is_empty());
     assert_eq!(run.signaller.poll_timeout(), None);
     assert_eq!(run.give(In::Close).requests.len(), 1);
@@ -326,33 +328,6 @@ fn debug_texts_have_no_secrets() {
     let text = format!("{whip:?} {request:?}");
     assert!(text.contains("POST http://h:1/live/whip"), "{text}");
     assert!(!text.contains("geheim") && !text.contains("secret") && !text.contains("ufrag"), "{text}");
-}
-
-#[test]
-fn a_request_that_hangs_at_the_end_of_a_session_delays_the_next_by_two_seconds() {
-    let mut run = run_of(Role::Publisher);
-    let (id, _) = post(&mut run);
-    reply(&mut run, id, created(&[]));
-    assert_eq!(post(&mut run).1.method, "DELETE");
-    assert!(run.pass(Duration::from_millis(1999)).requests.is_empty());
-    assert_eq!(run.pass(Duration::from_millis(1)).requests[0].1.method, "POST");
-}
-
-#[test]
-fn a_session_that_begins_too_late_is_ended() {
-    let mut run = run_of(Role::Publisher);
-    let (first, _) = post(&mut run);
-    let (second, _) = post(&mut run);
-    let (_, request) = reply(&mut run, first, created(&[])).requests.remove(0);
-    assert_eq!((request.method, request.url.as_str()), ("DELETE", SESSION));
-    assert!(run.give(In::Close).requests.is_empty(), "there is no session yet");
-    let outs = reply(&mut run, second, created(&[]));
-    assert_eq!((outs.requests[0].1.method, outs.events.len()), ("DELETE", 0));
-    // An answer that cannot be used has begun a session, too.
-    let mut run = run_of(Role::Publisher);
-    let (id, _) = post(&mut run);
-    let outs = reply(&mut run, id, response(201, &[("location", "/session/7")], "junk"));
-    assert_eq!(outs.requests[0].1.url.as_str(), SESSION);
 }
 
 #[test]
