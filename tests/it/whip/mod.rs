@@ -5,7 +5,9 @@ mod server;
 use std::net::{IpAddr, UdpSocket};
 
 use self::server::{MediaServer, Reply, Request};
-use crate::common::{Client, PATIENCE, Program, Received, duration_and_frames, needs, probe, resumed};
+use crate::common::{
+    Client, PATIENCE, Program, Received, duration_and_frames, free_address, needs, probe, resumed,
+};
 use roomtone::sdp::{Direction, Sdp, Section};
 
 /// Header fields of a server that accepts candidates.
@@ -73,10 +75,8 @@ fn a_publisher_sends_both_kinds_and_ends_its_session() {
     });
     interrupt(program);
     let delete = server.expect("DELETE", 0);
-    assert_eq!(
-        (delete.path.as_str(), field(&delete, "authorization")),
-        ("/session/1", Some("Bearer geheim"))
-    );
+    let last = format!("/session/{}", server.requests("POST").len());
+    assert_eq!((&delete.path, field(&delete, "authorization")), (&last, Some("Bearer geheim")));
 }
 
 #[test]
@@ -90,7 +90,9 @@ fn a_player_waits_for_the_publisher_and_survives_the_server() {
         ("POST", _) => Reply::Session(""),
         _ => Reply::status("200 OK"),
     };
-    let server = MediaServer::sending(None, rule);
+    // Not of the range from which the system takes ports: another test could get the port before the second server.
+    let address = free_address();
+    let server = MediaServer::sending(address, rule);
     let options = ["--record", &record, "--reconnect-after", "1"];
     let mut program = watch(&home, &server.url()).receiving(&received).with(&options).start();
     program.expect("peer", &[("state", "connected")]);
@@ -103,16 +105,16 @@ fn a_player_waits_for_the_publisher_and_survives_the_server() {
     assert!(sdp.media.len() == 2 && sdp.media.iter().all(|media| media.direction() == receives));
     assert!(server.requests("PATCH").is_empty(), "the server offers no way to trickle");
 
-    let address = server.address();
     server.crash();
     program.expect("peer", &[("state", "reconnecting")]);
     let since = received.mark();
-    let server = MediaServer::sending(Some(address), |request, _| match request.method.as_str() {
+    let server = MediaServer::sending(address, |request, _| match request.method.as_str() {
         "POST" => Reply::Session(""),
         _ => Reply::status("200 OK"),
     });
     program.expect("peer", &[("state", "connected")]);
     received.expect_moving_and_audible(since, 15);
+    let earlier = server.requests("DELETE").len();
     program.interrupt();
     program.expect("ended", &[]);
     // After more than five seconds without media the recording goes on in another file.
@@ -124,7 +126,9 @@ fn a_player_waits_for_the_publisher_and_survives_the_server() {
     for file in files {
         assert!(duration_and_frames(&probe(&file), "vp8").1 > 0, "{file}");
     }
-    server.expect("DELETE", 0);
+    // The session that was open last is ended.
+    let sessions = server.requests("POST").len();
+    assert_eq!(server.expect("DELETE", earlier).path, format!("/session/{sessions}"));
 }
 
 #[test]
@@ -163,18 +167,43 @@ fn a_wrong_server_is_named_with_what_to_do() {
 }
 
 #[test]
-fn a_session_elsewhere_gets_no_token_and_hanging_requests_delay_nothing() {
+fn a_session_elsewhere_gets_no_token_and_its_missing_end_is_reported() {
     needs!(Address);
     let home = tempfile::tempdir().unwrap();
     let elsewhere = MediaServer::receiving(|_, _| Reply::Nothing);
-    let url = format!("http://{}/session/9", elsewhere.address());
-    let server = MediaServer::receiving(move |_, _| Reply::SessionAt(url.clone()));
+    let origin = format!("http://{}", elsewhere.address());
+    let server = MediaServer::receiving(move |_, _| Reply::SessionAt(origin.clone(), TRICKLES));
     let options = ["--token", "geheim", "--video", "none"];
     let mut program = publish(&home, &server.url()).media(&["--audio", "tone"]).with(&options).start();
     program.expect("peer", &[("state", "connected")]);
     server.expect_media(0, |stats| stats.audio_frames_received > 20);
-    // A request that hangs is given up.
-    interrupt(program);
+    let patch = elsewhere.expect("PATCH", 0);
+    // Neither request has a response.
+    program.interrupt();
     let delete = elsewhere.expect("DELETE", 0);
-    assert_eq!((delete.path.as_str(), field(&delete, "authorization")), ("/session/9", None));
+    for request in [patch, delete] {
+        assert!(request.path.starts_with("/session/"), "{}", request.path);
+        assert_eq!(field(&request, "authorization"), None);
+    }
+    program.expect("ended", &[]);
+    assert!(program.has_warned("could not be ended, and may go on there: no response came in time"));
+    assert_eq!(program.end().0, 130);
+}
+
+#[test]
+fn an_interrupt_during_a_slow_offer_ends_the_session_that_it_begins() {
+    needs!(Address);
+    let home = tempfile::tempdir().unwrap();
+    // Without a buffer: each message of the server waits for the test.
+    let (gate, opened) = std::sync::mpsc::sync_channel(0);
+    let server = MediaServer::receiving(move |request, _| match request.method.as_str() {
+        "POST" => Reply::SessionAfter(gate.clone()),
+        _ => Reply::status("200 OK"),
+    });
+    let program = publish(&home, &server.url()).start();
+    opened.recv_timeout(PATIENCE).unwrap();
+    program.interrupt();
+    opened.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(server.expect("DELETE", 0).path, "/session/1");
+    assert_eq!(program.end().0, 130);
 }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -31,8 +32,10 @@ pub(super) struct Request {
 pub(super) enum Reply {
     /// Opens a session, with these header fields besides `Content-Type` and `Location`.
     Session(&'static str),
-    /// Opens a session whose URL is this one.
-    SessionAt(String),
+    /// Opens a session whose URL is at this origin, with these header fields.
+    SessionAt(String, &'static str),
+    /// Opens a session; the response waits until both of two messages are received.
+    SessionAfter(SyncSender<()>),
     /// Sends these bytes, and closes the connection.
     Raw(Vec<u8>),
     /// Sends nothing until the client closes the connection.
@@ -66,6 +69,7 @@ struct Shared {
     /// The media that players get; none if the server only receives.
     stream: Option<Stream>,
     requests: Mutex<Vec<Request>>,
+    /// The sessions in the order of their offers; the URL of the first ends with 1.
     sessions: Mutex<Vec<Session>>,
 }
 
@@ -90,17 +94,16 @@ impl MediaServer {
 
     /// Starts a server that sends test video and a tone to its players.
     pub(super) fn sending(
-        at: Option<SocketAddr>,
+        at: SocketAddr,
         rule: impl Fn(&Request, usize) -> Reply + Send + Sync + 'static,
     ) -> Self {
-        let at = at.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 0)));
         roomtone::media::init().unwrap();
         Self::start(at, Some(smol::block_on(test_stream())), Box::new(rule))
     }
 
     fn start(at: SocketAddr, stream: Option<Stream>, rule: Rule) -> Self {
         roomtone::media::init().unwrap();
-        // The port of a server that has just stopped may be busy for a moment.
+        // A server that begins again has the port of the one before, which may be busy for a moment.
         let listener = wait_for("the port", || TcpListener::bind(at).ok());
         let address = listener.local_addr().unwrap();
         let shared =
@@ -189,8 +192,14 @@ fn serve(connection: &TcpStream, shared: &Shared) {
     };
     let reply = match (shared.rule)(&request, earlier) {
         Reply::Raw(bytes) => bytes,
-        Reply::Session(fields) => accept(&request, "/session/1", fields, shared),
-        Reply::SessionAt(url) => accept(&request, &url, "", shared),
+        Reply::Session(fields) => accept(&request, "", fields, shared),
+        Reply::SessionAfter(gate) => {
+            let response = accept(&request, "", "", shared);
+            // A test that failed receives nothing.
+            let _ = gate.send(()).and_then(|()| gate.send(()));
+            response
+        }
+        Reply::SessionAt(origin, fields) => accept(&request, &origin, fields, shared),
         Reply::Nothing => {
             let _ = reader.read(&mut [0]);
             return;
@@ -220,7 +229,7 @@ fn read(reader: &mut impl BufRead) -> Option<Request> {
 }
 
 /// Opens a session; returns the whole response.
-fn accept(request: &Request, location: &str, fields: &str, shared: &Shared) -> Vec<u8> {
+fn accept(request: &Request, origin: &str, fields: &str, shared: &Shared) -> Vec<u8> {
     let config = PeerConfig {
         streams: shared.stream.clone().into_iter().collect(),
         receive: if shared.stream.is_some() { vec![] } else { Kind::ALL.to_vec() },
@@ -232,9 +241,13 @@ fn accept(request: &Request, location: &str, fields: &str, shared: &Shared) -> V
     let peer = Arc::new(Peer::open(config, event).unwrap());
     let answer = smol::block_on(in_time("the answer", answer(&peer, &request.body, &events)));
     let outputs = smol::spawn(consume(events));
-    lock(&shared.sessions).push(Session { peer, _outputs: outputs });
+    let number = {
+        let mut sessions = lock(&shared.sessions);
+        sessions.push(Session { peer, _outputs: outputs });
+        sessions.len()
+    };
     format!(
-        "HTTP/1.1 201 Created\r\nContent-Type: application/sdp\r\nLOCATION: {location}\r\n{fields}\
+        "HTTP/1.1 201 Created\r\nContent-Type: application/sdp\r\nLOCATION: {origin}/session/{number}\r\n{fields}\
          content-length: {}\r\n\r\n{answer}",
         answer.len()
     )
