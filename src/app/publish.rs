@@ -20,8 +20,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`ClientError`] if the first offer fails, or the first session finds no path; later failures are repeated, apart from
-    /// a token that ended.
+    /// [`ClientError`] if the first offer fails, or the first session finds no path. Later failures are repeated, apart from
+    /// a token that ended, an answer that cannot be applied, another DTLS certificate than that in the answer, a source that
+    /// stops for good, and a path that is not replaced within [`ConnectionOptions::give_up_after`](super::options::ConnectionOptions::give_up_after) (default: no limit).
     pub async fn stream(&self) -> Result<(), ClientError> {
         let result = self.stream_until_stopped().await;
         self.finish().await;
@@ -34,7 +35,8 @@ impl Client {
         let (target, ice, sink) = (self.target.clone(), self.setup.ice.clone(), self.sink.clone());
         let mut connection = ServerConnection::open(target, registration, ice, sink).await?;
         let terms = self.setup.terms();
-        let patience = Patience { give_up: UNLIMITED, ..terms.patience };
+        let give_up = self.setup.give_up().unwrap_or(UNLIMITED);
+        let patience = Patience { give_up, ..terms.patience };
         let terms =
             Terms { ring: UNLIMITED, patience, single_exchange: true, reconnects_first: true, ..terms };
         let call = Call::dial(Instant::now(), server.clone(), false, terms);

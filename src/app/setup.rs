@@ -106,6 +106,11 @@ impl MediaSetup {
         })
     }
 
+    /// Returns the longest search for a new path that the options name, if any.
+    pub(super) fn give_up(&self) -> Option<Duration> {
+        self.options.connection.give_up()
+    }
+
     /// Returns the rules by which connections negotiate, as the polite side.
     pub(super) fn terms(&self) -> Terms {
         let terms = Terms::new(true, self.peer.wanted());

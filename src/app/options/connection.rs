@@ -14,9 +14,9 @@ pub struct ConnectionOptions {
     /// Longest silence of a peer before a new path is sought, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub reconnect_after: u32,
-    /// Longest search for a new path before the call ends, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86400))]
-    pub give_up_after: u32,
+    /// Longest search for a new path before the call ends, in seconds [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=86400))]
+    pub give_up_after: Option<u32>,
     /// Interval between reports of the call's counters, in seconds [default: off]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub stats: Option<Duration>,
@@ -26,10 +26,15 @@ pub struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
-    /// Returns the times after which a path counts as broken and as lost.
+    /// Returns the times after which a path of a call counts as broken and as lost.
     pub fn patience(&self) -> Patience {
-        let seconds = |number: u32| Duration::from_secs(number.into());
-        Patience { quiet: seconds(self.reconnect_after), give_up: seconds(self.give_up_after) }
+        let give_up = self.give_up().unwrap_or(Patience::default().give_up);
+        Patience { quiet: Duration::from_secs(self.reconnect_after.into()), give_up }
+    }
+
+    /// Returns the longest search for a new path; `None` if the default of the command applies.
+    pub fn give_up(&self) -> Option<Duration> {
+        self.give_up_after.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// Returns the interval between reports of the counters; `None` if they are off.

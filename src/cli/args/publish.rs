@@ -13,6 +13,9 @@ use crate::protocol::Secret;
 use crate::protocol::whip::Role;
 use crate::signalling::Target;
 
+/// Help of an option whose default is that of calls elsewhere.
+const GIVE_UP_AFTER: &str = "Longest search for a new path, including the wait for a publisher, before the program ends, in seconds [default: no limit]";
+
 /// `publish`.
 #[derive(Debug, Args)]
 #[command(mut_arg("receive_only", |option| option.hide(true)))]
@@ -45,7 +48,7 @@ pub(crate) struct WatchArgs {
 
 /// Options that `publish` and `watch` share.
 #[derive(Debug, Args)]
-#[command(mut_arg("give_up_after", |option| option.hide(true)))]
+#[command(mut_arg("give_up_after", |option| option.help(GIVE_UP_AFTER)))]
 pub(crate) struct EndpointArgs {
     /// Token for the endpoint (Bearer). On the command line other users of this machine can see it; ROOMTONE_TOKEN
     /// hides it
