@@ -72,7 +72,7 @@ fn client_code(error: &crate::app::ClientError) -> u8 {
     use crate::app::ClientError;
     use crate::signalling::ConnectError;
     match error {
-        ClientError::Connect(ConnectError::Url(_) | ConnectError::StreamUrl(_) | ConnectError::File(_)) => 2,
+        ClientError::Connect(ConnectError::Url(_) | ConnectError::StreamUrl(..) | ConnectError::File(_)) => 2,
         ClientError::Connect(
             ConnectError::Denied(..)
             | ConnectError::NoToken(..)

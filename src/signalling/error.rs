@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::reconnect::Cause;
 use crate::protocol::Refusal;
+use crate::protocol::whip::Role;
 use crate::tls::FileError;
 
 /// Close codes (RFC 6455, 7.4.1): an orderly end, a violation of the protocol, a frame without a code, no frame at all,
@@ -34,9 +35,9 @@ pub enum ConnectError {
         "'{0}' is no server's address: it looks like wss://example.org:8443 (or example.org:8443, which means the same), ws://127.0.0.1:8443 without TLS, ssp+wss://example.org/ssp for a server of pools, or ssp+https://example.org for one behind socket.io"
     )]
     Url(String),
-    /// The text is not the URL of a WHIP or WHEP endpoint.
-    #[error("'{0}' is not the URL of a WHIP or WHEP endpoint: it looks like https://example.org/live/whip")]
-    StreamUrl(String),
+    /// The text is not the URL of an endpoint of WHIP (for publishers) or WHEP (for players).
+    #[error("'{0}' is not the URL of a {protocol} endpoint: it looks like https://example.org/live/{path}", protocol = .1.protocol(), path = .1.protocol().to_lowercase())]
+    StreamUrl(String, Role),
     /// A file of certificates or keys cannot be used.
     #[error(transparent)]
     File(#[from] FileError),
@@ -104,7 +105,7 @@ impl ConnectError {
     /// Returns the cause of the error, from which [`verdict`](super::reconnect::verdict) decides about another attempt.
     pub fn cause(&self) -> Cause {
         match self {
-            Self::Url(_) | Self::StreamUrl(_) | Self::File(_) => Cause::Settings,
+            Self::Url(_) | Self::StreamUrl(..) | Self::File(_) => Cause::Settings,
             Self::Unreachable(..) => Cause::Unreachable,
             Self::Proxy(..) => Cause::Proxy,
             Self::Certificate(..) | Self::Issuer(..) => Cause::Certificate,

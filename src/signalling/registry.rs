@@ -49,7 +49,7 @@ impl Target {
     /// [`ConnectError::StreamUrl`] if the text is not such a URL.
     pub fn parse_stream(text: &str, role: Role, trust: Trust) -> Result<Self, ConnectError> {
         let (bare, zone) = split_zone(text);
-        let url = parse_url(&bare).ok_or_else(|| ConnectError::StreamUrl(brief(text)))?;
+        let url = parse_url(&bare).ok_or_else(|| ConnectError::StreamUrl(brief(text), role))?;
         let [whip, whep] = &STREAMS;
         let protocol = match role {
             Role::Publisher => whip,

@@ -95,7 +95,7 @@ Examples:
 #[cfg(feature = "media")]
 const WATCH: &str = "\
 Shows, plays and records a stream of a media server until it is stopped. If nobody publishes yet, or the publisher
-leaves, it asks again; the window stays, and the recording goes on when the stream is back.
+leaves, the program asks the server again; the window stays, and the recording goes on when the stream is back.
 
 Examples:
   roomtone watch https://example.org/live/whep           in a window

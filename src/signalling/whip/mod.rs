@@ -337,7 +337,10 @@ impl Whip {
             Meaning::Denied => ConnectError::Denied(server, self.denied(url, why)),
             Meaning::WrongUrl => ConnectError::NoAnswer(server, why),
             Meaning::Refused => ConnectError::Refused(Refusal::Other(format!("{server}: {why}"))),
-            Meaning::Overloaded => ConnectError::Overloaded { server, status, retry_after: after(response) },
+            Meaning::Overloaded => {
+                let status = format!("{status}: {advice}");
+                ConnectError::Overloaded { server, status, retry_after: after(response) }
+            }
         };
         self.failed(now, offer, error);
     }

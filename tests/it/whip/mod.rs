@@ -132,6 +132,25 @@ fn a_player_waits_for_the_publisher_and_survives_the_server() {
 }
 
 #[test]
+fn a_player_whose_server_stays_away_gives_up_after_its_time() {
+    needs!(Address);
+    let (home, received) = (tempfile::tempdir().unwrap(), Received::new());
+    let server = MediaServer::sending(free_address(), |request, _| match request.method.as_str() {
+        "POST" => Reply::Session(""),
+        _ => Reply::status("200 OK"),
+    });
+    let options = ["--reconnect-after", "1", "--give-up-after", "1"];
+    let mut program = watch(&home, &server.url()).receiving(&received).with(&options).start();
+    program.expect("peer", &[("state", "connected")]);
+    received.expect_moving_and_audible((0, 0), 15);
+    server.crash();
+    program.expect("peer", &[("state", "reconnecting")]);
+    program.expect("ended", &[]);
+    let (code, stderr) = program.end();
+    assert_eq!(code, 6, "{stderr}");
+}
+
+#[test]
 fn a_wrong_server_is_named_with_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     let server = MediaServer::receiving(|request, _| match request.path.as_str() {
@@ -159,7 +178,7 @@ fn a_wrong_server_is_named_with_what_to_do() {
     }
     for (args, words) in [
         (["publish", "wss://example.org"], "it looks like https://example.org/live/whip"),
-        (["watch", "example.org/whep"], "it looks like https://example.org/live/whip"),
+        (["watch", "wss://example.org/whep"], "it looks like https://example.org/live/whep"),
     ] {
         let (code, stderr) = Client::new(home.path(), &args).media(&[]).outputs(&[]).start().end();
         assert!(code == 2 && stderr.contains(words), "{code}: {stderr}");

@@ -197,7 +197,8 @@ fn the_first_failure_ends_with_its_cause_and_what_to_do() {
         (response(422, &[], r#"{"error":"no audio"}"#), "422 Unprocessable Content (no audio)"),
         (response(401, &[], ""), "it requires a token, or another one"),
         (response(403, &[], ""), "the token does not permit this"),
-        (response(503, &[], ""), "503 Service Unavailable"),
+        (response(503, &[], ""), "503 Service Unavailable: it is overloaded or restarting"),
+        (response(429, &[], ""), "429 Too Many Requests: it gets too many requests"),
     ] {
         let error = ends(Role::Publisher, result);
         let text = error.to_string();
