@@ -19,8 +19,8 @@ const LAST_OFFER: Duration = Duration::from_secs(5);
 /// Maximum number of offers that were given up while their response was pending.
 const MAX_OFFERS: usize = 8;
 
-/// See the module.
-#[derive(Debug, Default)]
+/// Requests of one client that outlive their session.
+#[derive(Default)]
 pub(super) struct Ending {
     /// Offers that were given up, at most [`MAX_OFFERS`], with their URLs.
     offers: BTreeMap<RequestId, Url>,

@@ -57,7 +57,6 @@ const fn protocol(server: &'static str, start: super::target::Start) -> Protocol
 const MAX_REDIRECTS: u32 = 5;
 
 /// The state of the latest offer.
-#[derive(Debug)]
 enum Phase {
     /// There is no offer, or the user's action is needed.
     Idle,
@@ -71,7 +70,7 @@ enum Phase {
     Up(Session),
 }
 
-/// The back end.
+/// Back end of WHIP and WHEP: a client of one endpoint. Its `Debug` text has no secrets.
 pub struct Whip {
     role: Role,
     /// The endpoint, without user and password.

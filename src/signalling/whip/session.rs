@@ -15,8 +15,7 @@ use crate::signalling::signaller::{Headers, RequestId, Response, header};
 /// Time limit of a request with candidates: some servers never answer it.
 const PATCH: Duration = Duration::from_secs(2);
 
-/// See the module.
-#[derive(Debug)]
+/// A session that is up. Without `Debug`: its URL is all that a stranger needs to end the session.
 pub(super) struct Session {
     /// The session's URL; none if the server named none that can be used.
     pub(super) url: Option<Url>,

@@ -376,7 +376,8 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// For any endpoint and any number of offers: at most 9 attempts in 15 s, and no token to another origin.
+    /// For any endpoint and any number of offers: at most 9 attempts in 15 s, no token to another origin, and an end within
+    /// 5 s.
     #[test]
     fn no_endpoint_makes_a_storm_or_gets_a_token_of_another(
         steps in prop::collection::vec(step(), 0..80), plays: bool
@@ -411,5 +412,12 @@ proptest! {
             let count = attempts[first..].iter().filter(|at| **at <= *begin + Duration::from_secs(15)).count();
             prop_assert!(count <= 9, "{} attempts in 15 s", count);
         }
+        // The end sends no offer, and gives up all requests with a response that is still wanted.
+        let mut outs = run.give(In::Close);
+        prop_assert!(outs.requests.iter().all(|(_, request)| request.method == "DELETE"));
+        pending.extend(outs.requests.drain(..).map(|(id, _)| id));
+        outs.abandoned.extend(run.pass(Duration::from_secs(5)).abandoned);
+        prop_assert!(outs.abandoned.iter().all(|id| pending.contains(id)), "{:?}", outs.abandoned);
+        prop_assert_eq!(run.signaller.poll_timeout(), None);
     }
 }
