@@ -231,6 +231,34 @@ fn the_compose_file_fits_its_schema() {
     assert!(!output.status.success() && words.contains("ValidationError"), "{words}");
 }
 
+/// Python that prints a Compose file as JSON.
+const AS_JSON: &str = "import json, sys, yaml; print(json.dumps(yaml.safe_load(open(sys.argv[1]))))";
+
+#[test]
+fn the_parts_of_the_compose_file_find_each_other() {
+    needs!(ApiTester);
+    let python = format!("{}/tests/peers/api-venv/bin/python", env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(python).args(["-c", AS_JSON, &file("compose.yaml")]).output().unwrap();
+    let all: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let services = &all["services"];
+    let address =
+        |name: &str| services[name]["networks"]["inside"]["ipv4_address"].as_str().unwrap().to_owned();
+    let settings = std::fs::read_to_string(file("haproxy.cfg")).unwrap();
+    for (name, variable) in
+        [("one", "ROOMTONE_SERVER"), ("two", "ROOMTONE_SERVER_2"), ("three", "ROOMTONE_SERVER_3")]
+    {
+        let to = services["haproxy"]["environment"][variable].as_str().unwrap();
+        assert_eq!(to, format!("{}:8443", address(name)));
+        assert!(settings.contains(&format!("\"${{{variable}")), "{variable} is not in haproxy.cfg");
+        let server = &services[name];
+        assert_eq!(server["environment"]["ROOMTONE_ENGINE"], format!("redis://{}:6379", address("valkey")));
+        let words: Vec<&str> =
+            server["command"].as_array().unwrap().iter().filter_map(|word| word.as_str()).collect();
+        assert_eq!(words[0], "/usr/local/bin/roomtone");
+        assert_eq!(words[words.len() - 2..], ["--trust-proxy", &address("haproxy")]);
+    }
+}
+
 #[cfg(feature = "engine")]
 /// The names of metrics in a text, without the endings that belong to counters and histograms.
 fn metric_names(text: &str) -> std::collections::BTreeSet<String> {
