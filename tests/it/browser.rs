@@ -1,6 +1,7 @@
 //! Calls between the programs and a real Chromium on the page: both ways, in every role.
 
 use crate::common::browser::{Browser, foreign_page};
+use crate::common::hostile::{OFFER, description};
 use crate::common::{
     Behind, Client, Program, Proxy, Received, Stage, duration_and_frames, needs, probe, wait_for,
 };
@@ -375,6 +376,35 @@ fn the_page_gives_its_next_token_to_the_server() {
     browser.run("roomtone.signalling.dispatchEvent(new CustomEvent('token-expires', { detail: 25 }))");
     browser.wait("globalThis.answers.length === 2 && globalThis.answers[1].includes('not good')");
     browser.wait("Object.values(sessionStorage).includes(globalThis.good)");
+}
+
+/// Tests messages of a caller that the page handles after the end of the call.
+#[test]
+fn callers_that_leave_at_once_do_not_keep_others_out() {
+    needs!(Browser);
+    let stage = Stage::new();
+    let browser = Browser::start();
+    browser.open(&stage.page("?id=page"));
+    browser.wait("globalThis.roomtone?.signalling.isFree");
+    browser.run(
+        "globalThis.callers = 0; roomtone.signalling.addEventListener('called', () => globalThis.callers++)",
+    );
+    let ice = json!({"ice": {"candidate": "candidate:1 1 udp 2113937151 192.0.2.1 9 typ host", "sdpMLineIndex": 0}});
+    for n in 1..=5 {
+        let mut brief = wait_for("a session", || {
+            let mut caller = stage.peer(&format!("brief{n}"));
+            caller.say("SESSION page");
+            (caller.hear()? == "SESSION_OK").then_some(caller)
+        });
+        brief.say(&description("offer", OFFER));
+        (0..20).for_each(|_| brief.say(&ice.to_string()));
+        drop(brief);
+        browser.wait(&format!(
+            "globalThis.callers === {n} && roomtone.call === null && roomtone.signalling.isFree"
+        ));
+    }
+    let mut ann = stage.call("page").start();
+    ann.expect("peer", &[("peer", "page"), ("state", "connected")]);
 }
 
 #[test]

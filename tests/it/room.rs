@@ -238,10 +238,78 @@ fn the_back_end_moves_a_page_and_a_native_to_another_room() {
     to_cellar("bob");
     bob.expect("room", &[("room", "cellar")]);
     page.wait("!document.querySelector('.tile[data-peer=bob]')");
+    page.click("mute");
     to_cellar("page");
     bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
     page.expect_of_peer("bob");
     page.wait("document.querySelector('#status').textContent.includes('cellar: you and 1 other')");
+    let audio = page.run("return roomtone.camera.stream.getAudioTracks().map((track) => track.enabled)");
+    assert_eq!(audio, json!([false]), "a muted page stays muted");
+}
+
+#[test]
+fn devices_that_are_turned_on_later_are_as_muted_as_the_buttons_say() {
+    needs!(Browser);
+    let stage = Stage::new();
+    let page = stage.enter("?room=attic&id=page");
+    page.wait("roomtone.camera.stream");
+    page.run("roomtone.camera.turnOff()");
+    // The buttons are hidden while the devices are off; a moderator's request or a key still presses them.
+    page.run("roomtone.camera.mute('audio'); roomtone.camera.mute('video')");
+    page.run("roomtone.camera.turnOn()");
+    page.wait("roomtone.camera.stream");
+    let live = "return roomtone.camera.stream.getTracks().filter((track) => track.enabled).length";
+    assert_eq!(page.run(live), 0);
+    page.click("mute");
+    page.click("blind");
+    assert_eq!(page.run(live), 2);
+}
+
+/// Tests messages that the page handles after their sender left, and requests for an offer that is made already.
+#[test]
+fn late_and_repeated_messages_of_members_add_nothing() {
+    needs!(Browser);
+    let stage = Stage::new();
+    let page = stage.enter("?room=attic&id=page");
+    page.wait("document.querySelector('#status').textContent === 'attic: you and nobody else yet'");
+    let message = json!({"from": "gone", "message": {"type": "offer", "sdp": OFFER}});
+    let emit = |kind: &str, detail: &serde_json::Value| {
+        let event = format!("new CustomEvent('{kind}', {{ detail: {detail} }})");
+        page.run(&format!("roomtone.signalling.dispatchEvent({event})"));
+    };
+    emit("description", &message);
+    let mut bob = stage.join("bob").start();
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    page.expect_of_peer("bob");
+    assert_eq!(page.run("return document.querySelectorAll('.tile[data-peer]').length"), 1);
+    let of_bob = "roomtone.room.calls.get('bob').pc";
+    page.run(&format!("globalThis.before = {of_bob}.localDescription.sdp"));
+    (0..5).for_each(|_| emit("offer-request", &json!({"from": "bob"})));
+    page.wait(&format!("{of_bob}.localDescription.sdp !== before && {of_bob}.signalingState === 'stable'"));
+    assert_eq!(page.run(&format!("return {of_bob}.getTransceivers().length")), 2);
+}
+
+#[test]
+fn a_camera_that_is_turned_on_while_the_server_is_away_is_sent_when_it_is_back() {
+    needs!(Browser);
+    let mut stage = Stage::new();
+    let received = Received::of_each();
+    let page = Browser::start();
+    page.before_pages(
+        "const get = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+         navigator.mediaDevices.getUserMedia = (what) =>
+             globalThis.allows ? get(what) : Promise.reject(new DOMException('', 'NotAllowedError'));",
+    );
+    page.enter(&stage.page("?room=attic&id=page"));
+    let mut bob = stage.join("bob").receiving(&received).start();
+    bob.expect("peer", &[("peer", "page"), ("state", "connected")]);
+    page.expect_of_peer("bob");
+    stage.end_server("KILL");
+    page.run("globalThis.allows = true");
+    page.click("media");
+    page.wait("roomtone.room.calls.get('bob').pc.signalingState === 'have-local-offer'");
+    stage.serve_again();
+    received.from("page").expect_moving_and_audible((0, 0), 15);
 }
 
 /// Tests peers that leave while the page handles their offer: the browser never completes what it does for a connection

@@ -18,7 +18,7 @@ const whyNot = wantedId === null ? undefined : fault(wantedId);
 const isChosen = wantedId !== null && !whyNot;
 
 const signalling = new Signalling(isChosen ? wantedId : anyId());
-const app = { call: null, room: null, signalling, home, end };
+const app = { call: null, room: null, signalling, home, end, leave: leaveCall };
 // Returns the call or the room, if there is one.
 const current = () => app.call ?? app.room;
 app.camera = new Camera((stream) => current()?.send(stream));
@@ -58,11 +58,16 @@ async function start(name) {
   $("auto").checked = true;
 }
 
-// Ends the call or the room, and returns to the first screen.
-function end(text) {
+// Ends the call or the room; camera and microphone stay as they are.
+function leaveCall() {
   current()?.close();
   app.call = app.room = null;
   calls.clear();
+}
+
+// Ends the call or the room, and returns to the first screen.
+function end(text) {
+  leaveCall();
   app.camera.turnOff();
   home(text);
 }
@@ -106,6 +111,7 @@ signalling.addEventListener("locked", ({ detail }) => {
   notice(detail, { label: "Try again", run });
   if (app.call?.wasUp || app.room?.isEntered) return;
   if (current()) end();
+  else app.camera.turnOff();
   state("locked");
   status("Not let in");
 });
@@ -146,14 +152,14 @@ signalling.addEventListener("presence", ({ detail }) => showPresence(detail, (pe
 // The list names the peers that are new; news about those on it comes by itself.
 setInterval(() => document.visibilityState === "visible" && signalling.listPeers(), 3000);
 
-// Queue of the peers' messages: they are handled in order, so that candidates do not overtake their description.
+// Queue of the peers' messages: they are handled in order, so that candidates do not overtake their description. Each is for
+// the call or room of its arrival.
 let order = Promise.resolve();
 for (const kind of ["description", "candidate", "offer-request"]) {
   signalling.addEventListener(kind, ({ detail }) => {
-    const before = current();
-    const receiver = app.room ?? calls;
-    order = order.then(() => receiver.handle(kind, detail)).catch((error) => {
-      if (before === current()) notice(`The negotiation with the peer failed: ${error.message}`);
+    const receiver = current();
+    order = order.then(() => receiver?.handle(kind, detail)).catch((error) => {
+      if (receiver === current()) notice(`The negotiation with the peer failed: ${shown(error.message, 300)}`);
     });
   });
 }
@@ -167,7 +173,7 @@ setInterval(() => app.room?.listen(), 1000);
 $("media").onclick = () => app.camera.turnOn();
 $("hang-up").onclick = hangUp;
 document.addEventListener("keydown", (event) => {
-  if (!current() || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+  if (event.repeat || !current() || event.ctrlKey || event.altKey || event.metaKey || /INPUT|SELECT/.test(event.target.tagName)) return;
   const button = { m: "mute", c: "blind", s: "show-stats", Escape: "hang-up" }[event.key];
   if (button) $(button).click();
 });

@@ -8,6 +8,9 @@ import { isRelayOnly } from "./address.js";
 const OTHER_SIDE = 8000;
 const GIVE_UP = 30000;
 
+// The most m-lines of a description.
+const MOST_LINES = 64;
+
 // Interval at which the received bytes are compared, in ms.
 const LOOK = 500;
 const iceTransportPolicy = isRelayOnly ? "relay" : "all";
@@ -136,6 +139,8 @@ export class Call extends EventTarget {
 
   // Begins again with a fresh connection.
   renew() {
+    // The first one may still carry media; others never did.
+    for (const pc of this.#old.splice(1)) pc.close();
     this.#old.push(this.pc);
     this.#broken ??= this.wasUp ? Date.now() : undefined;
     this.#senders.clear();
@@ -180,6 +185,8 @@ export class Call extends EventTarget {
   // to send yet.
   async offer() {
     if (this.#isClosed) return;
+    // The peer asks again: everything is on offer already.
+    if (this.pc.getTransceivers().length) return this.negotiate();
     this.#adopt(this.pc.createDataChannel("chat"));
     for (const kind of ["audio", "video"]) {
       const track = this.#stream?.getTracks().find((track) => track.kind === kind);
@@ -203,16 +210,33 @@ export class Call extends EventTarget {
     }
   }
 
-  // Makes and sends our description, which names roomtone as its author: this page replaces its connection when the
-  // peer does.
+  // Makes and sends our description. That of a connection which was replaced meanwhile is not sent.
   async #describe(pc) {
-    if (!(await pc.completes(pc.setLocalDescription()))) return;
-    const { type, sdp } = pc.localDescription;
+    if ((await pc.completes(pc.setLocalDescription())) && pc === this.pc) this.#signalDescription();
+  }
+
+  // Repeats an offer that has no answer, for a server that may have lost either.
+  repeat() {
+    if (this.pc.signalingState === "have-local-offer") this.#signalDescription();
+  }
+
+  // Sends our description, which names roomtone as its author: this page replaces its connection when the peer does.
+  #signalDescription() {
+    const { type, sdp } = this.pc.localDescription;
     this.signal({ sdp: { type, sdp: sdp.replace(/^t=.*\r\n/m, "$&a=tool:roomtone\r\n") } });
+  }
+
+  // Handles a message of the peer.
+  async handle(kind, { message }) {
+    await this.ready;
+    if (kind === "description") await this.description(message);
+    else if (kind === "candidate") await this.candidate(message);
+    else await this.offer();
   }
 
   async description(description) {
     if (this.#isClosed) return;
+    if ((String(description.sdp).match(/^m=/gm) ?? []).length > MOST_LINES) throw new Error("a description with too many m-lines");
     if (this.#isFresh(description)) {
       this.renew();
       this.#emit("state", "reconnecting");
@@ -261,11 +285,13 @@ export class Call extends EventTarget {
   async #attach() {
     for (const track of this.#stream?.getTracks() ?? []) {
       if (this.#isClosed) return;
-      const transceiver =
-        this.#senders.get(track.kind) ??
-        this.pc.getTransceivers().find((t) => t.receiver.track.kind === track.kind && t.mid !== null);
+      const sent = this.#senders.get(track.kind);
+      const transceiver = [sent, ...this.pc.getTransceivers().filter((t) => t.mid !== null)].find(
+        (t) => t?.receiver.track.kind === track.kind && ![t.direction, t.currentDirection].includes("stopped"),
+      );
       if (!transceiver) {
-        if (!this.pc.remoteDescription) continue;
+        // Without a description the first offer adds it; a kind that the peer rejected is not offered again.
+        if (!this.pc.remoteDescription || sent) continue;
         this.#senders.set(track.kind, this.pc.addTransceiver(track, { streams: [this.#stream] }));
         continue;
       }

@@ -35,8 +35,7 @@ export class Calls {
     const app = this.#app;
     if (app.call || app.room) return;
     notice();
-    const call = this.#begin(peer, "Asking for camera and microphone…");
-    call.dialled = true;
+    const call = this.#begin(peer, "Asking for camera and microphone…", true);
     await app.camera.turnOn();
     if (app.call !== call) return;
     this.#limit(call);
@@ -60,7 +59,7 @@ export class Calls {
     if (!call) return this.#app.signalling.hangUp();
     call.isInSession = call.isPlaced = true;
     call.resumes = 0;
-    if (call.wasUp) return;
+    if (call.wasUp) return call.repeat();
     // The connection has an offer from an earlier session: a fresh connection replaces it.
     if (call.pc.localDescription) call.renew();
     call.offer();
@@ -68,7 +67,10 @@ export class Calls {
 
   async #called(peer) {
     const app = this.#app;
-    if (app.call?.peer === peer) return void (app.call.isInSession = true);
+    if (app.call?.peer === peer) {
+      app.call.isInSession = true;
+      return app.call.wasUp ? app.call.repeat() : undefined;
+    }
     // Another caller, during a call or before the user decided: that session is closed.
     if (app.call || app.room || isState("prepare")) return app.signalling.hangUp();
     notice();
@@ -78,23 +80,10 @@ export class Calls {
     if ($("auto").checked) await app.camera.turnOn();
   }
 
-  async handle(kind, { message }) {
+  #begin(peer, text, dialled = false) {
     const app = this.#app;
-    // The server did not announce this caller.
-    if (!app.call) {
-      if (isState("prepare")) return app.signalling.hangUp();
-      this.#limit(this.#begin("caller", "Incoming call…"));
-    }
-    const { call } = app;
-    await call.ready;
-    if (kind === "description") await call.description(message);
-    else if (kind === "candidate") await call.candidate(message);
-    else await call.offer();
-  }
-
-  #begin(peer, text) {
-    const app = this.#app;
-    const call = new Call(app.signalling, peer);
+    const call = new Call(app.signalling, peer, { reconnectsFirst: dialled });
+    call.dialled = dialled;
     app.call = call;
     call.resumes = 0;
     call.wait = () => call.wasUp || status(`Waiting for the server; ${shown(peer)} is called as soon as it answers.`);

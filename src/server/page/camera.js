@@ -38,6 +38,10 @@ async function captureAny() {
   throw trouble;
 }
 
+// Returns the button that mutes this kind.
+const switchOf = (kind) => $(kind === "video" ? "blind" : "mute");
+const isOff = (kind) => switchOf(kind).getAttribute("aria-pressed") === "true";
+
 export class Camera {
   stream = null;
   #send;
@@ -73,6 +77,7 @@ export class Camera {
     // Everything was turned off meanwhile: a late permission must not start the devices.
     if (turn !== this.#turn) return stream?.getTracks().forEach((track) => track.stop());
     this.#pending = undefined;
+    for (const track of stream?.getTracks() ?? []) track.enabled = !isOff(track.kind);
     if (!stream) return notice(TROUBLES[trouble.name] ?? trouble.message);
     this.stream = stream;
     document.body.dataset.live = "yes";
@@ -96,8 +101,7 @@ export class Camera {
 
   // Mutes audio or video, unless it is muted already.
   mute(kind) {
-    const button = kind === "video" ? $("blind") : $("mute");
-    if (button.getAttribute("aria-pressed") !== "true") button.click();
+    if (!isOff(kind)) switchOf(kind).click();
   }
 
   async #pickers() {
@@ -115,8 +119,8 @@ export class Camera {
     try {
       const [track] = (await capture({ [kind]: choice(kind) })).getTracks();
       if (stream !== this.stream) return track.stop();
+      track.enabled = !isOff(kind);
       for (const old of stream.getTracks().filter((old) => old.kind === kind)) {
-        track.enabled = old.enabled;
         old.stop();
         stream.removeTrack(old);
       }

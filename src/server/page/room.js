@@ -15,6 +15,8 @@ export class Room extends EventTarget {
   // Calls whose peers have left the room according to the server.
   #absent = new Set();
   #isClosed = false;
+  // Members according to the server.
+  #members = new Set();
   calls = new Map();
 
   constructor(signalling, name, grid) {
@@ -30,11 +32,13 @@ export class Room extends EventTarget {
 
   // Handles the entry into the room: offers to all members. An established connection stays.
   entered(peers) {
+    this.#members = new Set(peers);
     for (const peer of this.calls.keys()) if (!peers.includes(peer)) this.left(peer);
     for (const peer of peers) if (!this.#isBack(peer)) this.#open(peer, true).offer();
   }
 
   joined(peer) {
+    this.#members.add(peer);
     if (!this.#isBack(peer)) this.#open(peer, false);
   }
 
@@ -43,12 +47,14 @@ export class Room extends EventTarget {
     const call = this.calls.get(peer);
     if (!call?.wasUp) return false;
     this.#absent.delete(call);
+    call.repeat();
     return true;
   }
 
   // Handles the report that a peer left. The peer may only have lost its server: its call goes on while packets
   // arrive.
   async left(peer) {
+    this.#members.delete(peer);
     const call = this.calls.get(peer);
     if (!call || this.#absent.has(call)) return;
     if (call.isUp) {
@@ -109,12 +115,9 @@ export class Room extends EventTarget {
   // Handles a message of a peer. The caller waits for each one, so that candidates do not overtake their description.
   async handle(kind, { from, message }) {
     if (this.#isClosed) return;
-    const call = this.calls.get(from) ?? (kind === "description" ? this.#open(from, false) : null);
-    if (!call) return;
-    await call.ready;
-    if (kind === "description") await call.description(message);
-    else if (kind === "candidate") await call.candidate(message);
-    else await call.offer();
+    const mayOpen = kind === "description" && this.#members.has(from);
+    const call = this.calls.get(from) ?? (mayOpen ? this.#open(from, false) : null);
+    await call?.handle(kind, { message });
   }
 
   async send(stream) {

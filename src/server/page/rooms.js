@@ -28,8 +28,8 @@ export class Rooms {
     $("share").onclick = share;
   }
 
-  // Joins a room, after a click.
-  async join(name) {
+  // Joins a room, after a click. With `asks` it turns camera and microphone on first.
+  async join(name, asks = true) {
     const app = this.#app;
     if (app.call || app.room) return;
     notice();
@@ -38,7 +38,7 @@ export class Rooms {
     room.rejoins = 0;
     room.wait = () => room.isEntered || status(`Waiting for the server; ${shown(name)} is joined as soon as it answers.`);
     state("room");
-    status("Asking for camera and microphone…");
+    status(asks ? "Asking for camera and microphone…" : `Joining ${shown(name)}…`);
     clearChat();
     $("link").value = linkToRoom(name);
     room.addEventListener("play", ({ detail }) => play(detail));
@@ -46,7 +46,7 @@ export class Rooms {
     room.addEventListener("changed", () => this.#count(room));
     room.addEventListener("channel", () => openChat(true));
     room.addEventListener("message", ({ detail }) => showMessage(detail.text, false, detail.peer));
-    await app.camera.turnOn();
+    if (asks) await app.camera.turnOn();
     if (app.room !== room) return;
     if (app.camera.stream) await room.send(app.camera.stream);
     setTimeout(() => app.room === room && !room.isEntered && this.#stop("The server did not let you in within 30 seconds."), LIMIT);
@@ -81,15 +81,14 @@ export class Rooms {
     setTimeout(() => this.#app.room === room && this.enter(), pause);
   }
 
-  // Leaves the room for another one, at the request of the server. The camera stays on if it is on.
+  // Leaves the room for another one, at the request of the server. Camera and microphone stay as they are.
   async #move(name) {
     const app = this.#app;
     if (!app.room || fault(name, "room")) return;
-    const wasOn = Boolean(app.camera.stream);
-    app.end(`The server moves you to ${shown(name)}`);
+    app.leave();
     app.signalling.hangUp(true);
-    await this.join(name);
-    if (!wasOn) app.camera.turnOff();
+    await this.join(name, false);
+    notice(`The server moved you to ${shown(name)}.`);
   }
 
   // Mutes what the page sends at the request of a moderator; the user can unmute it.
