@@ -178,3 +178,18 @@ pub(super) struct Seen {
     pub(super) is_hidden: bool,
     pub(super) calls: Calls,
 }
+
+/// The time after attaching in which only assertions are made.
+#[derive(Debug)]
+pub(super) struct Settling {
+    pub(super) until: Instant,
+    /// The answers to beats that have to come, too.
+    pub(super) beats: usize,
+}
+
+impl Settling {
+    /// Returns the end of the time; none while it takes an answer to a beat.
+    pub(super) fn due(&self) -> Option<Instant> {
+        (self.beats == 0).then_some(self.until)
+    }
+}

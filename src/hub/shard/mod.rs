@@ -30,7 +30,7 @@ pub use data::{
 
 use super::{Admin, ConnId, Hub, Input, Limits, Notice, Output, Owner, Refusal, State};
 use crate::protocol::{PeerId, RoomId};
-use jobs::{Claimed, Job, Plan, Seen};
+use jobs::{Claimed, Job, Plan, Seen, Settling};
 
 /// The time that a request of a peer waits for the engine.
 const WAIT: Duration = Duration::from_secs(5);
@@ -125,8 +125,8 @@ pub struct Shard {
     /// The peers that were read since they were last polled, and the number of reads under way.
     looked: VecDeque<PeerId>,
     looking: usize,
-    /// The end of the time in which only assertions are made.
-    settled_at: Option<Instant>,
+    /// The time in which only assertions are made.
+    settling: Option<Settling>,
     next_remote: u64,
     /// The number of texts sent to other shards.
     relayed: u64,
@@ -173,7 +173,7 @@ impl Shard {
             seen: BTreeMap::new(),
             looked: VecDeque::new(),
             looking: 0,
-            settled_at: None,
+            settling: None,
             next_remote: REMOTE,
             relayed: 0,
             heard: HashMap::new(),
@@ -275,7 +275,8 @@ impl Shard {
         let asked = self.asked.values().map(|(deadline, _)| *deadline);
         let job = self.jobs.iter().find(|(_, job)| job.conn().is_some()).map(|(since, _)| *since + WAIT);
         let in_flight = self.in_flight.as_ref().filter(|one| one.has_waiting()).map(|one| one.since + WAIT);
-        claims.chain(asked).chain(job).chain(in_flight).chain(self.settled_at).min()
+        let settled = self.settling.as_ref().and_then(Settling::due);
+        claims.chain(asked).chain(job).chain(in_flight).chain(settled).min()
     }
 
     /// Returns the next output for the server, if there is one.
@@ -401,7 +402,7 @@ impl Shard {
         while self.is_attached && self.in_flight.is_none() {
             let job = match self.repairs.pop_front() {
                 Some(job) => job,
-                None if self.settled_at.is_some() => break,
+                None if self.settling.is_some() => break,
                 None => match self.jobs.pop_front() {
                     Some((_, job)) => job,
                     None => break,

@@ -7,9 +7,12 @@ use super::data::{Attach, Attached, Beat, Cluster, Fields, Key, Message, NUMBER,
 
 /// The time without a beat after which an attachment is dead, in ms.
 pub const TTL: u64 = 10_000;
-/// The time without any beat that counts as an outage of the engine, in ms.
+/// The interval between the beats of an attachment, in ms.
+pub const INTERVAL: u64 = 2_000;
+/// The time without any beat after which the engine, or the whole machine, was away, in ms. It counts as one interval, for ends
+/// of attachments and for the age of the epoch.
 pub const OUTAGE: u64 = 3_000;
-/// The time after an outage in which no attachment is declared dead, in ms.
+/// The time after an outage of more than [`TTL`] in which no attachment is declared dead, in ms.
 pub const QUIET: u64 = TTL + 5_000;
 /// The time after the beginning of an epoch in which shards assert what the engine lost, in ms.
 pub const YOUNG: u64 = 3_000;
@@ -37,6 +40,7 @@ pub struct Model {
 impl Model {
     /// Executes the script `attach`.
     pub fn attach(&mut self, now: u64, attach: &Attach) -> Attached {
+        self.note_outage(now);
         let is_lost = attach.is_rewound && attach.epoch == self.epoch;
         if self.epoch.is_none() || is_lost {
             (self.epoch, self.since) = (Some(attach.node.0.clone()), now);
@@ -44,14 +48,19 @@ impl Model {
         if let Some(old) = &attach.old {
             self.fence(old, now + TTL);
         }
-        self.note_outage(now);
         self.nodes.insert(attach.node.clone(), Row { beat: now, ..Row::default() });
         let epoch = self.epoch.clone().unwrap_or_default();
         Attached { node: attach.node.clone(), epoch, is_young: now.saturating_sub(self.since) < YOUNG }
     }
 
     fn note_outage(&mut self, now: u64) {
-        if self.beat > 0 && now > self.beat + OUTAGE {
+        let silence = if self.beat > 0 { now.saturating_sub(self.beat) } else { 0 };
+        if silence > OUTAGE {
+            let uncounted = silence - INTERVAL;
+            self.nodes.values_mut().for_each(|row| row.beat += uncounted);
+            self.since += uncounted;
+        }
+        if silence > TTL {
             self.quiet = now + QUIET;
         }
         self.beat = now;
@@ -70,19 +79,17 @@ impl Model {
 
     /// Executes the script `beat`.
     pub fn beat(&mut self, now: u64, beat: &Beat) -> (Verdict, Cluster) {
-        let row = self.nodes.get_mut(&beat.node).filter(|_| self.epoch.as_ref() == Some(&beat.epoch));
+        let row = self.nodes.get(&beat.node).filter(|_| self.epoch.as_ref() == Some(&beat.epoch));
         let verdict = match row {
             Some(row) if row.op < beat.op || row.placed < beat.place => Verdict::Rewound,
-            Some(row) => {
-                row.beat = now;
-                Verdict::Taken
-            }
+            Some(_) => Verdict::Taken,
             None => Verdict::Fenced,
         };
         if verdict != Verdict::Taken {
             return (verdict, Cluster::default());
         }
         self.note_outage(now);
+        self.nodes.entry(beat.node.clone()).and_modify(|row| row.beat = now);
         if now > self.quiet {
             let is_dead = |row: &Row| now > row.beat + TTL;
             let dead: Vec<NodeId> =

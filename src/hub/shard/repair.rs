@@ -1,14 +1,18 @@
 //! Attaching again: after the engine lost data, or counted the shard as dead, the shard records its own connections
 //! again, and compares its rooms and calls with the engine's.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::data::{Ask, Attach, Attached, Change, Cluster, Frame, Key, NodeId, Place, Record, RoomView, Tx};
-use super::jobs::{Job, Plan};
+use super::jobs::{Job, Plan, Settling};
 use super::plan::{Reads, read};
 use super::{InFlight, SETTLE, Shard, is_remote};
 use crate::hub::{ConnId, Output, Owner, Reason, State};
 use crate::protocol::{PeerId, RoomId};
+
+/// The beats after attaching that the engine has to answer before a shard counts its view as complete: where the whole
+/// machine paused, time alone does not show that the other shards had their turn.
+const BEATS: usize = 2;
 
 impl Shard {
     /// Asks for a new attachment.
@@ -79,15 +83,17 @@ impl Shard {
         self.repairs.extend(rest);
         self.repairs.push_back(Job::Reap { node: old });
         self.rooms.values_mut().for_each(|mirror| mirror.is_stale = true);
-        self.settled_at = Some(if is_new { now + SETTLE } else { now });
+        let (time, beats) = if is_new { (SETTLE, BEATS) } else { (Duration::ZERO, 0) };
+        self.settling = Some(Settling { until: now + time, beats });
     }
 
     /// Compares rooms and calls with the engine's, once all shards had time to assert theirs.
     pub(super) fn end_settling(&mut self, now: Instant) {
-        if !self.is_attached || self.settled_at.is_none_or(|at| at > now) {
+        let due = self.settling.as_ref().and_then(Settling::due);
+        if !self.is_attached || due.is_none_or(|at| at > now) {
             return;
         }
-        self.settled_at = None;
+        self.settling = None;
         let mut rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
         rooms.sort();
         self.repairs.extend(rooms.into_iter().map(|room| Job::Reread { room }));
@@ -230,9 +236,12 @@ impl Shard {
         Plan::Done
     }
 
-    /// Gives back the names of attachments that have ended.
+    /// Handles the answer to a beat: gives back the names of attachments that have ended.
     pub(super) fn reap_all(&mut self, cluster: Cluster) {
-        if !cluster.is_first || self.settled_at.is_some() {
+        if let Some(settling) = self.settling.as_mut().filter(|_| self.is_attached) {
+            settling.beats = settling.beats.saturating_sub(1);
+        }
+        if !cluster.is_first || self.settling.is_some() {
             return;
         }
         for node in cluster.dead {

@@ -3,8 +3,8 @@ local node, known, op, place = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARG
 if not row(node) or epoch() ~= known then return { 'FENCED' } end
 if tonumber(row(node)) < op or tonumber(redis.call('HGET', key('placed'), node)) < place then return { 'REWOUND' } end
 local time = now()
-redis.call('HSET', key('beats'), node, whole(time))
 note_outage(time)
+redis.call('HSET', key('beats'), node, whole(time))
 if time > number('quiet') then
   for _, other in ipairs(redis.call('HKEYS', key('beats'))) do
     if time > tonumber(redis.call('HGET', key('beats'), other)) + TTL then fence(other, time) end

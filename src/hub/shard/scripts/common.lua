@@ -14,11 +14,20 @@ local function set(field, value) redis.call('HSET', key('meta'), field, value) e
 -- Numbers beyond 1e14 print with an exponent unless they are formatted.
 local function whole(value) return string.format('%.0f', value) end
 
-local TTL, OUTAGE, QUIET, YOUNG = 10000, 3000, 15000, 3000
+local TTL, INTERVAL, OUTAGE, QUIET, YOUNG = 10000, 2000, 3000, 15000, 3000
 
+-- Notes a beat of any attachment. Time without beats counts as one interval: the engine or the whole machine was away.
 local function note_outage(time)
   local beat = number('beat')
-  if beat > 0 and time > beat + OUTAGE then set('quiet', whole(time + QUIET)) end
+  local silence = beat > 0 and time - beat or 0
+  if silence > OUTAGE then
+    local uncounted = silence - INTERVAL
+    for _, node in ipairs(redis.call('HKEYS', key('beats'))) do
+      redis.call('HINCRBY', key('beats'), node, whole(uncounted))
+    end
+    set('since', whole(number('since') + uncounted))
+  end
+  if silence > TTL then set('quiet', whole(time + QUIET)) end
   set('beat', whole(time))
   -- The clock may have been set back.
   if number('quiet') > time + QUIET then set('quiet', whole(time + QUIET)) end

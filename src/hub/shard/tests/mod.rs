@@ -2,6 +2,7 @@
 
 mod cases;
 mod claims;
+mod pauses;
 mod random;
 mod scripts;
 mod world;
