@@ -219,10 +219,6 @@ impl<'a> Driver<'a> {
     async fn run(&mut self) -> End {
         let mut done = 0;
         loop {
-            if !self.timers.is_registered() && self.board.is_registered(self.inbox.id) {
-                self.timers.register();
-                self.ws.get_mut().allow(None);
-            }
             done += 1;
             if done % EVENTS_PER_TURN == 0 {
                 yield_now().await;
@@ -255,6 +251,7 @@ impl<'a> Driver<'a> {
 
     /// Sends pending messages, then returns the next event. Sending and receiving do not block each other.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        self.note_registration();
         if let Some(event) = self.send(context) {
             return Poll::Ready(event);
         }
@@ -280,6 +277,15 @@ impl<'a> Driver<'a> {
             self.arm(next);
         }
         Pin::new(&mut self.timer).poll(context).map(|_| Event::Tick)
+    }
+
+    /// Ends the limits for clients that have not registered. A registration may be granted long after its request; its answer in
+    /// the inbox wakes the driver.
+    fn note_registration(&mut self) {
+        if !self.timers.is_registered() && self.board.is_registered(self.inbox.id) {
+            self.timers.register();
+            self.ws.get_mut().allow(None);
+        }
     }
 
     fn next_tick(&self) -> Instant {

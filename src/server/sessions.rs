@@ -198,7 +198,9 @@ impl Session {
     fn is_over(&self, board: &Switchboard, timeouts: &Timeouts) -> bool {
         let state = self.lock();
         let idle = state.began.elapsed() > timeouts.hello && !board.is_registered(self.inbox.id);
-        let is_unread = !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
+        // A request that waits is about to fetch what has come.
+        let has_request = self.turn.try_lock().is_none();
+        let is_unread = !has_request && !self.inbox.is_empty() && state.fetched.elapsed() > timeouts.unread;
         let has_expired = self.until.is_some_and(|until| until <= Instant::now());
         has_expired || idle || is_unread || state.heard.elapsed() > timeouts.silence
     }

@@ -9,7 +9,7 @@ use crate::common::websocket::peer;
 use crate::common::{ANY, Program, WebSocket, needs, serve, wait_for, ws};
 use roomtone::engine::{Engine, EngineError};
 use roomtone::protocol::Secret;
-use roomtone::server::{Config, Server, ServerError};
+use roomtone::server::{Config, Server, ServerError, Timeouts};
 use serde_json::{Value, json};
 
 const SECRET: &str = "only the back end of this test knows it";
@@ -222,6 +222,23 @@ fn a_room_survives_its_servers_and_its_engine() {
     // A server that is killed counts as gone after 10 s.
     assert!(since.elapsed() < Duration::from_secs(10), "the others need not wait for it");
     assert_eq!(two.program.end().0, 0);
+}
+
+/// Tests a client that is registered by the answer of the engine, and says nothing after its request.
+#[test]
+fn a_silent_client_stays_registered() {
+    needs!(Redis);
+    let redis = Redis::start();
+    let timeouts = Timeouts { hello: Duration::from_secs(2), ..Timeouts::default() };
+    let server = serve(Config { engine: Some(engine(&redis.url())), timeouts, ..Config::plain(ANY) });
+    let mut ann = peer(server, "ann");
+    let since = Instant::now();
+    wait_for("the end of the time to register", || (since.elapsed() > 2 * timeouts.hello).then_some(()));
+    let mut bob = peer(server, "bob");
+    bob.say("SESSION ann");
+    bob.expect("SESSION_OK");
+    bob.say("first words");
+    ann.expect("first words");
 }
 
 #[test]

@@ -32,6 +32,8 @@ pub struct Endpoint {
 const FRAMING: usize = 1024;
 /// The most early candidates that are kept for one peer.
 const MAX_EARLY: usize = 64;
+/// The longest message with an early candidate that is kept, in bytes.
+const LONGEST_EARLY: usize = 2048;
 
 fn error(message: impl ToString, reason: Option<String>) -> String {
     ServerEvent::Error { message: message.to_string(), reason }.to_string()
@@ -169,7 +171,7 @@ impl Endpoint {
             (Ok(found @ (PeerMessage::Candidate(_) | PeerMessage::EndOfCandidates)), early) => match early {
                 None => vec![candidate(found)],
                 Some(early) => {
-                    if early.len() < MAX_EARLY {
+                    if early.len() < MAX_EARLY && body.len() <= LONGEST_EARLY {
                         early.push(found);
                     }
                     vec![]
@@ -183,6 +185,8 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::hub::Refusal;
     use crate::protocol::{Description, SdpKind};
 
@@ -233,6 +237,19 @@ mod tests {
         let texts = endpoint.encode(Notice::Refused(Refusal::TooManyRooms), nothing);
         assert!(texts[0].contains("Could not join pool.") && texts[0].contains("no room for more rooms"));
         assert!(say(&mut endpoint, &again).is_ok());
+    }
+
+    #[test]
+    fn early_candidates_are_few_and_short() {
+        let mut endpoint = joined();
+        let mut hear = |body: String| endpoint.encode(Notice::From { from: id("ann"), body }, nothing);
+        let candidate = |text: &str| json!({"ice": {"candidate": text, "sdpMLineIndex": 0}}).to_string();
+        assert!(hear(candidate(&"x".repeat(LONGEST_EARLY))).is_empty());
+        (0..100).for_each(|_| assert!(hear(candidate("candidate:1")).is_empty()));
+        let texts = hear(json!({"sdp": {"type": "offer", "sdp": "v=0"}}).to_string());
+        let kept = texts.iter().filter(|text| text.contains("candidate:1"));
+        assert_eq!(kept.count(), MAX_EARLY);
+        assert!(texts.iter().all(|text| text.len() < LONGEST_EARLY));
     }
 
     #[test]

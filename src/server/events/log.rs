@@ -149,7 +149,10 @@ impl Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.log.lock().readers -= 1;
+        let mut state = self.log.lock();
+        state.readers -= 1;
+        // The waker of an ended task would keep its memory until the next event.
+        wake(state);
     }
 }
 

@@ -91,12 +91,12 @@ pub(super) fn no_randomness(error: NoRandomness) -> Reply {
     text(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"))
 }
 
-/// Returns the body if it has at most `most` bytes. Reads a longer body up to [`MAX_DROPPED`] and drops it: closing a
+/// Returns the body if it is complete and has at most `most` bytes. Reads a longer body up to [`MAX_DROPPED`] and drops it: closing a
 /// connection with unread bytes would send a reset, and the client could lose the response.
 pub(super) async fn read_body(mut body: Incoming, most: usize) -> Option<Vec<u8>> {
     let (mut kept, mut length) = (vec![], 0);
-    while let Some(Ok(frame)) = body.frame().await {
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.ok()?.into_data() else { continue };
         length += data.len();
         if length > MAX_DROPPED {
             return None;
